@@ -1,0 +1,107 @@
+"""What may run next, in order: an index of names in memory, never the truth (pure).
+
+Entries are hints. Whoever pops one must still win the file, and one whose file is gone is dropped.
+Nothing here lists a directory, so a job costs the same at a thousand waiting as at a million.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One waiting job: lower priority first, then who came first, then the name."""
+
+    priority: int
+    arrived_ns: int
+    job_id: str
+    state: str
+
+
+class Backlog:
+    """The jobs that wait: ready now, at a time of the wall clock, or after a span of time."""
+
+    def __init__(self) -> None:
+        self._ready: list[Entry] = []
+        self._at: list[tuple[float, Entry]] = []
+        self._after: list[tuple[float, Entry]] = []
+        # The entry that counts for an id; an older one still in a heap is passed over.
+        self._current: dict[str, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._current)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._current
+
+    def ready(self, entry: Entry) -> None:
+        """Put in a job that may run now; it replaces what was known of the same id."""
+        if self._put(entry):
+            heappush(self._ready, entry)
+
+    def ready_at(self, entry: Entry, wall_s: float) -> bool:
+        """Put in a job that may run once the wall clock shows `wall_s`; tell if it is the first."""
+        return self._put_later(self._at, entry, wall_s)
+
+    def ready_after(self, entry: Entry, monotonic_s: float) -> bool:
+        """Put in a job that may run once the monotonic clock shows `monotonic_s`; tell if it is
+        the first.
+        """
+        return self._put_later(self._after, entry, monotonic_s)
+
+    def _put_later(self, heap: list[tuple[float, Entry]], entry: Entry, due_s: float) -> bool:
+        if self._put(entry):
+            heappush(heap, (due_s, entry))
+        return heap[0][1] is entry
+
+    def _put(self, entry: Entry) -> bool:
+        if self._current.get(entry.job_id) == entry:
+            return False
+        self._current[entry.job_id] = entry
+        return True
+
+    def discard(self, job_id: str) -> None:
+        """Forget an id."""
+        self._current.pop(job_id, None)
+
+    def advance(self, wall_s: float, monotonic_s: float) -> int:
+        """Make ready what is due; return how many."""
+        return self._advance(self._at, wall_s) + self._advance(self._after, monotonic_s)
+
+    def _advance(self, heap: list[tuple[float, Entry]], now_s: float) -> int:
+        moved = 0
+        while heap and heap[0][0] <= now_s:
+            entry = heappop(heap)[1]
+            if self._current.get(entry.job_id) is entry:
+                heappush(self._ready, entry)
+                moved += 1
+        return moved
+
+    def pop(self) -> Entry | None:
+        """Take out the job that runs next, None if none may."""
+        while self._ready:
+            entry = heappop(self._ready)
+            if self._current.get(entry.job_id) is entry:
+                del self._current[entry.job_id]
+                return entry
+        return None
+
+    @property
+    def waiting(self) -> int:
+        """How many entries wait for a span of time to pass: the retries."""
+        return sum(self._current.get(entry.job_id) is entry for _, entry in self._after)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether `pop` may find something."""
+        return bool(self._ready)
+
+    def wait_s(self, wall_s: float, monotonic_s: float) -> float | None:
+        """Return the seconds until the next job falls due, never below 0; None if none will."""
+        waits = [
+            heap[0][0] - now
+            for heap, now in ((self._at, wall_s), (self._after, monotonic_s))
+            if heap
+        ]
+        return max(min(waits), 0.0) if waits else None

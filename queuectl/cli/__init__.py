@@ -1,0 +1,135 @@
+"""The command line: one module a command group, loaded only when it is called for."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from queuectl.errors import QueuectlError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Where each command lives, in the order that help shows them: an import costs more than a command.
+COMMANDS = {
+    "enqueue": "queuectl.cli.enqueue:enqueue",
+    "worker": "queuectl.cli.worker:worker",
+    "status": "queuectl.cli.look:status",
+    "list": "queuectl.cli.look:list_jobs",
+    "show": "queuectl.cli.look:show",
+    "dlq": "queuectl.cli.dlq:dlq",
+    "config": "queuectl.cli.settings:settings",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for, and suggests one for a word that is none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f'no command "{args[0]}"; {hint}')
+        return super().resolve_command(ctx, args)
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if wanted and not ctx.resilient_parsing:
+        from queuectl import __version__
+
+        click.echo(f"queuectl {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--spool",
+    metavar="DIR",
+    help="The directory that is the queue: else $QUEUECTL_SPOOL, else ~/.queuectl.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def cli(ctx: click.Context, spool: str | None) -> None:
+    """A background job queue that is a directory.
+
+    Jobs are JSON files; the directory that holds one is its state.
+
+    \b
+    queuectl enqueue --command 'sleep 2; echo done'
+    queuectl worker start --count 2
+    queuectl status
+    """  # noqa: D301 - click's mark for lines to be kept
+    ctx.obj = spool or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl"
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and exit: 0 done, 1 could not be done, 2 wrong usage."""
+    sys.exit(_run(args))
+
+
+def _run(args: Sequence[str] | None) -> int:
+    """The one place where what went wrong becomes one line and an exit status."""
+    try:
+        result: Any = cli.main(args=args, prog_name="queuectl", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        return _fail(_usage_text(error), 2)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except (click.ClickException, QueuectlError) as error:
+        return _fail(error.message if isinstance(error, click.ClickException) else str(error), 1)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            _silence_stdout()
+            return 0
+        where = f" {error.filename}" if error.filename else ""
+        return _fail(f"cannot go on:{where} {error.strerror or error}", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _usage_text(error: click.UsageError) -> str:
+    path = error.ctx.command_path if error.ctx else "queuectl"
+    text = error.format_message().rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}; see `{path} -h`"
+
+
+def _fail(text: str, status: int) -> int:
+    with contextlib.suppress(OSError):  # nobody reads: the exit status still says it
+        click.echo(f"queuectl: {' '.join(text.split())}", err=True)
+    return status
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter from flushing, at exit, what a closed pipe does not take."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

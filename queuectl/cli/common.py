@@ -1,0 +1,94 @@
+"""What several commands share: opening the spool, naming a job, values of options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl.errors import NoSuchJobError, QueuectlError
+from queuectl.job import STATES, is_id
+from queuectl.spool import Spool
+from queuectl.units import parse_duration, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def spool_to_write(ctx: click.Context) -> Spool:
+    """Return the spool, made if there is none."""
+    spool = Spool(ctx.find_root().obj)
+    spool.create()
+    return spool
+
+
+def spool_to_read(ctx: click.Context) -> Spool:
+    """Return the spool that is there.
+
+    Raises:
+        QueuectlError: there is none; looking does not make one.
+    """
+    spool = Spool(ctx.find_root().obj)
+    if not spool.exists():
+        msg = f"no spool at {spool.path}: `queuectl enqueue` makes one, --spool DIR names another"
+        raise QueuectlError(msg)
+    return spool
+
+
+def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
+    """Return the id that `text` is, or is the only beginning of.
+
+    Raises:
+        NoSuchJobError: no job is, or several are.
+    """
+    try:
+        spool.locate(text)
+    except NoSuchJobError:
+        found = {name for state in states for name in spool.names(state) if name.startswith(text)}
+        if not text or not is_id(text) or not found:
+            raise
+        if len(found) > 1:
+            few = ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "")
+            msg = f'"{text}" is the beginning of {len(found)} ids ({few}); give more of it'
+            raise NoSuchJobError(msg) from None
+        return found.pop()
+    return text
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or 90s, 15m, 2h, 7d."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, (int, float)):
+            return value
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return int(seconds) if seconds == int(seconds) else seconds
+
+
+class Time(click.ParamType[float]):
+    """ISO 8601, local where it names no zone; seconds since the epoch."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, (int, float)):
+            return value
+        try:
+            return parse_time(value, local=True)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+TIME = Time()
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,0 +1,271 @@
+"""`queuectl status`, `list` and `show`: they read, and change nothing."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl import owners
+from queuectl.cli import render
+from queuectl.cli.common import json_option, resolve_id, spool_to_read
+from queuectl.job import STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.spool import Found, Spool
+
+_DUE_READ = 1000  # files read at most to tell what is due next
+_DUE_SHOWN = 5
+
+
+@click.command()
+@json_option
+@click.pass_context
+def status(ctx: click.Context, *, as_json: bool) -> None:
+    """Show jobs by state, workers alive and what each runs, and what is due when.
+
+    \b
+    queuectl status
+    queuectl status --json
+    """  # noqa: D301
+    spool = spool_to_read(ctx)
+    document = _status(spool)
+    if as_json:
+        render.json_document(document)
+    else:
+        _print_status(spool, document)
+
+
+def _status(spool: Spool) -> dict[str, Any]:
+    return {
+        "spool": spool.path,
+        "paused": spool.paused,
+        "jobs": {state: sum(1 for _ in spool.file_names(state)) for state in STATES},
+        "workers": describe_workers(spool),
+    }
+
+
+def describe_workers(spool: Spool) -> list[dict[str, Any]]:
+    """Return the pools that are alive, and the ids of what each runs."""
+    running: dict[str, list[str]] = {}
+    for job_id, owner in spool.held():
+        running.setdefault(owner, []).append(job_id)
+    return [
+        {
+            "worker": worker.worker,
+            "host": worker.host,
+            "pid": worker.pid,
+            "slots": worker.slots,
+            "since": worker.since,
+            "running": sorted(running.get(worker.worker, [])),
+        }
+        for worker in owners.workers(spool)
+    ]
+
+
+def _print_status(spool: Spool, document: dict[str, Any]) -> None:
+    paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
+    click.echo(f"spool    {document['spool']}{paused}")
+    jobs = "  ".join(f"{render.state_text(s)} {n}" for s, n in document["jobs"].items())
+    click.echo(f"jobs     {jobs}")
+    for number, worker in enumerate(document["workers"]):
+        head = "workers  " if number == 0 else "         "
+        up = render.since_text(worker["since"])
+        busy = f"{len(worker['running'])} of {worker['slots']} busy"
+        click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
+        for found in spool.jobs("processing", worker["running"]):
+            click.echo(f"           {_running_text(found)}")
+    if not document["workers"]:
+        hint = "; `queuectl worker start` runs what waits" if document["jobs"]["pending"] else ""
+        click.echo(f"workers  none{hint}")
+    _print_due(spool, document["jobs"])
+
+
+def _running_text(found: Found) -> str:
+    job = found.job
+    since = render.since_text(job.record.get("started_at"))
+    return f"{job.id}  {since}  {render.command_text(job.command, 45)}"
+
+
+def _print_due(spool: Spool, counts: dict[str, int]) -> None:
+    """Print what is due next; of very many jobs only as many are read as a person waits for."""
+    due = []
+    for state, field in (("failed", "next_retry_at"), ("pending", "run_at")):
+        for found in islice(spool.jobs(state, spool.names(state)), _DUE_READ):
+            at = found.job.instant(field)
+            if at is not None and (at > time.time() or state == "failed"):
+                due.append((at, found))
+    for number, (_, found) in enumerate(heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0])):
+        head = "due      " if number == 0 else "         "
+        field = "next_retry_at" if found.state == "failed" else "run_at"
+        why = f"  {found.job.record.get('error_message')}" if found.state == "failed" else ""
+        when = render.in_text(found.job.record.get(field))
+        click.echo(f"{head}{found.job.id}  {when}{render.plain(why)}")
+    unread = max(counts["failed"] - _DUE_READ, 0) + max(counts["pending"] - _DUE_READ, 0)
+    if unread and due:
+        click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")
+
+
+@click.command("list")
+@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only these.")
+@click.option("--tag", "tags", multiple=True, metavar="WORD", help="Only jobs with all of these.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many.")
+@json_option
+@click.pass_context
+def list_jobs(
+    ctx: click.Context,
+    *,
+    states: tuple[str, ...],
+    tags: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List jobs: state by state, by id (the ids that queuectl makes sort by time).
+
+    \b
+    queuectl list --state failed --state dead
+    queuectl list --tag nightly --limit 20 --json
+    """  # noqa: D301
+    spool = spool_to_read(ctx)
+    found = islice(select(spool, states or STATES, tags, limit), limit)
+    if as_json:
+        render.json_array(job.record() for job in found)
+        return
+    print_jobs(found)
+
+
+def select(
+    spool: Spool, states: tuple[str, ...], tags: tuple[str, ...], limit: int | None
+) -> Iterator[Found]:
+    """Yield the jobs of these states that carry all of these tags, in order."""
+    for state in states:
+        names = spool.names(state)
+        # of a million names the first few are cheaper to find than all to sort
+        few = limit is not None and not tags
+        ordered = heapq.nsmallest(limit or 0, names) if few else sorted(names)
+        for found in spool.jobs(state, ordered):
+            if all(tag in found.job.tags for tag in tags):
+                yield found
+
+
+def print_jobs(found: Iterator[Found]) -> None:
+    """Print a table of jobs."""
+    table = render.Table("ID", "STATE", "TRIES", "DETAIL", "COMMAND")
+    empty = True
+    for item in found:
+        empty = False
+        job = item.job
+        tries = f"{job.attempts}/{max(1, job.record.get('max_retries', 1))}"
+        command = render.command_text(job.command) if job.command else ""
+        table.row(job.id, render.state_text(item.state), tries, _detail(item), command)
+    table.end()
+    if empty:
+        render.note("no such jobs")
+
+
+def _detail(found: Found) -> str:
+    record = found.job.record
+    if found.state == "processing":
+        return f"for {render.since_text(record.get('started_at'))}"
+    if found.state == "failed":
+        return f"again {render.in_text(record.get('next_retry_at'))}"
+    if found.state == "completed":
+        return f"{render.since_text(record.get('finished_at'))} ago"
+    if found.state == "dead":
+        return render.plain(record.get("error_message") or "")[:50]
+    run_at = found.job.instant("run_at")
+    if run_at is not None and run_at > time.time():
+        return render.in_text(record["run_at"])
+    return f"priority {found.job.priority}" if found.job.priority else ""
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, job_id: str, *, as_json: bool) -> None:
+    """Show one job: its record, its attempts, and where its output is.
+
+    \b
+    queuectl show job1
+    queuectl show job1 --json
+    """  # noqa: D301
+    spool = spool_to_read(ctx)
+    found = spool.find(resolve_id(spool, job_id))
+    if as_json:
+        render.json_document(found.record())
+    else:
+        _print_job(spool, found)
+
+
+_SHOWN_FIRST = ("id", "state", "command", "error_message")
+_TIMES = ("created_at", "updated_at", "started_at", "finished_at", "next_retry_at", "run_at")
+
+
+def _print_job(spool: Spool, found: Found) -> None:
+    record = found.record()
+    record.pop("history", None)
+    if record.get("error_message") is None:
+        record.pop("error_message", None)
+    names = [name for name in _SHOWN_FIRST if name in record]
+    names += [name for name in record if name not in _SHOWN_FIRST and record[name] is not None]
+    width = max(map(len, names))
+    for name in names:
+        click.echo(f"{name:<{width}}  {_value_text(name, record[name])}")
+    _print_history(spool, found)
+
+
+def _value_text(name: str, value: Any) -> str:
+    if name in _TIMES:
+        return render.when_text(value)
+    if name == "state":
+        return render.state_text(value)
+    if name == "command":
+        return render.command_text(value, 10_000)
+    if isinstance(value, str):
+        return render.plain(value)
+    import json
+
+    return json.dumps(value)
+
+
+def _print_history(spool: Spool, found: Found) -> None:
+    if not found.job.history:
+        return
+    click.echo()
+    table = render.Table("RUN", "STARTED", "TOOK", "ENDED", "OUTPUT")
+    for entry in found.job.history:
+        out = spool.log_files(found.job.id, entry.get("number", 0))[0]
+        table.row(
+            str(entry.get("number", "?")),
+            render.when_text(entry.get("started_at")).partition(" (")[0],
+            _took(entry),
+            _ended(entry),
+            out if os.path.lexists(out) else "-",
+        )
+    table.end()
+
+
+def _took(entry: dict[str, Any]) -> str:
+    from queuectl.units import duration_text, parse_time
+
+    try:
+        took = parse_time(entry["finished_at"]) - parse_time(entry["started_at"])
+    except (KeyError, TypeError, ValueError):
+        return "-"
+    return duration_text(took)
+
+
+def _ended(entry: dict[str, Any]) -> str:
+    words = str(entry.get("ended", "?"))
+    if "exit_code" in entry:
+        words += f" {entry['exit_code']}"
+    if "signal" in entry:
+        words += f" {entry['signal']}"
+    return render.plain(words)

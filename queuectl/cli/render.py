@@ -1,0 +1,141 @@
+"""How records are shown: the only module that formats."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl.units import duration_text, local_text, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+COLOURS = {
+    "pending": "yellow",
+    "processing": "cyan",
+    "completed": "green",
+    "failed": "magenta",
+    "dead": "red",
+}
+_COMMAND_CHARS = 60
+
+
+def json_document(value: Any) -> None:
+    """Print one JSON value."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def json_array(records: Iterable[Any]) -> None:
+    """Print a JSON array, each element as soon as it is there."""
+    separator = "["
+    for record in records:
+        click.echo(f"{separator}\n{json.dumps(record)}", nl=False)
+        separator = ","
+    click.echo("[]" if separator == "[" else "\n]")
+
+
+def state_text(state: str) -> str:
+    """Return a state in its colour (which click drops where nobody sees it)."""
+    return click.style(state, fg=COLOURS.get(state))
+
+
+def plain(text: str) -> str:
+    """Return text in which nothing can move the cursor of a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def command_text(command: str | list[str], limit: int = _COMMAND_CHARS) -> str:
+    """Return a command on one line, cut to `limit` characters."""
+    if isinstance(command, list):
+        import shlex
+
+        command = shlex.join(command)
+    line = plain(" ".join(command.split()))
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def when_text(text: str | None, now: float | None = None) -> str:
+    """Return a time field in local time and how far away it is: `2026-01-31 09:00:00+0100 (in 5m00s)`."""
+    if text is None:
+        return "-"
+    try:
+        at = parse_time(text)
+    except ValueError:
+        return plain(text)
+    away = at - (time.time() if now is None else now)
+    return f"{local_text(at)} ({'in ' if away > 0 else ''}{duration_text(abs(away))}{'' if away > 0 else ' ago'})"
+
+
+def in_text(text: str | None) -> str:
+    """Return only how far away a time field is: `in 5m00s`, `now`."""
+    if text is None:
+        return "now"
+    away = parse_time(text) - time.time()
+    return f"in {duration_text(away)}" if away > 0 else "now"
+
+
+def since_text(text: str | None) -> str:
+    """Return how long ago a time field was."""
+    if text is None:
+        return "-"
+    return duration_text(max(0.0, time.time() - parse_time(text)))
+
+
+class Table:
+    """Aligned columns, printed as they come once the first rows have set the widths."""
+
+    _SAMPLE = 200
+
+    def __init__(self, *headings: str) -> None:
+        self._headings = headings
+        self._rows: list[Sequence[str]] = []
+        self._widths: list[int] | None = None
+
+    def row(self, *cells: str) -> None:
+        """Add a row."""
+        if self._widths is not None:
+            self._print(cells)
+            return
+        self._rows.append(cells)
+        if len(self._rows) >= self._SAMPLE:
+            self._begin()
+
+    def end(self) -> None:
+        """Print what is left; nothing at all if there were no rows."""
+        if self._widths is None and self._rows:
+            self._begin()
+
+    def _begin(self) -> None:
+        rows = [self._headings, *self._rows]
+        columns = range(len(self._headings))
+        self._widths = [max(_width(row[i]) for row in rows) for i in columns]
+        self._print([click.style(heading, bold=True) for heading in self._headings])
+        for row in self._rows:
+            self._print(row)
+
+    def _print(self, cells: Sequence[str]) -> None:
+        assert self._widths is not None
+        padded = [
+            cell + " " * (width - _width(cell))
+            for cell, width in zip(cells, self._widths, strict=True)
+        ]
+        click.echo("  ".join(padded).rstrip())
+
+
+def _width(cell: str) -> int:
+    return len(click.unstyle(cell))
+
+
+def note(text: str) -> None:
+    """Tell a person something that is not the answer: on standard error."""
+    click.echo(text, err=True)
+
+
+def person_looks() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

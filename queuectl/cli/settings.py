@@ -1,0 +1,111 @@
+"""`queuectl config`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from queuectl import config
+from queuectl.cli import render
+from queuectl.cli.common import json_option, spool_to_read, spool_to_write
+from queuectl.spool import Spool
+
+
+@click.group()
+def settings() -> None:
+    """Read and change the settings of a spool; running workers follow.
+
+    \b
+    queuectl config set max-retries 5
+    """  # noqa: D301
+
+
+def _in_force(spool: Spool) -> dict[str, Any]:
+    return {key: getattr(spool.config, item.name) for key, item in config.SETTINGS.items()}
+
+
+def value_text(value: Any) -> str:
+    """Return a value as `config set` takes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value)) or '""'
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@settings.command()
+@click.argument("key", required=False)
+@json_option
+@click.pass_context
+def get(ctx: click.Context, key: str | None, *, as_json: bool) -> None:
+    """Print the value of KEY, or every key and its value.
+
+    \b
+    queuectl config get max-retries
+    """  # noqa: D301
+    values = _in_force(spool_to_read(ctx))
+    if key is not None:
+        value = values[config.canonical_key(key)]
+        click.echo(json.dumps(value) if as_json else value_text(value))
+    elif as_json:
+        render.json_document(values)
+    else:
+        for name, value in values.items():
+            click.echo(f"{name}={value_text(value)}")
+
+
+@settings.command()
+@json_option
+@click.pass_context
+def show(ctx: click.Context, *, as_json: bool) -> None:
+    """Show every setting, what it is for, and whether it was changed.
+
+    \b
+    queuectl config show
+    """  # noqa: D301
+    spool = spool_to_read(ctx)
+    stored = config.load_stored(spool.path)
+    values = _in_force(spool)
+    if as_json:
+        render.json_document(values)
+        return
+    table = render.Table("KEY", "VALUE", "", "WHAT IT IS")
+    for key, value in values.items():
+        changed = "set" if key in stored else ""
+        table.row(key, value_text(value), changed, config.SETTINGS[key].metadata["about"])
+    table.end()
+
+
+@settings.command("set")
+@click.argument("key")
+@click.argument("value")
+@click.pass_context
+def set_value(ctx: click.Context, key: str, value: str) -> None:
+    """Set KEY to VALUE, here and in every running worker.
+
+    \b
+    queuectl config set backoff-base 3
+    queuectl config set job_timeout 2h
+    """  # noqa: D301
+    name = config.canonical_key(key)
+    new = config.read_value(name, value)
+    spool = spool_to_write(ctx)
+    config.edit(spool.path, lambda stored: stored.update({name: new}))
+    click.echo(f"{name}={value_text(new)}")
+
+
+@settings.command()
+@click.argument("key")
+@click.pass_context
+def unset(ctx: click.Context, key: str) -> None:
+    """Set KEY back to its default.
+
+    \b
+    queuectl config unset backoff-base
+    """  # noqa: D301
+    name = config.canonical_key(key)
+    spool = spool_to_write(ctx)
+    config.edit(spool.path, lambda stored: stored.pop(name, None))
+    click.echo(f"{name}={value_text(_in_force(Spool(spool.path))[name])}")

@@ -1,0 +1,188 @@
+"""`queuectl worker start`, `stop` and `list`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl import owners
+from queuectl.cli import render
+from queuectl.cli.common import json_option, spool_to_read, spool_to_write
+from queuectl.errors import QueuectlError
+from queuectl.spool import Spool
+
+if TYPE_CHECKING:
+    from queuectl.owners import Worker
+
+LOG_NAME = "worker.log"
+_READY_VARIABLE = "QUEUECTL_READY_FD"
+_LOOK_S = 0.1
+
+
+@click.group()
+def worker() -> None:
+    """Start, stop and list the pools that run jobs.
+
+    \b
+    queuectl worker start --count 4
+    """  # noqa: D301
+
+
+@worker.command()
+@click.option("--count", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at a time.")
+@click.option("--stop-when-empty", is_flag=True, help="Leave once there is nothing left to do.")
+@click.option("--detach", is_flag=True, help="Return once the pool is up; it logs to a file.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", help="text or json lines."
+)
+@click.pass_context
+def start(
+    ctx: click.Context, *, count: int | None, stop_when_empty: bool, detach: bool, log_format: str
+) -> None:
+    """Run jobs, N at a time, logging each on standard error.
+
+    Ctrl-C or SIGTERM finishes what runs and leaves; a second one ends the commands and gives their
+    jobs back.
+
+    \b
+    queuectl worker start --count 2 --stop-when-empty
+    queuectl worker start --detach
+    """  # noqa: D301
+    spool = spool_to_write(ctx)
+    if detach:
+        _detach(spool, count, stop_when_empty=stop_when_empty, log_format=log_format)
+        return
+    from queuectl.pool import Pool
+    from queuectl.worklog import WorkLog
+
+    pool = Pool(
+        spool,
+        count or spool.config.worker_count,
+        WorkLog(sys.stderr.fileno(), as_json=log_format == "json"),
+        stop_when_empty=stop_when_empty,
+        on_ready=_tell_starter,
+    )
+    if not pool.run():
+        ctx.exit(1)
+
+
+def _tell_starter(name: str) -> None:
+    """Tell the process that started us with --detach that the pool is up."""
+    descriptor = os.environ.pop(_READY_VARIABLE, None)
+    if descriptor is not None:
+        os.write(int(descriptor), name.encode())
+        os.close(int(descriptor))
+
+
+def _detach(
+    spool: Spool, count: int | None, *, stop_when_empty: bool, log_format: str
+) -> None:
+    log_path = f"{spool.path}/{LOG_NAME}"
+    words = [sys.executable, "-m", "queuectl", "--spool", spool.path, "worker", "start"]
+    words += ["--log-format", log_format, *(["--count", str(count)] if count else [])]
+    words += ["--stop-when-empty"] if stop_when_empty else []
+    # A pool started by a job is not of that job: recovery must not take it for a leftover.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUECTL_")}
+    ready, tell = os.pipe()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    log = os.open(log_path, flags, 0o600)
+    begun = os.fstat(log).st_size
+    process = subprocess.Popen(  # noqa: S603
+        words,
+        env={**environment, _READY_VARIABLE: str(tell)},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=[tell],
+        start_new_session=True,
+    )
+    os.close(tell)
+    with os.fdopen(ready) as pipe:
+        name = pipe.read()
+    if not name:
+        process.wait()
+        raise QueuectlError(_last_line(log_path, begun))
+    click.echo(f"worker {name} is up, process {process.pid}; its log is {log_path}")
+
+
+def _last_line(path: str, begun: int) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123
+        file.seek(begun)
+        lines = file.read().decode(errors="replace").splitlines()
+    return f"the worker did not come up: {lines[-1] if lines else 'it said nothing'}"
+
+
+@worker.command()
+@click.argument("names", metavar="[WORKER]...", nargs=-1)
+@click.option("--now", is_flag=True, help="End what runs and give it back, attempt not counted.")
+@click.pass_context
+def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
+    """Stop pools (all of them, if none is named) and wait until they are gone.
+
+    What runs is finished first, unless --now.
+
+    \b
+    queuectl worker stop
+    queuectl worker stop --now
+    """  # noqa: D301
+    spool = spool_to_read(ctx)
+    alive = owners.workers(spool)
+    wanted = [item for item in alive if not names or item.worker in names]
+    unknown = set(names) - {item.worker for item in alive}
+    if unknown:
+        msg = f'no worker "{min(unknown)}" is alive; `queuectl worker list` shows those that are'
+        raise QueuectlError(msg)
+    if not wanted:
+        render.note("no worker is running")
+        return
+    for item in wanted:
+        owners.ask_to_stop(spool, item.worker, now=now)
+    _wait_until_gone(spool, wanted)
+
+
+def _wait_until_gone(spool: Spool, wanted: list[Worker]) -> None:
+    told: dict[str, list[str]] = {}
+    while wanted:
+        for item in list(wanted):
+            if owners.life(spool, item.worker, owners.read_worker(spool, item.worker)).value == "dead":
+                owners.withdraw_stop(spool, item.worker)
+                wanted.remove(item)
+                click.echo(f"{item.worker} is gone")
+        running = sorted(f"{job_id}" for job_id, owner in spool.held() for w in wanted if w.worker == owner)
+        if wanted and told.get("running") != running:
+            told["running"] = running
+            what = f"{len(running)} running: {', '.join(running[:5])}" if running else "its last steps"
+            render.note(f"waiting for {what}{', ...' if len(running) > 5 else ''}")
+        if wanted:
+            time.sleep(_LOOK_S)
+
+
+@worker.command("list")
+@json_option
+@click.pass_context
+def list_workers(ctx: click.Context, *, as_json: bool) -> None:
+    """List the pools that are alive, and what each runs.
+
+    \b
+    queuectl worker list
+    """  # noqa: D301
+    from queuectl.cli.look import describe_workers
+
+    spool = spool_to_read(ctx)
+    found: list[dict[str, Any]] = describe_workers(spool)
+    if as_json:
+        render.json_array(found)
+        return
+    table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
+    for item in found:
+        running = ", ".join(item["running"][:3]) + (", ..." if len(item["running"]) > 3 else "")
+        busy = f"{len(item['running'])}/{item['slots']}"
+        table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), running)
+    table.end()
+    if not found:
+        render.note("no worker is running")

@@ -1,0 +1,262 @@
+"""Settings: names, types, defaults, and the one locked edit (spool-layout.md, section "config.json")."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from queuectl.errors import BadSettingError, SpoolError
+from queuectl.retry import Backoff
+from queuectl.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FILE_NAME = "config.json"
+LOCK_NAME = "config.lock"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a setting may be: the words for it, reading it from a command line, checking it."""
+
+    range: str
+    read: Callable[[str], Any]
+    accepts: Callable[[Any], bool]
+
+
+def _number(low: float, high: float) -> Callable[[Any], bool]:
+    def accepts(value: Any) -> bool:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value) and low <= value <= high
+
+    return accepts
+
+
+def _integer(low: int, high: int) -> Kind:
+    def accepts(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+    return Kind(f"an integer from {low} to {high}", int, accepts)
+
+
+def _seconds(low: float, high: float) -> Kind:
+    text = f"a duration from {low:g} to {high:g} seconds, such as 90, 90s, 15m, 2h"
+    return Kind(text, lambda given: _tidy(parse_duration(given)), _number(low, high))
+
+
+def _real(low: float, high: float) -> Kind:
+    text = f"a number from {low:g} to {high:g}"
+    return Kind(text, lambda given: _tidy(float(given)), _number(low, high))
+
+
+def _tidy(value: float) -> float | int:
+    return int(value) if math.isfinite(value) and value == int(value) else value
+
+
+def _choice(*words: str) -> Kind:
+    return Kind(f"one of {', '.join(words)}", str, lambda value: value in words)
+
+
+def _read_switch(text: str) -> bool:
+    return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[
+        text.lower()
+    ]
+
+
+_SWITCH = Kind("true or false", _read_switch, lambda value: isinstance(value, bool))
+_PROGRAM = Kind(
+    "the absolute path of a program",
+    str,
+    lambda value: isinstance(value, str) and value.startswith("/") and os.access(value, os.X_OK),
+)
+_NO_LIMIT = "none"
+
+
+def _optional(kind: Kind) -> Kind:
+    def read(text: str) -> Any:
+        return None if text.lower() == _NO_LIMIT else kind.read(text)
+
+    return Kind(f"{kind.range}, or none", read, lambda value: value is None or kind.accepts(value))
+
+
+_SIZE = Kind("a size in bytes, such as 65536, 64k, 10M, from 4096", parse_size, _number(4096, 1 << 50))
+
+
+def _read_codes(text: str) -> list[int]:
+    return sorted({int(code) for code in text.replace(",", " ").split()})
+
+
+def _are_codes(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(code, int) and not isinstance(code, bool) and 0 <= code <= 255 for code in value
+    )
+
+
+_CODES = Kind("exit codes from 0 to 255, such as 0,3", _read_codes, _are_codes)
+
+
+def _setting(default: Any, kind: Kind, about: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "about": about})
+
+
+_YEAR_S = 366 * 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every setting, with its default where config.json does not name it."""
+
+    max_retries: int = _setting(3, _integer(0, 1000), "failures until a job is dead")
+    backoff_base: float = _setting(2, _real(0, 1000), "wait base ^ n seconds after failure n")
+    backoff_max: float = _setting(3600, _seconds(0, _YEAR_S), "the longest such wait")
+    backoff_jitter: float = _setting(0, _real(0, 1), "random part added to a wait, as a fraction")
+    job_timeout: float | None = _setting(
+        300, _optional(_seconds(0.001, _YEAR_S)), "how long a job may run that does not say"
+    )
+    kill_grace: float = _setting(5, _seconds(0, 3600), "from SIGTERM to SIGKILL")
+    poll_interval: float = _setting(5, _seconds(0.05, 3600), "look at the spool at least this often")
+    lease: float = _setting(
+        30, _seconds(1, 86400), "silence after which a worker on another machine counts as dead"
+    )
+    durability: str = _setting(
+        "full", _choice("full", "relaxed"), "full survives a power cut, relaxed only crashes"
+    )
+    shell: str = _setting("/bin/sh", _PROGRAM, "runs commands that are strings, as SHELL -c COMMAND")
+    worker_count: int = _setting(1, _integer(1, 10000), "jobs at a time where --count does not say")
+    success_codes: Sequence[int] = _setting((0,), _CODES, "exit codes that complete a job")
+    fatal_codes: Sequence[int] = _setting((), _CODES, "exit codes that make a job dead without a retry")
+    later_codes: Sequence[int] = _setting(
+        (), _CODES, "exit codes that mean again later, the attempt not counted"
+    )
+    later_delay: float = _setting(60, _seconds(0, _YEAR_S), "how much later")
+    shared: bool = _setting(False, _SWITCH, "let others of the directory's group put jobs in")  # noqa: FBT003
+
+    def backoff(self) -> Backoff:
+        """Return the delays between retries."""
+        return Backoff(base=self.backoff_base, max_s=self.backoff_max, jitter=self.backoff_jitter)
+
+    @property
+    def sync(self) -> bool:
+        """Whether every step waits for the disk."""
+        return self.durability == "full"
+
+
+SETTINGS = {item.name.replace("_", "-"): item for item in fields(Config)}
+
+
+def canonical_key(key: str) -> str:
+    """Return a key as it is listed (`max-retries`), from either spelling.
+
+    Raises:
+        BadSettingError: there is no such key; the text names the nearest.
+    """
+    name = key.replace("_", "-").lower()
+    if name in SETTINGS:
+        return name
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, SETTINGS, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"the keys are {', '.join(SETTINGS)}"
+    msg = f'no setting "{key}"; {hint}'
+    raise BadSettingError(msg)
+
+
+def read_value(key: str, text: str) -> Any:
+    """Return the value that `text` means for `key`.
+
+    Raises:
+        BadSettingError: not a value that the setting takes; the text says which are.
+    """
+    kind: Kind = SETTINGS[canonical_key(key)].metadata["kind"]
+    try:
+        value = kind.read(text)
+    except (ValueError, KeyError, OverflowError):
+        value = ...
+    if value is ... or not kind.accepts(value):
+        msg = f'"{canonical_key(key)}" must be {kind.range}, got "{text}"'
+        raise BadSettingError(msg)
+    return value
+
+
+def _checked(path: str, raw: bytes) -> dict[str, Any]:
+    try:
+        stored = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        msg = f"{path} is not JSON ({error}); mend it, or remove it for the defaults"
+        raise BadSettingError(msg) from None
+    if not isinstance(stored, dict):
+        msg = f"{path} must hold a JSON object; mend it, or remove it for the defaults"
+        raise BadSettingError(msg)
+    settings = {}
+    for key, value in stored.items():
+        try:
+            name = canonical_key(key)
+        except BadSettingError as error:
+            msg = f"{path}: {error}"
+            raise BadSettingError(msg) from None
+        if not SETTINGS[name].metadata["kind"].accepts(value):
+            wanted = SETTINGS[name].metadata["kind"].range
+            msg = f'{path}: "{key}" must be {wanted}, got {json.dumps(value)}'
+            raise BadSettingError(msg)
+        settings[name] = value
+    return settings
+
+
+def load_stored(spool_path: str) -> dict[str, Any]:
+    """Return only what config.json names.
+
+    Raises:
+        BadSettingError: it holds something that is no setting.
+        SpoolError: it is there and cannot be read.
+    """
+    path = f"{spool_path}/{FILE_NAME}"
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - start-up: pathlib costs 5 ms
+            raw = file.read()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SpoolError("read", path, error) from error
+    return _checked(path, raw)
+
+
+def load(spool_path: str) -> Config:
+    """Return the settings in force.
+
+    Raises:
+        BadSettingError: config.json holds something that is no setting.
+        SpoolError: it is there and cannot be read.
+    """
+    stored = load_stored(spool_path)
+    return Config(**{key.replace("-", "_"): value for key, value in stored.items()})
+
+
+def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what config.json names, after and before every other edit of it.
+
+    Raises:
+        BadSettingError: config.json holds something that is no setting; it is left as it is.
+        SpoolError: the file system refused; the settings are as they were.
+    """
+    from filelock import FileLock
+
+    from queuectl import files
+    from queuectl.scratch import Scratch
+
+    path = f"{spool_path}/{FILE_NAME}"
+    try:
+        with FileLock(f"{spool_path}/{LOCK_NAME}", mode=0o600), Scratch(f"{spool_path}/tmp") as me:
+            stored = load_stored(spool_path)
+            change(stored)
+            draft = f"{spool_path}/tmp/config@{me.owner}.json"
+            body = json.dumps(stored, indent=2).encode() + b"\n"
+            # always synced: an edit is rare, and durability itself may be what it changes
+            files.write_new(draft, body, sync=True)
+            files.move(draft, path)
+            files.sync_directory(spool_path)
+    except OSError as error:
+        raise SpoolError("change", path, error) from error

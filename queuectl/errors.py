@@ -1,0 +1,53 @@
+"""Everything that queuectl can refuse, each with what, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class QueuectlError(Exception):
+    """Something could not be done; the text is one line a user can act on."""
+
+
+class BadJobError(QueuectlError):
+    """A record that can never run: the text names the field and what is wrong with it."""
+
+
+class IncompleteJobError(BadJobError):
+    """Bytes that do not parse (yet): their writer may be half-way."""
+
+
+class BadSettingError(QueuectlError):
+    """A configuration key or value that is not one of ours."""
+
+
+class JobExistsError(QueuectlError):
+    """The id is taken, in whatever state."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f'job "{job_id}" exists already, in {state}/; choose another id')
+        self.job_id = job_id
+        self.state = state
+
+
+class NoSuchJobError(QueuectlError):
+    """No state directory holds a job of that id."""
+
+
+class WrongStateError(QueuectlError):
+    """The job is there, but not where this verb applies."""
+
+
+class ClaimLostError(QueuectlError):
+    """A claim was taken away by whoever thought its owner dead; the result is dropped."""
+
+
+class UnsafeSpoolError(QueuectlError):
+    """Somebody else could put commands into this spool."""
+
+
+class SpoolError(QueuectlError):
+    """The file system refused: the action, the path and the reason."""
+
+    def __init__(self, action: str, path: str, error: OSError) -> None:
+        super().__init__(f"cannot {action} {path}: {error.strerror or error}")
+        self.path = path
+        self.errno = error.errno

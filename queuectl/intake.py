@@ -1,0 +1,254 @@
+"""Keeps the backlog true to pending/ and failed/: from arrivals at once, by a look in any case.
+
+spool-layout.md, sections "Waking" and "What a dropped file may look like".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from queuectl.backlog import Backlog, Entry
+from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.job import Job, is_id
+from queuectl.spool import SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.spool import Claim, Spool
+    from queuectl.worklog import WorkLog
+
+QUIET_S = 3.0  # a file that does not parse and has not changed for this long has no writer any more
+_SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
+_SCAN_SHARE = 50  # a look at everything takes at most 1/50 of the time
+
+
+class Intake:
+    """Reads what came, and puts it into the backlog, or aside."""
+
+    def __init__(
+        self, spool: Spool, log: WorkLog, owner: str, on_due: Callable[[], None]
+    ) -> None:
+        self.backlog = Backlog()
+        self.changed = threading.Condition()
+        self._spool = spool
+        self._log = log
+        self._owner = owner
+        self._on_due = on_due
+        self._half_written: dict[tuple[str, str], tuple[tuple[int, int, int], float]] = {}
+        self._rejects: deque[tuple[str, str, str]] = deque()
+        self._held: deque[tuple[Claim, str, str]] = deque()
+        self._left: set[str] = set()
+        self._scans = {state: _ScanState() for state in ("pending", "failed")}
+        self._stopped = False
+
+    # --- one file ---------------------------------------------------------------------------
+
+    def pending_arrived(self, name: str) -> None:
+        """Look at a file of pending/ that has just come."""
+        self._arrived("pending", name)
+
+    def failed_arrived(self, name: str) -> None:
+        """Look at a file of failed/ that has just come."""
+        self._arrived("failed", name)
+
+    def _arrived(self, state: str, name: str) -> None:
+        if name.endswith(SUFFIX) and not name.startswith("."):
+            self._left.discard(name)
+            self.look(state, name.removesuffix(SUFFIX))
+
+    def look(self, state: str, job_id: str) -> None:
+        """Read one file and put it where it belongs in the backlog."""
+        name = job_id + SUFFIX
+        try:
+            job, arrived_ns = self._read(state, job_id)
+        except FileNotFoundError:
+            return
+        except IncompleteJobError as error:
+            self._wait_for_writer(state, name, str(error))
+        except BadJobError as error:
+            self.reject(state, name, str(error))
+        except PermissionError as error:
+            self.reject(state, name, f"cannot be read: {error.strerror}")
+        except OSError as error:
+            self._scans[state].covered_ns = None
+            self._log.event("error", detail=f"cannot read {state}/{name}: {error.strerror}")
+        else:
+            self._half_written.pop((state, name), None)
+            self._enter(job, state, arrived_ns)
+
+    def _read(self, state: str, job_id: str) -> tuple[Job, int]:
+        if not is_id(job_id):
+            msg = f"{job_id + SUFFIX!r} is no job's name: ids are A-Z a-z 0-9 . _ -, 128 at most"
+            raise BadJobError(msg)
+        path = self._spool.file(state, job_id)
+        job = self._spool.read_file(path, job_id, any_owner=self._spool.config.shared)
+        return job, os.stat(path, follow_symlinks=False).st_ctime_ns
+
+    def _enter(self, job: Job, state: str, arrived_ns: int) -> None:
+        entry = Entry(job.priority, arrived_ns, job.id, state)
+        run_at = job.instant("run_at")
+        with self.changed:
+            if state == "failed":
+                first = self.backlog.ready_after(entry, time.monotonic() + self._retry_in_s(job))
+            elif run_at is not None and run_at > time.time():
+                first = self.backlog.ready_at(entry, run_at)
+            else:
+                first = False
+                self.backlog.ready(entry)
+                self.changed.notify()
+        if first:
+            self._on_due()
+
+    def _retry_in_s(self, job: Job) -> float:
+        """Return the seconds until a failed job is due: a wall clock set back must not stretch them."""
+        due = job.instant("next_retry_at")
+        config = self._spool.config
+        longest = max(config.backoff().longest_s, config.later_delay)
+        return 0.0 if due is None else min(max(due - time.time(), 0.0), longest)
+
+    # --- what cannot run --------------------------------------------------------------------
+
+    def _wait_for_writer(self, state: str, name: str, why: str) -> None:
+        try:
+            status = os.lstat(f"{self._spool.directory(state)}/{name}")
+        except FileNotFoundError:
+            self._half_written.pop((state, name), None)
+            return
+        now_is = (status.st_ino, status.st_size, status.st_mtime_ns)
+        was, since = self._half_written.get((state, name), (None, 0.0))
+        if was != now_is:
+            self._half_written[state, name] = (now_is, time.monotonic())
+        elif time.monotonic() - since >= QUIET_S:
+            del self._half_written[state, name]
+            self.reject(state, name, why)
+
+    def reject(self, state: str, name: str, why: str) -> None:
+        """Have a file set aside."""
+        if name not in self._left:
+            self._rejects.append((state, name, why))
+
+    def set_aside_rejects(self, limit: int) -> None:
+        """Set aside up to `limit` files that can never run.
+
+        Raises:
+            OSError: one is held, and cannot be put into dead/ yet: it is tried again.
+        """
+        for _ in range(min(limit, len(self._held))):
+            self._finish(*self._held[0])
+            self._held.popleft()
+        for _ in range(min(limit, len(self._rejects))):
+            self._set_aside(*self._rejects.popleft())
+
+    def _set_aside(self, state: str, name: str, why: str) -> None:
+        try:
+            claim = self._spool.take_name(name, state, self._owner)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._left.add(name)
+            self._log.event("error", detail=f"cannot set aside {name}: {error.strerror}")
+            return
+        self._held.append((claim, why, name))
+        self._finish(claim, why, name)
+        self._held.pop()
+
+    def _finish(self, claim: Claim, why: str, name: str) -> None:
+        shown = self._spool.set_aside(claim, why, name)
+        self._log.event("rejected", shown, detail=why)
+
+    # --- everything -------------------------------------------------------------------------
+
+    def scan(self) -> None:
+        """Look at everything there is that is not known yet."""
+        self._look_at_half_written()
+        for state, scan in self._scans.items():
+            if scan.due(self._spool.directory(state)):
+                self._scan(state, scan)
+
+    def _scan(self, state: str, scan: _ScanState) -> None:
+        with scan:
+            for job_id in self._spool.file_names(state):
+                if self._stopped:
+                    return
+                if job_id not in self.backlog and job_id + SUFFIX not in self._left:
+                    self.look(state, job_id)
+
+    def _look_at_half_written(self) -> None:
+        for state, name in list(self._half_written):
+            self.look(state, name.removesuffix(SUFFIX))
+
+    def look_for_unknown(self) -> bool:
+        """Look at every file of pending/ that the backlog does not know; tell if there was one."""
+        unknown = [
+            job_id
+            for job_id in self._spool.file_names("pending")
+            if job_id not in self.backlog and job_id + SUFFIX not in self._left
+        ]
+        for job_id in unknown:
+            self.look("pending", job_id)
+        return bool(unknown)
+
+    def put_back(self, entry: Entry) -> None:
+        """Return an entry that was taken out and not claimed."""
+        with self.changed:
+            self.backlog.ready(entry)
+            self.changed.notify()
+
+    def forget_scans(self) -> None:
+        """Have the next scan look at everything, whatever the time stamps say."""
+        for scan in self._scans.values():
+            scan.covered_ns = None
+
+    def stop(self) -> None:
+        """Let a scan that is going on end early."""
+        self._stopped = True
+
+    @property
+    def next_look_s(self) -> float | None:
+        """The seconds until `scan` or `set_aside_rejects` should be called again, None: no hurry."""
+        if self._rejects and not self._held:
+            return 0.0
+        return QUIET_S / 4 if self._half_written or self._held else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are files that were seen and are neither in the backlog nor put aside."""
+        return bool(self._half_written or self._rejects or self._held)
+
+
+class _ScanState:
+    """When one directory was looked at, and whether another look could find anything."""
+
+    def __init__(self) -> None:
+        self.covered_ns: int | None = None
+        self._stamp: tuple[int, float] = (0, 0.0)
+        self._begun = 0.0
+        self._rest_until = 0.0
+
+    def due(self, path: str) -> bool:
+        now = time.monotonic()
+        with contextlib.suppress(FileNotFoundError):
+            stamp_ns = os.stat(path).st_mtime_ns
+            if stamp_ns != self._stamp[0]:
+                self._stamp = (stamp_ns, now)
+            return stamp_ns != self.covered_ns and now >= self._rest_until
+        return False
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        now = time.monotonic()
+        self._rest_until = now + (now - self._begun) * _SCAN_SHARE
+        stamp_ns, seen = self._stamp
+        # a change within the clock tick of the look may have left the same stamp: look once more
+        if kind is None and self._begun - seen >= _SETTLED_S:
+            self.covered_ns = stamp_ns
+
+

@@ -1,0 +1,413 @@
+"""The job record: its fields, how it is read, and how it is written (pure).
+
+spool-layout.md, section "The record", is the public side of `FIELDS`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.units import parse_time, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+STATES = ("pending", "processing", "completed", "failed", "dead")
+MAX_RECORD_BYTES = 1 << 20
+MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use comes near it
+MAX_HISTORY = 20
+MAX_ID_CHARS = 128
+
+_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ID_CHARS - 1}}}", re.ASCII)
+_INT64 = 1 << 63
+
+
+def is_id(text: str) -> bool:
+    """Tell whether `text` can be a job's id (and so its file's name)."""
+    return _ID.fullmatch(text) is not None
+
+
+def check_id(text: object) -> str:
+    """Return `text` if it can be a job's id.
+
+    Raises:
+        BadJobError: it cannot.
+    """
+    if isinstance(text, str) and is_id(text):
+        return text
+    msg = (
+        f'"id" must be 1 to {MAX_ID_CHARS} of the characters A-Z a-z 0-9 . _ - '
+        f"and begin with a letter or digit, got {show(text)}"
+    )
+    raise BadJobError(msg)
+
+
+def show(value: object) -> str:
+    """Return a value as JSON, cut to what fits a line of an error."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# --- the fields -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of the record: what it must be, who writes it, and the check that says so."""
+
+    must_be: str
+    writer: str
+    accepts: Callable[[Any], bool]
+
+
+def _passable(text: object) -> bool:
+    """Tell whether a string can be handed to another process: no NUL, and encodable."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _command(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip() != "" and _passable(value)
+    return _strings(value) and len(value) > 0 and value[0] != "" and all(map(_passable, value))
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
+
+
+def _count(value: Any) -> bool:
+    return _whole(value) and value >= 0
+
+
+def _seconds(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value is None or (number and 0 < value < _INT64)
+
+
+def _time(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, str):
+        return False
+    try:
+        parse_time(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _env(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        key != "" and "=" not in key and _passable(key) and _passable(text)
+        for key, text in value.items()
+    )
+
+
+def _cwd(value: Any) -> bool:
+    return value is None or (_passable(value) and cast("str", value).startswith("/"))
+
+
+def _codes(value: Any) -> bool:
+    return isinstance(value, list) and all(_whole(code) and 0 <= code <= 255 for code in value)
+
+
+def _text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _history(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+_COMMAND = "a string without NUL that is not blank, or a list of such strings"
+_WHOLE = "an integer"
+_COUNT = "an integer, 0 or more"
+_SECONDS = "a number of seconds above 0, or null"
+_TIME = 'a time with its zone such as "2030-01-31T08:00:00Z"'
+_CODES = "a list of exit codes, 0 to 255"
+_TEXT = "a string or null"
+
+FIELDS: dict[str, Field] = {
+    "id": Field("the file's name without .json", "user", is_id),
+    "command": Field(_COMMAND, "user", _command),
+    "state": Field(f"one of {', '.join(STATES)}", "queuectl", lambda value: value in STATES),
+    "attempts": Field(_COUNT, "queuectl", _count),
+    "max_retries": Field(_COUNT, "user", _count),
+    "priority": Field(_WHOLE, "user", _whole),
+    "run_at": Field(_TIME, "user", _time),
+    "timeout": Field(_SECONDS, "user", _seconds),
+    "cwd": Field("an absolute path, or null", "user", _cwd),
+    "env": Field("an object of strings (no NUL, no = in a name)", "user", _env),
+    "tags": Field("a list of strings", "user", _strings),
+    "success_codes": Field(_CODES, "user", _codes),
+    "fatal_codes": Field(_CODES, "user", _codes),
+    "later_codes": Field(_CODES, "user", _codes),
+    "created_at": Field(_TIME, "queuectl", _text),
+    "updated_at": Field(_TIME, "queuectl", _text),
+    "next_retry_at": Field(_TIME, "queuectl", _time),
+    "error_message": Field(_TEXT, "queuectl", _text),
+    "exit_code": Field("an integer or null", "queuectl", lambda v: v is None or _whole(v)),
+    "worker": Field(_TEXT, "queuectl", _text),
+    "started_at": Field(_TIME, "queuectl", _text),
+    "finished_at": Field(_TIME, "queuectl", _text),
+    "stdout_path": Field(_TEXT, "queuectl", _text),
+    "stderr_path": Field(_TEXT, "queuectl", _text),
+    "history": Field("a list of objects", "queuectl", _history),
+}
+USER_FIELDS = tuple(name for name, field in FIELDS.items() if field.writer == "user")
+
+
+def check_fields(record: Mapping[str, Any]) -> None:
+    """Check every field that we know; the others are kept as they are.
+
+    Raises:
+        BadJobError: naming the first field that is wrong, and what it must be.
+    """
+    for name, value in record.items():
+        field = FIELDS.get(name)
+        if field is not None and not field.accepts(value):
+            if name == "id":
+                check_id(value)
+            msg = f'"{name}" must be {field.must_be}, got {show(value)}'
+            raise BadJobError(msg)
+    if "command" not in record:
+        msg = f'"command" is missing{_meant(record, "command")}'
+        raise BadJobError(msg)
+
+
+def _meant(record: Mapping[str, Any], name: str) -> str:
+    from difflib import get_close_matches  # only on the way to an error
+
+    near = get_close_matches(name, [key for key in record if key not in FIELDS], n=1)
+    return f' (is "{near[0]}" a slip of the pen?)' if near else ""
+
+
+# --- the record -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, as its file holds it; changed only by copy.
+
+    `record` holds every field of the file, the unknown ones too.
+    """
+
+    record: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The file's name without `.json`."""
+        return cast("str", self.record["id"])
+
+    @property
+    def command(self) -> str | list[str]:
+        """A string for the shell, or a list that is run without one."""
+        return cast("str | list[str]", self.record["command"])
+
+    @property
+    def state(self) -> str:
+        """The state that the body names (the directory wins where they differ)."""
+        return cast("str", self.record.get("state", "pending"))
+
+    @property
+    def attempts(self) -> int:
+        """Runs started so far, since the job was queued or retried by hand."""
+        return cast("int", self.record.get("attempts", 0))
+
+    @property
+    def priority(self) -> int:
+        """Lower runs first."""
+        return cast("int", self.record.get("priority", 0))
+
+    @property
+    def tags(self) -> list[str]:
+        """Words that the user put on the job."""
+        return cast("list[str]", self.record.get("tags", []))
+
+    @property
+    def worker(self) -> str | None:
+        """Who last held the job."""
+        return cast("str | None", self.record.get("worker"))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One entry an attempt, the last `MAX_HISTORY` of them."""
+        return cast("list[dict[str, Any]]", self.record.get("history", []))
+
+    @property
+    def run_number(self) -> int:
+        """The number of the last run that has ended, counted over retries by hand too."""
+        recorded = self.history[-1].get("number") if self.history else 0
+        return recorded if isinstance(recorded, int) else len(self.history)
+
+    def instant(self, field: str) -> float | None:
+        """Return a time field in seconds since the epoch, None where it is unset."""
+        text = self.record.get(field)
+        return None if text is None else parse_time(text)
+
+    def changed(self, **fields: Any) -> Job:
+        """Return a copy with these fields set."""
+        return Job({**self.record, **fields})
+
+    def encode(self) -> bytes:
+        """Return the file's bytes: one line of JSON, UTF-8."""
+        try:
+            return _encode_text(self.record).encode() + b"\n"
+        except UnicodeEncodeError:  # a lone surrogate in a field that we keep: only \\ud800 holds it
+            return json.dumps(self.record).encode() + b"\n"
+
+
+_encode_text = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def _no_constant(text: str) -> None:
+    msg = f"{text} is not JSON"
+    raise BadJobError(msg)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        msg = f"the number {text[:40]} is out of range"
+        raise BadJobError(msg)
+    return value
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        msg = f"{show(twice)} stands twice in one object"
+        raise BadJobError(msg)
+    return record
+
+
+_decode_text = json.JSONDecoder(
+    parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates
+).decode
+
+
+def _check_depth(text: str) -> None:
+    """Refuse deep nesting before a coder recurses into it."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth, in_string = 0, False
+    for match in _JSON_MARKS.finditer(text):
+        mark = match[0]
+        if mark == '"':
+            in_string = not in_string
+        elif not in_string:
+            depth += _NESTING.get(mark, 0)
+            if depth > MAX_DEPTH:
+                msg = f"nested more than {MAX_DEPTH} deep"
+                raise BadJobError(msg)
+
+
+_JSON_MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+_NESTING = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+def decode(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in `raw`.
+
+    Raises:
+        IncompleteJobError: it does not parse, or not to an object: perhaps not yet.
+        BadJobError: it does parse, to something that is not to be kept as a record.
+    """
+    try:
+        text = raw.decode()
+        _check_depth(text)
+        record = _decode_text(text)
+    except UnicodeDecodeError:
+        msg = "not UTF-8"
+        raise IncompleteJobError(msg) from None
+    except json.JSONDecodeError as error:
+        msg = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
+        raise IncompleteJobError(msg) from None
+    except ValueError:  # more digits than int() reads
+        msg = "a number has too many digits"
+        raise BadJobError(msg) from None
+    if not isinstance(record, dict):
+        msg = f"not a JSON object but {show(record)}"
+        raise IncompleteJobError(msg)
+    return record
+
+
+def parse(raw: bytes, job_id: str) -> Job:
+    """Return the job in the file `job_id`.json.
+
+    Raises:
+        IncompleteJobError: see `decode`.
+        BadJobError: it can never run; the text says which field and why.
+    """
+    if len(raw) > MAX_RECORD_BYTES:
+        msg = f"larger than {MAX_RECORD_BYTES} bytes"
+        raise BadJobError(msg)
+    record = decode(raw)
+    check_fields(record)
+    if record.setdefault("id", job_id) != job_id:
+        msg = f'"id" is {show(record["id"])} but the file is named {job_id}.json'
+        raise BadJobError(msg)
+    return Job(record)
+
+
+def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
+    """Return a new job of these fields, checked, ready to be queued.
+
+    What queuectl itself writes (state, attempts, times) is set anew, whatever `fields` say.
+
+    Raises:
+        BadJobError: a field is wrong, or `command` is missing.
+    """
+    check_fields(fields)
+    at = utc_text(now)
+    record: dict[str, Any] = {
+        "id": fields.get("id") or new_id(now),
+        "command": fields["command"],
+        "state": "pending",
+        "attempts": 0,
+        "max_retries": fields.get("max_retries", max_retries),
+        "created_at": at,
+        "updated_at": at,
+    }
+    ours = {name for name, field in FIELDS.items() if field.writer == "queuectl"}
+    record.update(
+        (name, value) for name, value in fields.items() if name not in record and name not in ours
+    )
+    return Job(record)
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
+_last_us = 0
+
+
+def new_id(now: float | None = None) -> str:
+    """Return a fresh id of 15 characters that sorts by time: microseconds, then 20 random bits."""
+    global _last_us  # noqa: PLW0603 - two ids of one microsecond must still sort
+    _last_us = max(_last_us + 1, int((time.time() if now is None else now) * 1_000_000))
+    value = _last_us << 20 | int.from_bytes(os.urandom(3), "big") & 0xFFFFF
+    return "".join(_ALPHABET[value >> shift & 31] for shift in range(70, -1, -5))

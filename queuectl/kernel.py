@@ -1,0 +1,132 @@
+"""What only some kernels offer, with the POSIX way beside it: the one place that asks which it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
+
+
+def host() -> str:
+    """Return this machine's name."""
+    return os.uname().nodename
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Return what names this run of the kernel: the same in its containers, another after a boot."""
+    if sys.platform == "linux":
+        return _read_line("/proc/sys/kernel/random/boot_id")
+    query = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+
+@lru_cache(maxsize=1)
+def machine_id() -> str:
+    """Return what names this installation over its reboots; empty where nothing does."""
+    with contextlib.suppress(FileNotFoundError):
+        return _read_line("/etc/machine-id")
+    return ""
+
+
+def _read_line(path: str) -> str:
+    with open(path, encoding="ascii") as file:  # noqa: PTH123 - start-up: pathlib costs 5 ms
+        return file.readline().strip()
+
+
+class ExitWatch:
+    """Waits for one child's exit without reaping it, so its pid stays its own meanwhile."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._fd = os.pidfd_open(pid) if _HAS_PIDFD else -1
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Return True once the child has ended, False when `timeout_s` (None: never) has passed."""
+        if self._fd < 0:
+            return _wait_by_polling(self._pid, timeout_s)
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        # poll() counts milliseconds in a C int: 24 days at most. Round up, never busy.
+        limit = None if timeout_s is None else min(int(timeout_s * 1000) + 1, 2**31 - 1)
+        return bool(poll.poll(limit))
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _wait_by_polling(pid: int, timeout_s: float | None) -> bool:
+    import time
+
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            return True
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(0.005)
+
+
+def processes_of(group: int | None, **marks: str) -> list[int]:
+    """Return the living processes of a process group, and those with `marks` in their environment.
+
+    Without /proc nobody can be asked; a group can still be signalled as a whole.
+    """
+    if not os.path.isdir("/proc/self"):  # noqa: PTH112
+        return []
+    mine, wanted = os.getpid(), _environment_items(marks)
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
+    return [pid for pid in pids if pid != mine and _belongs(pid, group, wanted)]
+
+
+def signal_process(pid: int, number: signal.Signals, group: int | None, **marks: str) -> None:
+    """Signal a process if it still is of that group, or has `marks` in its environment."""
+    wanted = _environment_items(marks)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if not _HAS_PIDFD:
+            os.kill(pid, number)
+            return
+        descriptor = os.pidfd_open(pid)
+        try:
+            # looked at once the descriptor holds it: from here the pid cannot pass to another
+            if _belongs(pid, group, wanted):
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+
+def _environment_items(marks: Mapping[str, str]) -> list[bytes]:
+    return [os.fsencode(f"{name}={value}") for name, value in marks.items()]
+
+
+def _belongs(pid: int, group: int | None, wanted: list[bytes]) -> bool:
+    try:
+        status = _read_bytes(f"/proc/{pid}/stat")
+        # behind the name, which may hold anything: state, parent, group
+        state, _, pgrp = status[status.rindex(b")") + 2 :].split(b" ", 3)[:3]
+        if state in b"ZX":
+            return False
+        if int(pgrp) == group:
+            return True
+        have = _read_bytes(f"/proc/{pid}/environ").split(b"\0")
+        return bool(wanted) and all(item in have for item in wanted)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # gone meanwhile, or somebody else's
+
+
+def _read_bytes(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return file.read()

@@ -1,0 +1,130 @@
+"""How a run ended, and the record that follows from it (pure).
+
+spool-layout.md, section "Settle".
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from queuectl.job import MAX_HISTORY, Job
+from queuectl.retry import COMPLETED, DEAD, Verdict, after_failure
+from queuectl.units import duration_text, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.config import Config
+
+EXIT, SIGNAL, TIMEOUT = "exit", "signal", "timeout"
+COULD_NOT_START, WORKER_LOST = "could not start", "worker lost"
+STOPPED, CANCELLED = "stopped", "cancelled"
+_SHELL_SAYS = {126: "permission denied, or not a program", 127: "command not found"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one run ended: `ended` is one of the words above, and the rest goes with it."""
+
+    ended: str
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+
+    def message(self) -> str:
+        """Return the reason in words, as `error_message` holds it."""
+        if self.ended == EXIT:
+            hint = _SHELL_SAYS.get(self.exit_code or 0)
+            return f"exit status {self.exit_code}" + (f" ({hint})" if hint else "")
+        if self.ended == SIGNAL:
+            return f"killed by {signal_name(self.signal or 0)}"
+        words = {TIMEOUT: "timed out", WORKER_LOST: "worker lost"}.get(self.ended, self.ended)
+        return f"{words}: {self.detail}" if self.detail else words
+
+    def entry(self, number: int, started_at: str | None, at: str, worker: str) -> dict[str, Any]:
+        """Return the entry of `history` for this run."""
+        entry: dict[str, Any] = {
+            "number": number,
+            "started_at": started_at,
+            "finished_at": at,
+            "ended": self.ended,
+        }
+        if self.exit_code is not None:
+            entry["exit_code"] = self.exit_code
+        if self.signal is not None:
+            entry["signal"] = signal_name(self.signal)
+        if self.detail:
+            entry["detail"] = self.detail
+        entry["worker"] = worker
+        return entry
+
+
+def signal_name(number: int) -> str:
+    """Return `SIGKILL` for 9; real-time signals have only a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
+    """Return the record of a job whose next run is about to start: the attempt counts from here."""
+    at = utc_text(now)
+    return job.changed(
+        state="processing",
+        attempts=job.attempts + 1,
+        worker=worker,
+        started_at=at,
+        finished_at=None,
+        next_retry_at=None,
+        updated_at=at,
+        stdout_path=logs[0],
+        stderr_path=logs[1],
+    )
+
+
+def settled(
+    job: Job, outcome: Outcome, *, config: Config, now: float, random: Callable[[], float]
+) -> Job:
+    """Return the record of a job whose run has ended; its `state` names where it goes."""
+    verdict, counted = _judge(job, outcome, config, random)
+    at = utc_text(now)
+    entry = outcome.entry(job.run_number + 1, job.record.get("started_at"), at, job.worker or "")
+    due = None if verdict.delay_s is None else utc_text(now + verdict.delay_s)
+    return job.changed(
+        state=verdict.state,
+        attempts=job.attempts if counted else job.attempts - 1,
+        exit_code=outcome.exit_code,
+        error_message=None if verdict is COMPLETED else outcome.message(),
+        finished_at=at,
+        updated_at=at,
+        next_retry_at=due,
+        history=[*job.history, entry][-MAX_HISTORY:],
+    )
+
+
+def _judge(
+    job: Job, outcome: Outcome, config: Config, random: Callable[[], float]
+) -> tuple[Verdict, bool]:
+    """Return where the job goes, and whether the run counts as an attempt."""
+    if outcome.ended == CANCELLED:
+        return DEAD, True
+    if outcome.ended == STOPPED:
+        return Verdict(state="pending"), False
+    if outcome.ended == EXIT:
+        code = outcome.exit_code
+        if code in job.record.get("success_codes", config.success_codes):
+            return COMPLETED, True
+        if code in job.record.get("fatal_codes", config.fatal_codes):
+            return DEAD, True
+        if code in job.record.get("later_codes", config.later_codes):
+            return Verdict(state="failed", delay_s=config.later_delay), False
+    limit = job.record.get("max_retries", config.max_retries)
+    return after_failure(job.attempts, limit, config.backoff(), random), True
+
+
+def timed_out(timeout_s: float) -> Outcome:
+    """Return the outcome of a run that outlived its timeout."""
+    return Outcome(ended=TIMEOUT, detail=f"still running after {duration_text(timeout_s)}")

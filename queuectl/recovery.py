@@ -1,0 +1,166 @@
+"""What the dead left, put where it belongs.
+
+spool-layout.md, section "Crashes".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from typing import TYPE_CHECKING
+
+from queuectl import owners
+from queuectl.errors import BadJobError, ClaimLostError
+from queuectl.outcome import WORKER_LOST, Outcome, settled
+from queuectl.runner import end_marked
+from queuectl.scratch import LOCK_SUFFIX, try_lock
+from queuectl.spool import SUFFIX, Claim, Spool, again
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.job import Job
+    from queuectl.worklog import WorkLog
+
+
+class Recovery:
+    """Finds dead owners, ends what they left running, and settles or gives back their jobs."""
+
+    def __init__(self, spool: Spool, me: str, log: WorkLog) -> None:
+        self._spool = spool
+        self._me = me
+        self._log = log
+        self._heartbeats = owners.Heartbeats()
+
+    def run(self) -> int:
+        """Recover everything that a dead owner holds now; return how many jobs.
+
+        Raises:
+            OSError: the file system refused; what was not recovered is as it was.
+        """
+        from filelock import FileLock, Timeout
+
+        # one at a time in a spool, so that no two settle the same orphan
+        lock = FileLock(f"{self._spool.directory('workers')}/{owners.RECOVERY}.lock", mode=0o600)
+        try:
+            with lock.acquire(blocking=False):
+                recovered = sum(self._bury(name, local) for name, local in self._dead())
+                self._clear_tmp()
+                return recovered
+        except Timeout:
+            return 0
+
+    def _dead(self) -> Iterator[tuple[str, bool]]:
+        """Yield the dead owners, and whether what they ran ran under this kernel."""
+        found = owners.known(self._spool)
+        for _, name in self._spool.held():
+            found.setdefault(name, None)
+        for name, worker in found.items():
+            if name == self._me:
+                continue
+            life = owners.life(self._spool, name, worker)
+            if life is owners.Life.DEAD:
+                yield name, True
+            elif life is owners.Life.AWAY:
+                lease = self._spool.config.lease
+                if self._heartbeats.silent(self._spool, name, lease, time.monotonic()):
+                    self._heartbeats.forget(name)
+                    yield name, False
+
+    def _bury(self, name: str, local: bool) -> int:  # noqa: FBT001
+        path = f"{self._spool.directory('workers')}/{name}"
+        lock = None
+        if local and name:
+            # held until its files are gone: an owner that registers late cannot come between
+            with contextlib.suppress(FileNotFoundError):
+                lock = try_lock(path + owners.LOCK_SUFFIX)
+                if lock is None:
+                    return 0
+            self._end_what_it_ran(name)
+        try:
+            held = [job_id for job_id, owner in self._spool.held() if owner == name]
+            for job_id in held:
+                self._recover(job_id, name)
+            suffixes = (owners.RECORD_SUFFIX, owners.STOP_SUFFIX, owners.LOCK_SUFFIX)
+            for leftover in [*self._drafts_of(name), *(path + suffix for suffix in suffixes)]:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(leftover)
+            return len(held)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def _end_what_it_ran(self, name: str) -> None:
+        count = end_marked(None, {"QUEUECTL_WORKER": name}, self._spool.config.kill_grace)
+        if count:
+            self._log.event("ended", worker=name, detail=f"{count} processes of a dead worker")
+
+    def _recover(self, job_id: str, owner: str) -> None:
+        claim = Claim(job_id, owner, self._spool.held_file(job_id, owner), "pending")
+        if not owner:  # put into processing/ by hand
+            claim.path = self._spool.file("processing", job_id)
+        with contextlib.suppress(FileNotFoundError, ClaimLostError):
+            try:
+                job = self._spool.read_file(claim.path, job_id, any_owner=self._spool.config.shared)
+            except BadJobError as error:
+                self._spool.set_aside(claim, str(error))
+                self._log.event("rejected", job_id, detail=str(error))
+                return
+            self._put_back(claim, job)
+
+    def _put_back(self, claim: Claim, job: Job) -> None:
+        """Send an orphan where its body says; one that was being run goes through the retry policy."""
+        if job.worker != claim.owner and job.state not in ("failed", "processing"):
+            # Taken, and not yet rewritten by who took it: whatever it was taken for, it is to run.
+            job = job if job.state == "pending" else again(job)
+        elif job.state == "processing":
+            lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")
+            job = settled(
+                job,
+                lost,
+                config=self._spool.config,
+                now=time.time(),
+                random=random.random,
+            )
+        self._spool.settle(claim, job)
+        self._log.event("recovered", claim.job_id, detail=f"from {claim.owner}, to {job.state}/")
+
+    def _drafts_of(self, name: str) -> list[str]:
+        tmp = self._spool.directory("tmp")
+        return [
+            f"{tmp}/{draft}"
+            for draft in os.listdir(tmp)  # noqa: PTH208
+            if draft.endswith(f"@{name}{SUFFIX}")
+        ]
+
+    def _clear_tmp(self) -> None:
+        """Remove the drafts of command lines that died before they could publish them."""
+        tmp = self._spool.directory("tmp")
+        registered = set(owners.known(self._spool)) | {self._me}
+        names = os.listdir(tmp)  # noqa: PTH208
+        writers = {_writer(name) for name in names} - registered
+        for writer in writers:
+            try:
+                lock = try_lock(f"{tmp}/{writer}{LOCK_SUFFIX}")
+            except FileNotFoundError:
+                lock = -1
+            if lock is None:
+                continue
+            for name in names:
+                # the lock last: without it its drafts are nobody's
+                if _writer(name) == writer and not name.endswith(LOCK_SUFFIX):
+                    _remove(f"{tmp}/{name}")
+            if lock >= 0:
+                _remove(f"{tmp}/{writer}{LOCK_SUFFIX}")
+                os.close(lock)
+
+
+def _writer(name: str) -> str:
+    return os.path.splitext(name.rpartition("@")[2])[0]  # noqa: PTH122
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(path)

@@ -1,0 +1,52 @@
+"""What becomes of a job after a run: decided here, carried out elsewhere (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Delay after failed attempt n: `base ** n` seconds, at most `max_s`, plus a random fraction."""
+
+    base: float
+    max_s: float
+    jitter: float = 0.0
+
+    def delay_s(self, attempt: int, random: Callable[[], float]) -> float:
+        """Return the seconds to wait after failed attempt number `attempt`."""
+        try:
+            delay = min(self.base**attempt, self.max_s)
+        except OverflowError:
+            delay = self.max_s
+        return delay * (1 + self.jitter * random())
+
+    @property
+    def longest_s(self) -> float:
+        """The longest delay that this policy can give."""
+        return self.max_s * (1 + self.jitter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The directory a job goes to, and, for failed/, when it is due again."""
+
+    state: str
+    delay_s: float | None = None
+
+
+COMPLETED = Verdict(state="completed")
+DEAD = Verdict(state="dead")
+
+
+def after_failure(
+    attempts: int, max_retries: int, backoff: Backoff, random: Callable[[], float]
+) -> Verdict:
+    """Return where a job goes that has now failed `attempts` times (spool-layout.md, Settle)."""
+    if attempts >= max_retries:
+        return DEAD
+    return Verdict(state="failed", delay_s=backoff.delay_s(attempts, random))

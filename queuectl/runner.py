@@ -1,0 +1,180 @@
+"""One command, from start to end (knows no spool).
+
+The command is a session of its own, with its output in files: a pipe would be held open by
+whatever it leaves in the background. spool-layout.md, section "Run".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from queuectl import kernel
+from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_LINGER_S = 0.02  # how often a tree that is being ended is looked at
+# what says nothing of the command, only that this machine has too much to do now
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+_GIVE_UP_S = 5.0  # a process that SIGKILL does not end within this hangs in the kernel: go on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Everything that a run needs to know."""
+
+    argv: Sequence[str]
+    env: Mapping[bytes, bytes]
+    cwd: str
+    logs: tuple[str, str]
+    timeout_s: float | None
+    grace_s: float
+    marks: Mapping[str, str]  # the part of env that tells this job's processes from all others
+    log_mode: int = 0o600
+
+
+class Run:
+    """A running command. `wait` belongs to one thread, `end` to any."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._lock = threading.Lock()
+        self._reason: Outcome | None = None
+        self._reaped = False
+        self.lost_output: list[OSError] = []
+        self._process = _spawn(task, self.lost_output)
+        self.pid = self._process.pid
+
+    def wait(self) -> Outcome:
+        """Return how the command ended; nothing of a tree that was ended by us is left then."""
+        watch = kernel.ExitWatch(self.pid)
+        try:
+            if not watch.wait(self._task.timeout_s):
+                self.end(timed_out(self._task.timeout_s or 0))
+                watch.wait(None)
+        finally:
+            watch.close()
+        if self._reason is not None:
+            self._end_stragglers()
+        with self._lock:
+            # Only now: until it is reaped, neither its pid nor its group can become another's.
+            code = self._process.wait()
+            self._reaped = True
+        return self._reason or _outcome(code)
+
+    def end(self, reason: Outcome) -> None:
+        """End the whole process group: SIGTERM, then after the grace SIGKILL. The first reason counts."""
+        with self._lock:
+            if self._reaped or self._reason is not None:
+                return
+            self._reason = reason
+            watch = kernel.ExitWatch(self.pid)
+        try:
+            self._signal_group(signal.SIGTERM)
+            if not watch.wait(self._task.grace_s):
+                self._signal_group(signal.SIGKILL)
+        finally:
+            watch.close()
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        with self._lock:
+            if not self._reaped:
+                os.killpg(self.pid, number)
+
+    def _end_stragglers(self) -> None:
+        """End what the command left behind, also what has left its process group by setsid."""
+        end_marked(self.pid, self._task.marks, self._task.grace_s)
+        self._signal_group(signal.SIGKILL)  # where there is no /proc to find them by
+
+
+def end_marked(group: int | None, marks: Mapping[str, str], grace_s: float) -> int:
+    """End all processes of a group, or with this environment; return how many there were.
+
+    SIGTERM first, and SIGKILL to what is left after `grace_s` seconds.
+    """
+    found: set[int] = set()
+    begun, number = time.monotonic(), signal.SIGTERM
+    while living := kernel.processes_of(group, **marks):
+        elapsed = time.monotonic() - begun
+        if elapsed > grace_s + _GIVE_UP_S:
+            break
+        if elapsed > grace_s:
+            number = signal.SIGKILL
+        for pid in living:
+            if number == signal.SIGKILL or pid not in found:
+                kernel.signal_process(pid, number, group, **marks)
+        found.update(living)
+        time.sleep(_LINGER_S)
+    return len(found)
+
+
+def _spawn(task: Task, lost: list[OSError]) -> subprocess.Popen[bytes]:
+    """Start the command; what could not be opened for its output is told in `lost`.
+
+    Raises:
+        OSError: it could not be started; `filename` says what was missing.
+    """
+    out = _open_log(task.logs[0], task.log_mode, lost)
+    try:
+        err = _open_log(task.logs[1], task.log_mode, lost)
+        try:
+            return subprocess.Popen(  # noqa: S603 - running users' commands is the product
+                task.argv,
+                env=task.env,
+                cwd=task.cwd,
+                stdin=_null(),
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        finally:
+            os.close(err)
+    finally:
+        os.close(out)
+
+
+def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
+    """Open a file for output; a job runs without it if there can be none."""
+    try:
+        return os.open(path, _LOG_FLAGS, mode)
+    except OSError as error:
+        if error.errno in OUT_OF_RESOURCES:
+            raise
+        lost.append(error)
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+_null_descriptor = -1
+
+
+def _null() -> int:
+    global _null_descriptor  # noqa: PLW0603 - opened once: a job needs it only to be duplicated
+    if _null_descriptor < 0:
+        _null_descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    return _null_descriptor
+
+
+def could_not_start(error: OSError, cwd: str) -> Outcome:
+    """Return the outcome of a command that the system refused to start."""
+    if error.filename == cwd:
+        return Outcome(ended=COULD_NOT_START, detail=f"cwd {cwd}: {error.strerror}")
+    if isinstance(error, FileNotFoundError):
+        return Outcome(ended=EXIT, exit_code=127)  # what a shell says of the same
+    if isinstance(error, PermissionError):
+        return Outcome(ended=EXIT, exit_code=126)
+    return Outcome(ended=COULD_NOT_START, detail=error.strerror or str(error))
+
+
+def _outcome(code: int) -> Outcome:
+    if code < 0:
+        return Outcome(ended=SIGNAL, signal=-code)
+    return Outcome(ended=EXIT, exit_code=code)

@@ -1,0 +1,73 @@
+"""The name under which a process writes into tmp/, and the lock that tells when it has died.
+
+spool-layout.md, section "tmp/".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from typing import TYPE_CHECKING
+
+from queuectl import kernel
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LOCK_SUFFIX = ".lock"
+
+
+def new_owner() -> str:
+    """Return a name that no other process has had: host-pid-random."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", kernel.host())[:40]
+    return f"{host}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+class Scratch:
+    """Holds tmp/OWNER.lock while files named ...@OWNER.json may be in tmp/.
+
+    The lock is flock(2), which filelock's FileLock takes too; importing filelock costs 60 ms, more
+    than all the rest of `queuectl enqueue`.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.owner = new_owner()
+        self._path = f"{directory}/{self.owner}{LOCK_SUFFIX}"
+        self._descriptor = -1
+
+    def __enter__(self) -> Scratch:
+        descriptor = try_lock(self._path, create=True)
+        assert descriptor is not None, "a fresh name"
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        os.close(self._descriptor)
+
+
+def try_lock(path: str, *, create: bool = False) -> int | None:
+    """Return a descriptor that holds the lock file, None while somebody else does.
+
+    Raises:
+        FileNotFoundError: there is no such file, and `create` is false.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    while True:
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink > 0:
+            return descriptor
+        os.close(descriptor)  # cleared between our open and our lock: it guards no name any more

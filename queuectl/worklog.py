@@ -1,0 +1,43 @@
+"""One line for each thing that happens to a job (spool-layout.md, section "The log")."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+
+from queuectl.units import utc_text
+
+
+class WorkLog:
+    """Writes lines to a descriptor, each in one write so that several pools may share a file.
+
+    A log that cannot be written never stops a job: its error is the one that is not raised.
+    """
+
+    def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
+        self._descriptor = descriptor
+        self._as_json = as_json
+
+    def event(self, word: str, job_id: str | None = None, **details: object) -> None:
+        """Write one line: when, what, which job, and what else there is to say."""
+        now = time.time()
+        line = _json(now, word, job_id, details) if self._as_json else _text(now, word, job_id, details)
+        with contextlib.suppress(OSError):  # see the class
+            os.write(self._descriptor, line.encode(errors="backslashreplace"))
+
+
+def _json(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:
+    fields = {"at": utc_text(now), "event": word, "id": job_id, **details}
+    return json.dumps({key: value for key, value in fields.items() if value is not None}) + "\n"
+
+
+def _text(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:
+    parts = [f"{utc_text(now)[:19]}Z", f"{word:<9}", job_id or "-"]
+    parts += [_detail(key, value) for key, value in details.items() if value is not None]
+    return "  ".join(parts).replace("\n", "\\n") + "\n"
+
+
+def _detail(key: str, value: object) -> str:
+    return str(value) if key in ("detail", "command") else f"{key}={value}"
