@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
+from collections import deque
 from dataclasses import dataclass, field
+from itertools import count
+
+from queuectl import kernel
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -29,8 +34,7 @@ def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
             # a close that fails means bytes that were not stored: let it be heard
             os.close(descriptor)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        _unlink(path)
         raise
 
 
@@ -38,6 +42,84 @@ def _write_all(descriptor: int, data: bytes) -> None:
     written = os.write(descriptor, data)
     while written < len(data):  # a nearly full disk writes a part, then says ENOSPC
         written += os.write(descriptor, data[written:])
+
+
+class Spares:
+    """Bodies that were exchanged for newer ones, kept to be written over instead of deleted.
+
+    A job's body is replaced twice a run. With a new file each time that is two inodes made and two
+    deleted: 170 us for the rename on ext4, which flushes a file that replaces another, and up to
+    800 us for the creation on one without a journal, which shuns inodes just deleted. With spares
+    it is one write into an allocated block and one exchange of names, 25 us.
+    """
+
+    def __init__(self, directory: str, owner: str) -> None:
+        self._stem = f"{directory}/spare"
+        self._tail = f"@{owner}.json"
+        self._free: deque[str] = deque()
+        self._made = count(1)
+
+    def exchange(self, path: str, data: bytes, *, sync: bool, mode: int) -> str | None:
+        """Give `path` a new body at one instant; return the spare that holds the old one.
+
+        Returns None where names cannot be exchanged: nothing was changed then. In a spool that
+        syncs, the spare may be given back only once the exchange is on disk: until then a power
+        cut would bring the old body's name back.
+
+        Raises:
+            FileNotFoundError: `path` is gone.
+            OSError: the file system refused; `path` has its old body.
+        """
+        spare = self._take()
+        try:
+            _overwrite(spare, data, sync=sync, mode=mode)
+            done = kernel.exchange(spare, path)
+        except BaseException:
+            _unlink(spare)
+            raise
+        if not done:
+            _unlink(spare)
+        return spare if done else None
+
+    def give_back(self, spare: str) -> None:
+        """Let a spare be written over; one with another name elsewhere is not ours to write to."""
+        status = os.lstat(spare)
+        plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES:
+            self._free.append(spare)
+        else:
+            _unlink(spare)
+
+    def clear(self) -> None:
+        """Delete the spares that are free."""
+        while self._free:
+            _unlink(self._free.popleft())
+
+    def _take(self) -> str:
+        try:
+            return self._free.popleft()
+        except IndexError:
+            return f"{self._stem}-{next(self._made)}{self._tail}"
+
+
+_SPARE_BYTES = 1 << 16
+
+
+def _overwrite(path: str, data: bytes, *, sync: bool, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        _write_all(descriptor, data)
+        # not O_TRUNC: ext4 flushes at close what was cut to nothing and written again
+        os.ftruncate(descriptor, len(data))
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def move(source: str, target: str) -> None:

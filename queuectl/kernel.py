@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import subprocess
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
@@ -130,3 +131,38 @@ def _belongs(pid: int, group: int | None, wanted: list[bytes]) -> bool:
 def _read_bytes(path: str) -> bytes:
     with open(path, "rb") as file:  # noqa: PTH123
         return file.read()
+
+
+@lru_cache(maxsize=1)
+def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is not None:
+        path = (ctypes.c_int, ctypes.c_char_p)
+        function.argtypes = (*path, *path, ctypes.c_uint)
+    return cast("Callable[[int, bytes, int, bytes, int], int] | None", function)
+
+
+def exchange(one: str, other: str) -> bool:
+    """Swap two names atomically; False where the kernel or the file system cannot.
+
+    Raises:
+        OSError: one of them is not there, or the file system refused.
+    """
+    renameat2 = _renameat2()
+    if renameat2 is None:
+        return False
+    import ctypes
+
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), other)
+
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2

@@ -84,6 +84,7 @@ class Pool:
         self._spool.create()
         check_safe(self._spool)
         self._take_signals()
+        self._spool.keep_spares(self.name)
         with self._registration:
             self._log.event("up", worker=self.name, slots=self._slots, spool=self._spool.path)
             self._recover()
@@ -98,6 +99,7 @@ class Pool:
                     thread.join()
                 if arrivals is not None:
                     arrivals.stop()
+                self._spool.drop_spares()
         self._log.event("down", worker=self.name)
         return not self._crashed
 
@@ -325,7 +327,7 @@ class Pool:
             finally:
                 with self._intake.changed:
                     self._busy -= 1
-                if self._stop_when_empty or self._stopping:
+                if self._busy == 0 and (self._stop_when_empty or self._stopping):
                     self._wake()
 
     def _next(self) -> Entry | None:

@@ -63,6 +63,7 @@ class Claim:
     owner: str
     path: str
     origin: str
+    spare: str | None = None  # the file in tmp/ that holds the body before the last
 
 
 class Spool:
@@ -77,6 +78,7 @@ class Spool:
         self.path = os.path.realpath(os.path.expanduser(path))  # noqa: PTH111
         self.config = config.load(self.path)
         self._syncs = files.DirectorySync()
+        self._spares: files.Spares | None = None
 
     # --- where things are -------------------------------------------------------------------
 
@@ -246,30 +248,64 @@ class Spool:
         return job
 
     def rewrite(self, claim: Claim, job: Job) -> None:
-        """Put a new body in a held file; on disk when this returns.
+        """Put a new body in a held file; on disk when this returns, its name with `secure`.
 
         Raises:
             ClaimLostError: the claim was taken away.
             OSError: the old body is still there.
         """
+        data = job.encode()
+        if self._spares is not None:
+            try:
+                claim.spare = self._spares.exchange(
+                    claim.path, data, sync=self.config.sync, mode=self._mode
+                )
+            except FileNotFoundError:
+                raise self._lost(claim) from None
+            if claim.spare is not None:
+                return
+        self._replace(claim, data)
+
+    def _replace(self, claim: Claim, data: bytes) -> None:
         draft_file = self._draft_file(claim.job_id, claim.owner)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft_file)  # of an earlier try that failed
-        files.write_new(draft_file, job.encode(), sync=self.config.sync, mode=self._mode)
+        files.write_new(draft_file, data, sync=self.config.sync, mode=self._mode)
         try:
             # the rename would bring back a claim that was taken away
             if not os.path.lexists(claim.path):
-                msg = f'job "{claim.job_id}" was taken away from {claim.owner}'
-                raise ClaimLostError(msg)
+                raise self._lost(claim)
             files.move(draft_file, claim.path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft_file)
             raise
 
+    def _lost(self, claim: Claim) -> ClaimLostError:
+        return ClaimLostError(f'job "{claim.job_id}" was taken away from {claim.owner}')
+
     def secure(self, claim: Claim) -> None:
-        """Return once the claim and the body last written would survive a power cut."""
+        """Return once the claim and the body last written would survive a power cut.
+
+        Raises:
+            OSError: they might not.
+        """
         self._sync(os.path.dirname(claim.path), self.directory(claim.origin))
+        self._free_spare(claim)
+
+    def _free_spare(self, claim: Claim) -> None:
+        if claim.spare is not None and self._spares is not None:
+            self._spares.give_back(claim.spare)
+        claim.spare = None
+
+    def keep_spares(self, owner: str) -> None:
+        """Write over old bodies from here on, as `owner`, instead of deleting them."""
+        self._spares = files.Spares(self.directory("tmp"), owner)
+
+    def drop_spares(self) -> None:
+        """Delete what was kept to be written over."""
+        if self._spares is not None:
+            self._spares.clear()
 
     def release(self, claim: Claim, state: str) -> None:
         """Move a held job to the directory that its new body names; there for good on return.
@@ -286,10 +322,10 @@ class Spool:
             files.move(claim.path, target)
         except FileNotFoundError:
             if os.path.isdir(os.path.dirname(target)):  # noqa: PTH112
-                msg = f'job "{claim.job_id}" was taken away from {claim.owner}'
-                raise ClaimLostError(msg) from None
+                raise self._lost(claim) from None
             raise
         self._sync(self.directory(state), self.directory("processing"))
+        self._free_spare(claim)
 
     def settle(self, claim: Claim, job: Job) -> str:
         """Rewrite and release: the job goes where its new body says. Return the id it has there.
