@@ -1,4 +1,7 @@
-"""Settings: names, types, defaults, and the one locked edit (spool-layout.md, section "config.json")."""
+"""Settings: names, types, defaults, and the one locked edit.
+
+spool-layout.md, section "config.json".
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,9 @@ def _optional(kind: Kind) -> Kind:
     return Kind(f"{kind.range}, or none", read, lambda value: value is None or kind.accepts(value))
 
 
-_SIZE = Kind("a size in bytes, such as 65536, 64k, 10M, from 4096", parse_size, _number(4096, 1 << 50))
+_SIZE = Kind(
+    "a size in bytes, such as 65536, 64k, 10M, from 4096", parse_size, _number(4096, 1 << 50)
+)
 
 
 def _read_codes(text: str) -> list[int]:
@@ -118,22 +123,32 @@ class Config:
         300, _optional(_seconds(0.001, _YEAR_S)), "how long a job may run that does not say"
     )
     kill_grace: float = _setting(5, _seconds(0, 3600), "from SIGTERM to SIGKILL")
-    poll_interval: float = _setting(5, _seconds(0.05, 3600), "look at the spool at least this often")
+    poll_interval: float = _setting(
+        5, _seconds(0.05, 3600), "look at the spool at least this often"
+    )
     lease: float = _setting(
         30, _seconds(1, 86400), "silence after which a worker on another machine counts as dead"
     )
     durability: str = _setting(
         "full", _choice("full", "relaxed"), "full survives a power cut, relaxed only crashes"
     )
-    shell: str = _setting("/bin/sh", _PROGRAM, "runs commands that are strings, as SHELL -c COMMAND")
+    shell: str = _setting(
+        "/bin/sh", _PROGRAM, "runs commands that are strings, as SHELL -c COMMAND"
+    )
     worker_count: int = _setting(1, _integer(1, 10000), "jobs at a time where --count does not say")
     success_codes: Sequence[int] = _setting((0,), _CODES, "exit codes that complete a job")
-    fatal_codes: Sequence[int] = _setting((), _CODES, "exit codes that make a job dead without a retry")
+    fatal_codes: Sequence[int] = _setting(
+        (), _CODES, "exit codes that make a job dead without a retry"
+    )
     later_codes: Sequence[int] = _setting(
         (), _CODES, "exit codes that mean again later, the attempt not counted"
     )
     later_delay: float = _setting(60, _seconds(0, _YEAR_S), "how much later")
-    shared: bool = _setting(False, _SWITCH, "let others of the directory's group put jobs in")  # noqa: FBT003
+    shared: bool = _setting(
+        False,  # noqa: FBT003 - a default, like those above
+        _SWITCH,
+        "let others of the directory's group put jobs in",
+    )
 
     def backoff(self) -> Backoff:
         """Return the delays between retries."""
@@ -215,7 +230,7 @@ def load_stored(spool_path: str) -> dict[str, Any]:
     """
     path = f"{spool_path}/{FILE_NAME}"
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - start-up: pathlib costs 5 ms
+        with open(path, "rb") as file:
             raw = file.read()
     except FileNotFoundError:
         return {}

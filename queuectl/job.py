@@ -273,7 +273,8 @@ class Job:
         """Return the file's bytes: one line of JSON, UTF-8."""
         try:
             return _encode_text(self.record).encode() + b"\n"
-        except UnicodeEncodeError:  # a lone surrogate in a field that we keep: only \\ud800 holds it
+        except UnicodeEncodeError:
+            # a lone surrogate in a field that we keep: only \\ud800 holds it
             return json.dumps(self.record).encode() + b"\n"
 
 

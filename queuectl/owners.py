@@ -108,7 +108,7 @@ class Registration:
     def asked_to_stop(self) -> str | None:
         """Return what workers/WORKER.stop says, None if it is not there."""
         try:
-            with open(self._path(STOP_SUFFIX), encoding="utf-8") as file:  # noqa: PTH123
+            with open(self._path(STOP_SUFFIX), encoding="utf-8") as file:
                 return file.read().strip()
         except FileNotFoundError:
             return None
@@ -120,8 +120,8 @@ class Registration:
 def known(spool: Spool) -> dict[str, Worker | None]:
     """Return every owner that has a record or a lock in workers/; None where there is no record."""
     names = set()
-    for name in os.listdir(spool.directory("workers")):  # noqa: PTH208
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    for name in os.listdir(spool.directory("workers")):
+        stem, suffix = os.path.splitext(name)
         if suffix in (RECORD_SUFFIX, LOCK_SUFFIX) and stem != RECOVERY:
             names.add(stem)
     return {name: read_worker(spool, name) for name in sorted(names)}
@@ -133,7 +133,7 @@ RECOVERY = "recovery"
 def read_worker(spool: Spool, name: str) -> Worker | None:
     """Return an owner's record, None if there is none or it is not one of ours."""
     try:
-        with open(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}", "rb") as file:  # noqa: PTH123
+        with open(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}", "rb") as file:
             fields: Any = json.loads(file.read())
         return Worker(**fields)
     except (FileNotFoundError, ValueError, TypeError):

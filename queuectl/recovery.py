@@ -69,7 +69,7 @@ class Recovery:
                     self._heartbeats.forget(name)
                     yield name, False
 
-    def _bury(self, name: str, local: bool) -> int:  # noqa: FBT001
+    def _bury(self, name: str, local: bool) -> int:  # noqa: FBT001 - a pair that _dead yields
         path = f"{self._spool.directory('workers')}/{name}"
         lock = None
         if local and name:
@@ -111,7 +111,7 @@ class Recovery:
             self._put_back(claim, job)
 
     def _put_back(self, claim: Claim, job: Job) -> None:
-        """Send an orphan where its body says; one that was being run goes through the retry policy."""
+        """Send an orphan where its body says; one that was run goes through the retry policy."""
         if job.worker != claim.owner and job.state not in ("failed", "processing"):
             # Taken, and not yet rewritten by who took it: whatever it was taken for, it is to run.
             job = job if job.state == "pending" else again(job)
@@ -129,17 +129,13 @@ class Recovery:
 
     def _drafts_of(self, name: str) -> list[str]:
         tmp = self._spool.directory("tmp")
-        return [
-            f"{tmp}/{draft}"
-            for draft in os.listdir(tmp)  # noqa: PTH208
-            if draft.endswith(f"@{name}{SUFFIX}")
-        ]
+        return [f"{tmp}/{draft}" for draft in os.listdir(tmp) if draft.endswith(f"@{name}{SUFFIX}")]
 
     def _clear_tmp(self) -> None:
         """Remove the drafts of command lines that died before they could publish them."""
         tmp = self._spool.directory("tmp")
         registered = set(owners.known(self._spool)) | {self._me}
-        names = os.listdir(tmp)  # noqa: PTH208
+        names = os.listdir(tmp)
         writers = {_writer(name) for name in names} - registered
         for writer in writers:
             try:
@@ -158,7 +154,7 @@ class Recovery:
 
 
 def _writer(name: str) -> str:
-    return os.path.splitext(name.rpartition("@")[2])[0]  # noqa: PTH122
+    return os.path.splitext(name.rpartition("@")[2])[0]
 
 
 def _remove(path: str) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Delay after failed attempt n: `base ** n` seconds, at most `max_s`, plus a random fraction."""
+    """Delay after failed attempt n: `base ** n` s, at most `max_s`, plus a random fraction."""
 
     base: float
     max_s: float

@@ -39,7 +39,7 @@ def change(
     new_body: Callable[[Job], Job],
     done: str,
 ) -> Iterator[str]:
-    """Take, rewrite and release jobs, each to where its new body says; yield each id when it is there.
+    """Take, rewrite and release jobs, each to where its new body says; yield each id once there.
 
     Raises:
         NoSuchJobError, WrongStateError: a job is not (or no longer) in one of `states`.
@@ -72,9 +72,7 @@ def _take(spool: Spool, job_id: str, states: Sequence[str], owner: str, done: st
     raise NoSuchJobError(msg)
 
 
-def _carry_out(
-    spool: Spool, claim: Claim, new_body: Callable[[Job], Job], owner: str
-) -> None:
+def _carry_out(spool: Spool, claim: Claim, new_body: Callable[[Job], Job], owner: str) -> None:
     try:
         job = new_body(spool.read_file(claim.path, claim.job_id))
     except (BadJobError, QueuectlError) as error:

@@ -23,7 +23,8 @@ class WorkLog:
     def event(self, word: str, job_id: str | None = None, **details: object) -> None:
         """Write one line: when, what, which job, and what else there is to say."""
         now = time.time()
-        line = _json(now, word, job_id, details) if self._as_json else _text(now, word, job_id, details)
+        form = _json if self._as_json else _text
+        line = form(now, word, job_id, details)
         with contextlib.suppress(OSError):  # see the class
             os.write(self._descriptor, line.encode(errors="backslashreplace"))
 

@@ -17,7 +17,7 @@ def dlq() -> None:
 
     \b
     queuectl dlq list
-    """  # noqa: D301
+    """
 
 
 @dlq.command("list")
@@ -32,7 +32,7 @@ def list_dead(
 
     \b
     queuectl dlq list
-    """  # noqa: D301
+    """
     spool = spool_to_read(ctx)
     found = islice(select(spool, ("dead",), tags, limit), limit)
     if as_json:
@@ -51,7 +51,7 @@ def retry(ctx: click.Context, job_ids: tuple[str, ...], *, everything: bool) -> 
     \b
     queuectl dlq retry job1 job2
     queuectl dlq retry --all
-    """  # noqa: D301
+    """
     from queuectl import verbs
 
     if bool(job_ids) == everything:

@@ -33,7 +33,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
     \b
     queuectl status
     queuectl status --json
-    """  # noqa: D301
+    """
     spool = spool_to_read(ctx)
     document = _status(spool)
     if as_json:
@@ -131,7 +131,7 @@ def list_jobs(
     \b
     queuectl list --state failed --state dead
     queuectl list --tag nightly --limit 20 --json
-    """  # noqa: D301
+    """
     spool = spool_to_read(ctx)
     found = islice(select(spool, states or STATES, tags, limit), limit)
     if as_json:
@@ -195,7 +195,7 @@ def show(ctx: click.Context, job_id: str, *, as_json: bool) -> None:
     \b
     queuectl show job1
     queuectl show job1 --json
-    """  # noqa: D301
+    """
     spool = spool_to_read(ctx)
     found = spool.find(resolve_id(spool, job_id))
     if as_json:

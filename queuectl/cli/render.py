@@ -60,7 +60,7 @@ def command_text(command: str | list[str], limit: int = _COMMAND_CHARS) -> str:
 
 
 def when_text(text: str | None, now: float | None = None) -> str:
-    """Return a time field in local time and how far away it is: `2026-01-31 09:00:00+0100 (in 5m00s)`."""
+    """Return a time field in local time and how far away: `2026-01-31 09:00:00+0100 (in 5m)`."""
     if text is None:
         return "-"
     try:
@@ -68,7 +68,8 @@ def when_text(text: str | None, now: float | None = None) -> str:
     except ValueError:
         return plain(text)
     away = at - (time.time() if now is None else now)
-    return f"{local_text(at)} ({'in ' if away > 0 else ''}{duration_text(abs(away))}{'' if away > 0 else ' ago'})"
+    far = duration_text(abs(away))
+    return f"{local_text(at)} ({f'in {far}' if away > 0 else f'{far} ago'})"
 
 
 def in_text(text: str | None) -> str:

@@ -19,7 +19,7 @@ def settings() -> None:
 
     \b
     queuectl config set max-retries 5
-    """  # noqa: D301
+    """
 
 
 def _in_force(spool: Spool) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def get(ctx: click.Context, key: str | None, *, as_json: bool) -> None:
 
     \b
     queuectl config get max-retries
-    """  # noqa: D301
+    """
     values = _in_force(spool_to_read(ctx))
     if key is not None:
         value = values[config.canonical_key(key)]
@@ -64,7 +64,7 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
 
     \b
     queuectl config show
-    """  # noqa: D301
+    """
     spool = spool_to_read(ctx)
     stored = config.load_stored(spool.path)
     values = _in_force(spool)
@@ -88,7 +88,7 @@ def set_value(ctx: click.Context, key: str, value: str) -> None:
     \b
     queuectl config set backoff-base 3
     queuectl config set job_timeout 2h
-    """  # noqa: D301
+    """
     name = config.canonical_key(key)
     new = config.read_value(name, value)
     spool = spool_to_write(ctx)
@@ -104,7 +104,7 @@ def unset(ctx: click.Context, key: str) -> None:
 
     \b
     queuectl config unset backoff-base
-    """  # noqa: D301
+    """
     name = config.canonical_key(key)
     spool = spool_to_write(ctx)
     config.edit(spool.path, lambda stored: stored.pop(name, None))

@@ -14,10 +14,10 @@ from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.errors import QueuectlError
-from queuectl.spool import Spool
 
 if TYPE_CHECKING:
     from queuectl.owners import Worker
+    from queuectl.spool import Spool
 
 LOG_NAME = "worker.log"
 _READY_VARIABLE = "QUEUECTL_READY_FD"
@@ -30,7 +30,7 @@ def worker() -> None:
 
     \b
     queuectl worker start --count 4
-    """  # noqa: D301
+    """
 
 
 @worker.command()
@@ -52,7 +52,7 @@ def start(
     \b
     queuectl worker start --count 2 --stop-when-empty
     queuectl worker start --detach
-    """  # noqa: D301
+    """
     spool = spool_to_write(ctx)
     if detach:
         _detach(spool, count, stop_when_empty=stop_when_empty, log_format=log_format)
@@ -79,9 +79,7 @@ def _tell_starter(name: str) -> None:
         os.close(int(descriptor))
 
 
-def _detach(
-    spool: Spool, count: int | None, *, stop_when_empty: bool, log_format: str
-) -> None:
+def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_format: str) -> None:
     log_path = f"{spool.path}/{LOG_NAME}"
     words = [sys.executable, "-m", "queuectl", "--spool", spool.path, "worker", "start"]
     words += ["--log-format", log_format, *(["--count", str(count)] if count else [])]
@@ -92,7 +90,7 @@ def _detach(
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(log_path, flags, 0o600)
     begun = os.fstat(log).st_size
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         words,
         env={**environment, _READY_VARIABLE: str(tell)},
         stdin=subprocess.DEVNULL,
@@ -111,7 +109,7 @@ def _detach(
 
 
 def _last_line(path: str, begun: int) -> str:
-    with open(path, "rb") as file:  # noqa: PTH123
+    with open(path, "rb") as file:
         file.seek(begun)
         lines = file.read().decode(errors="replace").splitlines()
     return f"the worker did not come up: {lines[-1] if lines else 'it said nothing'}"
@@ -129,7 +127,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     \b
     queuectl worker stop
     queuectl worker stop --now
-    """  # noqa: D301
+    """
     spool = spool_to_read(ctx)
     alive = owners.workers(spool)
     wanted = [item for item in alive if not names or item.worker in names]
@@ -149,14 +147,17 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker]) -> None:
     told: dict[str, list[str]] = {}
     while wanted:
         for item in list(wanted):
-            if owners.life(spool, item.worker, owners.read_worker(spool, item.worker)).value == "dead":
+            record = owners.read_worker(spool, item.worker)
+            if owners.life(spool, item.worker, record) is owners.Life.DEAD:
                 owners.withdraw_stop(spool, item.worker)
                 wanted.remove(item)
                 click.echo(f"{item.worker} is gone")
-        running = sorted(f"{job_id}" for job_id, owner in spool.held() for w in wanted if w.worker == owner)
+        names = {item.worker for item in wanted}
+        running = sorted(job_id for job_id, owner in spool.held() if owner in names)
         if wanted and told.get("running") != running:
             told["running"] = running
-            what = f"{len(running)} running: {', '.join(running[:5])}" if running else "its last steps"
+            few = ", ".join(running[:5])
+            what = f"{len(running)} running: {few}" if running else "its last steps"
             render.note(f"waiting for {what}{', ...' if len(running) > 5 else ''}")
         if wanted:
             time.sleep(_LOOK_S)
@@ -170,7 +171,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
 
     \b
     queuectl worker list
-    """  # noqa: D301
+    """
     from queuectl.cli.look import describe_workers
 
     spool = spool_to_read(ctx)
