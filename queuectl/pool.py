@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from queuectl import config
 from queuectl.errors import BadSettingError, QueuectlError, SpoolError
 from queuectl.intake import Intake
+from queuectl.lanes import Lanes
 from queuectl.outcome import STOPPED, Outcome
 from queuectl.owners import STOP_SUFFIX, Registration
 from queuectl.recovery import Recovery
@@ -56,7 +57,10 @@ class Pool:
         self._registration = Registration(spool, slots)
         self.name = self._registration.name
         self._intake = Intake(spool, log, self.name, on_due=self._wake)
-        self._turns = Turns(spool, self.name, log, on_resume=self._notify_slots)
+        self._lanes = Lanes(slots)
+        self._turns = Turns(
+            spool, self.name, log, self._lanes, self._intake, on_change=self._notify_one
+        )
         self._recovery = Recovery(spool, self.name, log)
         self._control = True
         self._signals = 0
@@ -151,7 +155,7 @@ class Pool:
             os.write(self._wake_write, b"w")
 
     def _start_threads(self) -> list[threading.Thread]:
-        targets = [self._scan_loop] + [self._slot_loop] * self._slots
+        targets = [self._scan_loop] + [self._slot_loop] * self._lanes.threads
         threads = [threading.Thread(target=self._guarded, args=(target,)) for target in targets]
         for thread in threads:
             thread.start()
@@ -260,10 +264,15 @@ class Pool:
 
     def _stop_claiming(self) -> None:
         self._stopping = True
+        self._lanes.close()
         self._intake.stop()
         self._notify_slots()
         with self._rest:
             self._rest.notify_all()
+
+    def _notify_one(self) -> None:
+        with self._intake.changed:
+            self._intake.changed.notify()
 
     def _notify_slots(self) -> None:
         with self._intake.changed:
@@ -322,8 +331,7 @@ class Pool:
     def _slot_loop(self) -> None:
         while (entry := self._next()) is not None:
             try:
-                if self._turns.take_turn(entry, self._intake.reject):
-                    self._intake.put_back(entry)
+                self._turns.take_turn(entry)
             finally:
                 with self._intake.changed:
                     self._busy -= 1
@@ -338,9 +346,11 @@ class Pool:
                     entry = intake.backlog.pop()
                     if entry is not None:
                         self._busy += 1
+                        self._lanes.claim()
                         return entry
                 intake.changed.wait()
         return None
 
     def _may_claim(self) -> bool:
-        return self._scanned and not self._paused and not self._turns.stall.on
+        ready = self._scanned and not self._paused and not self._turns.stall.on
+        return ready and self._lanes.room

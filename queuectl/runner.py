@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 import threading
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import kernel
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
+from queuectl.spawn import Child, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,8 +51,8 @@ class Run:
         self._reason: Outcome | None = None
         self._reaped = False
         self.lost_output: list[OSError] = []
-        self._process = _spawn(task, self.lost_output)
-        self.pid = self._process.pid
+        self._child = _start(task, self.lost_output)
+        self.pid = self._child.pid
 
     def wait(self) -> Outcome:
         """Return how the command ended; nothing of a tree that was ended by us is left then."""
@@ -67,7 +67,7 @@ class Run:
             self._end_stragglers()
         with self._lock:
             # Only now: until it is reaped, neither its pid nor its group can become another's.
-            code = self._process.wait()
+            code = self._child.reap()
             self._reaped = True
         return self._reason or _outcome(code)
 
@@ -117,7 +117,7 @@ def end_marked(group: int | None, marks: Mapping[str, str], grace_s: float) -> i
     return len(found)
 
 
-def _spawn(task: Task, lost: list[OSError]) -> subprocess.Popen[bytes]:
+def _start(task: Task, lost: list[OSError]) -> Child:
     """Start the command; what could not be opened for its output is told in `lost`.
 
     Raises:
@@ -127,15 +127,7 @@ def _spawn(task: Task, lost: list[OSError]) -> subprocess.Popen[bytes]:
     try:
         err = _open_log(task.logs[1], task.log_mode, lost)
         try:
-            return subprocess.Popen(  # noqa: S603 - running users' commands is the product
-                task.argv,
-                env=task.env,
-                cwd=task.cwd,
-                stdin=_null(),
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+            return spawn(task.argv, task.env, task.cwd, (_null(), out, err))
         finally:
             os.close(err)
     finally:

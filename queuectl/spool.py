@@ -571,7 +571,7 @@ def read_regular(path: str, *, any_owner: bool = True) -> bytes:
         if status.st_size > MAX_RECORD_BYTES:
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
             raise BadJobError(msg)
-        return os.read(descriptor, MAX_RECORD_BYTES + 1)
+        return os.read(descriptor, status.st_size + 1)
     finally:
         os.close(descriptor)
 

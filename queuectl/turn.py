@@ -21,6 +21,8 @@ from queuectl.units import duration_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuectl.intake import Intake
+    from queuectl.lanes import Lanes
     from queuectl.worklog import WorkLog
 
 _STALL_S = 1.0  # how long to wait before a file system that refused is asked again
@@ -67,10 +69,20 @@ class Turns:
     """Gives jobs their turn, for one pool; `take_turn` may run in many threads."""
 
     def __init__(
-        self, spool: Spool, owner: str, log: WorkLog, on_resume: Callable[[], None]
+        self,
+        spool: Spool,
+        owner: str,
+        log: WorkLog,
+        lanes: Lanes,
+        intake: Intake,
+        on_change: Callable[[], None],
     ) -> None:
+        self._lanes = lanes
+        self._reject = intake.reject
+        self._put_back = intake.put_back
+        self._on_change = on_change
         self.running: dict[str, runner.Run | None] = {}
-        self.stall = Stall(log, on_resume)
+        self.stall = Stall(log, on_change)
         self._spool = spool
         self._owner = owner
         self._log = log
@@ -91,60 +103,89 @@ class Turns:
             thread.start()
         self.stall.over.set()
 
-    def take_turn(self, entry: Entry, reject: Callable[[str, str, str], None]) -> bool:
-        """Run one job from its directory to its directory, if it still is ours to have.
-
-        Returns True if the file system refused to give it: it is still where it was.
-        """
+    def take_turn(self, entry: Entry) -> None:
+        """Run one job from its directory to its directory, if it still is ours to have."""
         with self._lock:
             if entry.job_id in self.running:
                 # a second file of this id: the rename would replace the one that is being run
-                reject(entry.state, entry.job_id + SUFFIX, "the id exists already, in processing/")
-                return False
+                why = "the id exists already, in processing/"
+                self._reject(entry.state, entry.job_id + SUFFIX, why)
+                self._lanes.done()
+                return
             self.running[entry.job_id] = None
         try:
-            return self._take_turn(entry)
+            try:
+                ended = self._until_ended(entry)
+            finally:
+                self._lanes.done()
+                self._on_change()
+            if ended is not None:
+                self._settle(*ended)
         finally:
             with self._lock:
                 del self.running[entry.job_id]
 
-    def _take_turn(self, entry: Entry) -> bool:
+    def _until_ended(self, entry: Entry) -> tuple[Claim, Job, outcome.Outcome] | None:
+        claim = self._take(entry)
+        before = None if claim is None else self._read(claim)
+        job = None if claim is None or before is None else self._stamp(claim, before)
+        if claim is None or before is None or job is None:
+            return None
+        if not self._lanes.enter():
+            self._persist("give back", claim, lambda: self._spool.settle(claim, before))
+            return None
+        begun = time.monotonic()
         try:
-            claim = self._spool.take(entry.job_id, entry.state, self._owner)
+            return claim, job, self._run(job)
+        finally:
+            self._lanes.leave(time.monotonic() - begun)
+
+    def _take(self, entry: Entry) -> Claim | None:
+        try:
+            return self._spool.take(entry.job_id, entry.state, self._owner)
         except FileNotFoundError:
-            return False  # somebody else was first
+            return None  # somebody else was first
         except OSError as error:
             self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
             self.stall.pause()
             self.stall.end(entry.job_id)
-            return True
-        job = self._stamp(claim)
-        if job is not None:
-            self._settle(claim, job, self._run(job))
-        return False
+            self._put_back(entry)
+            return None
 
-    # --- count, durably, before the command starts ------------------------------------------
-
-    def _stamp(self, claim: Claim) -> Job | None:
-        """Return the job as it is about to run, None if it is not to."""
+    def _read(self, claim: Claim) -> Job | None:
+        """Return the job that was taken, None if it cannot run: it is put aside then."""
         try:
             job = self._spool.read_claim(claim)
             self._check_only(claim)
-            now, number = time.time(), job.run_number + 1
-            logs = self._spool.log_files(job.id, number)
-            job = outcome.started(job, worker=self._owner, now=now, logs=logs)
-            self._spool.rewrite(claim, job)
-            self._spool.secure(claim)
         except BadJobError as error:
-            self._persist("set aside", claim, lambda why=str(error): self._set_aside(claim, why))
-            return None
-        except ClaimLostError:
+            why = str(error)
+            self._persist("set aside", claim, lambda: self._set_aside(claim, why))
             return None
         except OSError as error:
-            self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
-            self._persist("give back", claim, lambda: self._give_back(claim))
+            self._refused(claim, error)
             return None
         return job
+
+    # --- count, durably, before the command starts ------------------------------------------
+
+    def _stamp(self, claim: Claim, job: Job) -> Job | None:
+        """Return the job as it is about to run, None if it is not to."""
+        logs = self._spool.log_files(job.id, job.run_number + 1)
+        job = outcome.started(job, worker=self._owner, now=time.time(), logs=logs)
+        try:
+            self._spool.rewrite(claim, job)
+            self._spool.secure(claim)
+        except ClaimLostError as error:
+            self._log.event("lost", claim.job_id, detail=str(error))
+            return None
+        except OSError as error:
+            self._refused(claim, error)
+            return None
+        return job
+
+    def _refused(self, claim: Claim, error: OSError) -> None:
+        self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
+        self._persist("give back", claim, lambda: self._give_back(claim))
 
     def _check_only(self, claim: Claim) -> None:
         for state in _FINISHED:

@@ -1,0 +1,56 @@
+"""What the tab key offers: ids of jobs in the states that a command takes.
+
+    @click.argument("job_ids", nargs=-1, shell_complete=complete_ids("pending", "processing"))
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from typing import TYPE_CHECKING
+
+from queuectl.job import STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import click
+    from click.shell_completion import CompletionItem
+
+MAX_OFFERED = 100  # more than a person reads; the newest, since ids sort by time
+
+
+def complete_ids(
+    *states: str,
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return a `shell_complete` callback that offers ids in these states (all, if none is given).
+
+    It offers each id once, and none where there is no spool; it never prints, whatever goes wrong.
+    """
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        given = ctx.params.get(param.name or "")
+        already = {given} if isinstance(given, str) else set(given or ())
+        names = _names(ctx, states or STATES)
+        found = (item for item in names if item[0].startswith(incomplete) and item[0] not in already)
+        newest = heapq.nlargest(MAX_OFFERED, found)
+        return [CompletionItem(job_id, help=state) for job_id, state in sorted(newest)]
+
+    return complete
+
+
+def _names(ctx: click.Context, states: Iterable[str]) -> Iterable[tuple[str, str]]:
+    from queuectl.errors import QueuectlError
+    from queuectl.spool import Spool
+
+    # the group's own callback does not run while completing: ctx.obj is not there
+    given = ctx.find_root().params.get("spool")
+    try:
+        spool = Spool(given or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl")
+        return {name: state for state in states for name in spool.names(state)}.items()
+    except (OSError, QueuectlError):
+        return ()

@@ -1,0 +1,433 @@
+"""What the records of a spool say taken together: counts, rates, times (pure, bounded memory).
+
+`stats`, `report`, `top` and `status --format prometheus` all show these figures. Nothing here
+keeps a record: a million jobs and a thousand take the same memory.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from queuectl.units import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back"
+OUTCOMES = (COMPLETED, FAILED, DEAD)
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+_GIVEN_BACK = ("stopped",)  # ended by hand on the way down: the attempt does not count
+
+
+def instant(value: object) -> float | None:
+    """Return a time field in seconds since the epoch, None where it is missing or no time."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None
+
+
+# --- one run --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One entry of a job's history that has both its times, and what came of it."""
+
+    number: int
+    started_s: float
+    finished_s: float
+    outcome: str
+    ended: str
+
+    @property
+    def took_s(self) -> float:
+        """How long it ran; never negative, whatever the clock did meanwhile."""
+        return max(0.0, self.finished_s - self.started_s)
+
+
+def runs(record: Mapping[str, Any], success_codes: Collection[int] = (0,)) -> Iterator[Run]:
+    """Yield the runs in a record, oldest first.
+
+    Args:
+        record: with the directory it was found in as its `state`.
+        success_codes: what completes a job that does not say so itself.
+    """
+    history = record.get("history") or []
+    for entry in history:
+        started_s, finished_s = instant(entry.get("started_at")), instant(entry.get("finished_at"))
+        if started_s is None or finished_s is None:
+            continue
+        number = entry.get("number")
+        yield Run(
+            number=number if isinstance(number, int) else 0,
+            started_s=started_s,
+            finished_s=finished_s,
+            outcome=_outcome(record, entry, success_codes, last=entry is history[-1]),
+            ended=ended_text(entry),
+        )
+
+
+def _outcome(
+    record: Mapping[str, Any], entry: Mapping[str, Any], codes: Collection[int], *, last: bool
+) -> str:
+    if last and record.get("state") in (COMPLETED, DEAD):
+        return str(record["state"])
+    if entry.get("ended") in _GIVEN_BACK:
+        return GIVEN_BACK
+    if entry.get("ended") == "exit":
+        code = entry.get("exit_code")
+        if code in record.get("success_codes", codes):
+            return COMPLETED
+        if code in record.get("later_codes", ()):
+            return GIVEN_BACK
+    return FAILED
+
+
+def ended_text(entry: Mapping[str, Any]) -> str:
+    """Return how a run ended in a few words: `exit 1`, `signal SIGKILL`, `timeout`."""
+    parts = [entry.get("ended", "?"), entry.get("exit_code"), entry.get("signal")]
+    return " ".join(str(part) for part in parts if part is not None)
+
+
+def ended_s(record: Mapping[str, Any]) -> float | None:
+    """Return when a completed or dead job came to its end; None for others, or if it is not known."""
+    if record.get("state") not in (COMPLETED, DEAD):
+        return None
+    at = instant(record.get("finished_at"))
+    return instant(record.get("updated_at")) if at is None else at
+
+
+def wait_s(record: Mapping[str, Any]) -> float | None:
+    """Return how long a job waited for its first run, from when it might have run.
+
+    None where that is not known: a dropped file without `created_at`, a job that has not run, or
+    one whose history has grown so long that the first run is no longer in it.
+    """
+    history = record.get("history") or []
+    first = history[0] if history else {"number": 1, "started_at": record.get("started_at")}
+    created_s, started_s = instant(record.get("created_at")), instant(first.get("started_at"))
+    if created_s is None or started_s is None or first.get("number") != 1:
+        return None
+    return max(0.0, started_s - max(created_s, instant(record.get("run_at")) or created_s))
+
+
+# --- commands -------------------------------------------------------------------------------
+
+_DIGITS = re.compile(r"\d+")
+_KIND_CHARS = 100
+
+
+def command_line(command: object) -> str:
+    """Return a command as one line."""
+    if isinstance(command, list):
+        return shlex.join(map(str, command))
+    return " ".join(str(command).split())
+
+
+def command_kind(command: object) -> str:
+    """Return what commands that differ only in their numbers have in common: `thumb #.jpg`."""
+    return _DIGITS.sub("#", command_line(command)[: 4 * _KIND_CHARS])[:_KIND_CHARS]
+
+
+# --- distributions --------------------------------------------------------------------------
+
+_GROWTH = 1.02  # a bucket's upper bound over its lower: quantiles are right within 1%
+_LOG_GROWTH = math.log(_GROWTH)
+_LEAST_S = 1e-6  # what records resolve
+
+
+class Spread:
+    """A distribution of seconds: exact count, sum and extremes, quantiles within 1%."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum_s = 0.0
+        self.min_s = math.inf
+        self.max_s = 0.0
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        """Count one value."""
+        self.count += 1
+        self.sum_s += seconds
+        self.min_s = min(self.min_s, seconds)
+        self.max_s = max(self.max_s, seconds)
+        self._buckets[_bucket(seconds)] += 1
+
+    def quantile(self, share: float) -> float | None:
+        """Return the value that `share` of all values do not exceed; None if there are none."""
+        rank = max(1, math.ceil(share * self.count))
+        seen = 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= rank:
+                middle = _LEAST_S * _GROWTH ** (bucket - 0.5) if bucket else 0.0
+                return min(max(middle, self.min_s), self.max_s)
+        return None
+
+    def histogram(self, bounds_s: tuple[float, ...]) -> list[int]:
+        """Return how many values lie up to each bound, and beyond the last."""
+        counts = [0] * (len(bounds_s) + 1)
+        for bucket, count in self._buckets.items():
+            middle = _LEAST_S * _GROWTH ** (bucket - 0.5) if bucket else 0.0
+            place = sum(bound < middle for bound in bounds_s)
+            counts[place] += count
+        return counts
+
+    def document(self) -> dict[str, Any]:
+        """Return count, sum, extremes and quantiles, in seconds; null where there are no values."""
+        some = self.count > 0
+        return {
+            "count": self.count,
+            "sum": round(self.sum_s, 6),
+            "min": round(self.min_s, 6) if some else None,
+            **{f"p{q * 100:g}": _rounded(self.quantile(q)) for q in QUANTILES},
+            "max": round(self.max_s, 6) if some else None,
+        }
+
+
+def _bucket(seconds: float) -> int:
+    return max(0, math.ceil(math.log(seconds / _LEAST_S) / _LOG_GROWTH)) if seconds > 0 else 0
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds:.4g}")
+
+
+# --- groups ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Group:
+    """What the runs that share a tag, or a kind of command, add up to."""
+
+    runs: int = 0
+    completed: int = 0
+    failed: int = 0
+    total_s: float = 0.0
+    slowest_s: float = 0.0
+    example: str = ""
+
+    def add(self, run: Run, job_id: str) -> None:
+        """Count one run."""
+        self.runs += 1
+        self.completed += run.outcome == COMPLETED
+        self.failed += run.outcome in (FAILED, DEAD)
+        self.total_s += run.took_s
+        if run.took_s >= self.slowest_s:
+            self.slowest_s, self.example = run.took_s, job_id
+
+    def document(self, name: str) -> dict[str, Any]:
+        """Return it for JSON; `mean`, `slowest` and `total` are seconds of run time."""
+        return {
+            "name": name,
+            "runs": self.runs,
+            "completed": self.completed,
+            "failed": self.failed,
+            "total": round(self.total_s, 3),
+            "mean": round(self.total_s / self.runs, 6),
+            "slowest": round(self.slowest_s, 6),
+            "example": self.example,
+        }
+
+
+class Groups:
+    """The busiest groups. Past `limit` names the quieter half is dropped: `dropped` tells it."""
+
+    def __init__(self, limit: int = 4000) -> None:
+        self._limit = limit
+        self._groups: dict[str, Group] = {}
+        self.dropped = False
+
+    def add(self, name: str, run: Run, job_id: str) -> None:
+        """Count one run under a name."""
+        group = self._groups.get(name)
+        if group is None:
+            if len(self._groups) >= self._limit:
+                self._drop_quiet()
+            group = self._groups[name] = Group()
+        group.add(run, job_id)
+
+    def _drop_quiet(self) -> None:
+        self.dropped = True
+        self._groups = dict(self._ordered()[: self._limit // 2])
+
+    def _ordered(self) -> list[tuple[str, Group]]:
+        return sorted(self._groups.items(), key=lambda item: (-item[1].runs, item[0]))
+
+    def busiest(self, count: int) -> list[dict[str, Any]]:
+        """Return the groups with most runs, for JSON."""
+        return [group.document(name) for name, group in self._ordered()[:count]]
+
+
+# --- time -----------------------------------------------------------------------------------
+
+_STEPS_S = (1, 10, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400, 604800, 2592000, 31536000)
+_MAX_COLUMNS = 60
+
+
+class Timeline:
+    """How many runs came to each outcome, in steps as fine as `_MAX_COLUMNS` columns allow."""
+
+    def __init__(self, zone_s: int = 0) -> None:
+        self._zone_s = zone_s
+        self._level = 0
+        self._counts: dict[str, Counter[int]] = {outcome: Counter() for outcome in OUTCOMES}
+        self._first: int | None = None
+        self._last = 0
+
+    @property
+    def step_s(self) -> int:
+        """Seconds to a column."""
+        return _STEPS_S[self._level]
+
+    def add(self, at_s: float, outcome: str) -> None:
+        """Count one outcome."""
+        slot = self._cover(at_s)
+        self._counts[outcome][slot] += 1
+
+    def _cover(self, at_s: float) -> int:
+        """Return the slot of an instant, once the steps are so coarse that all fit."""
+        while True:
+            slot = int((at_s + self._zone_s) // self.step_s)
+            first = slot if self._first is None else min(self._first, slot)
+            last = slot if self._first is None else max(self._last, slot)
+            if last - first < _MAX_COLUMNS or self._level == len(_STEPS_S) - 1:
+                self._first, self._last = first, last
+                return slot
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        old = self.step_s
+        self._level += 1
+        new = self.step_s
+        for outcome, counts in self._counts.items():
+            merged: Counter[int] = Counter()
+            for slot, count in counts.items():
+                merged[slot * old // new] += count
+            self._counts[outcome] = merged
+        if self._first is not None:
+            self._first, self._last = self._first * old // new, self._last * old // new
+
+    def columns(self, now: float) -> list[dict[str, Any]]:
+        """Return every column up to now, the empty ones too; `at` is where it begins."""
+        if self._first is None:
+            return []
+        self._cover(now)
+        return [
+            {
+                "at": slot * self.step_s - self._zone_s,
+                **{outcome: self._counts[outcome][slot] for outcome in OUTCOMES},
+            }
+            for slot in range(self._first, self._last + 1)
+        ]
+
+
+# --- all of it ------------------------------------------------------------------------------
+
+
+@dataclass
+class Figures:
+    """What happened from `since_s` on, gathered record by record.
+
+    Args:
+        since_s: nothing before this instant counts.
+        success_codes: the spool's setting.
+        zone_s: how far local time is ahead of UTC, so that days begin at midnight.
+    """
+
+    since_s: float
+    success_codes: Collection[int] = (0,)
+    zone_s: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    tries: Counter[int] = field(default_factory=Counter)
+    waits: Spread = field(default_factory=Spread)
+    times: Spread = field(default_factory=Spread)
+    tags: Groups = field(default_factory=Groups)
+    commands: Groups = field(default_factory=Groups)
+    timeline: Timeline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timeline = Timeline(self.zone_s)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count one job; its `state` is the directory it was found in."""
+        found = list(runs(record, self.success_codes))
+        recent = [run for run in found if run.finished_s >= self.since_s]
+        for run in recent:
+            self._add_run(record, run)
+        at = ended_s(record)
+        if at is not None and at >= self.since_s:
+            self.ended[record["state"]] += 1
+            if record["state"] == COMPLETED:
+                self.tries[len(found)] += 1
+            if not found:  # cancelled or rejected before it ever ran
+                self.timeline.add(at, record["state"])
+        self._add_wait(record, found)
+
+    def _add_run(self, record: Mapping[str, Any], run: Run) -> None:
+        self.outcomes[run.outcome] += 1
+        if run.outcome == GIVEN_BACK:
+            return
+        self.times.add(run.took_s)
+        self.timeline.add(run.finished_s, run.outcome)
+        if run.outcome != COMPLETED:
+            self.reasons[run.ended] += 1
+        job_id = str(record.get("id", ""))
+        self.commands.add(command_kind(record.get("command", "")), run, job_id)
+        for tag in set(record.get("tags") or ()):
+            self.tags.add(tag, run, job_id)
+
+    def _add_wait(self, record: Mapping[str, Any], found: list[Run]) -> None:
+        started_s = found[0].started_s if found else instant(record.get("started_at"))
+        if started_s is None or started_s < self.since_s:
+            return
+        waited = wait_s(record)
+        if waited is not None:
+            self.waits.add(waited)
+
+    @property
+    def run_count(self) -> int:
+        """Runs that count: those given back do not."""
+        return sum(self.outcomes[outcome] for outcome in OUTCOMES)
+
+    @property
+    def retries(self) -> int:
+        """Runs that failed and are followed, or will be, by another."""
+        return self.outcomes[FAILED]
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of jobs that ended completed, of those that ended; None if none has."""
+        total = self.ended[COMPLETED] + self.ended[DEAD]
+        return self.ended[COMPLETED] / total if total else None
+
+    def document(self, now: float, groups: int = 10) -> dict[str, Any]:
+        """Return everything for JSON; times are seconds."""
+        rate = self.success_rate
+        return {
+            "ended": {state: self.ended[state] for state in (COMPLETED, DEAD)},
+            "success_rate": None if rate is None else round(rate, 6),
+            "runs": {"total": self.run_count, **{o: self.outcomes[o] for o in OUTCOMES}},
+            "retries": self.retries,
+            "given_back": self.outcomes[GIVEN_BACK],
+            "tries_to_complete": {str(n): self.tries[n] for n in sorted(self.tries)},
+            "failures": dict(self.reasons.most_common(groups)),
+            "wait": self.waits.document(),
+            "run_time": self.times.document(),
+            "step": self.timeline.step_s,
+            "timeline": self.timeline.columns(now),
+            "tags": self.tags.busiest(groups),
+            "commands": self.commands.busiest(groups),
+            "groups_dropped": self.tags.dropped or self.commands.dropped,
+        }

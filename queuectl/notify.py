@@ -1,0 +1,82 @@
+"""Tells systemd that a service is up, going down, alive: sd_notify in the standard library.
+
+The protocol is one datagram of `NAME=value` lines to the socket that $NOTIFY_SOCKET names; where
+it is not set there is nobody to tell. See systemd-unit in the README.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SOCKET, _WATCHDOG_US, _WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
+VARIABLES = (_SOCKET, _WATCHDOG_US, _WATCHDOG_PID)
+
+
+class Notifier:
+    """Speaks to whoever started this service.
+
+    A message that cannot be delivered is dropped: a manager that is being restarted must not stop
+    a job, and one that misses its beats does what its unit file says.
+
+    Args:
+        address: a path, or `@name` in the abstract namespace.
+        beat_s: seconds between two beats, None if nobody counts them.
+    """
+
+    def __init__(self, address: str, beat_s: float | None = None) -> None:
+        self.beat_s = beat_s
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)  # noqa: FBT003
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier | None:
+        """Return the notifier that the environment asks for, None if it asks for none."""
+        address = environment.get(_SOCKET, "")
+        if address[:1] not in ("/", "@"):
+            return None
+        return cls(address, _beat_s(environment))
+
+    def ready(self) -> None:
+        """Tell that the service is up."""
+        self._send("READY=1")
+
+    def stopping(self) -> None:
+        """Tell that it is on its way down."""
+        self._send("STOPPING=1")
+
+    def reloading(self) -> None:
+        """Tell that it reads its settings anew; `ready` tells when that is done."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def beat(self) -> None:
+        """Tell that it is alive; due every `beat_s` seconds."""
+        self._send("WATCHDOG=1")
+
+    def status(self, text: str) -> None:
+        """Show one line in `systemctl status`."""
+        self._send(f"STATUS={' '.join(text.split())}")
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def _send(self, message: str) -> None:
+        with contextlib.suppress(OSError):  # see the class
+            self._socket.sendto(message.encode(), self._address)
+
+
+def _beat_s(environment: Mapping[str, str]) -> float | None:
+    """Return half of what the watchdog allows, as sd_watchdog_enabled(3) advises."""
+    allowed_us = environment.get(_WATCHDOG_US, "")
+    meant_for = environment.get(_WATCHDOG_PID) or str(os.getpid())
+    if not allowed_us.isdecimal() or int(allowed_us) == 0 or meant_for != str(os.getpid()):
+        return None
+    return int(allowed_us) / 2_000_000

@@ -1,0 +1,114 @@
+"""Reads a spool's records one after the other for those who add them up; changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from queuectl.errors import SpoolError
+from queuectl.spool import SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from queuectl.spool import Spool
+
+# Ends first: a job that moves on meanwhile is then missed, which counting it twice would be worse than.
+_ORDER = ("completed", "dead", "failed", "processing", "pending")
+_CLOCK_SLACK_S = 60  # a file system's clock may be another machine's
+_TELL_EVERY = 500
+
+
+@dataclass
+class Survey:
+    """One look through a spool: what was read, and what was left unread and why."""
+
+    spool: Spool
+    since_s: float
+    jobs: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    older: int = 0
+    unreadable: int = 0
+    took_s: float = 0.0
+
+    def records(
+        self, told: Callable[[Survey], object] = lambda _survey: None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield each record that may say something of the period, its directory as its `state`.
+
+        A file that was last written before the period cannot: it is counted and not opened.
+
+        Args:
+            told: called now and then, for a person who waits.
+
+        Raises:
+            SpoolError: a directory cannot be read.
+        """
+        begun = time.monotonic()
+        for state in _ORDER:
+            for job_id in self._written_since(state):
+                if (self.read + self.older) % _TELL_EVERY == 0:
+                    told(self)
+                yield from self._read(state, job_id)
+                self.took_s = time.monotonic() - begun
+
+    def _written_since(self, state: str) -> Iterator[str]:
+        for name, written_s in files_written(self.spool, state):
+            self.jobs[state] += 1
+            if written_s < self.since_s - _CLOCK_SLACK_S:
+                self.older += 1
+            else:
+                yield name.rpartition("@")[0] or name if state == "processing" else name
+
+    def _read(self, state: str, job_id: str) -> list[dict[str, Any]]:
+        try:
+            found = [item.record() for item in self.spool.jobs(state, [job_id])]
+        except OSError:
+            found = []
+        self.read += len(found)
+        if not found and os.path.lexists(self.spool.file(state, job_id)):
+            self.unreadable += 1
+        return found
+
+    def document(self) -> dict[str, int]:
+        """Return what was read, for JSON."""
+        total = sum(self.jobs.values())
+        return {
+            "jobs": total,
+            "read": self.read,
+            "older": self.older,
+            "unreadable": self.unreadable,
+        }
+
+    def text(self) -> str:
+        """Return what was read, in words."""
+        parts = [f"read {self.read:,} of {sum(self.jobs.values()):,} records"]
+        if self.older:
+            parts.append(f"{self.older:,} were last written before the period")
+        if self.unreadable:
+            parts.append(f"{self.unreadable:,} cannot be read")
+        return "; ".join(parts)
+
+
+def files_written(spool: Spool, state: str) -> Iterator[tuple[str, float]]:
+    """Yield the name of each job file in a state, without `.json`, and when it was last written.
+
+    Raises:
+        SpoolError: the directory cannot be read.
+    """
+    path = spool.directory(state)
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):
+                        written_s = entry.stat(follow_symlinks=False).st_mtime
+                        yield entry.name[: -len(SUFFIX)], written_s
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SpoolError("read", path, error) from error
