@@ -1,0 +1,1 @@
+"""What queuectl costs over the bare limit of the machine: `python -m tests.benchmarks`."""
