@@ -1,0 +1,314 @@
+"""What the tests share: a spool of their own, the real command, real pools, waiting for conditions.
+
+Everything lives under pytest's tmp_path, so tests may run side by side; a process is ended by its
+pid, and whatever it left behind by the spool's path in its environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import queuectl
+from queuectl import config
+from queuectl.job import STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Children import the code that this process tests, installed or not.
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(queuectl.__file__)))
+DEADLINE_S = 60.0  # for what takes a fraction of a second: two cores may be shared by many
+_LOOK_S = 0.005
+
+
+def wait_until(
+    condition: Callable[[], object], what: object = "", deadline_s: float = DEADLINE_S
+) -> None:
+    """Return once `condition` holds; fail when it has not for `deadline_s` seconds."""
+    until = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > until:
+            text = what() if callable(what) else what
+            msg = f"not within {deadline_s:g} s: {text}"
+            raise AssertionError(msg)
+        time.sleep(_LOOK_S)
+
+
+def environment(spool_path: str, **extra: str) -> dict[str, str]:
+    """Return the environment for a child: ours, without what queuectl and terminals put there."""
+    drop = ("QUEUECTL_", "NO_COLOR", "FORCE_COLOR", "COV_")
+    own = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
+    return {**own, "PYTHONPATH": ROOT, "QUEUECTL_SPOOL": spool_path, **extra}
+
+
+def read_json(path: str) -> Any:
+    """Return the JSON in a file."""
+    with open(path, "rb") as file:
+        return json.load(file)
+
+
+def read_text(path: str) -> str:
+    """Return the text in a file, empty if there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):  # the latter in /proc
+        return ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line gave back."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines on standard output."""
+        return self.out.splitlines()
+
+    @property
+    def json(self) -> Any:
+        """The JSON on standard output."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Pool:
+    """A running `queuectl worker start`."""
+
+    process: subprocess.Popen[bytes]
+    log_path: str
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def log(self) -> str:
+        """Return everything that it has logged."""
+        return read_text(self.log_path)
+
+    def events(self, word: str | None = None, job_id: str | None = None) -> list[dict[str, Any]]:
+        """Return its log, line by line; only one kind of event, or one job, if they are given."""
+        lines = [line for line in self.log().splitlines() if line.startswith("{")]
+        return [
+            event
+            for event in map(json.loads, lines)
+            if word in (None, event["event"]) and job_id in (None, event.get("id"))
+        ]
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        return str(self.events("up")[0]["worker"])
+
+    def wait_for(self, word: str, job_id: str | None = None) -> None:
+        """Wait until it has logged such an event."""
+        wait_until(lambda: self.events(word, job_id), lambda: f"{word} {job_id}\n{self.log()}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> int:
+        """Wait for its end; return its exit status."""
+        try:
+            return self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            msg = f"the pool does not end:\n{self.log()}"
+            raise AssertionError(msg) from None
+
+    def kill(self) -> None:
+        """End it with SIGKILL: nothing of it can tidy up."""
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class SpoolDir:
+    """A spool in a directory of its own, looked at and changed as any program would."""
+
+    path: str
+    _pools: int = field(default=0, init=False)
+
+    # --- the command --------------------------------------------------------------------------
+
+    def command(self, *words: str) -> list[str]:
+        """Return the words that run queuectl."""
+        return [sys.executable, "-m", "queuectl", *words]
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start queuectl and do not wait for it."""
+        options.setdefault("env", environment(self.path))
+        options.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.Popen(self.command(*words), **options)
+
+    def run(
+        self,
+        *words: str,
+        stdin: str | bytes = b"",
+        status: int = 0,
+        cwd: str | None = None,
+        **env: str,
+    ) -> Result:
+        """Run queuectl; check its exit status, and that it never shows a traceback."""
+        raw = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            self.command(*words),
+            input=raw,
+            capture_output=True,
+            env=environment(self.path, **env),
+            cwd=cwd,
+            timeout=DEADLINE_S * 2,
+        )
+        result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert "Traceback" not in result.err, result.err
+        assert result.status == status, result
+        return result
+
+    def refuse(self, *words: str, status: int = 1, **options: Any) -> str:
+        """Run queuectl where it must fail; return its one line of why."""
+        result = self.run(*words, status=status, **options)
+        assert result.out == "", result.out
+        assert result.err.startswith("queuectl: "), result.err
+        assert result.err.count("\n") == 1, result.err
+        return result.err.strip()
+
+    @contextlib.contextmanager
+    def pool(
+        self, count: int = 1, *options: str, env: dict[str, str] | None = None
+    ) -> Iterator[Pool]:
+        """Run a pool; at the end stop it, and check that it was well until then."""
+        pool = self.start_pool(count, *options, env=env)
+        try:
+            yield pool
+            if pool.process.poll() is None:
+                pool.signal(signal.SIGTERM)
+                assert pool.wait() == 0, pool.log()
+            assert "internal error" not in pool.log(), pool.log()
+            assert "Traceback" not in pool.log(), pool.log()
+        finally:
+            if pool.process.poll() is None:
+                pool.kill()
+
+    def start_pool(self, count: int = 1, *options: str, env: dict[str, str] | None = None) -> Pool:
+        """Start a pool and wait until it is up; whoever calls this ends it."""
+        self._pools += 1
+        log_path = f"{self.path}.pool-{self._pools}.log"
+        words = ["worker", "start", "--count", str(count), "--log-format", "json", *options]
+        with open(log_path, "wb") as log:
+            process = self.start(
+                *words, stdout=log, stderr=log, env={**environment(self.path), **(env or {})}
+            )
+        pool = Pool(process, log_path)
+        wait_until(lambda: pool.events("up") or process.poll() is not None, pool.log)
+        return pool
+
+    def drain(self, count: int = 2, **env: str) -> Pool:
+        """Run a pool until nothing is left to do; return it, ended."""
+        with self.pool(count, "--stop-when-empty", env=env) as pool:
+            assert pool.wait() == 0, pool.log()
+        return pool
+
+    # --- plain files --------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make the directories."""
+        self.api.create()
+
+    @property
+    def api(self) -> queuectl.Spool:
+        """The library's view of it, with the settings as they are now."""
+        return queuectl.Spool(self.path)
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings (`max_retries=1`), as `config set` does."""
+        self.create()
+        named = {key.replace("_", "-"): value for key, value in settings.items()}
+        config.edit(self.path, lambda stored: stored.update(named))
+
+    def file(self, state: str, job_id: str) -> str:
+        """Return the path of a job's file in a state other than processing."""
+        return f"{self.path}/{state}/{job_id}.json"
+
+    def drop(self, job_id: str, command: str | list[str] = "true", **fields: Any) -> None:
+        """Put a job into pending/ as a careful program does: written elsewhere, then renamed."""
+        self.drop_bytes(job_id, json.dumps({"command": command, **fields}).encode())
+
+    def drop_bytes(self, job_id: str, body: bytes, state: str = "pending") -> None:
+        """Put a file into a state directory at one instant, whatever it holds."""
+        self.create()
+        draft = f"{self.path}/.draft-{job_id}"
+        with open(draft, "wb") as file:
+            file.write(body)
+        os.rename(draft, self.file(state, job_id))
+
+    def ids(self, state: str) -> list[str]:
+        """Return the ids in a state, sorted."""
+        names = [name for name in os.listdir(f"{self.path}/{state}") if name.endswith(".json")]
+        return sorted(name.removesuffix(".json").partition("@")[0] for name in names)
+
+    def states(self, job_id: str) -> list[str]:
+        """Return the states that hold an id."""
+        return [state for state in STATES if job_id in self.ids(state)]
+
+    def record(self, state: str, job_id: str) -> dict[str, Any]:
+        """Return what a job's file holds."""
+        record: dict[str, Any] = read_json(self.file(state, job_id))
+        return record
+
+    def output(self, job_id: str, number: int = 1, stream: str = "out") -> str:
+        """Return what a run printed."""
+        return read_text(f"{self.path}/logs/{job_id}.{number}.{stream}")
+
+    def wait_for(self, state: str, *job_ids: str, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until jobs are in a state."""
+        for job_id in job_ids:
+            path = self.file(state, job_id)
+            wait_until(
+                lambda path=path: os.path.lexists(path),  # type: ignore[misc]
+                lambda job_id=job_id: f"{job_id} in {state}/; it is in {self.states(job_id)}",
+                deadline_s,
+            )
+
+    def leftovers(self) -> list[str]:
+        """Return what is in tmp/ and workers/ that should be nowhere once nobody works."""
+        names = [f"tmp/{name}" for name in os.listdir(f"{self.path}/tmp")]
+        names += [f"workers/{name}" for name in os.listdir(f"{self.path}/workers")]
+        return [name for name in names if name != "workers/recovery.lock"]
+
+    def end_processes(self) -> None:
+        """End what jobs of this spool left running."""
+        for pid in processes_with(f"QUEUECTL_SPOOL={self.path}"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def processes_with(variable: str) -> list[int]:
+    """Return the living processes that have `NAME=value` in their environment."""
+    wanted, found = variable.encode(), []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if wanted in file.read().split(b"\0") and int(name) != os.getpid():
+                    found.append(int(name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # gone meanwhile, or somebody else's
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs (a zombie does not)."""
+    state = read_text(f"/proc/{pid}/stat").rpartition(") ")[2][:1]
+    return state not in ("", "Z", "X")
