@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Children import the code that this process tests, installed or not.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(queuectl.__file__)))
-DEADLINE_S = 60.0  # for what takes a fraction of a second: two cores may be shared by many
+DEADLINE_S = 40.0  # for what takes a fraction of a second: two cores may be shared by many
 _LOOK_S = 0.005
 
 

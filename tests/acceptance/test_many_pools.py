@@ -1,0 +1,80 @@
+"""Ten workers in three pools: each job runs exactly once, and is never in two places."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import read_text
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+JOBS = 2000
+
+
+class Watch:
+    """Looks at the whole spool, over and over, for an id that is in two places."""
+
+    # Against the way of a job that succeeds: one that moves on between two of these listings is
+    # seen once or not at all, so an id seen twice was in two places.
+    ORDER = ("dead", "failed", "completed", "processing", "pending")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_on)
+        self.looks = 0
+        self.twice: set[str] = set()
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look_on(self) -> None:
+        while not self._over.wait(0.01):
+            self._look()
+
+    def _look(self) -> None:
+        found: Counter[str] = Counter()
+        for state in self.ORDER:
+            names = {name for name in os.listdir(f"{self._path}/{state}") if name[0] != "."}
+            found.update(name.removesuffix(".json").partition("@")[0] for name in names)
+        self.looks += 1
+        self.twice |= {job_id for job_id, times in found.items() if times > 1}
+
+
+@pytest.mark.slow
+def test_two_thousand_jobs_run_exactly_once_and_are_never_in_two_directories(
+    spool: SpoolDir,
+) -> None:
+    spool.create()
+    ran = f"{spool.path}.ran"
+    ids = [f"job-{number:04}" for number in range(JOBS)]
+    lines = [
+        json.dumps({"id": job_id, "command": f"echo $QUEUECTL_JOB_ID >> {ran}"}) for job_id in ids
+    ]
+    with Watch(spool.path) as watch, ExitStack() as pools:
+        # a half of them is there before the pools, a half comes while all are at work
+        spool.run("enqueue", "-", stdin="\n".join(lines[: JOBS // 2]))
+        for count in (4, 3, 3):
+            pools.enter_context(spool.pool(count))
+        spool.run("enqueue", "-", stdin="\n".join(lines[JOBS // 2 :]))
+        spool.wait_for("completed", *ids, deadline_s=180)
+    assert Counter(read_text(ran).split()) == dict.fromkeys(ids, 1)
+    assert spool.ids("completed") == ids
+    assert watch.twice == set()
+    assert watch.looks > 10
+    workers = {spool.record("completed", job_id)["worker"] for job_id in ids}
+    assert len(workers) > 1, "the pools shared the work"
+    assert spool.leftovers() == []

@@ -1,0 +1,204 @@
+"""A job ends where it belongs, and its record says how."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuectl.units import parse_time
+from tests.support import DEADLINE_S, environment, processes_with
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+def run_one(spool: SpoolDir, command: str | list[str], state: str, **fields: Any) -> dict[str, Any]:
+    """Run one job to its end; return its record."""
+    spool.configure(backoff_base=0, kill_grace=1)
+    spool.api.submit(command, id="job", **fields)
+    spool.drain(1)
+    assert spool.states("job") == [state]
+    return spool.record(state, "job")
+
+
+def test_exit_0_ends_in_completed_with_code_times_attempts_and_output(spool: SpoolDir) -> None:
+    record = run_one(spool, "echo out; echo err >&2", "completed")
+    assert record["exit_code"] == 0
+    assert record["attempts"] == 1
+    assert record["error_message"] is None
+    times = [record[name] for name in ("created_at", "started_at", "finished_at")]
+    assert times == sorted(times)
+    assert record["updated_at"] == record["finished_at"]
+    assert record["stdout_path"] == f"{spool.path}/logs/job.1.out"
+    assert spool.output("job") == "out\n"
+    assert spool.output("job", stream="err") == "err\n"
+    assert [entry["ended"] for entry in record["history"]] == ["exit"]
+
+
+def test_a_list_is_run_without_a_shell(spool: SpoolDir) -> None:
+    run_one(spool, ["printf", "%s|", "$HOME", "a b", "*"], "completed")
+    assert spool.output("job") == "$HOME|a b|*|"
+
+
+def test_a_failing_job_is_dead_after_max_retries_failures_with_the_reason(spool: SpoolDir) -> None:
+    record = run_one(spool, "echo try $QUEUECTL_ATTEMPT; exit 3", "dead", max_retries=3)
+    assert record["attempts"] == 3
+    assert record["exit_code"] == 3
+    assert record["error_message"] == "exit status 3"
+    assert [entry["number"] for entry in record["history"]] == [1, 2, 3]
+    assert [spool.output("job", number) for number in (1, 2, 3)] == [
+        "try 1\n",
+        "try 2\n",
+        "try 3\n",
+    ]
+
+
+def test_a_failure_is_retried_not_before_base_to_the_n_seconds(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0.4, max_retries=3)
+    spool.api.submit("exit 1", id="job")
+    spool.drain(1)
+    history = spool.record("dead", "job")["history"]
+    waits = [
+        parse_time(then["started_at"]) - parse_time(first["finished_at"])
+        for first, then in pairwise(history)
+    ]
+    assert waits[0] >= 0.4
+    assert waits[1] >= 0.4**2
+
+
+def test_while_it_waits_a_failed_job_is_in_failed_and_says_when(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=500)
+    spool.api.submit("exit 1", id="job", max_retries=2)
+    with spool.pool():
+        spool.wait_for("failed", "job")
+        record = spool.record("failed", "job")
+        due, ended = parse_time(record["next_retry_at"]), parse_time(record["finished_at"])
+        assert due - ended == pytest.approx(500, abs=0.001)
+        assert record["error_message"] == "exit status 1"
+
+
+def test_a_job_that_succeeds_later_keeps_its_history(spool: SpoolDir) -> None:
+    record = run_one(spool, '[ "$QUEUECTL_ATTEMPT" = 2 ]', "completed")
+    assert record["attempts"] == 2
+    assert [entry["exit_code"] for entry in record["history"]] == [1, 0]
+
+
+# --- how a run can fail, told apart ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["no-such-program-here", ["no-such-program-here"]])
+def test_a_command_that_does_not_exist_is_127(spool: SpoolDir, command: str | list[str]) -> None:
+    record = run_one(spool, command, "dead", max_retries=1)
+    assert record["exit_code"] == 127
+    assert record["error_message"] == "exit status 127 (command not found)"
+
+
+@pytest.mark.parametrize("command", ["/etc/passwd", ["/etc/passwd"]])
+def test_a_command_that_is_no_program_is_126(spool: SpoolDir, command: str | list[str]) -> None:
+    assert run_one(spool, command, "dead", max_retries=1)["exit_code"] == 126
+
+
+def test_a_signal_is_told_by_its_name(spool: SpoolDir) -> None:
+    record = run_one(spool, "kill -KILL $$", "dead", max_retries=1)
+    assert record["exit_code"] is None
+    assert record["error_message"] == "killed by SIGKILL"
+    assert record["history"][-1]["signal"] == "SIGKILL"
+
+
+def test_a_cwd_that_is_not_there_is_a_job_that_could_not_start(spool: SpoolDir) -> None:
+    record = run_one(spool, "true", "dead", max_retries=1, cwd="/no/such/place")
+    assert record["exit_code"] is None
+    assert record["error_message"].startswith("could not start: cwd /no/such/place")
+    assert record["history"][-1]["ended"] == "could not start"
+
+
+def test_a_timeout_ends_the_whole_tree(spool: SpoolDir) -> None:
+    tree = "sleep 1000 & setsid sleep 1000 & (trap '' TERM; sleep 1000) & sleep 1000"
+    record = run_one(spool, tree, "dead", max_retries=1, timeout=0.3)
+    assert record["error_message"].startswith("timed out")
+    assert record["history"][-1]["ended"] == "timeout"
+    assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
+
+
+def test_without_a_timeout_of_its_own_a_job_has_that_of_the_settings(spool: SpoolDir) -> None:
+    spool.configure(job_timeout=0.2)
+    assert run_one(spool, "sleep 1000", "dead", max_retries=1)["error_message"].startswith("timed")
+
+
+def test_a_timeout_of_null_is_none(spool: SpoolDir) -> None:
+    spool.configure(job_timeout=0.001)
+    assert run_one(spool, "sleep 0.3", "completed", timeout=None)["exit_code"] == 0
+
+
+def test_a_child_in_the_background_does_not_hold_a_job_open(spool: SpoolDir) -> None:
+    run_one(spool, "sleep 1000 & echo done", "completed")
+    assert spool.output("job") == "done\n"
+
+
+# --- what a command finds -------------------------------------------------------------------
+
+
+def test_a_command_finds_its_cwd_its_env_and_an_empty_stdin(spool: SpoolDir) -> None:
+    os.makedirs(f"{spool.path}/a dir")
+    run_one(
+        spool,
+        'pwd; echo "$GREETING"; cat; echo "$HOME"',
+        "completed",
+        cwd=f"{spool.path}/a dir",
+        env={"GREETING": "héllo", "HOME": "/here"},
+    )
+    assert spool.output("job").splitlines() == [f"{spool.path}/a dir", "héllo", "/here"]
+
+
+def test_a_command_knows_which_job_it_is(spool: SpoolDir) -> None:
+    command = 'echo "$QUEUECTL_JOB_ID $QUEUECTL_ATTEMPT $QUEUECTL_MAX_RETRIES $QUEUECTL_SPOOL"'
+    record = run_one(spool, f"{command}; echo $QUEUECTL_WORKER", "completed", max_retries=4)
+    first, worker = spool.output("job").splitlines()
+    assert first == f"job 1 4 {spool.path}"
+    assert worker == record["worker"] == record["history"][0]["worker"]
+
+
+def test_a_job_cannot_pose_as_another(spool: SpoolDir) -> None:
+    env = {"QUEUECTL_JOB_ID": "other", "QUEUECTL_WORKER": "other"}
+    record = run_one(spool, "echo $QUEUECTL_JOB_ID $QUEUECTL_WORKER", "completed", env=env)
+    assert spool.output("job") == f"job {record['worker']}\n"
+
+
+def test_a_dropped_job_without_a_cwd_runs_in_the_home_directory(spool: SpoolDir) -> None:
+    spool.drop("job", "pwd")
+    spool.drain(1, HOME="/usr")
+    assert spool.output("job") == "/usr\n"
+
+
+def test_sigchld_inherited_as_ignored_does_not_hide_a_failure(spool: SpoolDir) -> None:
+    spool.api.submit("exit 7", id="job", max_retries=1)
+    ignored = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    run = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    words = spool.command("worker", "start", "--stop-when-empty")[1:]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{ignored}; {run}", *words],
+        env=environment(spool.path),
+        capture_output=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert spool.record("dead", "job")["exit_code"] == 7
+
+
+def test_the_settings_name_codes_that_succeed_that_are_fatal_and_that_mean_later(
+    spool: SpoolDir,
+) -> None:
+    spool.configure(success_codes=[0, 3], fatal_codes=[4], later_codes=[5], later_delay=900)
+    for code in (3, 4, 5):
+        spool.api.submit(f"exit {code}", id=f"exit-{code}", max_retries=9)
+    with spool.pool():
+        spool.wait_for("completed", "exit-3")
+        spool.wait_for("dead", "exit-4")
+        spool.wait_for("failed", "exit-5")
+    assert spool.record("dead", "exit-4")["attempts"] == 1
+    assert spool.record("failed", "exit-5")["attempts"] == 0
