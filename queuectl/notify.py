@@ -1,7 +1,7 @@
 """Tells systemd that a service is up, going down, alive: sd_notify in the standard library.
 
 The protocol is one datagram of `NAME=value` lines to the socket that $NOTIFY_SOCKET names; where
-it is not set there is nobody to tell. See systemd-unit in the README.
+it is not set there is nobody to tell.
 """
 
 from __future__ import annotations
@@ -26,23 +26,21 @@ class Notifier:
     a job, and one that misses its beats does what its unit file says.
 
     Args:
-        address: a path, or `@name` in the abstract namespace.
+        address: a path, or `@name` in the abstract namespace; with any other nobody is told.
         beat_s: seconds between two beats, None if nobody counts them.
     """
 
     def __init__(self, address: str, beat_s: float | None = None) -> None:
         self.beat_s = beat_s
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._heard = address.startswith(("/", "@"))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)  # noqa: FBT003
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier | None:
-        """Return the notifier that the environment asks for, None if it asks for none."""
-        address = environment.get(_SOCKET, "")
-        if address[:1] not in ("/", "@"):
-            return None
-        return cls(address, _beat_s(environment))
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier:
+        """Return the notifier that the environment asks for."""
+        return cls(environment.get(_SOCKET, ""), _beat_s(environment))
 
     def ready(self) -> None:
         """Tell that the service is up."""
@@ -69,6 +67,8 @@ class Notifier:
         self._socket.close()
 
     def _send(self, message: str) -> None:
+        if not self._heard:
+            return
         with contextlib.suppress(OSError):  # see the class
             self._socket.sendto(message.encode(), self._address)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from queuectl.spool import Spool
 
-# Ends first: a job that moves on meanwhile is then missed, which counting it twice would be worse than.
+# Ends first: a job that moves on meanwhile is then missed; counted twice would be worse.
 _ORDER = ("completed", "dead", "failed", "processing", "pending")
 _CLOCK_SLACK_S = 60  # a file system's clock may be another machine's
 _TELL_EVERY = 500

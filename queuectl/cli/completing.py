@@ -1,6 +1,6 @@
 """What the tab key offers: ids of jobs in the states that a command takes.
 
-    @click.argument("job_ids", nargs=-1, shell_complete=complete_ids("pending", "processing"))
+@click.argument("job_ids", nargs=-1, shell_complete=complete_ids("pending", "processing"))
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def complete_ids(
         given = ctx.params.get(param.name or "")
         already = {given} if isinstance(given, str) else set(given or ())
         names = _names(ctx, states or STATES)
-        found = (item for item in names if item[0].startswith(incomplete) and item[0] not in already)
+        found = (
+            item for item in names if item[0].startswith(incomplete) and item[0] not in already
+        )
         newest = heapq.nlargest(MAX_OFFERED, found)
         return [CompletionItem(job_id, help=state) for job_id, state in sorted(newest)]
 

@@ -1,0 +1,214 @@
+"""What `queuectl top` sees: events say when to look, a look says what is there."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from queuectl import owners
+from queuectl.cli import render
+from queuectl.figures import instant
+from queuectl.job import STATES
+from queuectl.spool import SUFFIX
+from queuectl.survey import files_written
+from queuectl.top import Item, Rate, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from queuectl.arrivals import Arrivals
+    from queuectl.spool import Found, Spool
+
+_ENDS = ("completed", "failed", "dead")
+_LISTED = 100  # more rows than a terminal has
+_WAITING_READ = 2000  # of pending/ and failed/ each, to tell what is next
+_DATED = 20_000  # more dead than that are ordered by their names instead of their dates
+_LOOK_EVERY_S = 0.5
+_LOOK_SHARE = 20  # a look that takes a second is made every 20: 5% of a core
+_IDLE_LOOK_S = 5.0
+
+
+class Lookout:
+    """Keeps a view of a spool; `woken` is called, in another thread, when something came."""
+
+    def __init__(self, spool: Spool, woken: Callable[[], None] = lambda: None) -> None:
+        self._spool = spool
+        self._woken = woken
+        self._lock = threading.Lock()
+        self._rate = Rate()
+        self._last: dict[str, str] = {}
+        self._dirty = True
+        self._hinted = False  # since the last view: one is woken once for all that comes meanwhile
+        self._next_look = self._idle_look = 0.0
+        self._arrivals: Arrivals | None = None
+        self._events = False
+        self._counts: dict[str, int] = {}
+        self._waiting: dict[tuple[str, str], tuple[tuple[float, ...], Item]] = {}
+        self._failures: dict[tuple[str, float], Item] = {}
+        self._partial = False
+
+    # --- events -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to hear of arrivals; without them, what is shown is only older."""
+        from queuectl.arrivals import Arrivals
+
+        def hears(state: str) -> Callable[[str], None]:
+            return lambda name: self._arrived(state, name)
+
+        self._arrivals = Arrivals({self._spool.directory(s): hears(s) for s in STATES})
+        try:
+            self._arrivals.start()
+            self._events = True
+        except OSError:
+            self._arrivals = None
+
+    def stop(self) -> None:
+        """Hear no more."""
+        if self._arrivals is not None:
+            self._arrivals.stop()
+
+    def _arrived(self, state: str, name: str) -> None:
+        if name.startswith(".") or not name.endswith(SUFFIX):
+            return
+        with self._lock:
+            # a file that is written in place is reported more than once
+            if state in _ENDS and self._last.get(state) != name:
+                self._last[state] = name
+                self._rate.add(time.time())
+            self._dirty = True
+            first, self._hinted = not self._hinted, True
+        if first:
+            self._woken()
+
+    # --- looking ----------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """Return what there is to show now.
+
+        Raises:
+            SpoolError: a directory cannot be read.
+        """
+        self._look_if_due()
+        now = time.time()
+        pools = owners.workers(self._spool)
+        running = self._running()
+        with self._lock:
+            rate = self._rate.last(now)
+            self._hinted = False
+        return View(
+            spool=render.plain(self._spool.path),
+            now=now,
+            clock=time.strftime("%H:%M:%S", time.localtime(now)),
+            counts={**self._counts, "processing": sum(1 for _ in self._spool.held())},
+            paused=self._spool.paused,
+            pools=len(pools),
+            slots=sum(pool.slots for pool in pools),
+            rate=rate,
+            running=running,
+            following=self._following(now),
+            failures=self._last_failures(),
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self._partial:
+            notes.append(f"next: of the first {_WAITING_READ:,} that wait, by id")
+        if self._arrivals is not None and not self._events:
+            notes.append(f"no file system events: looking every {_IDLE_LOOK_S:g} s")
+        return notes
+
+    def _look_if_due(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            due = now >= self._idle_look or (self._dirty and now >= self._next_look)
+            if not due:
+                return
+            self._dirty = False
+        self._look()
+        cost_s = time.monotonic() - now
+        self._next_look = now + max(_LOOK_EVERY_S, _LOOK_SHARE * cost_s)
+        self._idle_look = now + max(_IDLE_LOOK_S, _LOOK_SHARE * cost_s)
+
+    def _look(self) -> None:
+        spool = self._spool
+        self._counts = {state: sum(1 for _ in spool.file_names(state)) for state in STATES}
+        self._partial = max(self._counts["pending"], self._counts["failed"]) > _WAITING_READ
+        waiting = {}
+        for state in ("pending", "failed"):
+            for name in heapq.nsmallest(_WAITING_READ, spool.names(state)):
+                known = self._waiting.get((state, name)) or self._read_waiting(state, name)
+                if known is not None:
+                    waiting[state, name] = known
+        self._waiting = waiting
+        for state in ("failed", "dead"):
+            self._note_failures(spool.jobs(state, self._newest(state)))
+
+    def _newest(self, state: str) -> list[str]:
+        if self._counts[state] > _DATED:
+            return heapq.nlargest(_LISTED, self._spool.names(state))
+        dated = files_written(self._spool, state)
+        return [name for name, _ in heapq.nlargest(_LISTED, dated, key=lambda item: item[1])]
+
+    def _note_failures(self, jobs: Iterable[Found]) -> None:
+        """Keep failures in mind: a retried job leaves failed/, but it did fail."""
+        for found in jobs:
+            record = found.job.record
+            at_s = instant(record.get("finished_at")) or instant(record.get("updated_at")) or 0.0
+            item = Item(
+                job_id=found.job.id,
+                command=render.command_text(found.job.command, 200),
+                at_s=at_s or None,
+                state=found.state,
+                detail=render.plain(str(record.get("error_message") or "")),
+            )
+            self._failures[found.job.id, at_s] = item
+        latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
+        self._failures = dict(latest)
+
+    def _last_failures(self) -> list[Item]:
+        return list(self._failures.values())
+
+    def _read_waiting(self, state: str, name: str) -> tuple[tuple[float, ...], Item] | None:
+        for found in self._spool.jobs(state, [name]):
+            job = found.job
+            due_s = job.instant("next_retry_at" if state == "failed" else "run_at")
+            item = Item(
+                job_id=job.id,
+                command=render.command_text(job.command, 200),
+                at_s=due_s,
+                state=state,
+                detail=f"priority {job.priority}" if job.priority else "",
+            )
+            try:
+                arrived_s = os.stat(self._spool.file(state, name)).st_ctime
+            except FileNotFoundError:
+                return None
+            return (job.priority, arrived_s), item
+        return None
+
+    def _following(self, now: float) -> list[Item]:
+        """Return what runs next: the ready ones as a pool takes them, then by when they are due."""
+
+        def order(entry: tuple[tuple[float, ...], Item]) -> tuple[float, ...]:
+            key, item = entry
+            return (0, *key) if item.at_s is None or item.at_s <= now else (item.at_s, *key)
+
+        return [item for _, item in heapq.nsmallest(_LISTED, self._waiting.values(), key=order)]
+
+    def _running(self) -> list[Item]:
+        found = islice(self._spool.jobs("processing", self._spool.names("processing")), _LISTED)
+        items = [
+            Item(
+                job_id=item.job.id,
+                command=render.command_text(item.job.command, 200),
+                at_s=instant(item.job.record.get("started_at")),
+            )
+            for item in found
+        ]
+        return sorted(items, key=lambda item: item.at_s or 0.0)

@@ -1,0 +1,110 @@
+"""`queuectl status --format prometheus`: the text format that a textfile collector reads."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from queuectl import __version__
+from queuectl.figures import Figures, instant
+from queuectl.survey import Survey, files_written
+from queuectl.tallies import OUTCOMES, QUANTILES, Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from queuectl.spool import Spool
+
+RECENT_S = 3600
+_RECENT = f"in the last {RECENT_S} seconds"
+
+# All are gauges: prune and retry take finished jobs out again, and a counter must never fall.
+METRICS = {
+    "queuectl_info": "The version that wrote this; always 1.",
+    "queuectl_written_timestamp_seconds": "When this was written.",
+    "queuectl_paused": "Whether the spool is paused, so that nothing new starts.",
+    "queuectl_jobs": "Jobs in each state.",
+    "queuectl_pools": "Pools that are alive.",
+    "queuectl_slots": "Jobs that the pools alive can run at a time.",
+    "queuectl_busy_slots": "Jobs that the pools alive run now.",
+    "queuectl_oldest_pending_seconds": "Age of the oldest file in pending/; 0 if there is none.",
+    "queuectl_longest_running_seconds": "Time since the first of the running jobs was started.",
+    "queuectl_recent_ended_jobs": f"Jobs that came to their end {_RECENT}.",
+    "queuectl_recent_runs": f"Runs that ended {_RECENT}; failed ones are tried again.",
+    "queuectl_recent_run_seconds": f"Quantiles of the time that runs took {_RECENT}.",
+    "queuectl_recent_wait_seconds": f"Quantiles of the wait for a first run {_RECENT}.",
+    "queuectl_free_bytes": "Space left on the file system of the spool.",
+    "queuectl_free_inodes": "Files that its file system has room for.",
+}
+
+
+def exposition(spool: Spool, status: Mapping[str, Any], now: float) -> str:
+    """Return the metrics of a spool whose `status --json` is `status`.
+
+    Raises:
+        SpoolError: a directory cannot be read.
+    """
+    lines: list[str] = []
+    samples = [*_now(spool, status, now), *_waiting(spool, now), *_recent(spool, now)]
+    for name, text in METRICS.items():
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
+        lines += [line for metric, line in samples if metric == name]
+    return "\n".join(lines) + "\n"
+
+
+def _sample(name: str, value: float, **labels: str) -> tuple[str, str]:
+    inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    number = int(value) if value == int(value) else value
+    return name, f"{name}{{{inside}}} {number!r}" if labels else f"{name} {number!r}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _now(spool: Spool, status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
+    pools = status["workers"]
+    yield _sample("queuectl_info", 1, version=__version__, spool=_utf8(spool.path))
+    yield _sample("queuectl_written_timestamp_seconds", now)
+    yield _sample("queuectl_paused", status["paused"])
+    for state, count in status["jobs"].items():
+        yield _sample("queuectl_jobs", count, state=state)
+    yield _sample("queuectl_pools", len(pools))
+    yield _sample("queuectl_slots", sum(pool["slots"] for pool in pools))
+    yield _sample("queuectl_busy_slots", sum(len(pool["running"]) for pool in pools))
+    room = os.statvfs(spool.path)
+    yield _sample("queuectl_free_bytes", room.f_bavail * room.f_frsize)
+    yield _sample("queuectl_free_inodes", room.f_favail)
+
+
+def _utf8(path: str) -> str:
+    return os.fsencode(path).decode(errors="replace")
+
+
+def _waiting(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
+    oldest_s = min((written_s for _, written_s in files_written(spool, "pending")), default=now)
+    yield _sample("queuectl_oldest_pending_seconds", max(0.0, now - oldest_s))
+    running = spool.jobs("processing", spool.names("processing"))
+    starts = [instant(found.job.record.get("started_at")) for found in running]
+    first_s = min((at for at in starts if at is not None), default=now)
+    yield _sample("queuectl_longest_running_seconds", max(0.0, now - first_s))
+
+
+def _recent(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
+    figures = Figures(now - RECENT_S, spool.config.success_codes)
+    for record in Survey(spool, now - RECENT_S).records():
+        figures.add(record)
+    for state in ("completed", "dead"):
+        yield _sample("queuectl_recent_ended_jobs", figures.ended[state], state=state)
+    for outcome in OUTCOMES:
+        yield _sample("queuectl_recent_runs", figures.outcomes[outcome], outcome=outcome)
+    yield from _quantiles("queuectl_recent_run_seconds", figures.times)
+    yield from _quantiles("queuectl_recent_wait_seconds", figures.waits)
+
+
+def _quantiles(name: str, spread: Spread) -> Iterator[tuple[str, str]]:
+    """Yield nothing at all where there were no values: 0 would read as very fast."""
+    for share in (*QUANTILES, 1):
+        value = spread.max_s if share == 1 else spread.quantile(share)
+        if spread.count and value is not None:
+            yield _sample(name, value, quantile=f"{share:g}")

@@ -1,0 +1,181 @@
+"""`queuectl stats`: a period in figures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl.cli import render
+from queuectl.cli.common import DURATION, json_option, spool_to_read
+from queuectl.figures import Figures
+from queuectl.job import STATES
+from queuectl.survey import Survey
+from queuectl.top import fit, sparkline
+from queuectl.units import duration_text, local_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from queuectl.spool import Spool
+
+PERIOD_S = 7 * 86400
+_BAR_COLUMNS = 24
+_NAME_COLUMNS = 34
+_SHARES = ("p50", "p90", "p95", "p99", "max")
+
+
+def since_option(command: Any) -> Any:
+    """Add --since: the period that figures are for."""
+    return click.option(
+        "--since",
+        "period_s",
+        type=DURATION,
+        default=PERIOD_S,
+        metavar="DURATION",
+        help="How far back to look: 24h, 30d; 7d if not given.",
+    )(command)
+
+
+@click.command()
+@since_option
+@json_option
+@click.pass_context
+def stats(ctx: click.Context, /, *, period_s: float, as_json: bool) -> None:
+    """Show what happened: jobs by outcome, success rate, waits, run times, retries, the busiest.
+
+    \b
+    queuectl stats
+    queuectl stats --since 24h --json
+    """
+    spool = spool_to_read(ctx)
+    now = time.time()
+    survey, figures = survey_since(spool, now - period_s)
+    document = {
+        "spool": spool.path,
+        "since": now - period_s,
+        "until": now,
+        "read": survey.document(),
+        "jobs": {state: survey.jobs[state] for state in STATES},
+        **figures.document(now),
+    }
+    if as_json:
+        render.json_document(document)
+    else:
+        _print(document, survey)
+
+
+def survey_since(spool: Spool, since_s: float) -> tuple[Survey, Figures]:
+    """Read what the period needs; show on a terminal's standard error how far it is.
+
+    Raises:
+        SpoolError: a directory cannot be read.
+    """
+    survey = Survey(spool, since_s)
+    figures = Figures(since_s, spool.config.success_codes, time.localtime().tm_gmtoff)
+    for record in survey.records(tell_progress):
+        figures.add(record)
+    clear_progress()
+    return survey, figures
+
+
+def tell_progress(survey: Survey) -> None:
+    """Show a person who waits longer than a moment how much has been read."""
+    if survey.took_s > 1 and sys.stderr.isatty():
+        click.echo(f"\r{survey.text()} ...", nl=False, err=True)
+
+
+def clear_progress() -> None:
+    """Take that line away again."""
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+# --- for people -----------------------------------------------------------------------------
+
+
+def _print(document: dict[str, Any], survey: Survey) -> None:
+    period = duration_text(document["until"] - document["since"])
+    click.echo(f"since     {local_text(document['since'])} ({period})")
+    ended = document["ended"]
+    parts = [f"{render.state_text(state)} {ended[state]:,}" for state in ("completed", "dead")]
+    rate = document["success_rate"]
+    parts.append("" if rate is None else f"success {rate:.1%}")
+    click.echo(f"ended     {'  '.join(parts)}".rstrip())
+    runs = document["runs"]
+    given_back = f", {document['given_back']:,} given back" if document["given_back"] else ""
+    click.echo(f"runs      {runs['total']:,}, of them {document['retries']:,} retried{given_back}")
+    _print_times(document)
+    _print_timeline(document)
+    _print_bars("tries until completed", document["tries_to_complete"].items())
+    _print_bars("failures", document["failures"].items())
+    _print_groups("busiest tags", document["tags"])
+    _print_groups("busiest commands (numbers shown as #)", document["commands"])
+    more = "; the quietest commands and tags are left out" if document["groups_dropped"] else ""
+    render.note(f"\n{survey.text()}, in {duration_text(survey.took_s)}{more}")
+
+
+def _print_times(document: dict[str, Any]) -> None:
+    if not document["run_time"]["count"]:
+        return
+    click.echo()
+    table = render.Table("", *_SHARES, "OF")
+    for title, key in (("wait", "wait"), ("run time", "run_time")):
+        spread = document[key]
+        cells = ["-" if spread[name] is None else duration_text(spread[name]) for name in _SHARES]
+        table.row(title, *cells, f"{spread['count']:,}")
+    table.end()
+
+
+def _print_timeline(document: dict[str, Any]) -> None:
+    columns = document["timeline"]
+    if not columns:
+        return
+    click.echo()
+    click.echo(click.style(f"runs by outcome, {duration_text(document['step'])} each", bold=True))
+    for outcome in ("completed", "failed", "dead"):
+        counts = [column[outcome] for column in columns]
+        bars = click.style(sparkline(counts, plain=_plain()), fg=render.COLOURS[outcome])
+        click.echo(f"  {outcome:<9} {bars} at most {max(counts):,}")
+    click.echo(f"  from {local_text(columns[0]['at'])}")
+
+
+def _print_bars(title: str, counts: Iterable[tuple[str, int]]) -> None:
+    rows = list(counts)
+    if not rows:
+        return
+    click.echo()
+    click.echo(click.style(title, bold=True))
+    width = max(len(render.plain(name)) for name, _ in rows)
+    most = max(count for _, count in rows)
+    for name, count in rows:
+        click.echo(f"  {render.plain(name):<{width}}  {count:>7,}  {_bar(count, most)}")
+
+
+def _print_groups(title: str, groups: list[dict[str, Any]]) -> None:
+    if not groups:
+        return
+    click.echo()
+    click.echo(click.style(title, bold=True))
+    names = [fit(render.plain(group["name"]), _NAME_COLUMNS, plain=_plain()) for group in groups]
+    width = max(map(len, names))
+    most = max(group["runs"] for group in groups)
+    for name, group in zip(names, groups, strict=True):
+        failed = f"{group['failed'] / group['runs']:>4.0%} failed" if group["failed"] else " " * 11
+        mean = f"{duration_text(group['mean']):>7} each"
+        bar = _bar(group["runs"], most, _BAR_COLUMNS // 2)
+        click.echo(f"  {name:<{width}}  {group['runs']:>7,}  {mean}  {failed}  {bar}".rstrip())
+
+
+def _bar(count: int, most: int, width: int = _BAR_COLUMNS) -> str:
+    """Return a bar in eighths of a column; any count above 0 shows."""
+    if _plain():
+        return "#" * -(-count * width // most)
+    eighths = -(-count * width * 8 // most)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def _plain() -> bool:
+    return "utf" not in (sys.stdout.encoding or "").lower()

@@ -1,0 +1,126 @@
+"""`queuectl status`: the spool as it is now, for people, programs and Prometheus."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl import owners
+from queuectl.cli import render
+from queuectl.cli.common import spool_to_read
+from queuectl.job import STATES
+
+if TYPE_CHECKING:
+    from queuectl.spool import Found, Spool
+
+_DUE_READ = 1000  # files read at most to tell what is due next
+_DUE_SHOWN = 5
+_FORMATS = ("text", "json", "prometheus")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(_FORMATS),
+    default="text",
+    help="text, json, or prometheus for a textfile collector.",
+)
+@click.pass_context
+def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
+    """Show jobs by state, workers alive and what each runs, and what is due when.
+
+    \b
+    queuectl status
+    queuectl status --json
+    queuectl status --format prometheus > queuectl.prom.tmp && mv queuectl.prom.tmp queuectl.prom
+    """
+    if as_json and form == "prometheus":
+        msg = "--json and --format prometheus exclude one another"
+        raise click.UsageError(msg)
+    spool = spool_to_read(ctx)
+    document = describe(spool)
+    if form == "prometheus":
+        from queuectl.cli.metrics import exposition
+
+        click.echo(exposition(spool, document, now=time.time()), nl=False)
+    elif as_json or form == "json":
+        render.json_document(document)
+    else:
+        _print_status(spool, document)
+
+
+def describe(spool: Spool) -> dict[str, Any]:
+    """Return what `status --json` prints."""
+    return {
+        "spool": spool.path,
+        "paused": spool.paused,
+        "jobs": {state: sum(1 for _ in spool.file_names(state)) for state in STATES},
+        "workers": describe_workers(spool),
+    }
+
+
+def describe_workers(spool: Spool) -> list[dict[str, Any]]:
+    """Return the pools that are alive, and the ids of what each runs."""
+    running: dict[str, list[str]] = {}
+    for job_id, owner in spool.held():
+        running.setdefault(owner, []).append(job_id)
+    return [
+        {
+            "worker": worker.worker,
+            "host": worker.host,
+            "pid": worker.pid,
+            "slots": worker.slots,
+            "since": worker.since,
+            "running": sorted(running.get(worker.worker, [])),
+        }
+        for worker in owners.workers(spool)
+    ]
+
+
+def _print_status(spool: Spool, document: dict[str, Any]) -> None:
+    paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
+    click.echo(f"spool    {document['spool']}{paused}")
+    jobs = "  ".join(f"{render.state_text(s)} {n}" for s, n in document["jobs"].items())
+    click.echo(f"jobs     {jobs}")
+    for number, worker in enumerate(document["workers"]):
+        head = "workers  " if number == 0 else "         "
+        up = render.since_text(worker["since"])
+        busy = f"{len(worker['running'])} of {worker['slots']} busy"
+        click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
+        for found in spool.jobs("processing", worker["running"]):
+            click.echo(f"           {_running_text(found)}")
+    if not document["workers"]:
+        hint = "; `queuectl worker start` runs what waits" if document["jobs"]["pending"] else ""
+        click.echo(f"workers  none{hint}")
+    _print_due(spool, document["jobs"])
+
+
+def _running_text(found: Found) -> str:
+    job = found.job
+    since = render.since_text(job.record.get("started_at"))
+    return f"{job.id}  {since}  {render.command_text(job.command, 45)}"
+
+
+def _print_due(spool: Spool, counts: dict[str, int]) -> None:
+    """Print what is due next; of very many jobs only as many are read as a person waits for."""
+    due = []
+    for state, field in (("failed", "next_retry_at"), ("pending", "run_at")):
+        for found in islice(spool.jobs(state, spool.names(state)), _DUE_READ):
+            at = found.job.instant(field)
+            if at is not None and (at > time.time() or state == "failed"):
+                due.append((at, found))
+    for number, (_, found) in enumerate(heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0])):
+        head = "due      " if number == 0 else "         "
+        field = "next_retry_at" if found.state == "failed" else "run_at"
+        why = f"  {found.job.record.get('error_message')}" if found.state == "failed" else ""
+        when = render.in_text(found.job.record.get(field))
+        click.echo(f"{head}{found.job.id}  {when}{render.plain(why)}")
+    unread = max(counts["failed"] - _DUE_READ, 0) + max(counts["pending"] - _DUE_READ, 0)
+    if unread and due:
+        click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")

@@ -1,0 +1,170 @@
+"""`queuectl systemd-unit` and `completion`: what other programs on this machine need to know."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl.errors import QueuectlError
+from queuectl.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STOP_MARGIN_S = 30  # beyond the longest run: settling it, on a slow disk
+
+_UNIT = """\
+# A pool of queuectl, printed by `queuectl systemd-unit`. {install}
+[Unit]
+Description=queuectl, jobs of {description}
+RequiresMountsFor={mounts}
+# a pool that cannot start is tried for five minutes, then left for a person to look at
+StartLimitIntervalSec=300
+StartLimitBurst=20
+
+[Service]
+# up once it has recovered what an earlier pool left, watches the spool, and takes jobs
+Type=notify
+NotifyAccess=main
+ExecStart={start}
+ExecReload=/bin/kill -HUP $MAINPID
+# The first SIGTERM: take no more jobs, finish those that run, leave.
+ExecStop=/bin/kill -TERM $MAINPID
+# This waits for it.
+ExecStop=/bin/sh -c 'while kill -0 "$MAINPID" 2>/dev/null; do sleep 0.2; done'
+# {patience}
+# When it is over systemd sends a second SIGTERM: the pool ends what still runs and gives
+# those jobs back to pending/, the attempt uncounted. After the same time again, SIGKILL; what
+# that leaves is recovered by the next start, from the files.
+TimeoutStopSec={stop}
+# Signals go to the pool alone: with control-group, each stop would end the jobs that it is
+# waiting for. What is left when the pool is gone (a job's stray children) is killed, so that
+# no job is still running when it is started again.
+KillMode=mixed
+KillSignal=SIGTERM
+# A job that uses up the memory is that job's failure, not the end of the pool.
+OOMPolicy=continue
+# The pool says every half of this that it is alive; a slow disk takes seconds, not minutes.
+WatchdogSec=120
+# After a crash it comes back and recovers; after a stop, or a wrong option (status 2), it stays.
+Restart=on-failure
+RestartSec=5
+RestartPreventExitStatus=2
+# jobs and their output are for this user's eyes
+UMask=0077
+{user}
+[Install]
+WantedBy={target}
+"""
+
+_SYSTEM_INSTALL = (
+    "To install:\n"
+    "#   queuectl systemd-unit | sudo tee /etc/systemd/system/queuectl.service\n"
+    "#   sudo systemctl daemon-reload && sudo systemctl enable --now queuectl"
+)
+_USER_INSTALL = (
+    "To install:\n"
+    "#   queuectl systemd-unit --user > ~/.config/systemd/user/queuectl.service\n"
+    "#   systemctl --user daemon-reload && systemctl --user enable --now queuectl\n"
+    "#   loginctl enable-linger    # or it only runs while you are logged in"
+)
+
+
+@click.command("systemd-unit")
+@click.option("--user", "for_user", is_flag=True, help="For `systemctl --user`.")
+@click.option("--count", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at a time.")
+@click.pass_context
+def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) -> None:
+    """Print a unit file that runs a pool for years: through stops, crashes and reboots.
+
+    \b
+    queuectl systemd-unit --user > ~/.config/systemd/user/queuectl.service
+    queuectl --spool /srv/jobs systemd-unit --count 8
+    """
+    spool = Spool(ctx.find_root().obj)
+    words = [*_program(), "--spool", spool.path, "worker", "start"]
+    words += ["--count", str(count)] if count else []
+    stop, patience = _patience(spool)
+    unit = _UNIT.format(
+        install=_USER_INSTALL if for_user else _SYSTEM_INSTALL,
+        description=spool.path.replace("%", "%%"),
+        mounts=_quoted([spool.path]),
+        start=_quoted(words).replace("$", "$$"),
+        patience=patience,
+        stop=stop,
+        user="" if for_user else f"# jobs run as this user\nUser={_user_name()}\n",
+        target="default.target" if for_user else "multi-user.target",
+    )
+    click.echo(unit, nl=False)
+
+
+def _program() -> list[str]:
+    """Return the absolute words that start this queuectl."""
+    script = f"{os.path.dirname(sys.executable)}/queuectl"
+    return [script] if os.access(script, os.X_OK) else [sys.executable, "-m", "queuectl"]
+
+
+def _patience(spool: Spool) -> tuple[str, str]:
+    limit_s, grace_s = spool.config.job_timeout, spool.config.kill_grace
+    if limit_s is None:
+        return "1h", "job-timeout is none here, so an hour: how long a stop may wait for jobs."
+    total_s = int(limit_s + grace_s + _STOP_MARGIN_S)
+    text = f"how long a stop may wait for jobs: job-timeout {limit_s:g} + kill-grace {grace_s:g}"
+    return f"{total_s}", f"{text} + {_STOP_MARGIN_S}."
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """Return words as systemd.syntax(7) reads them; % begins a specifier there.
+
+    Raises:
+        QueuectlError: a word holds what no line of a unit file can.
+    """
+    for word in words:
+        if not word.isprintable():
+            msg = f"{word!r} cannot be written in a unit file: it holds a control character"
+            raise QueuectlError(msg)
+    return " ".join(map(_quoted_word, words))
+
+
+def _quoted_word(word: str) -> str:
+    text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return text if not set(text) & set(" \"';\\") else f'"{text}"'
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # in a container a user may have a number only
+        return str(os.geteuid())
+
+
+_HOW_TO_LOAD = {
+    "bash": 'eval "$(queuectl completion bash)"    # in ~/.bashrc',
+    "zsh": 'eval "$(queuectl completion zsh)"    # in ~/.zshrc, after compinit',
+    "fish": "queuectl completion fish > ~/.config/fish/completions/queuectl.fish",
+}
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(list(_HOW_TO_LOAD)))
+def completion(shell: str) -> None:
+    """Print the script that makes the tab key complete commands, options, keys and ids.
+
+    \b
+    eval "$(queuectl completion bash)"
+    eval "$(queuectl completion zsh)"
+    queuectl completion fish > ~/.config/fish/completions/queuectl.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from queuectl.cli import cli
+
+    maker = get_completion_class(shell)
+    assert maker is not None
+    script = maker(cli, {}, "queuectl", "_QUEUECTL_COMPLETE").source()
+    click.echo(f"# {_HOW_TO_LOAD[shell]}\n{script.strip()}")

@@ -1,0 +1,129 @@
+"""The whole screen of a terminal, for as long as a `with` lasts, given back as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import termios
+import tty
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# alternate screen, cursor hidden, no wrapping at the right edge
+_ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+_LEAVE = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+_HOME, _END_OF_LINE, _END_OF_SCREEN = b"\x1b[H", b"\x1b[K", b"\x1b[J"
+_LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Screen:
+    """Draws lines, hears keys; leaves the terminal as it was, also by a signal or an exception.
+
+    Signals only set marks: what they ask for is done between two frames, so that no frame is cut
+    in the middle and the terminal is given back in one place.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._suspend = False
+        self._out = sys.stdout.fileno()
+        self._in: int | None = sys.stdin.fileno() if sys.stdin.isatty() else None
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._handlers: dict[int, Any] = {}
+        self._settings: list[Any] | None = None
+
+    def __enter__(self) -> Screen:
+        self._wakeup_fd = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for number in _LEAVING:
+            self._handlers[number] = signal.signal(number, self._asked_to_leave)
+        self._handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._asked_to_suspend)
+        # a handler of any kind makes the signal wake us: the size is asked for at each frame
+        self._handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda *_: None)
+        try:
+            self._take()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._give_back()
+        signal.set_wakeup_fd(self._wakeup_fd)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _asked_to_leave(self, number: int, _frame: object) -> None:
+        self.signal = number
+
+    def _asked_to_suspend(self, _number: int, _frame: object) -> None:
+        self._suspend = True
+
+    def _take(self) -> None:
+        if self._in is not None:
+            self._settings = termios.tcgetattr(self._in)
+            tty.setcbreak(self._in, termios.TCSANOW)
+        self._write(_ENTER)
+
+    def _give_back(self) -> None:
+        with contextlib.suppress(OSError):  # the terminal may be gone: nothing is left to restore
+            self._write(_LEAVE)
+        if self._in is not None and self._settings is not None:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(self._in, termios.TCSANOW, self._settings)
+
+    def size(self) -> tuple[int, int]:
+        """Return columns and lines."""
+        try:
+            width, height = os.get_terminal_size(self._out)
+        except OSError:
+            return 80, 24
+        return (width, height) if width and height else (80, 24)
+
+    def draw(self, lines: list[str]) -> None:
+        """Show these lines, from the top, and nothing else."""
+        body = (_END_OF_LINE + b"\r\n").join(line.encode(errors="replace") for line in lines)
+        self._write(_HOME + body + _END_OF_LINE + _END_OF_SCREEN)
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._out, data) :]
+
+    def wake(self) -> None:
+        """Make `wait` return; from any thread."""
+        with contextlib.suppress(BlockingIOError):  # full: it is going to wake up anyway
+            os.write(self._wake_write, b"w")
+
+    def wait(self, timeout_s: float) -> str:
+        """Return the keys typed, empty once woken or out of time; `q` at the end of the input."""
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        if self._in is not None:
+            poll.register(self._in, select.POLLIN)
+        ready = dict(poll.poll(max(0, int(timeout_s * 1000))))
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        if self._suspend:
+            self._stop_for_a_while()
+        if self._in is None or self._in not in ready:
+            return ""
+        return os.read(self._in, 1024).decode(errors="replace") or "q"
+
+    def _stop_for_a_while(self) -> None:
+        self._suspend = False
+        self._give_back()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # returns when the shell continues us
+        signal.signal(signal.SIGTSTP, self._asked_to_suspend)
+        self._take()

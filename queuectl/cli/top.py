@@ -1,0 +1,87 @@
+"""`queuectl top`: the spool, live."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl.cli import render
+from queuectl.cli.common import spool_to_read
+from queuectl.cli.lookout import Lookout
+from queuectl.top import Line, frame
+
+if TYPE_CHECKING:
+    from queuectl.cli.terminal import Screen
+    from queuectl.spool import Spool
+
+_FRAME_S = 0.2  # between two frames, however much happens
+_AGE_S = 1.0  # ages move on even if nothing else does
+
+
+@click.command()
+@click.pass_context
+def top(ctx: click.Context, /) -> int:
+    """Watch the spool: throughput, what runs, what is next, what failed; q leaves.
+
+    Where standard output is no terminal, one frame is printed.
+
+    \b
+    queuectl top
+    queuectl top | cat
+    """
+    spool = spool_to_read(ctx)
+    if not render.person_looks():
+        width, height = shutil.get_terminal_size()
+        for line in _painted(Lookout(spool), width, height, colour=False):
+            click.echo(line.rstrip())
+        return 0
+    from queuectl.cli.terminal import Screen
+
+    with Screen() as screen:
+        _watch(spool, screen, colour=not os.environ.get("NO_COLOR"))
+    asked = screen.signal
+    return 0 if asked in (None, signal.SIGINT) else 128 + int(asked or 0)
+
+
+def _watch(spool: Spool, screen: Screen, *, colour: bool) -> None:
+    lookout = Lookout(spool, screen.wake)
+    lookout.start()
+    try:
+        leave = False
+        while not leave:
+            screen.draw(_painted(lookout, *screen.size(), colour=colour))
+            next_frame = time.monotonic() + _FRAME_S
+            leave = _asked_to_leave(screen, _AGE_S)
+            while not leave and (left_s := next_frame - time.monotonic()) > 0:
+                leave = _asked_to_leave(screen, left_s)
+    finally:
+        lookout.stop()
+
+
+def _asked_to_leave(screen: Screen, within_s: float) -> bool:
+    return "q" in screen.wait(within_s).lower() or screen.signal is not None
+
+
+def _painted(lookout: Lookout, width: int, height: int, *, colour: bool) -> list[str]:
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
+    return [
+        _paint(line, colour=colour) for line in frame(lookout.view(), width, height, plain=plain)
+    ]
+
+
+def _paint(line: Line, *, colour: bool) -> str:
+    return "".join(_styled(style, text) if colour else text for style, text in line)
+
+
+def _styled(style: str, text: str) -> str:
+    if style == "title":
+        return click.style(text, bold=True)
+    if style == "dim":
+        return click.style(text, dim=True)
+    return click.style(text, fg=render.COLOURS.get(style, "yellow")) if style else text

@@ -1,0 +1,137 @@
+"""Ways to add up very many values in bounded memory: distributions and steps of time (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+OUTCOMES = ("completed", "failed", "dead")
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+
+# --- distributions --------------------------------------------------------------------------
+
+_GROWTH = 1.02  # a bucket's upper bound over its lower: quantiles are right within 1%
+_LOG_GROWTH = math.log(_GROWTH)
+_LEAST_S = 1e-6  # what records resolve
+
+
+class Spread:
+    """A distribution of seconds: exact count, sum and extremes, quantiles within 1%."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum_s = 0.0
+        self.min_s = math.inf
+        self.max_s = 0.0
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        """Count one value."""
+        self.count += 1
+        self.sum_s += seconds
+        self.min_s = min(self.min_s, seconds)
+        self.max_s = max(self.max_s, seconds)
+        self._buckets[_bucket(seconds)] += 1
+
+    def quantile(self, share: float) -> float | None:
+        """Return the value that `share` of all values do not exceed; None if there are none."""
+        rank = max(1, math.ceil(share * self.count))
+        seen = 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= rank:
+                middle = _LEAST_S * _GROWTH ** (bucket - 0.5) if bucket else 0.0
+                return min(max(middle, self.min_s), self.max_s)
+        return None
+
+    def histogram(self, bounds_s: tuple[float, ...]) -> list[int]:
+        """Return how many values lie up to each bound, and beyond the last."""
+        counts = [0] * (len(bounds_s) + 1)
+        for bucket, count in self._buckets.items():
+            middle = _LEAST_S * _GROWTH ** (bucket - 0.5) if bucket else 0.0
+            place = sum(bound < middle for bound in bounds_s)
+            counts[place] += count
+        return counts
+
+    def document(self) -> dict[str, Any]:
+        """Return count, sum, extremes and quantiles, in seconds; null where there are no values."""
+        some = self.count > 0
+        return {
+            "count": self.count,
+            "sum": round(self.sum_s, 6),
+            "min": round(self.min_s, 6) if some else None,
+            **{f"p{q * 100:g}": _rounded(self.quantile(q)) for q in QUANTILES},
+            "max": round(self.max_s, 6) if some else None,
+        }
+
+
+def _bucket(seconds: float) -> int:
+    return max(0, math.ceil(math.log(seconds / _LEAST_S) / _LOG_GROWTH)) if seconds > 0 else 0
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds:.4g}")
+
+
+# --- time -----------------------------------------------------------------------------------
+
+_STEPS_S = (1, 10, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400, 604800, 2592000, 31536000)
+_MAX_COLUMNS = 60
+
+
+class Timeline:
+    """How many runs came to each outcome, in steps as fine as `_MAX_COLUMNS` columns allow."""
+
+    def __init__(self, zone_s: int = 0) -> None:
+        self._zone_s = zone_s
+        self._level = 0
+        self._counts: dict[str, Counter[int]] = {outcome: Counter() for outcome in OUTCOMES}
+        self._first: int | None = None
+        self._last = 0
+
+    @property
+    def step_s(self) -> int:
+        """Seconds to a column."""
+        return _STEPS_S[self._level]
+
+    def add(self, at_s: float, outcome: str) -> None:
+        """Count one outcome."""
+        slot = self._cover(at_s)
+        self._counts[outcome][slot] += 1
+
+    def _cover(self, at_s: float) -> int:
+        """Return the slot of an instant, once the steps are so coarse that all fit."""
+        while True:
+            slot = int((at_s + self._zone_s) // self.step_s)
+            first = slot if self._first is None else min(self._first, slot)
+            last = slot if self._first is None else max(self._last, slot)
+            if last - first < _MAX_COLUMNS or self._level == len(_STEPS_S) - 1:
+                self._first, self._last = first, last
+                return slot
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        old = self.step_s
+        self._level += 1
+        new = self.step_s
+        for outcome, counts in self._counts.items():
+            merged: Counter[int] = Counter()
+            for slot, count in counts.items():
+                merged[slot * old // new] += count
+            self._counts[outcome] = merged
+        if self._first is not None:
+            self._first, self._last = self._first * old // new, self._last * old // new
+
+    def columns(self, now: float) -> list[dict[str, Any]]:
+        """Return every column up to now, the empty ones too; `at` is where it begins."""
+        if self._first is None:
+            return []
+        self._cover(now)
+        return [
+            {
+                "at": slot * self.step_s - self._zone_s,
+                **{outcome: self._counts[outcome][slot] for outcome in OUTCOMES},
+            }
+            for slot in range(self._first, self._last + 1)
+        ]

@@ -1,0 +1,213 @@
+"""One frame of `queuectl top`: what a view of the spool looks like in a given space (pure)."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from queuectl.job import STATES
+from queuectl.units import duration_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Span = tuple[str, str]  # a style (a state, "title", "dim", "warn" or ""), and text
+Line = list[Span]
+
+_RATE_S = 60
+_ID_COLUMNS = 20
+_BARS, _PLAIN_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
+_HEAD_LINES, _GAP = 4, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One job in a list: `at_s` is when it started, falls due, or failed; None for at once."""
+
+    job_id: str
+    command: str
+    at_s: float | None = None
+    state: str = ""
+    detail: str = ""
+
+
+@dataclass(kw_only=True)
+class View:
+    """All that a frame shows."""
+
+    spool: str
+    now: float
+    clock: str
+    counts: Mapping[str, int]
+    paused: bool = False
+    pools: int = 0
+    slots: int = 0
+    rate: Sequence[int] = ()
+    running: Sequence[Item] = ()
+    following: Sequence[Item] = ()
+    failures: Sequence[Item] = ()
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+class Rate:
+    """How many came in each of the last seconds."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=_RATE_S + 1)
+
+    def add(self, now: float) -> None:
+        """Count one."""
+        second = int(now)
+        count = self._seconds.pop()[1] if self._seconds and self._seconds[-1][0] == second else 0
+        self._seconds.append((second, count + 1))
+
+    def last(self, now: float) -> list[int]:
+        """Return the counts of the last minute's whole seconds, the oldest first."""
+        counts = dict(self._seconds)
+        return [counts.get(second, 0) for second in range(int(now) - _RATE_S, int(now))]
+
+
+def frame(view: View, width: int, height: int, *, plain: bool = False) -> list[Line]:
+    """Return at most `height` lines of at most `width` columns; `plain` keeps to ASCII."""
+    sections = _sections(view, max(0, height - _HEAD_LINES - 1))
+    lines = [*_head(view, width, plain=plain), *sections]
+    footer: Line = [("dim", "  ".join(["q quits", *view.notes]))]
+    lines = lines[: max(0, height - 1)]
+    lines += [[] for _ in range(height - 1 - len(lines))]
+    return [_cut(line, width, plain=plain) for line in [*lines, footer][-height:]]
+
+
+def _head(view: View, width: int, *, plain: bool) -> list[Line]:
+    paused: Line = [("warn", "  PAUSED: nothing new starts")] if view.paused else []
+    title: Line = [("title", "queuectl top"), ("", f"  {view.spool}"), *paused]
+    room = width - sum(columns(text) for _, text in title) - len(view.clock)
+    if room > 0:
+        title += [("dim", " " * room + view.clock)]
+    counts: Line = []
+    for state in STATES:
+        gap = "   " if counts else ""
+        counts += [("", gap), (state, state), ("", f" {view.counts.get(state, 0):,}")]
+    return [title, counts, _rate_line(view, width, plain=plain), []]
+
+
+def _rate_line(view: View, width: int, *, plain: bool) -> Line:
+    minute = sum(view.rate)
+    recent = view.rate[-5:]
+    second = sum(recent) / len(recent) if recent else 0.0
+    busy = view.counts.get("processing", 0)
+    pools = f"{view.pools} pool{'' if view.pools == 1 else 's'}, {busy} of {view.slots} busy"
+    left = f"{second:.1f}/s  {minute:,}/min ended  "
+    right = f"  {pools}" if view.pools else "  no pool runs"
+    room = min(_RATE_S, max(0, width - len(left) - len(right)))
+    bars = sparkline(view.rate[len(view.rate) - room :] if room else (), plain=plain)
+    return [("", left), ("completed", bars), ("" if view.pools else "warn", right)]
+
+
+def sparkline(counts: Sequence[int], *, plain: bool = False) -> str:
+    """Return one character a count; any count above 0 shows."""
+    steps = _PLAIN_BARS if plain else _BARS
+    most = max(counts, default=0) or 1
+    return "".join(steps[-(-count * (len(steps) - 1) // most)] for count in counts)
+
+
+# --- the three lists ------------------------------------------------------------------------
+
+
+def _sections(view: View, height: int) -> list[Line]:
+    lists = [view.running, view.failures, view.following]
+    rows = _share([len(items) for items in lists], height - 3 - 2 * _GAP)
+    running = _section("RUNNING", view.running, rows[0], lambda item: _age(item, view.now))
+    following = _section("NEXT", view.following, rows[2], lambda item: _due(item, view.now))
+    failures = _section("LAST FAILURES", view.failures, rows[1], lambda i: _ago(i, view.now))
+    return [*running, [], *following, [], *failures]
+
+
+def _share(wanted: Sequence[int], rows: int) -> list[int]:
+    """Return how many rows each list gets: in turns, so that a long one starves no other."""
+    given = [0] * len(wanted)
+    while rows > 0 and any(has < wants for has, wants in zip(given, wanted, strict=True)):
+        for number, wants in enumerate(wanted):
+            if given[number] < wants and rows > 0:
+                given[number] += 1
+                rows -= 1
+    return given
+
+
+def _section(
+    title: str, items: Sequence[Item], rows: int, detail: Callable[[Item], Line]
+) -> list[Line]:
+    hidden = len(items) - rows
+    more = f"  and {hidden} more" if hidden > 0 else "" if items else "  none"
+    head: Line = [("title", title), ("dim", more)]
+    return [head, *(_row(item, detail(item)) for item in items[:rows])]
+
+
+def _row(item: Item, detail: Line) -> Line:
+    return [("", f"  {pad(item.job_id, _ID_COLUMNS)}  "), *detail, ("", f"  {item.command}")]
+
+
+def _age(item: Item, now: float) -> Line:
+    text = "-" if item.at_s is None else duration_text(max(0.0, now - item.at_s))
+    return [("processing", f"{text:>7}")]
+
+
+def _due(item: Item, now: float) -> Line:
+    away = 0.0 if item.at_s is None else item.at_s - now
+    text = f"in {duration_text(away)}" if away > 0 else "now"
+    return [(item.state, f"{text:>10}"), ("dim", f"  {item.detail}" if item.detail else "")]
+
+
+def _ago(item: Item, now: float) -> Line:
+    text = "-" if item.at_s is None else f"{duration_text(max(0.0, now - item.at_s))} ago"
+    return [("dim", f"{text:>10}"), (item.state, f"  {item.state:<6}"), ("", f"  {item.detail}")]
+
+
+# --- columns of a terminal ------------------------------------------------------------------
+
+
+def columns(text: str) -> int:
+    """Return how many columns a terminal gives to text."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fit(text: str, width: int, *, plain: bool = False) -> str:
+    """Return text of at most `width` columns, with a mark where it was cut."""
+    if columns(text) <= width:
+        return text
+    mark = "..." if plain else "…"
+    room = width - len(mark)
+    if room < 0:
+        return ""
+    kept = ""
+    for character in text:
+        room -= _columns(character)
+        if room < 0:
+            break
+        kept += character
+    return kept + mark
+
+
+def pad(text: str, width: int) -> str:
+    """Return text of exactly `width` columns."""
+    cut = fit(text, width)
+    return cut + " " * (width - columns(cut))
+
+
+def _cut(line: Line, width: int, *, plain: bool) -> Line:
+    kept: Line = []
+    for style, text in line:
+        part = fit(text, width, plain=plain)
+        if part:
+            kept.append((style, part))
+        width -= columns(part)
+        if part != text:
+            break
+    return kept
