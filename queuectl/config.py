@@ -104,6 +104,28 @@ def _are_codes(value: Any) -> bool:
 _CODES = Kind("exit codes from 0 to 255, such as 0,3", _read_codes, _are_codes)
 
 
+def _read_retention(text: str) -> int | str:
+    if text.isdecimal():
+        return int(text)
+    parse_duration(text)
+    return text
+
+
+def _is_retention(value: Any) -> bool:
+    if isinstance(value, str):
+        try:
+            return not value.isdecimal() and 0 <= parse_duration(value) <= _LONGEST_S
+        except ValueError:
+            return False
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+
+
+_LONGEST_S = 1000 * 366 * 86400
+_RETENTION = Kind(
+    "an age such as 12h or 7d, or a count such as 1000", _read_retention, _is_retention
+)
+
+
 def _setting(default: Any, kind: Kind, about: str) -> Any:
     return field(default=default, metadata={"kind": kind, "about": about})
 
@@ -144,6 +166,15 @@ class Config:
         (), _CODES, "exit codes that mean again later, the attempt not counted"
     )
     later_delay: float = _setting(60, _seconds(0, _YEAR_S), "how much later")
+    log_max_size: int | None = _setting(
+        None, _optional(_SIZE), "the middle of a run's output is cut out above this size"
+    )
+    retain_completed: int | str | None = _setting(
+        None, _optional(_RETENTION), "completed jobs are deleted beyond this age or count"
+    )
+    retain_dead: int | str | None = _setting(
+        None, _optional(_RETENTION), "dead jobs are deleted beyond this age or count"
+    )
     shared: bool = _setting(
         False,  # noqa: FBT003 - a default, like those above
         _SWITCH,

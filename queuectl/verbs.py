@@ -5,12 +5,17 @@ spool-layout.md, section "The moves".
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError, WrongStateError
+from queuectl import files, kernel
+from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
 from queuectl.owners import Registration
-from queuectl.spool import Claim, Spool, again
+from queuectl.scratch import Scratch
+from queuectl.spool import PAUSED, SUFFIX, Claim, Spool, again
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -18,18 +23,84 @@ if TYPE_CHECKING:
 
     from queuectl.job import Job
 
+    Missed = Callable[[str, QueuectlError], None]
 
-def retry(spool: Spool, job_ids: Iterable[str], states: Sequence[str]) -> Iterator[str]:
+WAITING = ("pending", "failed")
+CANCEL_MARK = ".cancel."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """Something that can be done to a job.
+
+    Args:
+        states: where it applies.
+        new_body: returns the new record; what it raises leaves the job as it was.
+        done: the verb's participle, for messages.
+        stays: release each job to the state that it was taken from.
+    """
+
+    states: Sequence[str]
+    new_body: Callable[[Job], Job]
+    done: str
+    stays: bool = False
+
+
+def retry(
+    spool: Spool, job_ids: Iterable[str], states: Sequence[str], missed: Missed | None = None
+) -> Iterator[str]:
     """Queue jobs of these states again, attempts at 0; yield each id once it is pending for good.
 
     Raises:
-        QueuectlError: one could not be; those yielded are queued.
+        QueuectlError: see `carry_out`.
     """
 
     def anew(job: Job) -> Job:
         return again(job).changed(updated_at=utc_text(time.time()))
 
-    return change(spool, job_ids, states, anew, "retried")
+    return carry_out(spool, job_ids, Verb(states=states, new_body=anew, done="retried"), missed)
+
+
+def cancel(
+    spool: Spool, job_ids: Iterable[str], by: str, missed: Missed | None = None
+) -> Iterator[str]:
+    """Have waiting jobs never run; yield each id once it is in dead/ for good.
+
+    Raises:
+        QueuectlError: see `carry_out`.
+    """
+
+    def cancelled(job: Job) -> Job:
+        at = utc_text(time.time())
+        return job.changed(
+            state="dead",
+            error_message=f"cancelled: {by}",
+            exit_code=None,
+            next_retry_at=None,
+            finished_at=at,
+            updated_at=at,
+        )
+
+    verb = Verb(states=WAITING, new_body=cancelled, done="cancelled")
+    return carry_out(spool, job_ids, verb, missed)
+
+
+def edit(spool: Spool, was: Job, new: Job) -> None:
+    """Give a waiting job a new body, where it is.
+
+    Raises:
+        WrongStateError: it is not what it was any more; nothing was changed.
+        QueuectlError: see `carry_out`.
+    """
+
+    def edited(job: Job) -> Job:
+        if job.record != was.record:
+            raise WrongStateError("it was changed meanwhile")
+        return new.changed(updated_at=utc_text(time.time()))
+
+    verb = Verb(states=WAITING, new_body=edited, done="edited", stays=True)
+    for _ in carry_out(spool, [was.id], verb):
+        pass
 
 
 def change(
@@ -42,25 +113,51 @@ def change(
     """Take, rewrite and release jobs, each to where its new body says; yield each id once there.
 
     Raises:
-        NoSuchJobError, WrongStateError: a job is not (or no longer) in one of `states`.
+        QueuectlError: see `carry_out`.
+    """
+    return carry_out(spool, job_ids, Verb(states=states, new_body=new_body, done=done))
+
+
+def carry_out(
+    spool: Spool, job_ids: Iterable[str], verb: Verb, missed: Missed | None = None
+) -> Iterator[str]:
+    """Do something to jobs by take, rewrite and release; yield each id once it is done for good.
+
+    A job that it cannot be done to is told to `missed`, and the others go on; without one it is
+    raised.
+
+    Raises:
+        NoSuchJobError, WrongStateError: a job is not (or no longer) where the verb applies.
         SpoolError: the file system refused.
     """
     spool.create()
     with Registration(spool) as me:
         for job_id in job_ids:
-            claim = _take(spool, job_id, states, me.name, done)
-            try:
-                _carry_out(spool, claim, new_body, me.name)
-            except OSError as error:
-                raise SpoolError("move", claim.path, error) from error
-            yield job_id
+            why = _try(spool, job_id, verb, me.name)
+            if why is None:
+                yield job_id
+            elif missed is None:
+                raise why
+            else:
+                missed(job_id, why)
 
 
-def _take(spool: Spool, job_id: str, states: Sequence[str], owner: str, done: str) -> Claim:
+def _try(spool: Spool, job_id: str, verb: Verb, owner: str) -> QueuectlError | None:
+    """Do it to one job; return why it could not be done."""
+    try:
+        claim = _take(spool, job_id, verb, owner)
+        _rewrite(spool, claim, verb)
+    except (NoSuchJobError, WrongStateError) as error:
+        return error
+    return None
+
+
+def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
     for _ in range(10):
         state, path = spool.locate(job_id)
-        if state not in states:
-            msg = f'job "{job_id}" is {state}; only {" or ".join(states)} jobs can be {done}'
+        if state not in verb.states:
+            only = " or ".join(verb.states)
+            msg = f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}'
             raise WrongStateError(msg)
         try:
             return spool.take(job_id, state, owner)
@@ -72,11 +169,99 @@ def _take(spool: Spool, job_id: str, states: Sequence[str], owner: str, done: st
     raise NoSuchJobError(msg)
 
 
-def _carry_out(spool: Spool, claim: Claim, new_body: Callable[[Job], Job], owner: str) -> None:
+def _rewrite(spool: Spool, claim: Claim, verb: Verb) -> None:
     try:
-        job = new_body(spool.read_file(claim.path, claim.job_id))
-    except (BadJobError, QueuectlError) as error:
-        spool.release(claim, claim.origin)
-        msg = f'job "{claim.job_id}" cannot be run: {error}'
-        raise WrongStateError(msg) from None
-    spool.settle(claim, job.changed(worker=owner))
+        try:
+            job = verb.new_body(spool.read_file(claim.path, claim.job_id))
+        except QueuectlError as error:
+            spool.release(claim, claim.origin)
+            msg = f'job "{claim.job_id}" cannot be {verb.done}: {error}'
+            raise WrongStateError(msg) from None
+        job = _staying(job, claim.origin) if verb.stays else job
+        spool.settle(claim, job.changed(worker=claim.owner))
+    except OSError as error:
+        raise SpoolError("move", claim.path, error) from error
+
+
+def _staying(job: Job, state: str) -> Job:
+    """Return a job that stays where it is; one that was moved to pending/ by hand starts again."""
+    moved = state == "pending" and job.state != state
+    return again(job) if moved else job.changed(state=state)
+
+
+# --- a job that runs, on whatever pool ------------------------------------------------------
+
+
+def ask_to_cancel(spool: Spool, owner: str, job_id: str, by: str) -> None:
+    """Ask the pool that runs a job to end it; `by` is what its record is to say.
+
+    Raises:
+        SpoolError: the file that asks could not be written.
+    """
+    target = _request(spool, owner, job_id)
+    try:
+        with Scratch(spool.directory("tmp")) as me:
+            draft = f"{spool.directory('tmp')}/cancel@{me.owner}{SUFFIX}"
+            files.write_new(draft, f"{by}\n".encode(), sync=False)
+            files.move(draft, target)
+    except OSError as error:
+        raise SpoolError("write", target, error) from error
+
+
+def withdraw_cancel(spool: Spool, owner: str, job_id: str) -> None:
+    """Take back what was asked of a pool that does not run the job any more."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_request(spool, owner, job_id))
+
+
+def _request(spool: Spool, owner: str, job_id: str) -> str:
+    return f"{spool.directory('workers')}/{owner}{CANCEL_MARK}{job_id}"
+
+
+# --- the whole spool ------------------------------------------------------------------------
+
+
+def pause(spool: Spool, by: str) -> bool:
+    """Have no pool start another job until `resume`, over restarts too; False if it is so already.
+
+    Raises:
+        SpoolError: the file that says so could not be written.
+    """
+    spool.create()
+    path = f"{spool.path}/{PAUSED}"
+    try:
+        files.write_new(path, f"{by}\n".encode(), sync=spool.config.sync)
+        files.sync_directory(spool.path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise SpoolError("write", path, error) from error
+    return True
+
+
+def resume(spool: Spool) -> bool:
+    """Let pools start jobs again; False if they might all along.
+
+    Raises:
+        SpoolError: the file that forbids it could not be removed.
+    """
+    path = f"{spool.path}/{PAUSED}"
+    try:
+        os.unlink(path)
+        files.sync_directory(spool.path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SpoolError("remove", path, error) from error
+    return True
+
+
+def by_whom() -> str:
+    """Return who does this, from where, and when: `by ann@host at 2026-01-31T08:00:00Z`."""
+    import getpass
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        user = str(os.getuid())
+    return f"by {user}@{kernel.host()} at {utc_text(time.time())[:19]}Z"

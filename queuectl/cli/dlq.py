@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import click
 
 from queuectl.cli import render
 from queuectl.cli.common import json_option, resolve_id, spool_to_read, spool_to_write
-from queuectl.cli.look import print_jobs, select
+from queuectl.cli.completing import complete_ids
+from queuectl.cli.look import limit_option, print_job, print_jobs
+from queuectl.cli.selection import (
+    Misses,
+    Selection,
+    all_option,
+    chosen,
+    go_ahead,
+    select,
+    select_options,
+    touch_options,
+)
+from queuectl.errors import WrongStateError
+
+_DEAD = ("dead",)
 
 
 @click.group()
 def dlq() -> None:
-    """Look at dead jobs, and give them another life.
+    """Look at dead jobs, give them another life, or delete them.
 
     \b
     queuectl dlq list
@@ -21,20 +36,19 @@ def dlq() -> None:
 
 
 @dlq.command("list")
-@click.option("--tag", "tags", multiple=True, metavar="WORD", help="Only jobs with all of these.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many.")
+@select_options(*_DEAD)
+@limit_option
 @json_option
 @click.pass_context
-def list_dead(
-    ctx: click.Context, *, tags: tuple[str, ...], limit: int | None, as_json: bool
-) -> None:
+def list_dead(ctx: click.Context, /, *, limit: int | None, as_json: bool, **options: Any) -> None:
     """List the dead: jobs out of retries, cancelled ones, and files that could not be jobs.
 
     \b
     queuectl dlq list
+    queuectl dlq list --older-than 1d --command-matches rsync
     """
     spool = spool_to_read(ctx)
-    found = islice(select(spool, ("dead",), tags, limit), limit)
+    found = islice(select(spool, Selection.of(options, _DEAD), limit), limit)
     if as_json:
         render.json_array(item.record() for item in found)
     else:
@@ -42,25 +56,78 @@ def list_dead(
 
 
 @dlq.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that are dead.")
+@click.argument("text", metavar="ID", shell_complete=complete_ids(*_DEAD))
+@json_option
 @click.pass_context
-def retry(ctx: click.Context, job_ids: tuple[str, ...], *, everything: bool) -> None:
+def show(ctx: click.Context, /, text: str, *, as_json: bool) -> None:
+    """Show one dead job: why it is dead, its attempts, and where its output is.
+
+    \b
+    queuectl dlq show job1
+    """
+    spool = spool_to_read(ctx)
+    found = spool.find(resolve_id(spool, text, _DEAD))
+    if found.state != "dead":
+        msg = f'job "{found.job.id}" is {found.state}, not dead; `queuectl show` shows any job'
+        raise WrongStateError(msg)
+    if as_json:
+        render.json_document(found.record())
+    else:
+        print_job(spool, found)
+
+
+@dlq.command()
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_DEAD))
+@all_option
+@select_options(*_DEAD)
+@touch_options
+@click.pass_context
+def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """Queue dead jobs again, their attempts at 0, their history kept; print their ids.
 
     \b
     queuectl dlq retry job1 job2
     queuectl dlq retry --all
+    queuectl dlq retry --tag nightly --dry-run
     """
     from queuectl import verbs
 
-    if bool(job_ids) == everything:
-        msg = "name jobs, or give --all"
-        raise click.UsageError(msg)
     spool = spool_to_write(ctx)
-    if everything:
-        wanted = [found.job.id for found in select(spool, ("dead",), (), None) if found.job.command]
-    else:
-        wanted = [resolve_id(spool, text, ("dead",)) for text in job_ids]
-    for job_id in verbs.retry(spool, wanted, ("dead",)):
-        click.echo(job_id)
+    selection = Selection.of(options, _DEAD)
+    job_ids = chosen(spool, texts, selection, applies_to=_DEAD)
+    if go_ahead(job_ids, "retry", options):
+        misses = Misses()
+        for job_id in verbs.retry(spool, job_ids, _DEAD, misses):
+            click.echo(job_id)
+        misses.exit()
+
+
+@dlq.command()
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_DEAD))
+@all_option
+@select_options(*_DEAD)
+@touch_options
+@click.pass_context
+def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
+    """Delete dead jobs for good, with their output and the bytes of files set aside.
+
+    A person at a terminal is asked first, unless --yes is given.
+
+    \b
+    queuectl dlq purge job1
+    queuectl dlq purge --older-than 30d --dry-run
+    queuectl dlq purge --all --yes
+    """
+    from queuectl import housekeeping
+
+    spool = spool_to_read(ctx)
+    selection = Selection.of(options, _DEAD)
+    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, rejected=True)
+    if go_ahead(job_ids, "delete", options, ask_above=0):
+        misses = Misses()
+        for job_id in job_ids:
+            if housekeeping.delete(spool, "dead", job_id):
+                click.echo(job_id)
+            else:
+                misses(job_id, WrongStateError(f'job "{job_id}" is not dead; it was left alone'))
+        misses.exit()

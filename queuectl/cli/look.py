@@ -13,6 +13,8 @@ import click
 from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.common import json_option, resolve_id, spool_to_read
+from queuectl.cli.completing import complete_ids
+from queuectl.cli.selection import Selection, select, select_options
 from queuectl.job import STATES
 
 if TYPE_CHECKING:
@@ -112,46 +114,30 @@ def _print_due(spool: Spool, counts: dict[str, int]) -> None:
         click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")
 
 
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=0), metavar="N", help="At most so many."
+)
+
+
 @click.command("list")
-@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only these.")
-@click.option("--tag", "tags", multiple=True, metavar="WORD", help="Only jobs with all of these.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many.")
+@select_options(*STATES)
+@limit_option
 @json_option
 @click.pass_context
-def list_jobs(
-    ctx: click.Context,
-    *,
-    states: tuple[str, ...],
-    tags: tuple[str, ...],
-    limit: int | None,
-    as_json: bool,
-) -> None:
+def list_jobs(ctx: click.Context, /, *, limit: int | None, as_json: bool, **options: Any) -> None:
     """List jobs: state by state, by id (the ids that queuectl makes sort by time).
 
     \b
     queuectl list --state failed --state dead
     queuectl list --tag nightly --limit 20 --json
+    queuectl list --state completed --older-than 2h --command-matches '^rsync '
     """
     spool = spool_to_read(ctx)
-    found = islice(select(spool, states or STATES, tags, limit), limit)
+    found = islice(select(spool, Selection.of(options), limit), limit)
     if as_json:
         render.json_array(job.record() for job in found)
         return
     print_jobs(found)
-
-
-def select(
-    spool: Spool, states: tuple[str, ...], tags: tuple[str, ...], limit: int | None
-) -> Iterator[Found]:
-    """Yield the jobs of these states that carry all of these tags, in order."""
-    for state in states:
-        names = spool.names(state)
-        # of a million names the first few are cheaper to find than all to sort
-        few = limit is not None and not tags
-        ordered = heapq.nsmallest(limit or 0, names) if few else sorted(names)
-        for found in spool.jobs(state, ordered):
-            if all(tag in found.job.tags for tag in tags):
-                yield found
 
 
 def print_jobs(found: Iterator[Found]) -> None:
@@ -186,7 +172,7 @@ def _detail(found: Found) -> str:
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_ids())
 @json_option
 @click.pass_context
 def show(ctx: click.Context, job_id: str, *, as_json: bool) -> None:
@@ -201,14 +187,15 @@ def show(ctx: click.Context, job_id: str, *, as_json: bool) -> None:
     if as_json:
         render.json_document(found.record())
     else:
-        _print_job(spool, found)
+        print_job(spool, found)
 
 
 _SHOWN_FIRST = ("id", "state", "command", "error_message")
 _TIMES = ("created_at", "updated_at", "started_at", "finished_at", "next_retry_at", "run_at")
 
 
-def _print_job(spool: Spool, found: Found) -> None:
+def print_job(spool: Spool, found: Found) -> None:
+    """Print one job for a person."""
     record = found.record()
     record.pop("history", None)
     if record.get("error_message") is None:

@@ -1,0 +1,151 @@
+"""Cancels jobs wherever they are: waiting, or run by a pool, living or dead.
+
+spool-layout.md, section "Cancelling".
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from queuectl import owners, verbs
+from queuectl.changes import Changes
+from queuectl.errors import NoSuchJobError, QueuectlError, WrongStateError
+from queuectl.spool import SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from queuectl.spool import Spool
+    from queuectl.verbs import Missed
+
+_PLACES = ("pending", "failed", "completed", "dead")
+_TRIES = 5  # to take a job that waits: a pool may always be first, but not so often
+_PASSING_S = 0.1  # a command line holds a job no longer than this
+
+
+def cancel_all(
+    spool: Spool,
+    job_ids: Sequence[str],
+    by: str,
+    missed: Missed,
+    note: Callable[[str], None] = lambda _text: None,
+) -> Iterator[str]:
+    """Cancel jobs; yield the id of each once it is in dead/, tell the others to `missed`.
+
+    Args:
+        spool: where they are.
+        job_ids: which.
+        by: what the records are to say after "cancelled: ".
+        missed: called with an id and why that job was not cancelled.
+        note: called with what a person may want to know while it takes time.
+
+    Raises:
+        SpoolError: the file system refused.
+    """
+    work = _Cancelling(spool, by, missed)
+    work.left = list(job_ids)
+    yield from work.round()
+    if not work.left:
+        return
+    note(f"ending {len(work.left)} that {'runs' if len(work.left) == 1 else 'run'}")
+    names = {job_id + SUFFIX for job_id in work.left}
+    directories = [spool.directory(state) for state in _PLACES]
+    with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
+        while work.left:
+            yield from work.round()
+            if work.left:
+                changes.wait(work.look_again_s)
+
+
+class _Cancelling:
+    """The jobs that are still to be cancelled, and what was done about them."""
+
+    def __init__(self, spool: Spool, by: str, missed: Missed) -> None:
+        self.left: list[str] = []
+        self.look_again_s: float | None = None
+        self._spool = spool
+        self._by = by
+        self._missed = missed
+        self._asked: dict[str, str] = {}
+        self._tries: dict[str, int] = {}
+
+    def round(self) -> Iterator[str]:
+        """Do what can be done now; yield what is cancelled, and keep in `left` what is not."""
+        before, self.left, self.look_again_s = self.left, [], None
+        waiting = []
+        for job_id in before:
+            state, owner = self._place(job_id)
+            if state in verbs.WAITING:
+                waiting.append(job_id)
+            elif state == "processing":
+                self._running(job_id, owner)
+            elif self._ended(job_id, state):
+                yield job_id
+        yield from verbs.cancel(self._spool, waiting, self._by, self._not_taken)
+
+    def _place(self, job_id: str) -> tuple[str, str]:
+        try:
+            found = self._spool.find(job_id)
+        except NoSuchJobError as error:
+            return str(error), ""
+        except QueuectlError:  # not a job's file: taking it will say so
+            return self._spool.locate(job_id)[0], ""
+        return found.state, found.owner or ""
+
+    def _running(self, job_id: str, owner: str) -> None:
+        self.left.append(job_id)
+        worker = owners.read_worker(self._spool, owner)
+        if owners.life(self._spool, owner, worker) is owners.Life.DEAD:
+            self._recover()
+            self._soon()
+        elif worker is not None and worker.slots == 0:
+            self._soon()
+        elif self._asked.get(job_id) != owner:
+            self._withdraw(job_id)
+            verbs.ask_to_cancel(self._spool, owner, job_id, self._by)
+            self._asked[job_id] = owner
+
+    def _recover(self) -> None:
+        """Do what the next worker to start would do: the job may then be waiting."""
+        from queuectl.recovery import Recovery
+        from queuectl.worklog import WorkLog
+
+        with owners.Registration(self._spool) as me:
+            Recovery(self._spool, me.name, WorkLog(sys.stderr.fileno())).run()
+
+    def _ended(self, job_id: str, state: str) -> bool:
+        """Tell whether a job that does not wait or run was cancelled by us."""
+        asked = self._withdraw(job_id)
+        if state == "dead" and asked and self._says_so(job_id):
+            return True
+        if state not in ("completed", "dead"):
+            self._missed(job_id, NoSuchJobError(state))
+        else:
+            how = "ended first, and is" if asked else "is"
+            msg = f'job "{job_id}" {how} {state}: too late to cancel it'
+            self._missed(job_id, WrongStateError(msg))
+        return False
+
+    def _says_so(self, job_id: str) -> bool:
+        message = self._spool.find(job_id).job.record.get("error_message")
+        return isinstance(message, str) and message.startswith("cancelled")
+
+    def _not_taken(self, job_id: str, error: QueuectlError) -> None:
+        """A pool was first, and so it runs; or it is something that nobody can take."""
+        self._tries[job_id] = self._tries.get(job_id, 0) + 1
+        if self._tries[job_id] < _TRIES:
+            self.left.append(job_id)
+            self._soon()
+        else:
+            self._missed(job_id, error)
+
+    def _soon(self) -> None:
+        self.look_again_s = time.monotonic() + _PASSING_S
+
+    def _withdraw(self, job_id: str) -> bool:
+        owner = self._asked.pop(job_id, None)
+        if owner is not None:
+            verbs.withdraw_cancel(self._spool, owner, job_id)
+        return owner is not None

@@ -1,0 +1,126 @@
+"""Waits until something happens to a few jobs: by events of the file system, slowly without them.
+
+spool-layout.md, section "Waking". An event is a hint: whoever is woken looks for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from watchdog.observers.api import BaseObserver
+
+    from queuectl.arrivals import Arrivals
+
+WITHOUT_EVENTS_S = 1.0  # how often to look where no events come
+
+
+class Changes:
+    """Tells what came into directories, or was written to a file; of use while it is entered.
+
+    Args:
+        directories: where arrivals count.
+        wanted: whether a file's name is of interest; the others wake nobody.
+        look_every_s: wake up this often even so: events get lost, and some file systems send none.
+    """
+
+    def __init__(
+        self, directories: Sequence[str], wanted: Callable[[str], bool], look_every_s: float
+    ) -> None:
+        self._directories = directories
+        self._wanted = wanted
+        self._look_every_s = look_every_s
+        self._changed = threading.Condition()
+        self._names: set[str] = set()
+        self._arrivals: Arrivals | None = None
+        self._writing: dict[str, BaseObserver] = {}
+
+    def __enter__(self) -> Changes:
+        try:
+            self._arrivals = self._watch_arrivals()
+        except (ImportError, OSError):  # no watchdog, or no more watches for this user
+            self._look_every_s = min(self._look_every_s, WITHOUT_EVENTS_S)
+        return self
+
+    def _watch_arrivals(self) -> Arrivals:
+        from queuectl.arrivals import Arrivals
+
+        arrivals = Arrivals(dict.fromkeys(self._directories, self._came))
+        arrivals.start()
+        return arrivals
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.follow_files(())
+        if self._arrivals is not None:
+            self._arrivals.stop()
+
+    def follow_files(self, paths: Sequence[str]) -> bool:
+        """Count writing to these files, and to no others, from here on; tell if one is new."""
+        for path in set(self._writing) - set(paths):
+            observer = self._writing.pop(path)
+            observer.stop()
+            observer.join()
+        new = set(paths) - set(self._writing)
+        for path in new:
+            self._follow_file(path)
+        return bool(new)
+
+    def _follow_file(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # its arrival will be told
+            try:
+                self._writing[path] = _watch_writing(path, self._came)
+            except FileNotFoundError:
+                raise
+            except (ImportError, OSError):  # as above
+                self._look_every_s = min(self._look_every_s, WITHOUT_EVENTS_S)
+
+    def wait(self, deadline_s: float | None = None) -> set[str]:
+        """Return the names that came since the last call, none once it is time to look anyway.
+
+        Args:
+            deadline_s: return by then (monotonic clock) at the latest.
+        """
+        left_s = self._look_every_s
+        if deadline_s is not None:
+            left_s = min(left_s, max(deadline_s - time.monotonic(), 0.0))
+        with self._changed:
+            self._changed.wait_for(lambda: self._names, left_s)
+            came, self._names = self._names, set()
+        return came
+
+    def _came(self, name: str) -> None:
+        if self._wanted(name):
+            with self._changed:
+                self._names.add(name)
+                self._changed.notify()
+
+
+def _watch_writing(path: str, written: Callable[[str], None]) -> BaseObserver:
+    from watchdog.events import FileModifiedEvent, FileSystemEvent, FileSystemEventHandler
+    from watchdog.observers import Observer
+
+    class Handler(FileSystemEventHandler):
+        def dispatch(self, _event: FileSystemEvent) -> None:
+            written(os.path.basename(path))
+
+    observer = Observer()
+    observer.schedule(Handler(), path, event_filter=[FileModifiedEvent])
+    try:
+        observer.start()
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # its thread has not begun
+            observer.stop()
+        raise
+    return observer

@@ -1,0 +1,143 @@
+"""`queuectl cancel`, `retry`, `edit`, `pause` and `resume`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl import verbs
+from queuectl.cli import render
+from queuectl.cli.common import resolve_id, spool_to_read, spool_to_write
+from queuectl.cli.completing import complete_ids
+from queuectl.cli.selection import (
+    Misses,
+    Selection,
+    all_option,
+    chosen,
+    go_ahead,
+    select_options,
+    touch_options,
+)
+from queuectl.errors import WrongStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_CANCELLABLE = ("pending", "failed", "processing")
+_RETRIABLE = ("failed", "dead", "completed")
+
+
+def _print_each(job_ids: Iterable[str]) -> None:
+    for job_id in job_ids:
+        click.echo(job_id)
+
+
+@click.command()
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_CANCELLABLE))
+@select_options(*_CANCELLABLE)
+@all_option
+@touch_options
+@click.pass_context
+def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
+    """Have jobs never run, and end those that run; print the id of each once it is dead.
+
+    A command that runs is ended on whatever pool it is: SIGTERM, and SIGKILL after `kill-grace`.
+    The job goes to dead/, with who cancelled it and when.
+
+    \b
+    queuectl cancel job1 job2
+    queuectl cancel --tag nightly --dry-run
+    queuectl cancel --state pending --command-matches '^rsync '
+    """
+    from queuectl.cancelling import cancel_all
+
+    spool = spool_to_read(ctx)
+    selection = Selection.of(options, _CANCELLABLE)
+    job_ids = chosen(spool, texts, selection)
+    if go_ahead(job_ids, "cancel", options):
+        misses = Misses()
+        _print_each(cancel_all(spool, job_ids, verbs.by_whom(), misses, render.note))
+        misses.exit()
+
+
+@click.command()
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_RETRIABLE))
+@select_options(*_RETRIABLE)
+@touch_options
+@click.pass_context
+def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
+    """Queue jobs that have ended, or wait for a retry, again; print their ids.
+
+    Their attempts start at 0, their history is kept. Without --state, --tag and the like select
+    among failed and dead jobs.
+
+    \b
+    queuectl retry job1
+    queuectl retry --state dead --tag nightly
+    queuectl retry --older-than 1d --dry-run
+    """
+    spool = spool_to_write(ctx)
+    selection = Selection.of(options, ("failed", "dead"))
+    job_ids = chosen(spool, texts, selection)
+    if go_ahead(job_ids, "retry", options):
+        misses = Misses()
+        _print_each(verbs.retry(spool, job_ids, _RETRIABLE, misses))
+        misses.exit()
+
+
+@click.command()
+@click.argument("text", metavar="ID", shell_complete=complete_ids(*verbs.WAITING))
+@click.pass_context
+def edit(ctx: click.Context, /, text: str) -> None:
+    """Change a waiting job in $VISUAL, or $EDITOR.
+
+    What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
+    it was. A field that is deleted goes back to its default.
+
+    \b
+    EDITOR=nano queuectl edit job1
+    """
+    from queuectl.cli.editing import edited
+
+    spool = spool_to_read(ctx)
+    found = spool.find(resolve_id(spool, text))
+    if found.state not in verbs.WAITING:
+        msg = f'job "{found.job.id}" is {found.state}; only pending or failed jobs can be edited'
+        raise WrongStateError(msg)
+    new = edited(found.job)
+    if new is None:
+        render.note("nothing was changed")
+        return
+    verbs.edit(spool, found.job, new)
+    click.echo(found.job.id)
+
+
+@click.command()
+@click.pass_context
+def pause(ctx: click.Context, /) -> None:
+    """Have workers start nothing until `queuectl resume`; what runs goes on.
+
+    It is the file `paused` in the spool, so it outlives workers and reboots.
+
+    \b
+    queuectl pause
+    """
+    spool = spool_to_write(ctx)
+    if not verbs.pause(spool, verbs.by_whom()):
+        render.note("it is paused already")
+        return
+    running = sum(1 for _ in spool.held())
+    render.note(f"paused; {running} running go on; `queuectl resume` lets jobs start again")
+
+
+@click.command()
+@click.pass_context
+def resume(ctx: click.Context, /) -> None:
+    """Let workers start jobs again.
+
+    \b
+    queuectl resume
+    """
+    spool = spool_to_read(ctx)
+    render.note("resumed" if verbs.resume(spool) else "it is not paused")

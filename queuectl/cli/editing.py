@@ -1,0 +1,85 @@
+"""A job in an editor: what of it can be edited, and what came back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl.errors import BadJobError, QueuectlError
+from queuectl.job import FIELDS, MAX_RECORD_BYTES, Job, check_fields, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_OURS = {name for name, field in FIELDS.items() if field.writer == "queuectl"} | {"id"}
+
+
+def edited(job: Job) -> Job | None:
+    """Let a person edit a job's fields; return the job with them, None if they are as they were.
+
+    Raises:
+        QueuectlError: the editor failed, or what came back is not a job's.
+    """
+    fields = {name: value for name, value in job.record.items() if name not in _OURS}
+    with tempfile.TemporaryDirectory(prefix="queuectl-") as private:
+        path = f"{private}/{job.id}.json"
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(fields, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        while True:
+            _run_editor(path)
+            try:
+                new = _read(path, job)
+            except BadJobError as error:
+                if not _edit_again(str(error)):
+                    msg = f'{error}; job "{job.id}" stays as it was'
+                    raise QueuectlError(msg) from None
+            else:
+                return None if new.record == job.record else new
+
+
+def _run_editor(path: str) -> None:
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        status = subprocess.run([*shlex.split(editor), path], check=False).returncode
+    except OSError as error:
+        msg = (
+            f"cannot start the editor {editor}: {error.strerror}; $VISUAL or $EDITOR names another"
+        )
+        raise QueuectlError(msg) from None
+    if status:
+        msg = f"the editor {editor} ended with status {status}; nothing was changed"
+        raise QueuectlError(msg)
+
+
+def _read(path: str, job: Job) -> Job:
+    with open(path, "rb") as file:
+        fields = decode(file.read(MAX_RECORD_BYTES + 1))
+    check_fields(fields)
+    taken = sorted(name for name in fields if name in _OURS and not _same(name, fields, job.record))
+    if taken:
+        msg = f'"{taken[0]}" is not for editing: queuectl writes it'
+        raise BadJobError(msg)
+    ours = {name: value for name, value in job.record.items() if name in _OURS}
+    return Job({**ours, **fields})
+
+
+def _same(name: str, fields: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    return name in record and fields[name] == record[name]
+
+
+def _edit_again(why: str) -> bool:
+    """Ask whoever is there; nobody is where there is no terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    with contextlib.suppress(click.Abort):
+        return click.confirm(f"queuectl: {why}\nedit again?", default=True, err=True)
+    return False

@@ -1,0 +1,151 @@
+"""`queuectl logs`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl import joblogs
+from queuectl.cli.common import resolve_id, spool_to_read
+from queuectl.cli.completing import complete_ids
+from queuectl.errors import QueuectlError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from queuectl.changes import Changes
+    from queuectl.joblogs import Follower
+    from queuectl.spool import Found, Spool
+
+_TITLES = {joblogs.OUT: b"stdout", joblogs.ERR: b"stderr"}
+
+
+@click.command()
+@click.argument("job_id", metavar="ID", shell_complete=complete_ids())
+@click.option("--follow", "-f", is_flag=True, help="Go on, through its retries, until it ends.")
+@click.option("--stderr", "only_stderr", is_flag=True, help="Its standard error instead.")
+@click.option("--all", "both", is_flag=True, help="Both, each piece under a heading.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Run N instead of the last.")
+@click.option("--lines", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@click.pass_context
+def logs(ctx: click.Context, /, job_id: str, *, follow: bool, **options: Any) -> None:
+    """Print what a job printed: its last run, on standard output.
+
+    Runs are numbered as `queuectl show` lists them, on over retries by hand. With -f a job that
+    has not begun is waited for.
+
+    \b
+    queuectl logs job1
+    queuectl logs -f --all job1
+    queuectl logs --stderr --attempt 1 --lines 20 job1
+    """
+    if options["only_stderr"] and options["both"]:
+        raise click.UsageError("--stderr and --all exclude one another")
+    spool = spool_to_read(ctx)
+    found = spool.find(resolve_id(spool, job_id))
+    (_follow if follow else _print_run)(spool, found, options)
+
+
+def _streams(options: dict[str, Any]) -> Sequence[str]:
+    if options["both"]:
+        return joblogs.STREAMS
+    return (joblogs.ERR if options["only_stderr"] else joblogs.OUT,)
+
+
+def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
+    follower = joblogs.Follower(
+        spool,
+        found.job.id,
+        _streams(options),
+        first_run=options["attempt"] or joblogs.last_run(found) or None,
+        lines=options["lines"],
+    )
+    printer = Printer(headings=options["both"])
+    with changes_of(spool, [found.job.id]) as changes:
+        while not print_new([follower], changes, printer):
+            changes.wait()
+
+
+def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
+    number = _run(found, options["attempt"])
+    paths = {
+        stream: joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)
+    }
+    if not any(map(os.path.lexists, paths.values())):
+        msg = f'the output of run {number} of "{found.job.id}" is not in {spool.directory("logs")}'
+        raise QueuectlError(msg)
+    printer = Printer(headings=options["both"])
+    for stream, path in paths.items():
+        output = joblogs.Output(path)
+        if options["lines"] is not None:
+            output.start_at_last(options["lines"])
+        for data in output.read():
+            printer(stream, data)
+        output.close()
+
+
+def _run(found: Found, attempt: int | None) -> int:
+    """Return the number of the run that is asked for."""
+    last = joblogs.last_run(found)
+    if not last:
+        msg = f'job "{found.job.id}" is {found.state} and has not run yet; -f waits for it'
+        raise QueuectlError(msg)
+    if attempt is not None and attempt > last:
+        msg = f'job "{found.job.id}" has had {last} {"run" if last == 1 else "runs"}, not {attempt}'
+        raise QueuectlError(msg)
+    return attempt or last
+
+
+class Printer:
+    """Writes output as it was printed.
+
+    Args:
+        headings: all of it to standard output, with a heading where the stream changes.
+        apart: its standard error to ours.
+    """
+
+    def __init__(self, *, headings: bool = False, apart: bool = False) -> None:
+        self._headings = headings
+        self._apart = apart
+        self._last = ""
+
+    def __call__(self, stream: str, data: bytes) -> None:
+        """Write one piece, and let it be seen."""
+        target = sys.stderr if self._apart and stream == joblogs.ERR else sys.stdout
+        if self._headings and stream != self._last:
+            gap = b"\n" if self._last else b""
+            target.buffer.write(b"%s==> %s <==\n" % (gap, _TITLES[stream]))
+            self._last = stream
+        target.buffer.write(data)
+        target.buffer.flush()
+
+
+def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer) -> bool:
+    """Print what came since the last time; tell whether all jobs have ended."""
+    while True:
+        for follower in followers:
+            for stream, data in follower.read():
+                printer(stream, data)
+        files = [path for follower in followers for path in follower.files()]
+        # what was written before a watch was armed told nobody: look once more
+        if not changes.follow_files(files):
+            return all(follower.over for follower in followers)
+
+
+def changes_of(spool: Spool, job_ids: Sequence[str]) -> Changes:
+    """Return what tells of every move of these jobs, and of their output."""
+    from queuectl.changes import Changes
+
+    wanted = set(job_ids)
+
+    def of_these(name: str) -> bool:
+        # ID.json, ID@OWNER.json, ID.NUMBER.out: an id may hold dots, but no @
+        stem = name.rpartition("@")[0] or name.rpartition(".")[0]
+        return stem in wanted or stem.rpartition(".")[0] in wanted
+
+    states = ("pending", "processing", "completed", "failed", "dead", "logs")
+    directories = [spool.directory(name) for name in states]
+    return Changes(directories, of_these, spool.config.poll_interval)

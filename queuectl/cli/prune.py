@@ -1,0 +1,78 @@
+"""`queuectl prune`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl import housekeeping
+from queuectl.cli import render
+from queuectl.cli.common import DURATION, spool_to_read
+from queuectl.cli.selection import changed_at, go_ahead, state_option, touch_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.spool import Spool
+
+_DEFAULT_AGE_S = 7 * 86400
+
+
+@click.command()
+@click.option(
+    "--older-than",
+    type=DURATION,
+    metavar="DURATION",
+    help="Only what ended so long ago; 7d unless --keep is given.",
+)
+@state_option(housekeeping.FINISHED)
+@click.option(
+    "--keep", type=click.IntRange(0), metavar="N", help="Keep the N newest of each state."
+)
+@touch_options
+@click.pass_context
+def prune(
+    ctx: click.Context, /, *, older_than: float | None, keep: int | None, **options: Any
+) -> None:
+    """Delete completed jobs with their output; print their ids.
+
+    Dead jobs too with --state dead. Never a job that waits or runs. `retain-completed` and
+    `retain-dead` have running workers do the same all the time.
+
+    \b
+    queuectl prune --older-than 7d --dry-run
+    queuectl prune --state completed --state dead --keep 100
+    """
+    spool = spool_to_read(ctx)
+    states = options["states"] or ("completed",)
+    if older_than is None and keep is None:
+        older_than = _DEFAULT_AGE_S
+    doomed = [
+        (state, job_id) for state in states for job_id in _oldest(spool, state, older_than, keep)
+    ]
+    if go_ahead([job_id for _, job_id in doomed], "delete", options):
+        for state, job_id in doomed:
+            if housekeeping.delete(spool, state, job_id):
+                click.echo(job_id)
+    if not options["states"] and any(spool.names("dead")):
+        render.note("dead jobs are kept; --state dead deletes them")
+
+
+def _oldest(spool: Spool, state: str, older_than_s: float | None, keep: int | None) -> list[str]:
+    """Return the ids beyond the newest `keep` and older than `older_than_s`, oldest first."""
+    jobs = sorted(_ages(spool, state, older_than_s))
+    limit = float("inf") if older_than_s is None else time.time() - older_than_s
+    return [job_id for ended_at, job_id in jobs[: len(jobs) - (keep or 0)] if ended_at <= limit]
+
+
+def _ages(spool: Spool, state: str, older_than_s: float | None) -> Iterator[tuple[float, str]]:
+    """Yield when each job ended: as its file's time says, or its record if that is earlier."""
+    limit = float("inf") if older_than_s is None else time.time() - older_than_s
+    for written_at, job_id in housekeeping.ages(spool, state):
+        ended_at = written_at
+        if written_at > limit:  # not old by its file; a copied spool has only its records
+            for found in spool.jobs(state, [job_id]):
+                ended_at = min(written_at, changed_at(found))
+        yield ended_at, job_id

@@ -1,0 +1,271 @@
+"""Which jobs a command is for: named, or selected by what they are.
+
+A person who is there is asked before many are touched.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl.cli import render
+from queuectl.cli.common import DURATION, resolve_id
+from queuectl.job import STATES
+from queuectl.units import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from queuectl.job import Job
+    from queuectl.spool import Found, Spool
+
+MANY = 10  # jobs: a person is asked before more are touched
+
+
+# --- options --------------------------------------------------------------------------------
+
+
+class _Pattern(click.ParamType[re.Pattern[str]]):
+    """A regular expression, found anywhere in a command."""
+
+    name = "regex"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> re.Pattern[str]:
+        if isinstance(value, re.Pattern):
+            return value
+        try:
+            return re.compile(value)
+        except re.error as error:
+            self.fail(f'"{value}" is no regular expression: {error}', param, ctx)
+
+
+def _tag_option() -> Any:
+    return click.option(
+        "--tag", "tags", multiple=True, metavar="WORD", help="Only jobs with all of these."
+    )
+
+
+def _older_than_option() -> Any:
+    return click.option(
+        "--older-than",
+        type=DURATION,
+        metavar="DURATION",
+        help="Only jobs that nothing happened to for so long.",
+    )
+
+
+def _matches_option() -> Any:
+    return click.option(
+        "--command-matches",
+        type=_Pattern(),
+        metavar="REGEX",
+        help="Only jobs in whose command this is found.",
+    )
+
+
+def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
+    """Return the option --state, for a command to which only these states apply."""
+    return click.option(
+        "--state", "states", type=click.Choice(states), multiple=True, help="Only these."
+    )
+
+
+def select_options(*states: str) -> Callable[[Any], Any]:
+    """Add the options that select jobs; --state only where there is a choice of several."""
+
+    def add(command: Any) -> Any:
+        for option in (_matches_option(), _older_than_option(), _tag_option()):
+            command = option(command)
+        return state_option(states)(command) if len(states) > 1 else command
+
+    return add
+
+
+def touch_options(command: Any) -> Any:
+    """Add the options of a command that changes many jobs at once."""
+    command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
+    return click.option(
+        "--dry-run", is_flag=True, help="Only print the ids of the jobs that it would be."
+    )(command)
+
+
+all_option = click.option("--all", "everything", is_flag=True, help="All that it applies to.")
+
+
+# --- selecting ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the options that select say."""
+
+    states: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    older_than_s: float | None = None
+    command_matches: re.Pattern[str] | None = None
+
+    @classmethod
+    def of(cls, options: dict[str, Any], default: Sequence[str] = STATES) -> Selection:
+        """Return the selection in a command's options; `default` holds where --state is not."""
+        return cls(
+            tuple(options.get("states") or default),
+            options.get("tags", ()),
+            options.get("older_than"),
+            options.get("command_matches"),
+        )
+
+    @property
+    def narrow(self) -> bool:
+        """Whether it asks for more than states."""
+        return bool(self.tags) or self.older_than_s is not None or self.command_matches is not None
+
+    def admits(self, found: Found, written_at: Callable[[], float], now: float) -> bool:
+        """Tell whether a job is selected; `written_at` is asked only if need be."""
+        job = found.job
+        if not all(tag in job.tags for tag in self.tags):
+            return False
+        if self.command_matches and not self.command_matches.search(command_line(job)):
+            return False
+        if self.older_than_s is None:
+            return True
+        limit = now - self.older_than_s
+        return changed_at(found) <= limit or written_at() <= limit
+
+
+def command_line(job: Job) -> str:
+    """Return a command as one would type it."""
+    return job.command if isinstance(job.command, str) else shlex.join(job.command)
+
+
+def changed_at(found: Found) -> float:
+    """Return when something last happened to a job, as its record says: `inf` if it does not."""
+    over = ("finished_at",) if found.state in ("completed", "dead") else ()
+    for field in (*over, "updated_at", "created_at"):
+        text = found.job.record.get(field)
+        if text is not None:
+            try:
+                return parse_time(text)
+            except ValueError:
+                continue
+    return float("inf")
+
+
+def select(spool: Spool, selection: Selection, limit: int | None = None) -> Iterator[Found]:
+    """Yield the jobs that are selected, state by state, by id.
+
+    It may end after `limit` of them, if that makes it cheaper.
+    """
+    now = time.time()
+    for state in selection.states:
+        names = spool.names(state)
+        # of a million names the first few are cheaper to find than all to sort
+        few = limit is not None and not selection.narrow
+        ordered = heapq.nsmallest(limit or 0, names) if few else sorted(names)
+        for found in spool.jobs(state, ordered):
+            if selection.admits(found, partial(_written_at, spool, found), now):
+                yield found
+
+
+def _written_at(spool: Spool, found: Found) -> float:
+    path = spool.file(found.state, found.job.id)
+    if found.owner is not None:
+        path = spool.held_file(found.job.id, found.owner)
+    try:
+        return os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return float("inf")
+
+
+# --- which jobs a command is for ------------------------------------------------------------
+
+
+def chosen(
+    spool: Spool,
+    texts: Sequence[str],
+    selection: Selection,
+    *,
+    applies_to: Sequence[str] = STATES,
+    rejected: bool = False,
+) -> list[str]:
+    """Return the ids that were named, or those of the jobs that were selected.
+
+    Files that were set aside are among the selected only if `rejected`: they can be looked at and
+    deleted, not run.
+
+    Raises:
+        click.UsageError: neither, or both.
+        NoSuchJobError: a name is no job's, or the beginning of several.
+    """
+    ctx = click.get_current_context()
+    selected = selection.narrow or ctx.params.get("states") or ctx.params.get("everything")
+    if texts and selected:
+        raise click.UsageError("name jobs or select them, not both")
+    if texts:
+        return list(dict.fromkeys(resolve_id(spool, text, applies_to) for text in texts))
+    if not selected:
+        msg = f"which jobs? name them, or select them by {_ways(ctx)}"
+        raise click.UsageError(msg)
+    found = select(spool, selection)
+    return [item.job.id for item in found if rejected or item.job.command]
+
+
+def _ways(ctx: click.Context) -> str:
+    ways = ("--state", "--tag", "--older-than", "--command-matches", "--all")
+    have = {name for parameter in ctx.command.params for name in parameter.opts}
+    return ", ".join(way for way in ways if way in have)
+
+
+def go_ahead(
+    job_ids: Sequence[str], verb: str, options: dict[str, Any], ask_above: int = MANY
+) -> bool:
+    """Tell whether these jobs are to be touched; print them, or ask the person who is there.
+
+    `verb` is what is done to them: "cancel". A person is one with a terminal to read and to type.
+    """
+    count = len(job_ids)
+    what = f"{verb} {count} {'job' if count == 1 else 'jobs'}"
+    if options.get("dry_run"):
+        click.echo("".join(f"{job_id}\n" for job_id in job_ids), nl=False)
+        render.note(f"would {what}; nothing was done")
+        return False
+    if not count:
+        render.note("no such jobs")
+        return False
+    if count > ask_above and not options.get("yes") and _person_is_there():
+        few = ", ".join(job_ids[:5]) + (", ..." if count > 5 else "")
+        if not click.confirm(f"{what} ({few})?", err=True):
+            render.note("nothing was done")
+            click.get_current_context().exit(1)
+    return True
+
+
+def _person_is_there() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+class Misses:
+    """Says, job by job, what could not be done, and remembers that something could not."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, _job_id: str, error: Exception) -> None:
+        """Tell one."""
+        self.count += 1
+        render.note(f"queuectl: {error}")
+
+    def exit(self) -> None:
+        """Leave with status 1 if there was one."""
+        if self.count:
+            click.get_current_context().exit(1)

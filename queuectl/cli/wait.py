@@ -1,0 +1,173 @@
+"""`queuectl wait` and `queuectl run`; `enqueue --wait` is `follow`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl import owners
+from queuectl.cli import render
+from queuectl.cli.common import DURATION, resolve_id, spool_to_read, spool_to_write
+from queuectl.cli.completing import complete_ids
+from queuectl.cli.enqueue import (
+    CommandAfterDashes,
+    _check_ids,
+    _draft,
+    _sources,
+    given_fields,
+    job_options,
+)
+from queuectl.cli.logs import Printer, changes_of, print_new
+from queuectl.joblogs import Follower
+from queuectl.waiting import Endings, first_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from queuectl.job import Job
+    from queuectl.spool import Found, Spool
+
+TIMED_OUT, INTERRUPTED = 124, 130
+
+
+@click.command()
+@click.argument("texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids())
+@click.option("--any", "any_one", is_flag=True, help="Return once one of them has ended.")
+@click.option("--timeout", type=DURATION, metavar="DURATION", help="Give up after so long.")
+@click.pass_context
+def wait(
+    ctx: click.Context,
+    /,
+    texts: tuple[str, ...],
+    *,
+    any_one: bool,
+    timeout: float | None,
+) -> None:
+    """Wait until jobs have ended; print the id of each as it does.
+
+    A job that will be retried has not ended. Exit status: 0 if all completed; else, of the first
+    that did not, the exit status of its last run, 128 + N if signal N ended it (143 for its own
+    timeout), 1 if it was cancelled or never ran; 124 if --timeout passed first.
+
+    \b
+    queuectl wait job1 job2 && echo both are done
+    queuectl wait --any --timeout 10m job1 job2
+    """
+    spool = spool_to_read(ctx)
+    job_ids = [resolve_id(spool, text) for text in texts]
+    endings = Endings(spool, job_ids, any_one=any_one)
+
+    def tell(job_id: str) -> None:
+        click.echo(job_id)
+        _tell_failure(job_id, endings.ended[job_id])
+
+    if not _wait(spool, endings, tell, timeout_s=timeout):
+        left = endings.remaining
+        render.note(f"queuectl: {len(left)} still to end: {first_of(left)}")
+        ctx.exit(TIMED_OUT)
+    ctx.exit(endings.status())
+
+
+@click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})
+@job_options
+@click.argument("words", metavar="JSON | [--] COMMAND", nargs=-1)
+@click.pass_context
+def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
+    """Queue a job, wait for it, and show what it prints as it comes.
+
+    Takes what `queuectl enqueue` takes, of one job. The exit status is the job's, as in
+    `queuectl wait`. Ctrl-C leaves the job queued, or running.
+
+    \b
+    queuectl run --timeout 1h -- make -j4
+    queuectl run --max-retries 1 --command 'backup | tee log'
+    """
+    spool = spool_to_write(ctx)
+    job = _one_job(ctx, spool, words, options)
+    for _ in spool.submit_all([job]):
+        pass
+    if sys.stderr.isatty():
+        render.note(f"queued {job.id}")
+    ctx.exit(follow(spool, [job.id], show_output=True))
+
+
+def _one_job(
+    ctx: click.Context, spool: Spool, words: tuple[str, ...], options: dict[str, Any]
+) -> Job:
+    given = given_fields(options)
+    sources = list(_sources(words, given, dashes=ctx.meta["dashes"]))
+    if len(sources) != 1:
+        msg = f"run takes one job, not {len(sources)}; `queuectl enqueue --wait` takes many"
+        raise click.UsageError(msg)
+    where, fields = sources[0]
+    drafted = _draft(spool, where, {"cwd": os.getcwd(), **fields, **given})
+    _check_ids(spool, [drafted])
+    return drafted[1]
+
+
+def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> int:  # noqa: FBT001, FBT002
+    """Wait for jobs just queued to end, showing what they print if asked to; return the status.
+
+    On Ctrl-C it says that they stay queued, and the status is 130.
+    """
+    endings = Endings(spool, job_ids)
+    printer = Printer(apart=True) if show_output else None
+    try:
+        _wait(spool, endings, lambda job: _tell_failure(job, endings.ended[job]), printer=printer)
+    except KeyboardInterrupt:
+        left = first_of(endings.remaining)
+        render.note(
+            f"queuectl: {left} stays queued; `queuectl wait` waits again, `queuectl cancel` ends it"
+        )
+        return INTERRUPTED
+    return endings.status()
+
+
+def _wait(
+    spool: Spool,
+    endings: Endings,
+    tell: Callable[[str], None],
+    *,
+    printer: Printer | None = None,
+    timeout_s: float | None = None,
+) -> bool:
+    """Return True once the jobs have ended, False once `timeout_s` has passed."""
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    job_ids = endings.remaining
+    followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids] if printer else []
+    with changes_of(spool, job_ids) if printer else endings.changes() as changes:
+        names: set[str] = set()
+        told_why = False
+        while True:
+            new = endings.look(names)
+            if printer:  # after the look: of a job that has ended, all is there to be printed
+                print_new(followers, changes, printer)
+            for job_id in new:
+                tell(job_id)
+            if endings.complete:
+                return True
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                return False
+            told_why = told_why or _tell_what_is_missing(spool)
+            names = changes.wait(deadline_s)
+
+
+def _tell_what_is_missing(spool: Spool) -> bool:
+    """Say, once, why nothing will happen as it is."""
+    if spool.paused:
+        render.note("queuectl: the spool is paused; `queuectl resume` lets jobs start")
+    elif not owners.workers(spool):
+        render.note("queuectl: no worker is running; `queuectl worker start` runs what waits")
+    return True
+
+
+def _tell_failure(job_id: str, found: Found | None) -> None:
+    if found is None:
+        render.note(f"queuectl: {job_id} is gone: somebody deleted it")
+    elif found.state != "completed":
+        why = render.plain(str(found.job.record.get("error_message")))
+        render.note(f"queuectl: {job_id} is dead: {why}")

@@ -1,0 +1,185 @@
+"""Deletes jobs that are over, with their output: never one that waits or runs.
+
+A job is deleted where it is, in completed/ or dead/, by name: one that was given another life
+meanwhile is not there any more, and is left alone. Its output goes first, so that a crash between
+leaves a record whose deletion is tried again, and no output that nobody remembers.
+spool-layout.md, section "Keeping house".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from queuectl import joblogs
+from queuectl.errors import BadJobError, SpoolError
+from queuectl.spool import REJECTED, SUFFIX
+from queuectl.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.spool import Spool
+    from queuectl.worklog import WorkLog
+
+FINISHED = ("completed", "dead")
+_BUDGET_S = 5.0  # one call of `run` deletes for no longer
+_LOOK_SHARE = 50  # a look at a whole directory takes at most 1/50 of the time
+_AHEAD = 50_000  # names kept of one look, oldest first, for the calls to come
+_SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
+
+
+def delete(spool: Spool, state: str, job_id: str) -> bool:
+    """Delete a job in `state`, its output, and the bytes kept of one that was set aside.
+
+    Returns whether it was there.
+
+    Raises:
+        SpoolError: the file system refused; the record is still there.
+    """
+    assert state in FINISHED
+    path = spool.file(state, job_id)
+    try:
+        _delete_what_goes_with(spool, state, job_id)
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SpoolError("delete", path, error) from error
+    return True
+
+
+def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:
+    try:
+        joblogs.remove(spool, spool.read_file(spool.file(state, job_id), job_id))
+    except BadJobError:
+        # the reason for bytes that are no job: whatever is in logs/ is another's of that id
+        if state == "dead":
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{spool.directory(state)}/{job_id}{REJECTED}")
+
+
+def ages(spool: Spool, state: str) -> Iterator[tuple[float, str]]:
+    """Yield when each job in a state was last written, as `ls -l` shows it, and its id.
+
+    Raises:
+        SpoolError: the directory cannot be read.
+    """
+    path = spool.directory(state)
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):
+                        written_at = entry.stat(follow_symlinks=False).st_mtime
+                        yield written_at, entry.name.removesuffix(SUFFIX)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SpoolError("read", path, error) from error
+
+
+class Housekeeping:
+    """Carries out `retain-completed` and `retain-dead`, for one pool.
+
+    `run` is to be called about once a minute. It costs next to nothing while neither is set, or
+    nothing has come since the last look, or what is oldest is not due.
+    """
+
+    def __init__(self, spool: Spool, log: WorkLog) -> None:
+        self._spool = spool
+        self._log = log
+        self._shelves = {state: _Shelf(spool, state) for state in FINISHED}
+
+    def run(self) -> None:
+        """Delete what is beyond its retention, for a few seconds at most; the rest the next time.
+
+        Raises:
+            SpoolError: the file system refused.
+        """
+        config = self._spool.config
+        self._tend("completed", config.retain_completed)
+        self._tend("dead", config.retain_dead)
+
+    def _tend(self, state: str, retain: int | str | None) -> None:
+        shelf = self._shelves[state]
+        if retain is None:
+            shelf.forget()
+            return
+        deleted = 0
+        end = time.monotonic() + _BUDGET_S
+        try:
+            for job_id in shelf.doomed(retain, end):
+                deleted += delete(self._spool, state, job_id)
+        finally:
+            if deleted:
+                what = f"{deleted} {state} jobs: retain-{state} is {retain}"
+                self._log.event("pruned", detail=what)
+
+
+class _Shelf:
+    """The oldest jobs of one directory, as far as they are known."""
+
+    def __init__(self, spool: Spool, state: str) -> None:
+        self._spool = spool
+        self._state = state
+        self._path = spool.directory(state)
+        self._oldest: deque[tuple[float, str]] = deque()
+        self._count = 0
+        self._covered_ns: int | None = None
+        self._rest_until = 0.0
+
+    def forget(self) -> None:
+        """Have the next look look at everything."""
+        self._oldest.clear()
+        self._covered_ns = None
+
+    def doomed(self, retain: int | str, end_s: float) -> Iterator[str]:
+        """Yield the ids beyond `retain`, until `end_s` (monotonic clock)."""
+        by_count = isinstance(retain, int)
+        if by_count or not self._oldest:
+            self._look()
+        age_s = 0.0 if isinstance(retain, int) else parse_duration(retain)
+        while self._oldest and time.monotonic() < end_s:
+            written_at, job_id = self._oldest[0]
+            if isinstance(retain, int) and self._count <= retain:
+                return
+            if not isinstance(retain, int) and written_at > time.time() - age_s:
+                return
+            self._oldest.popleft()
+            self._count -= 1
+            if self._unchanged(job_id, written_at):
+                yield job_id
+            if not self._oldest:
+                self._look()
+
+    def _unchanged(self, job_id: str, written_at: float) -> bool:
+        """Tell whether it still is the job that was looked at, not one that ran again since."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.lstat(self._spool.file(self._state, job_id)).st_mtime == written_at
+        return False
+
+    def _look(self) -> None:
+        """List the directory, unless that was done a moment ago or nothing can have changed."""
+        begun = time.monotonic()
+        try:
+            stamp_ns = os.stat(self._path).st_mtime_ns
+        except FileNotFoundError:  # the pool makes it again
+            return
+        if begun < self._rest_until or stamp_ns == self._covered_ns:
+            return
+        self._count = 0
+        self._oldest = deque(heapq.nsmallest(_AHEAD, self._counted()))
+        took = time.monotonic() - begun
+        self._rest_until = begun + took * (1 + _LOOK_SHARE)
+        settled = time.time() - stamp_ns / 1e9 - took >= _SETTLED_S
+        self._covered_ns = stamp_ns if settled else None
+
+    def _counted(self) -> Iterator[tuple[float, str]]:
+        for item in ages(self._spool, self._state):
+            self._count += 1
+            yield item

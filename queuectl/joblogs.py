@@ -1,0 +1,282 @@
+"""What commands printed: where it is, its last lines, following it, and keeping it small.
+
+spool-layout.md, section "logs/".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from queuectl.errors import NoSuchJobError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from queuectl.job import Job
+    from queuectl.spool import Found, Spool
+
+OUT, ERR = "out", "err"
+STREAMS = (OUT, ERR)
+_CHUNK_BYTES = 1 << 16
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MARK_BYTES = 100  # room for the line that says what was cut out
+_LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
+_PROBED = 1000  # runs: of a job with more, logs/ is listed rather than asked for each
+
+
+# --- which runs there were ------------------------------------------------------------------
+
+
+def last_run(found: Found) -> int:
+    """Return the number of a job's last run, also one that is going on; 0 if there was none."""
+    return current_run(found) or found.job.run_number
+
+
+def current_run(found: Found) -> int | None:
+    """Return the number of the run that is going on, None if none is."""
+    running = found.state == "processing" and found.job.state == "processing"
+    return found.job.run_number + 1 if running else None
+
+
+def log_file(spool: Spool, job: Job, number: int, stream: str) -> str:
+    """Return where run `number` of a job wrote: in logs/ under its id, or as its record says.
+
+    The two differ for a job that was put into dead/ under another id than it ran as.
+    """
+    path = spool.log_files(job.id, number)[STREAMS.index(stream)]
+    recorded = job.record.get("stdout_path" if stream == OUT else "stderr_path")
+    if recorded and not os.path.lexists(path) and recorded.endswith(f".{number}.{stream}"):
+        return f"{spool.directory('logs')}/{os.path.basename(recorded)}"
+    return path
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+class Output:
+    """One file of output, read on from where the last reading ended."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def start_at_last(self, lines: int) -> None:
+        """Pass over all but the last lines of what is there now."""
+        if self._opened():
+            os.lseek(self._descriptor, _start_of_last(self._descriptor, lines), os.SEEK_SET)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone."""
+        while self._opened() and (data := os.read(self._descriptor, _CHUNK_BYTES)):
+            yield data
+
+    def _opened(self) -> bool:
+        if self._descriptor < 0:
+            with contextlib.suppress(FileNotFoundError):
+                self._descriptor = os.open(self._path, _READ_FLAGS)
+        return self._descriptor >= 0
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _start_of_last(descriptor: int, lines: int) -> int:
+    """Return the offset at which the last `lines` lines of a file begin."""
+    end = position = os.fstat(descriptor).st_size
+    wanted = lines
+    while position > 0:
+        begin = max(0, position - _CHUNK_BYTES)
+        data = os.pread(descriptor, position - begin, begin)
+        if position == end and lines and data.endswith(b"\n"):
+            data = data[:-1]  # this one ends the last line
+        while (at := data.rfind(b"\n")) >= 0 and wanted > 0:
+            wanted -= 1
+            if wanted == 0:
+                return begin + at + 1
+            data = data[:at]
+        position = begin
+    return 0 if lines else end
+
+
+class Follower:
+    """Reads the output of one job, run after run, as far as it has come.
+
+    Args:
+        first_run: the run to begin with, None for the one that is going on or comes next.
+        lines: of the first run only so many of the last lines, None for all.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        job_id: str,
+        streams: Sequence[str] = STREAMS,
+        *,
+        first_run: int | None = None,
+        lines: int | None = None,
+    ) -> None:
+        self.job_id = job_id
+        self.over = False
+        self.found: Found | None = None
+        self._spool = spool
+        self._streams = streams
+        self._lines = lines
+        self._number = first_run
+        self._outputs: dict[str, Output] = {}
+
+    def read(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the stream and the bytes of all that came since; `over` once no more will."""
+        if self.over:
+            return
+        try:
+            # before the output: of a run that has ended, all is there to be read after this
+            found = self.found = self._spool.find(self.job_id)
+        except NoSuchJobError:
+            yield from self._drain()
+            self.over = True
+            return
+        if self._number is None:
+            self._number = current_run(found) or found.job.run_number + 1
+        while self._number <= found.job.run_number:
+            yield from self._run(found.job)
+            self.close()
+            self._number += 1
+        if current_run(found) == self._number:
+            yield from self._run(found.job)
+        self.over = found.state in ("completed", "dead")
+
+    def _run(self, job: Job) -> Iterator[tuple[str, bytes]]:
+        assert self._number is not None
+        if not self._outputs:
+            for stream in self._streams:
+                self._outputs[stream] = Output(log_file(self._spool, job, self._number, stream))
+            self._pass_over()
+        yield from self._drain()
+
+    def _pass_over(self) -> None:
+        if self._lines is not None:
+            for output in self._outputs.values():
+                output.start_at_last(self._lines)
+            self._lines = None
+
+    def _drain(self) -> Iterator[tuple[str, bytes]]:
+        for stream, output in self._outputs.items():
+            for data in output.read():
+                yield stream, data
+
+    def files(self) -> list[str]:
+        """Return the files that may grow."""
+        if self.over or self.found is None or current_run(self.found) is None:
+            return []
+        paths = dict(
+            zip(STREAMS, self._spool.log_files(self.job_id, self._number or 0), strict=True)
+        )
+        return [paths[stream] for stream in self._streams if os.path.lexists(paths[stream])]
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for output in self._outputs.values():
+            output.close()
+        self._outputs.clear()
+
+
+# --- keeping it small -----------------------------------------------------------------------
+
+
+def cap(path: str, max_bytes: int) -> OSError | None:
+    """Cut the middle out of a file that is larger, and say in a line there how much that was.
+
+    Done within the file, with no more memory for a large one, and with no more room on the disk.
+    A file system that refuses stops nobody: its error is returned, and what could not be kept is
+    cut off.
+    """
+    try:
+        descriptor = os.open(path, _WRITE_FLAGS)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
+            _cut_middle(descriptor, status.st_size, max_bytes)
+    except OSError as error:
+        return error
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:
+    kept = max(max_bytes - _MARK_BYTES, 0)
+    head = _end_of_line(descriptor, kept // 2)
+    tail = _start_of_line(descriptor, size - (kept - kept // 2), size)
+    joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"
+    mark = joint + b"[queuectl: %d bytes cut out here: log-max-size]\n" % (tail - head)
+    position = head
+    try:
+        position += _write(descriptor, mark, position)
+        # forward, a chunk at a time: what is overwritten was cut out, or has been copied already
+        for source in range(tail, size, _CHUNK_BYTES):
+            data = os.pread(descriptor, min(_CHUNK_BYTES, size - source), source)
+            position += _write(descriptor, data, position)
+    finally:
+        os.ftruncate(descriptor, position)
+
+
+def _write(descriptor: int, data: bytes, position: int) -> int:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], position + written)
+    return written
+
+
+def _end_of_line(descriptor: int, limit: int) -> int:
+    """Return where the last line that ends before `limit` ends, if that is near; else `limit`."""
+    begin = max(0, limit - _LINE_BYTES)
+    at = os.pread(descriptor, limit - begin, begin).rfind(b"\n")
+    return begin + at + 1 if at >= 0 else limit
+
+
+def _start_of_line(descriptor: int, begin: int, size: int) -> int:
+    at = os.pread(descriptor, min(_LINE_BYTES, size - begin), begin).find(b"\n")
+    return begin + at + 1 if at >= 0 else begin
+
+
+# --- removing -------------------------------------------------------------------------------
+
+
+def remove(spool: Spool, job: Job) -> None:
+    """Delete what the runs of a job printed.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    last = max(job.run_number, job.attempts)
+    names = _listed(spool, job.id) if last > _PROBED else _probed(spool, job.id, last)
+    for path in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _probed(spool: Spool, job_id: str, last: int) -> Iterator[str]:
+    for number in range(1, last + 1):
+        yield from spool.log_files(job_id, number)
+
+
+def _listed(spool: Spool, job_id: str) -> list[str]:
+    logs = spool.directory("logs")
+    found = []
+    for name in os.listdir(logs):
+        stem, _, stream = name.rpartition(".")
+        owner, _, number = stem.rpartition(".")
+        if owner == job_id and stream in STREAMS and number.isdigit():
+            found.append(f"{logs}/{name}")
+    return found

@@ -1,0 +1,134 @@
+"""Which of a few jobs have ended, and what exit status follows from that.
+
+spool-layout.md, section "Waking".
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from queuectl.changes import Changes
+from queuectl.errors import NoSuchJobError
+from queuectl.outcome import EXIT, SIGNAL, TIMEOUT
+from queuectl.spool import SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from queuectl.spool import Found, Spool
+
+FINISHED = ("completed", "dead")
+NOT_DONE = 1  # the exit status for a job that is dead for a reason that has no number
+
+
+class Endings:
+    """The jobs that are waited for (one of them, if `any_one`), and those that have ended."""
+
+    def __init__(self, spool: Spool, job_ids: Sequence[str], *, any_one: bool = False) -> None:
+        self.ended: dict[str, Found | None] = {}  # None: no state holds it any more
+        self._spool = spool
+        self._any_one = any_one
+        self._job_ids = list(dict.fromkeys(job_ids))
+
+    @property
+    def remaining(self) -> list[str]:
+        """The jobs that have not ended."""
+        return [job_id for job_id in self._job_ids if job_id not in self.ended]
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return not self.remaining or (self._any_one and bool(self.ended))
+
+    def look(self, names: Collection[str] = ()) -> list[str]:
+        """Return the jobs that have ended since the last look.
+
+        Args:
+            names: look only at the jobs of these files; at all that remain if there are none.
+        """
+        if names:
+            wanted = [name.removesuffix(SUFFIX) for name in names]
+            new = [job_id for job_id in wanted if job_id in self._job_ids and self._over(job_id)]
+        else:
+            new = [job_id for job_id in self.remaining if self._over(job_id)] + self._gone()
+        return [job_id for job_id in new if self._note(job_id)]
+
+    def _over(self, job_id: str) -> bool:
+        return any(os.path.lexists(self._spool.file(state, job_id)) for state in FINISHED)
+
+    def _gone(self) -> list[str]:
+        """Return those that no state seems to hold; one on its way is found by a second look."""
+        held = {job_id for job_id, _ in self._spool.held()}
+        states = ("pending", "failed", *FINISHED)
+        return [
+            job_id
+            for job_id in self.remaining
+            if job_id not in held
+            and not any(os.path.lexists(self._spool.file(state, job_id)) for state in states)
+        ]
+
+    def _note(self, job_id: str) -> bool:
+        if job_id in self.ended:
+            return False
+        try:
+            found = self._spool.find(job_id)
+        except NoSuchJobError:
+            self.ended[job_id] = None
+            return True
+        if found.state not in FINISHED:  # given another life meanwhile
+            return False
+        self.ended[job_id] = found
+        return True
+
+    def changes(self) -> Changes:
+        """Return what tells that one of them has ended."""
+        wanted = {job_id + SUFFIX for job_id in self._job_ids}
+        directories = [self._spool.directory(state) for state in FINISHED]
+        return Changes(directories, wanted.__contains__, self._spool.config.poll_interval)
+
+    def status(self) -> int:
+        """Return the exit status of the first job, as they were given, that did not complete."""
+        statuses = (exit_status(self.ended[job]) for job in self._job_ids if job in self.ended)
+        return next((status for status in statuses if status), 0)
+
+
+def exit_status(found: Found | None) -> int:
+    """Return what a shell would say of a job that has ended: 0 if it completed.
+
+    The exit status of its last run, or 128 and the number of the signal that ended it (a timeout
+    ends by SIGTERM: 143); 1 for whatever has no number, such as a cancelled job.
+    """
+    if found is None:
+        return NOT_DONE
+    if found.state == "completed":
+        return 0
+    record, history = found.job.record, found.job.history
+    if not history or str(record.get("error_message")).startswith(("cancelled", "rejected")):
+        return NOT_DONE
+    last = history[-1]
+    if last.get("ended") == EXIT:
+        return _code(last.get("exit_code"))
+    if last.get("ended") == SIGNAL:
+        return 128 + _signal_number(str(last.get("signal")))
+    return 128 + signal.SIGTERM if last.get("ended") == TIMEOUT else NOT_DONE
+
+
+def _code(value: object) -> int:
+    # 0 can be a failure too, where success_codes says so
+    return value if isinstance(value, int) and 0 < value <= 255 else NOT_DONE
+
+
+def _signal_number(name: str) -> int:
+    """Return 9 for SIGKILL, 35 for `signal 35`."""
+    if name in signal.Signals.__members__:
+        return signal.Signals[name].value
+    number = name.removeprefix("signal ")
+    return int(number) if number.isdecimal() else 0
+
+
+def first_of(job_ids: Iterable[str]) -> str:
+    """Return a few ids as one text, for a message."""
+    listed = list(job_ids)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
