@@ -117,7 +117,7 @@ def _drain(bench: Bench, spools: dict[int, str]) -> Iterator[Row]:
             pool.wait_for_line("up")
             pool.wait_quiet()
         results = bench.in_turn(
-            {f"{size:,}": lambda s=size: _some(pools[s], s, count) for size in pools},  # type: ignore[misc]
+            {f"{size:,}": lambda s=size: _some(pools[s], count) for size in pools},  # type: ignore[misc]
             bench.pick(1, 3, 5),
         )
     bench.raw["cost against backlog"] = {
@@ -126,7 +126,7 @@ def _drain(bench: Bench, spools: dict[int, str]) -> Iterator[Row]:
     yield from _cost_rows(results)
 
 
-def _some(pool: RunningPool, size: int, count: int) -> _Cost:
+def _some(pool: RunningPool, count: int) -> _Cost:
     """Put in `count` jobs more than there were, and let as many run."""
     fill(pool.spool, count, stem=f"more-{time.monotonic_ns()}", priority=1)
     flush()
@@ -139,7 +139,6 @@ def _some(pool: RunningPool, size: int, count: int) -> _Cost:
     done = pool.completed() - before
     pause(pool.spool)
     pool.wait_quiet(0.3)
-    del size
     return _Cost(wall_s / done * 1e6, cpu_s / done * 1e6)
 
 

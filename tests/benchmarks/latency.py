@@ -141,7 +141,7 @@ def _drop(spool: str, job_id: str, command: str) -> float:
 def _enqueue(spool: str, command: str) -> float:
     """Run `queuectl enqueue`; return when it had printed the id, which is before it exits."""
     words = [*queuectl(), "enqueue", "--priority", "-1", "--command", command]
-    process = subprocess.Popen(words, env=environment(spool), stdout=subprocess.PIPE)  # noqa: S603
+    process = subprocess.Popen(words, env=environment(spool), stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     printed = time.perf_counter()

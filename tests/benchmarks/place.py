@@ -70,7 +70,7 @@ def directory(base: str | None, loop: str | None, size_gb: int) -> Iterator[str]
 
 
 def _command(words: list[str]) -> None:
-    subprocess.run(words, check=True)  # noqa: S603
+    subprocess.run(words, check=True)
 
 
 def default_loop(base: str | None) -> str | None:

@@ -29,7 +29,8 @@ def _idle(bench: Bench, waiting: int) -> Iterator[Row]:
     flush()
     with RunningPool(bench, spool, 4) as pool:
         pool.wait_for_line("up")
-        pool.wait_quiet(bench.pick(0.3, 7, 7))  # past the second look that a fresh directory gets
+        pool.wait_quiet()
+        time.sleep(bench.pick(0, 6, 6))  # past the second look that a directory just filled gets
         percent, wakeups = _watch(pool, bench.pick(0.2, 20, 60))
     what = f"idle, {waiting:,} jobs for later"
     yield at_most(f"{what}: CPU", percent, _IDLE_PERCENT, " %")

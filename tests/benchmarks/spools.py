@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .harness import Bench
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_REST = 0.05  # of a core: an idle pool's look every few seconds is below it, any work above
 
 
 def queuectl() -> list[str]:
@@ -89,7 +90,7 @@ class RunningPool:
         del soft
         self.begun = time.perf_counter()
         with open(self._log_path, "wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 self._argv,
                 env=environment(self.spool),
                 stdin=subprocess.DEVNULL,
@@ -170,15 +171,24 @@ class RunningPool:
         return _status(str(self.pid), "VmRSS") * 1024 / 1e6
 
     def wait_quiet(self, quiet_s: float = 1.0) -> float:
-        """Return the seconds from the start to the last work seen, once it has rested `quiet_s`."""
-        last_cpu, last_change = -1.0, time.perf_counter()
-        while time.perf_counter() - last_change < quiet_s:
+        """Return the seconds from the start to the last work seen, once it has rested `quiet_s`.
+
+        Raises:
+            TimeoutError: it did not come to rest.
+        """
+        step_s = 0.1
+        last_cpu, last_work = self.precise_cpu_s(), time.perf_counter()
+
+        def rested() -> bool:
+            nonlocal last_cpu, last_work
             now_cpu = self.precise_cpu_s()
-            # an idle pool wakes now and then: below 1 percent of the interval is rest
-            if now_cpu - last_cpu > 0.001:
-                last_cpu, last_change = now_cpu, time.perf_counter()
-            time.sleep(0.1)
-        return last_change - self.begun
+            if now_cpu - last_cpu > _REST * step_s:
+                last_work = time.perf_counter()
+            last_cpu = now_cpu
+            return time.perf_counter() - last_work >= quiet_s
+
+        wait_for(rested, "the pool at rest", step_s)
+        return last_work - self.begun
 
 
 def _status(what: str, name: str) -> int:
