@@ -14,6 +14,10 @@ from queuectl.units import parse_duration, parse_time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    _FloatType = click.ParamType[float]
+else:
+    _FloatType = click.ParamType  # generic only in the newest click
+
 
 def spool_to_write(ctx: click.Context) -> Spool:
     """Return the spool, made if there is none."""
@@ -55,7 +59,7 @@ def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
     return text
 
 
-class Duration(click.ParamType[float]):
+class Duration(_FloatType):
     """Seconds, or 90s, 15m, 2h, 7d."""
 
     name = "duration"
@@ -72,7 +76,7 @@ class Duration(click.ParamType[float]):
         return int(seconds) if seconds == int(seconds) else seconds
 
 
-class Time(click.ParamType[float]):
+class Time(_FloatType):
     """ISO 8601, local where it names no zone; seconds since the epoch."""
 
     name = "time"

@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.spool import Found, Spool
 
+    _PatternType = click.ParamType[re.Pattern[str]]
+else:
+    _PatternType = click.ParamType  # generic only in the newest click
+
 MANY = 10  # jobs: a person is asked before more are touched
 
 
 # --- options --------------------------------------------------------------------------------
 
 
-class _Pattern(click.ParamType[re.Pattern[str]]):
+class _Pattern(_PatternType):
     """A regular expression, found anywhere in a command."""
 
     name = "regex"
