@@ -96,13 +96,16 @@ def _rate_line(view: View, width: int, *, plain: bool) -> Line:
     minute = sum(view.rate)
     recent = view.rate[-5:]
     second = sum(recent) / len(recent) if recent else 0.0
-    busy = view.counts.get("processing", 0)
-    pools = f"{view.pools} pool{'' if view.pools == 1 else 's'}, {busy} of {view.slots} busy"
+    pools = f"{_counted(view.pools, 'pool')}, {_counted(view.slots, 'slot')}"
     left = f"{second:.1f}/s  {minute:,}/min ended  "
     right = f"  {pools}" if view.pools else "  no pool runs"
     room = min(_RATE_S, max(0, width - len(left) - len(right)))
     bars = sparkline(view.rate[len(view.rate) - room :] if room else (), plain=plain)
     return [("", left), ("completed", bars), ("" if view.pools else "warn", right)]
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def sparkline(counts: Sequence[int], *, plain: bool = False) -> str:

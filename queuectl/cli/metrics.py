@@ -26,7 +26,6 @@ METRICS = {
     "queuectl_jobs": "Jobs in each state.",
     "queuectl_pools": "Pools that are alive.",
     "queuectl_slots": "Jobs that the pools alive can run at a time.",
-    "queuectl_busy_slots": "Jobs that the pools alive run now.",
     "queuectl_oldest_pending_seconds": "Age of the oldest file in pending/; 0 if there is none.",
     "queuectl_longest_running_seconds": "Time since the first of the running jobs was started.",
     "queuectl_recent_ended_jobs": f"Jobs that came to their end {_RECENT}.",
@@ -71,7 +70,6 @@ def _now(spool: Spool, status: Mapping[str, Any], now: float) -> Iterator[tuple[
         yield _sample("queuectl_jobs", count, state=state)
     yield _sample("queuectl_pools", len(pools))
     yield _sample("queuectl_slots", sum(pool["slots"] for pool in pools))
-    yield _sample("queuectl_busy_slots", sum(len(pool["running"]) for pool in pools))
     room = os.statvfs(spool.path)
     yield _sample("queuectl_free_bytes", room.f_bavail * room.f_frsize)
     yield _sample("queuectl_free_inodes", room.f_favail)

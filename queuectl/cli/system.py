@@ -31,10 +31,10 @@ Type=notify
 NotifyAccess=main
 ExecStart={start}
 ExecReload=/bin/kill -HUP $MAINPID
-# The first SIGTERM: take no more jobs, finish those that run, leave.
-ExecStop=/bin/kill -TERM $MAINPID
-# This waits for it.
-ExecStop=/bin/sh -c 'while kill -0 "$MAINPID" 2>/dev/null; do sleep 0.2; done'
+# The first SIGTERM: take no more jobs, finish those that run, leave; then wait for that.
+# Each may fail (-): after `queuectl worker stop` there is nobody left to signal.
+ExecStop=-/bin/kill -TERM $MAINPID
+ExecStop=-/bin/sh -c 'while kill -0 "$MAINPID" 2>/dev/null; do sleep 0.2; done'
 # {patience}
 # When it is over systemd sends a second SIGTERM: the pool ends what still runs and gives
 # those jobs back to pending/, the attempt uncounted. After the same time again, SIGKILL; what

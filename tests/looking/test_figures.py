@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queuectl.figures import Figures, Groups, Run, command_kind, runs, wait_s
+from queuectl.tallies import OUTCOMES, Spread, Timeline
+from queuectl.units import utc_text
+from tests.looking.support import EXIT_0, EXIT_1, past, run_entry
+
+NOW = 1_900_000_000.0
+DAY = 86400.0
+
+
+def figures_of(*records: dict[str, Any], since_s: float = NOW - DAY, **options: Any) -> Figures:
+    figures = Figures(since_s, **options)
+    for record in records:
+        figures.add(record)
+    return figures
+
+
+def test_a_job_that_failed_once_and_then_succeeded_counts_as_one_completed_and_one_retry() -> None:
+    record = past(
+        "a", "completed", NOW - 100, run_entry(1, NOW - 90, 2, **EXIT_1), run_entry(2, NOW - 80, 3)
+    )
+    document = figures_of(record).document(NOW)
+    assert document["ended"] == {"completed": 1, "dead": 0}
+    assert document["runs"] == {"total": 2, "completed": 1, "failed": 1, "dead": 0}
+    assert document["retries"] == 1
+    assert document["tries_to_complete"] == {"2": 1}
+    assert document["failures"] == {"exit 1": 1}
+    assert document["success_rate"] == 1
+
+
+def test_the_last_run_of_a_dead_job_is_what_killed_it_and_is_no_retry() -> None:
+    history = [run_entry(n, NOW - 100 + n, 0.5, **EXIT_1) for n in (1, 2, 3)]
+    figures = figures_of(past("a", "dead", NOW - 200, *history))
+    assert figures.outcomes == {"failed": 2, "dead": 1}
+    assert figures.success_rate == 0
+
+
+def test_the_success_rate_is_of_jobs_that_ended_in_the_period() -> None:
+    ended = [past(f"c{n}", "completed", NOW - 50, run_entry(1, NOW - 40, 1)) for n in range(3)]
+    dead = past("d", "dead", NOW - 50, run_entry(1, NOW - 40, 1, **EXIT_1))
+    old = past("old", "dead", NOW - 9 * DAY, run_entry(1, NOW - 8 * DAY, 1, **EXIT_1))
+    waiting = past("w", "pending", NOW - 50)
+    assert figures_of(*ended, dead, old, waiting).success_rate == 0.75
+
+
+def test_nothing_that_ended_has_no_success_rate() -> None:
+    assert figures_of(past("w", "pending", NOW - 50)).success_rate is None
+
+
+def test_a_run_that_a_stopping_worker_gave_back_is_neither_a_success_nor_a_failure() -> None:
+    record = past("a", "pending", NOW - 100, run_entry(1, NOW - 90, 5, ended="stopped"))
+    figures = figures_of(record)
+    assert figures.run_count == 0
+    assert figures.document(NOW)["given_back"] == 1
+    assert figures.times.count == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "code", "outcome"),
+    [
+        ({}, 3, "completed"),
+        ({}, 0, "failed"),
+        ({"success_codes": [7]}, 7, "completed"),
+        ({"success_codes": [7]}, 3, "failed"),
+        ({"later_codes": [75]}, 75, "given back"),
+    ],
+)
+def test_which_codes_are_success_is_the_jobs_own_word_before_the_spools(
+    own: dict[str, Any], code: int, outcome: str
+) -> None:
+    entry = run_entry(1, NOW - 9, 1, ended="exit", exit_code=code)
+    record = past("a", "pending", NOW - 10, entry, **own)
+    assert [run.outcome for run in runs(record, (3,))] == [outcome]
+
+
+def test_a_wait_begins_when_the_job_might_have_run() -> None:
+    plain = past("a", "completed", NOW - 100, run_entry(1, NOW - 60, 1))
+    assert wait_s(plain) == pytest.approx(40)
+    scheduled = {**plain, "run_at": utc_text(NOW - 70)}
+    assert wait_s(scheduled) == pytest.approx(10)
+
+
+def test_a_wait_that_the_record_does_not_tell_is_not_made_up() -> None:
+    dropped = past("a", "completed", NOW, run_entry(1, NOW, 1))
+    del dropped["created_at"]
+    assert wait_s(dropped) is None
+    cut_history = past("a", "completed", NOW, run_entry(21, NOW, 1))
+    assert wait_s(cut_history) is None
+    assert wait_s(past("a", "pending", NOW)) is None
+
+
+def test_a_job_cancelled_before_it_ran_is_among_the_dead_over_time() -> None:
+    figures = figures_of(past("a", "dead", NOW - 10))
+    assert figures.ended["dead"] == 1
+    assert sum(column["dead"] for column in figures.timeline.columns(NOW)) == 1
+
+
+def test_a_history_written_by_somebody_else_is_passed_over_where_it_makes_no_sense() -> None:
+    odd = [{}, {"started_at": 5, "finished_at": None}, {"started_at": "x", "finished_at": "y"}]
+    assert list(runs(past("a", "completed", NOW, *odd))) == []
+
+
+@given(st.lists(st.floats(1e-6, 1e7), min_size=1, max_size=200), st.floats(0.01, 1))
+def test_a_quantile_is_within_one_percent_of_the_exact_one(values: list[float], q: float) -> None:
+    spread = Spread()
+    for value in values:
+        spread.add(value)
+    exact = sorted(values)[max(1, math.ceil(q * len(values))) - 1]
+    quantile = spread.quantile(q)
+    assert quantile is not None
+    assert quantile == pytest.approx(exact, rel=0.0101)
+
+
+@given(st.lists(st.floats(0, 1e7), max_size=100))
+def test_a_histogram_loses_no_value(values: list[float]) -> None:
+    spread = Spread()
+    for value in values:
+        spread.add(value)
+    assert sum(spread.histogram((0.1, 1, 10))) == len(values)
+
+
+def test_a_spread_of_nothing_says_so_with_nulls() -> None:
+    document = Spread().document()
+    assert document["count"] == 0
+    assert document["p50"] is None
+    assert document["max"] is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(NOW - 400 * DAY, NOW), st.sampled_from(OUTCOMES)),
+        min_size=1,
+        max_size=100,
+    ),
+    st.sampled_from([0, 3600, -34200]),
+)
+def test_a_timeline_loses_nothing_however_coarse_it_must_be(
+    events: list[tuple[float, str]], zone_s: int
+) -> None:
+    timeline = Timeline(zone_s)
+    for at_s, outcome in events:
+        timeline.add(at_s, outcome)
+    columns = timeline.columns(NOW)
+    assert len(columns) <= 60
+    assert sum(column[outcome] for column in columns for outcome in OUTCOMES) == len(events)
+    first, last = min(events)[0], max(events)[0]
+    assert columns[0]["at"] <= first < columns[0]["at"] + timeline.step_s
+    assert columns[-1]["at"] + timeline.step_s > last
+
+
+def test_columns_of_a_day_begin_at_local_midnight() -> None:
+    timeline = Timeline(zone_s=7200)
+    timeline.add(NOW - 40 * DAY, "completed")
+    columns = timeline.columns(NOW)
+    assert timeline.step_s == DAY
+    assert all((column["at"] + 7200) % DAY == 0 for column in columns)
+
+
+def test_commands_that_differ_in_their_numbers_are_of_one_kind() -> None:
+    assert command_kind("convert img-001.png  -size 80x80") == "convert img-#.png -size #x#"
+    assert command_kind(["cp", "a b", "part-7"]) == "cp 'a b' part-#"
+
+
+def test_groups_stay_few_and_the_busiest_stay() -> None:
+    groups = Groups(limit=10)
+    run = Run(number=1, started_s=0, finished_s=1, outcome="completed", ended="exit 0")
+    for number in range(100):
+        groups.add("busy", run, "b")
+        groups.add(f"once-{number}", run, "o")
+    assert groups.dropped
+    busiest = groups.busiest(50)
+    assert len(busiest) <= 10
+    assert (busiest[0]["name"], busiest[0]["runs"]) == ("busy", 100)
+
+
+def test_a_tag_given_twice_counts_once() -> None:
+    record = past("a", "completed", NOW - 9, run_entry(1, NOW - 8, 2, **EXIT_0), tags=["x", "x"])
+    assert figures_of(record).document(NOW)["tags"][0]["runs"] == 1

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuectl.cli.metrics import METRICS
+from tests.looking.support import EXIT_1, past, put, run_entry
+from tests.support import SpoolDir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+parser = pytest.importorskip("prometheus_client.parser", reason="needs prometheus_client")
+
+
+def scrape(spool: SpoolDir) -> dict[str, Any]:
+    text = spool.run("status", "--format", "prometheus").out
+    return {family.name: family for family in parser.text_string_to_metric_families(text)}
+
+
+def value(families: dict[str, Any], name: str, **labels: str) -> float:
+    found = [s.value for s in families[name].samples if labels.items() <= s.labels.items()]
+    assert len(found) == 1, (name, labels, found)
+    return float(found[0])
+
+
+def test_the_official_parser_reads_every_documented_metric_and_no_other(spool: SpoolDir) -> None:
+    spool.run("enqueue", "true")
+    spool.drain()
+    families = scrape(spool)
+    assert set(families) == set(METRICS)
+    for name, family in families.items():
+        assert family.type == "gauge"
+        assert family.documentation == METRICS[name]
+        assert family.samples, name
+        assert all(math.isfinite(sample.value) for sample in family.samples)
+
+
+def test_metrics_say_what_the_directories_hold(spool: SpoolDir) -> None:
+    spool.drop("a")
+    spool.drop("b")
+    os.utime(spool.file("pending", "a"), (time.time() - 500, time.time() - 500))
+    put(spool, past("c", "dead", time.time() - 30, run_entry(1, time.time() - 20, 4, **EXIT_1)))
+    families = scrape(spool)
+    assert value(families, "queuectl_jobs", state="pending") == 2
+    assert value(families, "queuectl_jobs", state="dead") == 1
+    assert value(families, "queuectl_oldest_pending_seconds") >= 500
+    assert value(families, "queuectl_recent_ended_jobs", state="dead") == 1
+    assert value(families, "queuectl_recent_runs", outcome="dead") == 1
+    run_s = value(families, "queuectl_recent_run_seconds", quantile="0.5")
+    assert run_s == pytest.approx(4, rel=0.02)
+    assert value(families, "queuectl_pools") == 0
+    assert value(families, "queuectl_paused") == 0
+
+
+def test_a_running_pool_and_its_job_are_seen(spool: SpoolDir) -> None:
+    spool.drop("long", "sleep 60")
+    with spool.pool(3) as pool:
+        pool.wait_for("started", "long")
+        families = scrape(spool)
+        assert value(families, "queuectl_pools") == 1
+        assert value(families, "queuectl_slots") == 3
+        assert value(families, "queuectl_jobs", state="processing") == 1
+        assert value(families, "queuectl_longest_running_seconds") > 0
+        pool.kill()
+
+
+def test_a_spool_with_quotes_and_newlines_in_its_path_breaks_no_label(tmp_path: Path) -> None:
+    spool = SpoolDir(os.path.realpath(tmp_path) + '/odd "name\\\nhere')
+    spool.create()
+    (sample,) = scrape(spool)["queuectl_info"].samples
+    assert sample.labels["spool"] == spool.path
+
+
+def test_where_nothing_ended_there_are_no_quantiles_instead_of_zeros(spool: SpoolDir) -> None:
+    spool.create()
+    assert scrape(spool)["queuectl_recent_run_seconds"].samples == []
+
+
+def test_json_is_the_same_by_either_name(spool: SpoolDir) -> None:
+    spool.drop("a")
+    assert spool.run("status", "--json").json == spool.run("status", "--format", "json").json
+    spool.refuse("status", "--json", "--format", "prometheus", status=2)
+    assert "pending 1" in spool.run("status").out

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import time
+import tracemalloc
+from typing import TYPE_CHECKING
+
+from queuectl.figures import Figures
+from queuectl.survey import Survey
+from tests.looking.support import EXIT_1, past, put, run_entry
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+def test_stats_tell_what_a_pool_has_done(spool: SpoolDir) -> None:
+    spool.configure(max_retries=2, backoff_base=0)
+    for number in range(3):
+        spool.run("enqueue", "--tag", "good", "--command", f"echo {number}")
+    spool.run("enqueue", "--tag", "bad", "--command", "exit 9")
+    spool.drain()
+    document = spool.run("stats", "--json").json
+    assert document["ended"] == {"completed": 3, "dead": 1}
+    assert document["success_rate"] == 0.75
+    assert document["runs"] == {"total": 5, "completed": 3, "failed": 1, "dead": 1}
+    assert document["failures"] == {"exit 9": 2}
+    assert document["wait"]["count"] == 4
+    assert document["run_time"]["count"] == 5
+    assert {tag["name"]: tag["runs"] for tag in document["tags"]} == {"good": 3, "bad": 2}
+    assert document["jobs"]["completed"] == 3
+    assert document["read"] == {"jobs": 4, "read": 4, "older": 0, "unreadable": 0}
+
+
+def test_what_people_read_has_rates_times_bars_and_where_it_comes_from(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--tag", "nightly", "--command", "true")
+    spool.drain()
+    done = spool.run("stats", PYTHONIOENCODING="utf-8")
+    assert "success 100.0%" in done.out
+    assert "p95" in done.out
+    assert "nightly" in done.out
+    assert "█" in done.out
+    assert "read 1 of 1 records" in done.err
+
+
+def test_a_terminal_without_unicode_gets_bars_of_ascii(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--tag", "nightly", "--command", "true")
+    spool.drain()
+    assert "###" in spool.run("stats", PYTHONIOENCODING="ascii").out
+
+
+def test_what_ended_before_the_period_does_not_count_and_is_not_read(spool: SpoolDir) -> None:
+    now = time.time()
+    old, new = now - 3 * 86400, now - 60
+    put(spool, past("old", "completed", old, run_entry(1, old, 5)), written_s=old + 5)
+    put(spool, past("new", "completed", new, run_entry(1, new, 5)), written_s=new + 5)
+    document = spool.run("stats", "--since", "24h", "--json").json
+    assert document["ended"]["completed"] == 1
+    assert document["read"] == {"jobs": 2, "read": 1, "older": 1, "unreadable": 0}
+    assert spool.run("stats", "--since", "7d", "--json").json["ended"]["completed"] == 2
+
+
+def test_a_copied_file_with_a_new_date_still_counts_by_what_it_says(spool: SpoolDir) -> None:
+    old = time.time() - 3 * 86400
+    put(spool, past("old", "completed", old, run_entry(1, old, 5)))
+    assert spool.run("stats", "--since", "24h", "--json").json["ended"]["completed"] == 0
+
+
+def test_files_that_are_no_jobs_are_counted_as_unreadable(spool: SpoolDir) -> None:
+    spool.drop_bytes("half", b'{"command": "tr', "completed")
+    spool.drop_bytes("list", b"[]", "dead")
+    document = spool.run("stats", "--json").json
+    assert document["read"]["unreadable"] == 2
+
+
+def test_an_empty_spool_has_no_rates(spool: SpoolDir) -> None:
+    spool.create()
+    assert spool.run("stats", "--json").json["success_rate"] is None
+    assert "read 0 of 0 records" in spool.run("stats").err
+
+
+def test_stats_of_no_spool_say_how_to_get_one(spool: SpoolDir) -> None:
+    assert "queuectl enqueue" in spool.refuse("stats")
+
+
+def test_a_period_that_is_none_is_refused(spool: SpoolDir) -> None:
+    assert "duration" in spool.refuse("stats", "--since", "yesterday", status=2)
+
+
+def test_ten_times_the_jobs_take_no_more_memory(spool: SpoolDir) -> None:
+    def peak_bytes() -> int:
+        figures = Figures(0)
+        tracemalloc.start()
+        for record in Survey(spool.api, 0).records():
+            figures.add(record)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    def grow(start: int, end: int) -> None:
+        for number in range(start, end):
+            at = 1_900_000_000 + number
+            history = run_entry(1, at, number % 50, **EXIT_1)
+            put(spool, past(f"job-{number}", "completed", at, history, tags=[f"t{number % 9}"]))
+
+    grow(0, 400)
+    peak_bytes()  # once for what is made only once: imports, caches
+    few = peak_bytes()
+    grow(400, 4000)
+    assert peak_bytes() < few + 100_000
