@@ -1,0 +1,1 @@
+"""Whatever breaks, nothing is lost: the spool under injected faults."""

@@ -1,0 +1,36 @@
+"""What the fault tests share. The long ones are marked `slow`: `-m "not slow"` leaves them out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.support import Spoolside, make_spool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark that the everyday run leaves out."""
+    config.addinivalue_line("markers", "slow: takes from ten seconds to some minutes")
+
+
+@pytest.fixture
+def side(tmp_path: Path) -> Iterator[Spoolside]:
+    """A spool that is quick to look, retry and give up, and the processes started on it."""
+    with Spoolside(make_spool(tmp_path / "q")) as made:
+        yield made
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that every user of the machine can reach, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="queuectl-crash-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,142 @@
+"""Kills one verb of the spool at each of its steps, and lets a fresh pool repair: a program.
+
+    stepper.py VERB DIRECTORY [STRIDE]
+
+Every case has a spool of its own below DIRECTORY. The victim and the pool that comes after it are
+forked from this process, which has everything imported: some hundred cases take seconds. The
+report, one JSON document on standard output, is judged by the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from concurrent import futures  # noqa: F401 - imported here so that no child must
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock  # noqa: F401
+import queuectl.arrivals
+import queuectl.cli.look
+import queuectl.pool
+from queuectl.spool import Spool
+from queuectl.worklog import WorkLog
+from tests.crash import mutations
+from tests.crash.steps import Steps
+from tests.crash.support import make_spool
+from tests.crash.verbs_to_kill import VERBS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIDE_BY_SIDE = 6
+DRAIN_S = 25
+
+
+def main(name: str, directory: Path, stride: int) -> None:
+    """Run the verb once to count, then once for each step."""
+    mutations.apply_named()
+    verb = VERBS[name]
+    template = make_spool(directory / "template")
+    _in_child(lambda: verb.prepare(Spool(template)))
+    counted = _case(directory, template, name, None)
+    cases = range(1, len(counted["steps"]) + 1, stride)
+    killed = _side_by_side([lambda n=n: _case(directory, template, name, n) for n in cases])
+    json.dump({"steps": counted["steps"], "cases": [counted, *killed]}, sys.stdout)
+
+
+def _case(directory: Path, template: Path, name: str, die_at: int | None) -> dict[str, object]:
+    """Run the verb on a copy, dying at step `die_at`; then drain. Return what there is to judge."""
+    path = directory / f"at-{die_at or 'none'}"
+    shutil.copytree(template, path)
+    told = directory / f"at-{die_at or 'none'}.told"
+    told.touch()
+    victim = _in_child(lambda: _victim(name, path, told, die_at))
+    pool = _in_child(lambda: _drain(path))
+    steps = directory / f"{path.name}.steps"
+    return {
+        "spool": str(path),
+        "die_at": die_at,
+        "victim": victim,
+        "pool": pool,
+        "accepted": told.read_text().split(),
+        "steps": json.loads(steps.read_text()) if steps.exists() else [],
+    }
+
+
+def _victim(name: str, path: Path, told: Path, die_at: int | None) -> None:
+    steps = Steps(path, die_at)
+    spool = Spool(path)
+    steps.begin()
+    for job_id in VERBS[name].act(spool):
+        with told.open("a") as file:
+            file.write(f"{job_id}\n")
+    seen = [asdict(step) for step in steps.seen]
+    (path.parent / f"{path.name}.steps").write_text(json.dumps(seen))
+
+
+def _drain(path: Path) -> None:
+    signal.alarm(DRAIN_S)
+    log = os.open(f"{path}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    pool = queuectl.pool.Pool(Spool(path), 2, WorkLog(log), stop_when_empty=True)
+    assert pool.run(), f"the pool came to grief: {path}.log"
+
+
+def _in_child(work: Callable[[], object]) -> int:
+    """Do something in a process of its own; return its exit status, or minus the signal."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with suppress(BaseException):
+            try:
+                work()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _side_by_side(cases: list[Callable[[], dict[str, object]]]) -> list[dict[str, object]]:
+    """Do cases in forked processes, some at a time."""
+    running: dict[int, int] = {}
+    results: list[dict[str, object]] = []
+    for case in cases:
+        if len(running) == SIDE_BY_SIDE:
+            results.append(_reap(running))
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            with os.fdopen(writer, "w") as pipe:
+                json.dump(case(), pipe)
+            os._exit(0)
+        os.close(writer)
+        running[pid] = reader
+    while running:
+        results.append(_reap(running))
+    return results
+
+
+def _reap(running: dict[int, int]) -> dict[str, object]:
+    """Return the result of one case that has ended (results are smaller than a pipe's 64 KiB)."""
+    deadline = time.monotonic() + 2 * DRAIN_S
+    while time.monotonic() < deadline:
+        pid, _ = os.waitpid(-1, 0)
+        if pid in running:
+            with os.fdopen(running.pop(pid)) as pipe:
+                result: dict[str, object] = json.load(pipe)
+            return result
+    raise AssertionError
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1)

@@ -1,0 +1,127 @@
+"""Counts what a process does to a spool, and ends it at the n-th such step.
+
+A step is a call that changes the file system below one directory, or starts a program. Python's
+audit events tell of most; calls without an event (write, fsync, close, the exchange of names) are
+wrapped, in this process only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import queuectl
+from queuectl import kernel
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+PACKAGE = str(Path(queuectl.__file__).parent)
+_CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.utime", "os.truncate", "os.chmod")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: what it does to which file, and the line of queuectl that makes it."""
+
+    what: str
+    path: str
+    site: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.path} ({self.site})"
+
+
+class Steps:
+    """The steps of this process below `root`; number `die_at` (from 1) is its last."""
+
+    def __init__(self, root: Path, die_at: int | None = None) -> None:
+        self.seen: list[Step] = []
+        self._root = f"{root}/"
+        self._die_at = die_at
+
+    def begin(self) -> None:
+        """Count from here on. There is no way back: a process has its hooks for life."""
+        sys.addaudithook(self._on_audit)
+        self._wrap_descriptors()
+        exchange = kernel.exchange
+
+        def exchange_in_steps(one: str, other: str) -> bool:
+            self._step("exchange", other)
+            done = exchange(one, other)
+            self._step("exchanged", other)
+            return done
+
+        kernel.exchange = exchange_in_steps
+
+    def _wrap_descriptors(self) -> None:
+        write, fsync, close, pidfd_open = os.write, os.fsync, os.close, os.pidfd_open
+
+        def write_in_two(descriptor: int, data: bytes) -> int:
+            if not self._is_ours(descriptor):
+                return write(descriptor, data)
+            self._step("write", _path_of(descriptor))
+            half = write(descriptor, data[: len(data) // 2])
+            self._step("torn write", _path_of(descriptor))
+            return half + write(descriptor, data[half:])
+
+        def stepped(name: str, call: Any) -> Any:
+            def wrapped(descriptor: int) -> None:
+                if self._is_ours(descriptor):
+                    self._step(name, _path_of(descriptor))
+                call(descriptor)
+
+            return wrapped
+
+        def pidfd_open_in_steps(pid: int) -> int:
+            self._step("started", f"{self._root}a program")
+            return pidfd_open(pid)
+
+        os.write = write_in_two
+        os.fsync = stepped("fsync", fsync)
+        os.close = stepped("close", close)
+        os.pidfd_open = pidfd_open_in_steps
+
+    def _on_audit(self, event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(args[2], int) and args[2] & _WRITING:
+            self._step("create", args[0])
+        elif event == "subprocess.Popen":
+            self._step("start", f"{self._root}a program")
+        elif event in _CHANGES:
+            target = args[1] if event in ("os.rename", "os.link") else args[0]
+            path = _path_of(target) if isinstance(target, int) else target
+            self._step(event.removeprefix("os."), path)
+
+    def _is_ours(self, descriptor: int) -> bool:
+        return _path_of(descriptor).startswith(self._root)
+
+    def _step(self, what: str, path: object) -> None:
+        text = os.fsdecode(path) if isinstance(path, (str, bytes)) else ""
+        if not f"{text}/".startswith(self._root):
+            return
+        relative = text.removeprefix(self._root)
+        self.seen.append(Step(what, relative, _site(sys._getframe(1))))
+        if len(self.seen) == self._die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _path_of(descriptor: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+    except OSError:
+        return ""
+
+
+def _site(frame: FrameType | None) -> str:
+    """Return the line of queuectl nearest to the call."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(PACKAGE):
+            return f"{name.removeprefix(PACKAGE + '/')}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "-"

@@ -1,0 +1,259 @@
+"""Real spools, real processes, and the promise that is checked after every fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from queuectl.job import STATES, parse
+from queuectl.spool import DIRECTORIES, Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+ROOT = Path(__file__).parents[2]
+LAUNCHER = [sys.executable, str(Path(__file__).with_name("launcher.py"))]
+PATIENCE_S = 40.0  # far more than anything here takes on a busy machine
+QUICK = {
+    "poll-interval": 0.1,
+    "lease": 1,
+    "backoff-base": 0,
+    "max-retries": 50,
+    "kill-grace": 0.5,
+    "job-timeout": 30,
+}
+# workers/recovery.lock and config.lock are made once and stay: spool-layout.md
+LASTING = {"recovery.lock"}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a child: this checkout first, nothing of a worker around us."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("QUEUECTL_")}
+    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), **more}
+
+
+def make_spool(path: Path, **settings: Any) -> Path:
+    """Make a spool with quick settings."""
+    Spool(path).create()
+    stored = QUICK | {key.replace("_", "-"): value for key, value in settings.items()}
+    (path / "config.json").write_text(json.dumps(stored))
+    return path
+
+
+def command_line(*words: str) -> list[str]:
+    """Return the words that run queuectl in a child."""
+    return [sys.executable, "-m", "queuectl", *words]
+
+
+def until(condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
+    """Return the first true value of `condition`; fail, naming `what`, when the time is up."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+class Pool:
+    """A `worker start` of our own; its log is in a file."""
+
+    def __init__(
+        self, spool: Path, *options: str, before: Sequence[str] = (), **popen: Any
+    ) -> None:
+        self.log_file = spool.parent / f"{spool.name}.{time.monotonic_ns()}.log"
+        words = command_line("--spool", str(spool), "worker", "start", *options)
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*before, *words],
+                **{"stderr": log, "env": environment(), "start_new_session": True, **popen},
+            )
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def up(self) -> Pool:
+        """Wait until it has registered."""
+        until(lambda: "  up " in self.log or self.process.poll() is not None, "a pool comes up")
+        assert self.process.poll() is None, self.log
+        return self
+
+    def says(self, text: str) -> None:
+        """Wait until its log has `text`."""
+        until(lambda: text in self.log, f"the pool says {text!r}, but only:\n{self.log}")
+
+    def send(self, number: int) -> None:
+        """Signal the pool alone, not what it runs."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.send(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it as a person does."""
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        self.wait()
+
+    def wait(self, within_s: float = PATIENCE_S) -> int:
+        """Return its exit status."""
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end:\n{self.log}") from None
+
+
+class Spoolside:
+    """A spool, what was started on it, and what was accepted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.runs = path.parent / f"{path.name}.runs"
+        self.accepted: list[str] = []
+        self._pools: list[Pool] = []
+
+    def __enter__(self) -> Spoolside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.kill()
+
+    @property
+    def spool(self) -> Spool:
+        """The spool as the library opens it."""
+        return Spool(self.path)
+
+    def pool(self, *options: str, **popen: Any) -> Pool:
+        """Start a pool that is gone at the end of the test."""
+        self._pools.append(Pool(self.path, *options, **popen))
+        return self._pools[-1]
+
+    def run(
+        self, *words: str, before: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command line to its end."""
+        return subprocess.run(
+            [*before, *command_line("--spool", str(self.path), *words)],
+            env=env or environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def command(self, work: str = "") -> str:
+        """Return a command that tells its start and end, and does `work` between."""
+        mark = f'echo "$QUEUECTL_JOB_ID {{}} $$" >> {self.runs}'
+        return "; ".join(filter(None, [mark.format("start"), work, mark.format("end")]))
+
+    def submit(self, work: str = "", **fields: Any) -> str:
+        """Queue a job that keeps a diary; return its id."""
+        job = self.spool.submit(self.command(work), **fields)
+        self.accepted.append(job.id)
+        return job.id
+
+    def drop(self, job_id: str, work: str = "", **fields: Any) -> Path:
+        """Put a job there as another program does: written in tmp/, renamed into pending/."""
+        record = {"command": self.command(work), **fields}
+        return self.drop_bytes(job_id, json.dumps(record).encode())
+
+    def drop_bytes(self, job_id: str, data: bytes) -> Path:
+        """Put bytes there under a job's name."""
+        draft, target = (
+            self.path.parent / f"{job_id}.draft",
+            self.path / "pending" / f"{job_id}.json",
+        )
+        draft.write_bytes(data)
+        draft.rename(target)
+        self.accepted.append(job_id)
+        return target
+
+    def diary(self) -> list[tuple[str, str, int]]:
+        """Return (id, start or end, pid) of everything that ran."""
+        lines = self.runs.read_text().splitlines() if self.runs.exists() else []
+        words = (line.split() for line in lines)
+        return [(job_id, what, int(pid)) for job_id, what, pid in words]
+
+    def times_run(self) -> Counter[str]:
+        """Return how often each job was started."""
+        return Counter(job_id for job_id, what, _ in self.diary() if what == "start")
+
+    def state_of(self, job_id: str) -> str:
+        """Return the one state that holds a job."""
+        (found,) = places(self.path)[job_id]
+        return found.parent.name
+
+    def wait_for(self, job_id: str, *states: str) -> dict[str, Any]:
+        """Return a job's record once it is in one of these states."""
+
+        def there() -> Path | None:
+            files = [self.path / state / f"{job_id}.json" for state in states or ("completed",)]
+            return next((file for file in files if file.exists()), None)
+
+        found = until(there, f"{job_id} is in {states or 'completed'}: {places(self.path)}")
+        record: dict[str, Any] = json.loads(found.read_bytes())
+        return record
+
+    def drain(self) -> None:
+        """Have a fresh pool run everything to its end."""
+        pool = self.pool("--count", "4", "--stop-when-empty")
+        assert pool.wait() == 0, pool.log
+
+    def check_promise(self, ended: Sequence[str] = ("completed",)) -> None:
+        """Check that every accepted job has come to its end, and nothing else is left over."""
+        check_promise(self.path, self.accepted, ended)
+
+
+def places(path: Path) -> dict[str, list[Path]]:
+    """Return every file of every id in the five states."""
+    found: dict[str, list[Path]] = {}
+    for state in STATES:
+        for file in (path / state).glob("*.json"):
+            stem = file.stem.rpartition("@")[0] or file.stem
+            found.setdefault(stem, []).append(file)
+    return found
+
+
+def check_promise(path: Path, accepted: Iterable[str], ended: Sequence[str]) -> None:
+    """Check that each id is in exactly one of the states `ended`, whole, and that nobody left debris."""
+    found = places(path)
+    for job_id in accepted:
+        files = found.get(job_id, [])
+        assert len(files) == 1, f"{job_id} is in {[str(file) for file in files]}"
+        assert files[0].parent.name in ended, f"{job_id} is in {files[0]}"
+    for job_id, files in found.items():
+        for file in files:
+            check_record(job_id, file)
+    check_no_debris(path)
+
+
+def check_record(job_id: str, file: Path) -> None:
+    """Check that a file of a state is a record of that state."""
+    raw = file.read_bytes()
+    if b'"rejected": ' in raw:
+        assert json.loads(raw)["state"] == "dead"
+        return
+    job = parse(raw, job_id)
+    assert job.state == file.parent.name, f"{file} says {job.state}"
+
+
+def check_no_debris(path: Path) -> None:
+    """Check that tmp/, workers/ and processing/ hold nothing, and the root nothing unknown."""
+    left = {name: sorted(set(os.listdir(path / name)) - LASTING) for name in ("tmp", "workers")}
+    left["processing"] = sorted(os.listdir(path / "processing"))
+    known = {*DIRECTORIES, "config.json", "config.lock", "paused", "worker.log"}
+    left["."] = sorted(set(os.listdir(path)) - known)
+    assert not any(left.values()), left

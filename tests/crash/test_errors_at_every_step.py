@@ -1,0 +1,259 @@
+"""A fault of the file system in each call: refused clearly by a command line, outlived by a pool."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.support import Spoolside, environment, make_spool, places
+from tests.crash.tracing import (
+    STEADY,
+    Point,
+    failed_descriptors_asked_again,
+    inject,
+    needs_strace,
+    points,
+    trace,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+ERRORS = ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "EINTR", "EMFILE")
+NAMES = ("openat", "write", "fsync", "close", "rename", "renameat2", "link", "linkat", "unlink")
+ENQUEUE = ("enqueue", "--id", "one", "--", "/bin/true")
+
+
+def every(cases: Iterable[tuple[Point, str]], check: Callable[[Point, str], str]) -> None:
+    """Check each pair of a point and an error, some at a time."""
+    with ThreadPoolExecutor(4) as threads:
+        said = list(threads.map(lambda case: check(*case), cases))
+    bad = [text for text in said if text]
+    assert len(said) > 5
+    assert not bad, f"{len(bad)} of {len(said)}:\n" + "\n".join(bad[:12])
+
+
+def some(found: Sequence[Point]) -> list[tuple[Point, str]]:
+    """Return each point with one error, in turn."""
+    return list(zip(found, cycle(ERRORS), strict=False))
+
+
+def all_of(found: Sequence[Point]) -> list[tuple[Point, str]]:
+    """Return each point with each error."""
+    return [(point, error) for point in found for error in ERRORS]
+
+
+# --- enqueue ----------------------------------------------------------------------------------
+
+
+def enqueue_points(directory: Path) -> list[Point]:
+    log = directory / "counted.trace"
+    with Spoolside(make_spool(directory / "counted")) as side:
+        side.run(*ENQUEUE, before=trace(log, *NAMES), env=STEADY)
+        found = points(log, side.path, NAMES)
+    # what is said to the terminal comes after all, and the interpreter's own files are not ours
+    return [p for p in found if "write(1," not in p.line and "/lib/" not in p.line]
+
+
+def refused_enqueue(directory: Path) -> Callable[[Point, str], str]:
+    def check(point: Point, error: str) -> str:
+        name = f"{point.name}-{point.number}-{error}"
+        log = directory / f"{name}.trace"
+        with Spoolside(make_spool(directory / name)) as side:
+            before = inject(log, point, f"error={error}", "fsync", "close")
+            done = side.run(*ENQUEUE, before=before, env=STEADY)
+            try:
+                judge_enqueue(side, done, point)
+                assert not failed_descriptors_asked_again(log)
+            except AssertionError as fault:
+                return f"{point} {error}: {fault}\n  said: {done.stderr[-300:]!r}"
+        return ""
+
+    return check
+
+
+def judge_enqueue(
+    side: Spoolside, done: subprocess.CompletedProcess[str], point: Point
+) -> None:
+    """Either it is done and said so, or it is not and one line says why."""
+    there = places(side.path).get("one", [])
+    if done.returncode == 0:
+        assert done.stdout == "one\n"
+        assert len(there) == 1
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("queuectl: "), "not our line"
+        assert done.stderr.count("\n") == 1, "more than a line"
+        assert not there, "refused, and there all the same"
+    if point.name not in ("unlink", "close"):  # who cannot remove a file leaves it to the pools
+        left = [file.name for file in (side.path / "tmp").iterdir()]
+        assert not left, f"in tmp/: {left}"
+    side.drain()
+    side.accepted = done.stdout.split()
+    side.check_promise()
+
+
+@needs_strace
+def test_an_enqueue_that_meets_an_error_at_any_call_is_refused_in_one_line(tmp_path: Path) -> None:
+    every(some(enqueue_points(tmp_path)), refused_enqueue(tmp_path))
+
+
+@needs_strace
+@pytest.mark.slow
+def test_an_enqueue_that_meets_any_error_at_any_call_is_refused_in_one_line(tmp_path: Path) -> None:
+    every(all_of(enqueue_points(tmp_path)), refused_enqueue(tmp_path))
+
+
+# --- a pool -----------------------------------------------------------------------------------
+
+POOL_NAMES = tuple(name for name in NAMES if name not in ("openat", "close"))
+
+
+def prepare(directory: Path) -> Path:
+    path = make_spool(directory / "template")
+    with Spoolside(path) as side:
+        side.spool.submit(["/bin/true"], id="good")
+        side.spool.submit(["/bin/false"], id="fails", max_retries=2)
+        side.drop_bytes("bad", b"[1]")
+    return path
+
+
+def pool_points(directory: Path, template: Path) -> list[Point]:
+    log = directory / "counted.trace"
+    with Spoolside(shutil.copytree(template, directory / "counted")) as side:
+        before = trace(log, *POOL_NAMES)
+        pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
+        assert pool.wait() == 0, pool.log
+        found = points(log, side.path, POOL_NAMES)
+    # a pipe to itself and the log are no files of the spool
+    return [p for p in found if not re.match(r'write\((2,|\d+, "w", 1\))', p.line)]
+
+
+def hardy_pool(directory: Path, template: Path) -> Callable[[Point, str], str]:
+    def check(point: Point, error: str) -> str:
+        name = f"{point.name}-{point.number}-{error}"
+        log = directory / f"{name}.trace"
+        with Spoolside(shutil.copytree(template, directory / name)) as side:
+            side.accepted = ["good", "fails"]
+            before = inject(log, point, f"error={error}", "fsync", "close")
+            pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
+            try:
+                judge_pool(side, pool.wait(), pool.log)
+                assert not failed_descriptors_asked_again(log)
+            except AssertionError as fault:
+                return f"{point} {error}: {fault}\n  said: {pool.log[-600:]}"
+        return ""
+
+    return check
+
+
+def judge_pool(side: Spoolside, status: int, log: str) -> None:
+    assert "Traceback" not in log
+    if " up " in log:  # what it cannot even register with is said, and it leaves
+        assert status == 0, f"it left with {status}"
+    side.drain()
+    side.check_promise(("completed", "dead"))
+    assert (side.state_of("good"), side.state_of("fails")) == ("completed", "dead")
+
+
+@needs_strace
+def test_a_pool_that_meets_an_error_goes_on_when_it_is_over(tmp_path: Path) -> None:
+    template = prepare(tmp_path)
+    every(some(pool_points(tmp_path, template))[::2], hardy_pool(tmp_path, template))
+
+
+@needs_strace
+@pytest.mark.slow
+def test_a_pool_that_meets_an_error_at_any_call_goes_on_when_it_is_over(tmp_path: Path) -> None:
+    template = prepare(tmp_path)
+    every(some(pool_points(tmp_path, template)), hardy_pool(tmp_path, template))
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_a_pool_waits_while_nothing_can_be_synced_and_runs_each_job_once(
+    error: str, tmp_path: Path
+) -> None:
+    with Spoolside(make_spool(tmp_path / "q")) as side:
+        for _ in range(3):
+            side.submit()
+        before = [*trace(tmp_path / "trace", "fsync"), "-e", f"inject=fsync:error={error}:when=1..4"]
+        pool = side.pool("--stop-when-empty", before=before, env=STEADY)
+        assert pool.wait() == 0, pool.log
+        assert "stalled" in pool.log
+        side.check_promise()
+        assert set(side.times_run().values()) == {1}
+
+
+# --- a rename that was done and says that it was not ------------------------------------------
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+/* What a client of NFS sees when an answer was lost and the question sent again. */
+int rename(const char *from, const char *to) {
+    int (*real)(const char *, const char *) = dlsym(RTLD_NEXT, "rename");
+    if (real(from, to) != 0) return -1;
+    errno = ENOENT;
+    return -1;
+}
+int link(const char *from, const char *to) {
+    int (*real)(const char *, const char *) = dlsym(RTLD_NEXT, "link");
+    if (real(from, to) != 0) return -1;
+    errno = EEXIST;
+    return -1;
+}
+int linkat(int a, const char *from, int b, const char *to, int flags) {
+    int (*real)(int, const char *, int, const char *, int) = dlsym(RTLD_NEXT, "linkat");
+    if (real(a, from, b, to, flags) != 0) return -1;
+    errno = EEXIST;
+    return -1;
+}
+int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {
+    errno = EINVAL;
+    return -1;
+}
+"""
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> dict[str, str]:
+    """An environment in which renames and links are done and reported as failed."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc")
+    source, library = tmp_path / "shim.c", tmp_path / "shim.so"
+    source.write_text(SHIM)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return environment(LD_PRELOAD=str(library))
+
+
+def test_a_job_runs_once_where_every_rename_is_done_and_reported_lost(
+    side: Spoolside, forgetful: dict[str, str]
+) -> None:
+    done = side.run("enqueue", "--id", "one", "--command", side.command(), env=forgetful)
+    assert done.stdout == "one\n", done.stderr
+    side.accepted.append("one")
+    pool = side.pool("--stop-when-empty", env=forgetful)
+    assert pool.wait() == 0, pool.log
+    side.check_promise()
+    assert side.times_run() == {"one": 1}
+
+
+def test_a_taken_id_is_still_refused_where_every_link_is_reported_lost(
+    side: Spoolside, forgetful: dict[str, str]
+) -> None:
+    side.submit(id="one")
+    done = side.run("enqueue", "--id", "one", "--", "/bin/false", env=forgetful)
+    assert done.returncode == 1
+    side.drain()
+    side.check_promise()

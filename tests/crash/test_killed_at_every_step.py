@@ -1,0 +1,155 @@
+"""Each verb, ended at each of its steps: what was accepted runs to its end, and nothing is left over.
+
+The steps are counted in a run of the verb itself (steps.py), so a new call is a new case.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.crash.mutations import VARIABLE
+from tests.crash.support import check_promise, environment
+from tests.crash.verbs_to_kill import VERBS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STEPPER = Path(__file__).with_name("stepper.py")
+SEVERAL_ENDS = ("completed", "dead")
+LONG = {"work", "recover"}  # over a hundred steps each: every third of them in the everyday run
+
+
+def kill_at_each_step(
+    verb: str, directory: Path, stride: int = 1, mutation: str = ""
+) -> dict[str, Any]:
+    """Return the stepper's report."""
+    directory.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, str(STEPPER), verb, str(directory), str(stride)],
+        env=environment(**{VARIABLE: mutation}),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def judge(report: dict[str, Any]) -> None:
+    """Check every case of a report."""
+    assert len(report["steps"]) > 5
+    killed = sum(case["victim"] == -9 for case in report["cases"])
+    assert killed >= 0.9 * (len(report["cases"]) - 1), "most steps were never come to"
+    bad = list(filter(None, map(fault_of, report["cases"])))
+    assert not bad, f"{len(bad)} of {len(report['cases'])} cases:\n" + "\n".join(bad[:10])
+
+
+def fault_of(case: dict[str, Any]) -> str:
+    """Return what is wrong with a case, empty if nothing is."""
+    try:
+        # a pool's threads take turns: some runs have fewer steps than the one that was counted
+        assert case["victim"] in (0, -9), "the victim came to grief by itself"
+        assert case["pool"] == 0, "the pool that came after did not come to its end"
+        check_promise(Path(case["spool"]), case["accepted"], SEVERAL_ENDS)
+        rejected = {file.stem for file in Path(case["spool"], "dead").glob("*.rejected")}
+        assert rejected <= {"bad", "unreadable"}, f"set aside: {rejected}"
+        runs = Path(case["spool"] + ".runs")
+        told = Counter(runs.read_text().split()[::3]) if runs.exists() else Counter()
+        assert max(told.values(), default=0) <= 3, f"run again and again: {told}"
+    except AssertionError as error:
+        return f"{case['spool']}: {error}"
+    return ""
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - LONG))
+def test_a_verb_killed_at_any_step_loses_nothing_and_leaves_nothing(
+    verb: str, tmp_path: Path
+) -> None:
+    judge(kill_at_each_step(verb, tmp_path))
+
+
+@pytest.mark.parametrize("verb", sorted(LONG))
+def test_a_pool_killed_at_every_third_step_loses_nothing(verb: str, tmp_path: Path) -> None:
+    judge(kill_at_each_step(verb, tmp_path, stride=3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", sorted(LONG))
+def test_a_pool_killed_at_any_step_loses_nothing(verb: str, tmp_path: Path) -> None:
+    judge(kill_at_each_step(verb, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("mutation", "verb"),
+    [
+        ("move by copying", "take, rewrite, release to completed"),
+        ("publish by copying", "submit"),
+        ("leave tmp/ as it is", "submit"),
+    ],
+)
+def test_with_a_guard_taken_out_the_same_check_fails(
+    mutation: str, verb: str, tmp_path: Path
+) -> None:
+    report = kill_at_each_step(verb, tmp_path, mutation=mutation)
+    with pytest.raises(AssertionError):
+        judge(report)
+
+
+# --- the matrix is whole ----------------------------------------------------------------------
+
+CHANGING = {
+    "os.rename", "os.link", "os.unlink", "os.mkdir", "os.makedirs", "os.utime", "os.ftruncate",
+    "os.write", "os.fsync", "kernel.exchange",
+}  # fmt: skip
+MOVERS = ("files.py", "spool.py", "scratch.py", "owners.py", "recovery.py", "config.py")
+# Functions for what another program did; the tests of those cases are elsewhere.
+NOT_ON_THE_WAY = {"withdraw_stop", "beat"}
+
+
+@cache
+def sites() -> dict[tuple[str, int], str]:
+    """Return (file, line) of each call that changes a directory, and the function it is in."""
+    import queuectl
+
+    found = {}
+    package = Path(queuectl.__file__).parent
+    for name in MOVERS:
+        tree = ast.parse((package / name).read_text())
+        for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
+            for call in calls_on_the_way(function):
+                found[name, call.lineno] = function.name
+    return found
+
+
+def calls_on_the_way(node: ast.AST) -> Iterator[ast.Call]:
+    """Yield the changing calls below a node, but for those that only an error leads to."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call) and ast.unparse(child.func) in CHANGING:
+            yield child
+        # the rest of a write that a full disk cut short is a loop
+        if not isinstance(child, (ast.ExceptHandler, ast.While)):
+            yield from calls_on_the_way(child)
+
+
+def test_every_call_that_changes_the_spool_is_a_step_of_some_verb(tmp_path: Path) -> None:
+    seen = set()
+    for number, verb in enumerate(sorted(VERBS)):
+        report = kill_at_each_step(verb, tmp_path / str(number), stride=10_000)
+        seen.update(step["site"] for step in report["steps"])
+    missed = {
+        f"{name}:{line} in {function}"
+        for (name, line), function in sites().items()
+        if f"{name}:{line}" not in seen and function not in NOT_ON_THE_WAY
+    }
+    assert not missed

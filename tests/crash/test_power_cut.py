@@ -1,0 +1,103 @@
+"""The power goes in mid-run: every id that was told is there afterwards, and whole.
+
+The file system is real, on a loop device; FS_IOC_SHUTDOWN drops what its journal has not written.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from queuectl.job import parse
+from tests.crash.mounts import Disk, needs_root
+from tests.crash.mutations import VARIABLE
+from tests.crash.support import Spoolside, environment, make_spool, places
+
+pytestmark = needs_root
+ENQUEUER = Path(__file__).with_name("enqueuer.py")
+FILE_SYSTEMS = ("ext4", "xfs")
+DRAIN_EVERY = 10
+
+
+class Outage:
+    """Cuts the power of one disk again and again, while jobs are queued and run."""
+
+    def __init__(self, disk: Disk, mutation: str = "") -> None:
+        self._disk = disk
+        self._environment = environment(**{VARIABLE: mutation})
+        self._path = make_spool(disk.point / "q")
+        subprocess.run(["sync", "-f", str(self._path)], check=True)
+        self.accepted: list[str] = []
+
+    def once(self, told: int, *, pool: bool) -> None:
+        """Cut the power as soon as `told` more ids were told, and check all that were."""
+        with Spoolside(self._path) as side:
+            if pool:
+                side.pool("--count", "2").up()
+            words = [sys.executable, str(ENQUEUER), str(self._path)]
+            enqueuer = subprocess.Popen(words, env=self._environment, stdout=subprocess.PIPE)
+            assert enqueuer.stdout is not None
+            ids = [enqueuer.stdout.readline().decode().strip() for _ in range(told)]
+            self._disk.cut()
+            ids += enqueuer.communicate()[0].decode().split()
+        self._disk.power_on()
+        self.accepted += ids
+        self._check()
+
+    def _check(self) -> None:
+        found = places(self._path)
+        lost = [job_id for job_id in self.accepted if len(found.get(job_id, [])) != 1]
+        assert not lost, f"{len(lost)} of {len(self.accepted)} not in one place: {lost[:3]}"
+        for job_id, (file,) in found.items():
+            parse(file.read_bytes(), job_id)
+
+    def drain(self) -> None:
+        """Run all that is there to its end, and begin anew."""
+        with Spoolside(self._path) as side:
+            side.accepted = self.accepted
+            side.drain()
+            side.check_promise()
+        for file in (self._path / "completed").iterdir():
+            file.unlink()
+        self.accepted = []
+
+
+def cut_often(directory: Path, kind: str, times: int) -> None:
+    chance = random.Random(times)
+    with Disk(directory, kind) as disk:
+        outage = Outage(disk)
+        for number in range(times):
+            outage.once(chance.randint(1, 30), pool=number % 2 == 1)
+            if number % DRAIN_EVERY == DRAIN_EVERY - 1:
+                outage.drain()
+        outage.drain()
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_no_told_id_is_lost_or_damaged_in_four_power_cuts(kind: str, tmp_path: Path) -> None:
+    cut_often(tmp_path, kind, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_no_told_id_is_lost_or_damaged_in_fifty_power_cuts(kind: str, tmp_path: Path) -> None:
+    cut_often(tmp_path, kind, 50)
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+@pytest.mark.parametrize("mutation", ["no fsync of a directory", "no fsync of a file"])
+def test_without_an_fsync_a_power_cut_is_seen(kind: str, mutation: str, tmp_path: Path) -> None:
+    with Disk(tmp_path, kind) as disk:
+        outage = Outage(disk, mutation)
+
+        def several() -> None:
+            for _ in range(10):
+                # right behind the last id told: the next job's fsync would carry this one's along
+                outage.once(1, pool=False)
+
+        with pytest.raises(Exception, match=r"not in one place|JSON"):
+            several()

@@ -1,0 +1,202 @@
+"""Each verb of the spool as a process does it, with a spool that gives it everything to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from queuectl import config, files, outcome, verbs
+from queuectl.job import Job
+from queuectl.owners import Registration
+from queuectl.recovery import Recovery
+from queuectl.scratch import new_owner
+from queuectl.spool import Claim, Spool
+from queuectl.worklog import WorkLog
+
+QUIET = WorkLog(-1)  # what a victim says interests nobody
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What is there before, and what is done; `act` yields each id once it is accepted."""
+
+    prepare: Callable[[Spool], object]
+    act: Callable[[Spool], Iterable[str]]
+
+
+def _nothing(_: Spool) -> None:
+    """The spool is as it was made."""
+
+
+def _rewrite(spool: Spool, claim: Claim, job: Job) -> None:
+    if hasattr(spool, "rewrite"):
+        spool.rewrite(claim, job)
+        spool.secure(claim)
+        return
+    files.carry_out(spool.rewriting(claim, job))
+    files.carry_out(spool.securing(claim))
+
+
+def _submit(spool: Spool) -> Iterator[str]:
+    yield spool.submit(_diary(spool), id="one").id
+    yield spool.submit(_diary(spool), id="two", priority=1).id
+
+
+def _submit_batch(spool: Spool) -> Iterator[str]:
+    jobs = [spool.draft({"command": _diary(spool), "id": f"job{n}"}) for n in range(6)]
+    for batch in spool.submit_all(jobs):
+        yield from (job.id for job in batch)
+
+
+def _create(spool: Spool) -> Iterator[str]:
+    shutil.rmtree(spool.path)
+    yield from _submit(spool)
+
+
+def _one_pending(spool: Spool) -> None:
+    spool.submit(_diary(spool), id="one")
+
+
+def _turn(spool: Spool, verdict: Callable[[Job], Job]) -> Iterator[str]:
+    yield "one"
+    with Registration(spool) as me:
+        claim = spool.take("one", "pending", me.name)
+        job = spool.read_claim(claim)
+        logs = spool.log_files(job.id, 1)
+        job = outcome.started(job, worker=me.name, now=time.time(), logs=logs)
+        _rewrite(spool, claim, job)
+        spool.settle(claim, verdict(job))
+        spool.drop_spares()
+
+
+def _exit(code: int, spool: Spool) -> Callable[[Job], Job]:
+    ended = outcome.Outcome(ended=outcome.EXIT, exit_code=code)
+    return lambda job: outcome.settled(
+        job, ended, config=spool.config, now=time.time(), random=float
+    )
+
+
+def _complete(spool: Spool) -> Iterator[str]:
+    return _turn(spool, _exit(0, spool))
+
+
+def _fail(spool: Spool) -> Iterator[str]:
+    return _turn(spool, _exit(1, spool))
+
+
+def _complete_with_spares(spool: Spool) -> Iterator[str]:
+    registration = Registration(spool)
+    spool.keep_spares(registration.name)
+    yield "one"
+    with registration as me:
+        claim = spool.take("one", "pending", me.name)
+        job = spool.read_claim(claim)
+        job = outcome.started(job, worker=me.name, now=time.time(), logs=("", ""))
+        _rewrite(spool, claim, job)
+        spool.settle(claim, _exit(0, spool)(job))
+        spool.drop_spares()
+
+
+def _bad_file(spool: Spool) -> None:
+    with open(spool.file("pending", "bad"), "wb") as file:
+        file.write(b'{"command": 7}')
+
+
+def _set_aside(spool: Spool) -> Iterator[str]:
+    yield "bad"
+    with Registration(spool) as me:
+        spool.set_aside(spool.take_name("bad.json", "pending", me.name), "the command is a number")
+
+
+def _left_by_the_dead(spool: Spool) -> None:
+    """Put down, as a worker killed by SIGKILL leaves them, a job of each kind."""
+    dead = new_owner()
+    registration = Registration(spool)
+    registration.__enter__()
+    os.rename(*(f"{spool.directory('workers')}/{name}.json" for name in (registration.name, dead)))
+    for number, state in enumerate(("pending", "processing", "failed", "completed", "dead")):
+        job_id = f"was-{state}"
+        spool.submit(_diary(spool), id=job_id)
+        claim = spool.take(job_id, "pending", dead)
+        job = spool.read_claim(claim)
+        body = job.changed(state=state, worker=dead if number else None, attempts=1)
+        _rewrite(spool, claim, body)
+    spool.submit(_diary(spool), id="unreadable")
+    with open(spool.take("unreadable", "pending", dead).path, "wb") as file:
+        file.write(b"torn")
+    for name in (f"draft@{dead}.json", f"spare-1@{dead}.json", "draft@gone-1-00000000.json"):
+        with open(f"{spool.directory('tmp')}/{name}", "wb") as file:
+            file.write(b"{")
+    with open(f"{spool.directory('workers')}/{dead}.lock", "wb"):
+        pass
+    # this process ends without leaving: its own files are one more dead worker's
+
+
+def _recover(spool: Spool) -> Iterator[str]:
+    yield from ("was-pending", "was-processing", "was-failed", "was-completed", "was-dead")
+    yield "unreadable"
+    with Registration(spool) as me:
+        Recovery(spool, me.name, QUIET).run()
+
+
+def _some_dead(spool: Spool) -> None:
+    for job_id in ("one", "two"):
+        spool.submit(_diary(spool), id=job_id)
+        claim = spool.take(job_id, "pending", "hand")
+        job = spool.read_claim(claim).changed(state="dead", attempts=3, error_message="exit status 1")
+        spool.settle(claim, job)
+
+
+def _retry(spool: Spool) -> Iterator[str]:
+    yield from ("one", "two")
+    list(verbs.retry(spool, ["one", "two"], ("dead",)))
+
+
+def _cancel(spool: Spool) -> Iterator[str]:
+    yield "one"
+    cancelled = {"state": "dead", "error_message": "cancelled by the test"}
+    list(verbs.change(spool, ["one"], ("pending",), lambda job: job.changed(**cancelled), "cancelled"))
+
+
+def _edit(spool: Spool) -> Iterator[str]:
+    yield "one"
+    config.edit(spool.path, lambda stored: stored.update({"max-retries": 7}))
+
+
+def _work(spool: Spool) -> Iterator[str]:
+    from queuectl.pool import Pool
+
+    yield from ("one", "fails-once", "could-not-start", "bad")
+    Pool(spool, 1, QUIET, stop_when_empty=True).run()
+
+
+def _work_to_do(spool: Spool) -> None:
+    _one_pending(spool)
+    once = f'test "$QUEUECTL_ATTEMPT" -gt 1 || {{ {_diary(spool)}; exit 1; }}; {_diary(spool)}'
+    spool.submit(once, id="fails-once")
+    spool.submit(["/no/such/program"], id="could-not-start", max_retries=1)
+    _bad_file(spool)
+
+
+def _diary(spool: Spool) -> str:
+    # beside the spool, wherever a copy of it lies
+    return 'echo "$QUEUECTL_JOB_ID start $$" >> "$QUEUECTL_SPOOL.runs"'
+
+
+VERBS = {
+    "create": Verb(_nothing, _create),
+    "submit": Verb(_nothing, _submit),
+    "submit many": Verb(_nothing, _submit_batch),
+    "take, rewrite, release to completed": Verb(_one_pending, _complete),
+    "take, rewrite, release to failed": Verb(_one_pending, _fail),
+    "take, rewrite by exchange, release": Verb(_one_pending, _complete_with_spares),
+    "set aside": Verb(_bad_file, _set_aside),
+    "recover": Verb(_left_by_the_dead, _recover),
+    "retry": Verb(_some_dead, _retry),
+    "cancel": Verb(_one_pending, _cancel),
+    "edit the settings": Verb(_one_pending, _edit),
+    "work": Verb(_work_to_do, _work),
+}
