@@ -1,5 +1,7 @@
 """Files that survive: written whole, on disk before they are seen, moved knowingly.
 
+What waits for the disk is a generator of `Step`s, so that one description serves a command line,
+which waits for each step in turn, and a pool, which waits for those of many jobs side by side.
 spool-layout.md, section "Durability".
 """
 
@@ -8,40 +10,126 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import threading
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from dataclasses import dataclass
 from itertools import count
+from typing import TypeAlias, TypeVar
 
 from queuectl import kernel
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_OLD_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
-    """Create a file with these bytes; on disk when this returns, if `sync`. Leaves none on failure.
+@dataclass(frozen=True)
+class FileSync:
+    """Wait until what was written to a descriptor is on disk."""
+
+    descriptor: int
+
+    def run(self) -> None:
+        """Wait here.
+
+        Raises:
+            OSError: it is not on disk; the descriptor must not be asked again.
+        """
+        os.fsync(self.descriptor)
+
+
+@dataclass(frozen=True)
+class DirectorySync:
+    """Wait until the names in some directories are on disk."""
+
+    paths: tuple[str, ...]
+
+    def run(self) -> None:
+        """Wait here.
+
+        Raises:
+            OSError: they are not all on disk.
+        """
+        for path in self.paths:
+            sync_directory(path)
+
+
+Step: TypeAlias = FileSync | DirectorySync
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Step, None, T]
+
+
+def carry_out(steps: Steps[T]) -> T:
+    """Go through steps, waiting for each; return what they return.
+
+    Raises:
+        OSError: a step failed, and the steps did not know better.
+    """
+    try:
+        step = next(steps)
+        while True:
+            try:
+                step.run()
+            except OSError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def sync_directory(path: str) -> None:
+    """Put a directory's names on disk.
+
+    Raises:
+        OSError: they are not; a new descriptor each time, since a failed fsync is not asked again.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Steps[None]:
+    """Create a file with these bytes, on disk at the end if `sync`; leave none on failure.
 
     Raises:
         OSError: it exists, or any step failed.
     """
     descriptor = os.open(path, _NEW_FILE, mode)
     try:
-        try:
-            _write_all(descriptor, data)
-            if sync:
-                os.fsync(descriptor)
-        finally:
-            # a close that fails means bytes that were not stored: let it be heard
-            os.close(descriptor)
+        yield from _filling(descriptor, data, sync=sync)
     except BaseException:
-        _unlink(path)
+        unlink_quietly(path)
         raise
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    written = os.write(descriptor, data)
-    while written < len(data):  # a nearly full disk writes a part, then says ENOSPC
-        written += os.write(descriptor, data[written:])
+def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
+    """Do what `writing_new` does, waiting here."""
+    carry_out(writing_new(path, data, sync=sync, mode=mode))
+
+
+def _filling(descriptor: int, data: bytes, *, sync: bool) -> Steps[None]:
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):  # a nearly full disk writes a part, then says ENOSPC
+            written += os.write(descriptor, data[written:])
+        # what is written over may have been longer. Not O_TRUNC: ext4 flushes, at close, what was
+        # cut to nothing and written again.
+        if os.fstat(descriptor).st_size > len(data):
+            os.ftruncate(descriptor, len(data))
+        if sync:
+            yield FileSync(descriptor)
+    finally:
+        # a close that fails means bytes that were not stored: let it be heard
+        os.close(descriptor)
+
+
+def unlink_quietly(path: str) -> None:
+    """Remove a name if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 class Spares:
@@ -59,7 +147,7 @@ class Spares:
         self._free: deque[str] = deque()
         self._made = count(1)
 
-    def exchange(self, path: str, data: bytes, *, sync: bool, mode: int) -> str | None:
+    def exchanging(self, path: str, data: bytes, *, sync: bool, mode: int) -> Steps[str | None]:
         """Give `path` a new body at one instant; return the spare that holds the old one.
 
         Returns None where names cannot be exchanged: nothing was changed then. In a spool that
@@ -72,13 +160,13 @@ class Spares:
         """
         spare = self._take()
         try:
-            _overwrite(spare, data, sync=sync, mode=mode)
+            yield from _filling(os.open(spare, _OLD_FILE, mode), data, sync=sync)
             done = kernel.exchange(spare, path)
         except BaseException:
-            _unlink(spare)
+            unlink_quietly(spare)
             raise
         if not done:
-            _unlink(spare)
+            unlink_quietly(spare)
         return spare if done else None
 
     def give_back(self, spare: str) -> None:
@@ -88,12 +176,12 @@ class Spares:
         if plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES:
             self._free.append(spare)
         else:
-            _unlink(spare)
+            unlink_quietly(spare)
 
     def clear(self) -> None:
         """Delete the spares that are free."""
         while self._free:
-            _unlink(self._free.popleft())
+            unlink_quietly(self._free.popleft())
 
     def _take(self) -> str:
         try:
@@ -103,23 +191,6 @@ class Spares:
 
 
 _SPARE_BYTES = 1 << 16
-
-
-def _overwrite(path: str, data: bytes, *, sync: bool, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    try:
-        _write_all(descriptor, data)
-        # not O_TRUNC: ext4 flushes at close what was cut to nothing and written again
-        os.ftruncate(descriptor, len(data))
-        if sync:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def move(source: str, target: str) -> None:
@@ -162,77 +233,3 @@ def publish(source: str, target: str) -> None:
     except FileExistsError:
         if os.stat(source).st_nlink != 2:  # NFS again: EEXIST may be our own first try
             raise
-
-
-def sync_directory(path: str) -> None:
-    """Put a directory's names on disk.
-
-    Raises:
-        OSError: they are not; a new descriptor each time, since a failed fsync is not asked again.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@dataclass
-class _Turn:
-    """Where one directory's fsyncs stand; every figure counts fsyncs since the start."""
-
-    begun: int = 0
-    done: int = 0
-    running: bool = False
-    errors: int = 0
-    errno: int = 0
-    changed: threading.Condition = field(default_factory=threading.Condition)
-
-
-class DirectorySync:
-    """Lets threads that sync one directory at the same time share the fsync.
-
-    A caller needs an fsync that begins after it called; one that is under way does not count.
-    """
-
-    def __init__(self) -> None:
-        self._turns: dict[str, _Turn] = {}
-        self._lock = threading.Lock()
-
-    def sync(self, path: str) -> None:
-        """Return once an fsync of `path` that began after this call has succeeded.
-
-        Raises:
-            OSError: it failed, for everyone who was waiting.
-        """
-        with self._lock:
-            turn = self._turns.setdefault(path, _Turn())
-        with turn.changed:
-            mine, errors = turn.begun + 1, turn.errors
-            while turn.running:
-                turn.changed.wait()
-                if turn.errors != errors:
-                    # the kernel reports a lost write once: whoever waited must hear it too
-                    raise OSError(turn.errno, os.strerror(turn.errno), path)
-                if turn.done >= mine:
-                    return
-            turn.begun += 1
-            turn.running = True
-        self._take_turn(path, turn)
-
-    def _take_turn(self, path: str, turn: _Turn) -> None:
-        failure: OSError | None = None
-        try:
-            sync_directory(path)
-        except OSError as error:
-            failure = error
-            raise
-        finally:
-            with turn.changed:
-                turn.running = False
-                if failure is None:
-                    turn.done = turn.begun
-                else:
-                    turn.errors += 1
-                    turn.errno = failure.errno or 0
-                turn.changed.notify_all()

@@ -32,14 +32,15 @@ class Intake:
     """Reads what came, and puts it into the backlog, or aside."""
 
     def __init__(
-        self, spool: Spool, log: WorkLog, owner: str, on_due: Callable[[], None]
+        self, spool: Spool, log: WorkLog, owner: str, on_ready: Callable[[], None]
     ) -> None:
-        self.backlog = Backlog()
-        self.changed = threading.Condition()
+        """Let `on_ready` be called, in any thread, when there may be something to claim."""
+        self._backlog = Backlog()
+        self._lock = threading.Lock()
         self._spool = spool
         self._log = log
         self._owner = owner
-        self._on_due = on_due
+        self._on_ready = on_ready
         self._half_written: dict[tuple[str, str], tuple[tuple[int, int, int], float]] = {}
         self._rejects: deque[tuple[str, str, str]] = deque()
         self._held: deque[tuple[Claim, str, str]] = deque()
@@ -93,17 +94,16 @@ class Intake:
     def _enter(self, job: Job, state: str, arrived_ns: int) -> None:
         entry = Entry(job.priority, arrived_ns, job.id, state)
         run_at = job.instant("run_at")
-        with self.changed:
+        with self._lock:
             if state == "failed":
-                first = self.backlog.ready_after(entry, time.monotonic() + self._retry_in_s(job))
+                first = self._backlog.ready_after(entry, time.monotonic() + self._retry_in_s(job))
             elif run_at is not None and run_at > time.time():
-                first = self.backlog.ready_at(entry, run_at)
+                first = self._backlog.ready_at(entry, run_at)
             else:
-                first = False
-                self.backlog.ready(entry)
-                self.changed.notify()
+                first = True
+                self._backlog.ready(entry)
         if first:
-            self._on_due()
+            self._on_ready()
 
     def _retry_in_s(self, job: Job) -> float:
         """Return the seconds until a failed job is due: a wall clock set back must not stretch them."""
@@ -125,7 +125,7 @@ class Intake:
         if was != now_is:
             self._half_written[state, name] = (now_is, time.monotonic())
         elif time.monotonic() - since >= QUIET_S:
-            del self._half_written[state, name]
+            self._half_written.pop((state, name), None)
             self.reject(state, name, why)
 
     def reject(self, state: str, name: str, why: str) -> None:
@@ -176,7 +176,7 @@ class Intake:
             for job_id in self._spool.file_names(state):
                 if self._stopped:
                     return
-                if job_id not in self.backlog and job_id + SUFFIX not in self._left:
+                if job_id not in self._backlog and job_id + SUFFIX not in self._left:
                     self.look(state, job_id)
 
     def _look_at_half_written(self) -> None:
@@ -188,7 +188,7 @@ class Intake:
         unknown = [
             job_id
             for job_id in self._spool.file_names("pending")
-            if job_id not in self.backlog and job_id + SUFFIX not in self._left
+            if job_id not in self._backlog and job_id + SUFFIX not in self._left
         ]
         for job_id in unknown:
             self.look("pending", job_id)
@@ -196,9 +196,27 @@ class Intake:
 
     def put_back(self, entry: Entry) -> None:
         """Return an entry that was taken out and not claimed."""
-        with self.changed:
-            self.backlog.ready(entry)
-            self.changed.notify()
+        with self._lock:
+            self._backlog.ready(entry)
+        self._on_ready()
+
+    def next(self) -> Entry | None:
+        """Take out the job that runs next, None if none may."""
+        with self._lock:
+            self._backlog.advance(time.time(), time.monotonic())
+            return self._backlog.pop()
+
+    def wait_s(self) -> float | None:
+        """Return the seconds until a job falls due, None if none will."""
+        with self._lock:
+            return self._backlog.wait_s(time.time(), time.monotonic())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits but jobs that are scheduled for later."""
+        with self._lock:
+            waits = self._backlog.has_ready or self._backlog.waiting
+        return not waits and not self.busy
 
     def forget_scans(self) -> None:
         """Have the next scan look at everything, whatever the time stamps say."""

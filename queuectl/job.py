@@ -29,9 +29,9 @@ _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ID_CHARS - 1}}}", re.ASCII
 _INT64 = 1 << 63
 
 
-def is_id(text: str) -> bool:
+def is_id(text: object) -> bool:
     """Tell whether `text` can be a job's id (and so its file's name)."""
-    return _ID.fullmatch(text) is not None
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
 
 
 def check_id(text: object) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import signal
-import subprocess
 import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
 _HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
@@ -28,6 +27,8 @@ def boot_id() -> str:
     """Return what names this run of the kernel: the same in its containers, another after a boot."""
     if sys.platform == "linux":
         return _read_line("/proc/sys/kernel/random/boot_id")
+    import subprocess
+
     query = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
@@ -46,39 +47,37 @@ def _read_line(path: str) -> str:
 
 
 class ExitWatch:
-    """Waits for one child's exit without reaping it, so its pid stays its own meanwhile."""
+    """Calls back, once, in an event loop, when a child has ended; leaves it to be reaped.
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._fd = os.pidfd_open(pid) if _HAS_PIDFD else -1
+    Until it is reaped its pid, and that of its group, cannot become another's.
+    """
 
-    def wait(self, timeout_s: float | None) -> bool:
-        """Return True once the child has ended, False when `timeout_s` (None: never) has passed."""
-        if self._fd < 0:
-            return _wait_by_polling(self._pid, timeout_s)
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        # poll() counts milliseconds in a C int: 24 days at most. Round up, never busy.
-        limit = None if timeout_s is None else min(int(timeout_s * 1000) + 1, 2**31 - 1)
-        return bool(poll.poll(limit))
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, pid: int, ended: Callable[[], None]
+    ) -> None:
+        self._ended = ended
+        self._loop = loop
+        self._descriptor = os.pidfd_open(pid) if _HAS_PIDFD else -1
+        if self._descriptor >= 0:
+            self._loop.add_reader(self._descriptor, self._readable)
+        else:
+            from threading import Thread
 
-    def close(self) -> None:
-        """Give the descriptor back."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            Thread(target=self._wait, args=(pid,), daemon=True).start()
+
+    def _readable(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._ended()
+
+    def _wait(self, pid: int) -> None:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self._loop.call_soon_threadsafe(self._ended)
 
 
-def _wait_by_polling(pid: int, timeout_s: float | None) -> bool:
-    import time
-
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while True:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
-            return True
-        if deadline is not None and time.monotonic() >= deadline:
-            return False
-        time.sleep(0.005)
+def can_list_processes() -> bool:
+    """Whether it can be told which processes belong to a group or have an environment."""
+    return os.path.isdir("/proc/self")  # noqa: PTH112
 
 
 def processes_of(group: int | None, **marks: str) -> list[int]:
@@ -86,7 +85,7 @@ def processes_of(group: int | None, **marks: str) -> list[int]:
 
     Without /proc nobody can be asked; a group can still be signalled as a whole.
     """
-    if not os.path.isdir("/proc/self"):  # noqa: PTH112
+    if not can_list_processes():
         return []
     mine, wanted = os.getpid(), _environment_items(marks)
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208

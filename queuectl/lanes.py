@@ -8,7 +8,8 @@ its last command is on disk. While commands are long, nothing is claimed that ca
 
 from __future__ import annotations
 
-import threading
+import asyncio
+from collections import deque
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
 _PATIENCE_S = 0.25  # a claim that has found no lane for this long goes back to the others
@@ -17,57 +18,63 @@ _WEIGHT = 0.2  # of the last command in the average
 
 
 class Lanes:
-    """Counts what is in hand; `enter` and `leave` stand around every run."""
+    """Counts what is in hand, for the tasks of one event loop."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._ahead = min(slots, _MOST_AHEAD)
-        self._free = threading.Semaphore(slots)
-        self._lock = threading.Lock()
-        self._in_hand = 0
         self._average_s = float("inf")
+        self._running = 0
+        self._waiting: deque[asyncio.Future[bool]] = deque()
         self._closed = False
-
-    @property
-    def threads(self) -> int:
-        """How many threads it takes to fill the lanes and both ways to them."""
-        return self._slots + 2 * self._ahead
+        self.claimed = 0  # jobs claimed whose command has not ended yet
+        self.in_hand = 0  # these, and those whose outcome is not on disk yet
 
     @property
     def room(self) -> bool:
         """Whether another job may be claimed."""
         ahead = self._ahead if self._average_s < _SHORT_S else 0
-        return self._in_hand < self._slots + ahead
+        settling = self._slots + 2 * self._ahead
+        return self.claimed < self._slots + ahead and self.in_hand < settling
 
-    def claim(self) -> None:
-        """Count a job that is about to be claimed."""
-        with self._lock:
-            self._in_hand += 1
-
-    def done(self) -> None:
-        """Count off a job that will not run, or has run."""
-        with self._lock:
-            self._in_hand -= 1
-
-    def enter(self) -> bool:
+    async def enter(self) -> bool:
         """Wait for a lane; False if there is none soon enough, or no more at all."""
-        if self._free.acquire(timeout=_PATIENCE_S):
-            if not self._closed:
-                return True
-            self._free.release()
-        with self._lock:
+        if self._closed:
+            return False
+        if self._running < self._slots:
+            self._running += 1
+            return True
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        timer = loop.call_later(_PATIENCE_S, _tell, turn, False)  # noqa: FBT003
+        entered: bool = await turn
+        timer.cancel()
+        if not entered:
             self._average_s = float("inf")
-        return False
+        return entered
 
     def leave(self, took_s: float) -> None:
         """Give the lane to the next."""
-        with self._lock:
-            if self._average_s == float("inf"):
-                self._average_s = took_s
-            else:
-                self._average_s += _WEIGHT * (took_s - self._average_s)
-        self._free.release()
+        if self._average_s == float("inf"):
+            self._average_s = took_s
+        else:
+            self._average_s += _WEIGHT * (took_s - self._average_s)
+        while self._waiting:
+            if _tell(self._waiting.popleft(), True):  # noqa: FBT003
+                return
+        self._running -= 1
 
     def close(self) -> None:
         """Let nothing start any more."""
         self._closed = True
+        while self._waiting:
+            _tell(self._waiting.popleft(), False)  # noqa: FBT003
+
+
+def _tell(turn: asyncio.Future[bool], answer: bool) -> bool:  # noqa: FBT001
+    """Answer who waits; False if it has been answered already."""
+    if turn.done():
+        return False
+    turn.set_result(answer)
+    return True

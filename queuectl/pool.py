@@ -1,13 +1,13 @@
-"""A pool: arrivals, claims and runs, N jobs at a time, in one process.
+"""A pool: arrivals, claims and runs, N jobs at a time, in one event loop.
 
 spool-layout.md, sections "Waking" and "Stopping".
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import select
 import signal
 import threading
 import time
@@ -19,7 +19,7 @@ from queuectl.errors import BadSettingError, QueuectlError, SpoolError
 from queuectl.intake import Intake
 from queuectl.lanes import Lanes
 from queuectl.outcome import STOPPED, Outcome
-from queuectl.owners import STOP_SUFFIX, Registration
+from queuectl.owners import Registration
 from queuectl.recovery import Recovery
 from queuectl.safety import check_safe
 from queuectl.spool import DIRECTORIES, PAUSED, Spool
@@ -56,27 +56,13 @@ class Pool:
         self._on_ready = on_ready
         self._registration = Registration(spool, slots)
         self.name = self._registration.name
-        self._intake = Intake(spool, log, self.name, on_due=self._wake)
-        self._lanes = Lanes(slots)
-        self._turns = Turns(
-            spool, self.name, log, self._lanes, self._intake, on_change=self._notify_one
-        )
-        self._recovery = Recovery(spool, self.name, log)
-        self._control = True
         self._signals = 0
         self._stopping = False
         self._ended_now = False
         self._crashed = False
         self._scanned = False
         self._paused = False
-        self._busy = 0
-        self._rest = threading.Condition()
         self._config_stamp: tuple[int, int] | None = None
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)  # noqa: FBT003
-        os.set_blocking(self._wake_write, False)  # noqa: FBT003
-
-    # --- the life of a pool -----------------------------------------------------------------
 
     def run(self) -> bool:
         """Work until asked to stop (or empty); tell whether it ended as it should.
@@ -87,35 +73,44 @@ class Pool:
         """
         self._spool.create()
         check_safe(self._spool)
-        self._take_signals()
-        self._spool.keep_spares(self.name)
-        with self._registration:
-            self._log.event("up", worker=self.name, slots=self._slots, spool=self._spool.path)
-            self._recover()
-            arrivals = self._watch()
-            threads = self._start_threads()
-            self._on_ready(self.name)
-            try:
-                self._control_loop(arrivals)
-            finally:
-                self._stop_claiming()
-                for thread in threads:
-                    thread.join()
-                if arrivals is not None:
-                    arrivals.stop()
-                self._spool.drop_spares()
-        self._log.event("down", worker=self.name)
-        return not self._crashed
-
-    def _take_signals(self) -> None:
         # Inherited as ignored it would make exit 7 look like 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._asked_by_signal)
+        with self._registration:
+            asyncio.run(self._live())
+        return not self._crashed
 
-    def _asked_by_signal(self, number: int, _frame: object) -> None:
-        self._signals += 1
+    # --- the life of a pool -----------------------------------------------------------------
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._attention = asyncio.Event()
+        self._pumping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._rest = threading.Event()
+        self._intake = Intake(self._spool, self._log, self.name, self._pump_soon)
+        self._lanes = Lanes(self._slots)
+        self._turns = Turns(self._spool, self.name, self._log, self._lanes, self._intake)
+        self._recovery = Recovery(self._spool, self.name, self._log)
+        self._spool.keep_spares(self.name)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._asked_by_signal)
+        where = self._spool.path
+        self._log.event("up", worker=self.name, slots=self._slots, spool=where)
+        await asyncio.to_thread(self._recover)
+        arrivals = self._watch()
+        scanner = asyncio.create_task(asyncio.to_thread(self._scan_loop))
+        scanner.add_done_callback(self._check_crash)
+        self._on_ready(self.name)
+        try:
+            await self._control(arrivals)
+        finally:
+            self._stop_claiming()
+            await asyncio.wait([scanner])
+            if arrivals is not None:
+                arrivals.stop()
+            self._turns.close()
+            self._spool.drop_spares()
+        self._log.event("down", worker=self.name)
 
     def _watch(self) -> Arrivals | None:
         from queuectl.arrivals import Arrivals
@@ -140,71 +135,50 @@ class Pool:
 
     def _workers_changed(self, name: str) -> None:
         if name.startswith(self.name) and not name.endswith((".json", ".lock")):
-            self._ask_control()
+            self._loop.call_soon_threadsafe(self._attention.set)
 
     def _root_changed(self, name: str) -> None:
         if name in (PAUSED, config.FILE_NAME):
-            self._ask_control()
+            self._loop.call_soon_threadsafe(self._attention.set)
 
-    def _ask_control(self) -> None:
-        self._control = True
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it is going to wake up anyway
-            os.write(self._wake_write, b"w")
-
-    def _start_threads(self) -> list[threading.Thread]:
-        targets = [self._scan_loop] + [self._slot_loop] * self._lanes.threads
-        threads = [threading.Thread(target=self._guarded, args=(target,)) for target in targets]
-        for thread in threads:
-            thread.start()
-        return threads
-
-    def _guarded(self, target: Callable[[], None]) -> None:
-        """Stop the whole pool, loudly, if a thread of it meets what it was not made for."""
-        try:
-            target()
-        except BaseException:
-            self._log.event("error", detail=f"internal error: {traceback.format_exc()}")
+    def _check_crash(self, task: asyncio.Future[None]) -> None:
+        """Stop the whole pool, loudly, if a part of it meets what it was not made for."""
+        error = task.exception()
+        if error is not None:
+            text = "".join(traceback.format_exception(error))
+            self._log.event("error", detail=f"internal error: {text}")
             self._crashed = True
             self._signals = 2
-            self._wake()
-            raise
+            self._attention.set()
 
     # --- control ----------------------------------------------------------------------------
 
-    def _control_loop(self, arrivals: Arrivals | None) -> None:
-        poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
+    async def _control(self, arrivals: Arrivals | None) -> None:
         next_beat = next_tick = begun = time.monotonic()
-        while not (self._stopping and self._idle()):
+        while not (self._stopping and not self._tasks):
+            self._attention.clear()
             now = time.monotonic()
             if now >= next_beat:
                 self._attempt(self._registration.beat)
                 next_beat = now + self._spool.config.lease / 3
             if now >= next_tick:
-                next_tick = now + self._spool.config.poll_interval
                 self._attempt(lambda: self._tick(arrivals))
-            if self._control:
-                self._control = False
-                self._attempt(self._follow_control)
+                next_tick = now + self._spool.config.poll_interval
+            self._attempt(self._follow_control)
             self._follow_signals()
-            if now - begun >= _FIRST_SCAN_S:
-                self._let_claims_begin()
-            self._advance()
+            self._scanned = self._scanned or now - begun >= _FIRST_SCAN_S
+            self._pump()
             if self._stop_when_empty and not self._stopping and self._empty():
                 self._stop_claiming()
+                continue
             wait_s = self._wait_s(min(next_beat, next_tick) - time.monotonic())
-            poll.poll(int(wait_s * 1000) + 1)
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_read, 4096)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._attention.wait(), wait_s)
 
     def _wait_s(self, until_tick_s: float) -> float:
-        with self._intake.changed:
-            due_s = self._intake.backlog.wait_s(time.time(), time.monotonic())
-        waits = [until_tick_s, due_s, _EMPTY_CHECK_S if self._stop_when_empty else None]
+        waits = [until_tick_s, self._intake.wait_s()]
         waits.append(None if self._scanned else _FIRST_SCAN_S)
+        waits.append(_EMPTY_CHECK_S if self._stop_when_empty else None)
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     def _attempt(self, step: Callable[[], object]) -> None:
@@ -215,7 +189,6 @@ class Pool:
             self._log.event("error", detail=str(error))
 
     def _tick(self, arrivals: Arrivals | None) -> None:
-        self._control = True
         for name in DIRECTORIES:
             if not os.path.isdir(self._spool.directory(name)):  # noqa: PTH112
                 self._log.event("warning", detail=f"{name}/ was gone: made again")
@@ -233,9 +206,8 @@ class Pool:
                 self._end_now()
         paused = self._spool.paused
         if paused != self._paused:
-            self._log.event("paused" if paused else "unpaused")
             self._paused = paused
-            self._notify_slots()
+            self._log.event("paused" if paused else "unpaused")
 
     def _follow_config(self) -> None:
         try:
@@ -255,9 +227,14 @@ class Pool:
             self._spool.config = new
             self._log.event("config", detail="settings changed")
 
+    def _asked_by_signal(self) -> None:
+        self._signals += 1
+        self._attention.set()
+
     def _follow_signals(self) -> None:
         if self._signals >= 1 and not self._stopping:
-            self._log.event("stopping", detail=f"{self._busy} running; once more to end them")
+            running = len(self._tasks)
+            self._log.event("stopping", detail=f"{running} running; once more to end them")
             self._stop_claiming()
         if self._signals >= 2:
             self._end_now()
@@ -266,42 +243,53 @@ class Pool:
         self._stopping = True
         self._lanes.close()
         self._intake.stop()
-        self._notify_slots()
-        with self._rest:
-            self._rest.notify_all()
-
-    def _notify_one(self) -> None:
-        with self._intake.changed:
-            self._intake.changed.notify()
-
-    def _notify_slots(self) -> None:
-        with self._intake.changed:
-            self._intake.changed.notify_all()
+        self._rest.set()
 
     def _end_now(self) -> None:
         if not self._ended_now:
             self._ended_now = True
             self._turns.end_all(Outcome(ended=STOPPED, detail="the worker was told to stop"))
 
-    def _advance(self) -> None:
-        with self._intake.changed:
-            due = self._intake.backlog.advance(time.time(), time.monotonic())
-            self._intake.changed.notify(due)
-
-    def _idle(self) -> bool:
-        return self._busy == 0
-
     def _empty(self) -> bool:
         """Tell whether nothing is due, running or to be retried, in the whole spool."""
-        with self._intake.changed:
-            backlog = self._intake.backlog
-            if self._busy or not self._scanned or backlog.has_ready or backlog.waiting:
-                return False
-        if self._intake.busy or any(self._spool.names("processing")):
+        if self._tasks or not self._scanned or not self._intake.idle:
             return False
-        return not any(self._spool.names("failed")) and not self._intake.look_for_unknown()
+        if any(self._spool.names("processing")) or any(self._spool.names("failed")):
+            return False
+        return not self._intake.look_for_unknown()
 
-    # --- the threads ------------------------------------------------------------------------
+    # --- claiming ---------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        """Claim what there is; may be called in any thread."""
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon_threadsafe(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        while self._may_claim():
+            entry = self._intake.next()
+            if entry is None:
+                break
+            task = self._turns.begin(entry)
+            if task is not None:
+                self._tasks.add(task)
+                task.add_done_callback(self._turn_over)
+
+    def _may_claim(self) -> bool:
+        if self._stopping or self._paused or not self._scanned or self._turns.stall.on:
+            return False
+        return self._lanes.room
+
+    def _turn_over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._check_crash(task)
+        self._pump()
+        if not self._tasks:
+            self._attention.set()
+
+    # --- the other thread: looking at everything, and recovering ----------------------------
 
     def _scan_loop(self) -> None:
         next_recovery = time.monotonic() + self._spool.config.poll_interval
@@ -314,43 +302,12 @@ class Pool:
                 self._recover()
                 next_recovery = time.monotonic() + interval_s
             hurry_s = self._intake.next_look_s
-            self._sleep(interval_s if hurry_s is None else min(hurry_s, interval_s))
+            self._rest.wait(interval_s if hurry_s is None else min(hurry_s, interval_s))
 
     def _let_claims_begin(self) -> None:
         if not self._scanned:
             self._scanned = True
-            self._notify_slots()
-
-    def _sleep(self, seconds: float) -> None:
-        with self._rest:
-            self._rest.wait_for(lambda: self._stopping, seconds)
+            self._loop.call_soon_threadsafe(self._attention.set)
 
     def _recover(self) -> None:
         self._attempt(self._recovery.run)
-
-    def _slot_loop(self) -> None:
-        while (entry := self._next()) is not None:
-            try:
-                self._turns.take_turn(entry)
-            finally:
-                with self._intake.changed:
-                    self._busy -= 1
-                if self._busy == 0 and (self._stop_when_empty or self._stopping):
-                    self._wake()
-
-    def _next(self) -> Entry | None:
-        intake = self._intake
-        with intake.changed:
-            while not self._stopping:
-                if self._may_claim():
-                    entry = intake.backlog.pop()
-                    if entry is not None:
-                        self._busy += 1
-                        self._lanes.claim()
-                        return entry
-                intake.changed.wait()
-        return None
-
-    def _may_claim(self) -> bool:
-        ready = self._scanned and not self._paused and not self._turns.stall.on
-        return ready and self._lanes.room

@@ -6,10 +6,10 @@ whatever it leaves in the background. spool-layout.md, section "Run".
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,57 +43,68 @@ class Task:
 
 
 class Run:
-    """A running command. `wait` belongs to one thread, `end` to any."""
+    """A running command, waited for in an event loop."""
 
     def __init__(self, task: Task) -> None:
+        """Start the command.
+
+        Raises:
+            OSError: it could not be started; `filename` says what was missing.
+        """
         self._task = task
-        self._lock = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Future[None] = self._loop.create_future()
         self._reason: Outcome | None = None
-        self._reaped = False
+        self._exited = False
         self.lost_output: list[OSError] = []
         self._child = _start(task, self.lost_output)
-        self.pid = self._child.pid
+        kernel.ExitWatch(self._loop, self._child.pid, self._on_exit)
 
-    def wait(self) -> Outcome:
+    async def wait(self) -> Outcome:
         """Return how the command ended; nothing of a tree that was ended by us is left then."""
-        watch = kernel.ExitWatch(self.pid)
-        try:
-            if not watch.wait(self._task.timeout_s):
-                self.end(timed_out(self._task.timeout_s or 0))
-                watch.wait(None)
-        finally:
-            watch.close()
+        timeout_s = self._task.timeout_s
+        timer = None
+        if timeout_s is not None:
+            timer = self._loop.call_later(timeout_s, self.end, timed_out(timeout_s))
+        await self._next_news()
+        if timer is not None:
+            timer.cancel()
         if self._reason is not None:
-            self._end_stragglers()
-        with self._lock:
-            # Only now: until it is reaped, neither its pid nor its group can become another's.
-            code = self._child.reap()
-            self._reaped = True
+            await self._end_tree()
+        # Only now: until it is reaped, neither its pid nor its group can become another's.
+        code = self._child.reap()
         return self._reason or _outcome(code)
 
     def end(self, reason: Outcome) -> None:
-        """End the whole process group: SIGTERM, then after the grace SIGKILL. The first reason counts."""
-        with self._lock:
-            if self._reaped or self._reason is not None:
-                return
+        """Have the command ended, and all it has started. The first reason counts."""
+        if self._reason is None and not self._exited:
             self._reason = reason
-            watch = kernel.ExitWatch(self.pid)
-        try:
-            self._signal_group(signal.SIGTERM)
-            if not watch.wait(self._task.grace_s):
-                self._signal_group(signal.SIGKILL)
-        finally:
-            watch.close()
+            self._tell()
 
-    def _signal_group(self, number: signal.Signals) -> None:
-        with self._lock:
-            if not self._reaped:
-                os.killpg(self.pid, number)
+    def _on_exit(self) -> None:
+        self._exited = True
+        self._tell()
 
-    def _end_stragglers(self) -> None:
-        """End what the command left behind, also what has left its process group by setsid."""
-        end_marked(self.pid, self._task.marks, self._task.grace_s)
-        self._signal_group(signal.SIGKILL)  # where there is no /proc to find them by
+    def _tell(self) -> None:
+        if not self._news.done():
+            self._news.set_result(None)
+
+    async def _next_news(self) -> None:
+        await self._news
+        self._news = self._loop.create_future()
+
+    async def _end_tree(self) -> None:
+        """End the group, and what has left it by setsid: SIGTERM, and SIGKILL after the grace."""
+        pid, task = self._child.pid, self._task
+        if kernel.can_list_processes():
+            await asyncio.to_thread(end_marked, pid, task.marks, task.grace_s)
+        else:
+            os.killpg(pid, signal.SIGTERM)
+            self._loop.call_later(task.grace_s, self._tell)
+            await self._next_news()
+            os.killpg(pid, signal.SIGKILL)
+        while not self._exited:
+            await self._next_news()
 
 
 def end_marked(group: int | None, marks: Mapping[str, str], grace_s: float) -> int:

@@ -34,6 +34,8 @@ from queuectl.units import utc_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from queuectl.files import Steps
+
 SUFFIX = ".json"
 REJECTED = ".rejected"
 PAUSED = "paused"
@@ -77,7 +79,6 @@ class Spool:
         # the real path: inotify reports nothing through a symlink
         self.path = os.path.realpath(os.path.expanduser(path))  # noqa: PTH111
         self.config = config.load(self.path)
-        self._syncs = files.DirectorySync()
         self._spares: files.Spares | None = None
 
     # --- where things are -------------------------------------------------------------------
@@ -117,7 +118,8 @@ class Spool:
             for path in map(self.directory, DIRECTORIES):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(path, 0o700)  # noqa: PTH102
-            self._sync(self.path, os.path.dirname(self.path))
+            if self.config.sync:
+                files.DirectorySync((self.path, os.path.dirname(self.path))).run()
         except OSError as error:
             raise SpoolError("make", path, error) from error
 
@@ -192,7 +194,7 @@ class Spool:
             for job_id, path in drafts.items():
                 self._publish(job_id, path)
             path = self.directory("pending")
-            self._sync(path)
+            files.carry_out(self._syncing("pending"))
         except OSError as error:
             raise SpoolError("queue a job in", path, error) from error
         finally:
@@ -234,6 +236,10 @@ class Spool:
         files.move_contended(self.file(state, job_id), claim.path)
         return claim
 
+    def release(self, claim: Claim, state: str) -> None:
+        """Do what `releasing` does, waiting here."""
+        files.carry_out(self.releasing(claim, state))
+
     def read_claim(self, claim: Claim) -> Job:
         """Return the job as it was taken. A body that names another state was moved by hand to be
         run: its attempts start again.
@@ -247,8 +253,8 @@ class Spool:
             return again(job)
         return job
 
-    def rewrite(self, claim: Claim, job: Job) -> None:
-        """Put a new body in a held file; on disk when this returns, its name with `secure`.
+    def rewriting(self, claim: Claim, job: Job) -> Steps[None]:
+        """Put a new body in a held file; on disk at the end, its name with `securing`.
 
         Raises:
             ClaimLostError: the claim was taken away.
@@ -256,59 +262,46 @@ class Spool:
         """
         data = job.encode()
         if self._spares is not None:
+            exchange = self._spares.exchanging(
+                claim.path, data, sync=self.config.sync, mode=self._mode
+            )
             try:
-                claim.spare = self._spares.exchange(
-                    claim.path, data, sync=self.config.sync, mode=self._mode
-                )
+                claim.spare = yield from exchange
             except FileNotFoundError:
                 raise self._lost(claim) from None
             if claim.spare is not None:
                 return
-        self._replace(claim, data)
+        yield from self._replacing(claim, data)
 
-    def _replace(self, claim: Claim, data: bytes) -> None:
+    def _replacing(self, claim: Claim, data: bytes) -> Steps[None]:
         draft_file = self._draft_file(claim.job_id, claim.owner)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft_file)  # of an earlier try that failed
-        files.write_new(draft_file, data, sync=self.config.sync, mode=self._mode)
+        files.unlink_quietly(draft_file)  # of an earlier try that failed
+        yield from files.writing_new(draft_file, data, sync=self.config.sync, mode=self._mode)
         try:
             # the rename would bring back a claim that was taken away
             if not os.path.lexists(claim.path):
                 raise self._lost(claim)
             files.move(draft_file, claim.path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(draft_file)
+            files.unlink_quietly(draft_file)
             raise
 
     def _lost(self, claim: Claim) -> ClaimLostError:
         return ClaimLostError(f'job "{claim.job_id}" was taken away from {claim.owner}')
 
-    def secure(self, claim: Claim) -> None:
-        """Return once the claim and the body last written would survive a power cut.
+    def securing(self, claim: Claim) -> Steps[None]:
+        """End once the claim and the body last written would survive a power cut.
 
         Raises:
             OSError: they might not.
         """
-        self._sync(os.path.dirname(claim.path), self.directory(claim.origin))
-        self._free_spare(claim)
-
-    def _free_spare(self, claim: Claim) -> None:
+        yield from self._syncing("processing", claim.origin)
         if claim.spare is not None and self._spares is not None:
             self._spares.give_back(claim.spare)
         claim.spare = None
 
-    def keep_spares(self, owner: str) -> None:
-        """Write over old bodies from here on, as `owner`, instead of deleting them."""
-        self._spares = files.Spares(self.directory("tmp"), owner)
-
-    def drop_spares(self) -> None:
-        """Delete what was kept to be written over."""
-        if self._spares is not None:
-            self._spares.clear()
-
-    def release(self, claim: Claim, state: str) -> None:
-        """Move a held job to the directory that its new body names; there for good on return.
+    def releasing(self, claim: Claim, state: str) -> Steps[None]:
+        """Move a held job to the directory that its new body names; there for good at the end.
 
         Raises:
             JobExistsError: that directory holds another job of this id.
@@ -324,30 +317,45 @@ class Spool:
             if os.path.isdir(os.path.dirname(target)):  # noqa: PTH112
                 raise self._lost(claim) from None
             raise
-        self._sync(self.directory(state), self.directory("processing"))
-        self._free_spare(claim)
+        claim.origin = state
+        yield from self.securing(claim)
 
-    def settle(self, claim: Claim, job: Job) -> str:
+    def settling(self, claim: Claim, job: Job) -> Steps[str]:
         """Rewrite and release: the job goes where its new body says. Return the id it has there.
 
         Raises:
             ClaimLostError: the claim was taken away.
             OSError: it is still held, with the old body or the new one.
         """
-        self.rewrite(claim, job)
+        yield from self.rewriting(claim, job)
         try:
-            self.release(claim, job.state)
+            yield from self.releasing(claim, job.state)
         except JobExistsError as error:
-            return self._release_beside(claim, job, str(error))
+            return (yield from self._releasing_beside(claim, job, str(error)))
         return claim.job_id
 
-    def _release_beside(self, claim: Claim, job: Job, why: str) -> str:
+    def settle(self, claim: Claim, job: Job) -> str:
+        """Do what `settling` does, waiting here."""
+        return files.carry_out(self.settling(claim, job))
+
+    def _releasing_beside(self, claim: Claim, job: Job, why: str) -> Steps[str]:
         """Keep a job whose place is taken: dead/, under the next free id, its body saying why."""
         free = self._free_name(claim.job_id)
-        self.rewrite(claim, job.changed(id=free, state="dead", error_message=why))
+        beside = job.changed(id=free, state="dead", error_message=why)
+        yield from self.rewriting(claim, beside)
         files.move(claim.path, self.file("dead", free))
-        self._sync(self.directory("dead"), self.directory("processing"))
+        claim.origin = "dead"
+        yield from self.securing(claim)
         return free
+
+    def keep_spares(self, owner: str) -> None:
+        """Write over old bodies from here on, as `owner`, instead of deleting them."""
+        self._spares = files.Spares(self.directory("tmp"), owner)
+
+    def drop_spares(self) -> None:
+        """Delete what was kept to be written over."""
+        if self._spares is not None:
+            self._spares.clear()
 
     # --- set aside --------------------------------------------------------------------------
 
@@ -364,6 +372,10 @@ class Spool:
         return claim
 
     def set_aside(self, claim: Claim, why: str, name: str | None = None) -> str:
+        """Do what `setting_aside` does, waiting here."""
+        return files.carry_out(self.setting_aside(claim, why, name))
+
+    def setting_aside(self, claim: Claim, why: str, name: str | None = None) -> Steps[str]:
         """Keep a file that can never run: its bytes in dead/ID.rejected, the reason in dead/ID.json.
 
         Returns the id under which dead/ shows it. The reason is there before the bytes move, so a
@@ -384,14 +396,15 @@ class Spool:
             "rejected": name or f"{claim.job_id}{SUFFIX}",
         }
         draft_file = self._draft_file(free, claim.owner)
-        files.write_new(draft_file, Job(record).encode(), sync=self.config.sync, mode=self._mode)
+        data = Job(record).encode()
+        yield from files.writing_new(draft_file, data, sync=self.config.sync, mode=self._mode)
         try:
             with contextlib.suppress(FileExistsError):  # the same reason, before a crash
                 files.publish(draft_file, self.file("dead", free))
         finally:
             os.unlink(draft_file)
         files.move(claim.path, self._rejected_file(free))
-        self._sync(self.directory("dead"), self.directory("processing"))
+        yield from self._syncing("dead", "processing")
         return free
 
     def _rejected_file(self, job_id: str) -> str:
@@ -527,10 +540,9 @@ class Spool:
     def _draft_file(self, job_id: str, owner: str) -> str:
         return f"{self.path}/tmp/{job_id}@{owner}{SUFFIX}"
 
-    def _sync(self, *directories: str) -> None:
+    def _syncing(self, *names: str) -> Steps[None]:
         if self.config.sync:
-            for path in directories:
-                self._syncs.sync(path)
+            yield files.DirectorySync(tuple(map(self.directory, names)))
 
 
 def again(job: Job) -> Job:

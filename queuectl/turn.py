@@ -5,22 +5,25 @@ spool-layout.md, section "The moves".
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from queuectl import outcome, runner
 from queuectl.backlog import Entry
-from queuectl.errors import BadJobError, ClaimLostError, JobExistsError, SpoolError
+from queuectl.disk import Disk
+from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
 from queuectl.job import Job
-from queuectl.spool import SUFFIX, Claim, Spool
+from queuectl.spool import Claim, Spool
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuectl.files import Steps
     from queuectl.intake import Intake
     from queuectl.lanes import Lanes
     from queuectl.worklog import WorkLog
@@ -32,62 +35,55 @@ _FINISHED = ("completed", "failed", "dead")
 class Stall:
     """Holds a pool back while the file system refuses to take an outcome or to give a job."""
 
-    def __init__(self, log: WorkLog, on_end: Callable[[], None]) -> None:
+    def __init__(self, log: WorkLog) -> None:
         self._log = log
-        self._on_end = on_end
-        self._lock = threading.Lock()
-        self._reasons: dict[object, str] = {}
-        self.over = threading.Event()
+        self._reasons: dict[str, str] = {}
+        self._over = asyncio.Event()
 
     @property
     def on(self) -> bool:
         """Whether nothing new may be claimed."""
         return bool(self._reasons)
 
-    def begin(self, key: object, what: str, error: OSError) -> None:
+    def begin(self, job_id: str, what: str, error: OSError) -> None:
         """Say that something could not be done; once, however often it is tried."""
-        with self._lock:
-            text = f"cannot {what}: {error.strerror or error}; waiting"
-            known, self._reasons[key] = text in self._reasons.values(), text
+        text = f"cannot {what}: {error.strerror or error}; waiting"
+        known, self._reasons[job_id] = bool(self._reasons), text
         if not known:
             self._log.event("stalled", detail=text)
 
-    def end(self, key: object) -> None:
+    def end(self, job_id: str) -> None:
         """Say that it could be done after all."""
-        with self._lock:
-            last = self._reasons.pop(key, None) is not None and not self._reasons
-        if last:
+        if self._reasons.pop(job_id, None) is not None and not self._reasons:
             self._log.event("resumed", detail="the file system answers again")
-            self._on_end()
 
-    def pause(self) -> bool:
+    async def pause(self) -> bool:
         """Wait before trying again; False when there is no time left to try."""
-        return not self.over.wait(_STALL_S)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._over.wait(), _STALL_S)
+        return not self._over.is_set()
+
+    def give_up(self) -> None:
+        """Let nobody try again."""
+        self._over.set()
 
 
 class Turns:
-    """Gives jobs their turn, for one pool; `take_turn` may run in many threads."""
+    """Gives jobs their turn, for one pool; each `take_turn` is a task of its event loop."""
 
     def __init__(
-        self,
-        spool: Spool,
-        owner: str,
-        log: WorkLog,
-        lanes: Lanes,
-        intake: Intake,
-        on_change: Callable[[], None],
+        self, spool: Spool, owner: str, log: WorkLog, lanes: Lanes, intake: Intake
     ) -> None:
+        self.stall = Stall(log)
+        self._running: dict[str, runner.Run | None] = {}
+        self._deferred: dict[str, Entry] = {}
+        self._disk = Disk()
         self._lanes = lanes
-        self._reject = intake.reject
         self._put_back = intake.put_back
-        self._on_change = on_change
-        self.running: dict[str, runner.Run | None] = {}
-        self.stall = Stall(log, on_change)
         self._spool = spool
         self._owner = owner
         self._log = log
         self._ending: outcome.Outcome | None = None
-        self._lock = threading.Lock()
         self._home = os.path.expanduser("~")  # noqa: PTH111
         self._environment = {
             name: value for name, value in os.environb.items() if not name.startswith(b"QUEUECTL_")
@@ -95,97 +91,92 @@ class Turns:
 
     def end_all(self, reason: outcome.Outcome) -> None:
         """End every command that runs, and every one that starts from here on."""
-        with self._lock:
-            self._ending = reason
-            runs = [run for run in self.running.values() if run is not None]
-        threads = [threading.Thread(target=run.end, args=(reason,)) for run in runs]
-        for thread in threads:
-            thread.start()
-        self.stall.over.set()
+        self._ending = reason
+        for job_id in self._running:
+            self.end(job_id, reason)
+        self.stall.give_up()
 
-    def take_turn(self, entry: Entry) -> None:
+    def end(self, job_id: str, reason: outcome.Outcome) -> None:
+        """End the command of a job, if it runs."""
+        run = self._running.get(job_id)
+        if run is not None:
+            run.end(reason)
+
+    def close(self) -> None:
+        """End what served the turns."""
+        self._disk.close()
+
+    def begin(self, entry: Entry) -> asyncio.Task[None] | None:
+        """Give a job its turn, in a task of its own; None if that must wait."""
+        if entry.job_id in self._running:
+            # Just released by a turn that is about to end, or a second file of this id: to take it
+            # now would replace the one that is held.
+            self._deferred[entry.job_id] = entry
+            return None
+        self._running[entry.job_id] = None
+        self._lanes.in_hand += 1
+        self._lanes.claimed += 1
+        return asyncio.create_task(self._take_turn(entry))
+
+    async def _take_turn(self, entry: Entry) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
-        with self._lock:
-            if entry.job_id in self.running:
-                # a second file of this id: the rename would replace the one that is being run
-                why = "the id exists already, in processing/"
-                self._reject(entry.state, entry.job_id + SUFFIX, why)
-                self._lanes.done()
-                return
-            self.running[entry.job_id] = None
         try:
             try:
-                ended = self._until_ended(entry)
+                ended = await self._until_ended(entry)
             finally:
-                self._lanes.done()
-                self._on_change()
+                self._lanes.claimed -= 1
             if ended is not None:
-                self._settle(*ended)
+                await self._settle(*ended)
         finally:
-            with self._lock:
-                del self.running[entry.job_id]
+            self._lanes.in_hand -= 1
+            del self._running[entry.job_id]
+            deferred = self._deferred.pop(entry.job_id, None)
+            if deferred is not None:
+                self._put_back(deferred)
 
-    def _until_ended(self, entry: Entry) -> tuple[Claim, Job, outcome.Outcome] | None:
-        claim = self._take(entry)
-        before = None if claim is None else self._read(claim)
-        job = None if claim is None or before is None else self._stamp(claim, before)
+    async def _until_ended(self, entry: Entry) -> tuple[Claim, Job, outcome.Outcome] | None:
+        claim = await self._take(entry)
+        before = None if claim is None else await self._read(claim)
+        job = None if claim is None or before is None else await self._stamp(claim, before)
         if claim is None or before is None or job is None:
             return None
-        if not self._lanes.enter():
-            self._persist("give back", claim, lambda: self._spool.settle(claim, before))
+        if not await self._lanes.enter():
+            await self._persist("give back", claim, lambda: self._spool.settling(claim, before))
             return None
         begun = time.monotonic()
         try:
-            return claim, job, self._run(job)
+            return claim, job, await self._run(job)
         finally:
             self._lanes.leave(time.monotonic() - begun)
+            await asyncio.sleep(0)  # the next command starts before this outcome is written
 
-    def _take(self, entry: Entry) -> Claim | None:
+    # --- take -------------------------------------------------------------------------------
+
+    async def _take(self, entry: Entry) -> Claim | None:
         try:
             return self._spool.take(entry.job_id, entry.state, self._owner)
         except FileNotFoundError:
             return None  # somebody else was first
         except OSError as error:
             self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
-            self.stall.pause()
+            await self.stall.pause()
             self.stall.end(entry.job_id)
             self._put_back(entry)
             return None
 
-    def _read(self, claim: Claim) -> Job | None:
+    async def _read(self, claim: Claim) -> Job | None:
         """Return the job that was taken, None if it cannot run: it is put aside then."""
         try:
             job = self._spool.read_claim(claim)
             self._check_only(claim)
         except BadJobError as error:
             why = str(error)
-            self._persist("set aside", claim, lambda: self._set_aside(claim, why))
+            await self._persist("set aside", claim, lambda: self._setting_aside(claim, why))
             return None
         except OSError as error:
-            self._refused(claim, error)
+            await self._refused(claim, error)
             return None
         return job
-
-    # --- count, durably, before the command starts ------------------------------------------
-
-    def _stamp(self, claim: Claim, job: Job) -> Job | None:
-        """Return the job as it is about to run, None if it is not to."""
-        logs = self._spool.log_files(job.id, job.run_number + 1)
-        job = outcome.started(job, worker=self._owner, now=time.time(), logs=logs)
-        try:
-            self._spool.rewrite(claim, job)
-            self._spool.secure(claim)
-        except ClaimLostError as error:
-            self._log.event("lost", claim.job_id, detail=str(error))
-            return None
-        except OSError as error:
-            self._refused(claim, error)
-            return None
-        return job
-
-    def _refused(self, claim: Claim, error: OSError) -> None:
-        self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
-        self._persist("give back", claim, lambda: self._give_back(claim))
 
     def _check_only(self, claim: Claim) -> None:
         for state in _FINISHED:
@@ -194,39 +185,60 @@ class Turns:
                 msg = f"the id exists already, in {state}/"
                 raise BadJobError(msg)
 
-    def _set_aside(self, claim: Claim, why: str) -> None:
-        self._log.event("rejected", self._spool.set_aside(claim, why), detail=why)
+    def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
+        shown = yield from self._spool.setting_aside(claim, why)
+        self._log.event("rejected", shown, detail=why)
 
-    def _give_back(self, claim: Claim) -> None:
+    async def _refused(self, claim: Claim, error: OSError) -> None:
+        self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
+        await self._persist("give back", claim, lambda: self._giving_back(claim))
+
+    def _giving_back(self, claim: Claim) -> Steps[None]:
         """Return a job that was taken and not run."""
         try:
-            self._spool.release(claim, claim.origin)
+            yield from self._spool.releasing(claim, claim.origin)
         except JobExistsError as error:
-            self._set_aside(claim, str(error))
+            yield from self._setting_aside(claim, str(error))
+
+    # --- count, durably, before the command starts ------------------------------------------
+
+    async def _stamp(self, claim: Claim, job: Job) -> Job | None:
+        """Return the job as it is about to run, None if it is not to."""
+        logs = self._spool.log_files(job.id, job.run_number + 1)
+        job = outcome.started(job, worker=self._owner, now=time.time(), logs=logs)
+        try:
+            await self._disk.carry_out(self._stamping(claim, job))
+        except ClaimLostError as error:
+            self._log.event("lost", claim.job_id, detail=str(error))
+            return None
+        except OSError as error:
+            await self._refused(claim, error)
+            return None
+        return job
+
+    def _stamping(self, claim: Claim, job: Job) -> Steps[None]:
+        yield from self._spool.rewriting(claim, job)
+        yield from self._spool.securing(claim)
 
     # --- run --------------------------------------------------------------------------------
 
-    def _run(self, job: Job) -> outcome.Outcome:
+    async def _run(self, job: Job) -> outcome.Outcome:
         task = self._task(job)
         try:
             run = runner.Run(task)
         except OSError as error:
             if error.errno in runner.OUT_OF_RESOURCES:
                 self.stall.begin(job.id, f"start {job.id}", error)
-                self.stall.pause()
+                await self.stall.pause()
                 return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
             return runner.could_not_start(error, task.cwd)
-        with self._lock:
-            self.running[job.id] = run
-            ending = self._ending
-        if ending is not None:
-            run.end(ending)
-        for error in run.lost_output:
-            self._log.event("error", job.id, detail=f"its output is lost: {error}")
-        self._log.event(
-            "started", job.id, attempt=_attempt(job), command=_shown(job.command)
-        )
-        return run.wait()
+        self._running[job.id] = run
+        if self._ending is not None:
+            run.end(self._ending)
+        for lost in run.lost_output:
+            self._log.event("error", job.id, detail=f"its output is lost: {lost}")
+        self._log.event("started", job.id, attempt=_attempt(job), command=_shown(job.command))
+        return await run.wait()
 
     def _task(self, job: Job) -> runner.Task:
         record, config = job.record, self._spool.config
@@ -253,28 +265,37 @@ class Turns:
 
     # --- settle -----------------------------------------------------------------------------
 
-    def _settle(self, claim: Claim, job: Job, ended: outcome.Outcome) -> None:
+    async def _settle(self, claim: Claim, job: Job, ended: outcome.Outcome) -> None:
+        now = time.time()
         done = outcome.settled(
-            job, ended, config=self._spool.config, now=time.time(), random=random.random
+            job, ended, config=self._spool.config, now=now, random=random.random
         )
-        self._persist("record the outcome of", claim, lambda: self._spool.settle(claim, done))
-        self._log.event(done.state, job.id, **_story(done, ended))
+        settled = await self._persist(
+            "record the outcome of", claim, lambda: self._spool.settling(claim, done)
+        )
+        if settled:
+            self._log.event(done.state, job.id, **_story(done, ended, now))
 
-    def _persist(self, what: str, claim: Claim, step: Callable[[], object]) -> None:
-        """Do a step that must not be given up because a disk is full: try until it is done."""
+    async def _persist(
+        self, what: str, claim: Claim, steps: Callable[[], Steps[object]]
+    ) -> bool:
+        """Do what must not be given up because a disk is full: try until it is done."""
         while True:
             try:
-                step()
+                await self._disk.carry_out(steps())
             except ClaimLostError as error:
                 self._log.event("lost", claim.job_id, detail=str(error))
-            except (OSError, SpoolError) as error:
-                fault = error if isinstance(error, OSError) else OSError(error.errno, str(error))
-                self.stall.begin(claim.job_id, f"{what} {claim.job_id}", fault)
-                if self.stall.pause():
+                done = False
+            except OSError as error:
+                self.stall.begin(claim.job_id, f"{what} {claim.job_id}", error)
+                if await self.stall.pause():
                     continue
                 self._log.event("left", claim.job_id, detail="for the next pool to recover")
+                done = False
+            else:
+                done = True
             self.stall.end(claim.job_id)
-            return
+            return done
 
 
 def _attempt(job: Job) -> str:
@@ -287,14 +308,10 @@ def _shown(command: str | list[str]) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _story(job: Job, ended: outcome.Outcome) -> dict[str, object]:
+def _story(job: Job, ended: outcome.Outcome, now: float) -> dict[str, object]:
     if job.state == "completed":
-        started, finished = job.instant("started_at"), job.instant("finished_at")
-        return {"took": duration_text((finished or 0) - (started or 0))}
+        return {"took": duration_text(now - (job.instant("started_at") or now))}
     story: dict[str, object] = {"detail": ended.message()}
     if job.state == "failed":
-        due, now = job.instant("next_retry_at"), job.instant("finished_at")
-        story["again_in"] = duration_text((due or 0) - (now or 0))
+        story["again_in"] = duration_text((job.instant("next_retry_at") or now) - now)
     return story
-
-
