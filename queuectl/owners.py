@@ -6,16 +6,18 @@ spool-layout.md, section "workers/".
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
-from queuectl.errors import SpoolError
+from queuectl.errors import BadJobError, SpoolError
 from queuectl.scratch import Scratch, new_owner, try_lock
+from queuectl.spool import read_regular
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 RECORD_SUFFIX, LOCK_SUFFIX, STOP_SUFFIX = ".json", ".lock", ".stop"
+CANCEL_MARK = ".cancel."  # between the owner's name and the job's
+_LOOKED_AT_S = 2.0  # whoever asks whether an owner is alive holds its lock for an instant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,30 +84,77 @@ class Registration:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        # what cannot be removed is a dead owner's from here on: the next recovery clears it
         for suffix in (RECORD_SUFFIX, STOP_SUFFIX, LOCK_SUFFIX):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(self._path(suffix))
-        assert self._lock is not None
-        self._lock.release()
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                self._lock.release()
 
     def _register(self) -> None:
+        self._take_lock()
+        try:
+            self._write_record()
+        except BaseException:
+            self._clear()
+            raise
+
+    def _take_lock(self) -> None:
         from filelock import FileLock
 
-        self._lock = FileLock(self._path(LOCK_SUFFIX), mode=0o600, is_singleton=False)
-        self._lock.acquire(blocking=False)
+        lock = FileLock(self._path(LOCK_SUFFIX), mode=0o600, is_singleton=False)
+        lock.acquire(timeout=_LOOKED_AT_S)
+        self._lock = lock  # only now is one let go that guards a removed file
+
+    def _write_record(self) -> None:
         draft = f"{self._spool.directory('tmp')}/worker@{self.name}{RECORD_SUFFIX}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)  # of an earlier try that failed
         files.write_new(draft, json.dumps(asdict(self.record)).encode() + b"\n", sync=False)
-        files.move(draft, self._path(RECORD_SUFFIX))
+        try:
+            files.move(draft, self._path(RECORD_SUFFIX))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            raise
 
     def beat(self) -> None:
-        """Show that this owner lives; register anew if its files were taken away."""
+        """Show that this owner lives; put back what was taken away of its files.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        if not os.path.lexists(self._path(LOCK_SUFFIX)):
+            self._take_lock()
         try:
             os.utime(self._path(RECORD_SUFFIX))
-            os.stat(self._path(LOCK_SUFFIX))
         except FileNotFoundError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path(RECORD_SUFFIX))
-            self._register()
+            self._write_record()
+
+    def asked_to_cancel(self) -> list[tuple[str, str]]:
+        """Return the jobs that this owner is asked to end for good, and by whom each.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        prefix = f"{self.name}{CANCEL_MARK}"
+        asked = []
+        for name in os.listdir(self._spool.directory("workers")):
+            if name.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):
+                    path = f"{self._spool.directory('workers')}/{name}"
+                    with open(path, encoding="utf-8", errors="replace") as file:
+                        asked.append((name.removeprefix(prefix), file.read().strip()))
+        return asked
+
+    def answer_cancel(self, job_id: str) -> None:
+        """Take away a request to cancel that has been dealt with."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(f"{CANCEL_MARK}{job_id}"))
 
     def asked_to_stop(self) -> str | None:
         """Return what workers/WORKER.stop says, None if it is not there."""
@@ -122,7 +173,8 @@ def known(spool: Spool) -> dict[str, Worker | None]:
     names = set()
     for name in os.listdir(spool.directory("workers")):
         stem, suffix = os.path.splitext(name)
-        if suffix in (RECORD_SUFFIX, LOCK_SUFFIX) and stem != RECOVERY:
+        ours = stem != RECOVERY and CANCEL_MARK not in name
+        if suffix in (RECORD_SUFFIX, LOCK_SUFFIX) and ours:
             names.add(stem)
     return {name: read_worker(spool, name) for name in sorted(names)}
 
@@ -133,11 +185,14 @@ RECOVERY = "recovery"
 def read_worker(spool: Spool, name: str) -> Worker | None:
     """Return an owner's record, None if there is none or it is not one of ours."""
     try:
-        with open(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}", "rb") as file:
-            fields: Any = json.loads(file.read())
-        return Worker(**fields)
-    except (FileNotFoundError, ValueError, TypeError):
+        raw = read_regular(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}")
+        worker = Worker(**json.loads(raw))
+    except (FileNotFoundError, BadJobError, ValueError, TypeError, RecursionError):
         return None
+    numbers = (worker.pid, worker.slots)
+    texts = (worker.worker, worker.host, worker.machine_id, worker.boot_id, worker.since)
+    sound = all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)
+    return worker if sound and worker.worker == name else None
 
 
 def life(spool: Spool, name: str, worker: Worker | None) -> Life:
@@ -161,10 +216,23 @@ def _locked(spool: Spool, name: str) -> Life:
         return Life.DEAD
     except PermissionError:
         return Life.ALIVE  # a reader who may not open it cannot tell
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO):
+            return Life.DEAD  # no lock that an owner of ours ever made
+        raise
     if descriptor is None:
         return Life.ALIVE
     os.close(descriptor)
     return Life.DEAD
+
+
+def is_traceless(spool: Spool, name: str) -> bool:
+    """Tell whether the lock that would tell is gone: removed under a living owner, perhaps.
+
+    Such an owner puts its files back with its next heartbeat; until the lease has passed without
+    one, nobody can tell it from a dead one.
+    """
+    return name != "" and not os.path.lexists(f"{spool.directory('workers')}/{name}{LOCK_SUFFIX}")
 
 
 class Heartbeats:

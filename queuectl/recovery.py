@@ -37,8 +37,10 @@ class Recovery:
     def run(self) -> int:
         """Recover everything that a dead owner holds now; return how many jobs.
 
+        What the file system refuses to give is left as it is for the next time, and told.
+
         Raises:
-            OSError: the file system refused; what was not recovered is as it was.
+            OSError: the spool itself cannot be looked at.
         """
         from filelock import FileLock, Timeout
 
@@ -46,7 +48,7 @@ class Recovery:
         lock = FileLock(f"{self._spool.directory('workers')}/{owners.RECOVERY}.lock", mode=0o600)
         try:
             with lock.acquire(blocking=False):
-                recovered = sum(self._bury(name, local) for name, local in self._dead())
+                recovered = sum(self._try_to_bury(name, local) for name, local in self._dead())
                 self._clear_tmp()
                 return recovered
         except Timeout:
@@ -61,13 +63,27 @@ class Recovery:
             if name == self._me:
                 continue
             life = owners.life(self._spool, name, worker)
-            if life is owners.Life.DEAD:
+            if life is owners.Life.ALIVE:
+                continue
+            if life is owners.Life.DEAD and not owners.is_traceless(self._spool, name):
                 yield name, True
-            elif life is owners.Life.AWAY:
-                lease = self._spool.config.lease
-                if self._heartbeats.silent(self._spool, name, lease, time.monotonic()):
-                    self._heartbeats.forget(name)
-                    yield name, False
+            elif self._is_silent(name):
+                yield name, life is owners.Life.DEAD
+
+    def _is_silent(self, name: str) -> bool:
+        lease_s = self._spool.config.lease
+        silent = self._heartbeats.silent(self._spool, name, lease_s, time.monotonic())
+        if silent:
+            self._heartbeats.forget(name)
+        return silent
+
+    def _try_to_bury(self, name: str, local: bool) -> int:  # noqa: FBT001 - see _bury
+        try:
+            return self._bury(name, local)
+        except OSError as error:
+            # the next owner's jobs must not wait for this one's disk
+            self._log.event("error", detail=f"cannot recover from {name or 'nobody'}: {error}")
+            return 0
 
     def _bury(self, name: str, local: bool) -> int:  # noqa: FBT001 - a pair that _dead yields
         path = f"{self._spool.directory('workers')}/{name}"
@@ -85,8 +101,7 @@ class Recovery:
                 self._recover(job_id, name)
             suffixes = (owners.RECORD_SUFFIX, owners.STOP_SUFFIX, owners.LOCK_SUFFIX)
             for leftover in [*self._drafts_of(name), *(path + suffix for suffix in suffixes)]:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(leftover)
+                _remove(leftover)
             return len(held)
         finally:
             if lock is not None:
@@ -99,8 +114,8 @@ class Recovery:
 
     def _recover(self, job_id: str, owner: str) -> None:
         claim = Claim(job_id, owner, self._spool.held_file(job_id, owner), "pending")
-        if not owner:  # put into processing/ by hand
-            claim.path = self._spool.file("processing", job_id)
+        if not owner:
+            claim.path = self._put_by_hand(job_id)
         with contextlib.suppress(FileNotFoundError, ClaimLostError):
             try:
                 job = self._spool.read_file(claim.path, job_id, any_owner=self._spool.config.shared)
@@ -109,6 +124,12 @@ class Recovery:
                 self._log.event("rejected", job_id, detail=str(error))
                 return
             self._put_back(claim, job)
+
+    def _put_by_hand(self, job_id: str) -> str:
+        """Return the file of a job that somebody put into processing/ under no owner's name."""
+        names = (job_id, f"{job_id}@", f"@{job_id}")
+        paths = [self._spool.file("processing", name) for name in names]
+        return next(filter(os.path.lexists, paths), paths[0])
 
     def _put_back(self, claim: Claim, job: Job) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""

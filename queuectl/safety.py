@@ -9,8 +9,9 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from queuectl import config
 from queuectl.errors import SpoolError, UnsafeSpoolError
-from queuectl.job import STATES
+from queuectl.spool import DIRECTORIES
 
 if TYPE_CHECKING:
     from queuectl.spool import Spool
@@ -25,11 +26,14 @@ def check_safe(spool: Spool) -> None:
     """
     if spool.config.shared:
         return
-    for path in (spool.path, *map(spool.directory, (*STATES, "workers", "tmp"))):
-        _check_directory(path)
+    for path in (spool.path, *map(spool.directory, DIRECTORIES)):
+        _check(path)
+    settings = f"{spool.path}/{config.FILE_NAME}"  # they name the shell that runs every command
+    if os.path.lexists(settings):
+        _check(settings)
 
 
-def _check_directory(path: str) -> None:
+def _check(path: str) -> None:
     try:
         status = os.stat(path)
     except OSError as error:

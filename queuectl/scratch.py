@@ -6,6 +6,7 @@ spool-layout.md, section "tmp/".
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -49,9 +50,11 @@ class Scratch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        # what it guarded is done: a fault here undoes nothing, and the pools clear tmp/
+        with contextlib.suppress(OSError):
             os.unlink(self._path)
-        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
 
 
 def try_lock(path: str, *, create: bool = False) -> int | None:
@@ -59,10 +62,10 @@ def try_lock(path: str, *, create: bool = False) -> int | None:
 
     Raises:
         FileNotFoundError: there is no such file, and `create` is false.
+        OSError: it could not be opened or locked.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     while True:
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = _open_lock(path, create=create)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -71,3 +74,15 @@ def try_lock(path: str, *, create: bool = False) -> int | None:
         if os.fstat(descriptor).st_nlink > 0:
             return descriptor
         os.close(descriptor)  # cleared between our open and our lock: it guards no name any more
+
+
+def _open_lock(path: str, *, create: bool) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    if create:
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        return os.open(path, flags | os.O_RDWR)  # NFS grants an exclusive lock to writers only
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, flags | os.O_RDONLY)

@@ -53,7 +53,9 @@ class Outage:
         lost = [job_id for job_id in self.accepted if len(found.get(job_id, [])) != 1]
         assert not lost, f"{len(lost)} of {len(self.accepted)} not in one place: {lost[:3]}"
         for job_id, (file,) in found.items():
-            parse(file.read_bytes(), job_id)
+            raw = file.read_bytes()
+            assert b'"rejected": ' not in raw, f"set aside: {raw!r}"
+            parse(raw, job_id)
 
     def drain(self) -> None:
         """Run all that is there to its end, and begin anew."""

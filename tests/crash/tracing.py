@@ -37,9 +37,6 @@ def can_trace() -> bool:
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-needs_strace = pytest.mark.skipif(not can_trace(), reason="needs strace, and leave to trace")
-
-
 @dataclass(frozen=True)
 class Point:
     """The n-th call of one name, and the line that strace wrote of it in the counting run."""
@@ -102,3 +99,6 @@ def failed_descriptors_asked_again(log: Path) -> list[str]:
         elif "INJECTED" in line:
             failed.add(key)
     return again
+
+
+needs_strace = pytest.mark.skipif(not can_trace(), reason="needs strace, and leave to trace")
