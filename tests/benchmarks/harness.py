@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SCALES = ("tiny", "quick", "full")
-DEADLINE_S = 300.0
+DEADLINE_S = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +140,18 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
-def wait_for(condition: Callable[[], T | None], what: str, pause_s: float = 0.002) -> T:
+def wait_for(
+    condition: Callable[[], T | None],
+    what: str,
+    pause_s: float = 0.002,
+    deadline_s: float = DEADLINE_S,
+) -> T:
     """Return what `condition` returns once that is true.
 
     Raises:
         TimeoutError: it did not become true.
     """
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:
         result = condition()
         if result:
