@@ -45,7 +45,7 @@ class Lookout:
         self._hinted = False  # since the last view: one is woken once for all that comes meanwhile
         self._next_look = self._idle_look = 0.0
         self._arrivals: Arrivals | None = None
-        self._events = False
+        self._deaf = False
         self._counts: dict[str, int] = {}
         self._waiting: dict[tuple[str, str], tuple[tuple[float, ...], Item]] = {}
         self._failures: dict[tuple[str, float], Item] = {}
@@ -63,9 +63,8 @@ class Lookout:
         self._arrivals = Arrivals({self._spool.directory(s): hears(s) for s in STATES})
         try:
             self._arrivals.start()
-            self._events = True
         except OSError:
-            self._arrivals = None
+            self._arrivals, self._deaf = None, True
 
     def stop(self) -> None:
         """Hear no more."""
@@ -119,7 +118,7 @@ class Lookout:
         notes = []
         if self._partial:
             notes.append(f"next: of the first {_WAITING_READ:,} that wait, by id")
-        if self._arrivals is not None and not self._events:
+        if self._deaf:
             notes.append(f"no file system events: looking every {_IDLE_LOOK_S:g} s")
         return notes
 

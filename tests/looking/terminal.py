@@ -1,0 +1,116 @@
+"""A real pseudo terminal with a program in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import threading
+from typing import TYPE_CHECKING, Any
+
+from tests.support import DEADLINE_S, environment, wait_until
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """A program on the other side of a pseudo terminal, which is its controlling one."""
+
+    def __init__(self, words: list[str], env: dict[str, str], width: int, height: int) -> None:
+        self._master, self.slave = pty.openpty()
+        self.resize(width, height)
+        self.settings: list[Any] = termios.tcgetattr(self.slave)
+        self._heard = bytearray()
+        self.process = subprocess.Popen(
+            words,
+            env={**env, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while data := os.read(self._master, 65536):
+                self._heard += data
+                if b"end-of-test" in data:
+                    return
+
+    def resize(self, width: int, height: int) -> None:
+        """Change the size; the kernel tells the program."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def type(self, keys: str) -> None:
+        """Type."""
+        os.write(self._master, keys.encode())
+
+    @property
+    def raw(self) -> str:
+        """Everything that the program has written."""
+        return self._heard.decode(errors="replace")
+
+    @property
+    def frames(self) -> list[list[str]]:
+        """The frames that are complete, as lines of text without their colours."""
+        parts = self.raw.split("\x1b[H")[1:]
+        whole = [part.partition("\x1b[J")[0] for part in parts if "\x1b[J" in part]
+        return [re.split("\r*\n", _SEQUENCE.sub("", part)) for part in whole]
+
+    def shows(self, text: str) -> bool:
+        """Tell whether the last frame holds a text."""
+        frames = self.frames
+        return bool(frames) and any(text in line for line in frames[-1])
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the last frame holds a text."""
+        wait_until(lambda: self.shows(text), lambda: f"{text!r} in {self.frames[-1:]}\n{self.raw}")
+
+    def wait(self) -> int:
+        """Wait for the program's end; return its exit status."""
+        return self.process.wait(DEADLINE_S)
+
+    def is_clean(self) -> bool:
+        """Tell whether the terminal is as it was before."""
+        raw = self.raw
+        screen = raw.rfind(LEAVE) > raw.rfind(ENTER)
+        cursor = raw.rfind(SHOW) > raw.rfind(HIDE)
+        wrap = raw.rfind("\x1b[?7h") > raw.rfind("\x1b[?7l")
+        return screen and cursor and wrap and termios.tcgetattr(self.slave) == self.settings
+
+    def close(self) -> None:
+        """End the program and let go of the terminal."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        os.write(self.slave, b"end-of-test")  # wakes the reader
+        self._reader.join()
+        os.close(self._master)
+        os.close(self.slave)
+
+
+def terminal(
+    spool: SpoolDir, *words: str, width: int = 80, height: int = 24, **env: str
+) -> Terminal:
+    """Run queuectl in a terminal, for as long as a `with` lasts."""
+    return Terminal(spool.command(*words), environment(spool.path, **env), width, height)

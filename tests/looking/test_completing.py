@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.cli.completing import MAX_OFFERED
+from tests.looking.support import past, put
+from tests.looking.terminal import Terminal
+from tests.support import environment, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@pytest.fixture
+def path(spool: SpoolDir, tmp_path: Path) -> str:
+    """Return a PATH on which `queuectl` is the one that is tested."""
+    script = tmp_path / "bin" / "queuectl"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(spool.command())} "$@"\n')
+    script.chmod(0o755)
+    return f"{script.parent}:{os.environ['PATH']}"
+
+
+def press_tab(spool: SpoolDir, path: str, *words: str) -> list[str]:
+    """Return what a real bash offers after these words, the last of which is unfinished."""
+    script = (
+        'eval "$(queuectl completion bash)" || exit 9\n'
+        f"COMP_WORDS=({shlex.join(['queuectl', *words])}); COMP_CWORD={len(words)}\n"
+        # the function that bash calls for us when the tab key is pressed
+        "how=$(complete -p queuectl) || exit 8; how=${how##*-F }; ${how%% *} queuectl\n"
+        "printf '%s\\n' \"${COMPREPLY[@]}\"\n"
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env=environment(spool.path, PATH=path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout.split()
+
+
+def some_jobs(spool: SpoolDir) -> None:
+    for state in ("pending", "completed", "failed", "dead"):
+        put(spool, past(f"{state}-1", state, 1.9e9))
+        put(spool, past(f"{state}-2", state, 1.9e9))
+
+
+def test_bash_completes_commands_options_and_choices(spool: SpoolDir, path: str) -> None:
+    assert press_tab(spool, path, "stat") == ["status", "stats"]
+    assert "--format" in press_tab(spool, path, "status", "--f")
+    assert press_tab(spool, path, "completion", "") == list(SHELLS)
+    assert "prometheus" in press_tab(spool, path, "status", "--format", "")
+
+
+def test_bash_completes_ids_in_the_states_that_a_command_takes(spool: SpoolDir, path: str) -> None:
+    some_jobs(spool)
+    assert press_tab(spool, path, "show", "dea") == ["dead-1", "dead-2"]
+    assert press_tab(spool, path, "dlq", "retry", "") == ["dead-1", "dead-2"]
+    assert press_tab(spool, path, "dlq", "retry", "dead-2", "") == ["dead-1"]
+
+
+def test_bash_completes_ids_of_the_spool_that_is_named(
+    spool: SpoolDir, path: str, tmp_path: Path
+) -> None:
+    some_jobs(spool)
+    shutil.move(spool.path, tmp_path / "elsewhere")
+    words = ("--spool", str(tmp_path / "elsewhere"), "show", "pend")
+    assert press_tab(spool, path, *words) == ["pending-1", "pending-2"]
+
+
+def test_the_tab_key_of_a_person_completes_an_id(spool: SpoolDir, path: str) -> None:
+    put(spool, past("only-one-begins-so", "dead", 1.9e9))
+    env = environment(spool.path, PATH=path, PS1="ready> ", INPUTRC="/dev/null")
+    with Terminal(["bash", "--norc", "--noprofile", "-i"], env, 80, 24) as shell:
+        wait_until(lambda: "ready> " in shell.raw, lambda: shell.raw)
+        shell.type('eval "$(queuectl completion bash)"\n')
+        wait_until(lambda: shell.raw.count("ready> ") == 2, lambda: shell.raw)
+        shell.type("queuectl show only\t")
+        wait_until(lambda: "show only-one-begins-so" in shell.raw, lambda: shell.raw)
+
+
+def test_of_very_many_ids_the_newest_are_offered(spool: SpoolDir, path: str) -> None:
+    for number in range(MAX_OFFERED + 50):
+        spool.drop(f"job-{number:04}")
+    offered = press_tab(spool, path, "show", "job")
+    assert len(offered) == MAX_OFFERED
+    assert offered[-1] == f"job-{MAX_OFFERED + 49:04}"
+
+
+def test_where_there_is_no_spool_nothing_is_offered_or_said(spool: SpoolDir, path: str) -> None:
+    assert press_tab(spool, path, "show", "") == []
+    spool.create()
+    with open(f"{spool.path}/config.json", "w", encoding="utf-8") as file:
+        file.write("not JSON")
+    assert press_tab(spool, path, "show", "") == []
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_commands_and_ids_with_their_states(
+    spool: SpoolDir, path: str, tmp_path: Path
+) -> None:
+    some_jobs(spool)
+    script = "queuectl completion fish | source; complete -C 'queuectl stat'; complete -C 'queuectl show dead'"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script],
+        env=environment(spool.path, PATH=path, HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    words = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [word[0] for word in words] == ["stats", "status", "dead-1", "dead-2"]
+    assert words[-1][1] == "dead"
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_takes_the_script_and_completes_with_it(spool: SpoolDir, path: str) -> None:
+    some_jobs(spool)
+    script = (
+        'autoload -Uz compinit; compinit -D -u; eval "$(queuectl completion zsh)"\n'
+        "print -r -- ${_comps[queuectl]}\n"
+        # what compadd is given, as there is no line editor here to show it
+        "compadd() { print -rl -- ${(P)@[-1]:-}; }; _describe() { print -rl -- ${(P)3}; }\n"
+        "words=(queuectl show dead); CURRENT=3; _queuectl_completion\n"
+    )
+    done = subprocess.run(
+        ["zsh", "-f", "-c", script],
+        env=environment(spool.path, PATH=path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == ["_queuectl_completion", "dead-1:dead", "dead-2:dead"], done
+
+
+def test_each_script_says_how_to_load_it(spool: SpoolDir) -> None:
+    for shell in SHELLS:
+        assert spool.run("completion", shell).out.startswith("# ")
+    assert "bash" in spool.refuse("completion", "tcsh", status=2)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.notify import Notifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[socket.socket, dict[str, str]]]:
+    """Return what systemd is to a service: a datagram socket, and its name in the environment."""
+    name = f"@queuectl-{secrets.token_hex(8)}"
+    address = name if request.param == "abstract" else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(address.replace("@", "\0", 1) if request.param == "abstract" else address)
+        heard.settimeout(20)
+        yield heard, {"NOTIFY_SOCKET": address}
+
+
+def test_each_message_arrives_as_a_datagram_of_its_own(
+    manager: tuple[socket.socket, dict[str, str]],
+) -> None:
+    heard, environment = manager
+    notifier = Notifier.from_environment(environment)
+    notifier.ready()
+    notifier.status("two\nlines")
+    notifier.beat()
+    notifier.stopping()
+    assert [heard.recv(100) for _ in range(4)] == [
+        b"READY=1",
+        b"STATUS=two lines",
+        b"WATCHDOG=1",
+        b"STOPPING=1",
+    ]
+    notifier.reloading()
+    assert heard.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+    notifier.close()
+
+
+def test_a_beat_is_due_at_half_of_what_the_watchdog_allows() -> None:
+    mine = {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}
+    for environment in (mine, {"WATCHDOG_USEC": "30000000"}):
+        notifier = Notifier.from_environment(environment)
+        assert notifier.beat_s == 15
+        notifier.close()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "soon"},
+        {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"},
+    ],
+)
+def test_no_beats_are_due_where_nobody_counts_ours(environment: dict[str, str]) -> None:
+    notifier = Notifier.from_environment(environment)
+    assert notifier.beat_s is None
+    notifier.close()
+
+
+@pytest.mark.parametrize("address", ["", "relative", "/nowhere/at/all", "/" + "x" * 200])
+def test_a_manager_that_cannot_be_reached_stops_nothing(address: str) -> None:
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": address})
+    notifier.ready()
+    notifier.beat()
+    notifier.close()
+
+
+def test_a_manager_that_does_not_read_stops_nothing(
+    manager: tuple[socket.socket, dict[str, str]],
+) -> None:
+    heard, environment = manager
+    notifier = Notifier.from_environment(environment)
+    for _ in range(5000):  # far more than a socket holds
+        notifier.beat()
+    assert heard.recv(100) == b"WATCHDOG=1"
+    notifier.close()

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queuectl.job import STATES
+from queuectl.top import Item, Rate, View, columns, fit, frame, sparkline
+from tests.looking.support import EXIT_1, past, put, run_entry
+from tests.looking.terminal import ENTER, Terminal, terminal
+from tests.support import ROOT, environment, wait_until
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+NOW = 1_900_000_000.0
+texts = st.text(max_size=60).map(lambda text: "".join(c if c.isprintable() else "?" for c in text))
+items = st.lists(
+    st.builds(
+        Item,
+        job_id=texts,
+        command=texts,
+        at_s=st.none() | st.floats(NOW - 1e6, NOW + 1e6),
+        state=st.sampled_from(STATES),
+        detail=texts,
+    ),
+    max_size=40,
+)
+views = st.builds(
+    View,
+    spool=texts,
+    now=st.just(NOW),
+    clock=st.just("12:34:56"),
+    counts=st.fixed_dictionaries({state: st.integers(0, 10**7) for state in STATES}),
+    paused=st.booleans(),
+    pools=st.integers(0, 3),
+    slots=st.integers(0, 100),
+    rate=st.lists(st.integers(0, 5000), max_size=60),
+    running=items,
+    following=items,
+    failures=items,
+    notes=st.lists(texts, max_size=2),
+)
+
+
+# --- one frame --------------------------------------------------------------------------------
+
+
+@given(views, st.integers(1, 200), st.integers(1, 60), st.booleans())
+def test_a_frame_fits_any_terminal(view: View, width: int, height: int, plain: bool) -> None:
+    lines = frame(view, width, height, plain=plain)
+    assert len(lines) == height
+    assert all(sum(columns(text) for _, text in line) <= width for line in lines)
+
+
+def lines_of(view: View, width: int = 80, height: int = 24) -> list[str]:
+    return ["".join(text for _, text in line) for line in frame(view, width, height)]
+
+
+def view_of(**fields: object) -> View:
+    given_counts = dict.fromkeys(STATES, 0)
+    return View(
+        **{"spool": "/s", "now": NOW, "clock": "12:00:00", "counts": given_counts, **fields}  # type: ignore[arg-type]
+    )
+
+
+def test_a_list_that_is_long_leaves_room_for_the_others_and_says_how_many_it_hides() -> None:
+    many = [Item(job_id=f"r{n}", command="sleep 9", at_s=NOW - n) for n in range(50)]
+    dead = [Item(job_id="d1", command="false", at_s=NOW - 5, state="dead", detail="exit status 1")]
+    lines = lines_of(view_of(running=many, failures=dead))
+    assert any("d1" in line and "exit status 1" in line for line in lines)
+    shown = sum(line.startswith("  r") for line in lines)
+    assert shown >= 8
+    assert any(line == f"RUNNING  and {50 - shown} more" for line in lines)
+
+
+def test_what_is_due_later_says_when() -> None:
+    later = Item(job_id="x", command="true", at_s=NOW + 90, state="pending")
+    assert any("in 1m30s" in line for line in lines_of(view_of(following=[later])))
+
+
+def test_wide_characters_are_cut_by_their_columns() -> None:
+    assert fit("日本語", 5) == "日本…"
+    assert fit("日本語", 4) == "日…"
+    assert columns("e\u0301") == 1
+
+
+def test_a_sparkline_shows_even_one_among_thousands() -> None:
+    assert sparkline([0, 1, 5000]) == " ▁█"
+    assert sparkline([0, 1, 5000], plain=True) == " .@"
+
+
+def test_the_rate_counts_whole_seconds_of_the_last_minute() -> None:
+    rate = Rate()
+    for at_s in (NOW - 100, NOW - 3, NOW - 2.5, NOW - 1, NOW):
+        rate.add(at_s)
+    assert rate.last(NOW)[-4:] == [0, 2, 0, 1]
+    assert sum(rate.last(NOW)) == 3
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_one_frame_is_printed(spool: SpoolDir) -> None:
+    spool.drop("next-one", "echo next", priority=3)
+    now = time.time()
+    put(spool, past("gone", "dead", now, run_entry(1, now - 9, 1, **EXIT_1), error_message="no"))
+    out = spool.run("top", COLUMNS="80", LINES="24").out
+    assert "\x1b" not in out
+    assert "pending 1" in out
+    assert "next-one" in out
+    assert "gone" in out
+    assert len(out.splitlines()) == 24
+
+
+def test_what_happens_is_shown_as_it_happens(spool: SpoolDir) -> None:
+    spool.configure(max_retries=1)
+    with terminal(spool, "top") as screen, spool.pool(2):
+        screen.wait_for("1 pool, 2 slots")
+        spool.drop("long", "sleep 600")
+        screen.wait_for("  long")
+        spool.drop("broken", "exit 3")
+        screen.wait_for("exit status 3")
+        screen.wait_for("dead 1")
+        spool.drop("later", run_at="2035-01-01T00:00:00Z")
+        screen.wait_for("  later")
+        screen.type("q")
+        assert screen.wait() == 0
+        assert screen.is_clean()
+        spool.run("worker", "stop", "--now")
+
+
+def test_a_resize_is_followed_at_once_and_each_frame_fits(spool: SpoolDir) -> None:
+    spool.drop("one", "echo " + "x" * 300)
+    with terminal(spool, "top") as screen:
+        screen.wait_for("  one")
+        assert len(screen.frames[-1]) == 24
+        assert max(map(len, screen.frames[-1])) == 80
+        for width, height in ((132, 43), (40, 12)):
+            screen.resize(width, height)
+            wait_until(lambda height=height: len(screen.frames[-1]) == height, screen.frames[-1])  # type: ignore[misc]
+            assert max(map(len, screen.frames[-1])) == width
+
+
+@pytest.mark.parametrize(
+    ("way", "status"),
+    [("q", 0), ("\x03", 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["q", "ctrl-c", "sigterm", "sighup"],
+)
+def test_the_terminal_is_left_as_it_was(
+    spool: SpoolDir, way: str | signal.Signals, status: int
+) -> None:
+    spool.create()
+    with terminal(spool, "top") as screen:
+        screen.wait_for("q quits")
+        assert not screen.is_clean()
+        if isinstance(way, str):
+            screen.type(way)
+        else:
+            screen.process.send_signal(way)
+        assert screen.wait() == status
+        wait_until(screen.is_clean, lambda: screen.raw)
+        assert "Traceback" not in screen.raw
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads what has no permissions")
+def test_an_error_leaves_the_terminal_clean_and_its_line_readable(spool: SpoolDir) -> None:
+    spool.create()
+    with terminal(spool, "top") as screen:
+        screen.wait_for("q quits")
+        os.chmod(f"{spool.path}/dead", 0)
+        assert screen.wait() == 1
+        wait_until(screen.is_clean, lambda: screen.raw)
+        assert "queuectl: cannot read" in screen.raw.rpartition("\x1b[?1049l")[2]
+        os.chmod(f"{spool.path}/dead", 0o700)
+
+
+def test_a_fault_while_drawing_leaves_the_terminal_clean(spool: SpoolDir) -> None:
+    spool.create()
+    with terminal(spool, "top") as screen:
+        screen.wait_for("q quits")
+        shutil.rmtree(f"{spool.path}/dead")
+        with open(f"{spool.path}/dead", "w", encoding="utf-8"):
+            pass  # a state that is a file: it cannot be listed
+        assert screen.wait() == 1
+        wait_until(screen.is_clean, lambda: screen.raw)
+        assert "queuectl: cannot read" in screen.raw.rpartition("\x1b[?1049l")[2]
+
+
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(spool: SpoolDir) -> None:
+    spool.create()
+    # with its own job control, as a person's shell has it
+    script = f"set -m; {shlex.join(spool.command('top'))}; echo; echo away; read x; fg; echo back"
+    with Terminal(["bash", "-c", script], environment(spool.path), 80, 24) as screen:
+        screen.wait_for("q quits")
+        screen.type("\x1a")
+        wait_until(lambda: "away" in screen.raw, lambda: screen.raw)
+        assert screen.is_clean()
+        screen.type("\n")
+        wait_until(lambda: screen.raw.count(ENTER) == 2, lambda: screen.raw)
+        assert not screen.is_clean()
+        screen.type("q")
+        assert screen.wait() == 0
+        wait_until(lambda: "back" in screen.raw, lambda: screen.raw)
+        assert screen.is_clean()
+
+
+def test_it_follows_without_file_system_events(spool: SpoolDir, tmp_path: os.PathLike[str]) -> None:
+    """An event is a hint: where none come, what is shown is only older."""
+    shim = os.path.join(tmp_path, "shim")
+    os.mkdir(shim)
+    with open(f"{shim}/sitecustomize.py", "w", encoding="utf-8") as file:
+        file.write(
+            "import queuectl.arrivals as a\n"
+            "def refuse(self):\n"
+            "    raise OSError(24, 'no more watches')\n"
+            "a.Arrivals.start = refuse\n"
+        )
+    spool.create()
+    with terminal(spool, "top", PYTHONPATH=f"{shim}:{ROOT}", width=100) as screen:
+        screen.wait_for("no file system events")
+        spool.drop("unheard", "true")
+        screen.wait_for("  unheard")
+        screen.type("q")
+        assert screen.wait() == 0
+
+
+def test_no_colour_is_used_where_none_is_wanted(spool: SpoolDir) -> None:
+    spool.create()
+    with terminal(spool, "top", NO_COLOR="1") as screen:
+        screen.wait_for("q quits")
+        assert "\x1b[1m" not in screen.raw
+        screen.type("q")
+        screen.wait()
