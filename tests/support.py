@@ -193,9 +193,10 @@ class SpoolDir:
         pool = self.start_pool(count, *options, env=env)
         try:
             yield pool
-            if pool.process.poll() is None:
+            if not pool.events("down") and pool.process.poll() is None:
                 pool.signal(signal.SIGTERM)
                 assert pool.wait() == 0, pool.log()
+            pool.wait()
             assert "internal error" not in pool.log(), pool.log()
             assert "Traceback" not in pool.log(), pool.log()
         finally:
@@ -215,7 +216,7 @@ class SpoolDir:
         wait_until(lambda: pool.events("up") or process.poll() is not None, pool.log)
         return pool
 
-    def drain(self, count: int = 2, **env: str) -> Pool:
+    def drain(self, count: int = 2, *, env: dict[str, str] | None = None) -> Pool:
         """Run a pool until nothing is left to do; return it, ended."""
         with self.pool(count, "--stop-when-empty", env=env) as pool:
             assert pool.wait() == 0, pool.log()
@@ -224,8 +225,9 @@ class SpoolDir:
     # --- plain files --------------------------------------------------------------------------
 
     def create(self) -> None:
-        """Make the directories."""
-        self.api.create()
+        """Make the directories, if there are none."""
+        if not os.path.isdir(f"{self.path}/tmp"):
+            self.api.create()
 
     @property
     def api(self) -> queuectl.Spool:

@@ -171,7 +171,7 @@ def test_a_job_cannot_pose_as_another(spool: SpoolDir) -> None:
 
 def test_a_dropped_job_without_a_cwd_runs_in_the_home_directory(spool: SpoolDir) -> None:
     spool.drop("job", "pwd")
-    spool.drain(1, HOME="/usr")
+    spool.drain(1, env={"HOME": "/usr"})
     assert spool.output("job") == "/usr\n"
 
 

@@ -1,0 +1,119 @@
+"""kill -9 of a pool: the next one ends what it left running, and every job comes to its end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import alive, read_text, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+# A run notes its pid, and whether that of the run before is alive; until `go` is there it hangs.
+COMMAND = """
+here={here}; me=$here/$QUEUECTL_JOB_ID
+alive() {{ [ -e $me.pid ] && grep -q 'State:.[RSD]' /proc/$(cat $me.pid)/status; }}
+alive && echo overlap >> $here/overlaps
+echo $$ > $me.tmp; mv $me.tmp $me.pid
+echo $QUEUECTL_JOB_ID >> $here/runs
+[ -e $here/go ] || {hang}
+"""
+HANGS = {"plain": "exec sleep 1000", "setsid": "exec setsid -w sh -c 'trap : TERM; sleep 1000'"}
+
+
+@pytest.mark.parametrize("hang", HANGS)
+def test_the_next_pool_ends_what_was_left_running_and_every_job_ends(
+    spool: SpoolDir, tmp_path: Path, hang: str
+) -> None:
+    spool.configure(backoff_base=0, kill_grace=0.2)
+    here = str(tmp_path)
+    command = COMMAND.format(here=here, hang=HANGS[hang])
+    ids = [f"job-{number}" for number in range(8)]
+    for job_id in ids:
+        spool.drop(job_id, command)
+    pool = spool.start_pool(4)
+    wait_until(lambda: len(read_text(f"{here}/runs").split()) == 4, pool.log)
+    pool.kill()
+    begun = read_text(f"{here}/runs").split()
+    left = [int(read_text(f"{here}/{job_id}.pid")) for job_id in begun]
+    assert all(alive(pid) for pid in left), "the commands outlive their pool"
+    assert spool.ids("processing") == sorted(begun)
+    open(f"{here}/go", "x").close()
+
+    spool.drain(4)
+    assert spool.ids("completed") == ids
+    assert read_text(f"{here}/overlaps") == ""
+    assert not any(alive(pid) for pid in left)
+    assert sorted(read_text(f"{here}/runs").split()) == sorted(ids + begun)
+    for job_id in ids:
+        record = spool.record("completed", job_id)
+        ended = [entry["ended"] for entry in record["history"]]
+        assert ended == (["worker lost", "exit"] if job_id in begun else ["exit"])
+        assert record["attempts"] == len(ended)
+    assert spool.leftovers() == []
+
+
+def test_a_command_that_takes_its_pool_down_is_not_run_for_ever(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0)
+    spool.drop("job", f"echo ran >> {spool.path}.ran; kill -KILL $PPID; sleep 1000", max_retries=2)
+    for _ in range(2):
+        pool = spool.start_pool(1)
+        assert pool.wait() != 0
+    spool.drain()
+    assert spool.states("job") == ["dead"]
+    assert spool.record("dead", "job")["error_message"].startswith("worker lost")
+    assert read_text(f"{spool.path}.ran") == "ran\nran\n"
+
+
+def test_a_pool_that_is_running_recovers_the_jobs_of_one_that_was_killed(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0, poll_interval=0.2, kill_grace=0.2)
+    go = f"{spool.path}.go"
+    with spool.pool(1) as living:
+        spool.drop("hold", f"while ! [ -e {go} ]; do sleep 0.01; done")
+        living.wait_for("started", "hold")
+        killed = spool.start_pool(1)
+        spool.drop("job", f"[ -e {go} ] || exec sleep 1000")
+        killed.wait_for("started", "job")
+        killed.kill()
+        open(go, "x").close()
+        spool.wait_for("completed", "hold", "job")
+        living.wait_for("recovered", "job")
+
+
+def test_a_living_pools_jobs_are_not_recovered(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.1)
+    go = f"{spool.path}.go"
+    with spool.pool(1) as one, spool.pool(1) as other:
+        spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done")
+        wait_until(lambda: spool.ids("processing") == ["job"])
+        for number in range(3):
+            # the pool that is free looks at the spool meanwhile
+            spool.drop(f"mark-{number}", "sleep 0.2")
+            spool.wait_for("completed", f"mark-{number}")
+        open(go, "x").close()
+        spool.wait_for("completed", "job")
+        assert one.events("recovered") + other.events("recovered") == []
+    assert len(spool.record("completed", "job")["history"]) == 1
+
+
+def test_a_file_put_into_processing_by_hand_is_run(spool: SpoolDir) -> None:
+    spool.drop("job")
+    os.rename(spool.file("pending", "job"), spool.file("processing", "job"))
+    spool.drain()
+    assert spool.states("job") == ["completed"]
+
+
+def test_jobs_and_settings_survive_restarts(spool: SpoolDir) -> None:
+    spool.run("config", "set", "max-retries", "7")
+    spool.run("enqueue", "--id", "one", "--command", "true")
+    spool.drain()
+    spool.run("enqueue", "--id", "two", "--command", "true")
+    spool.drain()
+    assert spool.ids("completed") == ["one", "two"]
+    assert spool.record("completed", "two")["max_retries"] == 7
+    assert spool.run("config", "get", "max-retries").out == "7\n"

@@ -1,0 +1,215 @@
+"""What can never run is set aside: its bytes kept, the reason beside them, nobody held up."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import SpoolDir, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GOOD = b'{"command": "true"}'
+
+
+def bytes_(body: bytes) -> Callable[[str], None]:
+    def make(path: str) -> None:
+        with open(path, "wb") as file:
+            file.write(body)
+
+    return make
+
+
+def somebody_elses(path: str) -> None:
+    bytes_(GOOD)(path)
+    os.chown(path, 65534, 65534)
+
+
+def a_socket(path: str) -> None:
+    # the name of a socket may be 107 bytes long: make it where the way there is short
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            server.bind(f"/proc/self/fd/{here}/s")
+        finally:
+            os.close(here)
+    os.rename(f"{os.path.dirname(path)}/s", path)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file that is dropped as NAME.json, and what dead/ says of it."""
+
+    name: str
+    why: str
+    make: Callable[[str], None]
+    shown: str = ""
+    needs_root: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.shown or self.name
+
+
+CASES = [
+    Case("not-json", "not JSON", bytes_(b"echo hello\n")),
+    Case("half", "not JSON", bytes_(b'{"command": "tr')),
+    Case("empty", "not JSON", bytes_(b"")),
+    Case("not-utf8", "not UTF-8", bytes_(b'{"command": "\xff"}')),
+    Case("a-list", "not a JSON object", bytes_(b'["true"]')),
+    Case("no-command", '"command" is missing', bytes_(b'{"priority": 1}')),
+    Case(
+        "wrong-type", '"priority" must be an integer', bytes_(b'{"command":"true","priority":"x"}')
+    ),
+    Case("other-id", '"id" is "x" but the file', bytes_(b'{"id": "x", "command": "true"}')),
+    Case("number-id", '"id" must be', bytes_(b'{"id": 7, "command": "true"}')),
+    Case("taken", "exists already", bytes_(GOOD)),
+    Case("too-large", "larger than", bytes_(b'{"command":"true","x":"' + b"y" * (1 << 20) + b'"}')),
+    Case("deep", "nested", bytes_(b'{"command":"true","x":' + b"[" * 9999 + b"]" * 9999 + b"}")),
+    Case("directory", "a directory", os.mkdir),
+    Case("link", "a symbolic link", lambda path: os.symlink("/etc/passwd", path)),
+    Case("fifo", "a FIFO", os.mkfifo),
+    Case("socket", "a socket", a_socket),
+    Case("-rf", "is no job's name", bytes_(GOOD), shown="x-rf"),
+    Case("a b", "is no job's name", bytes_(GOOD), shown="a_b"),
+    Case("x" * 200, "is no job's name", bytes_(GOOD), shown="x" * 128),
+    Case("b\udcffd", "is no job's name", bytes_(GOOD), shown="b_d"),
+    Case("somebody-elses", "owned by user 65534", somebody_elses, needs_root=True),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpoolDir]:
+    """Return a spool in which a pool of one slot has met all the cases, and is still at work."""
+    spool = SpoolDir(os.path.realpath(tmp_path_factory.mktemp("rejected") / "spool"))
+    spool.create()
+    spool.drop_bytes("taken", b'{"id": "taken", "command": "true", "mark": 1}', "completed")
+    cases = [case for case in CASES if not case.needs_root or os.geteuid() == 0]
+    for case in cases:
+        case.make(spool.file("pending", case.name))
+    for number in range(5):
+        spool.drop(f"good-{number}")
+    with spool.pool(1) as pool:
+        wait_until(lambda: len(pool.events("rejected")) >= len(cases), pool.log)
+        spool.wait_for("completed", *(f"good-{number}" for number in range(5)))
+        yield spool
+        spool.drop("at-the-end")
+        spool.wait_for("completed", "at-the-end")
+        assert len(pool.events("rejected")) == len(cases), "one line each"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id[:20])
+def test_it_is_set_aside_with_a_reason_and_its_bytes_kept(
+    place: SpoolDir, tmp_path_factory: pytest.TempPathFactory, case: Case
+) -> None:
+    if case.needs_root and os.geteuid() != 0:
+        pytest.skip("only root can make files of somebody else's")
+    assert not os.path.lexists(place.file("pending", case.name))
+    record = place.record("dead", case.id)
+    assert record["error_message"].startswith("rejected: ")
+    assert case.why in record["error_message"]
+    assert record["state"] == "dead"
+    kept, original = (
+        f"{place.path}/dead/{case.id}.rejected",
+        str(tmp_path_factory.mktemp("o") / "o"),
+    )
+    case.make(original)
+    was, is_ = os.lstat(original), os.lstat(kept)
+    assert stat.S_IFMT(is_.st_mode) == stat.S_IFMT(was.st_mode)
+    if stat.S_ISREG(was.st_mode):
+        with open(original, "rb") as one, open(kept, "rb") as other:
+            assert one.read() == other.read()
+    elif stat.S_ISLNK(was.st_mode):
+        assert os.readlink(kept) == "/etc/passwd"
+
+
+def test_dlq_list_shows_every_one_of_them(place: SpoolDir) -> None:
+    shown = {record["id"]: record for record in place.run("dlq", "list", "--json").json}
+    for case in CASES:
+        if not case.needs_root or os.geteuid() == 0:
+            assert case.why in shown[case.id]["error_message"]
+
+
+def test_a_file_for_an_id_that_exists_does_not_touch_the_job_that_has_it(place: SpoolDir) -> None:
+    assert place.record("completed", "taken") == {"id": "taken", "command": "true", "mark": 1}
+
+
+def test_nothing_of_them_was_run_and_the_good_ones_were(place: SpoolDir) -> None:
+    assert set(place.ids("completed")) >= {f"good-{number}" for number in range(5)}
+    bad = {case.id for case in CASES}
+    assert not bad & {name.partition(".")[0] for name in os.listdir(f"{place.path}/logs")}
+
+
+# --- whatever the state of the rest ---------------------------------------------------------
+
+
+def test_two_files_that_would_get_one_name_in_dead_are_both_kept(spool: SpoolDir) -> None:
+    spool.create()
+    for name in ("a b", "a+b", "a_b"):
+        spool.drop_bytes(name, json.dumps({"from": name}).encode())
+    spool.drain()
+    kept = {}
+    for name in os.listdir(f"{spool.path}/dead"):
+        if name.endswith(".rejected"):
+            with open(f"{spool.path}/dead/{name}") as file:
+                kept[name.removesuffix(".rejected")] = json.load(file)["from"]
+    assert sorted(kept) == ["a_b", "a_b.2", "a_b.3"] == spool.ids("dead")
+    assert sorted(kept.values()) == ["a b", "a+b", "a_b"]
+    for job_id, source in kept.items():
+        assert spool.record("dead", job_id)["rejected"] == f"{source}.json"
+
+
+def test_a_writer_that_pauses_half_way_is_waited_for(spool: SpoolDir) -> None:
+    spool.create()
+    with spool.pool() as pool:
+        with open(spool.file("pending", "job"), "wb", buffering=0) as file:
+            file.write(b'{"command": ')
+            spool.drop("other")  # the pool goes on meanwhile
+            spool.wait_for("completed", "other")
+            file.write(b'"true"}')
+        spool.wait_for("completed", "job")
+        assert pool.events("rejected") == []
+
+
+def test_a_job_set_aside_can_be_mended_and_run(spool: SpoolDir) -> None:
+    spool.drop_bytes("job", b'{"command": }')
+    with spool.pool() as pool:
+        spool.wait_for("dead", "job")
+        pool.wait_for("rejected")
+        os.unlink(f"{spool.path}/dead/job.rejected")
+        os.unlink(spool.file("dead", "job"))
+        spool.drop("job")
+        spool.wait_for("completed", "job")
+
+
+def test_a_rejected_file_cannot_be_retried_and_says_so(spool: SpoolDir) -> None:
+    spool.drop_bytes("job", b'{"command": 1}')
+    spool.drain()
+    assert 'job "job" cannot be run' in spool.refuse("dlq", "retry", "job")
+    assert spool.states("job") == ["dead"]
+    assert os.path.exists(f"{spool.path}/dead/job.rejected")
+
+
+def test_a_second_file_of_a_running_id_is_set_aside_and_does_not_replace_it(
+    spool: SpoolDir,
+) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done; echo first")
+    with spool.pool(2) as pool:
+        pool.wait_for("started", "job")
+        spool.drop("job", "echo second")
+        spool.drop("mark")
+        spool.wait_for("completed", "mark")
+        with open(go, "x"):
+            pass
+        spool.wait_for("completed", "job")
+        pool.wait_for("rejected")
+    assert spool.output("job") == "first\n"
+    assert [name for name in os.listdir(f"{spool.path}/dead") if name.endswith(".rejected")]

@@ -1,0 +1,99 @@
+"""`dlq retry`, and settings that change under running workers and under one another."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import config
+from tests.support import read_json, wait_until
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+KEYS = [
+    "max-retries",
+    "backoff-base",
+    "backoff-max",
+    "job-timeout",
+    "kill-grace",
+    "poll-interval",
+    "lease",
+    "worker-count",
+    "later-delay",
+    "success-codes",
+]
+
+
+def test_dlq_retry_starts_attempts_again_and_keeps_the_history(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0)
+    go = f"{spool.path}.go"
+    spool.drop("job", f"[ -e {go} ]", max_retries=2)
+    with spool.pool() as pool:
+        spool.wait_for("dead", "job")
+        open(go, "x").close()
+        assert spool.run("dlq", "retry", "job").out == "job\n"
+        spool.wait_for("completed", "job")
+        assert pool.events("completed", "job")[0].get("attempt") in (None, "1/2")
+    record = spool.record("completed", "job")
+    assert record["attempts"] == 1
+    assert record["error_message"] is None
+    assert [entry["number"] for entry in record["history"]] == [1, 2, 3]
+
+
+def test_dlq_retry_puts_the_job_into_pending_with_no_attempts(spool: SpoolDir) -> None:
+    spool.drop("job", "exit 3", max_retries=1)
+    spool.drain()
+    spool.run("dlq", "retry", "job")
+    record = spool.record("pending", "job")
+    assert (record["attempts"], record["exit_code"], record["error_message"]) == (0, None, None)
+    assert len(record["history"]) == 1
+    assert spool.leftovers() == []
+
+
+def test_a_change_of_settings_reaches_running_workers(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600)
+    with spool.pool() as pool:
+        spool.drop("first", "exit 1")
+        spool.wait_for("failed", "first")
+        spool.run("config", "set", "max_retries", "1")
+        pool.wait_for("config")
+        spool.drop("second", "exit 1")
+        spool.wait_for("dead", "second")
+        spool.run("config", "unset", "max-retries")
+        wait_until(lambda: len(pool.events("config")) == 2, pool.log)
+        spool.drop("third", "exit 1")
+        spool.wait_for("failed", "third")
+
+
+def test_a_bad_settings_file_changes_nothing_and_is_told(spool: SpoolDir) -> None:
+    spool.configure(max_retries=1)
+    with spool.pool() as pool:
+        spool.drop("first", "exit 1")
+        spool.wait_for("dead", "first")
+        with open(f"{spool.path}/config.json", "w") as file:
+            file.write('{"max-retries": "many"}')
+        pool.wait_for("warning")
+        assert "must be an integer" in pool.events("warning")[0]["detail"]
+        spool.drop("second", "exit 1")
+        spool.wait_for("dead", "second")
+
+
+@pytest.mark.slow
+def test_two_hundred_concurrent_settings_lose_nothing(spool: SpoolDir) -> None:
+    spool.create()
+
+    def set_again_and_again(key: str) -> None:
+        # nobody else writes this key: after each edit it is what was just set, or an edit was lost
+        for value in range(1, 21):
+            spool.run("config", "set", key, str(value))
+            stored = read_json(f"{spool.path}/config.json")[key]
+            assert stored == ([value] if key == "success-codes" else value)
+
+    with ThreadPoolExecutor(len(KEYS)) as threads:
+        list(threads.map(set_again_and_again, KEYS))
+    stored = config.load_stored(spool.path)
+    assert stored == {key: [20] if key == "success-codes" else 20 for key in KEYS}
+    assert spool.leftovers() == []

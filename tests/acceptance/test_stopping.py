@@ -1,0 +1,124 @@
+"""A first signal finishes what runs; a second gives it back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import DEADLINE_S, processes_with, wait_until
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+
+def waiting_for(path: str) -> str:
+    """Return a command that ends once a file is there."""
+    return f"while ! [ -e {path} ]; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_finishes_what_runs_and_starts_nothing_more(
+    spool: SpoolDir, number: signal.Signals
+) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("running", waiting_for(go))
+    with spool.pool(1) as pool:
+        pool.wait_for("started", "running")
+        spool.drop("waiting")
+        pool.signal(number)
+        pool.wait_for("stopping")
+        spool.drop("late")
+        assert spool.states("running") == ["processing"]
+        open(go, "x").close()
+        assert pool.wait() == 0
+    assert spool.ids("completed") == ["running"]
+    assert spool.ids("pending") == ["late", "waiting"]
+    assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_gives_what_runs_back_with_the_attempt_uncounted(
+    spool: SpoolDir, number: signal.Signals
+) -> None:
+    spool.drop("job", "sleep 1000 & sleep 1000")
+    with spool.pool(1) as pool:
+        pool.wait_for("started", "job")
+        pool.signal(number)
+        pool.wait_for("stopping")
+        pool.signal(number)
+        assert pool.wait() == 0
+    assert spool.states("job") == ["pending"]
+    record = spool.record("pending", "job")
+    assert record["attempts"] == 0
+    assert [entry["ended"] for entry in record["history"]] == ["stopped"]
+    assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
+    assert spool.leftovers() == []
+
+
+def test_ctrl_c_at_the_terminal_does_not_reach_the_commands(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("job", f"trap 'echo hit' INT; {waiting_for(go)}; echo done")
+    with open(f"{spool.path}.log", "wb") as log:
+        # a terminal sends SIGINT to the whole group in its foreground
+        process = spool.start("worker", "start", stderr=log, start_new_session=True)
+    try:
+        output = f"{spool.path}/logs/job.1.out"
+        wait_until(lambda: os.path.exists(output))
+        os.killpg(process.pid, signal.SIGINT)
+        open(go, "x").close()
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert spool.states("job") == ["completed"]
+    assert spool.output("job") == "done\n"
+
+
+def test_a_job_that_was_given_back_runs_again_in_the_next_pool(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("job", f"[ -e {go} ] || sleep 1000", max_retries=1)
+    with spool.pool(1) as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        pool.signal(signal.SIGTERM)
+        pool.wait()
+    open(go, "x").close()
+    spool.drain()
+    record = spool.record("completed", "job")
+    assert record["attempts"] == 1
+    assert [entry["ended"] for entry in record["history"]] == ["stopped", "exit"]
+
+
+def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(spool: SpoolDir) -> None:
+    spool.configure(kill_grace=0.2)
+    ready = f"{spool.path}.ready"
+    spool.drop("job", f"trap '' TERM; touch {ready}; while :; do sleep 0.1; done")
+    with spool.pool(1) as pool:
+        wait_until(lambda: os.path.exists(ready))
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        pool.signal(signal.SIGTERM)
+        assert pool.wait() == 0
+    assert spool.states("job") == ["pending"]
+    assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
+
+
+def test_stop_when_empty_waits_for_retries_and_for_other_pools(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0.3)
+    go = f"{spool.path}.go"
+    spool.drop("held", waiting_for(go))
+    with spool.pool(1) as other:
+        other.wait_for("started", "held")
+        spool.drop("retried", '[ "$QUEUECTL_ATTEMPT" = 2 ]')
+        with spool.pool(1, "--stop-when-empty") as pool:
+            spool.wait_for("completed", "retried")
+            assert pool.process.poll() is None, "a job is running, if in another pool"
+            open(go, "x").close()
+            assert pool.wait() == 0
+    assert spool.ids("completed") == ["held", "retried"]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.config import SETTINGS
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+def test_set_get_unset(spool: SpoolDir) -> None:
+    assert spool.run("config", "set", "max-retries", "5").out == "max-retries=5\n"
+    assert spool.run("config", "get", "max_retries").out == "5\n"
+    assert spool.run("config", "unset", "max_retries").out == "max-retries=3\n"
+    assert spool.run("config", "get", "max-retries", "--json").json == 3
+
+
+def test_get_without_a_key_has_all_of_them(spool: SpoolDir) -> None:
+    spool.create()
+    assert [line.partition("=")[0] for line in spool.run("config", "get").lines] == list(SETTINGS)
+    assert list(spool.run("config", "get", "--json").json) == list(SETTINGS)
+
+
+def test_what_get_prints_set_takes(spool: SpoolDir) -> None:
+    spool.create()
+    before = spool.run("config", "get").out
+    for line in before.splitlines():
+        key, _, value = line.partition("=")
+        spool.run("config", "set", key, "" if value == '""' else value)
+    assert spool.run("config", "get").out == before
+
+
+def test_show_says_what_each_is_for_and_which_are_set(spool: SpoolDir) -> None:
+    spool.run("config", "set", "lease", "2m")
+    lines = {line.split()[0]: line for line in spool.run("config", "show").lines}
+    for key, item in SETTINGS.items():
+        assert item.metadata["about"] in lines[key]
+    assert lines["lease"].split()[1:3] == ["120", "set"]
+    assert spool.run("config", "show", "--json").json["lease"] == 120
+
+
+REFUSED = [
+    (["get", "max-retry"], 'no setting "max-retry"; did you mean "max-retries"?'),
+    (["set", "backof-base", "2"], 'did you mean "backoff-base"?'),
+    (["unset", "xyzzy"], "the keys are max-retries"),
+    (["set", "max-retries", "lots"], '"max-retries" must be an integer from 0 to 1000, got "lots"'),
+    (["set", "job_timeout", "soon"], '"job-timeout" must be a duration from'),
+    (["set", "durability", "some"], '"durability" must be one of full, relaxed'),
+    (["set", "shared", "perhaps"], '"shared" must be true or false'),
+]
+
+
+@pytest.mark.parametrize(("words", "why"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_a_wrong_key_or_value_is_told_with_the_right_ones(
+    spool: SpoolDir, words: list[str], why: str
+) -> None:
+    spool.create()
+    assert why in spool.refuse("config", *words)
+    assert not os.path.exists(f"{spool.path}/config.json")
+
+
+def test_a_damaged_file_is_told_and_not_replaced(spool: SpoolDir) -> None:
+    spool.create()
+    with open(f"{spool.path}/config.json", "w") as file:
+        file.write('{"lease": ')
+    for words in (
+        ["config", "get"],
+        ["config", "set", "lease", "9"],
+        ["status"],
+        ["worker", "start"],
+    ):
+        text = spool.refuse(*words)
+        assert f"{spool.path}/config.json is not JSON" in text
+        assert "remove it for the defaults" in text
+    with open(f"{spool.path}/config.json") as file:
+        assert file.read() == '{"lease": '

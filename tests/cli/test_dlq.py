@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+@pytest.fixture
+def dead(spool: SpoolDir) -> SpoolDir:
+    """Return a spool with two dead jobs, one rejected file, and one job that is done."""
+    spool.drop("dead-1", "exit 1", max_retries=1)
+    spool.drop("dead-2", "exit 2", max_retries=1)
+    spool.drop("done", "true")
+    spool.drop_bytes("bad", b'{"command": 7}')
+    spool.drain()
+    assert spool.ids("dead") == ["bad", "dead-1", "dead-2"]
+    return spool
+
+
+def test_retry_prints_the_ids_it_queued(dead: SpoolDir) -> None:
+    assert dead.run("dlq", "retry", "dead-2", "dead-1").lines == ["dead-2", "dead-1"]
+    assert dead.ids("pending") == ["dead-1", "dead-2"]
+    assert dead.ids("dead") == ["bad"]
+
+
+def test_retry_all_takes_all_that_can_be_run(dead: SpoolDir) -> None:
+    assert sorted(dead.run("dlq", "retry", "--all").lines) == ["dead-1", "dead-2"]
+    assert dead.ids("dead") == ["bad"]
+    assert dead.run("dlq", "retry", "--all").out == ""
+
+
+def test_retry_of_no_such_job_is_told(dead: SpoolDir) -> None:
+    text = dead.refuse("dlq", "retry", "nope")
+    assert 'no job "nope"' in text
+    assert "queuectl list" in text
+
+
+def test_retry_of_a_job_that_is_not_dead_is_told(dead: SpoolDir) -> None:
+    assert 'job "done" is completed; only dead' in dead.refuse("dlq", "retry", "done")
+    assert dead.states("done") == ["completed"]
+
+
+def test_a_retried_job_is_run_by_a_pool_that_is_up(dead: SpoolDir) -> None:
+    dead.configure(poll_interval=3600)
+    with dead.pool() as pool:
+        dead.run("dlq", "retry", "dead-1")
+        pool.wait_for("dead", "dead-1")
+    assert len(dead.record("dead", "dead-1")["history"]) == 2

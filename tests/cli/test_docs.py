@@ -1,0 +1,192 @@
+"""README.md and spool-layout.md say what the program does, no more and no less."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from queuectl.cli import cli
+from queuectl.config import SETTINGS, Config
+from queuectl.job import FIELDS, STATES
+from tests.cli.test_help import COMMANDS
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+# an installed package has no README beside it; these tests are run from the repository
+TOP = ROOT if os.path.exists(f"{ROOT}/pyproject.toml") else os.getcwd()
+
+
+def document(name: str) -> str:
+    """Return one of the two documents."""
+    with open(f"{TOP}/{name}", encoding="utf-8") as file:
+        return file.read()
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return document("README.md")
+
+
+@pytest.fixture(scope="module")
+def layout() -> str:
+    return document("spool-layout.md")
+
+
+def quoted_help(text: str) -> list[tuple[str, str]]:
+    """Return each `$ queuectl ... -h` of a document and the text that follows it.
+
+    That is the rest of its block of code, or what comes before the next `$ `.
+    """
+    found = re.findall(
+        r"^\$ queuectl((?: [a-z-]+)*) (?:-h|--help)\n(.*?)(?=^\$ |^```)",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
+    return [(words.strip(), said) for words, said in found]
+
+
+def row_of(text: str, name: str) -> list[str]:
+    """Return the cells of the row of a table that begins with a name in backticks."""
+    match = re.search(rf"^\| *`{re.escape(name)}` *\|(.*)\|$", text, re.MULTILINE)
+    assert match, f"`{name}` has no row in a table"
+    return [cell.strip() for cell in match[1].split("|")]
+
+
+# --- README.md -------------------------------------------------------------------------------
+
+
+def test_the_help_in_the_readme_is_what_the_program_says(readme: str, spool: SpoolDir) -> None:
+    quoted = quoted_help(readme)
+    assert quoted, "the README quotes the help of some command as `$ queuectl ... -h`"
+    for words, said in quoted:
+        assert said.strip() == spool.run(*words.split(), "-h").out.strip(), words
+
+
+def test_every_command_is_in_the_readme(readme: str) -> None:
+    missing = []
+    for words in COMMANDS:
+        command: click.Command | None = cli
+        for word in words:
+            assert isinstance(command, click.Group)
+            command = command.get_command(click.Context(command), word)
+        if not isinstance(command, click.Group):
+            name = " ".join(words)
+            if not re.search(rf"queuectl (--[a-z]+ \S+ )*{name}\b", readme):
+                missing.append(name)
+    assert missing == []
+
+
+def test_every_exit_status_is_in_the_readme(readme: str) -> None:
+    for status in ("0", "1", "2"):
+        assert re.search(rf"^\| *`?{status}`? *\|", readme, re.MULTILINE), status
+
+
+def test_what_the_documents_point_to_is_there(readme: str, layout: str) -> None:
+    for text in (readme, layout):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert os.path.exists(f"{TOP}/{target}"), target
+        for section in re.findall(r"\]\(#([^)]+)\)", text):
+            assert section in anchors(text), section
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names by which the headings of a document can be linked to."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+def test_the_sections_that_the_code_names_are_in_the_layout(layout: str) -> None:
+    headings = set(re.findall(r"^#+ (.*?)\s*$", layout.replace("`", ""), re.MULTILINE))
+    missing = {}
+    for top, _, names in os.walk(f"{TOP}/queuectl"):
+        for name in filter(lambda name: name.endswith(".py"), names):
+            with open(f"{top}/{name}", encoding="utf-8") as file:
+                source = " ".join(file.read().split())
+            for some in re.findall(
+                r'spool-layout\.md, sections? ((?:"[^"]+"(?:,? and |, )?)+)', source
+            ):
+                for section in re.findall(r'"([^"]+)"', some):
+                    if section not in headings:
+                        missing[section] = name
+    assert missing == {}
+
+
+# --- spool-layout.md -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_is_in_the_layout(layout: str, state: str) -> None:
+    assert f"{state}/" in layout
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_has_a_row_with_its_type_and_its_writer(layout: str, name: str) -> None:
+    must_be, writer, *_ = row_of(layout, name)
+    assert must_be.replace("`", "") == FIELDS[name].must_be
+    assert writer == FIELDS[name].writer
+
+
+def test_no_field_is_in_the_layout_that_the_code_does_not_have(layout: str) -> None:
+    writers = "|".join({field.writer for field in FIELDS.values()})
+    rows = re.findall(rf"^\| *`([a-z_]+)` *\|[^|]*\| *(?:{writers}) *\|", layout, re.MULTILINE)
+    assert set(rows) == set(FIELDS)
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_every_setting_has_a_row_with_its_default(layout: str, key: str) -> None:
+    default = getattr(Config(), SETTINGS[key].name)
+    shown = default if isinstance(default, str) else json.dumps(default)
+    assert row_of(layout, key)[0].strip("`") in (shown, json.dumps(default))
+
+
+def test_no_setting_is_in_the_layout_that_the_code_does_not_have(layout: str) -> None:
+    section = re.split(r"^#+ .*config\.json.*$", layout, maxsplit=1, flags=re.MULTILINE)[1]
+    section = re.split(r"^#+ ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    assert set(re.findall(r"^\| *`([a-z-]+)` *\|", section, re.MULTILINE)) == set(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pending/ID.json",
+        "processing/ID@WORKER.json",
+        "completed/ID.json",
+        "failed/ID.json",
+        "dead/ID.json",
+        ".rejected",
+        ".out",
+        ".err",
+        "logs/",
+        "tmp/",
+        "workers/",
+        "WORKER.json",
+        "WORKER.lock",
+        "WORKER.stop",
+        "recovery.lock",
+        "config.json",
+        "config.lock",
+        "worker.log",
+        "paused",
+    ],
+)
+def test_every_name_that_can_be_in_a_spool_is_in_the_layout(layout: str, name: str) -> None:
+    assert name in layout
+
+
+def test_what_a_working_spool_holds_is_in_the_layout(layout: str, spool: SpoolDir) -> None:
+    spool.run("config", "set", "backoff-base", "0")
+    spool.drop("good")
+    spool.drop_bytes("bad", b"[")
+    spool.run("worker", "start", "--stop-when-empty")
+    for name in os.listdir(spool.path):
+        assert name in layout
+    for name in os.listdir(f"{spool.path}/workers"):
+        assert name in layout

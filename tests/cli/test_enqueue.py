@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuectl.job import is_id
+from queuectl.units import parse_time
+from tests.support import environment
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+def one(spool: SpoolDir, *words: str, **options: Any) -> dict[str, Any]:
+    """Enqueue one job; return its record."""
+    job_id = spool.run("enqueue", *words, **options).out.removesuffix("\n")
+    return spool.record("pending", job_id)
+
+
+# --- the three ways to say a job ------------------------------------------------------------
+
+
+def test_a_job_as_json(spool: SpoolDir) -> None:
+    result = spool.run("enqueue", '{"id":"job1","command":"sleep 2","priority":4,"note":"mine"}')
+    assert (result.out, result.err) == ("job1\n", "")
+    record = spool.record("pending", "job1")
+    assert (record["command"], record["priority"], record["note"]) == ("sleep 2", 4, "mine")
+    assert (record["state"], record["attempts"], record["max_retries"]) == ("pending", 0, 3)
+
+
+def test_several_jobs_as_json(spool: SpoolDir) -> None:
+    out = spool.run("enqueue", '{"id":"b","command":"true"}', '{"id":"a","command":"true"}').out
+    assert out == "b\na\n"
+
+
+def test_a_job_as_options(spool: SpoolDir) -> None:
+    assert one(spool, "--id", "job1", "--command", "echo a && echo b")["command"] == (
+        "echo a && echo b"
+    )
+
+
+def test_a_job_as_the_words_after_dashes(spool: SpoolDir) -> None:
+    record = one(spool, "--priority", "2", "--", "rsync", "-a", "my dir", "host:", "--", "{}")
+    assert record["command"] == ["rsync", "-a", "my dir", "host:", "--", "{}"]
+    assert record["priority"] == 2
+
+
+def test_one_word_is_a_line_for_the_shell_and_several_are_a_list(spool: SpoolDir) -> None:
+    assert one(spool, "echo a; echo b")["command"] == "echo a; echo b"
+    assert one(spool, "echo", "-n", "x")["command"] == ["echo", "-n", "x"]
+
+
+def test_without_an_id_it_gets_one_that_sorts_by_time(spool: SpoolDir) -> None:
+    ids = [spool.run("enqueue", "--command", "true").out.strip() for _ in range(3)]
+    assert ids == sorted(ids)
+    assert all(map(is_id, ids))
+
+
+def test_every_option_of_a_job_is_a_field_of_its_record(spool: SpoolDir) -> None:
+    before = time.time()
+    record = one(
+        spool,
+        *("--delay", "1h", "--timeout", "90s", "--max-retries", "5", "--cwd", "/usr"),
+        *("--env", "A=1", "--env", "B=x=y", "--tag", "nightly", "--tag", "db"),
+        *("--priority", "-3", "--command", "true"),
+    )
+    assert (record["timeout"], record["max_retries"], record["cwd"]) == (90, 5, "/usr")
+    assert record["env"] == {"A": "1", "B": "x=y"}
+    assert record["tags"] == ["nightly", "db"]
+    assert record["priority"] == -3
+    assert before + 3600 <= parse_time(record["run_at"]) <= time.time() + 3600
+
+
+def test_run_at_is_local_time_where_it_names_no_zone(spool: SpoolDir) -> None:
+    words = ("--run-at", "2030-03-17 20:46:40", "--command", "true")
+    assert one(spool, *words, TZ="UTC-3")["run_at"] == "2030-03-17T17:46:40.000000Z"
+    words = ("--run-at", "2030-03-17T20:46:40+01:00", "--command", "true")
+    assert one(spool, *words, TZ="UTC-3")["run_at"] == "2030-03-17T19:46:40.000000Z"
+
+
+def test_a_timeout_may_be_none(spool: SpoolDir) -> None:
+    assert one(spool, "--timeout", "none", "--command", "true")["timeout"] is None
+
+
+def test_the_current_directory_is_where_it_will_run(spool: SpoolDir) -> None:
+    assert one(spool, "--command", "true", cwd="/usr")["cwd"] == "/usr"
+    assert one(spool, "--cwd", "lib", "--command", "true", cwd="/usr")["cwd"] == "/usr/lib"
+    assert one(spool, '{"command":"true","cwd":"/etc"}', cwd="/usr")["cwd"] == "/etc"
+
+
+def test_an_option_beside_json_counts_for_every_job(spool: SpoolDir) -> None:
+    words = ('{"id":"a","command":"true","priority":1}', '{"id":"b","command":"true"}')
+    spool.run("enqueue", "--priority", "7", *words)
+    assert [spool.record("pending", job_id)["priority"] for job_id in "ab"] == [7, 7]
+
+
+def test_the_default_of_max_retries_is_that_of_the_settings_now(spool: SpoolDir) -> None:
+    spool.configure(max_retries=9)
+    assert one(spool, "--command", "true")["max_retries"] == 9
+
+
+# --- many ------------------------------------------------------------------------------------
+
+
+def lines_of(count: int) -> list[str]:
+    return [json.dumps({"id": f"job-{n:05}", "command": f"echo {n}"}) for n in range(count)]
+
+
+def test_json_lines_from_standard_input(spool: SpoolDir) -> None:
+    result = spool.run("enqueue", "-", stdin="\n".join([*lines_of(700), "", "  "]))
+    assert result.lines == [f"job-{n:05}" for n in range(700)] == spool.ids("pending")
+    assert result.err == ""
+
+
+def test_json_lines_from_a_file(spool: SpoolDir, tmp_path: Any) -> None:
+    (tmp_path / "jobs.jsonl").write_text("\n".join(lines_of(3)))
+    assert spool.run("enqueue", "@jobs.jsonl", cwd=str(tmp_path)).lines == spool.ids("pending")
+
+
+BAD_LINES = [
+    ('{"command":"true","priority":"high"}', '"priority" must be an integer, got "high"'),
+    ('{"comand":"true"}', '"command" is missing'),
+    ("{", "not JSON"),
+    ("true", "not a JSON object"),
+    ('{"id":"../x","command":"true"}', '"id" must be'),
+    ('{"id":7,"command":"true"}', '"id" must be'),
+    ('{"id":"job-00002","command":"true"}', 'id "job-00002" is that of line 3'),
+    ('{"id":"taken","command":"true"}', 'job "taken" exists already, in completed/'),
+    ('{"command":"true","a":NaN}', "NaN"),
+    ('{"command":"a\\u0000b"}', '"command" must be'),
+]
+
+
+@pytest.mark.parametrize(("bad", "why"), BAD_LINES)
+def test_one_bad_line_is_told_with_its_number_and_nothing_is_queued(
+    spool: SpoolDir, bad: str, why: str
+) -> None:
+    spool.drop_bytes("taken", b'{"command":"true"}', "completed")
+    lines = lines_of(10)
+    lines[6] = bad
+    text = spool.refuse("enqueue", "-", stdin="\n".join(lines))
+    assert text.startswith("queuectl: line 7: ")
+    assert why in text
+    assert spool.ids("pending") == []
+    assert spool.leftovers() == []
+
+
+def test_a_bad_line_of_a_file_is_told_with_the_file(spool: SpoolDir, tmp_path: Any) -> None:
+    (tmp_path / "jobs.jsonl").write_bytes(b'{"command":"true"}\n\xff\n')
+    text = spool.refuse("enqueue", "@jobs.jsonl", cwd=str(tmp_path))
+    assert text == "queuectl: jobs.jsonl, line 2: not UTF-8"
+
+
+def test_an_empty_input_queues_nothing(spool: SpoolDir) -> None:
+    assert spool.run("enqueue", "-").out == ""
+
+
+def test_a_person_sees_a_bar_when_it_is_long_and_the_ids_alone_stay_on_stdout(
+    spool: SpoolDir,
+) -> None:
+    spool.configure(durability="relaxed")
+    path = f"{spool.path}.jsonl"
+    with open(path, "w") as file:
+        file.write("\n".join(lines_of(2000)))
+    terminal, child = pty.openpty()
+    with open(f"{spool.path}.out", "wb") as out:
+        process = spool.start("enqueue", f"@{path}", stdout=out, stderr=child)
+    os.close(child)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(terminal)
+    assert process.wait() == 0
+    assert b"100%" in seen
+    with open(f"{spool.path}.out") as printed:
+        assert printed.read().split() == spool.ids("pending")
+
+
+# --- refused ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["pending", "completed", "failed", "dead"])
+def test_an_id_that_exists_in_any_state_is_refused(spool: SpoolDir, state: str) -> None:
+    spool.drop_bytes("job1", b'{"command":"true"}', state)
+    text = spool.refuse("enqueue", "--id", "job1", "--command", "false")
+    assert text == f'queuectl: job "job1" exists already, in {state}/; choose another id'
+    assert spool.states("job1") == [state]
+
+
+def test_an_id_that_is_being_run_is_refused(spool: SpoolDir) -> None:
+    spool.drop("job1", "sleep 1000")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job1")
+        assert "in processing/" in spool.refuse("enqueue", "--id", "job1", "--command", "true")
+        spool.run("worker", "stop", "--now")
+
+
+REFUSED = [
+    (["--id", "../x", "--command", "true"], '"id" must be'),
+    (["--command", ""], '"command" must be'),
+    (["{"], "not JSON"),
+    (['{"command":"true","timeout":-1}'], '"timeout" must be'),
+    (['{"command":"true","run_at":"2030-01-01T00:00:00"}'], '"run_at" must be'),
+    (["@/no/such/file"], "cannot read /no/such/file: No such file"),
+    (["@/"], "cannot read /"),
+]
+
+
+@pytest.mark.parametrize(("words", "why"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_what_cannot_be_a_job_is_refused_with_the_reason(
+    spool: SpoolDir, words: list[str], why: str
+) -> None:
+    assert why in spool.refuse("enqueue", *words)
+    assert not os.path.isdir(f"{spool.path}/pending") or spool.ids("pending") == []
+
+
+def test_a_field_that_looks_like_one_of_ours_is_kept_and_told(spool: SpoolDir) -> None:
+    result = spool.run("enqueue", '{"id":"a","command":"true","priorty":1}')
+    assert result.out == "a\n"
+    assert '"priorty" is kept, but means nothing here; "priority" would' in result.err
+    assert spool.record("pending", "a")["priorty"] == 1
+
+
+def test_words_that_are_not_utf8_are_refused_without_a_traceback(spool: SpoolDir) -> None:
+    process = spool.start("enqueue", "--command", os.fsdecode(b"echo \xff"), stderr=-1)
+    _, err = process.communicate()
+    record = spool.ids("pending") and spool.record("pending", spool.ids("pending")[0])
+    assert b"Traceback" not in err
+    assert process.returncode == (0 if record else 1)
+
+
+def test_the_spool_is_made_for_its_owner_alone_whatever_the_umask(spool: SpoolDir) -> None:
+    was = os.umask(0)
+    try:
+        spool.run("enqueue", "--id", "a", "--command", "true")
+    finally:
+        os.umask(was)
+    for path in (spool.path, f"{spool.path}/pending"):
+        assert os.stat(path).st_mode & 0o777 == 0o700
+    assert os.stat(spool.file("pending", "a")).st_mode & 0o777 == 0o600
+
+
+def test_the_spool_is_named_by_option_before_variable_before_home(
+    spool: SpoolDir, tmp_path: Any
+) -> None:
+    home = {**environment(spool.path), "HOME": str(tmp_path)}
+    spool.run("--spool", str(tmp_path / "option"), "enqueue", "--command", "true")
+    del home["QUEUECTL_SPOOL"]
+    assert spool.start("enqueue", "--command", "true", env=home, stdout=-3).wait() == 0
+    spool.run("enqueue", "--command", "true")
+    for path in (spool.path, tmp_path / "option", tmp_path / ".queuectl"):
+        assert len(os.listdir(f"{path}/pending")) == 1

@@ -1,0 +1,128 @@
+"""Every command explains itself, and wrong usage says what would be right."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sysconfig
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from queuectl.cli import cli
+from tests.support import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command, groups too."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = list(commands(cli))
+
+
+@pytest.mark.parametrize("words", [(), *COMMANDS], ids=" ".join)
+def test_help_has_a_sentence_and_an_example_and_fits_the_screen(
+    spool: SpoolDir, words: tuple[str, ...]
+) -> None:
+    text = spool.run(*words, "-h").out
+    assert text == spool.run(*words, "--help").out
+    assert re.search(rf"^  queuectl .*{' '.join(words[:1])}", text, re.MULTILINE), "an example"
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert re.search(r"^  [A-Z].*[.:,a-z]$", text, re.MULTILINE), "a sentence"
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_option_has_help(words: tuple[str, ...]) -> None:
+    command: click.Command | None = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), word)
+    assert command is not None
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, option.name
+
+
+def test_the_help_lists_every_command(spool: SpoolDir) -> None:
+    text = spool.run("-h").out
+    for name in {words[0] for words in COMMANDS}:
+        assert re.search(rf"^  {name} ", text, re.MULTILINE)
+
+
+def test_the_version_is_told(spool: SpoolDir) -> None:
+    assert re.fullmatch(r"queuectl \d+\.\d+\.\d+\n", spool.run("--version").out)
+
+
+def test_the_installed_script_and_the_module_are_the_same(spool: SpoolDir) -> None:
+    script = f"{sysconfig.get_path('scripts')}/queuectl"
+    done = subprocess.run(
+        [script, "--version"], env=environment(spool.path), capture_output=True, text=True
+    )
+    assert done.stdout == spool.run("--version").out
+
+
+def test_looking_for_help_makes_no_spool(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.run("-h")
+    spool.run("enqueue", "-h")
+    spool.run("--version")
+    assert not list(tmp_path.iterdir())
+
+
+# --- wrong usage: exit status 2 -------------------------------------------------------------
+
+WRONG = [
+    (["enqeue"], 'did you mean "enqueue"'),
+    (["stauts"], 'did you mean "status"'),
+    (["xyzzy"], "there are enqueue, worker, status"),
+    (["worker", "strat"], "start"),
+    (["dlq", "lst"], "list"),
+    (["config", "sett"], "set"),
+    (["list", "--stat", "dead"], "--state"),
+    (["list", "--state", "finished"], "pending"),
+    (["list", "--limit", "-1"], "--limit"),
+    (["list", "--limit", "many"], "many"),
+    (["show"], "ID"),
+    (["show", "a", "b"], "b"),
+    (["config", "set", "lease"], "VALUE"),
+    (["worker", "start", "--count", "0"], "--count"),
+    (["worker", "start", "--count", "two"], "two"),
+    (["dlq", "retry"], "--all"),
+    (["dlq", "retry", "a", "--all"], "--all"),
+    (["enqueue"], "no command"),
+    (["enqueue", "--delay", "soon", "--command", "true"], "90s, 15m, 2h, 7d"),
+    (["enqueue", "--run-at", "soon", "--command", "true"], "ISO 8601"),
+    (["enqueue", "--priority", "high", "--command", "true"], "high"),
+    (["enqueue", "--env", "NAME", "--command", "true"], "NAME=VALUE"),
+    (["enqueue", "--command", "true", "--", "false"], "--command"),
+    (["enqueue", "--run-at", "2030-01-01", "--delay", "1", "--command", "true"], "--delay"),
+    (["--spol", "x", "status"], "--spool"),
+]
+
+
+@pytest.mark.parametrize(("words", "hint"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
+def test_wrong_usage_is_one_line_that_says_what_would_be_right(
+    spool: SpoolDir, words: list[str], hint: str
+) -> None:
+    spool.create()
+    text = spool.refuse(*words, status=2)
+    assert hint in text
+    assert " -h`" in text, "where to read more"
+
+
+def test_no_words_at_all_show_the_help(spool: SpoolDir) -> None:
+    result = spool.run(status=2)
+    assert "Usage: queuectl" in result.out + result.err

@@ -1,0 +1,273 @@
+"""`status`, `list` and `show`, for people and as JSON; what they print is one shape always."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.job import STATES
+from queuectl.units import utc_text
+from tests.support import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+
+def put(spool: SpoolDir, state: str, job_id: str, **fields: object) -> None:
+    """Put a record into a state by hand."""
+    record = {"id": job_id, "command": "true", "state": state, "attempts": 1, **fields}
+    spool.drop_bytes(job_id, json.dumps(record).encode(), state)
+
+
+@pytest.fixture
+def filled(spool: SpoolDir) -> SpoolDir:
+    """Return a spool with jobs in all states but processing."""
+    later = utc_text(time.time() + 3600)
+    put(spool, "pending", "p1", tags=["nightly", "db"])
+    put(spool, "pending", "p2", run_at=later)
+    put(spool, "completed", "c1", tags=["nightly"], finished_at=utc_text(time.time()))
+    put(spool, "failed", "f1", next_retry_at=later, error_message="exit status 1")
+    put(spool, "dead", "d1", error_message="exit status 2", max_retries=3)
+    return spool
+
+
+# --- status ----------------------------------------------------------------------------------
+
+
+def test_status_as_json_has_the_shape_that_is_promised(filled: SpoolDir) -> None:
+    assert filled.run("status", "--json").json == {
+        "spool": filled.path,
+        "paused": False,
+        "jobs": {"pending": 2, "processing": 0, "completed": 1, "failed": 1, "dead": 1},
+        "workers": [],
+    }
+
+
+def test_status_as_json_shows_who_works_on_what(spool: SpoolDir) -> None:
+    spool.drop("job", "sleep 1000")
+    with spool.pool(3) as pool:
+        pool.wait_for("started", "job")
+        document = spool.run("status", "--json").json
+        (worker,) = document["workers"]
+        assert set(worker) == {"worker", "host", "pid", "slots", "since", "running"}
+        assert worker["worker"] == pool.name
+        assert worker["host"] == os.uname().nodename
+        assert (worker["pid"], worker["slots"], worker["running"]) == (pool.pid, 3, ["job"])
+        assert document["jobs"]["processing"] == 1
+        text = spool.run("status").out
+        assert f"{pool.name}  1 of 3 busy" in text
+        assert re.search(r"^ +job  .*sleep 1000$", text, re.MULTILINE)
+        spool.run("worker", "stop", "--now")
+
+
+def test_status_counts_and_says_what_is_due_when(filled: SpoolDir) -> None:
+    text = filled.run("status").out
+    assert "pending 2  processing 0  completed 1  failed 1  dead 1" in text
+    assert re.search(r"p2  in 59m\d\ds", text)
+    assert re.search(r"f1  in 59m\d\ds  exit status 1", text)
+    assert "`queuectl worker start` runs what waits" in text
+
+
+def test_status_says_that_the_spool_is_paused(filled: SpoolDir) -> None:
+    open(f"{filled.path}/paused", "x").close()
+    assert "paused" in filled.run("status").out
+    assert filled.run("status", "--json").json["paused"] is True
+
+
+# --- list and show ---------------------------------------------------------------------------
+
+
+def test_list_as_json_is_an_array_of_records_with_the_directory_as_state(filled: SpoolDir) -> None:
+    os.rename(filled.file("dead", "d1"), filled.file("completed", "d1"))
+    records = filled.run("list", "--json").json
+    assert [(record["id"], record["state"]) for record in records] == [
+        ("p1", "pending"),
+        ("p2", "pending"),
+        ("c1", "completed"),
+        ("d1", "completed"),
+        ("f1", "failed"),
+    ]
+    assert records[0]["tags"] == ["nightly", "db"]
+
+
+def test_list_of_nothing_is_an_empty_array(spool: SpoolDir) -> None:
+    spool.create()
+    assert spool.run("list", "--json").json == []
+    assert spool.run("dlq", "list", "--json").json == []
+    assert spool.run("worker", "list", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        (["--state", "dead"], ["d1"]),
+        (["--state", "dead", "--state", "failed"], ["d1", "f1"]),
+        (["--tag", "nightly"], ["p1", "c1"]),
+        (["--tag", "nightly", "--tag", "db"], ["p1"]),
+        (["--limit", "2"], ["p1", "p2"]),
+        (["--limit", "0"], []),
+        (["--tag", "nightly", "--limit", "1"], ["p1"]),
+    ],
+)
+def test_list_selects(filled: SpoolDir, words: list[str], ids: list[str]) -> None:
+    assert [record["id"] for record in filled.run("list", "--json", *words).json] == ids
+
+
+def test_list_for_people_has_a_line_a_job(filled: SpoolDir) -> None:
+    lines = filled.run("list").lines
+    assert lines[0].split()[:2] == ["ID", "STATE"]
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["p1", "pending"],
+        ["p2", "pending"],
+        ["c1", "completed"],
+        ["f1", "failed"],
+        ["d1", "dead"],
+    ]
+    assert "exit status 2" in lines[-1]
+
+
+def test_dlq_list_has_only_the_dead(filled: SpoolDir) -> None:
+    assert [record["id"] for record in filled.run("dlq", "list", "--json").json] == ["d1"]
+    assert "exit status 2" in filled.run("dlq", "list").out
+
+
+def test_show_as_json_is_one_record(filled: SpoolDir) -> None:
+    record = filled.run("show", "d1", "--json").json
+    assert record == filled.record("dead", "d1")
+
+
+def test_show_has_the_record_its_runs_and_where_its_output_is(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0)
+    spool.drop("job", 'test "$QUEUECTL_ATTEMPT" = 2', tags=["x"], ours={"a": 1})
+    spool.drain()
+    text = spool.run("show", "job").out
+    assert re.search(r"^state +completed$", text, re.MULTILINE)
+    assert re.search(r'^tags +\["x"\]$', text, re.MULTILINE)
+    assert re.search(r'^ours +{"a": 1}$', text, re.MULTILINE)
+    assert re.search(rf"^1 .* exit 1 +{spool.path}/logs/job.1.out$", text, re.MULTILINE)
+    assert re.search(rf"^2 .* exit 0 +{spool.path}/logs/job.2.out$", text, re.MULTILINE)
+
+
+def test_an_id_may_be_shortened_as_long_as_it_is_the_only_one(filled: SpoolDir) -> None:
+    assert filled.run("show", "d", "--json").json["id"] == "d1"
+    text = filled.refuse("show", "p")
+    assert text == 'queuectl: "p" is the beginning of 2 ids (p1, p2); give more of it'
+
+
+def test_what_a_command_holds_cannot_move_the_cursor(spool: SpoolDir) -> None:
+    put(spool, "dead", "evil", command="\x1b[2Jrm", error_message="a\x1b]0;b\x07\nc")
+    for words in (["list"], ["show", "evil"], ["dlq", "list"], ["status"]):
+        out = spool.run(*words).out
+        assert "\x1b" not in out
+        assert "\x07" not in out
+
+
+# --- whoever looks changes nothing -----------------------------------------------------------
+
+LOOKING = [
+    ["status"],
+    ["list"],
+    ["show", "p1"],
+    ["dlq", "list"],
+    ["worker", "list"],
+    ["config", "get"],
+    ["config", "show"],
+]
+
+
+def snapshot(path: str) -> set[tuple[str, int, int]]:
+    """Return every file with its time and size."""
+    found = set()
+    for top, directories, files in os.walk(path):
+        for name in (*directories, *files):
+            status = os.stat(f"{top}/{name}")
+            found.add((f"{top}/{name}", status.st_mtime_ns, status.st_size))
+    return found
+
+
+@pytest.mark.parametrize("words", LOOKING, ids=" ".join)
+def test_looking_changes_nothing(filled: SpoolDir, words: list[str]) -> None:
+    before = snapshot(filled.path)
+    filled.run(*words)
+    filled.run(*words, "--json")
+    assert snapshot(filled.path) == before
+
+
+@pytest.mark.parametrize("words", LOOKING, ids=" ".join)
+def test_looking_makes_no_spool_and_says_how_to(spool: SpoolDir, words: list[str]) -> None:
+    text = spool.refuse(*words)
+    assert f"no spool at {spool.path}" in text
+    assert "`queuectl enqueue` makes one" in text
+    assert not os.path.exists(spool.path)
+
+
+# --- terminals and pipes ---------------------------------------------------------------------
+
+
+def on_a_terminal(spool: SpoolDir, *words: str, **env: str) -> str:
+    """Run queuectl with its output on a terminal; return what was written there."""
+    terminal, child = pty.openpty()
+    process = spool.start(
+        *words, stdout=child, env={**environment(spool.path), "TERM": "xterm", **env}
+    )
+    os.close(child)
+    return b"".join(_read(terminal)).decode() if process.wait() == 0 else ""
+
+
+def _read(terminal: int) -> Iterator[bytes]:
+    try:
+        while data := os.read(terminal, 65536):
+            yield data
+    except OSError:  # the other end is closed
+        return
+    finally:
+        os.close(terminal)
+
+
+def test_colour_only_on_a_terminal_and_none_with_no_color(filled: SpoolDir) -> None:
+    for words in (["status"], ["list"], ["show", "d1"]):
+        assert "\x1b[" in on_a_terminal(filled, *words)
+        assert "\x1b[" not in on_a_terminal(filled, *words, NO_COLOR="1")
+        assert "\x1b[" not in filled.run(*words).out
+
+
+def test_a_closed_pipe_is_no_error(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.create()
+    for number in range(3000):
+        with open(spool.file("completed", f"job-{number:04}"), "w") as file:
+            file.write('{"command": "echo what is longer than a pipe holds, in all"}')
+    for words in ("list", "list --json"):
+        line = f"{' '.join(spool.command(*words.split()))} | head -n 2"
+        done = subprocess.run(
+            ["bash", "-c", f'{line}; echo "${{PIPESTATUS[@]}}" > {tmp_path}/status'],
+            capture_output=True,
+            text=True,
+            env=environment(spool.path),
+        )
+        assert done.stderr == ""
+        assert len(done.stdout.splitlines()) == 2
+        assert (tmp_path / "status").read_text() == "0 0\n"
+
+
+def test_a_full_disk_under_standard_output_is_told(filled: SpoolDir) -> None:
+    with open("/dev/full", "wb") as full:
+        process = filled.start("list", stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.decode() == "queuectl: cannot go on: No space left on device\n"
+
+
+def test_all_states_can_be_asked_for(filled: SpoolDir) -> None:
+    for state in STATES:
+        for record in filled.run("list", "--state", state, "--json").json:
+            assert record["state"] == state

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import DEADLINE_S, alive, read_text, wait_until
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+def test_the_log_has_a_line_for_each_thing_that_happens_to_a_job(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0, max_retries=2)
+    spool.drop("good", "true")
+    spool.drop("bad", "exit 3", priority=1)
+    done = spool.run("worker", "start", "--stop-when-empty")
+    assert done.out == ""
+    stories = [re.sub(r"^\S+  ", "", line) for line in done.err.splitlines()]
+    assert [story.split()[:2] for story in stories if " - " not in story] == [
+        ["started", "good"],
+        ["completed", "good"],
+        ["started", "bad"],
+        ["failed", "bad"],
+        ["started", "bad"],
+        ["dead", "bad"],
+    ]
+    assert "exit status 3" in stories[-2]
+
+
+def test_count_jobs_run_side_by_side(spool: SpoolDir) -> None:
+    # each waits for the other two
+    meet = "touch $QUEUECTL_JOB_ID.here; until [ $(ls *.here | wc -l) = 3 ]; do sleep 0.01; done"
+    for number in range(3):
+        spool.drop(f"job-{number}", meet, cwd=f"{spool.path}")
+    spool.drain(3)
+    assert len(spool.ids("completed")) == 3
+
+
+def test_without_count_the_settings_say_how_many(spool: SpoolDir) -> None:
+    spool.configure(worker_count=7)
+    process = spool.start("worker", "start", stderr=-3)
+    try:
+        wait_until(lambda: [w["slots"] for w in spool.run("worker", "list", "--json").json] == [7])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0
+
+
+def test_stop_when_empty_leaves_at_once_where_nothing_is_to_do(spool: SpoolDir) -> None:
+    spool.drain()
+    assert spool.leftovers() == []
+
+
+def test_detach_returns_when_the_pool_is_up_and_tells_where_its_log_is(spool: SpoolDir) -> None:
+    out = spool.run("worker", "start", "--detach", "--count", "2").out
+    match = re.fullmatch(r"worker (\S+) is up, process (\d+); its log is (\S+)\n", out)
+    assert match, out
+    name, pid, log = match[1], int(match[2]), match[3]
+    try:
+        assert alive(pid)
+        (worker,) = spool.run("worker", "list", "--json").json
+        assert (worker["worker"], worker["pid"], worker["slots"]) == (name, pid, 2)
+        spool.drop("job")
+        spool.wait_for("completed", "job")
+        wait_until(lambda: "completed  job" in read_text(log), lambda: read_text(log))
+        assert spool.run("worker", "stop").out == f"{name} is gone\n"
+        wait_until(lambda: not alive(pid))
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_detach_says_why_the_pool_did_not_come_up(spool: SpoolDir) -> None:
+    spool.create()
+    os.chmod(f"{spool.path}/pending", 0o777)
+    text = spool.refuse("worker", "start", "--detach")
+    assert "the worker did not come up" in text
+    assert "can be written to by others" in text
+
+
+@pytest.mark.parametrize("place", ["", "/pending", "/processing", "/failed", "/dead", "/workers"])
+def test_a_place_that_others_can_write_to_is_refused_with_what_to_do(
+    spool: SpoolDir, place: str
+) -> None:
+    spool.create()
+    os.chmod(spool.path + place, 0o720)
+    text = spool.refuse("worker", "start", "--stop-when-empty")
+    assert f"chmod go-w {spool.path}{place}" in text
+    spool.run("config", "set", "shared", "true")
+    spool.drain()
+
+
+# --- stop and list ---------------------------------------------------------------------------
+
+
+def test_list_shows_the_living_and_what_they_run(spool: SpoolDir) -> None:
+    spool.drop("job", "sleep 1000")
+    with spool.pool(2) as pool:
+        pool.wait_for("started", "job")
+        (worker,) = spool.run("worker", "list", "--json").json
+        assert set(worker) == {"worker", "host", "pid", "slots", "since", "running"}
+        assert worker["running"] == ["job"]
+        line = spool.run("worker", "list").lines[1]
+        assert line.split()[:3] == [pool.name, str(pool.pid), "1/2"]
+        pool.kill()
+    assert spool.run("worker", "list", "--json").json == []
+    assert spool.run("worker", "list").err == "no worker is running\n"
+
+
+def test_stop_waits_for_what_runs_and_says_so(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        with open(f"{spool.path}.err", "wb") as err:
+            process = spool.start("worker", "stop", stdout=-3, stderr=err)
+        wait_until(lambda: "waiting for 1 running: job" in read_text(f"{spool.path}.err"))
+        assert process.poll() is None
+        open(go, "x").close()
+        assert process.wait(DEADLINE_S) == 0
+        assert pool.wait() == 0
+    assert spool.states("job") == ["completed"]
+
+
+def test_stop_now_gives_what_runs_back(spool: SpoolDir) -> None:
+    spool.drop("job", "sleep 1000")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        assert spool.run("worker", "stop", "--now").out == f"{pool.name} is gone\n"
+        assert pool.wait() == 0
+    record = spool.record("pending", "job")
+    assert record["attempts"] == 0
+    assert spool.leftovers() == []
+
+
+def test_stop_now_hurries_a_pool_that_is_stopping(spool: SpoolDir) -> None:
+    spool.drop("job", "sleep 1000")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        spool.run("worker", "stop", "--now")
+        assert pool.wait() == 0
+    assert spool.states("job") == ["pending"]
+
+
+def test_stop_of_one_leaves_the_others(spool: SpoolDir) -> None:
+    with spool.pool() as one, spool.pool() as other:
+        spool.run("worker", "stop", one.name)
+        assert one.wait() == 0
+        assert [w["worker"] for w in spool.run("worker", "list", "--json").json] == [other.name]
+
+
+def test_stop_of_nobody_is_told(spool: SpoolDir) -> None:
+    spool.create()
+    assert spool.run("worker", "stop").err == "no worker is running\n"
+    assert 'no worker "x" is alive' in spool.refuse("worker", "stop", "x")
+
+
+def test_a_paused_spool_starts_nothing_until_it_goes_on(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600)
+    go = f"{spool.path}.go"
+    spool.drop("running", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    with spool.pool(2) as pool:
+        pool.wait_for("started", "running")
+        open(f"{spool.path}/paused", "x").close()
+        pool.wait_for("paused")
+        spool.drop("waiting")
+        open(go, "x").close()
+        spool.wait_for("completed", "running")
+        assert spool.states("waiting") == ["pending"]
+        assert pool.events("started", "waiting") == []
+
+
+def test_idle_pools_do_not_keep_a_core_busy_with_files_that_cannot_run(spool: SpoolDir) -> None:
+    spool.drop("later", run_at="2100-01-01T00:00:00Z")
+    spool.drop_bytes("bad", b"[")
+    with spool.pool() as pool:
+        pool.wait_for("rejected")
+        ticks = cpu_ticks(pool.pid)
+        until = time.monotonic() + 1
+        wait_until(lambda: time.monotonic() > until)
+        assert cpu_ticks(pool.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return the CPU time a process has had."""
+    fields = read_text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    return int(fields[11]) + int(fields[12])
