@@ -88,7 +88,8 @@ def sync_directory(path: str) -> None:
     try:
         os.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
+            os.close(descriptor)
 
 
 def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Steps[None]:

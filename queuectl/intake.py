@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from queuectl.backlog import Backlog, Entry
-from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError
 from queuectl.job import Job, is_id
 from queuectl.spool import SUFFIX
 
@@ -32,15 +32,25 @@ class Intake:
     """Reads what came, and puts it into the backlog, or aside."""
 
     def __init__(
-        self, spool: Spool, log: WorkLog, owner: str, on_ready: Callable[[], None]
+        self,
+        spool: Spool,
+        log: WorkLog,
+        owner: str,
+        *,
+        on_ready: Callable[[], None],
+        on_due: Callable[[], None],
     ) -> None:
-        """Let `on_ready` be called, in any thread, when there may be something to claim."""
+        """Have `on_ready` called when there may be something to claim, and `on_due` when what
+        falls due next is another; both in any thread.
+        """
         self._backlog = Backlog()
         self._lock = threading.Lock()
         self._spool = spool
         self._log = log
         self._owner = owner
         self._on_ready = on_ready
+        self._on_due = on_due
+        self._first_arrived: dict[str, int] = {}
         self._half_written: dict[tuple[str, str], tuple[tuple[int, int, int], float]] = {}
         self._rejects: deque[tuple[str, str, str]] = deque()
         self._held: deque[tuple[Claim, str, str]] = deque()
@@ -92,6 +102,7 @@ class Intake:
         return job, os.stat(path, follow_symlinks=False).st_ctime_ns
 
     def _enter(self, job: Job, state: str, arrived_ns: int) -> None:
+        arrived_ns = min(arrived_ns, self._first_arrived.get(job.id, arrived_ns))
         entry = Entry(job.priority, arrived_ns, job.id, state)
         run_at = job.instant("run_at")
         with self._lock:
@@ -100,10 +111,12 @@ class Intake:
             elif run_at is not None and run_at > time.time():
                 first = self._backlog.ready_at(entry, run_at)
             else:
-                first = True
                 self._backlog.ready(entry)
-        if first:
+                first = None
+        if first is None:
             self._on_ready()
+        elif first:
+            self._on_due()
 
     def _retry_in_s(self, job: Job) -> float:
         """Return the seconds until a failed job is due: a wall clock set back must not stretch them."""
@@ -159,8 +172,12 @@ class Intake:
         self._held.pop()
 
     def _finish(self, claim: Claim, why: str, name: str) -> None:
-        shown = self._spool.set_aside(claim, why, name)
-        self._log.event("rejected", shown, detail=why)
+        try:
+            shown = self._spool.set_aside(claim, why, name)
+        except ClaimLostError as error:
+            self._log.event("lost", claim.job_id, detail=str(error))
+        else:
+            self._log.event("rejected", shown, detail=why)
 
     # --- everything -------------------------------------------------------------------------
 
@@ -200,11 +217,18 @@ class Intake:
             self._backlog.ready(entry)
         self._on_ready()
 
+    def keep_place(self, entry: Entry) -> None:
+        """Let a job that is about to be given back stand where it stood: its file arrives anew."""
+        self._first_arrived[entry.job_id] = entry.arrived_ns
+
     def next(self) -> Entry | None:
         """Take out the job that runs next, None if none may."""
         with self._lock:
             self._backlog.advance(time.time(), time.monotonic())
-            return self._backlog.pop()
+            entry = self._backlog.pop()
+        if entry is not None:
+            self._first_arrived.pop(entry.job_id, None)
+        return entry
 
     def wait_s(self) -> float | None:
         """Return the seconds until a job falls due, None if none will."""

@@ -9,6 +9,7 @@ its last command is on disk. While commands are long, nothing is claimed that ca
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
@@ -24,7 +25,7 @@ class Lanes:
         self._slots = slots
         self._ahead = min(slots, _MOST_AHEAD)
         self._average_s = float("inf")
-        self._running = 0
+        self._running: dict[str, float] = {}  # since when, oldest first
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._closed = False
         self.claimed = 0  # jobs claimed whose command has not ended yet
@@ -33,17 +34,28 @@ class Lanes:
     @property
     def room(self) -> bool:
         """Whether another job may be claimed."""
-        ahead = self._ahead if self._average_s < _SHORT_S else 0
+        ahead = self._soon_free() if self._average_s < _SHORT_S else 0
         settling = self._slots + 2 * self._ahead
         return self.claimed < self._slots + ahead and self.in_hand < settling
 
-    async def enter(self) -> bool:
+    def _soon_free(self) -> int:
+        """Return how many lanes hold a command that is still young, or none; `_ahead` at most."""
+        young_since = time.monotonic() - _SHORT_S
+        soon = max(0, self._slots - len(self._running))
+        for since in reversed(self._running.values()):
+            if soon >= self._ahead or since < young_since:
+                break
+            soon += 1
+        return min(soon, self._ahead)
+
+    async def enter(self, job_id: str) -> bool:
         """Wait for a lane; False if there is none soon enough, or no more at all."""
-        if self._closed:
-            return False
-        if self._running < self._slots:
-            self._running += 1
-            return True
+        entered = not self._closed and (len(self._running) < self._slots or await self._wait())
+        if entered:
+            self._running[job_id] = time.monotonic()
+        return entered
+
+    async def _wait(self) -> bool:
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiting.append(turn)
@@ -54,8 +66,9 @@ class Lanes:
             self._average_s = float("inf")
         return entered
 
-    def leave(self, took_s: float) -> None:
+    def leave(self, job_id: str) -> None:
         """Give the lane to the next."""
+        took_s = time.monotonic() - self._running.pop(job_id)
         if self._average_s == float("inf"):
             self._average_s = took_s
         else:
@@ -63,7 +76,6 @@ class Lanes:
         while self._waiting:
             if _tell(self._waiting.popleft(), True):  # noqa: FBT003
                 return
-        self._running -= 1
 
     def close(self) -> None:
         """Let nothing start any more."""

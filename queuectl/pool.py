@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import config
 from queuectl.errors import BadSettingError, QueuectlError, SpoolError
+from queuectl.housekeeping import Housekeeping
 from queuectl.intake import Intake
 from queuectl.lanes import Lanes
 from queuectl.outcome import STOPPED, Outcome
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.arrivals import Arrivals
-    from queuectl.backlog import Entry
+    from queuectl.notify import Notifier
     from queuectl.worklog import WorkLog
 
 _FIRST_SCAN_S = 0.5  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
+_NEVER_S = 1e9
+_TIDY_S = 60.0  # between two looks at what is beyond its retention
 _REJECTS_A_TURN = 20  # files set aside between two looks at what else there is to do
 
 
@@ -63,6 +66,7 @@ class Pool:
         self._scanned = False
         self._paused = False
         self._config_stamp: tuple[int, int] | None = None
+        self._notifier = _notifier()
 
     def run(self) -> bool:
         """Work until asked to stop (or empty); tell whether it ended as it should.
@@ -87,13 +91,20 @@ class Pool:
         self._pumping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._rest = threading.Event()
-        self._intake = Intake(self._spool, self._log, self.name, self._pump_soon)
+        self._intake = Intake(
+            self._spool,
+            self._log,
+            self.name,
+            on_ready=self._pump_soon,
+            on_due=self._look_up,
+        )
         self._lanes = Lanes(self._slots)
         self._turns = Turns(self._spool, self.name, self._log, self._lanes, self._intake)
         self._recovery = Recovery(self._spool, self.name, self._log)
         self._spool.keep_spares(self.name)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._asked_by_signal)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         where = self._spool.path
         self._log.event("up", worker=self.name, slots=self._slots, spool=where)
         await asyncio.to_thread(self._recover)
@@ -101,6 +112,7 @@ class Pool:
         scanner = asyncio.create_task(asyncio.to_thread(self._scan_loop))
         scanner.add_done_callback(self._check_crash)
         self._on_ready(self.name)
+        self._notifier.ready()
         try:
             await self._control(arrivals)
         finally:
@@ -135,11 +147,15 @@ class Pool:
 
     def _workers_changed(self, name: str) -> None:
         if name.startswith(self.name) and not name.endswith((".json", ".lock")):
-            self._loop.call_soon_threadsafe(self._attention.set)
+            self._look_up()
 
     def _root_changed(self, name: str) -> None:
         if name in (PAUSED, config.FILE_NAME):
-            self._loop.call_soon_threadsafe(self._attention.set)
+            self._look_up()
+
+    def _look_up(self) -> None:
+        """Have the control loop look what there is to do; may be called in any thread."""
+        self._loop.call_soon_threadsafe(self._attention.set)
 
     def _check_crash(self, task: asyncio.Future[None]) -> None:
         """Stop the whole pool, loudly, if a part of it meets what it was not made for."""
@@ -154,13 +170,16 @@ class Pool:
     # --- control ----------------------------------------------------------------------------
 
     async def _control(self, arrivals: Arrivals | None) -> None:
-        next_beat = next_tick = begun = time.monotonic()
+        next_beat = next_tick = next_ping = begun = time.monotonic()
         while not (self._stopping and not self._tasks):
             self._attention.clear()
             now = time.monotonic()
             if now >= next_beat:
                 self._attempt(self._registration.beat)
                 next_beat = now + self._spool.config.lease / 3
+            if now >= next_ping:
+                self._notifier.beat()
+                next_ping = now + (self._notifier.beat_s or _NEVER_S)
             if now >= next_tick:
                 self._attempt(lambda: self._tick(arrivals))
                 next_tick = now + self._spool.config.poll_interval
@@ -171,7 +190,7 @@ class Pool:
             if self._stop_when_empty and not self._stopping and self._empty():
                 self._stop_claiming()
                 continue
-            wait_s = self._wait_s(min(next_beat, next_tick) - time.monotonic())
+            wait_s = self._wait_s(min(next_beat, next_tick, next_ping) - time.monotonic())
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._attention.wait(), wait_s)
 
@@ -199,6 +218,9 @@ class Pool:
 
     def _follow_control(self) -> None:
         self._follow_config()
+        for job_id, detail in self._registration.asked_to_cancel():
+            if not self._turns.cancel(job_id, detail):
+                self._registration.answer_cancel(job_id)
         asked = self._registration.asked_to_stop()
         if asked is not None:
             self._stop_claiming()
@@ -231,6 +253,16 @@ class Pool:
         self._signals += 1
         self._attention.set()
 
+    def _reload(self) -> None:
+        """Read the settings again, and look at everything, as SIGHUP asks."""
+        self._notifier.reloading()
+        self._config_stamp = None
+        self._intake.forget_scans()
+        self._attempt(self._follow_control)
+        self._rest.set()
+        self._notifier.ready()
+        self._log.event("reloaded")
+
     def _follow_signals(self) -> None:
         if self._signals >= 1 and not self._stopping:
             running = len(self._tasks)
@@ -240,6 +272,8 @@ class Pool:
             self._end_now()
 
     def _stop_claiming(self) -> None:
+        if not self._stopping:
+            self._notifier.stopping()
         self._stopping = True
         self._lanes.close()
         self._intake.stop()
@@ -293,6 +327,8 @@ class Pool:
 
     def _scan_loop(self) -> None:
         next_recovery = time.monotonic() + self._spool.config.poll_interval
+        next_tidying = 0.0
+        housekeeping = Housekeeping(self._spool, self._log)
         while not self._stopping:
             self._attempt(self._intake.scan)
             self._let_claims_begin()
@@ -301,8 +337,13 @@ class Pool:
             if time.monotonic() >= next_recovery:
                 self._recover()
                 next_recovery = time.monotonic() + interval_s
+            if time.monotonic() >= next_tidying:
+                self._attempt(housekeeping.run)
+                next_tidying = time.monotonic() + _TIDY_S
             hurry_s = self._intake.next_look_s
             self._rest.wait(interval_s if hurry_s is None else min(hurry_s, interval_s))
+            if not self._stopping:
+                self._rest.clear()
 
     def _let_claims_begin(self) -> None:
         if not self._scanned:
@@ -311,3 +352,22 @@ class Pool:
 
     def _recover(self) -> None:
         self._attempt(self._recovery.run)
+
+
+class _Silent:
+    """Tells nobody: the pool was not started by a service manager."""
+
+    beat_s: float | None = None
+
+    def say(self) -> None:
+        """Say nothing."""
+
+    ready = reloading = stopping = beat = say
+
+
+def _notifier() -> Notifier | _Silent:
+    if "NOTIFY_SOCKET" not in os.environ:
+        return _Silent()
+    from queuectl.notify import Notifier
+
+    return Notifier.from_environment()

@@ -27,7 +27,7 @@ from queuectl.errors import (
     NoSuchJobError,
     SpoolError,
 )
-from queuectl.job import MAX_RECORD_BYTES, STATES, Job, draft, is_id, parse
+from queuectl.job import MAX_ID_CHARS, MAX_RECORD_BYTES, STATES, Job, draft, is_id, parse
 from queuectl.scratch import Scratch
 from queuectl.units import utc_text
 
@@ -66,6 +66,8 @@ class Claim:
     path: str
     origin: str
     spare: str | None = None  # the file in tmp/ that holds the body before the last
+    beside: str | None = None  # the id in dead/ that it gets because its own is taken
+    reason: str = ""
 
 
 class Spool:
@@ -80,6 +82,7 @@ class Spool:
         self.path = os.path.realpath(os.path.expanduser(path))  # noqa: PTH111
         self.config = config.load(self.path)
         self._spares: files.Spares | None = None
+        self._rejects = 0
 
     # --- where things are -------------------------------------------------------------------
 
@@ -176,7 +179,7 @@ class Spool:
         """Queue jobs whose ids are free, batch by batch; yield each batch once it is queued for good.
 
         Raises:
-            JobExistsError: an id was taken meanwhile; its batch may be queued in part.
+            JobExistsError: an id was taken meanwhile; the batches yielded are queued.
             SpoolError: the file system refused; the batches yielded are queued.
         """
         self.create()
@@ -188,19 +191,28 @@ class Spool:
 
     def _submit_batch(self, batch: Sequence[Job], owner: str) -> None:
         drafts = {job.id: self._draft_file(job.id, owner) for job in batch}
-        path = self.directory("tmp")
+        published: list[str] = []
         try:
             self._write_drafts([(drafts[job.id], job.encode()) for job in batch])
-            for job_id, path in drafts.items():
-                self._publish(job_id, path)
-            path = self.directory("pending")
+            for job_id, draft_file in drafts.items():
+                self._publish(job_id, draft_file)
+                published.append(job_id)
             files.carry_out(self._syncing("pending"))
-        except OSError as error:
-            raise SpoolError("queue a job in", path, error) from error
+        except (OSError, JobExistsError) as error:
+            self._withdraw(published)
+            if isinstance(error, JobExistsError):
+                raise
+            raise SpoolError("queue a job in", self.directory("pending"), error) from error
         finally:
-            for path in drafts.values():
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+            for draft_file in drafts.values():
+                with contextlib.suppress(OSError):  # the jobs are safe; pools clear tmp/
+                    os.unlink(draft_file)
+
+    def _withdraw(self, published: Sequence[str]) -> None:
+        """Take back what was not acknowledged: who is told that it failed will try again."""
+        for job_id in published:
+            with contextlib.suppress(OSError):  # taken by a worker already: it runs once too often
+                os.unlink(self.file("pending", job_id))
 
     def _publish(self, job_id: str, draft_file: str) -> None:
         try:
@@ -295,7 +307,7 @@ class Spool:
         Raises:
             OSError: they might not.
         """
-        yield from self._syncing("processing", claim.origin)
+        yield from self._syncing(claim.origin, "processing")
         if claim.spare is not None and self._spares is not None:
             self._spares.give_back(claim.spare)
         claim.spare = None
@@ -309,15 +321,20 @@ class Spool:
             OSError: it is still held.
         """
         target = self.file(state, claim.job_id)
-        if os.path.lexists(target):  # rename would replace it silently
+        if claim.path != target and os.path.lexists(target):  # rename would replace it silently
             raise JobExistsError(claim.job_id, state)
-        try:
-            files.move(claim.path, target)
-        except FileNotFoundError:
-            if os.path.isdir(os.path.dirname(target)):  # noqa: PTH112
-                raise self._lost(claim) from None
-            raise
-        claim.origin = state
+        yield from self._parting(claim, target, state)
+
+    def _parting(self, claim: Claim, target: str, state: str) -> Steps[None]:
+        """Move a held file to where it is no longer held; moved before, it is only made sure of."""
+        if claim.path != target:
+            try:
+                files.move(claim.path, target)
+            except FileNotFoundError:
+                if os.path.isdir(os.path.dirname(target)):
+                    raise self._lost(claim) from None
+                raise
+            claim.path, claim.origin = target, state
         yield from self.securing(claim)
 
     def settling(self, claim: Claim, job: Job) -> Steps[str]:
@@ -327,25 +344,28 @@ class Spool:
             ClaimLostError: the claim was taken away.
             OSError: it is still held, with the old body or the new one.
         """
-        yield from self.rewriting(claim, job)
-        try:
-            yield from self.releasing(claim, job.state)
-        except JobExistsError as error:
-            return (yield from self._releasing_beside(claim, job, str(error)))
-        return claim.job_id
+        if claim.beside is None:
+            try:
+                if claim.path != self.file(job.state, claim.job_id):
+                    yield from self.rewriting(claim, job)
+                yield from self.releasing(claim, job.state)
+            except JobExistsError as error:
+                claim.beside, claim.reason = self._free_name(claim.job_id), str(error)
+            else:
+                return claim.job_id
+        return (yield from self._releasing_beside(claim, job, claim.beside))
 
     def settle(self, claim: Claim, job: Job) -> str:
         """Do what `settling` does, waiting here."""
         return files.carry_out(self.settling(claim, job))
 
-    def _releasing_beside(self, claim: Claim, job: Job, why: str) -> Steps[str]:
-        """Keep a job whose place is taken: dead/, under the next free id, its body saying why."""
-        free = self._free_name(claim.job_id)
-        beside = job.changed(id=free, state="dead", error_message=why)
-        yield from self.rewriting(claim, beside)
-        files.move(claim.path, self.file("dead", free))
-        claim.origin = "dead"
-        yield from self.securing(claim)
+    def _releasing_beside(self, claim: Claim, job: Job, free: str) -> Steps[str]:
+        """Keep a job whose place is taken: dead/, under a free id, its body saying why."""
+        target = self.file("dead", free)
+        if claim.path != target:
+            beside = job.changed(id=free, state="dead", error_message=claim.reason)
+            yield from self.rewriting(claim, beside)
+        yield from self._parting(claim, target, "dead")
         return free
 
     def keep_spares(self, owner: str) -> None:
@@ -367,7 +387,11 @@ class Spool:
             OSError: it could not be moved.
         """
         job_id = as_id(name.removesuffix(SUFFIX))
-        claim = Claim(job_id, owner, self.held_file(job_id, owner), state)
+        # held under a name of its own: a turn of this owner may hold a job of the same id
+        self._rejects += 1
+        mark = f".reject{self._rejects}"
+        held = self.held_file(as_id(job_id, room=len(mark)) + mark, owner)
+        claim = Claim(job_id, owner, held, state)
         files.move_contended(f"{self.directory(state)}/{name}", claim.path)
         return claim
 
@@ -382,9 +406,18 @@ class Spool:
         crash between leaves an orphan that is set aside again, not bytes without a reason.
 
         Raises:
+            ClaimLostError: the claim was taken away.
             OSError: it is still held.
         """
-        free = self._free_name(claim.job_id)
+        if claim.beside is None:
+            claim.beside = self._free_name(claim.job_id)
+        target = self._rejected_file(claim.beside)
+        if claim.path != target:
+            yield from self._explaining(claim, claim.beside, why, name)
+        yield from self._parting(claim, target, "dead")
+        return claim.beside
+
+    def _explaining(self, claim: Claim, free: str, why: str, name: str | None) -> Steps[None]:
         at = utc_text(time.time())
         record = {
             "id": free,
@@ -396,16 +429,14 @@ class Spool:
             "rejected": name or f"{claim.job_id}{SUFFIX}",
         }
         draft_file = self._draft_file(free, claim.owner)
+        files.unlink_quietly(draft_file)  # of an earlier try that failed
         data = Job(record).encode()
         yield from files.writing_new(draft_file, data, sync=self.config.sync, mode=self._mode)
         try:
             with contextlib.suppress(FileExistsError):  # the same reason, before a crash
                 files.publish(draft_file, self.file("dead", free))
         finally:
-            os.unlink(draft_file)
-        files.move(claim.path, self._rejected_file(free))
-        yield from self._syncing("dead", "processing")
-        return free
+            files.unlink_quietly(draft_file)
 
     def _rejected_file(self, job_id: str) -> str:
         return f"{self.directory('dead')}/{job_id}{REJECTED}"
@@ -554,10 +585,10 @@ def again(job: Job) -> Job:
 
 def as_id(text: str, room: int = 0) -> str:
     """Return the nearest thing to `text` that can be an id, at least `room` short of the limit."""
-    if is_id(text) and len(text) + room <= 128:
+    if is_id(text) and len(text) + room <= MAX_ID_CHARS:
         return text
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)
-    return ("x" + plain if not plain[:1].isalnum() else plain)[: 128 - room]
+    return ("x" + plain if not plain[:1].isalnum() else plain)[: MAX_ID_CHARS - room]
 
 
 def read_regular(path: str, *, any_owner: bool = True) -> bytes:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 _STALL_S = 1.0  # how long to wait before a file system that refused is asked again
+# A job that spoke to systemd in the name of its pool would be heard.
+_NOT_FOR_JOBS = {b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID"}
 _FINISHED = ("completed", "failed", "dead")
 
 
@@ -80,13 +82,17 @@ class Turns:
         self._disk = Disk()
         self._lanes = lanes
         self._put_back = intake.put_back
+        self._keep_place = intake.keep_place
+        self._cancelled: dict[str, outcome.Outcome] = {}
         self._spool = spool
         self._owner = owner
         self._log = log
         self._ending: outcome.Outcome | None = None
         self._home = os.path.expanduser("~")  # noqa: PTH111
         self._environment = {
-            name: value for name, value in os.environb.items() if not name.startswith(b"QUEUECTL_")
+            name: value
+            for name, value in os.environb.items()
+            if not name.startswith(b"QUEUECTL_") and name not in _NOT_FOR_JOBS
         }
 
     def end_all(self, reason: outcome.Outcome) -> None:
@@ -101,6 +107,15 @@ class Turns:
         run = self._running.get(job_id)
         if run is not None:
             run.end(reason)
+
+    def cancel(self, job_id: str, detail: str) -> bool:
+        """End a job for good, its command too if it runs; False if no turn has it."""
+        if job_id not in self._running:
+            return False
+        reason = outcome.Outcome(ended=outcome.CANCELLED, detail=detail)
+        self._cancelled[job_id] = reason
+        self.end(job_id, reason)
+        return True
 
     def close(self) -> None:
         """End what served the turns."""
@@ -129,6 +144,7 @@ class Turns:
                 await self._settle(*ended)
         finally:
             self._lanes.in_hand -= 1
+            self._cancelled.pop(entry.job_id, None)
             del self._running[entry.job_id]
             deferred = self._deferred.pop(entry.job_id, None)
             if deferred is not None:
@@ -140,15 +156,17 @@ class Turns:
         job = None if claim is None or before is None else await self._stamp(claim, before)
         if claim is None or before is None or job is None:
             return None
-        if not await self._lanes.enter():
+        if not await self._lanes.enter(job.id):
+            self._keep_place(entry)
             await self._persist("give back", claim, lambda: self._spool.settling(claim, before))
             return None
-        begun = time.monotonic()
         try:
-            return claim, job, await self._run(job)
+            ended = await self._run(job)
         finally:
-            self._lanes.leave(time.monotonic() - begun)
-            await asyncio.sleep(0)  # the next command starts before this outcome is written
+            self._lanes.leave(job.id)
+        self._cap_output(job)
+        await asyncio.sleep(0)  # the next command starts before this outcome is written
+        return claim, job, ended
 
     # --- take -------------------------------------------------------------------------------
 
@@ -191,6 +209,7 @@ class Turns:
 
     async def _refused(self, claim: Claim, error: OSError) -> None:
         self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
+        await self.stall.pause()
         await self._persist("give back", claim, lambda: self._giving_back(claim))
 
     def _giving_back(self, claim: Claim) -> Steps[None]:
@@ -223,6 +242,8 @@ class Turns:
     # --- run --------------------------------------------------------------------------------
 
     async def _run(self, job: Job) -> outcome.Outcome:
+        if job.id in self._cancelled:
+            return self._cancelled[job.id]
         task = self._task(job)
         try:
             run = runner.Run(task)
@@ -239,6 +260,17 @@ class Turns:
             self._log.event("error", job.id, detail=f"its output is lost: {lost}")
         self._log.event("started", job.id, attempt=_attempt(job), command=_shown(job.command))
         return await run.wait()
+
+    def _cap_output(self, job: Job) -> None:
+        limit = self._spool.config.log_max_size
+        if limit is None:
+            return
+        from queuectl.joblogs import cap
+
+        for path in (job.record["stdout_path"], job.record["stderr_path"]):
+            error = cap(path, int(limit))
+            if error is not None:
+                self._log.event("error", job.id, detail=f"cannot cut its output: {error}")
 
     def _task(self, job: Job) -> runner.Task:
         record, config = job.record, self._spool.config

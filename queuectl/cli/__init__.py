@@ -19,12 +19,27 @@ if TYPE_CHECKING:
 # Where each command lives, in the order that help shows them: an import costs more than a command.
 COMMANDS = {
     "enqueue": "queuectl.cli.enqueue:enqueue",
+    "run": "queuectl.cli.wait:run",
+    "wait": "queuectl.cli.wait:wait",
     "worker": "queuectl.cli.worker:worker",
-    "status": "queuectl.cli.look:status",
+    "status": "queuectl.cli.status:status",
+    "top": "queuectl.cli.top:top",
     "list": "queuectl.cli.look:list_jobs",
     "show": "queuectl.cli.look:show",
+    "logs": "queuectl.cli.logs:logs",
+    "cancel": "queuectl.cli.control:cancel",
+    "retry": "queuectl.cli.control:retry",
+    "edit": "queuectl.cli.control:edit",
+    "pause": "queuectl.cli.control:pause",
+    "resume": "queuectl.cli.control:resume",
     "dlq": "queuectl.cli.dlq:dlq",
+    "prune": "queuectl.cli.prune:prune",
     "config": "queuectl.cli.settings:settings",
+    "stats": "queuectl.cli.stats:stats",
+    "report": "queuectl.cli.report:report",
+    "doctor": "queuectl.cli.doctor:doctor",
+    "systemd-unit": "queuectl.cli.system:systemd_unit",
+    "completion": "queuectl.cli.system:completion",
 }
 
 
