@@ -174,12 +174,14 @@ def last_lines(path: str) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return ""
-        file.seek(max(0, status.st_size - _OUTPUT_BYTES))
-        text = _ESCAPE.sub("", file.read(_OUTPUT_BYTES).decode(errors="replace"))
+        raw = os.pread(descriptor, _OUTPUT_BYTES, max(0, status.st_size - _OUTPUT_BYTES))
+    finally:
+        os.close(descriptor)
+    text = _ESCAPE.sub("", raw.decode(errors="replace"))
     lines = text.rstrip().splitlines()[-_OUTPUT_LINES:]
     return "\n".join("".join(c if c.isprintable() or c == "\t" else "�" for c in x) for x in lines)
 

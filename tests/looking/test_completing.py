@@ -112,7 +112,10 @@ def test_fish_completes_commands_and_ids_with_their_states(
     spool: SpoolDir, path: str, tmp_path: Path
 ) -> None:
     some_jobs(spool)
-    script = "queuectl completion fish | source; complete -C 'queuectl stat'; complete -C 'queuectl show dead'"
+    script = (
+        "queuectl completion fish | source\n"
+        "complete -C 'queuectl stat'; complete -C 'queuectl show dead'"
+    )
     done = subprocess.run(
         ["fish", "--no-config", "-c", script],
         env=environment(spool.path, PATH=path, HOME=str(tmp_path)),

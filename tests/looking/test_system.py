@@ -110,12 +110,14 @@ def stop_lines(spool: SpoolDir) -> list[list[str]]:
 def carry_out(lines: list[list[str]], pid: str) -> list[int]:
     env = {**environment(""), "MAINPID": pid}
     status = []
-    for words in lines:
+    for line in lines:
         # a word that is a variable and nothing else is replaced, or dropped where it is empty
-        words = [word for word in words if word != "$MAINPID" or pid]
-        words = [pid if word == "$MAINPID" else word for word in words]
-        words[0] = words[0].removeprefix("-")
-        status.append(subprocess.run(words, env=env, capture_output=True, timeout=60).returncode)
+        words = [word for word in line if word != "$MAINPID" or pid]
+        program, *rest = [pid if word == "$MAINPID" else word for word in words]
+        done = subprocess.run(
+            [program.removeprefix("-"), *rest], env=env, capture_output=True, timeout=60
+        )
+        status.append(done.returncode)
     return status
 
 
