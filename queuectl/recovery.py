@@ -152,26 +152,40 @@ class Recovery:
         tmp = self._spool.directory("tmp")
         return [f"{tmp}/{draft}" for draft in os.listdir(tmp) if draft.endswith(f"@{name}{SUFFIX}")]
 
+    def abandoned_drafts(self) -> list[str]:
+        """Return the names in tmp/ of writers that are dead and own nothing else."""
+        found = []
+        for names, lock in self._abandoned():
+            found += names
+            if lock is not None:
+                os.close(lock)
+        return found
+
     def _clear_tmp(self) -> None:
         """Remove the drafts of command lines that died before they could publish them."""
         tmp = self._spool.directory("tmp")
+        for names, lock in self._abandoned():
+            # the lock last: without it its drafts are nobody's
+            for name in sorted(names, key=lambda name: name.endswith(LOCK_SUFFIX)):
+                _remove(f"{tmp}/{name}")
+            if lock is not None:
+                os.close(lock)
+
+    def _abandoned(self) -> Iterator[tuple[list[str], int | None]]:
+        """Yield the files in tmp/ of each dead writer, and its lock, which the caller closes."""
+        tmp = self._spool.directory("tmp")
         registered = set(owners.known(self._spool)) | {self._me}
         names = os.listdir(tmp)
-        writers = {_writer(name) for name in names} - registered
-        for writer in writers:
+        for writer in {_writer(name) for name in names} - registered:
             try:
                 lock = try_lock(f"{tmp}/{writer}{LOCK_SUFFIX}")
+                alive = lock is None
             except FileNotFoundError:
-                lock = -1
-            if lock is None:
-                continue
-            for name in names:
-                # the lock last: without it its drafts are nobody's
-                if _writer(name) == writer and not name.endswith(LOCK_SUFFIX):
-                    _remove(f"{tmp}/{name}")
-            if lock >= 0:
-                _remove(f"{tmp}/{writer}{LOCK_SUFFIX}")
-                os.close(lock)
+                lock, alive = None, False
+            except OSError:
+                continue  # nobody can tell now: the next time, perhaps
+            if not alive:
+                yield [name for name in names if _writer(name) == writer], lock
 
 
 def _writer(name: str) -> str:

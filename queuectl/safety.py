@@ -14,6 +14,8 @@ from queuectl.errors import SpoolError, UnsafeSpoolError
 from queuectl.spool import DIRECTORIES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from queuectl.spool import Spool
 
 
@@ -24,28 +26,34 @@ def check_safe(spool: Spool) -> None:
         UnsafeSpoolError: somebody can; the text says where, and what to do.
         SpoolError: a directory cannot be looked at.
     """
+    for path, why in unsafe(spool):
+        raise UnsafeSpoolError(
+            f"{path} {why}, who could run commands as you: "
+            f"chmod go-w {path}, or `queuectl config set shared true` if that is meant"
+        )
+
+
+def unsafe(spool: Spool) -> Iterator[tuple[str, str]]:
+    """Yield each path through which others could run commands as us, and why they could.
+
+    Raises:
+        SpoolError: a directory cannot be looked at.
+    """
     if spool.config.shared:
         return
     for path in (spool.path, *map(spool.directory, DIRECTORIES)):
-        _check(path)
+        yield from _open_to_others(path)
     settings = f"{spool.path}/{config.FILE_NAME}"  # they name the shell that runs every command
     if os.path.lexists(settings):
-        _check(settings)
+        yield from _open_to_others(settings)
 
 
-def _check(path: str) -> None:
+def _open_to_others(path: str) -> Iterator[tuple[str, str]]:
     try:
         status = os.stat(path)
     except OSError as error:
         raise SpoolError("look at", path, error) from error
     if status.st_uid not in (os.geteuid(), 0):
-        who = f"belongs to user {status.st_uid}"
+        yield path, f"belongs to user {status.st_uid}"
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        who = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
-    else:
-        return
-    msg = (
-        f"{path} {who}, who could run commands as you: "
-        f"chmod go-w {path}, or `queuectl config set shared true` if that is meant"
-    )
-    raise UnsafeSpoolError(msg)
+        yield path, f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"

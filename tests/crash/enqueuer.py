@@ -1,6 +1,6 @@
 """Queues jobs without end, one at a time, and says each id once it is accepted: a program.
 
-    enqueuer.py SPOOL
+enqueuer.py SPOOL
 """
 
 from __future__ import annotations

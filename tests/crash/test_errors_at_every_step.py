@@ -79,9 +79,7 @@ def refused_enqueue(directory: Path) -> Callable[[Point, str], str]:
     return check
 
 
-def judge_enqueue(
-    side: Spoolside, done: subprocess.CompletedProcess[str], point: Point
-) -> None:
+def judge_enqueue(side: Spoolside, done: subprocess.CompletedProcess[str], point: Point) -> None:
     """Either it is done and said so, or it is not and one line says why."""
     there = places(side.path).get("one", [])
     if done.returncode == 0:
@@ -184,7 +182,11 @@ def test_a_pool_waits_while_nothing_can_be_synced_and_runs_each_job_once(
     with Spoolside(make_spool(tmp_path / "q")) as side:
         for _ in range(3):
             side.submit()
-        before = [*trace(tmp_path / "trace", "fsync"), "-e", f"inject=fsync:error={error}:when=1..4"]
+        before = [
+            *trace(tmp_path / "trace", "fsync"),
+            "-e",
+            f"inject=fsync:error={error}:when=1..4",
+        ]
         pool = side.pool("--stop-when-empty", before=before, env=STEADY)
         assert pool.wait() == 0, pool.log
         assert "stalled" in pool.log

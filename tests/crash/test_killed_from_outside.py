@@ -118,5 +118,3 @@ def test_a_pool_killed_at_some_calls_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_pool_killed_at_every_third_call_loses_nothing(tmp_path: Path) -> None:
     sweep_pool(tmp_path, 3)
-
-

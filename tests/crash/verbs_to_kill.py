@@ -146,7 +146,9 @@ def _some_dead(spool: Spool) -> None:
     for job_id in ("one", "two"):
         spool.submit(_diary(spool), id=job_id)
         claim = spool.take(job_id, "pending", "hand")
-        job = spool.read_claim(claim).changed(state="dead", attempts=3, error_message="exit status 1")
+        job = spool.read_claim(claim).changed(
+            state="dead", attempts=3, error_message="exit status 1"
+        )
         spool.settle(claim, job)
 
 
@@ -158,7 +160,11 @@ def _retry(spool: Spool) -> Iterator[str]:
 def _cancel(spool: Spool) -> Iterator[str]:
     yield "one"
     cancelled = {"state": "dead", "error_message": "cancelled by the test"}
-    list(verbs.change(spool, ["one"], ("pending",), lambda job: job.changed(**cancelled), "cancelled"))
+    list(
+        verbs.change(
+            spool, ["one"], ("pending",), lambda job: job.changed(**cancelled), "cancelled"
+        )
+    )
 
 
 def _edit(spool: Spool) -> Iterator[str]:

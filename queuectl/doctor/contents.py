@@ -1,0 +1,187 @@
+"""What is in a spool: every id once, where its body says, held by nobody who is dead."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from queuectl import owners, verbs
+from queuectl.doctor.finding import ok, problem, warning
+from queuectl.errors import BadJobError
+from queuectl.job import STATES
+from queuectl.recovery import Recovery
+from queuectl.spool import REJECTED
+from queuectl.worklog import WorkLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from queuectl.doctor.finding import Finding
+    from queuectl.job import Job
+    from queuectl.spool import Spool
+
+_READ = 20_000  # files of each state read at most: some seconds
+_SHOWN = 10  # findings of one kind told one by one
+_FINAL = ("failed", "completed", "dead")  # where the body must name the directory
+_RECOVERS = "the next worker does it at its start, `queuectl doctor --fix` now"
+
+
+def examine(spool: Spool) -> Iterator[Finding]:
+    """Yield what is wrong with what is in a spool, and how much was looked at."""
+    names = {state: list(spool.names(state)) for state in STATES}
+    yield from _some(_twice(names), "more ids in two states")
+    yield from _some(_bodies(spool, names), "more files that are not as they should be")
+    yield from _some(_orphans(spool), "more orphans")
+    yield from _some(_leftovers(spool), "more leftovers")
+    yield from _waiting(spool, names)
+    yield ok(", ".join(f"{state} {len(ids)}" for state, ids in names.items()))
+
+
+def _some(found: Iterator[Finding], what: str) -> Iterator[Finding]:
+    """Yield the first findings of a kind, and how many more there are."""
+    yield from islice(found, _SHOWN)
+    more = list(found)
+    if more:
+        worst = problem if any(f.level == "problem" for f in more) else warning
+        yield worst(f"{len(more)} {what}", more[0].todo, more[0].mend)
+
+
+def _twice(names: dict[str, list[str]]) -> Iterator[Finding]:
+    counts = Counter(job_id for ids in names.values() for job_id in ids)
+    for job_id in (job_id for job_id, count in counts.items() if count > 1):
+        places = [state for state, ids in names.items() if job_id in ids]
+        what = f"{job_id} is in {' and '.join(f'{place}/' for place in places)}"
+        if len(places) > 1 and places[0] in ("pending", "failed"):
+            yield warning(what, "a worker sets the waiting one aside when its turn comes")
+        else:
+            yield problem(what, f"`queuectl show` both files, then rename or remove one: {job_id}")
+
+
+# --- bodies -----------------------------------------------------------------------------------
+
+
+def _bodies(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
+    for state in ("pending", *_FINAL):
+        for job_id in names[state][:_READ]:
+            yield from _body(spool, state, job_id)
+    yield from _without_reason(spool, names["dead"])
+
+
+def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
+    try:
+        job = spool.read_file(spool.file(state, job_id), job_id)
+    except FileNotFoundError:
+        return  # moved on since
+    except BadJobError as error:
+        yield _unreadable(spool, state, job_id, str(error))
+    except OSError as error:
+        yield problem(f"{state}/{job_id}.json cannot be read: {error.strerror}")
+    else:
+        if state not in ("pending", job.state):
+            mend = partial(_say_where_it_is, spool, state, job_id)
+            what = f"{job_id} is in {state}/ and says {job.state}"
+            yield warning(
+                what, "the directory counts; `queuectl doctor --fix` writes it down", mend
+            )
+
+
+def _unreadable(spool: Spool, state: str, job_id: str, why: str) -> Finding:
+    where = f"{state}/{job_id}.json"
+    if state != "dead":
+        todo = "a worker sets it aside once it has been quiet for 3 s"
+        return warning(f"{where} cannot be run: {why}", todo if state != "completed" else "")
+    reason = rejection(spool, job_id)
+    if reason is None:
+        return problem(f"{where} is not a job: {why}", "mend it by hand, or remove it")
+    todo = f"mend dead/{job_id}{REJECTED} and drop it again, or remove both"
+    return warning(f"{job_id} was set aside: {reason}", todo)
+
+
+def rejection(spool: Spool, job_id: str) -> str | None:
+    """Return why a file was set aside under this id, None if it is not the reason for one."""
+    try:
+        found = spool.find(job_id)
+    except (BadJobError, OSError):
+        return None
+    if "rejected" not in found.job.record:
+        return None
+    return str(found.job.record.get("error_message", "")).removeprefix("rejected: ")
+
+
+def _say_where_it_is(spool: Spool, state: str, job_id: str) -> None:
+    def body(job: Job) -> Job:
+        return job.changed(state=state)
+
+    for _ in verbs.change(spool, [job_id], (state,), body, "mended"):
+        pass
+
+
+def _without_reason(spool: Spool, dead: Iterable[str]) -> Iterator[Finding]:
+    explained = set(dead)
+    for name in os.listdir(spool.directory("dead")):
+        if name.endswith(REJECTED) and name.removesuffix(REJECTED) not in explained:
+            yield warning(f"dead/{name} has no reason beside it", "look at it, then remove it")
+
+
+# --- what the dead left -----------------------------------------------------------------------
+
+
+def _orphans(spool: Spool) -> Iterator[Finding]:
+    recover = _recovery_of(spool)
+    for job_id, owner in spool.held():
+        life = owners.life(spool, owner, owners.read_worker(spool, owner))
+        if life is owners.Life.ALIVE:
+            continue
+        if life is owners.Life.AWAY:
+            todo = "if it is gone, a worker here takes the job back after the lease"
+            yield warning(f"{job_id} is held by {owner}, on another machine", todo)
+        else:
+            who = f"{owner}, who is dead" if owner else "nobody"
+            yield problem(f"{job_id} is held by {who}", _RECOVERS, recover)
+
+
+def _leftovers(spool: Spool) -> Iterator[Finding]:
+    recover = _recovery_of(spool)
+    for name, worker in owners.known(spool).items():
+        if owners.life(spool, name, worker) is owners.Life.DEAD:
+            yield warning(f"workers/{name} is dead", _RECOVERS, recover)
+    for name in Recovery(spool, "", WorkLog(-1)).abandoned_drafts():
+        yield warning(f"tmp/{name} was left by somebody who is dead", _RECOVERS, recover)
+
+
+class _RecoveryOf:
+    """Recovers a spool; equal for equal spools, so that it is done once."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def __call__(self) -> None:
+        with owners.Registration(self._spool) as me:
+            Recovery(self._spool, me.name, WorkLog(-1)).run()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _RecoveryOf) and other._spool is self._spool
+
+    def __hash__(self) -> int:
+        return id(self._spool)
+
+
+def _recovery_of(spool: Spool) -> _RecoveryOf:
+    return _RecoveryOf(spool)
+
+
+# --- who runs what waits ----------------------------------------------------------------------
+
+
+def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
+    if spool.paused:
+        yield warning("it is paused: nothing new starts", "`queuectl resume`")
+    alive = owners.workers(spool)
+    waiting = len(names["pending"]) + len(names["failed"])
+    if alive:
+        yield ok(f"{len(alive)} workers, {sum(worker.slots for worker in alive)} jobs at a time")
+    elif waiting:
+        yield warning(f"{waiting} jobs wait and no worker runs", "`queuectl worker start`")

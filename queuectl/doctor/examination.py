@@ -1,0 +1,39 @@
+"""Every check in turn, and the mends that they propose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuectl.doctor import contents, filesystem
+from queuectl.errors import QueuectlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from queuectl.doctor.finding import Finding
+    from queuectl.spool import Spool
+
+
+def examine(spool: Spool) -> Iterator[Finding]:
+    """Yield what is found of the file system under a spool, and of what is in it."""
+    yield from filesystem.examine(spool)
+    yield from contents.examine(spool)
+
+
+def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:
+    """Mend what can be mended; yield each finding, and why it could not be (or nothing)."""
+    done: dict[Callable[[], object], str] = {}
+    for finding in list(examine(spool)):
+        if finding.mend is None:
+            continue
+        if finding.mend not in done:
+            done[finding.mend] = _try(finding.mend)
+        yield finding, done[finding.mend]
+
+
+def _try(step: Callable[[], object]) -> str:
+    try:
+        step()
+    except (OSError, QueuectlError) as error:
+        return str(error)
+    return ""

@@ -1,0 +1,202 @@
+"""What the file system under a spool can do: each promise of the design rests on one of these."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from queuectl import files, kernel, safety
+from queuectl.doctor.finding import ok, problem, warning
+from queuectl.scratch import Scratch, try_lock
+from queuectl.spool import DIRECTORIES, SUFFIX
+from queuectl.units import duration_text, size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from queuectl.doctor.finding import Finding
+    from queuectl.spool import Spool
+
+_LITTLE_BYTES, _NO_BYTES = 64 << 20, 1 << 20
+_FEW_INODES, _NO_INODES = 1000, 20
+_SLOW_SYNC_S = 0.1  # a disk that spins takes 0.02 s
+_EVENT_S = 2.0
+_CLOCK_S = 2.0
+_ELSEWHERE = "put the spool on a local file system"
+
+
+def examine(spool: Spool) -> Iterator[Finding]:
+    """Yield how the file system does what queuectl asks of it, tried in tmp/."""
+    missing = [name for name in DIRECTORIES if not os.path.isdir(spool.directory(name))]
+    if missing:
+        what = f"{', '.join(f'{name}/' for name in missing)} missing"
+        yield problem(what, "a worker or `queuectl doctor --fix` makes it again", spool.create)
+        return
+    yield from _permissions(spool)
+    yield from _one_file_system(spool)
+    yield from _room(spool)
+    try:
+        with Scratch(spool.directory("tmp")) as scratch:
+            yield from _Trial(spool, scratch.owner).run()
+    except OSError as error:
+        todo = "nothing can be queued nor run until it can be written to"
+        yield problem(f"cannot write to {spool.directory('tmp')}: {error.strerror}", todo)
+
+
+def _permissions(spool: Spool) -> Iterator[Finding]:
+    found = False
+    for path, why in safety.unsafe(spool):
+        found = True
+        close = partial(os.chmod, path, stat.S_IMODE(os.stat(path).st_mode) & ~0o022)
+        mine = os.stat(path).st_uid == os.geteuid()
+        todo = f"chmod go-w {path}, or `queuectl config set shared true` if that is meant"
+        yield problem(f"{path} {why}: a worker refuses to start", todo, close if mine else None)
+    if not found:
+        yield ok(
+            "only its owner can put jobs in" if not spool.config.shared else "shared on purpose"
+        )
+
+
+def _one_file_system(spool: Spool) -> Iterator[Finding]:
+    devices = {os.stat(spool.directory(name)).st_dev for name in DIRECTORIES if name != "logs"}
+    if len(devices) > 1:
+        yield problem("its directories are on several file systems", "nothing moves between them")
+
+
+def _room(spool: Spool) -> Iterator[Finding]:
+    status = os.statvfs(spool.path)
+    free = status.f_bavail * status.f_frsize
+    what = f"{size_text(free)} free"
+    if status.f_files:
+        what += f", {status.f_favail} inodes"
+    few = status.f_files and status.f_favail < _FEW_INODES
+    if free < _NO_BYTES or (status.f_files and status.f_favail < _NO_INODES):
+        yield problem(what, "make room: until then no outcome can be written, and nothing starts")
+    elif free < _LITTLE_BYTES or few:
+        yield warning(what, "make room before it is full")
+    else:
+        yield ok(what)
+
+
+class _Trial:
+    """Tries each operation on files of its own in tmp/, and leaves none."""
+
+    def __init__(self, spool: Spool, owner: str) -> None:
+        self._spool = spool
+        self._stem = f"{spool.directory('tmp')}/doctor"
+        self._tail = f"@{owner}{SUFFIX}"
+        self._lock = f"{spool.directory('tmp')}/{owner}.lock"
+
+    def run(self) -> Iterator[Finding]:
+        """Yield one finding for each operation."""
+        steps: tuple[tuple[str, Callable[[], Finding]], ...] = (
+            ("write a file", self._write),
+            ("rename a file", self._rename),
+            ("link a file", self._link),
+            ("lock a file", self._locks),
+            ("exchange two names", self._exchange),
+            ("sync a directory", self._sync),
+            ("watch a directory", self._events),
+        )
+        for what, step in steps:
+            yield self._try(what, step)
+
+    def _try(self, what: str, step: Callable[[], Finding]) -> Finding:
+        try:
+            return step()
+        except OSError as error:
+            return problem(f"cannot {what}: {error.strerror}", _ELSEWHERE)
+        finally:
+            self._clear()
+
+    def _path(self, name: str) -> str:
+        return f"{self._stem}-{name}{self._tail}"
+
+    def _new(self, name: str, data: bytes) -> str:
+        files.write_new(self._path(name), data, sync=self._spool.config.sync)
+        return self._path(name)
+
+    def _clear(self) -> None:
+        tmp = self._spool.directory("tmp")
+        for name in os.listdir(tmp):
+            if name.startswith("doctor-") and name.endswith(self._tail):
+                os.unlink(f"{tmp}/{name}")
+
+    def _write(self) -> Finding:
+        before = time.time()
+        written = os.stat(self._new("clock", b"{}\n")).st_mtime
+        ahead_s = written - min(max(written, before), time.time())
+        if abs(ahead_s) > _CLOCK_S:
+            side = "ahead" if ahead_s > 0 else "behind"
+            what = f"the file system's clock is {duration_text(abs(ahead_s))} {side}"
+            return warning(what, "set both clocks: only what is shown to people is wrong by it")
+        return ok("files can be written, and its clock agrees")
+
+    def _rename(self) -> Finding:
+        one, other = self._new("one", b"1"), self._new("other", b"2")
+        os.rename(one, other)
+        with open(other, "rb") as file:
+            kept = file.read() == b"1" and not os.path.lexists(one)
+        return ok("rename replaces at once") if kept else problem("rename does not", _ELSEWHERE)
+
+    def _link(self) -> Finding:
+        one, other = self._new("one", b"1"), self._new("other", b"2")
+        files.publish(one, self._path("linked"))
+        try:
+            os.link(one, other)
+        except FileExistsError:
+            return ok("links never replace")
+        return problem("a link replaced a file: ids may be taken twice", _ELSEWHERE)
+
+    def _locks(self) -> Finding:
+        # Scratch holds it; whoever else asks must be told so
+        second = try_lock(self._lock)
+        if second is None:
+            return ok("locks are kept")
+        os.close(second)
+        todo = f"living workers would be taken for dead: {_ELSEWHERE}"
+        return problem("a lock was given twice", todo)
+
+    def _exchange(self) -> Finding:
+        if kernel.exchange(self._new("one", b"1"), self._new("other", b"2")):
+            return ok("names can be exchanged")
+        return warning("names cannot be exchanged", "bodies are replaced by rename: a bit slower")
+
+    def _sync(self) -> Finding:
+        if not self._spool.config.sync:
+            todo = "`queuectl config set durability full` if jobs must survive a power cut"
+            return warning("durability is relaxed: nothing waits for the disk", todo)
+        begun = time.monotonic()
+        self._new("sync", b"{}\n")
+        files.sync_directory(self._spool.directory("tmp"))
+        took_s = time.monotonic() - begun
+        what = f"to put a job on disk takes {duration_text(took_s)}"
+        return warning(what, "a faster disk queues faster") if took_s > _SLOW_SYNC_S else ok(what)
+
+    def _events(self) -> Finding:
+        from queuectl.arrivals import Arrivals
+
+        came, tmp = threading.Event(), self._spool.directory("tmp")
+        draft, target = self._new("draft", b"{}\n"), self._path("event")
+
+        def arrived(name: str) -> None:
+            if f"{tmp}/{name}" == target:
+                came.set()
+
+        arrivals = Arrivals({tmp: arrived})
+        late = f"jobs start within {duration_text(self._spool.config.poll_interval)} instead"
+        try:
+            arrivals.start()
+        except OSError as error:
+            return warning(f"no file system events: {error.strerror}", late)
+        try:
+            os.rename(draft, target)
+            if came.wait(_EVENT_S):
+                return ok("the file system tells of arrivals")
+            return warning("the file system tells nothing of arrivals", late)
+        finally:
+            arrivals.stop()

@@ -1,0 +1,153 @@
+"""Why one job is not running."""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from queuectl import owners, safety
+from queuectl.doctor.contents import rejection
+from queuectl.doctor.finding import ok, problem, warning
+from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.units import duration_text, local_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.doctor.finding import Finding
+    from queuectl.job import Job
+    from queuectl.spool import Spool
+
+_READ = 20_000  # waiting jobs read at most to count those before this one
+
+
+def explain(spool: Spool, job_id: str) -> Iterator[Finding]:
+    """Yield every reason why a job is not running, the nearest first; or that it is.
+
+    Raises:
+        NoSuchJobError: no state holds it.
+    """
+    state, path = spool.locate(job_id)
+    if state == "dead":
+        yield from _dead(spool, job_id)
+        return
+    try:
+        job = spool.read_file(path, job_id, any_owner=spool.config.shared)
+    except FileNotFoundError:
+        yield ok(f"{job_id} moved on while it was looked at")
+    except IncompleteJobError as error:
+        todo = "a worker sets it aside once it has been quiet for 3 s"
+        yield problem(f"{job_id} is half-written, or no job: {error}", todo)
+    except BadJobError as error:
+        yield problem(
+            f"{job_id} can never run: {error}", "mend the file, or let a worker set it aside"
+        )
+    else:
+        yield from _of_state(spool, state, job, path)
+
+
+def _of_state(spool: Spool, state: str, job: Job, path: str) -> Iterator[Finding]:
+    if state == "completed":
+        yield ok(f"{job.id} has run: completed {_when(job.instant('finished_at'))}")
+    elif state == "processing":
+        yield from _held(spool, job, path)
+    else:
+        yield from _waits(spool, state, job, path)
+
+
+def _when(at: float | None) -> str:
+    if at is None:
+        return "at an unknown time"
+    away = at - time.time()
+    words = f"in {duration_text(away)}" if away > 0 else f"{duration_text(-away)} ago"
+    return f"{local_text(at)}, {words}"
+
+
+def _dead(spool: Spool, job_id: str) -> Iterator[Finding]:
+    reason = rejection(spool, job_id)
+    if reason is not None:
+        todo = f"mend dead/{job_id}.rejected and drop it again"
+        yield problem(f"{job_id} was rejected: {reason}", todo)
+        return
+    job = spool.find(job_id).job
+    why = job.record.get("error_message") or "no reason is recorded"
+    if why.startswith("cancelled"):
+        yield problem(f"{job_id} was {why}", f"`queuectl dlq retry {job_id}` gives it another life")
+    else:
+        what = f"{job_id} failed {job.attempts} times and is dead: {why}"
+        yield problem(what, f"`queuectl logs {job_id}`, then `queuectl dlq retry {job_id}`")
+
+
+def _held(spool: Spool, job: Job, path: str) -> Iterator[Finding]:
+    owner = path.rpartition("@")[2].removesuffix(".json") if "@" in path else ""
+    life = owners.life(spool, owner, owners.read_worker(spool, owner))
+    since = _when(job.instant("started_at"))
+    if life is owners.Life.ALIVE:
+        yield ok(f"{job.id} is running on {owner}, started {since}")
+    elif life is owners.Life.AWAY:
+        what = f"{job.id} is held by {owner} on another machine, started {since}"
+        yield warning(what, "if that is gone, a worker here takes it back after the lease")
+    else:
+        todo = "the next worker, or `queuectl doctor --fix`, takes it back"
+        yield problem(f"{job.id} was being run by {owner or 'nobody'}, who is dead", todo)
+
+
+def _waits(spool: Spool, state: str, job: Job, path: str) -> Iterator[Finding]:
+    found = [*_not_yet(state, job), *_nobody(spool), *_cannot_start(job)]
+    yield from found
+    if found:
+        return
+    before = _before(spool, state, job, path)
+    busy, slots = _busy(spool)
+    if busy >= slots:
+        yield ok(f"{job.id} waits for one of {slots} slots, all busy, behind {before} other jobs")
+    else:
+        yield ok(f"{job.id} is about to run, behind {before} other jobs")
+
+
+def _not_yet(state: str, job: Job) -> Iterator[Finding]:
+    run_at, retry_at = job.instant("run_at"), job.instant("next_retry_at")
+    if state == "failed" and retry_at is not None and retry_at > time.time():
+        why = job.record.get("error_message") or "it failed"
+        what = f"{job.id} waits for its retry until {_when(retry_at)} ({why})"
+        yield warning(what, f"`queuectl retry {job.id}` runs it now")
+    elif state == "pending" and run_at is not None and run_at > time.time():
+        yield warning(f"{job.id} is scheduled for {_when(run_at)}")
+
+
+def _nobody(spool: Spool) -> Iterator[Finding]:
+    if spool.paused:
+        yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
+    if not owners.workers(spool):
+        yield problem("no worker runs", "`queuectl worker start`")
+        for path, why in safety.unsafe(spool):
+            yield problem(f"{path} {why}: a worker refuses to start", f"chmod go-w {path}")
+
+
+def _cannot_start(job: Job) -> Iterator[Finding]:
+    cwd = job.record.get("cwd")
+    if cwd and not os.path.isdir(cwd):
+        yield warning(f"its cwd {cwd} is not there", "it cannot start until it is")
+
+
+def _before(spool: Spool, state: str, job: Job, path: str) -> int:
+    """Count the waiting jobs that run before this one: by priority, then by arrival."""
+    mine = (job.priority, os.lstat(path).st_ctime_ns)
+    count = 0
+    for found in islice(spool.jobs(state, spool.names(state)), _READ):
+        if found.job.id == job.id:
+            continue
+        try:
+            arrived = os.lstat(spool.file(state, found.job.id)).st_ctime_ns
+        except FileNotFoundError:
+            continue  # gone since: no longer before us
+        count += (found.job.priority, arrived) < mine
+    return count
+
+
+def _busy(spool: Spool) -> tuple[int, int]:
+    alive = owners.workers(spool)
+    names = {worker.worker for worker in alive}
+    return sum(owner in names for _, owner in spool.held()), sum(w.slots for w in alive)

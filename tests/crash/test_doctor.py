@@ -1,0 +1,203 @@
+"""`queuectl doctor`: it finds what is wrong, says what to do, and mends without losing anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.crash.mounts import mounted, needs_root
+from tests.crash.support import Spoolside, make_spool, places
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def doctor(side: Spoolside, *words: str) -> tuple[int, str]:
+    """Return the exit status and what it said on standard output."""
+    done = side.run("doctor", *words)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+def finding(text: str, words: str) -> str:
+    """Return the one line with these words."""
+    lines = [line for line in text.splitlines() if words in line]
+    assert len(lines) == 1, f"{words!r} in:\n{text}"
+    return lines[0]
+
+
+def leave_orphan(side: Spoolside) -> str:
+    """Leave a job behind that a killed pool was running."""
+    job_id = side.submit("test $QUEUECTL_ATTEMPT -gt 1 || sleep 600")
+    pool = side.pool("--count", "1").up()
+    pool.says("started")
+    pool.kill()
+    return job_id
+
+
+def test_a_spool_that_is_well_is_told_so_and_left_as_it_is(side: Spoolside) -> None:
+    side.submit()
+    before = {file: file.stat().st_mtime_ns for file in side.path.glob("*/*")}
+    status, text = doctor(side)
+    assert status == 0, text
+    assert "problem" not in text
+    for words in ("rename", "links", "locks", "exchanged", "on disk", "arrivals", "free"):
+        assert finding(text, words).startswith("ok")
+    assert {file: file.stat().st_mtime_ns for file in side.path.glob("*/*")} == before
+
+
+def test_json_says_the_same(side: Spoolside) -> None:
+    side.submit()
+    status, text = doctor(side, "--json")
+    found: list[dict[str, Any]] = json.loads(text)
+    assert status == 0
+    assert {item["level"] for item in found} <= {"ok", "warning"}
+    assert any("no worker runs" in item["what"] for item in found)
+
+
+def test_an_orphan_is_found_and_mended_and_then_runs(side: Spoolside) -> None:
+    job_id = leave_orphan(side)
+    status, text = doctor(side)
+    assert status == 1
+    assert "is dead" in finding(text, f"{job_id} is held by")
+    assert doctor(side, "--fix")[0] == 0
+    assert side.state_of(job_id) == "failed"
+    side.drain()
+    side.check_promise()
+
+
+def test_nothing_of_a_living_worker_is_touched(side: Spoolside) -> None:
+    job_id = side.submit("sleep 600", max_retries=1)
+    pool = side.pool("--count", "1").up()
+    pool.says("started")
+    pool.send(signal.SIGSTOP)  # silent, but alive
+    status, text = doctor(side, "--fix")
+    assert status == 0, text
+    assert side.state_of(job_id) == "processing"
+    assert "is running on" in doctor(side, job_id)[1]
+
+
+def test_an_id_in_two_states_is_a_problem_and_both_files_stay(side: Spoolside) -> None:
+    job_id = side.submit()
+    side.drain()
+    body = (side.path / "completed" / f"{job_id}.json").read_text()
+    (side.path / "dead" / f"{job_id}.json").write_text(body.replace('"completed"', '"dead"'))
+    status, text = doctor(side, "--fix")
+    assert status == 1
+    finding(text, f"{job_id} is in completed/ and dead/")
+    assert len(places(side.path)[job_id]) == 2
+
+
+def test_a_body_that_names_another_state_is_told_and_written_down(side: Spoolside) -> None:
+    job_id = side.submit()
+    side.drain()
+    (side.path / "completed" / f"{job_id}.json").rename(side.path / "dead" / f"{job_id}.json")
+    status, text = doctor(side)
+    assert status == 0
+    finding(text, "is in dead/ and says completed")
+    doctor(side, "--fix")
+    assert json.loads((side.path / "dead" / f"{job_id}.json").read_text())["state"] == "dead"
+
+
+def test_what_was_rejected_is_told_with_the_reason(side: Spoolside) -> None:
+    side.drop_bytes("odd", b'{"command": 7}')
+    side.drain()
+    assert '"command" must be' in finding(doctor(side)[1], "odd was set aside")
+    assert '"command" must be' in doctor(side, "odd")[1]
+
+
+def test_stale_files_of_the_dead_are_told_and_cleared(side: Spoolside) -> None:
+    (side.path / "tmp" / "x@gone-1-00000000.json").write_text("{")
+    (side.path / "workers" / f"{os.uname().nodename}-1-00000000.lock").touch()
+    text = doctor(side)[1]
+    finding(text, "tmp/x@gone")
+    finding(text, "workers/")
+    doctor(side, "--fix")
+    side.check_promise()
+
+
+def test_a_missing_directory_is_made_again(side: Spoolside) -> None:
+    (side.path / "failed").rmdir()
+    assert doctor(side)[0] == 1
+    assert doctor(side, "--fix")[0] == 0
+    assert (side.path / "failed").is_dir()
+
+
+def test_a_spool_that_others_can_write_to_is_a_problem_and_is_closed(side: Spoolside) -> None:
+    (side.path / "pending").chmod(0o777)
+    status, text = doctor(side)
+    assert status == 1
+    finding(text, "mode 777")
+    assert doctor(side, "--fix")[0] == 0
+    assert (side.path / "pending").stat().st_mode & 0o777 == 0o755
+
+
+@needs_root
+def test_a_full_file_system_is_a_problem(tmp_path: Path) -> None:
+    with mounted(tmp_path / "m", "-t", "tmpfs", "-o", "size=256k", "none") as point:
+        with Spoolside(make_spool(point / "q")) as side:
+            (point / "filler").write_bytes(b"\0" * (150 << 10))
+            status, text = doctor(side)
+        assert status == 1
+        finding(text, "make room")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "no worker runs"),
+        ({"run_at": "2099-01-01T00:00:00Z"}, "is scheduled for 20"),
+        ({"cwd": "/no/such/place"}, "its cwd /no/such/place is not there"),
+    ],
+)
+def test_it_explains_why_a_pending_job_is_not_running(
+    fields: dict[str, str], words: str, side: Spoolside
+) -> None:
+    assert words in doctor(side, side.submit(**fields))[1]
+
+
+def test_it_explains_a_pause(side: Spoolside) -> None:
+    job_id = side.submit()
+    (side.path / "paused").touch()
+    assert "paused" in doctor(side, job_id)[1]
+
+
+def test_it_explains_a_queue_before_a_busy_worker(side: Spoolside) -> None:
+    side.submit("sleep 600", priority=-1)
+    pool = side.pool("--count", "1").up()
+    pool.says("started")
+    (side.path / "paused").touch()
+    pool.says("paused")
+    side.submit()
+    job_id = side.submit(priority=5)
+    (side.path / "paused").unlink()
+    pool.says("unpaused")
+    assert "behind 1 other jobs" in doctor(side, job_id)[1]
+
+
+def test_it_explains_a_wait_for_a_retry(tmp_path: Path) -> None:
+    with Spoolside(make_spool(tmp_path / "q", backoff_base=1000)) as side:
+        job_id = side.submit("exit 3")
+        side.pool().up()
+        side.wait_for(job_id, "failed")
+        assert "waits for its retry until" in doctor(side, job_id)[1]
+
+
+def test_it_explains_a_half_written_file(side: Spoolside) -> None:
+    side.drop_bytes("half", b'{"command": "tr')
+    status, text = doctor(side, "half")
+    assert status == 1
+    assert "half-written" in text
+
+
+def test_it_explains_a_dead_job_and_a_completed_one(side: Spoolside) -> None:
+    dead, done = side.submit("exit 3", max_retries=1), side.submit()
+    side.drain()
+    assert "failed 1 times and is dead: exit status 3" in doctor(side, dead)[1]
+    status, text = doctor(side, done)
+    assert status == 0
+    assert "has run" in text
