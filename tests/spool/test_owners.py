@@ -1,0 +1,141 @@
+"""Who is alive, told by locks and heartbeats, never by age or by pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import owners
+from queuectl.owners import Heartbeats, Life, Registration
+from tests.support import environment
+
+if TYPE_CHECKING:
+    from queuectl import Spool
+    from tests.support import SpoolDir
+
+REGISTER = """
+import sys
+from queuectl import Spool
+from queuectl.owners import Registration
+with Registration(Spool(sys.argv[1]), 1) as me:
+    print(me.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def api(spool: SpoolDir) -> Spool:
+    """Return a spool with its directories."""
+    spool.create()
+    return spool.api
+
+
+def forge(api: Spool, name: str, **changes: object) -> owners.Worker:
+    """Write a worker's record as this process would, with some fields changed."""
+    record = replace(Registration(api, 1).record, worker=name, **changes)  # type: ignore[arg-type]
+    with open(f"{api.path}/workers/{name}.json", "w") as file:
+        json.dump(asdict(record), file)
+    return record
+
+
+def life(api: Spool, name: str) -> Life:
+    return owners.life(api, name, owners.read_worker(api, name))
+
+
+def test_an_owner_is_alive_from_entering_to_leaving(api: Spool, spool: SpoolDir) -> None:
+    with Registration(api, 3) as me:
+        assert life(api, me.name) is Life.ALIVE
+        (worker,) = owners.workers(api)
+        assert (worker.worker, worker.slots, worker.pid) == (me.name, 3, os.getpid())
+    assert life(api, me.name) is Life.DEAD
+    assert owners.workers(api) == []
+    assert spool.leftovers() == []
+
+
+def test_two_owners_of_one_process_have_two_names(api: Spool) -> None:
+    with Registration(api) as one, Registration(api) as other:
+        assert one.name != other.name
+        assert life(api, one.name) is life(api, other.name) is Life.ALIVE
+
+
+def test_an_owner_that_was_killed_is_dead_at_once(api: Spool, spool: SpoolDir) -> None:
+    words = [sys.executable, "-c", REGISTER, spool.path]
+    with subprocess.Popen(
+        words, stdin=-1, stdout=-1, text=True, env=environment(spool.path)
+    ) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        assert life(api, name) is Life.ALIVE
+        os.kill(process.pid, signal.SIGSTOP)
+        assert life(api, name) is Life.ALIVE, "asleep is not dead"
+        process.kill()
+        process.wait()
+        assert life(api, name) is Life.DEAD
+
+
+def test_a_record_without_a_held_lock_is_dead_whatever_its_pid(api: Spool) -> None:
+    forge(api, "forged", pid=os.getpid())
+    assert life(api, "forged") is Life.DEAD
+    open(f"{api.path}/workers/forged.lock", "x").close()
+    assert life(api, "forged") is Life.DEAD
+
+
+def test_an_owner_of_this_machine_from_before_a_boot_is_dead(api: Spool) -> None:
+    forge(api, "before", boot_id="another")
+    assert life(api, "before") is Life.DEAD
+
+
+def test_an_owner_of_another_machine_is_away(api: Spool) -> None:
+    forge(api, "far", boot_id="another", host="far", machine_id="other")
+    assert life(api, "far") is Life.AWAY
+    assert [worker.worker for worker in owners.workers(api)] == ["far"]
+
+
+def test_a_machine_of_the_same_name_is_another_one(api: Spool) -> None:
+    forge(api, "far", boot_id="another", machine_id="other")
+    assert life(api, "far") is Life.AWAY
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"worker": 1}', "\x00"])
+def test_a_damaged_record_is_none(api: Spool, body: str) -> None:
+    with open(f"{api.path}/workers/odd.json", "w") as file:
+        file.write(body)
+    assert owners.read_worker(api, "odd") is None
+    assert owners.workers(api) == []
+
+
+def test_a_heartbeat_is_silent_once_it_has_not_changed_for_the_lease(api: Spool) -> None:
+    forge(api, "far", boot_id="another", host="far")
+    beats, path = Heartbeats(), f"{api.path}/workers/far.json"
+    assert not beats.silent(api, "far", 30, monotonic_s=1000)
+    assert not beats.silent(api, "far", 30, monotonic_s=1029)
+    os.utime(path, (1, 1))  # its clock is wrong: only that it changes counts
+    assert not beats.silent(api, "far", 30, monotonic_s=1031)
+    assert not beats.silent(api, "far", 30, monotonic_s=1060)
+    assert beats.silent(api, "far", 30, monotonic_s=1061)
+    beats.forget("far")
+    assert not beats.silent(api, "far", 30, monotonic_s=2000)
+
+
+def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        os.unlink(f"{api.path}/workers/{me.name}.json")
+        me.beat()
+        assert life(api, me.name) is Life.ALIVE
+
+
+def test_a_pool_reads_what_it_is_asked(api: Spool, spool: SpoolDir) -> None:
+    with Registration(api, 1) as me:
+        assert me.asked_to_stop() is None
+        owners.ask_to_stop(api, me.name, now=False)
+        assert me.asked_to_stop() == ""
+        owners.ask_to_stop(api, me.name, now=True)
+        assert me.asked_to_stop() == "now"
+    assert spool.leftovers() == []

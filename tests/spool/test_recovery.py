@@ -1,0 +1,151 @@
+"""What the dead left goes where its body says."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuectl.owners import Registration
+from queuectl.recovery import Recovery
+from queuectl.worklog import WorkLog
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+DEAD = "nobody-1-00000000"
+
+
+def recover(spool: SpoolDir) -> int:
+    """Run recovery once, as a pool does."""
+    api = spool.api
+    log = os.open(os.devnull, os.O_WRONLY)
+    try:
+        with Registration(api, 1) as me:
+            return Recovery(api, me.name, WorkLog(log)).run()
+    finally:
+        os.close(log)
+
+
+def leave(spool: SpoolDir, **fields: Any) -> None:
+    """Leave a job in processing/ as an owner of this machine that has died since."""
+    spool.configure(backoff_base=0)
+    body = {"id": "a", "command": "true", "max_retries": 3, **fields}
+    name = f"{os.uname().nodename}-1-00000000"
+    if "worker" in body:
+        body["worker"] = name
+    with open(f"{spool.path}/processing/a@{name}.json", "w") as file:
+        json.dump(body, file)
+    open(f"{spool.path}/workers/{name}.lock", "x").close()
+
+
+@pytest.mark.parametrize("state", ["pending", "completed", "failed", "dead"])
+def test_an_orphan_goes_to_the_directory_that_its_body_names(spool: SpoolDir, state: str) -> None:
+    leave(spool, state=state, attempts=2, worker=DEAD)
+    assert recover(spool) == 1
+    assert spool.states("a") == [state]
+    assert spool.record(state, "a")["attempts"] == 2
+    assert spool.leftovers() == []
+
+
+def test_one_that_was_run_goes_through_the_retry_policy(spool: SpoolDir) -> None:
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    recover(spool)
+    record = spool.record("failed", "a")
+    assert record["attempts"] == 1
+    assert record["error_message"].startswith("worker lost")
+    assert record["history"][-1]["ended"] == "worker lost"
+
+
+def test_one_that_was_run_for_the_last_time_is_dead(spool: SpoolDir) -> None:
+    leave(spool, state="processing", attempts=3, worker=DEAD)
+    recover(spool)
+    assert spool.states("a") == ["dead"]
+
+
+def test_one_that_was_taken_and_not_yet_counted_is_pending(spool: SpoolDir) -> None:
+    leave(spool, state="pending", attempts=0)
+    recover(spool)
+    assert spool.record("pending", "a")["attempts"] == 0
+
+
+def test_one_taken_for_a_retry_by_hand_is_pending(spool: SpoolDir) -> None:
+    leave(spool, state="dead", attempts=3)
+    recover(spool)
+    assert spool.record("pending", "a")["attempts"] == 0
+
+
+def test_one_taken_for_its_next_attempt_keeps_its_count(spool: SpoolDir) -> None:
+    leave(spool, state="failed", attempts=2)
+    recover(spool)
+    assert spool.record("failed", "a")["attempts"] == 2
+
+
+def test_an_orphan_that_is_no_job_is_set_aside(spool: SpoolDir) -> None:
+    leave(spool)
+    (name,) = os.listdir(f"{spool.path}/processing")
+    with open(f"{spool.path}/processing/{name}", "w") as file:
+        file.write("[")
+    recover(spool)
+    assert spool.ids("dead") == ["a"]
+    assert os.path.exists(f"{spool.path}/dead/a.rejected")
+    assert spool.ids("processing") == []
+
+
+def test_an_orphan_whose_place_is_taken_replaces_nothing(spool: SpoolDir) -> None:
+    leave(spool, state="completed", worker=DEAD)
+    spool.drop_bytes("a", b'{"command":"other"}', "completed")
+    recover(spool)
+    assert spool.record("completed", "a") == {"command": "other"}
+    assert spool.record("dead", "a")["command"] == "true"
+
+
+def test_what_a_living_owner_holds_is_left_alone(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="a")
+    api = spool.api
+    with Registration(api) as living:
+        claim = api.take("a", "pending", living.name)
+        assert recover(spool) == 0
+        assert os.path.exists(claim.path)
+
+
+def test_recovery_clears_what_the_dead_left_in_workers_and_tmp(spool: SpoolDir) -> None:
+    spool.create()
+    name = f"{os.uname().nodename}-1-00000000"
+    for path in (
+        f"workers/{name}.lock",
+        f"workers/{name}.json",
+        f"workers/{name}.stop",
+        f"tmp/a@{name}.json",
+        f"tmp/spare-1@{name}.json",
+        "tmp/b@cli-1-00000000.json",
+        "tmp/cli-1-00000000.lock",
+    ):
+        with open(f"{spool.path}/{path}", "w"):
+            pass
+    recover(spool)
+    assert spool.leftovers() == []
+
+
+def test_recovery_leaves_the_drafts_of_the_living(spool: SpoolDir) -> None:
+    from queuectl.scratch import Scratch
+
+    spool.create()
+    with Scratch(f"{spool.path}/tmp") as living:
+        draft = f"{spool.path}/tmp/a@{living.owner}.json"
+        with open(draft, "w"):
+            pass
+        recover(spool)
+        assert os.path.exists(draft)
+        os.unlink(draft)
+    assert spool.leftovers() == []
+
+
+def test_recovering_twice_changes_nothing_more(spool: SpoolDir) -> None:
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    recover(spool)
+    before = spool.record("failed", "a")
+    assert recover(spool) == 0
+    assert spool.record("failed", "a") == before

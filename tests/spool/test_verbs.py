@@ -1,0 +1,374 @@
+"""The moves between the directories, one at a time, through real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuectl import Job, QueuectlError, Spool, files
+from queuectl.errors import (
+    BadJobError,
+    ClaimLostError,
+    JobExistsError,
+    NoSuchJobError,
+    SpoolError,
+)
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+@pytest.fixture
+def api(spool: SpoolDir) -> Spool:
+    """Return a spool with its directories."""
+    spool.create()
+    return spool.api
+
+
+def read(path: str) -> dict[str, Any]:
+    with open(path) as file:
+        record: dict[str, Any] = json.load(file)
+    return record
+
+
+# --- the library -----------------------------------------------------------------------------
+
+
+def test_the_package_offers_the_spool_the_job_and_the_error(spool: SpoolDir) -> None:
+    job = Spool(spool.path).submit("echo hi", id="a", priority=3, tags=["x"])
+    assert isinstance(job, Job)
+    assert job.id == "a"
+    assert Spool(spool.path).find("a").job.record == job.record == spool.record("pending", "a")
+    assert issubclass(JobExistsError, QueuectlError)
+
+
+def test_a_command_may_be_any_sequence_of_words(spool: SpoolDir) -> None:
+    assert spool.api.submit(("echo", "a b")).command == ["echo", "a b"]
+
+
+def test_a_path_may_be_given_as_pathlib_does_and_with_a_tilde(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("HOME", os.path.realpath(tmp_path))
+    assert Spool(tmp_path / "spool").path == spool.path
+    assert Spool("~/spool").path == spool.path
+
+
+def test_making_a_spool_object_makes_no_directory(spool: SpoolDir) -> None:
+    assert not spool.api.exists()
+    assert not os.path.exists(spool.path)
+
+
+def test_a_spool_that_cannot_be_made_is_told(tmp_path: Any) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match=f"cannot .* {tmp_path}/file/spool.*: Not a directory"):
+        Spool(tmp_path / "file" / "spool").create()
+
+
+# --- submit ----------------------------------------------------------------------------------
+
+
+def test_submit_leaves_one_file_and_nothing_in_tmp(api: Spool, spool: SpoolDir) -> None:
+    api.submit("true", id="a")
+    assert spool.states("a") == ["pending"]
+    assert os.stat(spool.file("pending", "a")).st_nlink == 1
+    assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize("state", ["pending", "completed", "failed", "dead"])
+def test_submit_refuses_an_id_that_is_there_in_any_state(
+    api: Spool, spool: SpoolDir, state: str
+) -> None:
+    spool.drop_bytes("a", b"old", state)
+    with pytest.raises(JobExistsError) as error:
+        api.submit("true", id="a")
+    assert (error.value.job_id, error.value.state) == ("a", state)
+    with open(spool.file(state, "a"), "rb") as file:
+        assert file.read() == b"old"
+    assert spool.leftovers() == []
+
+
+def test_submit_refuses_an_id_that_is_held(api: Spool) -> None:
+    api.submit("true", id="a")
+    api.take("a", "pending", "w")
+    with pytest.raises(JobExistsError, match="in processing/"):
+        api.submit("true", id="a")
+
+
+def test_of_two_that_submit_one_id_at_once_one_is_refused(api: Spool, spool: SpoolDir) -> None:
+    won, barrier = [], threading.Barrier(8)
+
+    def submit(number: int) -> None:
+        job = api.draft({"command": f"echo {number}", "id": "a"})
+        barrier.wait()
+        try:
+            list(spool.api.submit_all([job]))
+        except JobExistsError:
+            return
+        won.append(job)
+
+    threads = [threading.Thread(target=submit, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [job.record for job in won] == [spool.record("pending", "a")]
+    assert spool.leftovers() == []
+
+
+def test_submit_of_a_wrong_field_queues_nothing(api: Spool, spool: SpoolDir) -> None:
+    with pytest.raises(BadJobError, match='"timeout" must be'):
+        api.submit("true", timeout=-1)
+    assert spool.ids("pending") == []
+
+
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_many_are_queued_batch_by_batch(spool: SpoolDir, durability: str) -> None:
+    spool.configure(durability=durability)
+    api = spool.api
+    jobs = [api.draft({"command": "true", "id": f"j{n:04}"}) for n in range(1200)]
+    done = [job.id for batch in api.submit_all(jobs) for job in batch]
+    assert done == [job.id for job in jobs] == spool.ids("pending")
+    assert spool.leftovers() == []
+
+
+# --- take, rewrite, release ------------------------------------------------------------------
+
+
+def test_take_moves_the_file_to_a_name_that_says_who_has_it(api: Spool, spool: SpoolDir) -> None:
+    api.submit("true", id="a")
+    claim = api.take("a", "pending", "w1")
+    assert claim.path == f"{spool.path}/processing/a@w1.json"
+    assert os.path.exists(claim.path)
+    assert spool.states("a") == ["processing"]
+    assert list(api.held()) == [("a", "w1")]
+
+
+def test_only_one_of_many_takes_a_job(api: Spool) -> None:
+    for n in range(50):
+        api.submit("true", id=f"j{n}")
+    won: list[tuple[str, str]] = []
+    barrier = threading.Barrier(6)
+
+    def take_all(owner: str) -> None:
+        barrier.wait()
+        for n in range(50):
+            try:
+                api.take(f"j{n}", "pending", owner)
+            except FileNotFoundError:
+                continue
+            won.append((f"j{n}", owner))
+
+    threads = [threading.Thread(target=take_all, args=(f"w{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(job_id for job_id, _ in won) == sorted(f"j{n}" for n in range(50))
+    assert sorted(won) == sorted(api.held())
+
+
+def test_take_of_what_is_gone_is_the_named_error(api: Spool) -> None:
+    with pytest.raises(FileNotFoundError):
+        api.take("a", "pending", "w")
+
+
+def test_a_held_job_is_rewritten_and_goes_where_its_body_says(api: Spool, spool: SpoolDir) -> None:
+    api.submit("true", id="a", note="kept")
+    claim = api.take("a", "pending", "w")
+    job = api.read_claim(claim)
+    assert api.settle(claim, job.changed(state="completed", exit_code=0)) == "a"
+    assert spool.states("a") == ["completed"]
+    record = spool.record("completed", "a")
+    assert (record["state"], record["exit_code"], record["note"]) == ("completed", 0, "kept")
+    assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize("keeps_spares", [False, True])
+def test_who_looks_while_a_body_is_replaced_finds_a_whole_one(
+    api: Spool, spool: SpoolDir, *, keeps_spares: bool
+) -> None:
+    if keeps_spares:
+        api.keep_spares("w")
+    api.submit("true", id="a")
+    claim = api.take("a", "pending", "w")
+    job = api.read_claim(claim)
+    seen, stop, other = [job.attempts], threading.Event(), spool.api
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.append(other.find("a").job.attempts)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for number in range(200):
+        files.carry_out(api.rewriting(claim, job.changed(attempts=number, pad="x" * number)))
+        files.carry_out(api.securing(claim))
+    stop.set()
+    watcher.join()
+    assert seen == sorted(seen)
+    assert read(claim.path)["attempts"] == 199
+    api.release(claim, "completed")
+    api.drop_spares()
+    assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize("keeps_spares", [False, True])
+def test_a_claim_that_was_taken_away_is_not_brought_back(
+    api: Spool, spool: SpoolDir, *, keeps_spares: bool
+) -> None:
+    if keeps_spares:
+        api.keep_spares("w")
+    api.submit("true", id="a")
+    claim = api.take("a", "pending", "w")
+    job = api.read_claim(claim)
+    os.rename(claim.path, spool.file("pending", "a"))
+    with pytest.raises(ClaimLostError, match='job "a" was taken away from w'):
+        files.carry_out(api.rewriting(claim, job))
+    with pytest.raises(ClaimLostError):
+        api.release(claim, "completed")
+    assert spool.states("a") == ["pending"]
+    api.drop_spares()
+    assert spool.leftovers() == []
+
+
+def test_a_release_does_not_replace_what_is_there(api: Spool, spool: SpoolDir) -> None:
+    api.submit("true", id="a")
+    claim = api.take("a", "pending", "w")
+    spool.drop_bytes("a", b"another", "completed")
+    with pytest.raises(JobExistsError, match="in completed/"):
+        api.release(claim, "completed")
+    assert os.path.exists(claim.path)
+    with open(spool.file("completed", "a"), "rb") as file:
+        assert file.read() == b"another"
+
+
+def test_a_job_whose_place_is_taken_is_kept_beside_it_with_the_reason(
+    api: Spool, spool: SpoolDir
+) -> None:
+    api.submit("true", id="a")
+    claim = api.take("a", "pending", "w")
+    spool.drop_bytes("a", b"another", "completed")
+    job = api.read_claim(claim)
+    shown = api.settle(claim, job.changed(state="completed"))
+    record = spool.record("dead", shown)
+    assert record["command"] == "true"
+    assert "exists already, in completed/" in record["error_message"]
+
+
+def test_a_body_that_names_another_state_was_moved_by_hand_and_starts_again(
+    api: Spool, spool: SpoolDir
+) -> None:
+    body = {"command": "true", "state": "dead", "attempts": 3, "history": [{"number": 3}]}
+    spool.drop_bytes("a", json.dumps(body).encode())
+    job = api.read_claim(api.take("a", "pending", "w"))
+    assert (job.attempts, job.state, job.run_number) == (0, "pending", 3)
+
+
+def test_a_retry_that_is_due_goes_on_counting(api: Spool, spool: SpoolDir) -> None:
+    spool.drop_bytes("a", b'{"command":"true","state":"failed","attempts":2}', "failed")
+    assert api.read_claim(api.take("a", "failed", "w")).attempts == 2
+
+
+# --- set aside -------------------------------------------------------------------------------
+
+
+def test_what_is_set_aside_keeps_its_bytes_and_gets_a_reason(api: Spool, spool: SpoolDir) -> None:
+    spool.drop_bytes("a", b"\xff not json")
+    shown = api.set_aside(api.take_name("a.json", "pending", "w"), "because")
+    with open(f"{spool.path}/dead/{shown}.rejected", "rb") as file:
+        assert file.read() == b"\xff not json"
+    record = spool.record("dead", shown)
+    assert record["error_message"] == "rejected: because"
+    assert record["rejected"] == "a.json"
+    assert spool.ids("processing") == []
+    assert spool.leftovers() == []
+
+
+def test_what_is_set_aside_never_replaces_a_dead_job(api: Spool, spool: SpoolDir) -> None:
+    spool.drop_bytes("a", b'{"command":"true","state":"dead"}', "dead")
+    for number in (2, 3):
+        spool.drop_bytes("a", b"[")
+        shown = api.set_aside(api.take_name("a.json", "pending", "w"), "because")
+        assert shown == f"a.{number}"
+    assert spool.record("dead", "a")["command"] == "true"
+
+
+def test_a_rejection_that_is_cut_short_is_finished_under_the_same_name(
+    api: Spool, spool: SpoolDir
+) -> None:
+    spool.drop_bytes("a", b"[")
+    claim = api.take_name("a.json", "pending", "w")
+    api.set_aside(claim, "because")
+    # as a crash leaves it: the reason is there, the bytes are held still
+    os.rename(f"{spool.path}/dead/a.rejected", claim.path)
+    assert api.set_aside(claim, "because") == "a"
+    assert spool.ids("dead") == ["a"]
+    assert os.path.exists(f"{spool.path}/dead/a.rejected")
+
+
+# --- looking ---------------------------------------------------------------------------------
+
+
+def test_find_tells_the_state_and_who_holds_it(api: Spool) -> None:
+    api.submit("true", id="a")
+    assert (api.find("a").state, api.find("a").owner) == ("pending", None)
+    api.take("a", "pending", "w-1")
+    found = api.find("a")
+    assert (found.state, found.owner) == ("processing", "w-1")
+    assert found.record()["state"] == "processing", "the directory, not the body"
+
+
+def test_find_of_nothing_says_where_it_looked(api: Spool, spool: SpoolDir) -> None:
+    with pytest.raises(NoSuchJobError, match=f'no job "a" in {spool.path}'):
+        api.find("a")
+
+
+def test_find_follows_a_job_that_moves_all_the_time(api: Spool, spool: SpoolDir) -> None:
+    api.submit("true", id="a")
+    stop = threading.Event()
+
+    def move() -> None:
+        while not stop.is_set():
+            api.release(api.take("a", "pending", "w"), "completed")
+            os.rename(spool.file("completed", "a"), spool.file("pending", "a"))
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        for _ in range(300):
+            with suppress(NoSuchJobError):  # ten times in a row
+                assert api.find("a").job.id == "a"
+    finally:
+        stop.set()
+        mover.join()
+
+
+def test_names_are_ids_in_processing_too(api: Spool, spool: SpoolDir) -> None:
+    for job_id in ("a", "b"):
+        api.submit("true", id=job_id)
+    api.take("a", "pending", "w")
+    spool.drop_bytes(".hidden", b"", "pending")
+    assert list(api.names("processing")) == ["a"]
+    assert list(api.names("pending")) == ["b"]
+
+
+def test_jobs_leaves_out_what_is_gone_or_unreadable(api: Spool, spool: SpoolDir) -> None:
+    api.submit("true", id="a")
+    spool.drop_bytes("bad", b"[")
+    found = api.jobs("pending", ["bad", "gone", "a"])
+    assert [item.job.id for item in found] == ["a"]
+
+
+def test_a_directory_that_cannot_be_listed_is_told(api: Spool, spool: SpoolDir) -> None:
+    os.rmdir(f"{spool.path}/failed")
+    assert list(api.names("failed")) == []
+    with open(f"{spool.path}/failed", "w"):
+        pass
+    with pytest.raises(SpoolError, match=f"cannot read {spool.path}/failed"):
+        list(api.names("failed"))
