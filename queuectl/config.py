@@ -105,16 +105,14 @@ _CODES = Kind("exit codes from 0 to 255, such as 0,3", _read_codes, _are_codes)
 
 
 def _read_retention(text: str) -> int | str:
-    if text.isdecimal():
-        return int(text)
-    parse_duration(text)
-    return text
+    return int(text) if text.isdecimal() else text.strip()
 
 
 def _is_retention(value: Any) -> bool:
     if isinstance(value, str):
         try:
-            return not value.isdecimal() and 0 <= parse_duration(value) <= _LONGEST_S
+            # with its unit: a bare number is a count
+            return value[-1:].isalpha() and parse_duration(value) <= _LONGEST_S
         except ValueError:
             return False
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53

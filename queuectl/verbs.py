@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
 from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
-from queuectl.owners import Registration
+from queuectl.owners import CANCEL_MARK, Registration
 from queuectl.scratch import Scratch
 from queuectl.spool import PAUSED, SUFFIX, Claim, Spool, again
 from queuectl.units import utc_text
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Missed = Callable[[str, QueuectlError], None]
 
 WAITING = ("pending", "failed")
-CANCEL_MARK = ".cancel."
 
 
 @dataclass(frozen=True, kw_only=True)

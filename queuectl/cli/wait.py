@@ -15,11 +15,11 @@ from queuectl.cli.common import DURATION, resolve_id, spool_to_read, spool_to_wr
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.enqueue import (
     CommandAfterDashes,
-    _check_ids,
-    _draft,
-    _sources,
+    check_ids,
+    draft,
     given_fields,
     job_options,
+    sources,
 )
 from queuectl.cli.logs import Printer, changes_of, print_new
 from queuectl.joblogs import Follower
@@ -99,14 +99,14 @@ def _one_job(
     ctx: click.Context, spool: Spool, words: tuple[str, ...], options: dict[str, Any]
 ) -> Job:
     given = given_fields(options)
-    sources = list(_sources(words, given, dashes=ctx.meta["dashes"]))
-    if len(sources) != 1:
-        msg = f"run takes one job, not {len(sources)}; `queuectl enqueue --wait` takes many"
+    found = list(sources(words, given, dashes=ctx.meta["dashes"]))
+    if len(found) != 1:
+        msg = f"run takes one job, not {len(found)}; `queuectl enqueue --wait` takes many"
         raise click.UsageError(msg)
-    where, fields = sources[0]
-    drafted = _draft(spool, where, {"cwd": os.getcwd(), **fields, **given})
-    _check_ids(spool, [drafted])
-    return drafted[1]
+    where, fields = found[0]
+    drafted = draft(spool, where, {"cwd": os.getcwd(), **fields, **given})
+    check_ids(spool, [drafted])
+    return drafted.job
 
 
 def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> int:  # noqa: FBT001, FBT002
@@ -150,9 +150,9 @@ def _wait(
                 tell(job_id)
             if endings.complete:
                 return True
+            told_why = told_why or _tell_what_is_missing(spool)
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 return False
-            told_why = told_why or _tell_what_is_missing(spool)
             names = changes.wait(deadline_s)
 
 

@@ -1,0 +1,356 @@
+"""`queuectl cancel`, `retry`, `edit`, `pause`, `resume`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import DEADLINE_S, processes_with, read_text, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+BY = re.compile(r"cancelled: by \S+@\S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+# --- cancel: waiting ------------------------------------------------------------------------
+
+
+def test_a_cancelled_waiting_job_never_runs_and_says_who_and_when(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    assert spool.run("cancel", "job").lines == ["job"]
+    spool.api.submit("true", id="other")
+    spool.drain()
+    assert spool.states("job") == ["dead"]
+    record = spool.record("dead", "job")
+    assert BY.fullmatch(record["error_message"])
+    assert record["attempts"] == 0
+    assert spool.ids("completed") == ["other"]
+
+
+def test_a_job_waiting_for_a_retry_or_for_its_time_is_cancelled(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=1000)
+    spool.api.submit("exit 1", id="failed")
+    spool.api.submit("true", id="later", run_at="2100-01-01T00:00:00Z")
+    with spool.pool():
+        spool.wait_for("failed", "failed")
+        assert spool.run("cancel", "failed", "later").lines == ["failed", "later"]
+    assert spool.ids("dead") == ["failed", "later"]
+    assert spool.record("dead", "failed")["next_retry_at"] is None
+
+
+def test_a_cancelled_job_can_be_given_another_life(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    spool.run("cancel", "job")
+    spool.run("dlq", "retry", "job")
+    spool.drain()
+    assert spool.states("job") == ["completed"]
+
+
+def test_what_is_over_cannot_be_cancelled_and_the_others_are(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="done")
+    spool.drain()
+    spool.api.submit("true", id="job")
+    result = spool.run("cancel", "done", "job", status=1)
+    assert result.lines == ["job"]
+    assert 'job "done" is completed: too late to cancel it' in result.err
+
+
+def test_a_file_that_is_no_job_is_put_back_when_it_is_cancelled(spool: SpoolDir) -> None:
+    spool.drop_bytes("bad", b"{not json")
+    assert "not JSON" in spool.run("cancel", "bad", status=1).err
+    assert spool.states("bad") == ["pending"]
+    assert spool.leftovers() == []
+
+
+# --- cancel: running ------------------------------------------------------------------------
+
+
+def test_a_cancelled_running_job_is_ended_with_all_its_processes(spool: SpoolDir) -> None:
+    spool.api.submit("sleep 600 & setsid sleep 601 & wait", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        assert spool.run("cancel", "job").lines == ["job"]
+        assert processes_with("QUEUECTL_JOB_ID=job") == []
+        spool.api.submit("true", id="next")
+        spool.wait_for("completed", "next")
+    record = spool.record("dead", "job")
+    assert BY.fullmatch(record["error_message"])
+    assert [entry["ended"] for entry in record["history"]] == ["cancelled"]
+    assert record["attempts"] == 1
+    assert spool.leftovers() == []
+
+
+def test_a_job_is_cancelled_on_whatever_pool_it_runs(spool: SpoolDir) -> None:
+    ids = [f"job{number}" for number in range(4)]
+    for job_id in ids:
+        spool.api.submit("sleep 600", id=job_id)
+    with spool.pool(2), spool.pool(2):
+        wait_until(lambda: spool.ids("processing") == ids)
+        wait_until(lambda: len(processes_with(f"QUEUECTL_SPOOL={spool.path}")) >= 4)
+        assert sorted(spool.run("cancel", "--all").lines) == ids
+    assert spool.ids("dead") == ids
+
+
+def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(spool: SpoolDir) -> None:
+    spool.configure(kill_grace=0.2)
+    spool.api.submit("trap '' TERM; while :; do sleep 0.1; done", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        spool.run("cancel", "job")
+    assert BY.fullmatch(spool.record("dead", "job")["error_message"])
+
+
+def test_a_job_of_a_dead_worker_is_recovered_and_cancelled(spool: SpoolDir) -> None:
+    spool.configure(kill_grace=0.2)
+    spool.api.submit("sleep 600", id="job")
+    pool = spool.start_pool()
+    pool.wait_for("started", "job")
+    pool.kill()
+    assert spool.run("cancel", "job").lines == ["job"]
+    assert spool.states("job") == ["dead"]
+    assert processes_with("QUEUECTL_JOB_ID=job") == []
+
+
+def test_cancelling_is_not_disturbed_by_what_the_id_looks_like(spool: SpoolDir) -> None:
+    ids = ["a.json", "b.lock", "c.stop", "d.cancel.d"]
+    for job_id in ids:
+        spool.api.submit("sleep 600", id=job_id)
+    spool.configure(poll_interval=0.1)
+    with spool.pool(4) as pool:
+        for job_id in ids:
+            pool.wait_for("started", job_id)
+        assert sorted(spool.run("cancel", *ids).lines) == ids
+        spool.api.submit("true", id="next")
+        spool.wait_for("completed", "next")
+    assert spool.ids("dead") == ids
+
+
+# --- retry ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "state"), [("true", "completed"), ("exit 1", "dead")])
+def test_a_finished_job_is_run_again_with_its_history_kept(
+    spool: SpoolDir, command: str, state: str
+) -> None:
+    spool.api.submit(command, id="job", max_retries=1)
+    spool.drain()
+    assert spool.run("retry", "job").lines == ["job"]
+    waiting = spool.record("pending", "job")
+    assert (waiting["state"], waiting["attempts"]) == ("pending", 0)
+    spool.drain()
+    record = spool.record(state, "job")
+    assert [entry["number"] for entry in record["history"]] == [1, 2]
+    assert os.path.exists(f"{spool.path}/logs/job.2.out")
+
+
+def test_a_job_that_waits_for_its_retry_is_run_at_once(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=1000)
+    spool.api.submit("[ -e go ] || { touch go; exit 1; }", id="job", cwd=spool.path)
+    with spool.pool():
+        spool.wait_for("failed", "job")
+        spool.run("retry", "job")
+        spool.wait_for("completed", "job")
+
+
+def test_what_waits_or_runs_is_not_retried(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    assert 'job "job" is pending' in spool.refuse("retry", "job")
+    assert spool.states("job") == ["pending"]
+
+
+# --- edit -----------------------------------------------------------------------------------
+
+
+def editor(tmp_path: Path, body: str) -> str:
+    """Return an editor that does this to the file $1."""
+    path = tmp_path / "editor"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def sed(tmp_path: Path, script: str) -> str:
+    return editor(tmp_path, f"sed -i '{script}' \"$1\"")
+
+
+def edit(spool: SpoolDir, command: str, status: int = 0) -> Any:
+    return spool.run("edit", "job", status=status, VISUAL="", EDITOR=command)
+
+
+def test_a_waiting_job_is_changed_as_it_was_edited(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("echo old", id="job", priority=3, note="kept")
+    assert edit(spool, sed(tmp_path, "s/old/new/; /priority/d")).out == "job\n"
+    record = spool.record("pending", "job")
+    assert record["command"] == "echo new"
+    assert "priority" not in record
+    assert record["note"] == "kept"
+    spool.drain()
+    assert spool.output("job") == "new\n"
+
+
+def test_a_running_pool_follows_what_was_edited(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("echo ran", id="job", run_at="2100-01-01T00:00:00Z")
+    with spool.pool():
+        edit(spool, sed(tmp_path, "s/2100/2000/"))
+        spool.wait_for("completed", "job")
+
+
+def test_a_failed_job_is_edited_where_it_is(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(backoff_base=1000)
+    spool.api.submit("exit 1", id="job")
+    with spool.pool():
+        spool.wait_for("failed", "job")
+    before = spool.record("failed", "job")
+    edit(spool, sed(tmp_path, "s/exit 1/true/"))
+    after = spool.record("failed", "job")
+    assert after["command"] == "true"
+    for field in ("attempts", "next_retry_at", "history", "created_at"):
+        assert after[field] == before[field]
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("s/true/ /", '"command" must be'),
+        ("s/}/,}/", "not JSON"),
+        ('s/"command"/"comand"/', '"command" is missing'),
+        ('s/{/{"attempts": 9,/', '"attempts" is not for editing'),
+        ('s/{/{"id": "other",/', '"id" is not for editing'),
+    ],
+)
+def test_what_is_wrong_is_refused_and_the_job_stays_as_it_was(
+    spool: SpoolDir, tmp_path: Path, script: str, why: str
+) -> None:
+    spool.api.submit("true", id="job")
+    before = read_text(spool.file("pending", "job"))
+    result = edit(spool, sed(tmp_path, script), status=1)
+    assert why in result.err
+    assert 'job "job" stays as it was' in result.err
+    assert read_text(spool.file("pending", "job")) == before
+    assert spool.leftovers() == []
+
+
+def test_a_job_that_changed_meanwhile_is_left_alone(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    path = spool.file("pending", "job")
+    body = f"sed -i 's/true/theirs/' {path}; sed -i 's/true/mine/' \"$1\""
+    assert "changed meanwhile" in edit(spool, editor(tmp_path, body), status=1).err
+    assert spool.record("pending", "job")["command"] == "theirs"
+    assert spool.leftovers() == []
+
+
+def test_a_job_that_was_taken_meanwhile_is_left_alone(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    body = f"mv {spool.path}/pending/job.json {spool.path}/dead/; sed -i 's/true/mine/' \"$1\""
+    assert "is dead" in edit(spool, editor(tmp_path, body), status=1).err
+    assert spool.record("dead", "job")["command"] == "true"
+
+
+def test_an_editor_that_fails_changes_nothing(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    command = editor(tmp_path, 'echo "{}" > "$1"; exit 3')
+    assert "ended with status 3; nothing was changed" in edit(spool, command, status=1).err
+    assert "cannot start the editor" in edit(spool, "/nowhere/ed", status=1).err
+    assert spool.record("pending", "job")["command"] == "true"
+
+
+def test_an_edit_without_a_change_changes_nothing(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    before = os.stat(spool.file("pending", "job")).st_ino
+    assert "nothing was changed" in edit(spool, "true").err
+    assert os.stat(spool.file("pending", "job")).st_ino == before
+
+
+def test_visual_goes_before_editor_and_may_have_arguments(spool: SpoolDir) -> None:
+    spool.api.submit("echo old", id="job")
+    spool.run("edit", "job", VISUAL="sed -i -e s/old/new/", EDITOR="false")
+    assert spool.record("pending", "job")["command"] == "echo new"
+
+
+def test_the_file_in_the_editor_is_private_and_gone_afterwards(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.api.submit("true", id="job", env={"SECRET": "x"})
+    seen = tmp_path / "seen"
+    edit(spool, editor(tmp_path, f'stat -c %a "$(dirname "$1")" > {seen}; echo "$1" >> {seen}'))
+    mode, path = seen.read_text().split()
+    assert mode == "700"
+    assert not os.path.exists(path)
+
+
+def test_only_waiting_jobs_are_edited(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    spool.drain()
+    assert "only pending or failed jobs" in edit(spool, "true", status=1).err
+
+
+# --- pause and resume -----------------------------------------------------------------------
+
+
+def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=3600)
+    gate = tmp_path / "gate"
+    spool.api.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="running")
+    with spool.pool(2) as pool:
+        pool.wait_for("started", "running")
+        spool.run("pause")
+        pool.wait_for("paused")
+        spool.api.submit("true", id="job")
+        gate.touch()
+        spool.wait_for("completed", "running")
+        assert spool.states("job") == ["pending"]
+        spool.run("resume")
+        spool.wait_for("completed", "job")
+
+
+def test_a_pause_survives_a_restart_of_the_workers(spool: SpoolDir) -> None:
+    spool.run("pause")
+    spool.api.submit("true", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("paused")
+    with spool.pool() as pool:
+        pool.wait_for("paused")
+        assert spool.states("job") == ["pending"]
+        spool.run("resume")
+        spool.wait_for("completed", "job")
+
+
+def test_the_file_that_pauses_says_who_did_it(spool: SpoolDir) -> None:
+    spool.run("pause")
+    path = f"{spool.path}/paused"
+    text = read_text(path)
+    assert re.fullmatch(r"by \S+@\S+ at \S+Z\n", text)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert "paused already" in spool.run("pause").err
+    assert read_text(path) == text
+    assert json.loads(spool.run("status", "--json").out)["paused"] is True
+    spool.run("resume")
+    assert not os.path.exists(path)
+    assert "not paused" in spool.run("resume").err
+
+
+def test_ctrl_c_while_a_job_is_being_ended_leaves_the_request(spool: SpoolDir) -> None:
+    import signal
+
+    spool.configure(kill_grace=3600)
+    spool.api.submit("trap '' TERM; while :; do sleep 0.1; done", id="job")
+    pool = spool.start_pool()
+    try:
+        pool.wait_for("started", "job")
+        with spool.start("cancel", "job", stderr=subprocess.PIPE) as cancelling:
+            assert cancelling.stderr is not None
+            assert b"ending 1 that runs" in cancelling.stderr.readline()
+            wait_until(lambda: any(".cancel." in n for n in os.listdir(f"{spool.path}/workers")))
+            cancelling.send_signal(signal.SIGINT)
+            assert cancelling.wait(DEADLINE_S) == 130
+    finally:
+        pool.kill()

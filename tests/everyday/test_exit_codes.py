@@ -1,0 +1,84 @@
+"""Which exit codes are success, which are for good, which mean later: by job and as default."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+def run_once(spool: SpoolDir, code: int, **fields: Any) -> dict[str, Any]:
+    """Run a job once; return its record, with the state that it is in."""
+    spool.api.submit(f"exit {code}", id="job", **fields)
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+    (state,) = spool.states("job")
+    record = spool.record(state, "job")
+    assert record["state"] == state
+    assert record["exit_code"] == code
+    return record
+
+
+@pytest.fixture
+def patient(spool: SpoolDir) -> SpoolDir:
+    """Return a spool in which nothing is tried twice within a test."""
+    spool.configure(backoff_base=1000, later_delay=1800)
+    return spool
+
+
+def test_a_success_code_completes_the_job(patient: SpoolDir) -> None:
+    record = run_once(patient, 3, success_codes=[0, 3])
+    assert (record["state"], record["error_message"]) == ("completed", None)
+
+
+def test_0_is_a_failure_where_it_is_no_success_code(patient: SpoolDir) -> None:
+    assert run_once(patient, 0, success_codes=[3])["state"] == "failed"
+
+
+def test_a_fatal_code_is_dead_without_a_retry(patient: SpoolDir) -> None:
+    record = run_once(patient, 2, fatal_codes=[2], max_retries=5)
+    assert (record["state"], record["attempts"]) == ("dead", 1)
+    assert record["error_message"] == "exit status 2"
+
+
+def test_a_later_code_waits_and_counts_no_attempt(patient: SpoolDir) -> None:
+    record = run_once(patient, 75, later_codes=[75], max_retries=1)
+    assert (record["state"], record["attempts"]) == ("failed", 0)
+    assert record["next_retry_at"] > record["finished_at"]
+
+
+def test_a_later_code_may_come_any_number_of_times(spool: SpoolDir) -> None:
+    spool.configure(later_delay=0, backoff_base=0)
+    command = 'n=$(cat n 2>/dev/null || echo 0); echo $((n + 1)) > n; [ "$n" -ge 4 ] || exit 75'
+    spool.api.submit(command, id="job", later_codes=[75], max_retries=1, cwd=spool.path)
+    spool.drain()
+    record = spool.record("completed", "job")
+    assert record["attempts"] == 1
+    assert [entry.get("exit_code") for entry in record["history"]] == [75, 75, 75, 75, 0]
+
+
+@pytest.mark.parametrize(
+    ("key", "state"),
+    [("success-codes", "completed"), ("fatal-codes", "dead"), ("later-codes", "failed")],
+)
+def test_the_settings_are_the_default_of_every_job(patient: SpoolDir, key: str, state: str) -> None:
+    patient.run("config", "set", key, "9,10")
+    assert run_once(patient, 10)["state"] == state
+
+
+def test_a_jobs_own_codes_go_before_the_settings(patient: SpoolDir) -> None:
+    patient.run("config", "set", "fatal-codes", "9")
+    assert run_once(patient, 9, fatal_codes=[])["state"] == "failed"
+
+
+@pytest.mark.parametrize("value", ["256", "-1", "x", "1.5"])
+def test_what_is_no_exit_code_is_refused(spool: SpoolDir, value: str) -> None:
+    assert "exit codes from 0 to 255" in spool.refuse("config", "set", "fatal-codes", "--", value)
+
+
+def test_codes_of_a_wrong_type_are_refused_with_the_job(spool: SpoolDir) -> None:
+    job = '{"command": "true", "fatal_codes": "7"}'
+    assert '"fatal_codes" must be a list of exit codes' in spool.refuse("enqueue", job)

@@ -1,0 +1,159 @@
+"""Output files: their last lines, and the middle cut out of large ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queuectl import joblogs
+from queuectl.job import Job
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+MARK = re.compile(rb"\[queuectl: (\d+) bytes cut out here: log-max-size\]\n")
+
+
+def last_lines(path: Path, lines: int) -> bytes:
+    output = joblogs.Output(str(path))
+    output.start_at_last(lines)
+    data = b"".join(output.read())
+    output.close()
+    return data
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """Split at newlines only, which bytes.splitlines does not."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", data)
+
+
+@given(data=st.binary(max_size=400), lines=st.integers(0, 12), chunk=st.integers(1, 50))
+def test_the_last_n_lines_are_those_of_the_file(data: bytes, lines: int, chunk: int) -> None:
+    with tempfile.NamedTemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joblogs, "_CHUNK_BYTES", chunk)
+        file.write(data)
+        file.flush()
+        expected = b"".join(lines_of(data)[-lines:] if lines else [])
+        assert last_lines(file.name, lines) == expected  # type: ignore[arg-type]
+
+
+@given(data=st.binary(max_size=12_000), limit=st.integers(4096, 8000), text=st.booleans())
+def test_a_capped_file_keeps_its_ends_and_says_what_is_missing(
+    data: bytes, limit: int, text: bool
+) -> None:
+    data = data.replace(b"[", b"(")
+    data = data if text else data.replace(b"\n", b"")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        assert joblogs.cap(file.name, limit) is None
+        with open(file.name, "rb") as capped:
+            result = capped.read()
+    if len(data) <= limit:
+        assert result == data
+        return
+    mark = MARK.search(result)
+    assert mark is not None
+    head, tail = result[: mark.start()], result[mark.end() :]
+    assert len(result) <= limit
+    assert data.endswith(tail)
+    assert data.startswith((head, head[:-1]))
+    kept = len(head) if data.startswith(head) else len(head) - 1
+    assert kept + int(mark[1]) + len(tail) == len(data)
+
+
+def test_whole_lines_are_kept_where_lines_are_short(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    lines = b"".join(b"line %d\n" % number for number in range(10_000))
+    path.write_bytes(lines)
+    joblogs.cap(str(path), 4096)
+    kept = path.read_bytes().splitlines(keepends=True)
+    assert [line for line in kept if line not in lines.splitlines(keepends=True)] == [
+        line for line in kept if line.startswith(b"[queuectl: ")
+    ]
+    assert kept[0] == b"line 0\n"
+    assert kept[-1] == b"line 9999\n"
+
+
+def test_a_capped_file_is_not_cut_again(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"x" * 100_000)
+    joblogs.cap(str(path), 4096)
+    once = path.read_bytes()
+    joblogs.cap(str(path), 4096)
+    assert path.read_bytes() == once
+
+
+def test_a_file_of_10_gb_is_cut_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with open(path, "wb") as file:
+        file.write(b"first\n")
+        file.truncate(10 << 30)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nlast\n")
+    code = (
+        "import resource, sys; from queuectl import joblogs\n"
+        "limit = 200 << 20; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "error = joblogs.cap(sys.argv[1], 64 << 20)\n"
+        "assert error is None, error"
+    )
+    env = {**os.environ, "PYTHONPATH": ROOT}
+    subprocess.run([sys.executable, "-c", code, str(path)], env=env, check=True)
+    assert os.path.getsize(path) <= 64 << 20
+    with open(path, "rb") as file:
+        assert file.read(6) == b"first\n"
+        file.seek(-6, os.SEEK_END)
+        assert file.read() == b"\nlast\n"
+
+
+def test_a_file_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    assert joblogs.cap(str(tmp_path / "gone"), 4096) is None
+
+
+def test_what_is_not_a_plain_file_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"x" * 100_000)
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    os.mkfifo(tmp_path / "fifo")
+    assert isinstance(joblogs.cap(str(link), 4096), OSError)
+    assert joblogs.cap(str(tmp_path / "fifo"), 4096) is None
+    assert target.stat().st_size == 100_000
+
+
+def test_a_refused_write_is_returned_and_leaves_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"line\n" * 20_000)
+
+    def refuse(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    error = joblogs.cap(str(path), 4096)
+    assert error is not None
+    assert error.errno == 28
+    kept = path.read_bytes()
+    assert b"line\n" * 20_000 != kept == b"line\n" * (len(kept) // 5)
+
+
+def test_removing_leaves_the_output_of_jobs_with_a_similar_id(spool: SpoolDir) -> None:
+    spool.create()
+    names = ["a.1.out", "a.1.err", "a.2.out", "a.1.1.out", "ab.1.out", "a.b.1.out"]
+    for name in names:
+        open(f"{spool.path}/logs/{name}", "w").close()
+    for history in ([{"number": 2}], [{"number": 10**12}]):
+        joblogs.remove(spool.api, Job({"id": "a", "command": "true", "history": history}))
+        assert sorted(os.listdir(f"{spool.path}/logs")) == ["a.1.1.out", "a.b.1.out", "ab.1.out"]

@@ -1,0 +1,232 @@
+"""`queuectl prune`, and `retain-completed`, `retain-dead` carried out by workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import housekeeping
+from queuectl.errors import BadSettingError
+from queuectl.housekeeping import Housekeeping
+from queuectl.worklog import WorkLog
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+DAY_S = 86400
+
+
+def put(spool: SpoolDir, state: str, job_id: str, days_old: float = 0) -> None:
+    """Put a job with its output into a state, as if it had come there so long ago."""
+    spool.create()
+    body = f'{{"id":"{job_id}","command":"true","state":"{state}","history":[{{"number":2}}]}}'
+    spool.drop_bytes(job_id, body.encode(), state)
+    for number in (1, 2):
+        for stream in ("out", "err"):
+            open(f"{spool.path}/logs/{job_id}.{number}.{stream}", "w").close()
+    at = time.time() - days_old * DAY_S
+    os.utime(spool.file(state, job_id), (at, at))
+
+
+@pytest.fixture
+def house(spool: SpoolDir) -> SpoolDir:
+    """Return a spool with jobs of many ages in every state."""
+    for state in ("pending", "failed", "completed", "dead"):
+        for days in (1, 5, 10, 100):
+            put(spool, state, f"{state}{days}", days)
+    return spool
+
+
+def logs_of(spool: SpoolDir) -> set[str]:
+    return {name.partition(".")[0] for name in os.listdir(f"{spool.path}/logs")}
+
+
+# --- prune ----------------------------------------------------------------------------------
+
+
+def test_old_completed_jobs_go_with_their_output_and_nothing_else(house: SpoolDir) -> None:
+    result = house.run("prune", "--older-than", "7d")
+    assert sorted(result.lines) == ["completed10", "completed100"]
+    assert "--state dead" in result.err
+    assert house.ids("completed") == ["completed1", "completed5"]
+    for state in ("pending", "failed", "dead"):
+        assert len(house.ids(state)) == 4
+    assert len(logs_of(house)) == 14
+    assert not logs_of(house) & {"completed10", "completed100"}
+
+
+def test_a_week_is_what_is_meant_without_a_word(house: SpoolDir) -> None:
+    assert sorted(house.run("prune", "--dry-run").lines) == ["completed10", "completed100"]
+    assert len(house.ids("completed")) == 4
+
+
+def test_dead_jobs_go_where_their_state_is_named(house: SpoolDir) -> None:
+    words = ("--state", "dead", "--state", "completed", "--older-than", "50d")
+    assert sorted(house.run("prune", *words).lines) == ["completed100", "dead100"]
+
+
+def test_the_newest_n_are_kept(house: SpoolDir) -> None:
+    assert sorted(house.run("prune", "--keep", "1").lines) == [
+        "completed10",
+        "completed100",
+        "completed5",
+    ]
+    assert house.run("prune", "--keep", "1").lines == []
+
+
+def test_both_limits_must_be_passed(house: SpoolDir) -> None:
+    words = ("--keep", "3", "--older-than", "7d", "--dry-run")
+    assert house.run("prune", *words).lines == ["completed100"]
+
+
+def test_the_record_counts_where_files_were_copied(house: SpoolDir) -> None:
+    body = b'{"id":"copied","command":"true","finished_at":"2001-01-01T00:00:00Z"}'
+    house.drop_bytes("copied", body, "completed")
+    assert "copied" in house.run("prune", "--older-than", "7d").lines
+
+
+@pytest.mark.parametrize("state", ["pending", "failed", "processing"])
+def test_no_other_state_can_be_named(house: SpoolDir, state: str) -> None:
+    assert state in house.refuse("prune", "--state", state, status=2)
+
+
+def test_a_job_that_was_given_another_life_keeps_it(house: SpoolDir) -> None:
+    house.run("dlq", "retry", "dead100")
+    assert housekeeping.delete(house.api, "dead", "dead100") is False
+    assert house.states("dead100") == ["pending"]
+
+
+def test_deleting_what_was_set_aside_spares_the_output_of_the_job_it_was_mistaken_for(
+    house: SpoolDir,
+) -> None:
+    house.configure(poll_interval=0.05)
+    house.drop("completed5", "true")
+    with house.pool():
+        house.wait_for("dead", "completed5")
+    wait_until(lambda: os.path.exists(f"{house.path}/dead/completed5.rejected"))
+    house.run("dlq", "purge", "completed5")
+    assert not os.path.exists(f"{house.path}/dead/completed5.rejected")
+    assert house.states("completed5") == ["completed"]
+    assert "completed5" in logs_of(house)
+
+
+# --- retention ------------------------------------------------------------------------------
+
+
+def keep_house(spool: SpoolDir, times: int = 1) -> Housekeeping:
+    house = Housekeeping(spool.api, WorkLog(os.open(os.devnull, os.O_WRONLY)))
+    for _ in range(times):
+        house.run()
+    return house
+
+
+def test_nothing_is_deleted_unless_it_is_asked_for(house: SpoolDir) -> None:
+    keep_house(house)
+    assert len(house.ids("completed")) == len(house.ids("dead")) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("7d", ["completed1", "completed5"]),
+        ("2", ["completed1", "completed5"]),
+        ("0", []),
+        ("4", ["completed1", "completed10", "completed100", "completed5"]),
+        ("none", ["completed1", "completed10", "completed100", "completed5"]),
+    ],
+)
+def test_completed_jobs_are_kept_by_age_or_count(
+    house: SpoolDir, value: str, kept: list[str]
+) -> None:
+    house.run("config", "set", "retain-completed", value)
+    keep_house(house, 2)
+    assert house.ids("completed") == kept
+    assert len(house.ids("dead")) == len(house.ids("pending")) == len(house.ids("failed")) == 4
+    assert {job_id for job_id in logs_of(house) if job_id.startswith("completed")} == set(kept)
+
+
+def test_dead_jobs_have_a_retention_of_their_own(house: SpoolDir) -> None:
+    house.configure(retain_dead="50d")
+    keep_house(house)
+    assert house.ids("dead") == ["dead1", "dead10", "dead5"]
+    assert len(house.ids("completed")) == 4
+
+
+def test_a_job_that_ran_again_since_the_look_is_not_deleted(house: SpoolDir) -> None:
+    house.configure(retain_completed="50d")
+    tending = keep_house(house)
+    put(house, "completed", "completed10")  # it was 10 days old when it was looked at
+    house.configure(retain_completed="7d")
+    tending._spool.config = house.api.config
+    tending.run()
+    assert "completed10" in house.ids("completed")
+
+
+def test_a_directory_in_which_nothing_happened_is_not_listed_again(
+    house: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.configure(retain_completed="200d", retain_dead=10)
+    for state in ("completed", "dead"):
+        os.utime(house.api.directory(state), (0, 0))
+    tending = keep_house(house)
+
+    def listing(_path: str) -> None:
+        raise AssertionError("listed")
+
+    monkeypatch.setattr(os, "scandir", listing)
+    for _ in range(3):
+        tending.run()
+
+
+def test_looking_takes_a_bounded_share_of_the_time(
+    house: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.configure(retain_completed=1000)
+    clock = [0.0]
+    looks = []
+    scandir = os.scandir
+
+    def slow(path: str) -> object:
+        looks.append(clock[0])
+        clock[0] += 10
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    tending = keep_house(house)
+    while clock[0] < 3600:
+        clock[0] += 60
+        put(house, "completed", f"new{len(looks)}-{clock[0]}")
+        tending.run()
+    assert 2 <= len(looks) <= 1 + 3600 / (10 * 50)
+
+
+def test_workers_carry_it_out_while_they_run(spool: SpoolDir) -> None:
+    put(spool, "completed", "old", days_old=10)
+    put(spool, "completed", "new")
+    spool.run("config", "set", "retain-completed", "7d")
+    spool.api.submit("sleep 600", id="running")
+    pool = spool.start_pool()
+    try:
+        wait_until(lambda: spool.ids("completed") == ["new"], pool.log)
+        wait_until(lambda: spool.ids("processing") == ["running"], pool.log)
+        assert pool.events("pruned")
+    finally:
+        pool.kill()
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "7 years", "1.5", "", "99999999d"])
+def test_what_is_neither_an_age_nor_a_count_is_refused(spool: SpoolDir, value: str) -> None:
+    why = spool.refuse("config", "set", "retain-dead", "--", value)
+    assert "an age such as 12h or 7d, or a count" in why
+
+
+@pytest.mark.parametrize("value", [-1, True, 1.5, "5", "x", []])
+def test_a_stored_retention_is_checked_too(spool: SpoolDir, value: object) -> None:
+    spool.configure(retain_dead=value)
+    with pytest.raises(BadSettingError, match="retain-dead"):
+        _ = spool.api

@@ -1,0 +1,187 @@
+"""`queuectl logs`: what a job printed, and what it prints now."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import DEADLINE_S, environment, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+# a command that goes on when a file appears: the tests decide what comes when
+PAUSE = "while [ ! -e {gate} ]; do sleep 0.02; done"
+
+
+@pytest.fixture
+def ran(spool: SpoolDir) -> SpoolDir:
+    """Return a spool with a job that ran twice, numbering its lines by attempt."""
+    spool.configure(backoff_base=0)
+    command = "for n in 1 2 3; do echo $QUEUECTL_ATTEMPT.$n; done; echo bad >&2; exit 1"
+    spool.api.submit(command, id="job", max_retries=2)
+    spool.drain()
+    return spool
+
+
+def test_the_output_of_the_last_run_is_printed(ran: SpoolDir) -> None:
+    assert ran.run("logs", "job").out == "2.1\n2.2\n2.3\n"
+
+
+def test_an_earlier_run_is_printed_by_its_number(ran: SpoolDir) -> None:
+    assert ran.run("logs", "--attempt", "1", "job").out == "1.1\n1.2\n1.3\n"
+
+
+def test_only_the_last_lines_are_printed(ran: SpoolDir) -> None:
+    assert ran.run("logs", "--lines", "2", "job").out == "2.2\n2.3\n"
+
+
+def test_standard_error_is_printed_instead(ran: SpoolDir) -> None:
+    assert ran.run("logs", "--stderr", "job").out == "bad\n"
+
+
+def test_both_are_printed_under_headings(ran: SpoolDir) -> None:
+    out = ran.run("logs", "--all", "-n", "1", "job").out
+    assert out == "==> stdout <==\n2.3\n\n==> stderr <==\nbad\n"
+
+
+def test_a_part_of_the_id_is_enough(ran: SpoolDir) -> None:
+    assert ran.run("logs", "j").out == "2.1\n2.2\n2.3\n"
+
+
+def test_bytes_come_out_as_they_went_in(spool: SpoolDir) -> None:
+    spool.api.submit(r"printf 'a\000\377\033[1mb'", id="job")
+    spool.drain()
+    with subprocess.Popen(
+        spool.command("logs", "job"), stdout=subprocess.PIPE, env=environment(spool.path)
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdout.read() == b"a\0\xff\x1b[1mb"
+
+
+def test_a_job_that_has_not_run_says_so(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    assert "has not run yet" in spool.refuse("logs", "job")
+
+
+def test_a_run_that_was_not_says_how_many_there_were(ran: SpoolDir) -> None:
+    assert "has had 2 runs, not 3" in ran.refuse("logs", "--attempt", "3", "job")
+
+
+def test_output_that_was_deleted_says_so(ran: SpoolDir) -> None:
+    os.unlink(f"{ran.path}/logs/job.2.out")
+    assert "the output of run 2" in ran.refuse("logs", "job")
+
+
+def test_an_unknown_id_says_what_to_do(ran: SpoolDir) -> None:
+    assert "`queuectl list` shows what there is" in ran.refuse("logs", "nope")
+
+
+def test_opposites_are_refused(ran: SpoolDir) -> None:
+    assert "exclude" in ran.refuse("logs", "--all", "--stderr", "job", status=2)
+
+
+# --- following ------------------------------------------------------------------------------
+
+
+def follow(spool: SpoolDir, out: Path, *words: str, **env: str) -> subprocess.Popen[bytes]:
+    with open(out, "wb") as file:
+        return spool.start("logs", "-f", *words, stdout=file, env=environment(spool.path, **env))
+
+
+def test_following_shows_each_line_as_it_comes_through_retries_until_the_end(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    # looked at by time, nothing of this would be seen within the deadline
+    spool.configure(poll_interval=3600, backoff_base=0)
+    gates = [tmp_path / "gate1", tmp_path / "gate2"]
+    pause = PAUSE.format(gate=f"{tmp_path}/gate$QUEUECTL_ATTEMPT")
+    command = f"echo $QUEUECTL_ATTEMPT begun; {pause}; echo $QUEUECTL_ATTEMPT ends; exit 1"
+    out = tmp_path / "out"
+    with spool.pool():
+        spool.api.submit(command, id="job", max_retries=2)
+        with follow(spool, out, "job") as follower:
+            wait_until(lambda: out.read_text() == "1 begun\n", out.read_text)
+            gates[0].touch()
+            wait_until(lambda: out.read_text().endswith("2 begun\n"), out.read_text)
+            assert follower.poll() is None
+            gates[1].touch()
+            assert follower.wait(DEADLINE_S) == 0
+    assert out.read_text() == "1 begun\n1 ends\n2 begun\n2 ends\n"
+
+
+def test_following_waits_for_a_job_that_has_not_begun(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=3600)
+    spool.api.submit("echo hello", id="job")
+    out = tmp_path / "out"
+    with follow(spool, out, "job") as follower, spool.pool():
+        assert follower.wait(DEADLINE_S) == 0
+    assert out.read_text() == "hello\n"
+
+
+def test_following_begins_with_the_last_lines_if_asked_to(ran: SpoolDir, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with follow(ran, out, "--lines", "1", "job") as follower:
+        assert follower.wait(DEADLINE_S) == 0
+    assert out.read_text() == "2.3\n"
+
+
+def test_following_from_the_first_attempt_shows_all_of_them(ran: SpoolDir, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with follow(ran, out, "--attempt", "1", "job") as follower:
+        assert follower.wait(DEADLINE_S) == 0
+    assert out.read_text() == "1.1\n1.2\n1.3\n2.1\n2.2\n2.3\n"
+
+
+def test_following_works_slowly_where_no_events_come(spool: SpoolDir, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    (broken / "watchdog").mkdir(parents=True)
+    (broken / "watchdog" / "__init__.py").write_text("raise ImportError('not here')")
+    spool.configure(poll_interval=3600)
+    gate, out = tmp_path / "gate", tmp_path / "out"
+    path = f"{broken}:{environment('')['PYTHONPATH']}"
+    with spool.pool():
+        spool.api.submit(f"echo begun; {PAUSE.format(gate=gate)}; echo ends", id="job")
+        with follow(spool, out, "job", PYTHONPATH=path) as follower:
+            wait_until(lambda: out.read_text() == "begun\n", out.read_text)
+            gate.touch()
+            assert follower.wait(DEADLINE_S) == 0
+    assert out.read_text() == "begun\nends\n"
+
+
+def test_following_ends_when_the_job_is_deleted(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=0.05)
+    spool.api.submit("true", id="job")
+    with follow(spool, tmp_path / "out", "job") as follower:
+        os.unlink(spool.file("pending", "job"))
+        assert follower.wait(DEADLINE_S) in (0, 1)
+
+
+def test_looking_at_output_does_not_import_watchdog(ran: SpoolDir, tmp_path: Path) -> None:
+    broken = tmp_path / "watchdog"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise SystemExit('imported')")
+    path = f"{tmp_path}:{environment('')['PYTHONPATH']}"
+    assert ran.run("logs", "job", PYTHONPATH=path).out == "2.1\n2.2\n2.3\n"
+
+
+# --- the size cap ---------------------------------------------------------------------------
+
+
+def test_the_middle_of_large_output_is_cut_out_when_the_run_ends(spool: SpoolDir) -> None:
+    spool.run("config", "set", "log-max-size", "64k")
+    spool.api.submit("seq 1 100000; seq 1 100000 >&2", id="job")
+    spool.api.submit("seq 1 10", id="small")
+    spool.drain()
+    for stream in ("out", "err"):
+        lines = spool.output("job", stream=stream).splitlines()
+        assert (lines[0], lines[-1]) == ("1", "100000")
+        marks = [line for line in lines if line.startswith("[queuectl: ")]
+        assert len(marks) == 1
+        assert os.path.getsize(f"{spool.path}/logs/job.1.{stream}") <= 65536
+    assert spool.output("small") == "".join(f"{n}\n" for n in range(1, 11))

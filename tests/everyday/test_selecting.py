@@ -1,0 +1,191 @@
+"""One way to select jobs, the same for every command; and the question before it is many."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import DEADLINE_S, environment
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+OLD = "2001-01-01T00:00:00.000000Z"
+
+
+@pytest.fixture
+def mixed(spool: SpoolDir) -> SpoolDir:
+    """Return a spool with jobs in every waiting and finished state."""
+    spool.configure(backoff_base=1000)
+    api = spool.api
+    api.submit("exit 1", id="failed", tags=["night", "web"])
+    api.submit("rsync a b; exit 1", id="dead1", max_retries=1, tags=["night"])
+    api.submit(["sh", "-c", "exit 1"], id="dead2", max_retries=1)
+    api.submit("true", id="done", tags=["web"])
+    with spool.pool():
+        spool.wait_for("failed", "failed")
+        spool.wait_for("dead", "dead1", "dead2")
+        spool.wait_for("completed", "done")
+    api.submit("rsync c d", id="wait1", tags=["night"])
+    api.submit("true", id="wait2", priority=1)
+    return spool
+
+
+def age(spool: SpoolDir, state: str, job_id: str) -> None:
+    """Make a file look as if it had been written long ago."""
+    os.utime(spool.file(state, job_id), (0, 0))
+
+
+def list_ids(spool: SpoolDir, *words: str) -> list[str]:
+    return [record["id"] for record in spool.run("list", "--json", *words).json]
+
+
+def test_list_selects_by_state_tag_and_command(mixed: SpoolDir) -> None:
+    assert list_ids(mixed, "--state", "dead", "--state", "failed") == ["dead1", "dead2", "failed"]
+    assert list_ids(mixed, "--tag", "night") == ["wait1", "failed", "dead1"]
+    assert list_ids(mixed, "--tag", "night", "--tag", "web") == ["failed"]
+    assert list_ids(mixed, "--command-matches", "^rsync") == ["wait1", "dead1"]
+    assert list_ids(mixed, "--command-matches", "sh -c 'exit") == ["dead2"]
+    assert list_ids(mixed, "--tag", "night", "--limit", "1") == ["wait1"]
+
+
+def test_older_than_goes_by_the_files_time_or_the_record(mixed: SpoolDir) -> None:
+    assert list_ids(mixed, "--older-than", "1h") == []
+    age(mixed, "dead", "dead1")
+    age(mixed, "pending", "wait2")
+    record = mixed.record("completed", "done")
+    mixed.drop_bytes("done", json.dumps({**record, "finished_at": OLD}).encode())
+    os.rename(mixed.file("pending", "done"), mixed.file("completed", "done"))
+    assert list_ids(mixed, "--older-than", "1h") == ["wait2", "done", "dead1"]
+
+
+def test_a_wrong_pattern_or_age_says_what_is_wrong(mixed: SpoolDir) -> None:
+    assert "no regular expression" in mixed.refuse("list", "--command-matches", "(", status=2)
+    assert "not a duration" in mixed.refuse("list", "--older-than", "soon", status=2)
+
+
+def test_dead_jobs_are_listed_by_the_same_options(mixed: SpoolDir) -> None:
+    lines = mixed.run("dlq", "list", "--command-matches", "rsync", "--json").json
+    assert [record["id"] for record in lines] == ["dead1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["cancel", "--tag", "night"], ["failed", "wait1"]),
+        (["cancel", "--state", "pending"], ["wait1", "wait2"]),
+        (["cancel", "--all"], ["failed", "wait1", "wait2"]),
+        (["retry", "--tag", "night"], ["dead1", "failed"]),
+        (["retry", "--state", "completed"], ["done"]),
+        (["dlq", "retry", "--tag", "night"], ["dead1"]),
+        (["dlq", "retry", "--all"], ["dead1", "dead2"]),
+        (["dlq", "purge", "--command-matches", "rsync"], ["dead1"]),
+    ],
+)
+def test_what_a_dry_run_names_is_what_is_done(
+    mixed: SpoolDir, words: list[str], expected: list[str]
+) -> None:
+    before = list_ids(mixed)
+    states = {job_id: mixed.states(job_id) for job_id in before}
+    dry = mixed.run(*words, "--dry-run")
+    assert sorted(dry.lines) == expected
+    assert "nothing was done" in dry.err
+    assert {job_id: mixed.states(job_id) for job_id in before} == states
+    assert sorted(mixed.run(*words).lines) == expected
+    assert all(mixed.states(job_id) != states[job_id] for job_id in expected)
+
+
+def test_nothing_selected_is_no_failure_and_is_said(mixed: SpoolDir) -> None:
+    result = mixed.run("cancel", "--tag", "nothing")
+    assert result.out == ""
+    assert "no such jobs" in result.err
+
+
+@pytest.mark.parametrize("command", [["cancel"], ["retry"], ["dlq", "retry"], ["dlq", "purge"]])
+def test_neither_ids_nor_a_selection_is_refused(mixed: SpoolDir, command: list[str]) -> None:
+    assert "which jobs?" in mixed.refuse(*command, status=2)
+    assert "not both" in mixed.refuse(*command, "dead1", "--tag", "night", status=2)
+
+
+def test_a_file_that_was_set_aside_is_never_selected_to_be_run(mixed: SpoolDir) -> None:
+    mixed.drop_bytes("bad", b"[]")
+    mixed.configure(poll_interval=0.1)
+    mixed.run("cancel", "--all")
+    mixed.drain()
+    assert mixed.states("bad") == ["dead"]
+    assert "bad" not in mixed.run("dlq", "retry", "--all", "--dry-run").lines
+    assert "bad" in mixed.run("dlq", "purge", "--all").lines
+    assert os.listdir(f"{mixed.path}/dead") == []
+
+
+# --- the question ---------------------------------------------------------------------------
+
+
+def in_terminal(spool: SpoolDir, answer: str, *words: str) -> tuple[int, str]:
+    """Run queuectl in a terminal and type an answer to its question."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = spool.command(*words)
+        os.execve(command[0], command, {**environment(spool.path), "TERM": "xterm"})
+    seen = b""
+    until = time.monotonic() + DEADLINE_S
+    answered = False
+    while time.monotonic() < until:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        seen += data
+        if not data:
+            break
+        if not answered and b"[y/N]" in seen:
+            os.write(terminal, f"{answer}\n".encode())
+            answered = True
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), seen.decode()
+
+
+@pytest.fixture
+def many(spool: SpoolDir) -> SpoolDir:
+    """Return a spool with more jobs than are touched without a question."""
+    jobs = [spool.api.draft({"command": "true", "id": f"job{n:02}"}) for n in range(11)]
+    list(spool.api.submit_all(jobs))
+    return spool
+
+
+def test_a_person_is_asked_before_many_are_touched(many: SpoolDir) -> None:
+    status, seen = in_terminal(many, "n", "cancel", "--all")
+    assert status == 1
+    assert "cancel 11 jobs" in seen
+    assert "nothing was done" in seen
+    assert len(many.ids("pending")) == 11
+    status, _ = in_terminal(many, "y", "cancel", "--all")
+    assert status == 0
+    assert len(many.ids("dead")) == 11
+
+
+def test_a_person_who_said_yes_beforehand_is_not_asked(many: SpoolDir) -> None:
+    status, seen = in_terminal(many, "n", "cancel", "--all", "--yes")
+    assert (status, "[y/N]" in seen) == (0, False)
+
+
+def test_a_person_is_not_asked_about_a_few(many: SpoolDir) -> None:
+    status, seen = in_terminal(many, "n", "cancel", "job01", "job02")
+    assert (status, "[y/N]" in seen) == (0, False)
+
+
+def test_nobody_is_asked_where_nobody_is(many: SpoolDir) -> None:
+    assert len(many.run("cancel", "--all").lines) == 11
+
+
+def test_a_person_is_asked_before_even_one_is_purged(many: SpoolDir) -> None:
+    many.run("cancel", "job01")
+    status, seen = in_terminal(many, "n", "dlq", "purge", "job01")
+    assert (status, "delete 1 job" in seen) == (1, True)
+    assert many.ids("dead") == ["job01"]

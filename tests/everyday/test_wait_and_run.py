@@ -1,0 +1,189 @@
+"""`queuectl wait`, `queuectl run`: the exit status of a job, as if it had run here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.job import Job
+from queuectl.spool import Found
+from queuectl.waiting import exit_status
+from tests.support import DEADLINE_S, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+
+# --- the exit status that follows from a record ---------------------------------------------
+
+
+def dead(entry: dict[str, object], **fields: object) -> Found:
+    record = {"id": "job", "command": "true", "history": [{"number": 1, **entry}], **fields}
+    return Found("dead", Job(record))
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        (Found("completed", Job({"id": "job", "command": "true", "exit_code": 3})), 0),
+        (dead({"ended": "exit", "exit_code": 7}), 7),
+        (dead({"ended": "exit", "exit_code": 0}), 1),
+        (dead({"ended": "signal", "signal": "SIGKILL"}), 137),
+        (dead({"ended": "signal", "signal": "signal 35"}), 163),
+        (dead({"ended": "timeout"}), 143),
+        (dead({"ended": "could not start"}), 1),
+        (dead({"ended": "worker lost"}), 1),
+        (dead({"ended": "exit", "exit_code": 7}, error_message="cancelled: by me"), 1),
+        (Found("dead", Job({"id": "job", "command": "", "rejected": "job.json"})), 1),
+        (None, 1),
+    ],
+)
+def test_the_exit_status_is_what_a_shell_would_say(found: Found | None, status: int) -> None:
+    assert exit_status(found) == status
+
+
+# --- wait -----------------------------------------------------------------------------------
+
+
+def test_waiting_ends_at_once_with_the_last_job_and_names_each(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600)
+    for job_id in ("one", "two"):
+        spool.api.submit("true", id=job_id)
+    with spool.start("wait", "one", "two", stdout=subprocess.PIPE) as waiting, spool.pool():
+        out, _ = waiting.communicate(timeout=DEADLINE_S)
+    assert waiting.returncode == 0
+    assert sorted(out.decode().split()) == ["one", "two"]
+
+
+def test_the_status_is_that_of_the_first_job_that_did_not_complete(spool: SpoolDir) -> None:
+    for job_id, code in (("good", 0), ("bad", 5), ("worse", 6)):
+        spool.api.submit(f"exit {code}", id=job_id, max_retries=1)
+    spool.drain()
+    result = spool.run("wait", "good", "worse", "bad", status=6)
+    assert result.lines == ["good", "worse", "bad"]
+    assert "worse is dead: exit status 6" in result.err
+    assert spool.run("wait", "good").err == ""
+
+
+def test_a_job_that_will_be_retried_has_not_ended(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=1000)
+    spool.api.submit("exit 1", id="job")
+    with spool.pool():
+        spool.wait_for("failed", "job")
+        assert "1 still to end: job" in spool.run("wait", "job", "--timeout", "0.1", status=124).err
+
+
+def test_any_returns_with_the_first_to_end(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600)
+    spool.api.submit("sleep 600", id="slow")
+    spool.api.submit("exit 3", id="quick", max_retries=1)
+    with spool.start("wait", "--any", "slow", "quick", stdout=subprocess.PIPE) as waiting:
+        pool = spool.start_pool(2)
+        out, _ = waiting.communicate(timeout=DEADLINE_S)
+        pool.kill()
+    assert out == b"quick\n"
+    assert waiting.returncode == 3
+
+
+def test_a_wait_that_takes_too_long_is_status_124(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    result = spool.run("wait", "--timeout", "0.1", "job", status=124)
+    assert result.out == ""
+    assert "no worker is running" in result.err
+
+
+def test_waiting_in_a_paused_spool_says_what_keeps_it(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    spool.run("pause")
+    assert "`queuectl resume`" in spool.run("wait", "--timeout", "0.1", "job", status=124).err
+
+
+def test_a_job_that_is_deleted_meanwhile_is_told(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.05)
+    spool.api.submit("true", id="job")
+    with spool.start("wait", "job", stderr=subprocess.PIPE) as waiting:
+        assert waiting.stderr is not None
+        assert b"no worker" in waiting.stderr.readline()
+        os.unlink(spool.file("pending", "job"))
+        _, err = waiting.communicate(timeout=DEADLINE_S)
+    assert waiting.returncode == 1
+    assert b"job is gone" in err
+
+
+def test_an_unknown_job_is_refused_at_once(spool: SpoolDir) -> None:
+    spool.create()
+    assert 'no job "nope"' in spool.refuse("wait", "nope")
+
+
+# --- run ------------------------------------------------------------------------------------
+
+
+def test_run_shows_what_the_job_prints_and_ends_as_it_does(spool: SpoolDir) -> None:
+    with spool.pool():
+        result = spool.run(
+            "run", "--max-retries", "1", "--command", "echo out; echo err >&2; exit 9", status=9
+        )
+    assert result.out == "out\n"
+    assert result.err.startswith("err\n")
+    assert "is dead: exit status 9" in result.err
+
+
+def test_run_of_words_is_status_0_when_they_complete(spool: SpoolDir) -> None:
+    with spool.pool():
+        assert spool.run("run", "--", "printf", "%s|", "a b", "$x").out == "a b|$x|"
+
+
+def test_run_shows_output_as_it_comes_and_every_attempt_of_it(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(poll_interval=3600, backoff_base=0)
+    gate = tmp_path / "gate"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.02; done"
+    command = f"echo try $QUEUECTL_ATTEMPT; {wait}; exit $((2 - QUEUECTL_ATTEMPT))"
+    out = tmp_path / "out"
+    with spool.pool(), open(out, "wb") as file:
+        running = spool.start("run", "--command", command, stdout=file)
+        wait_until(lambda: out.read_text() == "try 1\n", out.read_text)
+        gate.touch()
+        assert running.wait(DEADLINE_S) == 0
+    assert out.read_text() == "try 1\ntry 2\n"
+
+
+def test_run_of_many_at_once_loses_no_output(spool: SpoolDir) -> None:
+    with spool.pool(4):
+        running = [
+            spool.start("run", "--", "seq", "1000", stdout=subprocess.PIPE) for _ in range(8)
+        ]
+        outs = [command.communicate(timeout=DEADLINE_S)[0] for command in running]
+    assert {out.count(b"\n") for out in outs} == {1000}
+
+
+def test_ctrl_c_leaves_the_job_queued_and_says_so(spool: SpoolDir) -> None:
+    spool.create()
+    words = ("run", "--id", "job", "--", "true")
+    with spool.start(*words, stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        assert b"no worker is running" in running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 130
+    assert b"job stays queued" in err
+    assert spool.states("job") == ["pending"]
+
+
+def test_run_takes_one_job(spool: SpoolDir) -> None:
+    jobs = '{"command":"true"}\n{"command":"false"}\n'
+    assert "one job, not 2" in spool.refuse("run", "-", stdin=jobs, status=2)
+    assert spool.ids("pending") == []
+
+
+def test_run_checks_the_job_as_enqueue_does(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    assert "exists already" in spool.refuse("run", "--id", "job", "--", "true")
+    assert "no command" in spool.refuse("run", status=2)
