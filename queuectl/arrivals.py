@@ -109,5 +109,3 @@ class Arrivals:
             self._observer.stop()
             self._observer.join()
             self._observer = None
-
-

@@ -41,13 +41,11 @@ class Backlog:
             heappush(self._ready, entry)
 
     def ready_at(self, entry: Entry, wall_s: float) -> bool:
-        """Put in a job that may run once the wall clock shows `wall_s`; tell if it is the first."""
+        """Put in a job that may run from a time of the clock on; tell if it is the first."""
         return self._put_later(self._at, entry, wall_s)
 
     def ready_after(self, entry: Entry, monotonic_s: float) -> bool:
-        """Put in a job that may run once the monotonic clock shows `monotonic_s`; tell if it is
-        the first.
-        """
+        """Put in a job that may run once a span of time has passed; tell if it is the first."""
         return self._put_later(self._after, entry, monotonic_s)
 
     def _put_later(self, heap: list[tuple[float, Entry]], entry: Entry, due_s: float) -> bool:

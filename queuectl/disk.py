@@ -38,7 +38,7 @@ class Disk:
             while True:
                 try:
                     await self._wait_for(step)
-                except OSError as error:
+                except OSError as error:  # noqa: PERF203 - each step may be answered for
                     step = steps.throw(error)
                 else:
                     step = steps.send(None)

@@ -69,7 +69,7 @@ def carry_out(steps: Steps[T]) -> T:
         while True:
             try:
                 step.run()
-            except OSError as error:
+            except OSError as error:  # noqa: PERF203 - each step may be answered for
                 step = steps.throw(error)
             else:
                 step = steps.send(None)

@@ -29,7 +29,15 @@ _SCAN_SHARE = 50  # a look at everything takes at most 1/50 of the time
 
 
 class Intake:
-    """Reads what came, and puts it into the backlog, or aside."""
+    """Reads what came, and puts it into the backlog, or aside.
+
+    Args:
+        spool: whose pending/ and failed/ are looked at.
+        log: where what cannot run is told.
+        owner: the name under which it is put aside.
+        on_ready: called, in any thread, when there may be something to claim.
+        on_due: called, in any thread, when the job that falls due next is another.
+    """
 
     def __init__(
         self,
@@ -40,9 +48,6 @@ class Intake:
         on_ready: Callable[[], None],
         on_due: Callable[[], None],
     ) -> None:
-        """Have `on_ready` called when there may be something to claim, and `on_due` when what
-        falls due next is another; both in any thread.
-        """
         self._backlog = Backlog()
         self._lock = threading.Lock()
         self._spool = spool
@@ -119,7 +124,7 @@ class Intake:
             self._on_due()
 
     def _retry_in_s(self, job: Job) -> float:
-        """Return the seconds until a failed job is due: a wall clock set back must not stretch them."""
+        """Return the seconds until a retry is due; a clock set back must not stretch them."""
         due = job.instant("next_retry_at")
         config = self._spool.config
         longest = max(config.backoff().longest_s, config.later_delay)
@@ -253,7 +258,7 @@ class Intake:
 
     @property
     def next_look_s(self) -> float | None:
-        """The seconds until `scan` or `set_aside_rejects` should be called again, None: no hurry."""
+        """The seconds until `scan` or `set_aside_rejects` is to be called again; None: no hurry."""
         if self._rejects and not self._held:
             return 0.0
         return QUIET_S / 4 if self._half_written or self._held else None
@@ -292,5 +297,3 @@ class _ScanState:
         # a change within the clock tick of the look may have left the same stamp: look once more
         if kind is None and self._begun - seen >= _SETTLED_S:
             self.covered_ns = stamp_ns
-
-

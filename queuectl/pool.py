@@ -201,7 +201,7 @@ class Pool:
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     def _attempt(self, step: Callable[[], object]) -> None:
-        """Do something that will be done again: a fault in it is told and waits for its next turn."""
+        """Do something that will be done again: a fault in it is told, and the next time waits."""
         try:
             step()
         except (OSError, QueuectlError) as error:
@@ -209,7 +209,7 @@ class Pool:
 
     def _tick(self, arrivals: Arrivals | None) -> None:
         for name in DIRECTORIES:
-            if not os.path.isdir(self._spool.directory(name)):  # noqa: PTH112
+            if not os.path.isdir(self._spool.directory(name)):
                 self._log.event("warning", detail=f"{name}/ was gone: made again")
                 self._spool.create()
                 self._intake.forget_scans()

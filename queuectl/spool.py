@@ -79,7 +79,7 @@ class Spool:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # the real path: inotify reports nothing through a symlink
-        self.path = os.path.realpath(os.path.expanduser(path))  # noqa: PTH111
+        self.path = os.path.realpath(os.path.expanduser(path))
         self.config = config.load(self.path)
         self._spares: files.Spares | None = None
         self._rejects = 0
@@ -105,7 +105,7 @@ class Spool:
 
     def exists(self) -> bool:
         """Tell whether this is a spool already."""
-        return os.path.isdir(self.directory("pending"))  # noqa: PTH112
+        return os.path.isdir(self.directory("pending"))
 
     def create(self) -> None:
         """Make what is missing of the spool.
@@ -117,10 +117,10 @@ class Spool:
             return
         path = self.path
         try:
-            os.makedirs(path, 0o700, exist_ok=True)  # noqa: PTH103
+            os.makedirs(path, 0o700, exist_ok=True)
             for path in map(self.directory, DIRECTORIES):
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(path, 0o700)  # noqa: PTH102
+                    os.mkdir(path, 0o700)
             if self.config.sync:
                 files.DirectorySync((self.path, os.path.dirname(self.path))).run()
         except OSError as error:
@@ -176,7 +176,7 @@ class Spool:
                     raise JobExistsError(job_id, state)
 
     def submit_all(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
-        """Queue jobs whose ids are free, batch by batch; yield each batch once it is queued for good.
+        """Queue jobs whose ids are free; yield them batch by batch once they are queued for good.
 
         Raises:
             JobExistsError: an id was taken meanwhile; the batches yielded are queued.
@@ -253,8 +253,10 @@ class Spool:
         files.carry_out(self.releasing(claim, state))
 
     def read_claim(self, claim: Claim) -> Job:
-        """Return the job as it was taken. A body that names another state was moved by hand to be
-        run: its attempts start again.
+        """Return the job as it was taken.
+
+        A body in pending/ that names another state was moved there by hand: its attempts start
+        again.
 
         Raises:
             BadJobError: it can never run.
@@ -326,7 +328,7 @@ class Spool:
         yield from self._parting(claim, target, state)
 
     def _parting(self, claim: Claim, target: str, state: str) -> Steps[None]:
-        """Move a held file to where it is no longer held; moved before, it is only made sure of."""
+        """Move a held file to where nobody holds it; once moved, only make sure of it."""
         if claim.path != target:
             try:
                 files.move(claim.path, target)
@@ -400,7 +402,7 @@ class Spool:
         return files.carry_out(self.setting_aside(claim, why, name))
 
     def setting_aside(self, claim: Claim, why: str, name: str | None = None) -> Steps[str]:
-        """Keep a file that can never run: its bytes in dead/ID.rejected, the reason in dead/ID.json.
+        """Keep a file that can never run: the bytes in dead/ID.rejected, why in dead/ID.json.
 
         Returns the id under which dead/ shows it. The reason is there before the bytes move, so a
         crash between leaves an orphan that is set aside again, not bytes without a reason.

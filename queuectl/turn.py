@@ -13,19 +13,19 @@ import time
 from typing import TYPE_CHECKING
 
 from queuectl import outcome, runner
-from queuectl.backlog import Entry
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
-from queuectl.job import Job
-from queuectl.spool import Claim, Spool
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuectl.backlog import Entry
     from queuectl.files import Steps
     from queuectl.intake import Intake
+    from queuectl.job import Job
     from queuectl.lanes import Lanes
+    from queuectl.spool import Claim, Spool
     from queuectl.worklog import WorkLog
 
 _STALL_S = 1.0  # how long to wait before a file system that refused is asked again
@@ -88,7 +88,7 @@ class Turns:
         self._owner = owner
         self._log = log
         self._ending: outcome.Outcome | None = None
-        self._home = os.path.expanduser("~")  # noqa: PTH111
+        self._home = os.path.expanduser("~")
         self._environment = {
             name: value
             for name, value in os.environb.items()
@@ -299,18 +299,14 @@ class Turns:
 
     async def _settle(self, claim: Claim, job: Job, ended: outcome.Outcome) -> None:
         now = time.time()
-        done = outcome.settled(
-            job, ended, config=self._spool.config, now=now, random=random.random
-        )
+        done = outcome.settled(job, ended, config=self._spool.config, now=now, random=random.random)
         settled = await self._persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )
         if settled:
             self._log.event(done.state, job.id, **_story(done, ended, now))
 
-    async def _persist(
-        self, what: str, claim: Claim, steps: Callable[[], Steps[object]]
-    ) -> bool:
+    async def _persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:
         """Do what must not be given up because a disk is full: try until it is done."""
         while True:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -25,9 +25,7 @@ _BAR_FROM = 2000  # jobs: fewer are queued before a person sees a bar
 class _Timeout(Duration):
     name = "duration|none"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return None if value == "none" else super().convert(value, param, ctx)
 
 
@@ -47,6 +45,16 @@ def _pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
     return dict(value.partition("=")[::2] for value in values)
 
 
+def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[int] | None:
+    if value is None:
+        return None
+    try:
+        return sorted({int(code) for code in value.replace(",", " ").split()})
+    except ValueError:
+        msg = f'"{value}" is not a list of exit codes such as 0,3'
+        raise click.BadParameter(msg) from None
+
+
 _OPTIONS = (
     click.option("--id", "id_", metavar="ID", help="Its name; else one that sorts by time."),
     click.option("--command", metavar="TEXT", help="A command line for the shell."),
@@ -58,6 +66,13 @@ _OPTIONS = (
     click.option("--cwd", metavar="DIR", help="Where it runs; else the current directory."),
     click.option("--env", metavar="K=V", multiple=True, callback=_pairs, help="Set a variable."),
     click.option("--tag", "tags", metavar="WORD", multiple=True, help="A word to find it by."),
+    click.option(
+        "--success-codes", callback=_codes, metavar="CODES", help="Done if it exits so; 0."
+    ),
+    click.option(
+        "--fatal-codes", callback=_codes, metavar="CODES", help="Dead at once if it does."
+    ),
+    click.option("--later-codes", callback=_codes, metavar="CODES", help="Again later, uncounted."),
 )
 
 
@@ -68,13 +83,12 @@ def job_options(command: Any) -> Any:
     return command
 
 
-@click.command(
-    cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False}
-)
+@click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})
 @job_options
+@click.option("--wait", is_flag=True, help="Return when it has ended, with its exit status.")
 @click.argument("words", metavar="JSON | @FILE | - | [--] COMMAND", nargs=-1)
 @click.pass_context
-def enqueue(ctx: click.Context, words: tuple[str, ...], **options: Any) -> None:
+def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **options: Any) -> int:
     """Queue a job; print its id once it is safe on disk.
 
     A job is JSON, or options, or the words of a command after --. @FILE and - (standard input)
@@ -85,15 +99,20 @@ def enqueue(ctx: click.Context, words: tuple[str, ...], **options: Any) -> None:
     queuectl enqueue --priority -5 --command 'make && make install'
     queuectl enqueue --timeout 2h -- rsync -a "my dir" host:
     queuectl enqueue @jobs.jsonl
-    """  # noqa: D301
+    """
     given = given_fields(options)
     spool = spool_to_write(ctx)
     jobs = [
-        _draft(spool, where, {"cwd": os.getcwd(), **fields, **given})  # noqa: PTH109
-        for where, fields in _sources(words, given, dashes=ctx.meta["dashes"])
+        draft(spool, where, {"cwd": os.getcwd(), **fields, **given})
+        for where, fields in sources(words, given, dashes=ctx.meta["dashes"])
     ]
-    _check_ids(spool, jobs)
-    _submit(spool, [job for _, job in jobs])
+    check_ids(spool, jobs)
+    _submit(spool, [drafted.job for drafted in jobs])
+    if not wait:
+        return 0
+    from queuectl.cli.wait import follow
+
+    return follow(spool, [drafted.job.id for drafted in jobs])
 
 
 def given_fields(options: dict[str, Any]) -> dict[str, Any]:
@@ -114,14 +133,18 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     if "tags" in fields:
         fields["tags"] = list(fields["tags"])
     if "cwd" in fields:
-        fields["cwd"] = os.path.abspath(fields["cwd"])  # noqa: PTH100
+        fields["cwd"] = os.path.abspath(fields["cwd"])
     return fields
 
 
-def _sources(
+def sources(
     words: tuple[str, ...], given: dict[str, Any], *, dashes: bool
 ) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Return each job's fields, and what to call its place in an error."""
+    """Return each job's fields, and what to call its place in an error.
+
+    Raises:
+        QueuectlError: a file cannot be read, or holds what is no JSON object.
+    """
     if not words:
         if "command" not in given:
             msg = "no command: give JSON, --command TEXT, or -- COMMAND ..."
@@ -153,7 +176,7 @@ def _object(text: str, where: str) -> tuple[str, dict[str, Any]]:
 def _lines(word: str) -> Iterator[tuple[str, dict[str, Any]]]:
     name = "" if word == "-" else f"{word[1:]}, "
     try:
-        file = sys.stdin.buffer if word == "-" else open(word[1:], "rb")  # noqa: SIM115, PTH123
+        file = sys.stdin.buffer if word == "-" else open(word[1:], "rb")  # noqa: SIM115
     except OSError as error:
         msg = f"cannot read {word[1:]}: {error.strerror}"
         raise QueuectlError(msg) from None
@@ -164,7 +187,20 @@ def _lines(word: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield _object(line.decode("utf-8", "surrogateescape"), where)
 
 
-def _draft(spool: Spool, where: str, fields: dict[str, Any]) -> tuple[str, Job]:
+class Drafted(NamedTuple):
+    """A job to be queued, what to call its place in an error, and whether its id was given."""
+
+    where: str
+    job: Job
+    named: bool
+
+
+def draft(spool: Spool, where: str, fields: dict[str, Any]) -> Drafted:
+    """Return a job of these fields, checked.
+
+    Raises:
+        BadJobError: a field is wrong; the text begins with `where`.
+    """
     try:
         job = spool.draft(fields)
     except BadJobError as error:
@@ -173,7 +209,7 @@ def _draft(spool: Spool, where: str, fields: dict[str, Any]) -> tuple[str, Job]:
     for name in fields:
         if name not in FIELDS:
             _warn_of_slip(where, name)
-    return where, job
+    return Drafted(where, job, "id" in fields)
 
 
 def _warn_of_slip(where: str, name: str) -> None:
@@ -186,9 +222,16 @@ def _warn_of_slip(where: str, name: str) -> None:
         click.echo(text, err=True)
 
 
-def _check_ids(spool: Spool, jobs: list[tuple[str, Job]]) -> None:
+def check_ids(spool: Spool, jobs: list[Drafted]) -> None:
+    """Check that every id that was given is free, and given once.
+
+    Raises:
+        QueuectlError: one is not.
+    """
     seen: dict[str, str] = {}
-    for where, job in jobs:
+    for where, job, named in jobs:
+        if not named:
+            continue
         if job.id in seen:
             first = seen[job.id].removesuffix(": ") or "another of these jobs"
             msg = f'{where}id "{job.id}" is that of {first}'
