@@ -101,7 +101,7 @@ WRONG = [
     (["worker", "start", "--count", "0"], "--count"),
     (["worker", "start", "--count", "two"], "two"),
     (["dlq", "retry"], "--all"),
-    (["dlq", "retry", "a", "--all"], "--all"),
+    (["dlq", "retry", "a", "--all"], "not both"),
     (["enqueue"], "no command"),
     (["enqueue", "--delay", "soon", "--command", "true"], "90s, 15m, 2h, 7d"),
     (["enqueue", "--run-at", "soon", "--command", "true"], "ISO 8601"),
