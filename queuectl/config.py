@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from queuectl.errors import BadSettingError, SpoolError
-from queuectl.retry import Backoff
 from queuectl.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from queuectl.retry import Backoff
 
 FILE_NAME = "config.json"
 LOCK_NAME = "config.lock"
@@ -181,6 +182,8 @@ class Config:
 
     def backoff(self) -> Backoff:
         """Return the delays between retries."""
+        from queuectl.retry import Backoff  # 1 ms of start-up that only a failure needs
+
         return Backoff(base=self.backoff_base, max_s=self.backoff_max, jitter=self.backoff_jitter)
 
     @property

@@ -185,13 +185,15 @@ class Spares:
             unlink_quietly(self._free.popleft())
 
     def _take(self) -> str:
-        try:
-            return self._free.popleft()
-        except IndexError:
-            return f"{self._stem}-{next(self._made)}{self._tail}"
+        # the longest free first, and never one just given back: somebody may be reading it
+        if len(self._free) > _RESTING:
+            with contextlib.suppress(IndexError):
+                return self._free.popleft()
+        return f"{self._stem}-{next(self._made)}{self._tail}"
 
 
 _SPARE_BYTES = 1 << 16
+_RESTING = 16  # a reader that opened a body before it was exchanged has this many moves to read it
 
 
 def move(source: str, target: str) -> None:

@@ -520,7 +520,7 @@ class Spool:
             NoSuchJobError: no state holds it.
             BadJobError: its file is not a job's.
         """
-        for _ in range(10):
+        for _ in range(100):
             state, path = self.locate(job_id)
             with contextlib.suppress(FileNotFoundError):  # moved on since: look again
                 return self._read_found(state, path, job_id)
@@ -528,14 +528,28 @@ class Spool:
         raise NoSuchJobError(msg)
 
     def _read_found(self, state: str, path: str, job_id: str) -> Found:
-        owner = path.rpartition("@")[2].removesuffix(SUFFIX) if state == "processing" else None
+        if state == "processing":
+            return self._read_held(path, job_id)
         try:
-            return Found(state, self.read_file(path, job_id), owner)
+            return Found(state, self.read_file(path, job_id))
         except BadJobError as error:
             if state == "dead" and (record := self._rejection(job_id)) is not None:
                 return Found(state, record)
             msg = f"{path}: {error}"
             raise BadJobError(msg) from None
+
+    def _read_held(self, path: str, job_id: str) -> Found:
+        inode = os.lstat(path).st_ino
+        try:
+            job = self.read_file(path, job_id)
+        except BadJobError:
+            if os.lstat(path).st_ino == inode:
+                raise
+        else:
+            if os.lstat(path).st_ino == inode:
+                return Found("processing", job, path.rpartition("@")[2].removesuffix(SUFFIX))
+        # exchanged for a newer body while it was read, and perhaps written over since
+        raise FileNotFoundError(path)
 
     def _rejection(self, job_id: str) -> Job | None:
         from queuectl.job import decode

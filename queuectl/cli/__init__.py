@@ -69,8 +69,10 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(COMMANDS)}"
+            near = [f'"{name}"' for name in get_close_matches(args[0], COMMANDS, n=2)]
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMMANDS)}"
+            )
             ctx.fail(f'no command "{args[0]}"; {hint}')
         return super().resolve_command(ctx, args)
 
