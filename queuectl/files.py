@@ -100,7 +100,7 @@ def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Ste
     """
     descriptor = os.open(path, _NEW_FILE, mode)
     try:
-        yield from _filling(descriptor, data, sync=sync)
+        yield from _filling(descriptor, data, sync=sync, over=False)
     except BaseException:
         unlink_quietly(path)
         raise
@@ -111,14 +111,14 @@ def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     carry_out(writing_new(path, data, sync=sync, mode=mode))
 
 
-def _filling(descriptor: int, data: bytes, *, sync: bool) -> Steps[None]:
+def _filling(descriptor: int, data: bytes, *, sync: bool, over: bool) -> Steps[None]:
     try:
         written = os.write(descriptor, data)
         while written < len(data):  # a nearly full disk writes a part, then says ENOSPC
             written += os.write(descriptor, data[written:])
-        # what is written over may have been longer. Not O_TRUNC: ext4 flushes, at close, what was
-        # cut to nothing and written again.
-        if os.fstat(descriptor).st_size > len(data):
+        if over:
+            # what was there may have been longer; not O_TRUNC, since ext4 flushes at close what
+            # was cut to nothing and written again
             os.ftruncate(descriptor, len(data))
         if sync:
             yield FileSync(descriptor)
@@ -161,7 +161,7 @@ class Spares:
         """
         spare = self._take()
         try:
-            yield from _filling(os.open(spare, _OLD_FILE, mode), data, sync=sync)
+            yield from _filling(os.open(spare, _OLD_FILE, mode), data, sync=sync, over=True)
             done = kernel.exchange(spare, path)
         except BaseException:
             unlink_quietly(spare)

@@ -174,6 +174,7 @@ FIELDS: dict[str, Field] = {
     "stderr_path": Field(_TEXT, "queuectl", _text),
     "history": Field("a list of objects", "queuectl", _history),
 }
+_OUR_FIELDS = frozenset(name for name, field in FIELDS.items() if field.writer == "queuectl")
 USER_FIELDS = tuple(name for name, field in FIELDS.items() if field.writer == "user")
 
 
@@ -395,14 +396,16 @@ def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
         "created_at": at,
         "updated_at": at,
     }
-    ours = {name for name, field in FIELDS.items() if field.writer == "queuectl"}
     record.update(
-        (name, value) for name, value in fields.items() if name not in record and name not in ours
+        (name, value)
+        for name, value in fields.items()
+        if name not in record and name not in _OUR_FIELDS
     )
     return Job(record)
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _last_us = 0
 
 
@@ -411,4 +414,4 @@ def new_id(now: float | None = None) -> str:
     global _last_us  # noqa: PLW0603 - two ids of one microsecond must still sort
     _last_us = max(_last_us + 1, int((time.time() if now is None else now) * 1_000_000))
     value = _last_us << 20 | int.from_bytes(os.urandom(3), "big") & 0xFFFFF
-    return "".join(_ALPHABET[value >> shift & 31] for shift in range(70, -1, -5))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(70, -1, -10)])[1:]

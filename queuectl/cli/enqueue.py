@@ -102,8 +102,9 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     """
     given = given_fields(options)
     spool = spool_to_write(ctx)
+    here = os.getcwd()
     jobs = [
-        draft(spool, where, {"cwd": os.getcwd(), **fields, **given})
+        draft(spool, where, {"cwd": here, **fields, **given})
         for where, fields in sources(words, given, dashes=ctx.meta["dashes"])
     ]
     check_ids(spool, jobs)
