@@ -66,9 +66,14 @@ class Pool:
     """A `worker start` of our own; its log is in a file."""
 
     def __init__(
-        self, spool: Path, *options: str, before: Sequence[str] = (), **popen: Any
+        self,
+        spool: Path,
+        *options: str,
+        before: Sequence[str] = (),
+        log_in: Path | None = None,
+        **popen: Any,
     ) -> None:
-        self.log_file = spool.parent / f"{spool.name}.{time.monotonic_ns()}.log"
+        self.log_file = (log_in or spool.parent) / f"{spool.name}.{time.monotonic_ns()}.log"
         words = command_line("--spool", str(spool), "worker", "start", *options)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
@@ -112,7 +117,7 @@ class Pool:
         try:
             return self.process.wait(within_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it does not end:\n{self.log}") from None
+            raise AssertionError(f"it does not end:\n{self.log[-2000:]}") from None
 
 
 class Spoolside:
@@ -140,6 +145,10 @@ class Spoolside:
         """Start a pool that is gone at the end of the test."""
         self._pools.append(Pool(self.path, *options, **popen))
         return self._pools[-1]
+
+    def pools(self) -> list[Pool]:
+        """Return the pools that were started and may still run."""
+        return [pool for pool in self._pools if pool.process.poll() is None]
 
     def run(
         self, *words: str, before: Sequence[str] = (), env: Mapping[str, str] | None = None
@@ -207,10 +216,10 @@ class Spoolside:
         record: dict[str, Any] = json.loads(found.read_bytes())
         return record
 
-    def drain(self) -> None:
+    def drain(self, within_s: float = PATIENCE_S) -> None:
         """Have a fresh pool run everything to its end."""
         pool = self.pool("--count", "4", "--stop-when-empty")
-        assert pool.wait() == 0, pool.log
+        assert pool.wait(within_s) == 0, pool.log[-2000:]
 
     def check_promise(self, ended: Sequence[str] = ("completed",)) -> None:
         """Check that every accepted job has come to its end, and nothing else is left over."""

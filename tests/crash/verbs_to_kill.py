@@ -17,6 +17,8 @@ from queuectl.spool import Claim, Spool
 from queuectl.worklog import WorkLog
 
 QUIET = WorkLog(-1)  # what a victim says interests nobody
+# beside the spool, wherever a copy of it lies
+DIARY = 'echo "$QUEUECTL_JOB_ID start $$" >> "$QUEUECTL_SPOOL.runs"'
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,17 @@ def _nothing(_: Spool) -> None:
 
 
 def _rewrite(spool: Spool, claim: Claim, job: Job) -> None:
-    if hasattr(spool, "rewrite"):
-        spool.rewrite(claim, job)
-        spool.secure(claim)
-        return
     files.carry_out(spool.rewriting(claim, job))
     files.carry_out(spool.securing(claim))
 
 
 def _submit(spool: Spool) -> Iterator[str]:
-    yield spool.submit(_diary(spool), id="one").id
-    yield spool.submit(_diary(spool), id="two", priority=1).id
+    yield spool.submit(DIARY, id="one").id
+    yield spool.submit(DIARY, id="two", priority=1).id
 
 
 def _submit_batch(spool: Spool) -> Iterator[str]:
-    jobs = [spool.draft({"command": _diary(spool), "id": f"job{n}"}) for n in range(6)]
+    jobs = [spool.draft({"command": DIARY, "id": f"job{n}"}) for n in range(6)]
     for batch in spool.submit_all(jobs):
         yield from (job.id for job in batch)
 
@@ -57,7 +55,7 @@ def _create(spool: Spool) -> Iterator[str]:
 
 
 def _one_pending(spool: Spool) -> None:
-    spool.submit(_diary(spool), id="one")
+    spool.submit(DIARY, id="one")
 
 
 def _turn(spool: Spool, verdict: Callable[[Job], Job]) -> Iterator[str]:
@@ -119,12 +117,12 @@ def _left_by_the_dead(spool: Spool) -> None:
     os.rename(*(f"{spool.directory('workers')}/{name}.json" for name in (registration.name, dead)))
     for number, state in enumerate(("pending", "processing", "failed", "completed", "dead")):
         job_id = f"was-{state}"
-        spool.submit(_diary(spool), id=job_id)
+        spool.submit(DIARY, id=job_id)
         claim = spool.take(job_id, "pending", dead)
         job = spool.read_claim(claim)
         body = job.changed(state=state, worker=dead if number else None, attempts=1)
         _rewrite(spool, claim, body)
-    spool.submit(_diary(spool), id="unreadable")
+    spool.submit(DIARY, id="unreadable")
     with open(spool.take("unreadable", "pending", dead).path, "wb") as file:
         file.write(b"torn")
     for name in (f"draft@{dead}.json", f"spare-1@{dead}.json", "draft@gone-1-00000000.json"):
@@ -144,7 +142,7 @@ def _recover(spool: Spool) -> Iterator[str]:
 
 def _some_dead(spool: Spool) -> None:
     for job_id in ("one", "two"):
-        spool.submit(_diary(spool), id=job_id)
+        spool.submit(DIARY, id=job_id)
         claim = spool.take(job_id, "pending", "hand")
         job = spool.read_claim(claim).changed(
             state="dead", attempts=3, error_message="exit status 1"
@@ -181,15 +179,10 @@ def _work(spool: Spool) -> Iterator[str]:
 
 def _work_to_do(spool: Spool) -> None:
     _one_pending(spool)
-    once = f'test "$QUEUECTL_ATTEMPT" -gt 1 || {{ {_diary(spool)}; exit 1; }}; {_diary(spool)}'
+    once = f'test "$QUEUECTL_ATTEMPT" -gt 1 || {{ {DIARY}; exit 1; }}; {DIARY}'
     spool.submit(once, id="fails-once")
     spool.submit(["/no/such/program"], id="could-not-start", max_retries=1)
     _bad_file(spool)
-
-
-def _diary(spool: Spool) -> str:
-    # beside the spool, wherever a copy of it lies
-    return 'echo "$QUEUECTL_JOB_ID start $$" >> "$QUEUECTL_SPOOL.runs"'
 
 
 VERBS = {

@@ -1,0 +1,43 @@
+"""Runs a command line as another user: a program.
+
+    as_nobody.py UID WORD...
+
+The packages may lie where that user cannot read, so that everything is imported before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+
+import queuectl
+from queuectl.cli import COMMANDS, main
+
+
+def load_everything() -> None:
+    """Import all of queuectl, and what it imports within functions."""
+    for module in pkgutil.walk_packages(queuectl.__path__, "queuectl."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in (
+        "datetime",
+        "difflib",
+        "heapq",
+        "shlex",
+        "encodings.ascii",
+        "encodings.idna",
+        "filelock._unix",
+    ):
+        importlib.import_module(name)
+    assert COMMANDS
+
+
+if __name__ == "__main__":
+    load_everything()
+    uid = int(sys.argv[1])
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    main(sys.argv[2:])

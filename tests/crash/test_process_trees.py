@@ -1,0 +1,176 @@
+"""Commands that do not want to end, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.support import PATIENCE_S, Spoolside, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STUBBORN = {
+    "ignores SIGTERM": "trap '' TERM; sleep 600 & wait; sleep 600",
+    "forks twice": "(sleep 600 & ) & sleep 600",
+    "leaves by setsid": "setsid sleep 600 & sleep 600",
+    "has a child that holds its output": "sleep 600 >&1 2>&2 & sleep 600",
+    "stops itself": "kill -STOP $$; sleep 600",
+}
+
+
+def marked(spool: Path) -> list[int]:
+    """Return the living processes that a job of this spool started."""
+    mark = f"QUEUECTL_SPOOL={spool}".encode()
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if mark in file.read().split(b"\0") and not zombie(int(name)):
+                    found.append(int(name))
+        except OSError:
+            continue  # gone, or not ours
+    return found
+
+
+def zombie(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"Z"
+
+
+@pytest.mark.parametrize("work", STUBBORN.values(), ids=STUBBORN.keys())
+def test_a_timeout_leaves_nothing_of_a_stubborn_command(work: str, side: Spoolside) -> None:
+    job_id = side.submit(work, timeout=0.4, max_retries=1)
+    pool = side.pool().up()
+    record = side.wait_for(job_id, "dead")
+    assert record["history"][-1]["ended"] == "timeout"
+    assert marked(side.path) == []
+    pool.stop()
+    side.check_promise(("dead",))
+
+
+@pytest.mark.parametrize("work", STUBBORN.values(), ids=STUBBORN.keys())
+def test_stop_now_leaves_nothing_and_gives_the_job_back(work: str, side: Spoolside) -> None:
+    job_id = side.submit(work)
+    pool = side.pool().up()
+    pool.says("started")
+    until(lambda: len(marked(side.path)) >= 1, "it runs")
+    assert side.run("worker", "stop", "--now").returncode == 0
+    assert pool.wait() == 0
+    assert marked(side.path) == []
+    record = side.wait_for(job_id, "pending")
+    assert record["attempts"] == 0
+
+
+@pytest.mark.parametrize("work", STUBBORN.values(), ids=STUBBORN.keys())
+def test_what_a_dead_worker_left_is_gone_before_its_job_runs_again(
+    work: str, side: Spoolside
+) -> None:
+    # the second run tells what it finds alive of the first
+    alive = f"pgrep -f '[s]leep 600' -s 0 >> {side.runs}.alive; "
+    job_id = side.submit(f'if [ "$QUEUECTL_ATTEMPT" -gt 1 ]; then {alive} exit 0; fi; {work}')
+    pool = side.pool().up()
+    pool.says("started")
+    until(lambda: len(marked(side.path)) >= 2 or "kill" in work, "its children run")
+    first = marked(side.path)
+    pool.kill()
+    side.drain()
+    assert side.wait_for(job_id)["attempts"] == 2
+    assert not set(first) & set(marked(side.path))
+    assert marked(side.path) == []
+    side.check_promise()
+
+
+def test_a_background_child_does_not_hold_up_its_job(side: Spoolside) -> None:
+    job_id = side.submit("sleep 600 & true")
+    pool = side.pool().up()
+    side.wait_for(job_id)
+    pool.stop()
+    for pid in marked(side.path):  # a job that has ended may leave a daemon: it is not ours to end
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_an_exit_code_is_seen_where_sigchld_was_inherited_as_ignored(side: Spoolside) -> None:
+    job_id = side.submit("exit 7", max_retries=1)
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    before = [sys.executable, "-c", f"{ignoring}; os.execvp(sys.argv[1], sys.argv[1:])"]
+    pool = side.pool("--stop-when-empty", before=before)
+    assert pool.wait() == 0, pool.log
+    assert side.wait_for(job_id, "dead")["exit_code"] == 7
+
+
+# --- records that lie -------------------------------------------------------------------------
+
+
+def test_a_record_of_a_dead_worker_whose_pid_lives_again_misleads_nobody(side: Spoolside) -> None:
+    job_id = side.submit("test $QUEUECTL_ATTEMPT -gt 1 || sleep 600")
+    pool = side.pool().up()
+    pool.says("started")
+    pool.kill()
+    (file,) = (side.path / "workers").glob("*-*.json")
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "pid": os.getpid()}))  # a pid that lives
+    side.drain()
+    assert side.wait_for(job_id)["attempts"] == 2
+    os.kill(os.getpid(), 0)  # and nobody has harmed it
+    side.check_promise()
+
+
+FORGED = [
+    "[" * 100_000,
+    "[1]",
+    '{"worker": "x"}',
+    '{"worker":7,"host":7,"machine_id":7,"boot_id":7,"pid":"1","slots":"many","since":7}',
+    "\0",
+]
+
+
+@pytest.mark.parametrize("text", FORGED, ids=range(len(FORGED)))
+def test_a_forged_worker_record_holds_nothing_up(text: str, side: Spoolside) -> None:
+    (side.path / "workers" / f"{os.uname().nodename}-1-00000000.json").write_text(text)
+    job_id = side.submit()
+    pool = side.pool().up()
+    side.wait_for(job_id)
+    assert side.run("status").returncode == 0
+    pool.stop()
+    side.drain()
+    until(lambda: drained(side), "the forged record is cleared")
+
+
+def drained(side: Spoolside) -> bool:
+    """Let a pool look once more; tell whether workers/ is clear."""
+    return set(os.listdir(side.path / "workers")) <= {"recovery.lock"} or not side.drain()
+
+
+def test_a_living_worker_is_not_buried_for_its_forged_record(side: Spoolside) -> None:
+    job_id = side.submit("sleep 1.5")
+    pool = side.pool().up()
+    pool.says("started")
+    (file,) = (side.path / "workers").glob("*-*.json")
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "pid": 1}))
+    other = side.pool().up()
+    side.wait_for(job_id)
+    pool.stop()
+    other.stop()
+    assert side.times_run() == {job_id: 1}
+
+
+def test_something_that_is_no_file_in_workers_holds_nothing_up(side: Spoolside) -> None:
+    host = os.uname().nodename
+    os.mkfifo(side.path / "workers" / f"{host}-2-00000000.json")
+    (side.path / "workers" / f"{host}-3-00000000.lock").mkdir()
+    orphan = side.submit("test $QUEUECTL_ATTEMPT -gt 1 || sleep 600")
+    pool = side.pool().up()
+    pool.says("started")
+    pool.kill()
+    begun = time.monotonic()
+    side.drain()
+    assert time.monotonic() - begun < PATIENCE_S
+    assert side.wait_for(orphan)["attempts"] == 2

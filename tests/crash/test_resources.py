@@ -1,0 +1,269 @@
+"""What everything stands on goes away: room, inodes, descriptors, events, directories, the log."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+import subprocess
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.mounts import mounted, needs_root
+from tests.crash.support import Spoolside, command_line, environment, make_spool, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_OVERFLOW = 16_384  # fs.inotify.max_queued_events where nobody has set it
+
+
+def limits(**values: int) -> partial[None]:
+    """Return what sets limits of the child, as `preexec_fn`."""
+    pairs = {getattr(resource, f"RLIMIT_{name.upper()}"): n for name, n in values.items()}
+    return partial(_limit, pairs)
+
+
+def _limit(pairs: dict[int, int]) -> None:
+    for which, value in pairs.items():
+        resource.setrlimit(which, (value, value))
+
+
+@contextmanager
+def small_disk(directory: Path, options: str) -> Iterator[Spoolside]:
+    """A spool on a tmpfs with little room; the diary and the logs of pools are outside."""
+    with (
+        mounted(directory / "m", "-t", "tmpfs", "-o", options, "none") as point,
+        Spoolside(make_spool(point / "q")) as side,
+    ):
+        side.runs = directory / "runs"
+        yield side
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room for a byte more."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            with pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(b"\0" * size)
+
+
+# --- no room ----------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["room", "inodes"])
+def test_a_full_disk_runs_no_job_twice_and_claims_nothing_until_there_is_room(
+    what: str, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path, "size=1m,nr_inodes=60") as side:
+        gate = tmp_path / "gate"
+        side.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="running")
+        pool = side.pool("--count", "1", log_in=tmp_path).up()
+        until(lambda: side.times_run()["running"], "the first job runs")
+        side.submit(id="waiting")
+        fillers = side.path.parent / "fillers"
+        fillers.mkdir()
+        if what == "room":
+            fill(fillers / "filler")
+        else:
+            with pytest.raises(OSError, match="No space"):
+                for number in range(100):
+                    (fillers / str(number)).touch()
+        gate.touch()
+        until(lambda: "end" in side.runs.read_text(), "the first job ends")
+        # either its outcome found a place in what was kept for it, or the pool waits for one
+        until(
+            lambda: "stalled" in pool.log or "completed" in pool.log, "the outcome is kept, or not"
+        )
+        shutil.rmtree(fillers)
+        side.wait_for("running")
+        side.wait_for("waiting")
+        pool.stop()
+        assert set(side.times_run().values()) == {1}
+        side.check_promise()
+
+
+@needs_root
+@pytest.mark.parametrize("options", ["size=1m,nr_inodes=60", "size=1m,nr_inodes=0"])
+def test_enqueue_on_a_full_disk_is_refused_in_one_line_and_leaves_nothing(
+    options: str, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path, options) as side:
+        fill(side.path.parent / "filler")
+        done = side.run("enqueue", "--id", "one", "--", "/bin/true")
+        assert done.returncode == 1, done
+        assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+        assert "No space left" in done.stderr
+        side.check_promise()
+
+
+def test_a_limit_on_the_size_of_files_refuses_and_damages_nothing(side: Spoolside) -> None:
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            'ulimit -f 0; exec "$@"',
+            "-",
+            *command_line("--spool", str(side.path)),
+            "enqueue",
+            "--",
+            "true",
+        ],
+        capture_output=True,
+        text=True,
+        env=environment(PYTHONDONTWRITEBYTECODE="1"),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    side.drain()
+    side.check_promise()
+
+
+# --- no descriptors, no events ----------------------------------------------------------------
+
+
+def test_a_pool_with_sixteen_descriptors_runs_everything_once(side: Spoolside) -> None:
+    for _ in range(12):
+        side.submit("sleep 0.05")
+    pool = side.pool("--count", "8", "--stop-when-empty", preexec_fn=limits(nofile=16))
+    assert pool.wait() == 0, pool.log
+    side.check_promise()
+    assert set(side.times_run().values()) == {1}
+
+
+def own_inotify_limit() -> list[str]:
+    """Return words that run a program where no inotify instance is to be had."""
+    script = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
+    words = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "-"]
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    done = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no user namespaces: {done.stderr.strip()}")
+    return words
+
+
+def test_without_inotify_a_pool_warns_once_and_polls(side: Spoolside) -> None:
+    pool = side.pool("--count", "1", before=own_inotify_limit()).up()
+    pool.says("no file system events")
+    job_id = side.submit()
+    side.wait_for(job_id)
+    pool.stop()
+    assert pool.log.count("no file system events") == 1
+    side.check_promise()
+
+
+@pytest.mark.slow
+def test_all_jobs_run_after_the_queue_of_events_ran_over(side: Spoolside) -> None:
+    pool = side.pool("--count", "4").up()
+    pool.send(signal.SIGSTOP)
+    noise = side.path / "pending" / ".noise"
+    for _ in range(_OVERFLOW // 2 + 2000):  # two events each: made, and closed
+        noise.write_bytes(b"x")
+        noise.unlink()
+    for number in range(20):
+        side.drop(f"after-{number}")
+    pool.send(signal.SIGCONT)
+    for job_id in side.accepted:
+        side.wait_for(job_id)
+    pool.stop()
+    side.check_promise()
+
+
+# --- directories that go away -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pending", "failed", "completed", "tmp", "logs", "processing"])
+def test_a_directory_removed_while_running_is_made_again_and_jobs_go_on(
+    name: str, side: Spoolside
+) -> None:
+    pool = side.pool("--count", "2").up()
+    shutil.rmtree(side.path / name)
+    pool.says(f"{name}/ was gone")
+    until(lambda: (side.path / name).is_dir(), f"{name}/ is there again")
+    side.wait_for(side.submit())
+    side.drop("dropped")
+    side.wait_for("dropped")
+    pool.stop()
+    side.check_promise()
+
+
+def test_a_state_directory_swapped_while_running_is_watched_anew(side: Spoolside) -> None:
+    pool = side.pool("--count", "2").up()
+    other = side.path / "other"
+    other.mkdir(mode=0o700)
+    (side.path / "pending").rename(side.path.parent / "old-pending")
+    other.rename(side.path / "pending")
+    side.drop("after-the-swap")
+    side.wait_for("after-the-swap")
+    pool.stop()
+    side.check_promise()
+
+
+def test_a_live_pool_without_its_worker_files_is_not_taken_for_dead(tmp_path: Path) -> None:
+    with Spoolside(make_spool(tmp_path / "q", lease=3)) as side:
+        gate = tmp_path / "gate"
+        job_id = side.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done")
+        first = side.pool("--count", "1").up()
+        until(lambda: side.times_run()[job_id], "it runs")
+        for file in (side.path / "workers").iterdir():
+            file.unlink()
+        second = side.pool("--count", "1").up()
+        until(lambda: len(list((side.path / "workers").glob("*.json"))) == 2, "it is back")
+        gate.touch()
+        side.wait_for(job_id)
+        first.stop()
+        second.stop()
+        assert side.times_run() == {job_id: 1}
+        side.check_promise()
+
+
+# --- what cannot be written to ----------------------------------------------------------------
+
+
+@needs_root
+def test_a_read_only_spool_is_refused_for_writing_and_can_be_looked_at(
+    side: Spoolside, tmp_path: Path
+) -> None:
+    job_id = side.submit()
+    with mounted(tmp_path / "ro", "--bind", side.path) as point:
+        subprocess.run(["mount", "-o", "remount,bind,ro", point], check=True)
+        with Spoolside(point) as closed:
+            for words in (("enqueue", "--", "true"), ("worker", "start", "--stop-when-empty")):
+                done = closed.run(*words)
+                assert done.returncode == 1, done
+                assert done.stderr.count("\n") == 1, done.stderr
+                assert "Read-only" in done.stderr
+            for words in (("status",), ("list",), ("show", job_id)):
+                done = closed.run(*words)
+                assert done.returncode == 0, done.stderr
+    side.drain()
+    side.check_promise()
+
+
+@needs_root
+def test_jobs_run_where_their_output_cannot_be_kept(side: Spoolside) -> None:
+    job_id = side.submit("echo lost")
+    with mounted(side.path / "logs", "-t", "tmpfs", "-o", "ro,mode=700", "none"):
+        pool = side.pool("--stop-when-empty")
+        assert pool.wait() == 0, pool.log
+        assert "output is lost" in pool.log
+    assert side.wait_for(job_id)["exit_code"] == 0
+    side.check_promise()
+
+
+def test_a_log_that_takes_nothing_stops_no_job(side: Spoolside) -> None:
+    for _ in range(3):
+        side.submit()
+    with open("/dev/full", "wb") as full:
+        pool = side.pool("--stop-when-empty", stderr=full)
+        assert pool.wait() == 0
+    side.check_promise()

@@ -1,0 +1,118 @@
+"""Who can write to a spool runs commands as its owner: so nobody else may."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.crash.mounts import needs_root
+from tests.crash.support import Spoolside, environment, make_spool
+
+NOBODY = 65534
+AS_NOBODY = Path(__file__).with_name("as_nobody.py")
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+@pytest.mark.parametrize(
+    "name", [".", "pending", "processing", "failed", "completed", "dead", "tmp", "workers", "logs"]
+)
+def test_a_pool_refuses_a_directory_that_others_can_write_to(
+    name: str, mode: int, side: Spoolside
+) -> None:
+    job_id = side.submit()
+    (side.path / name).chmod(mode)
+    done = side.run("worker", "start", "--stop-when-empty")
+    assert done.returncode == 1
+    assert "chmod go-w" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert side.state_of(job_id) == "pending"
+
+
+def test_a_pool_refuses_settings_that_others_can_write_to(side: Spoolside) -> None:
+    (side.path / "config.json").chmod(0o666)
+    done = side.run("worker", "start", "--stop-when-empty")
+    assert done.returncode == 1
+    assert "config.json" in done.stderr
+
+
+def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
+    job_id = side.submit()
+    assert side.run("config", "set", "shared", "true").returncode == 0
+    (side.path / "pending").chmod(0o770)
+    assert side.run("worker", "start", "--stop-when-empty").returncode == 0
+    assert side.state_of(job_id) == "completed"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_a_spool_is_private_whatever_the_umask(umask: int, tmp_path: Path) -> None:
+    with Spoolside(tmp_path / "q") as side:
+        script = f'umask {umask:03o}; exec "$@"'
+        before = ["sh", "-c", script, "-"]
+        done = side.run("enqueue", "--id", "one", "--command", side.command(), before=before)
+        assert done.returncode == 0, done.stderr
+        done = side.run("config", "set", "poll-interval", "0.1", before=before)
+        pool = side.pool("--stop-when-empty", before=before)
+        assert pool.wait() == 0, pool.log
+        side.accepted = ["one"]
+        side.check_promise()
+        for path in (side.path, *side.path.rglob("*")):
+            wanted = 0o700 if path.is_dir() else 0o600
+            assert path.stat().st_mode & 0o777 == wanted, path
+
+
+@needs_root
+def test_reading_commands_work_for_a_reader_and_change_nothing(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        done_id = side.submit("echo seen")
+        side.drain()
+        side.submit(run_at="2099-01-01T00:00:00Z")
+        running = side.submit("sleep 600")
+        pool = side.pool().up()
+        pool.says("started")
+        for path in (side.path, *side.path.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        before = state_of_everything(side.path)
+        for words in (["status"], ["status", "--json"], ["list"], ["show", done_id],
+                      ["show", running], ["dlq", "list"], ["worker", "list"],
+                      ["config", "show"]):  # fmt: skip
+            shown = as_nobody(side.path, *words)
+            assert shown.returncode == 0, (words, shown.stderr)
+        assert pool.process.poll() is None
+        assert state_of_everything(side.path) == before
+        refused = as_nobody(side.path, "enqueue", "--", "true")
+        assert refused.returncode == 1
+        assert refused.stderr.count("\n") == 1, refused.stderr
+
+
+def state_of_everything(path: Path) -> dict[str, tuple[int, int, int]]:
+    """Return what would show a change; the heartbeat of the pool is one of its own."""
+    return {
+        str(file): (status.st_ino, status.st_size, status.st_mode)
+        for file in path.rglob("*")
+        for status in [file.stat()]
+    }
+
+
+def as_nobody(spool: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line as a user who owns nothing, in an interpreter that has all it needs."""
+    return subprocess.run(
+        [sys.executable, str(AS_NOBODY), str(NOBODY), "--spool", str(spool), *words],
+        env=environment(HOME="/nonexistent"),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@needs_root
+def test_a_spool_of_somebody_else_is_refused(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        os.chown(side.path / "pending", NOBODY, NOBODY)
+        done = side.run("worker", "start", "--stop-when-empty")
+        assert done.returncode == 1
+        assert f"belongs to user {NOBODY}" in done.stderr
