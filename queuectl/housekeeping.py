@@ -95,21 +95,23 @@ class Housekeeping:
         self._log = log
         self._shelves = {state: _Shelf(spool, state) for state in FINISHED}
 
-    def run(self) -> None:
-        """Delete what is beyond its retention, for a few seconds at most; the rest the next time.
+    def run(self) -> bool:
+        """Delete what is beyond its retention, for a few seconds at most.
+
+        Returns whether that was not enough: call again before a minute has passed, then.
 
         Raises:
             SpoolError: the file system refused.
         """
         config = self._spool.config
-        self._tend("completed", config.retain_completed)
-        self._tend("dead", config.retain_dead)
+        more = self._tend("completed", config.retain_completed)
+        return self._tend("dead", config.retain_dead) or more
 
-    def _tend(self, state: str, retain: int | str | None) -> None:
+    def _tend(self, state: str, retain: int | str | None) -> bool:
         shelf = self._shelves[state]
         if retain is None:
             shelf.forget()
-            return
+            return False
         deleted = 0
         end = time.monotonic() + _BUDGET_S
         try:
@@ -119,6 +121,7 @@ class Housekeeping:
             if deleted:
                 what = f"{deleted} {state} jobs: retain-{state} is {retain}"
                 self._log.event("pruned", detail=what)
+        return time.monotonic() >= end
 
 
 class _Shelf:

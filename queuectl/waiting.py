@@ -30,7 +30,7 @@ class Endings:
         self.ended: dict[str, Found | None] = {}  # None: no state holds it any more
         self._spool = spool
         self._any_one = any_one
-        self._job_ids = list(dict.fromkeys(job_ids))
+        self._job_ids = dict.fromkeys(job_ids)
 
     @property
     def remaining(self) -> list[str]:
@@ -40,7 +40,7 @@ class Endings:
     @property
     def complete(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return not self.remaining or (self._any_one and bool(self.ended))
+        return len(self.ended) >= (1 if self._any_one and self._job_ids else len(self._job_ids))
 
     def look(self, names: Collection[str] = ()) -> list[str]:
         """Return the jobs that have ended since the last look.

@@ -74,6 +74,18 @@ def test_a_jobs_own_codes_go_before_the_settings(patient: SpoolDir) -> None:
     assert run_once(patient, 9, fatal_codes=[])["state"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("option", "state"),
+    [("--success-codes", "completed"), ("--fatal-codes", "dead"), ("--later-codes", "failed")],
+)
+def test_a_job_is_given_its_codes_as_it_is_queued(
+    patient: SpoolDir, option: str, state: str
+) -> None:
+    patient.run("enqueue", "--id", "job", option, "0,8", "--command", "exit 8")
+    with patient.pool():
+        patient.wait_for(state, "job")
+
+
 @pytest.mark.parametrize("value", ["256", "-1", "x", "1.5"])
 def test_what_is_no_exit_code_is_refused(spool: SpoolDir, value: str) -> None:
     assert "exit codes from 0 to 255" in spool.refuse("config", "set", "fatal-codes", "--", value)

@@ -205,6 +205,19 @@ def test_looking_takes_a_bounded_share_of_the_time(
     assert 2 <= len(looks) <= 1 + 3600 / (10 * 50)
 
 
+def test_much_to_delete_is_done_bit_by_bit(
+    house: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.configure(retain_completed=0)
+    monkeypatch.setattr(housekeeping, "_BUDGET_S", 0.0)
+    tending = Housekeeping(house.api, WorkLog(os.open(os.devnull, os.O_WRONLY)))
+    assert tending.run() is True
+    assert len(house.ids("completed")) == 4
+    monkeypatch.undo()
+    assert tending.run() is False
+    assert house.ids("completed") == []
+
+
 def test_workers_carry_it_out_while_they_run(spool: SpoolDir) -> None:
     put(spool, "completed", "old", days_old=10)
     put(spool, "completed", "new")

@@ -11,7 +11,7 @@ import pytest
 
 from queuectl.job import Job
 from queuectl.spool import Found
-from queuectl.waiting import exit_status
+from queuectl.waiting import Endings, exit_status
 from tests.support import DEADLINE_S, wait_until
 
 if TYPE_CHECKING:
@@ -119,6 +119,45 @@ def test_a_job_that_is_deleted_meanwhile_is_told(spool: SpoolDir) -> None:
 def test_an_unknown_job_is_refused_at_once(spool: SpoolDir) -> None:
     spool.create()
     assert 'no job "nope"' in spool.refuse("wait", "nope")
+
+
+def test_thousands_are_waited_for_without_looking_at_each_again_and_again(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.create()
+    endings = Endings(spool.api, [f"job{number}" for number in range(5000)])
+    spool.drop_bytes("job7", b'{"command":"true"}', "completed")
+    looked: list[str] = []
+    lexists = os.path.lexists
+
+    def counted(path: str) -> bool:
+        looked.append(path)
+        return lexists(path)
+
+    monkeypatch.setattr(os.path, "lexists", counted)
+    assert endings.look({"job7.json", "other.json"}) == ["job7"]
+    assert len(looked) < 20
+
+
+def test_enqueue_can_wait_for_all_that_it_queues(spool: SpoolDir) -> None:
+    jobs = '{"id":"one","command":"true"}\n{"id":"two","command":"exit 4","max_retries":1}\n'
+    with spool.pool(2):
+        result = spool.run("enqueue", "--wait", "-", stdin=jobs, status=4)
+    assert result.lines == ["one", "two"]
+    assert "two is dead: exit status 4" in result.err
+
+
+def test_ctrl_c_while_enqueue_waits_leaves_the_job_queued(spool: SpoolDir) -> None:
+    spool.create()
+    words = ("enqueue", "--wait", "--id", "job", "--", "true")
+    with spool.start(*words, stderr=subprocess.PIPE) as waiting:
+        assert waiting.stderr is not None
+        waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        _, err = waiting.communicate(timeout=DEADLINE_S)
+    assert waiting.returncode == 130
+    assert b"job stays queued" in err
+    assert spool.states("job") == ["pending"]
 
 
 # --- run ------------------------------------------------------------------------------------
