@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.crash.report import FAULTS
 from tests.crash.support import Spoolside, make_spool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,6 +26,12 @@ def side(tmp_path: Path) -> Iterator[Spoolside]:
     """A spool that is quick to look, retry and give up, and the processes started on it."""
     with Spoolside(make_spool(tmp_path / "q")) as made:
         yield made
+
+
+@pytest.fixture
+def tell_faults(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
+    """Say how many faults a test injected, for `python -m tests.crash.report`."""
+    return lambda number: record_property(FAULTS, number)
 
 
 @pytest.fixture

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from queuectl import files, recovery
+from queuectl import files, owners, pool, recovery, spool
+from tests.crash.support import MUTATION
 
-VARIABLE = "CRASH_TEST_MUTATION"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _fsync = os.fsync
+
+
+def _put(owner: object, **replacements: object) -> None:
+    for name, value in replacements.items():
+        setattr(owner, name, value)
 
 
 def _no_fsync(kind: Callable[[int], bool]) -> Callable[[], None]:
@@ -23,7 +31,7 @@ def _no_fsync(kind: Callable[[int], bool]) -> Callable[[], None]:
             _fsync(descriptor)
 
     def apply() -> None:
-        os.fsync = fsync
+        _put(os, fsync=fsync)
 
     return apply
 
@@ -33,7 +41,7 @@ def _move_by_copy() -> None:
         Path(target).write_bytes(Path(source).read_bytes())
         os.unlink(source)
 
-    files.move = files.move_contended = move
+    _put(files, move=move, move_contended=move)
 
 
 def _publish_by_copy() -> None:
@@ -42,11 +50,32 @@ def _publish_by_copy() -> None:
         os.write(descriptor, Path(source).read_bytes())
         os.close(descriptor)
 
-    files.publish = publish
+    _put(files, publish=publish)
+
+
+def _believe_renames() -> None:
+    _put(files, move=os.rename, move_contended=os.rename)
+
+
+def _follow_links() -> None:
+    spool._READ_FLAGS &= ~os.O_NOFOLLOW
+    _put(spool, _refuse_special=lambda _status: None)
+
+
+def _bury_the_traceless() -> None:
+    _put(owners, is_traceless=lambda _spool, _name: False)
+
+
+def _leave_running() -> None:
+    _put(recovery.Recovery, _end_what_it_ran=lambda _self, _name: None)
+
+
+def _trust_everybody() -> None:
+    _put(pool, check_safe=lambda _spool: None)
 
 
 def _leave_tmp() -> None:
-    recovery.Recovery._clear_tmp = lambda _self: None  # type: ignore[method-assign]
+    _put(recovery.Recovery, _clear_tmp=lambda _self: None)
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {
@@ -55,10 +84,15 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "move by copying": _move_by_copy,
     "publish by copying": _publish_by_copy,
     "leave tmp/ as it is": _leave_tmp,
+    "believe what a rename reports": _believe_renames,
+    "follow links": _follow_links,
+    "bury who has lost its files": _bury_the_traceless,
+    "leave running what the dead ran": _leave_running,
+    "trust everybody": _trust_everybody,
 }
 
 
 def apply_named() -> None:
     """Apply the mutation that the environment names, if it names one."""
-    if name := os.environ.get(VARIABLE):
+    if name := os.environ.get(MUTATION):
         MUTATIONS[name]()

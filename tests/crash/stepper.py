@@ -17,12 +17,13 @@ import sys
 import time
 import traceback
 from concurrent import futures  # noqa: F401 - imported here so that no child must
-from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock  # noqa: F401
+
 import queuectl.arrivals
 import queuectl.cli.look
 import queuectl.pool
@@ -48,11 +49,11 @@ def main(name: str, directory: Path, stride: int) -> None:
     _in_child(lambda: verb.prepare(Spool(template)))
     counted = _case(directory, template, name, None)
     cases = range(1, len(counted["steps"]) + 1, stride)
-    killed = _side_by_side([lambda n=n: _case(directory, template, name, n) for n in cases])
+    killed = _side_by_side([partial(_case, directory, template, name, n) for n in cases])
     json.dump({"steps": counted["steps"], "cases": [counted, *killed]}, sys.stdout)
 
 
-def _case(directory: Path, template: Path, name: str, die_at: int | None) -> dict[str, object]:
+def _case(directory: Path, template: Path, name: str, die_at: int | None) -> dict[str, Any]:
     """Run the verb on a copy, dying at step `die_at`; then drain. Return what there is to judge."""
     path = directory / f"at-{die_at or 'none'}"
     shutil.copytree(template, path)
@@ -94,21 +95,21 @@ def _in_child(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid == 0:
         status = 1
-        with suppress(BaseException):
-            try:
-                work()
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-        os._exit(status)
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - a forked child must end here, whatever happens
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _side_by_side(cases: list[Callable[[], dict[str, object]]]) -> list[dict[str, object]]:
+def _side_by_side(cases: list[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
     """Do cases in forked processes, some at a time."""
     running: dict[int, int] = {}
-    results: list[dict[str, object]] = []
+    results: list[dict[str, Any]] = []
     for case in cases:
         if len(running) == SIDE_BY_SIDE:
             results.append(_reap(running))
@@ -126,14 +127,14 @@ def _side_by_side(cases: list[Callable[[], dict[str, object]]]) -> list[dict[str
     return results
 
 
-def _reap(running: dict[int, int]) -> dict[str, object]:
+def _reap(running: dict[int, int]) -> dict[str, Any]:
     """Return the result of one case that has ended (results are smaller than a pipe's 64 KiB)."""
     deadline = time.monotonic() + 2 * DRAIN_S
     while time.monotonic() < deadline:
         pid, _ = os.waitpid(-1, 0)
         if pid in running:
             with os.fdopen(running.pop(pid)) as pipe:
-                result: dict[str, object] = json.load(pipe)
+                result: dict[str, Any] = json.load(pipe)
             return result
     raise AssertionError
 

@@ -78,14 +78,18 @@ class Steps:
 
             return wrapped
 
-        def pidfd_open_in_steps(pid: int) -> int:
+        def pidfd_open_in_steps(pid: int, flags: int = 0) -> int:
             self._step("started", f"{self._root}a program")
-            return pidfd_open(pid)
+            return pidfd_open(pid, flags)
 
-        os.write = write_in_two
-        os.fsync = stepped("fsync", fsync)
-        os.close = stepped("close", close)
-        os.pidfd_open = pidfd_open_in_steps
+        wrapped = {
+            "write": write_in_two,
+            "fsync": stepped("fsync", fsync),
+            "close": stepped("close", close),
+            "pidfd_open": pidfd_open_in_steps,
+        }
+        for name, call in wrapped.items():
+            setattr(os, name, call)
 
     def _on_audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[2], int) and args[2] & _WRITING:

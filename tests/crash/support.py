@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
-LAUNCHER = [sys.executable, str(Path(__file__).with_name("launcher.py"))]
+MUTATED = Path(__file__).with_name("mutated.py")
+MUTATION = "CRASH_TEST_MUTATION"  # names what mutated.py takes out
 PATIENCE_S = 40.0  # far more than anything here takes on a busy machine
 QUICK = {
     "poll-interval": 0.1,
@@ -48,9 +49,10 @@ def make_spool(path: Path, **settings: Any) -> Path:
     return path
 
 
-def command_line(*words: str) -> list[str]:
+def command_line(*words: str, mutated: bool = False) -> list[str]:
     """Return the words that run queuectl in a child."""
-    return [sys.executable, "-m", "queuectl", *words]
+    program = [str(MUTATED)] if mutated else ["-m", "queuectl"]
+    return [sys.executable, *program, *words]
 
 
 def until(condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
@@ -71,10 +73,12 @@ class Pool:
         *options: str,
         before: Sequence[str] = (),
         log_in: Path | None = None,
+        mutated: bool = False,
         **popen: Any,
     ) -> None:
         self.log_file = (log_in or spool.parent) / f"{spool.name}.{time.monotonic_ns()}.log"
-        words = command_line("--spool", str(spool), "worker", "start", *options)
+        start = ("--spool", str(spool), "worker", "start", *options)
+        words = command_line(*start, mutated=mutated)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [*before, *words],
@@ -127,6 +131,7 @@ class Spoolside:
         self.path = path
         self.runs = path.parent / f"{path.name}.runs"
         self.accepted: list[str] = []
+        self.mutation = ""
         self._pools: list[Pool] = []
 
     def __enter__(self) -> Spoolside:
@@ -143,6 +148,9 @@ class Spoolside:
 
     def pool(self, *options: str, **popen: Any) -> Pool:
         """Start a pool that is gone at the end of the test."""
+        if self.mutation:
+            env = popen.get("env") or environment()
+            popen |= {"env": {**env, MUTATION: self.mutation}, "mutated": True}
         self._pools.append(Pool(self.path, *options, **popen))
         return self._pools[-1]
 
@@ -155,8 +163,11 @@ class Spoolside:
     ) -> subprocess.CompletedProcess[str]:
         """Run one command line to its end."""
         return subprocess.run(
-            [*before, *command_line("--spool", str(self.path), *words)],
-            env=env or environment(),
+            [
+                *before,
+                *command_line("--spool", str(self.path), *words, mutated=bool(self.mutation)),
+            ],
+            env={**(env or environment()), MUTATION: self.mutation},
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
@@ -176,7 +187,7 @@ class Spoolside:
 
     def drop(self, job_id: str, work: str = "", **fields: Any) -> Path:
         """Put a job there as another program does: written in tmp/, renamed into pending/."""
-        record = {"command": self.command(work), **fields}
+        record = {"command": self.command(work), **fields}  # fields may name another command
         return self.drop_bytes(job_id, json.dumps(record).encode())
 
     def drop_bytes(self, job_id: str, data: bytes) -> Path:
@@ -237,7 +248,7 @@ def places(path: Path) -> dict[str, list[Path]]:
 
 
 def check_promise(path: Path, accepted: Iterable[str], ended: Sequence[str]) -> None:
-    """Check that each id is in exactly one of the states `ended`, whole, and that nobody left debris."""
+    """Check that each id is whole in exactly one of the states `ended`, nothing left over."""
     found = places(path)
     for job_id in accepted:
         files = found.get(job_id, [])

@@ -1,4 +1,4 @@
-"""A fault of the file system in each call: refused clearly by a command line, outlived by a pool."""
+"""A fault of the file system in each call: a command line refuses clearly, a pool outlives it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    TellFaults = Callable[[int], None]
+
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "EINTR", "EMFILE")
 NAMES = ("openat", "write", "fsync", "close", "rename", "renameat2", "link", "linkat", "unlink")
 ENQUEUE = ("enqueue", "--id", "one", "--", "/bin/true")
 
 
-def every(cases: Iterable[tuple[Point, str]], check: Callable[[Point, str], str]) -> None:
-    """Check each pair of a point and an error, some at a time."""
+def every(cases: Iterable[tuple[Point, str]], check: Callable[[Point, str], str]) -> int:
+    """Check each pair of a point and an error, some at a time; return how many they were."""
     with ThreadPoolExecutor(4) as threads:
         said = list(threads.map(lambda case: check(*case), cases))
     bad = [text for text in said if text]
     assert len(said) > 5
     assert not bad, f"{len(bad)} of {len(said)}:\n" + "\n".join(bad[:12])
+    return len(said)
 
 
 def some(found: Sequence[Point]) -> list[tuple[Point, str]]:
@@ -99,14 +102,18 @@ def judge_enqueue(side: Spoolside, done: subprocess.CompletedProcess[str], point
 
 
 @needs_strace
-def test_an_enqueue_that_meets_an_error_at_any_call_is_refused_in_one_line(tmp_path: Path) -> None:
-    every(some(enqueue_points(tmp_path)), refused_enqueue(tmp_path))
+def test_an_enqueue_that_meets_an_error_at_any_call_is_refused_in_one_line(
+    tmp_path: Path, tell_faults: TellFaults
+) -> None:
+    tell_faults(every(some(enqueue_points(tmp_path)), refused_enqueue(tmp_path)))
 
 
 @needs_strace
 @pytest.mark.slow
-def test_an_enqueue_that_meets_any_error_at_any_call_is_refused_in_one_line(tmp_path: Path) -> None:
-    every(all_of(enqueue_points(tmp_path)), refused_enqueue(tmp_path))
+def test_an_enqueue_that_meets_any_error_at_any_call_is_refused_in_one_line(
+    tmp_path: Path, tell_faults: TellFaults
+) -> None:
+    tell_faults(every(all_of(enqueue_points(tmp_path)), refused_enqueue(tmp_path)))
 
 
 # --- a pool -----------------------------------------------------------------------------------
@@ -162,16 +169,20 @@ def judge_pool(side: Spoolside, status: int, log: str) -> None:
 
 
 @needs_strace
-def test_a_pool_that_meets_an_error_goes_on_when_it_is_over(tmp_path: Path) -> None:
+def test_a_pool_that_meets_an_error_goes_on_when_it_is_over(
+    tmp_path: Path, tell_faults: TellFaults
+) -> None:
     template = prepare(tmp_path)
-    every(some(pool_points(tmp_path, template))[::2], hardy_pool(tmp_path, template))
+    tell_faults(every(some(pool_points(tmp_path, template))[::2], hardy_pool(tmp_path, template)))
 
 
 @needs_strace
 @pytest.mark.slow
-def test_a_pool_that_meets_an_error_at_any_call_goes_on_when_it_is_over(tmp_path: Path) -> None:
+def test_a_pool_that_meets_an_error_at_any_call_goes_on_when_it_is_over(
+    tmp_path: Path, tell_faults: TellFaults
+) -> None:
     template = prepare(tmp_path)
-    every(some(pool_points(tmp_path, template)), hardy_pool(tmp_path, template))
+    tell_faults(every(some(pool_points(tmp_path, template)), hardy_pool(tmp_path, template)))
 
 
 @needs_strace

@@ -1,4 +1,4 @@
-"""Each verb, ended at each of its steps: what was accepted runs to its end, and nothing is left over.
+"""Each verb, ended at each of its steps: what was accepted runs to its end, nothing is left over.
 
 The steps are counted in a run of the verb itself (steps.py), so a new call is a new case.
 """
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.crash.mutations import VARIABLE
-from tests.crash.support import check_promise, environment
+from tests.crash.support import MUTATION, check_promise, environment
 from tests.crash.verbs_to_kill import VERBS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    TellFaults = Callable[[int], None]
 
 STEPPER = Path(__file__).with_name("stepper.py")
 SEVERAL_ENDS = ("completed", "dead")
@@ -35,7 +36,7 @@ def kill_at_each_step(
     directory.mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, str(STEPPER), verb, str(directory), str(stride)],
-        env=environment(**{VARIABLE: mutation}),
+        env=environment(**{MUTATION: mutation}),
         capture_output=True,
         text=True,
         timeout=400,
@@ -46,13 +47,14 @@ def kill_at_each_step(
     return report
 
 
-def judge(report: dict[str, Any]) -> None:
-    """Check every case of a report."""
+def judge(report: dict[str, Any]) -> int:
+    """Check every case of a report; return how many there were."""
     assert len(report["steps"]) > 5
     killed = sum(case["victim"] == -9 for case in report["cases"])
     assert killed >= 0.9 * (len(report["cases"]) - 1), "most steps were never come to"
     bad = list(filter(None, map(fault_of, report["cases"])))
     assert not bad, f"{len(bad)} of {len(report['cases'])} cases:\n" + "\n".join(bad[:10])
+    return len(report["cases"])
 
 
 def fault_of(case: dict[str, Any]) -> str:
@@ -74,20 +76,24 @@ def fault_of(case: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("verb", sorted(VERBS.keys() - LONG))
 def test_a_verb_killed_at_any_step_loses_nothing_and_leaves_nothing(
-    verb: str, tmp_path: Path
+    verb: str, tmp_path: Path, tell_faults: TellFaults
 ) -> None:
-    judge(kill_at_each_step(verb, tmp_path))
+    tell_faults(judge(kill_at_each_step(verb, tmp_path)))
 
 
 @pytest.mark.parametrize("verb", sorted(LONG))
-def test_a_pool_killed_at_every_third_step_loses_nothing(verb: str, tmp_path: Path) -> None:
-    judge(kill_at_each_step(verb, tmp_path, stride=3))
+def test_a_pool_killed_at_every_third_step_loses_nothing(
+    verb: str, tmp_path: Path, tell_faults: TellFaults
+) -> None:
+    tell_faults(judge(kill_at_each_step(verb, tmp_path, stride=3)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", sorted(LONG))
-def test_a_pool_killed_at_any_step_loses_nothing(verb: str, tmp_path: Path) -> None:
-    judge(kill_at_each_step(verb, tmp_path))
+def test_a_pool_killed_at_any_step_loses_nothing(
+    verb: str, tmp_path: Path, tell_faults: TellFaults
+) -> None:
+    tell_faults(judge(kill_at_each_step(verb, tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,7 @@ def calls_on_the_way(node: ast.AST) -> Iterator[ast.Call]:
 
 
 def test_every_call_that_changes_the_spool_is_a_step_of_some_verb(tmp_path: Path) -> None:
-    seen = set()
+    seen: set[str] = set()
     for number, verb in enumerate(sorted(VERBS)):
         report = kill_at_each_step(verb, tmp_path / str(number), stride=10_000)
         seen.update(step["site"] for step in report["steps"])

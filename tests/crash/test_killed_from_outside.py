@@ -1,9 +1,10 @@
-"""A real `enqueue` and a real pool, ended by the kernel on entry to each call that changes anything."""
+"""A real `enqueue` and a real pool, ended by the kernel on entry to each call that changes."""
 
 from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    TellFaults = Callable[[int], None]
+
 pytestmark = needs_strace
 NAMES = ("openat", "write", "fsync", "rename", "renameat2", "link", "linkat", "unlink", "flock",
          "mkdir", "ftruncate", "utimensat")  # fmt: skip
@@ -22,8 +25,8 @@ NOT_KILLED = "not killed"
 TO_RUN = ("good", "fails")
 
 
-def sweep(cases: Sequence[Callable[[], str]]) -> None:
-    """Do all cases, some at a time; fail with what they say is wrong."""
+def sweep(cases: Sequence[Callable[[], str]]) -> int:
+    """Do all cases, some at a time; fail with what they say is wrong; return how many they were."""
     assert len(cases) > 5
     with ThreadPoolExecutor(4) as threads:
         said = [text for text in threads.map(lambda case: case(), cases) if text]
@@ -31,6 +34,7 @@ def sweep(cases: Sequence[Callable[[], str]]) -> None:
     assert said.count(NOT_KILLED) <= len(cases) / 3, "most were not killed"
     said = [text for text in said if text != NOT_KILLED]
     assert not said, f"{len(said)} of {len(cases)}:\n" + "\n".join(said[:10])
+    return len(cases)
 
 
 def judged(side: Spoolside, what: object, ended: Sequence[str]) -> str:
@@ -66,9 +70,11 @@ def killed_enqueue(directory: Path, point: Point) -> str:
         return judged(side, point, ("completed",))
 
 
-def test_an_enqueue_killed_at_any_call_loses_no_id_that_it_printed(tmp_path: Path) -> None:
+def test_an_enqueue_killed_at_any_call_loses_no_id_that_it_printed(
+    tmp_path: Path, tell_faults: TellFaults
+) -> None:
     found = enqueue_points(tmp_path)
-    sweep([lambda point=point: killed_enqueue(tmp_path, point) for point in found])
+    tell_faults(sweep([partial(killed_enqueue, tmp_path, point) for point in found]))
 
 
 # --- a pool -----------------------------------------------------------------------------------
@@ -105,16 +111,18 @@ def killed_pool(directory: Path, template: Path, point: Point) -> str:
         return judged(side, point, ("completed", "dead")) or ("" if killed else NOT_KILLED)
 
 
-def sweep_pool(directory: Path, stride: int) -> None:
+def sweep_pool(directory: Path, stride: int) -> int:
     template = prepare(directory)
     found = work_points(directory, template)[::stride]
-    sweep([lambda point=point: killed_pool(directory, template, point) for point in found])
+    return sweep([partial(killed_pool, directory, template, point) for point in found])
 
 
-def test_a_pool_killed_at_some_calls_loses_nothing(tmp_path: Path) -> None:
-    sweep_pool(tmp_path, 12)
+def test_a_pool_killed_at_some_calls_loses_nothing(tmp_path: Path, tell_faults: TellFaults) -> None:
+    tell_faults(sweep_pool(tmp_path, 12))
 
 
 @pytest.mark.slow
-def test_a_pool_killed_at_every_third_call_loses_nothing(tmp_path: Path) -> None:
-    sweep_pool(tmp_path, 3)
+def test_a_pool_killed_at_every_third_call_loses_nothing(
+    tmp_path: Path, tell_faults: TellFaults
+) -> None:
+    tell_faults(sweep_pool(tmp_path, 3))

@@ -9,13 +9,16 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl.job import parse
 from tests.crash.mounts import Disk, needs_root
-from tests.crash.mutations import VARIABLE
-from tests.crash.support import Spoolside, environment, make_spool, places
+from tests.crash.support import MUTATION, Spoolside, environment, make_spool, places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = needs_root
 ENQUEUER = Path(__file__).with_name("enqueuer.py")
@@ -28,7 +31,7 @@ class Outage:
 
     def __init__(self, disk: Disk, mutation: str = "") -> None:
         self._disk = disk
-        self._environment = environment(**{VARIABLE: mutation})
+        self._environment = environment(**{MUTATION: mutation})
         self._path = make_spool(disk.point / "q")
         subprocess.run(["sync", "-f", str(self._path)], check=True)
         self.accepted: list[str] = []
@@ -80,14 +83,20 @@ def cut_often(directory: Path, kind: str, times: int) -> None:
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
-def test_no_told_id_is_lost_or_damaged_in_four_power_cuts(kind: str, tmp_path: Path) -> None:
+def test_no_told_id_is_lost_or_damaged_in_four_power_cuts(
+    kind: str, tmp_path: Path, tell_faults: Callable[[int], None]
+) -> None:
     cut_often(tmp_path, kind, 4)
+    tell_faults(4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
-def test_no_told_id_is_lost_or_damaged_in_fifty_power_cuts(kind: str, tmp_path: Path) -> None:
+def test_no_told_id_is_lost_or_damaged_in_fifty_power_cuts(
+    kind: str, tmp_path: Path, tell_faults: Callable[[int], None]
+) -> None:
     cut_often(tmp_path, kind, 50)
+    tell_faults(50)
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)

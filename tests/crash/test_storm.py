@@ -39,7 +39,7 @@ class Storm:
         self._random = random.Random(seed)
         self._spool = side.spool
         self._pools: list[Pool] = []
-        self._count = 0
+        self._count = self.signals = 0
         self._actions: list[tuple[int, Callable[[], object]]] = [
             (16, self._submit),
             (8, self._drop),
@@ -53,7 +53,7 @@ class Storm:
         ]
 
     def blow(self, seconds: float) -> None:
-        """Do one thing after the other, and let everybody live at the end."""
+        """Do one thing after the other, and let every pool go on at the end."""
         weights = [weight for weight, _ in self._actions]
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -94,6 +94,7 @@ class Storm:
 
     def _send(self, number: int) -> None:
         if self._pools:
+            self.signals += 1
             self._random.choice(self._pools).send(number)
 
 
@@ -109,8 +110,10 @@ def overlaps(diary: list[tuple[str, str, int]]) -> list[str]:
     return found
 
 
-def weather(side: Spoolside, seconds: float, seed: int) -> None:
-    Storm(side, seed).blow(seconds)
+def weather(side: Spoolside, seconds: float, seed: int) -> int:
+    """Let a storm blow, and check the promise; return how many signals it sent."""
+    storm = Storm(side, seed)
+    storm.blow(seconds)
     for pool in side.pools():
         pool.kill()
     side.drain(PATIENCE_S + 4 * seconds)
@@ -121,17 +124,22 @@ def weather(side: Spoolside, seconds: float, seed: int) -> None:
     completed = {file.stem for file in (side.path / "completed").iterdir()}
     ended = {job_id for job_id, what, _ in side.diary() if what == "end"}
     assert completed <= ended, f"completed and never run to the end, seed {seed}"
+    return storm.signals
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_a_storm_of_five_seconds_loses_nothing(seed: int, side: Spoolside) -> None:
-    weather(side, 5, seed)
+def test_a_storm_of_five_seconds_loses_nothing(
+    seed: int, side: Spoolside, tell_faults: Callable[[int], None]
+) -> None:
+    tell_faults(weather(side, 5, seed))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2])
-def test_a_storm_of_a_minute_loses_nothing(seed: int, side: Spoolside) -> None:
-    weather(side, 60, seed)
+def test_a_storm_of_a_minute_loses_nothing(
+    seed: int, side: Spoolside, tell_faults: Callable[[int], None]
+) -> None:
+    tell_faults(weather(side, 60, seed))
 
 
 def test_the_check_for_two_runs_at_a_time_sees_them() -> None:

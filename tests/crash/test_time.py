@@ -15,7 +15,7 @@ import pytest
 from queuectl import owners
 from queuectl.backlog import Backlog, Entry
 from queuectl.units import utc_text
-from tests.crash.support import Spoolside, environment, make_spool, until
+from tests.crash.support import Spoolside, environment, make_spool
 
 if TYPE_CHECKING:
     from pathlib import Path

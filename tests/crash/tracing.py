@@ -60,7 +60,7 @@ def trace(log: Path, *names: str, fast: bool = True) -> list[str]:
 
 
 def inject(log: Path, point: Point, fault: str, *also_traced: str) -> list[str]:
-    """Return the words to put before a program for a fault (`signal=KILL`, `error=EIO`) at a point."""
+    """Return the words before a program for a fault (`signal=KILL`, `error=EIO`) at a point."""
     rule = f"inject={point.name}:{fault}:when={point.number}"
     fast = not fault.startswith("signal")
     return [*trace(log, point.name, *also_traced, fast=fast), "-e", rule]

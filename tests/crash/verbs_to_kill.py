@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from queuectl import config, files, outcome, verbs
-from queuectl.job import Job
 from queuectl.owners import Registration
 from queuectl.recovery import Recovery
 from queuectl.scratch import new_owner
-from queuectl.spool import Claim, Spool
 from queuectl.worklog import WorkLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from queuectl.job import Job
+    from queuectl.spool import Claim, Spool
 
 QUIET = WorkLog(-1)  # what a victim says interests nobody
 # beside the spool, wherever a copy of it lies
@@ -157,6 +161,11 @@ def _retry(spool: Spool) -> Iterator[str]:
 
 def _cancel(spool: Spool) -> Iterator[str]:
     yield "one"
+    list(verbs.cancel(spool, ["one"], "cancelled by the test"))
+
+
+def _change(spool: Spool) -> Iterator[str]:
+    yield "one"
     cancelled = {"state": "dead", "error_message": "cancelled by the test"}
     list(
         verbs.change(
@@ -196,6 +205,7 @@ VERBS = {
     "recover": Verb(_left_by_the_dead, _recover),
     "retry": Verb(_some_dead, _retry),
     "cancel": Verb(_one_pending, _cancel),
+    "change by hand": Verb(_one_pending, _change),
     "edit the settings": Verb(_one_pending, _edit),
     "work": Verb(_work_to_do, _work),
 }

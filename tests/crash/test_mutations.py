@@ -1,0 +1,79 @@
+"""A fault test must be able to fail: with the guard taken out that it is about, it does.
+
+The fsyncs and the moves have theirs beside the tests of power cuts and of kills.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash import test_errors_at_every_step as errors
+from tests.crash.support import Spoolside, make_spool, until
+from tests.crash.test_errors_at_every_step import forgetful
+from tests.crash.test_process_trees import marked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["forgetful"]
+
+
+@pytest.fixture
+def mutated(tmp_path: Path) -> Iterator[Spoolside]:
+    """A spool whose programs have a guard less, which `mutation` is to name."""
+    with Spoolside(make_spool(tmp_path / "q")) as made:
+        yield made
+
+
+def test_a_rename_that_is_believed_loses_its_job(
+    mutated: Spoolside, forgetful: dict[str, str]
+) -> None:
+    mutated.mutation = "believe what a rename reports"
+    with pytest.raises(AssertionError):
+        errors.test_a_job_runs_once_where_every_rename_is_done_and_reported_lost(mutated, forgetful)
+
+
+def test_a_link_that_is_followed_is_run(mutated: Spoolside, tmp_path: Path) -> None:
+    mutated.mutation = "follow links"
+    secret = tmp_path / "secret"
+    secret.write_text('{"command":"true"}')
+    (mutated.path / "pending" / "symlink.json").symlink_to(secret)
+    mutated.pool().up()
+    mutated.wait_for("symlink", "completed")  # where it ought to be in dead/
+
+
+def test_a_live_pool_that_is_buried_has_its_job_run_twice(mutated: Spoolside) -> None:
+    make_spool(mutated.path, lease=60)  # it puts its files back after 20 s only
+    job_id = mutated.submit("sleep 600")
+    mutated.pool("--count", "1").up()
+    until(lambda: mutated.times_run()[job_id], "it runs")
+    for file in (mutated.path / "workers").iterdir():
+        file.unlink()
+    mutated.mutation = "bury who has lost its files"
+    mutated.pool("--count", "1").up()
+    until(lambda: mutated.times_run()[job_id] == 2, "it is run a second time")
+
+
+def test_what_is_left_running_is_there_when_its_job_runs_again(mutated: Spoolside) -> None:
+    mutated.submit("test $QUEUECTL_ATTEMPT -gt 1 || sleep 600")
+    pool = mutated.pool().up()
+    until(lambda: len(marked(mutated.path)) >= 1, "it runs")
+    pool.kill()
+    mutated.mutation = "leave running what the dead ran"
+    mutated.drain()
+    left = marked(mutated.path)
+    for pid in left:
+        os.kill(pid, 9)
+    assert left
+
+
+def test_a_pool_that_trusts_everybody_serves_an_open_spool(mutated: Spoolside) -> None:
+    job_id = mutated.submit()
+    (mutated.path / "pending").chmod(0o777)
+    mutated.mutation = "trust everybody"
+    mutated.drain()
+    assert mutated.state_of(job_id) == "completed"
