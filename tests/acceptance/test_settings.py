@@ -31,12 +31,11 @@ def test_dlq_retry_starts_attempts_again_and_keeps_the_history(spool: SpoolDir) 
     spool.configure(backoff_base=0)
     go = f"{spool.path}.go"
     spool.drop("job", f"[ -e {go} ]", max_retries=2)
-    with spool.pool() as pool:
+    with spool.pool():
         spool.wait_for("dead", "job")
         open(go, "x").close()
         assert spool.run("dlq", "retry", "job").out == "job\n"
         spool.wait_for("completed", "job")
-        assert pool.events("completed", "job")[0].get("attempt") in (None, "1/2")
     record = spool.record("completed", "job")
     assert record["attempts"] == 1
     assert record["error_message"] is None
