@@ -6,13 +6,14 @@ import contextlib
 import errno
 import os
 import sys
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import asyncio
     import signal
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
 _HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
@@ -80,21 +81,37 @@ def can_list_processes() -> bool:
     return os.path.isdir("/proc/self")
 
 
-def processes_of(group: int | None, **marks: str) -> list[int]:
-    """Return the living processes of a process group, and those with `marks` in their environment.
+@dataclass(frozen=True)
+class Tree:
+    """The processes of a group, and those with all of `marks` (NAME=VALUE) in their environment."""
+
+    group: int | None
+    marks: tuple[bytes, ...]
+
+
+def processes_of(trees: Sequence[Tree]) -> dict[Tree, list[int]]:
+    """Return the living processes of each tree, from one look at all there are.
 
     Without /proc nobody can be asked; a group can still be signalled as a whole.
     """
+    found: dict[Tree, list[int]] = {tree: [] for tree in trees}
     if not can_list_processes():
-        return []
-    mine, wanted = os.getpid(), _environment_items(marks)
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return [pid for pid in pids if pid != mine and _belongs(pid, group, wanted)]
+        return found
+    mine = os.getpid()
+    groups = {tree.group: tree for tree in trees if tree.group is not None}
+    marked = {tree.marks[0]: tree for tree in trees if tree.marks}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != mine:
+            tree = _tree_of(int(name), groups, marked)
+            if tree is not None:
+                found[tree].append(int(name))
+    return found
 
 
-def signal_process(pid: int, number: signal.Signals, group: int | None, **marks: str) -> None:
-    """Signal a process if it still is of that group, or has `marks` in its environment."""
-    wanted = _environment_items(marks)
+def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
+    """Signal a process if it still is of that tree."""
+    groups = {} if tree.group is None else {tree.group: tree}
+    marked = {tree.marks[0]: tree} if tree.marks else {}
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if not _HAS_PIDFD:
             os.kill(pid, number)
@@ -104,29 +121,29 @@ def signal_process(pid: int, number: signal.Signals, group: int | None, **marks:
         descriptor = os.pidfd_open(pid)
         try:
             # looked at once the descriptor holds it: from here the pid cannot pass to another
-            if _belongs(pid, group, wanted):
+            if _tree_of(pid, groups, marked) is not None:
                 pidfd_send_signal(descriptor, number)
         finally:
             os.close(descriptor)
 
 
-def _environment_items(marks: Mapping[str, str]) -> list[bytes]:
-    return [os.fsencode(f"{name}={value}") for name, value in marks.items()]
-
-
-def _belongs(pid: int, group: int | None, wanted: list[bytes]) -> bool:
+def _tree_of(pid: int, groups: dict[int, Tree], marked: dict[bytes, Tree]) -> Tree | None:
+    """Return the tree that a living process is of; the first mark of each tree is its own."""
     try:
         status = _read_bytes(f"/proc/{pid}/stat")
         # behind the name, which may hold anything: state, parent, group
-        state, _, pgrp = status[status.rindex(b")") + 2 :].split(b" ", 3)[:3]
+        state, _, group = status[status.rindex(b")") + 2 :].split(b" ", 3)[:3]
         if state in b"ZX":
-            return False
-        if int(pgrp) == group:
-            return True
-        have = _read_bytes(f"/proc/{pid}/environ").split(b"\0")
-        return bool(wanted) and all(item in have for item in wanted)
+            return None
+        if int(group) in groups:
+            return groups[int(group)]
+        environment = set(_read_bytes(f"/proc/{pid}/environ").split(b"\0"))
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # gone meanwhile, or somebody else's
+        return None  # gone meanwhile, or somebody else's
+    for mark in marked.keys() & environment:
+        if environment.issuperset(marked[mark].marks):
+            return marked[mark]
+    return None
 
 
 def _read_bytes(path: str) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
 _PATIENCE_S = 0.25  # a claim that has found no lane for this long goes back to the others
@@ -19,24 +18,25 @@ _WEIGHT = 0.2  # of the last command in the average
 
 
 class Lanes:
-    """Counts what is in hand, for the tasks of one event loop."""
+    """Counts what is in hand, for the tasks of one event loop; lanes go in the order of claims."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._ahead = min(slots, _MOST_AHEAD)
         self._average_s = float("inf")
+        self._coming: dict[str, None] = {}  # claimed and not started, in the order of the claims
+        self._waiting: dict[str, asyncio.Future[bool]] = {}
         self._running: dict[str, float] = {}  # since when, oldest first
-        self._waiting: deque[asyncio.Future[bool]] = deque()
         self._closed = False
-        self.claimed = 0  # jobs claimed whose command has not ended yet
-        self.in_hand = 0  # these, and those whose outcome is not on disk yet
+        self._in_hand = 0
 
     @property
     def room(self) -> bool:
         """Whether another job may be claimed."""
         ahead = self._soon_free() if self._average_s < _SHORT_S else 0
+        claimed = len(self._coming) + len(self._running)
         settling = self._slots + 2 * self._ahead
-        return self.claimed < self._slots + ahead and self.in_hand < settling
+        return claimed < self._slots + ahead and self._in_hand < settling
 
     def _soon_free(self) -> int:
         """Return how many lanes hold a command that is still young, or none; `_ahead` at most."""
@@ -48,22 +48,36 @@ class Lanes:
             soon += 1
         return min(soon, self._ahead)
 
+    def claim(self, job_id: str) -> None:
+        """Take a job in hand that is about to be claimed."""
+        self._coming[job_id] = None
+        self._in_hand += 1
+
+    def drop(self, job_id: str) -> None:
+        """Let go of a job that will not start."""
+        if job_id in self._coming:
+            del self._coming[job_id]
+            self._grant()
+
+    def done(self) -> None:
+        """Count off a job that is in hand no more."""
+        self._in_hand -= 1
+
     async def enter(self, job_id: str) -> bool:
         """Wait for a lane; False if there is none soon enough, or no more at all."""
-        entered = not self._closed and (len(self._running) < self._slots or await self._wait())
-        if entered:
-            self._running[job_id] = time.monotonic()
-        return entered
-
-    async def _wait(self) -> bool:
+        if self._closed:
+            self.drop(job_id)
+            return False
         loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self._waiting.append(turn)
-        timer = loop.call_later(_PATIENCE_S, _tell, turn, False)  # noqa: FBT003
+        turn = self._waiting[job_id] = loop.create_future()
+        timer = loop.call_later(_PATIENCE_S, self._refuse, turn)
+        self._grant()
         entered: bool = await turn
         timer.cancel()
         if not entered:
+            del self._waiting[job_id]
             self._average_s = float("inf")
+            self.drop(job_id)
         return entered
 
     def leave(self, job_id: str) -> None:
@@ -73,20 +87,25 @@ class Lanes:
             self._average_s = took_s
         else:
             self._average_s += _WEIGHT * (took_s - self._average_s)
-        while self._waiting:
-            if _tell(self._waiting.popleft(), True):  # noqa: FBT003
-                return
+        self._grant()
 
     def close(self) -> None:
         """Let nothing start any more."""
         self._closed = True
-        while self._waiting:
-            _tell(self._waiting.popleft(), False)  # noqa: FBT003
+        for turn in self._waiting.values():
+            self._refuse(turn)
 
+    def _grant(self) -> None:
+        """Let in whoever was claimed first; who is not here yet is a few fsyncs away at most."""
+        while self._coming and len(self._running) < self._slots:
+            first = next(iter(self._coming))
+            turn = self._waiting.get(first)
+            if turn is None or turn.done():
+                return
+            del self._coming[first], self._waiting[first]
+            self._running[first] = time.monotonic()
+            turn.set_result(True)
 
-def _tell(turn: asyncio.Future[bool], answer: bool) -> bool:  # noqa: FBT001
-    """Answer who waits; False if it has been answered already."""
-    if turn.done():
-        return False
-    turn.set_result(answer)
-    return True
+    def _refuse(self, turn: asyncio.Future[bool]) -> None:
+        if not turn.done():
+            turn.set_result(False)

@@ -171,7 +171,7 @@ class Pool:
 
     async def _control(self, arrivals: Arrivals | None) -> None:
         next_beat = next_tick = next_ping = begun = time.monotonic()
-        while not (self._stopping and not self._tasks):
+        while True:
             self._attention.clear()
             now = time.monotonic()
             if now >= next_beat:
@@ -189,7 +189,8 @@ class Pool:
             self._pump()
             if self._stop_when_empty and not self._stopping and self._empty():
                 self._stop_claiming()
-                continue
+            if self._stopping and not self._tasks:
+                break
             wait_s = self._wait_s(min(next_beat, next_tick, next_ping) - time.monotonic())
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._attention.wait(), wait_s)

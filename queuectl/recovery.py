@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners
 from queuectl.errors import BadJobError, ClaimLostError
+from queuectl.kernel import Tree
 from queuectl.outcome import WORKER_LOST, Outcome, settled
-from queuectl.runner import end_marked
 from queuectl.scratch import LOCK_SUFFIX, try_lock
 from queuectl.spool import SUFFIX, Claim, Spool, again
+from queuectl.stragglers import end_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +109,9 @@ class Recovery:
                 os.close(lock)
 
     def _end_what_it_ran(self, name: str) -> None:
-        count = end_marked(None, {"QUEUECTL_WORKER": name}, self._spool.config.kill_grace)
+        count = end_tree(
+            Tree(None, (f"QUEUECTL_WORKER={name}".encode(),)), self._spool.config.kill_grace
+        )
         if count:
             self._log.event("ended", worker=name, detail=f"{count} processes of a dead worker")
 

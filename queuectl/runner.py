@@ -7,6 +7,7 @@ whatever it leaves in the background. spool-layout.md, section "Run".
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -15,17 +16,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
+from queuectl.kernel import Tree
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
 from queuectl.spawn import Child, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from queuectl.stragglers import Sweeper
+
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-_LINGER_S = 0.02  # how often a tree that is being ended is looked at
 # what says nothing of the command, only that this machine has too much to do now
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-_GIVE_UP_S = 5.0  # a process that SIGKILL does not end within this hangs in the kernel: go on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,8 @@ class Task:
     logs: tuple[str, str]
     timeout_s: float | None
     grace_s: float
-    marks: Mapping[str, str]  # the part of env that tells this job's processes from all others
+    marks: tuple[bytes, ...]  # what of env tells this job's processes; the first is its own
+    sweeper: Sweeper
     log_mode: int = 0o600
 
 
@@ -94,38 +97,27 @@ class Run:
         self._news = self._loop.create_future()
 
     async def _end_tree(self) -> None:
-        """End the group, and what has left it by setsid: SIGTERM, and SIGKILL after the grace."""
-        pid, task = self._child.pid, self._task
-        if kernel.can_list_processes():
-            await asyncio.to_thread(end_marked, pid, task.marks, task.grace_s)
-        else:
-            os.killpg(pid, signal.SIGTERM)
-            self._loop.call_later(task.grace_s, self._tell)
+        """End the group: SIGTERM, and SIGKILL after the grace; then what has left the group."""
+        pid, grace_s = self._child.pid, self._task.grace_s
+        begun = time.monotonic()
+        self._signal(signal.SIGTERM)
+        timer = self._loop.call_later(grace_s, self._tell)
+        if not self._exited:
             await self._next_news()
-            os.killpg(pid, signal.SIGKILL)
+        timer.cancel()
+        if not self._exited:
+            self._signal(signal.SIGKILL)
         while not self._exited:
             await self._next_news()
+        left_s = max(0.0, grace_s - (time.monotonic() - begun))
+        await self._task.sweeper.end(Tree(pid, self._task.marks), left_s)
+        if not kernel.can_list_processes():
+            self._signal(signal.SIGKILL)
 
-
-def end_marked(group: int | None, marks: Mapping[str, str], grace_s: float) -> int:
-    """End all processes of a group, or with this environment; return how many there were.
-
-    SIGTERM first, and SIGKILL to what is left after `grace_s` seconds.
-    """
-    found: set[int] = set()
-    begun, number = time.monotonic(), signal.SIGTERM
-    while living := kernel.processes_of(group, **marks):
-        elapsed = time.monotonic() - begun
-        if elapsed > grace_s + _GIVE_UP_S:
-            break
-        if elapsed > grace_s:
-            number = signal.SIGKILL
-        for pid in living:
-            if number == signal.SIGKILL or pid not in found:
-                kernel.signal_process(pid, number, group, **marks)
-        found.update(living)
-        time.sleep(_LINGER_S)
-    return len(found)
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal the group, which is ours as long as its leader is not reaped."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS, of a zombie
+            os.killpg(self._child.pid, number)
 
 
 def _start(task: Task, lost: list[OSError]) -> Child:

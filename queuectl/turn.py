@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from queuectl import outcome, runner
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
+from queuectl.stragglers import Sweeper
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Turns:
         self._running: dict[str, runner.Run | None] = {}
         self._deferred: dict[str, Entry] = {}
         self._disk = Disk()
+        self._sweeper = Sweeper()
         self._lanes = lanes
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
@@ -129,8 +131,7 @@ class Turns:
             self._deferred[entry.job_id] = entry
             return None
         self._running[entry.job_id] = None
-        self._lanes.in_hand += 1
-        self._lanes.claimed += 1
+        self._lanes.claim(entry.job_id)
         return asyncio.create_task(self._take_turn(entry))
 
     async def _take_turn(self, entry: Entry) -> None:
@@ -139,11 +140,11 @@ class Turns:
             try:
                 ended = await self._until_ended(entry)
             finally:
-                self._lanes.claimed -= 1
+                self._lanes.drop(entry.job_id)
             if ended is not None:
                 await self._settle(*ended)
         finally:
-            self._lanes.in_hand -= 1
+            self._lanes.done()
             self._cancelled.pop(entry.job_id, None)
             del self._running[entry.job_id]
             deferred = self._deferred.pop(entry.job_id, None)
@@ -176,6 +177,7 @@ class Turns:
         except FileNotFoundError:
             return None  # somebody else was first
         except OSError as error:
+            self._lanes.drop(entry.job_id)
             self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
             await self.stall.pause()
             self.stall.end(entry.job_id)
@@ -208,6 +210,7 @@ class Turns:
         self._log.event("rejected", shown, detail=why)
 
     async def _refused(self, claim: Claim, error: OSError) -> None:
+        self._lanes.drop(claim.job_id)
         self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
         await self.stall.pause()
         await self._persist("give back", claim, lambda: self._giving_back(claim))
@@ -274,10 +277,10 @@ class Turns:
 
     def _task(self, job: Job) -> runner.Task:
         record, config = job.record, self._spool.config
-        marks = {"QUEUECTL_WORKER": self._owner, "QUEUECTL_JOB_ID": job.id}
         own = {
             **record.get("env", {}),
-            **marks,
+            "QUEUECTL_JOB_ID": job.id,
+            "QUEUECTL_WORKER": self._owner,
             "QUEUECTL_ATTEMPT": str(job.attempts),
             "QUEUECTL_MAX_RETRIES": str(record.get("max_retries", config.max_retries)),
             "QUEUECTL_SPOOL": self._spool.path,
@@ -292,7 +295,8 @@ class Turns:
             logs=(record["stdout_path"], record["stderr_path"]),
             timeout_s=record.get("timeout", config.job_timeout),
             grace_s=config.kill_grace,
-            marks=marks,
+            marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),
+            sweeper=self._sweeper,
         )
 
     # --- settle -----------------------------------------------------------------------------
