@@ -61,7 +61,10 @@ def measure(bench: Bench, names: Sequence[str]) -> dict[str, list[Row]]:
     for name in names:
         about, measurement = MEASUREMENTS[name]
         bench.say(f"{name}: {about}")
-        rows[name] = list(measurement(bench))
+        rows[name] = []
+        for row in measurement(bench):
+            bench.say(f"{row.what}: {row.measured}")
+            rows[name].append(row)
         print(f"\n{about}\n{report.table(rows[name])}\n", flush=True)
     return rows
 
