@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 
+_REJECT_MARK = "~"  # ID~reject1@OWNER is held to be set aside, whatever its body says
+
+
 class Recovery:
     """Finds dead owners, ends what they left running, and settles or gives back their jobs."""
 
@@ -115,13 +118,16 @@ class Recovery:
         if count:
             self._log.event("ended", worker=name, detail=f"{count} processes of a dead worker")
 
-    def _recover(self, job_id: str, owner: str) -> None:
-        claim = Claim(job_id, owner, self._spool.held_file(job_id, owner), "pending")
+    def _recover(self, held_as: str, owner: str) -> None:
+        job_id, was_rejected, _ = held_as.partition(_REJECT_MARK)
+        claim = Claim(job_id, owner, self._spool.held_file(held_as, owner), "pending")
         if not owner:
-            claim.path = self._put_by_hand(job_id)
+            claim.path = self._put_by_hand(held_as)
         with contextlib.suppress(FileNotFoundError, ClaimLostError):
             try:
                 job = self._spool.read_file(claim.path, job_id, any_owner=self._spool.config.shared)
+                if was_rejected:
+                    raise BadJobError("the id exists already")
             except BadJobError as error:
                 self._spool.set_aside(claim, str(error))
                 self._log.event("rejected", job_id, detail=str(error))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    max_leaves=6,
 )
 FIELDS = st.sampled_from(
     ["id", "command", "state", "attempts", "max_retries", "priority", "run_at", "timeout", "cwd",
@@ -66,7 +66,7 @@ def test_no_bytes_do_more_than_be_refused(raw: bytes) -> None:
     read_or_refused(raw)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(record=st.dictionaries(FIELDS | st.text(), JSON))
 def test_no_json_does_more_than_be_refused_and_what_is_read_can_be_written(
     record: dict[str, Any],

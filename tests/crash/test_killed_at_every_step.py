@@ -120,7 +120,7 @@ CHANGING = {
 }  # fmt: skip
 MOVERS = ("files.py", "spool.py", "scratch.py", "owners.py", "recovery.py", "config.py")
 # Functions for what another program did; the tests of those cases are elsewhere.
-NOT_ON_THE_WAY = {"withdraw_stop", "beat"}
+NOT_ON_THE_WAY = {"withdraw_stop", "beat", "answer_cancel", "_withdraw"}
 
 
 @cache
