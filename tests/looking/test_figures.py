@@ -156,6 +156,17 @@ def test_a_timeline_loses_nothing_however_coarse_it_must_be(
     assert columns[-1]["at"] + timeline.step_s > last
 
 
+def test_columns_that_were_fine_are_added_up_when_they_must_be_coarse() -> None:
+    timeline = Timeline()
+    for second in range(50):
+        timeline.add(NOW - second, "completed")
+    assert timeline.step_s == 1
+    timeline.add(NOW - 300 * DAY, "dead")
+    columns = timeline.columns(NOW)
+    assert sum(column["completed"] for column in columns) == 50
+    assert columns[-1]["completed"] > 1
+
+
 def test_columns_of_a_day_begin_at_local_midnight() -> None:
     timeline = Timeline(zone_s=7200)
     timeline.add(NOW - 40 * DAY, "completed")
