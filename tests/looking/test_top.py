@@ -170,19 +170,7 @@ def test_the_terminal_is_left_as_it_was(
         assert "Traceback" not in screen.raw
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads what has no permissions")
 def test_an_error_leaves_the_terminal_clean_and_its_line_readable(spool: SpoolDir) -> None:
-    spool.create()
-    with terminal(spool, "top") as screen:
-        screen.wait_for("q quits")
-        os.chmod(f"{spool.path}/dead", 0)
-        assert screen.wait() == 1
-        wait_until(screen.is_clean, lambda: screen.raw)
-        assert "queuectl: cannot read" in screen.raw.rpartition("\x1b[?1049l")[2]
-        os.chmod(f"{spool.path}/dead", 0o700)
-
-
-def test_a_fault_while_drawing_leaves_the_terminal_clean(spool: SpoolDir) -> None:
     spool.create()
     with terminal(spool, "top") as screen:
         screen.wait_for("q quits")
