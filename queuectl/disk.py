@@ -1,31 +1,37 @@
-"""Waiting for the disk without standing still: the fsyncs of many jobs side by side.
+"""Waiting for the disk without standing still: the fsyncs of many jobs, in rounds.
 
-The file system commits together what is asked of it at the same time. Directories are synced in
-rounds: whoever comes while a round is under way waits for the next, which serves all who came.
+Whoever comes while a round is under way waits for one that begins later, which serves all who came
+meanwhile: the file system commits together what is asked of it together, and a thread is handed
+work once a round, not once an fsync. An fsync that is under way may have begun before a rename, so
+it never counts for who comes later.
 """
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from queuectl.files import DirectorySync, FileSync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from queuectl.files import Step, Steps, T
 
-_THREADS = 8  # file fsyncs at a time; 16 gave no more on ext4 and xfs
+_ROUNDS = 2  # under way at a time: one more is begun while the first waits
+
+Waiting: TypeAlias = "list[tuple[Step, asyncio.Future[None]]]"
 
 
 class Disk:
     """Carries out steps for the tasks of one event loop."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="disk")
-        self._wanted: set[str] = set()
-        self._next_round: asyncio.Future[None] | None = None
-        self._round_task: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(_ROUNDS, thread_name_prefix="disk")
+        self._waiting: Waiting = []
+        self._under_way = 0
 
     async def carry_out(self, steps: Steps[T]) -> T:
         """Go through steps, letting others go on meanwhile; return what they return.
@@ -51,31 +57,51 @@ class Disk:
         self._threads.shutdown()
 
     async def _wait_for(self, step: Step) -> None:
-        if isinstance(step, FileSync):
-            await asyncio.get_running_loop().run_in_executor(self._threads, step.run)
-        else:
-            await self._join_round(step)
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((step, over))
+        if self._under_way == 0:
+            self._begin()
+        elif self._under_way < _ROUNDS:
+            # not at once: who comes in this turn of the loop shall come along
+            asyncio.get_running_loop().call_soon(self._begin)
+        await over
 
-    async def _join_round(self, step: DirectorySync) -> None:
-        self._wanted.update(step.paths)
-        if self._next_round is None:
-            self._next_round = asyncio.get_running_loop().create_future()
-        # an fsync that is under way may have begun before our rename: it is the next that counts
-        joined = self._next_round
-        if self._round_task is None:
-            self._round_task = asyncio.create_task(self._rounds())
-        await joined
+    def _begin(self) -> None:
+        if not self._waiting or self._under_way >= _ROUNDS:
+            return
+        served, self._waiting = self._waiting, []
+        self._under_way += 1
+        steps = [step for step, _ in served]
+        future = asyncio.get_running_loop().run_in_executor(self._threads, _run_all, steps)
+        future.add_done_callback(partial(self._end, served))
 
-    async def _rounds(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._next_round is not None:
-            done, self._next_round = self._next_round, None
-            paths, self._wanted = tuple(self._wanted), set()
-            try:
-                await loop.run_in_executor(self._threads, DirectorySync(paths).run)
-            except OSError as error:
-                # the kernel reports a lost write once: all who waited must hear of it
-                done.set_exception(error)
+    def _end(self, served: Waiting, answers: asyncio.Future[list[OSError | None]]) -> None:
+        self._under_way -= 1
+        for (_, over), error in zip(served, answers.result(), strict=True):
+            if error is None:
+                over.set_result(None)
             else:
-                done.set_result(None)
-        self._round_task = None
+                over.set_exception(error)
+        self._begin()
+
+
+def _run_all(steps: Sequence[Step]) -> list[OSError | None]:
+    """Run steps, each directory once for all who ask for it; return the error of each, or None."""
+    outcomes = {step: _error_of(step) for step in steps if isinstance(step, FileSync)}
+    paths = {path for step in steps if isinstance(step, DirectorySync) for path in step.paths}
+    # the kernel reports a lost write once: all who asked for the directory must hear of it
+    of_directory = {path: _error_of(DirectorySync((path,))) for path in paths}
+    return [
+        outcomes[step]
+        if isinstance(step, FileSync)
+        else next((of_directory[path] for path in step.paths if of_directory[path]), None)
+        for step in steps
+    ]
+
+
+def _error_of(step: Step) -> OSError | None:
+    try:
+        step.run()
+    except OSError as error:
+        return error
+    return None

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from queuectl.backlog import Backlog, Entry
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError
-from queuectl.job import Job, is_id
-from queuectl.spool import SUFFIX
+from queuectl.job import Job, is_id, parse
+from queuectl.spool import SUFFIX, read_with_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,8 +103,8 @@ class Intake:
             msg = f"{job_id + SUFFIX!r} is no job's name: ids are A-Z a-z 0-9 . _ -, 128 at most"
             raise BadJobError(msg)
         path = self._spool.file(state, job_id)
-        job = self._spool.read_file(path, job_id, any_owner=self._spool.config.shared)
-        return job, os.stat(path, follow_symlinks=False).st_ctime_ns
+        raw, status = read_with_status(path, any_owner=self._spool.config.shared)
+        return parse(raw, job_id), status.st_ctime_ns
 
     def _enter(self, job: Job, state: str, arrived_ns: int) -> None:
         arrived_ns = min(arrived_ns, self._first_arrived.get(job.id, arrived_ns))
@@ -195,7 +195,7 @@ class Intake:
 
     def _scan(self, state: str, scan: _ScanState) -> None:
         with scan:
-            for job_id in self._spool.file_names(state):
+            for job_id in self._spool.file_names_by_place(state):
                 if self._stopped:
                     return
                 if job_id not in self._backlog and job_id + SUFFIX not in self._left:

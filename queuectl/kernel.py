@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Sequence
 
+# Forces what is needed to read a file again, but not its times; macOS has only the whole.
+sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+# Reading a job changes nothing, so its inode need not be written: 3 us of CPU, 10 us of waiting.
+O_NOATIME: int = getattr(os, "O_NOATIME", 0)
+
 _HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 

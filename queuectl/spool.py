@@ -13,13 +13,15 @@ record of who holds it are the same instant. spool-layout.md, section "The moves
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from queuectl import config, files
+from queuectl import config, files, kernel
 from queuectl.errors import (
     BadJobError,
     ClaimLostError,
@@ -32,7 +34,7 @@ from queuectl.scratch import Scratch
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from queuectl.files import Steps
 
@@ -192,23 +194,32 @@ class Spool:
                 yield list(batch)
 
     def _submit_batch(self, batch: Sequence[Job], owner: str) -> None:
-        drafts = {job.id: self._draft_file(job.id, owner) for job in batch}
-        published: list[str] = []
+        published: list[str] = []  # appended to by several threads, which a list bears
+
+        def submit(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                self._publish(job, owner)
+                published.append(job.id)
+
         try:
-            self._write_drafts([(drafts[job.id], job.encode()) for job in batch])
-            for job_id, draft_file in drafts.items():
-                self._publish(job_id, draft_file)
-                published.append(job_id)
+            self._side_by_side(submit, batch)
             files.carry_out(self._syncing("pending"))
         except (OSError, JobExistsError) as error:
             self._withdraw(published)
             if isinstance(error, JobExistsError):
                 raise
             raise SpoolError("queue a job in", self.directory("pending"), error) from error
+
+    def _publish(self, job: Job, owner: str) -> None:
+        draft_file = self._draft_file(job.id, owner)
+        files.write_new(draft_file, job.encode(), sync=self.config.sync, mode=self._mode)
+        try:
+            files.publish(draft_file, self.file("pending", job.id))
+        except FileExistsError:
+            raise JobExistsError(job.id, "pending") from None
         finally:
-            for draft_file in drafts.values():
-                with contextlib.suppress(OSError):  # the jobs are safe; pools clear tmp/
-                    os.unlink(draft_file)
+            with contextlib.suppress(OSError):  # pools clear tmp/
+                os.unlink(draft_file)
 
     def _withdraw(self, published: Sequence[str]) -> None:
         """Take back what was not acknowledged: who is told that it failed will try again."""
@@ -216,26 +227,16 @@ class Spool:
             with contextlib.suppress(OSError):  # taken by a worker already: it runs once too often
                 os.unlink(self.file("pending", job_id))
 
-    def _publish(self, job_id: str, draft_file: str) -> None:
-        try:
-            files.publish(draft_file, self.file("pending", job_id))
-        except FileExistsError:
-            raise JobExistsError(job_id, "pending") from None
-
-    def _write_drafts(self, drafts: Sequence[tuple[str, bytes]]) -> None:
-        def write(some: Sequence[tuple[str, bytes]]) -> None:
-            for path, data in some:
-                files.write_new(path, data, sync=self.config.sync, mode=self._mode)
-
-        if len(drafts) < _MANY:
-            write(drafts)
+    def _side_by_side(self, work: Callable[[Sequence[Job]], None], jobs: Sequence[Job]) -> None:
+        """Do work in a few threads, so that the file system commits together what waits for it."""
+        if len(jobs) < _MANY:
+            work(jobs)
             return
         from concurrent.futures import ThreadPoolExecutor
 
-        # side by side, so that the file system commits together what waits for the disk
         count = _SYNCING if self.config.sync else _WRITING
         with ThreadPoolExecutor(count) as threads:
-            for _ in threads.map(write, [drafts[start::count] for start in range(count)]):
+            for _ in threads.map(work, [jobs[start::count] for start in range(count)]):
                 pass
 
     # --- take, rewrite, release -------------------------------------------------------------
@@ -478,13 +479,27 @@ class Spool:
         Raises:
             SpoolError: the directory cannot be read.
         """
+        return (name for _, name in self._entries(state))
+
+    def file_names_by_place(self, state: str) -> Iterator[str]:
+        """Yield what `file_names` does in the order of the disk, for who reads all the files.
+
+        Cold files are read three times as fast so on ext4. In chunks, since the first jobs must
+        not wait for a million names; chunks of 20,000 gave as much as sorting all.
+        """
+        entries = self._entries(state)
+        while chunk := sorted(islice(entries, 20_000)):
+            for _, name in chunk:
+                yield name
+
+    def _entries(self, state: str) -> Iterator[tuple[int, str]]:
         path = self.directory(state)
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
                     name = entry.name
                     if name.endswith(SUFFIX) and not name.startswith("."):
-                        yield name[: -len(SUFFIX)]
+                        yield entry.inode(), name[: -len(SUFFIX)]
         except FileNotFoundError:
             return
         except OSError as error:
@@ -617,13 +632,12 @@ def read_regular(path: str, *, any_owner: bool = True) -> bytes:
         BadJobError: not a regular file, too large, or somebody else's (`any_owner` is false).
         OSError: it could not be read.
     """
-    try:
-        descriptor = os.open(path, _READ_FLAGS)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        _refuse_special(os.lstat(path))
-        raise
+    return read_with_status(path, any_owner=any_owner)[0]
+
+
+def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.stat_result]:
+    """Do what `read_regular` does; return what the file system says of the file too."""
+    descriptor = _open_to_read(path)
     try:
         status = os.fstat(descriptor)
         _refuse_special(status)
@@ -633,9 +647,21 @@ def read_regular(path: str, *, any_owner: bool = True) -> bytes:
         if status.st_size > MAX_RECORD_BYTES:
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
             raise BadJobError(msg)
-        return os.read(descriptor, status.st_size + 1)
+        return os.read(descriptor, status.st_size + 1), status
     finally:
         os.close(descriptor)
+
+
+def _open_to_read(path: str) -> int:
+    try:
+        return os.open(path, _READ_FLAGS | kernel.O_NOATIME)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        _refuse_special(os.lstat(path))
+        if error.errno == errno.EPERM:  # somebody else's file: then its time of access is touched
+            return os.open(path, _READ_FLAGS)
+        raise
 
 
 def _refuse_special(status: os.stat_result) -> None:
