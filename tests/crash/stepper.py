@@ -1,6 +1,6 @@
 """Kills one verb of the spool at each of its steps, and lets a fresh pool repair: a program.
 
-    stepper.py VERB DIRECTORY [STRIDE]
+    stepper.py VERB DIRECTORY [STRIDE]      0 only counts
 
 Every case has a spool of its own below DIRECTORY. The victim and the pool that comes after it are
 forked from this process, which has everything imported: some hundred cases take seconds. The
@@ -47,20 +47,25 @@ def main(name: str, directory: Path, stride: int) -> None:
     verb = VERBS[name]
     template = make_spool(directory / "template")
     _in_child(lambda: verb.prepare(Spool(template)))
-    counted = _case(directory, template, name, None)
+    counted = _case(directory, template, name, None, drain=stride > 0)
+    if stride == 0:
+        json.dump({"steps": counted["steps"], "cases": []}, sys.stdout)
+        return
     cases = range(1, len(counted["steps"]) + 1, stride)
     killed = _side_by_side([partial(_case, directory, template, name, n) for n in cases])
     json.dump({"steps": counted["steps"], "cases": [counted, *killed]}, sys.stdout)
 
 
-def _case(directory: Path, template: Path, name: str, die_at: int | None) -> dict[str, Any]:
+def _case(
+    directory: Path, template: Path, name: str, die_at: int | None, *, drain: bool = True
+) -> dict[str, Any]:
     """Run the verb on a copy, dying at step `die_at`; then drain. Return what there is to judge."""
     path = directory / f"at-{die_at or 'none'}"
     shutil.copytree(template, path)
     told = directory / f"at-{die_at or 'none'}.told"
     told.touch()
     victim = _in_child(lambda: _victim(name, path, told, die_at))
-    pool = _in_child(lambda: _drain(path))
+    pool = _in_child(lambda: _drain(path)) if drain else 0
     steps = directory / f"{path.name}.steps"
     return {
         "spool": str(path),
