@@ -66,7 +66,8 @@ def directory(base: str | None, loop: str | None, size_gb: int) -> Iterator[str]
         try:
             yield mount
         finally:
-            _command(["umount", mount])
+            # lazily: whoever still looks into it keeps it until then, and nothing is left mounted
+            _command(["umount", "--lazy", mount])
 
 
 def _command(words: list[str]) -> None:

@@ -13,7 +13,7 @@ import sysconfig
 import time
 from typing import TYPE_CHECKING, Any
 
-from .harness import wait_for
+from .harness import DEADLINE_S, wait_for
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -122,7 +122,7 @@ class RunningPool:
                 self._process.wait(1)
                 return
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(60)
+            self._process.wait(DEADLINE_S)
             return
         self._process.kill()
         self._process.wait()
