@@ -115,6 +115,23 @@ def test_following_shows_each_line_as_it_comes_through_retries_until_the_end(
     assert out.read_text() == "1 begun\n1 ends\n2 begun\n2 ends\n"
 
 
+def test_following_shows_what_is_written_in_the_middle_of_a_run(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(poll_interval=3600)
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
+    command = f"echo 1; {PAUSE.format(gate=first)}; echo 2; echo 2 >&2; {PAUSE.format(gate=second)}"
+    with spool.pool() as pool:
+        spool.api.submit(command, id="job")
+        pool.wait_for("started", "job")
+        with follow(spool, out, "--all", "job") as follower:
+            wait_until(lambda: b"1\n" in out.read_bytes(), out.read_text)
+            first.touch()
+            wait_until(lambda: out.read_text().count("2\n") == 2, out.read_text)
+            second.touch()
+            assert follower.wait(DEADLINE_S) == 0
+
+
 def test_following_waits_for_a_job_that_has_not_begun(spool: SpoolDir, tmp_path: Path) -> None:
     spool.configure(poll_interval=3600)
     spool.api.submit("echo hello", id="job")

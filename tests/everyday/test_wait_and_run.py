@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job import Job
-from queuectl.spool import Found
+from queuectl.layout import Found
 from queuectl.waiting import Endings, exit_status
 from tests.support import DEADLINE_S, wait_until
 
