@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from queuectl import owners, verbs
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError, QueuectlError, WrongStateError
-from queuectl.spool import SUFFIX
+from queuectl.layout import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import TypeAlias, TypeVar
@@ -248,3 +248,19 @@ def publish(source: str, target: str) -> None:
     except FileExistsError:
         if os.stat(source).st_nlink != 2:  # NFS again: EEXIST may be our own first try
             raise
+
+
+def side_by_side(count: int, work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
+    """Do work on slices of `items` in `count` threads: the file system commits them together.
+
+    Raises:
+        BaseException: what `work` raised; the other slices are done then, or failed too.
+    """
+    if count == 1:
+        work(items)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(count) as threads:
+        for _ in threads.map(work, [items[start::count] for start in range(count)]):
+            pass

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import joblogs
 from queuectl.errors import BadJobError, SpoolError
-from queuectl.spool import REJECTED, SUFFIX
+from queuectl.layout import REJECTED, SUFFIX
 from queuectl.units import parse_duration
 
 if TYPE_CHECKING:

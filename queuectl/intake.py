@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 
 from queuectl.backlog import Backlog, Entry
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError
-from queuectl.job import Job, is_id, parse
-from queuectl.spool import SUFFIX, read_with_status
+from queuectl.ids import is_id
+from queuectl.job import Job, parse
+from queuectl.layout import SUFFIX
+from queuectl.reading import read_with_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.spool import Claim, Spool
+    from queuectl.layout import Claim
+    from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
 QUIET_S = 3.0  # a file that does not parse and has not changed for this long has no writer any more

@@ -9,12 +9,12 @@ import json
 import math
 import os
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.units import parse_time, utc_text
+from queuectl.ids import check_id, is_id, new_id
+from queuectl.units import parse_time, show, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,39 +23,8 @@ STATES = ("pending", "processing", "completed", "failed", "dead")
 MAX_RECORD_BYTES = 1 << 20
 MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use comes near it
 MAX_HISTORY = 20
-MAX_ID_CHARS = 128
 
-_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ID_CHARS - 1}}}", re.ASCII)
 _INT64 = 1 << 63
-
-
-def is_id(text: object) -> bool:
-    """Tell whether `text` can be a job's id (and so its file's name)."""
-    return isinstance(text, str) and _ID.fullmatch(text) is not None
-
-
-def check_id(text: object) -> str:
-    """Return `text` if it can be a job's id.
-
-    Raises:
-        BadJobError: it cannot.
-    """
-    if isinstance(text, str) and is_id(text):
-        return text
-    msg = (
-        f'"id" must be 1 to {MAX_ID_CHARS} of the characters A-Z a-z 0-9 . _ - '
-        f"and begin with a letter or digit, got {show(text)}"
-    )
-    raise BadJobError(msg)
-
-
-def show(value: object) -> str:
-    """Return a value as JSON, cut to what fits a line of an error."""
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # --- the fields -----------------------------------------------------------------------------
@@ -282,6 +251,13 @@ class Job:
 _encode_text = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
+def again(job: Job) -> Job:
+    """Return a job as one that starts again: no attempts, the history kept."""
+    return job.changed(
+        state="pending", attempts=0, next_retry_at=None, error_message=None, exit_code=None
+    )
+
+
 # --- reading --------------------------------------------------------------------------------
 
 
@@ -402,16 +378,3 @@ def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
         if name not in record and name not in _OUR_FIELDS
     )
     return Job(record)
-
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
-_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
-_last_us = 0
-
-
-def new_id(now: float | None = None) -> str:
-    """Return a fresh id of 15 characters that sorts by time: microseconds, then 20 random bits."""
-    global _last_us  # noqa: PLW0603 - two ids of one microsecond must still sort
-    _last_us = max(_last_us + 1, int((time.time() if now is None else now) * 1_000_000))
-    value = _last_us << 20 | int.from_bytes(os.urandom(3), "big") & 0xFFFFF
-    return "".join([_PAIRS[value >> shift & 1023] for shift in range(70, -1, -10)])[1:]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from queuectl.job import Job
-    from queuectl.spool import Found, Spool
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
 
 OUT, ERR = "out", "err"
 STREAMS = (OUT, ERR)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
 from queuectl.errors import BadJobError, SpoolError
+from queuectl.reading import read_regular
 from queuectl.scratch import Scratch, new_owner, try_lock
-from queuectl.spool import read_regular
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from queuectl.errors import BadSettingError, QueuectlError, SpoolError
 from queuectl.housekeeping import Housekeeping
 from queuectl.intake import Intake
 from queuectl.lanes import Lanes
+from queuectl.layout import DIRECTORIES, PAUSED
 from queuectl.outcome import STOPPED, Outcome
 from queuectl.owners import Registration
 from queuectl.recovery import Recovery
 from queuectl.safety import check_safe
-from queuectl.spool import DIRECTORIES, PAUSED, Spool
 from queuectl.turn import Turns
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from queuectl.arrivals import Arrivals
     from queuectl.notify import Notifier
+    from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
 _FIRST_SCAN_S = 0.5  # claims wait this long for a first look to end, so that order is right

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners
 from queuectl.errors import BadJobError, ClaimLostError
+from queuectl.job import again
 from queuectl.kernel import Tree
+from queuectl.layout import SUFFIX, Claim
 from queuectl.outcome import WORKER_LOST, Outcome, settled
 from queuectl.scratch import LOCK_SUFFIX, try_lock
-from queuectl.spool import SUFFIX, Claim, Spool, again
 from queuectl.stragglers import end_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl.job import Job
+    from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import config
 from queuectl.errors import SpoolError, UnsafeSpoolError
-from queuectl.spool import DIRECTORIES
+from queuectl.layout import DIRECTORIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,68 +13,30 @@ record of who holds it are the same instant. spool-layout.md, section "The moves
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
 import time
-from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from queuectl import config, files, kernel
-from queuectl.errors import (
-    BadJobError,
-    ClaimLostError,
-    JobExistsError,
-    NoSuchJobError,
-    SpoolError,
-)
-from queuectl.job import MAX_ID_CHARS, MAX_RECORD_BYTES, STATES, Job, draft, is_id, parse
+from queuectl import files
+from queuectl.errors import BadJobError, ClaimLostError, JobExistsError, SpoolError
+from queuectl.ids import as_id
+from queuectl.job import STATES, Job, again, draft
+from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, Claim, Layout
+from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from queuectl.files import Steps
 
-SUFFIX = ".json"
-REJECTED = ".rejected"
-PAUSED = "paused"
-DIRECTORIES = (*STATES, "logs", "workers", "tmp")
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MANY = 16  # drafts: fewer are written sooner than threads are started
 _SYNCING, _WRITING = 16, 2  # threads: more gave nothing on ext4
 _BATCH = 512  # files at most in tmp/ at a time; the fsync of the directory is shared by as many
 
 
-@dataclass(frozen=True)
-class Found:
-    """A job and the directory it was found in; `owner` holds it if that is processing/."""
-
-    state: str
-    job: Job
-    owner: str | None = None
-
-    def record(self) -> dict[str, Any]:
-        """Return the record with the directory as its `state`."""
-        return {**self.job.record, "state": self.state}
-
-
-@dataclass
-class Claim:
-    """A job file that one owner holds in processing/, and where it was taken from."""
-
-    job_id: str
-    owner: str
-    path: str
-    origin: str
-    spare: str | None = None  # the file in tmp/ that holds the body before the last
-    beside: str | None = None  # the id in dead/ that it gets because its own is taken
-    reason: str = ""
-
-
-class Spool:
+class Spool(Layout):
     """A directory that is a queue.
 
     Args:
@@ -82,34 +44,9 @@ class Spool:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        # the real path: inotify reports nothing through a symlink
-        self.path = os.path.realpath(os.path.expanduser(path))
-        self.config = config.load(self.path)
+        super().__init__(path)
         self._spares: files.Spares | None = None
         self._rejects = 0
-
-    # --- where things are -------------------------------------------------------------------
-
-    def directory(self, name: str) -> str:
-        """Return the path of one of the spool's directories."""
-        return f"{self.path}/{name}"
-
-    def file(self, state: str, job_id: str) -> str:
-        """Return the path of a job's file in a state directory other than processing/."""
-        return f"{self.path}/{state}/{job_id}{SUFFIX}"
-
-    def held_file(self, job_id: str, owner: str) -> str:
-        """Return the path of a job's file while `owner` holds it."""
-        return f"{self.path}/processing/{job_id}@{owner}{SUFFIX}"
-
-    def log_files(self, job_id: str, number: int) -> tuple[str, str]:
-        """Return where run `number` of a job writes its standard output and error."""
-        stem = f"{self.path}/logs/{job_id}.{number}"
-        return f"{stem}.out", f"{stem}.err"
-
-    def exists(self) -> bool:
-        """Tell whether this is a spool already."""
-        return os.path.isdir(self.directory("pending"))
 
     def create(self) -> None:
         """Make what is missing of the spool.
@@ -129,11 +66,6 @@ class Spool:
                 files.DirectorySync((self.path, os.path.dirname(self.path))).run()
         except OSError as error:
             raise SpoolError("make", path, error) from error
-
-    @property
-    def paused(self) -> bool:
-        """Whether pools are asked to start nothing."""
-        return os.path.lexists(f"{self.path}/{PAUSED}")
 
     # --- submit -----------------------------------------------------------------------------
 
@@ -202,7 +134,8 @@ class Spool:
                 published.append(job.id)
 
         try:
-            self._side_by_side(submit, batch)
+            count = _SYNCING if self.config.sync else _WRITING
+            files.side_by_side(count if len(batch) >= _MANY else 1, submit, batch)
             files.carry_out(self._syncing("pending"))
         except (OSError, JobExistsError) as error:
             self._withdraw(published)
@@ -226,18 +159,6 @@ class Spool:
         for job_id in published:
             with contextlib.suppress(OSError):  # taken by a worker already: it runs once too often
                 os.unlink(self.file("pending", job_id))
-
-    def _side_by_side(self, work: Callable[[Sequence[Job]], None], jobs: Sequence[Job]) -> None:
-        """Do work in a few threads, so that the file system commits together what waits for it."""
-        if len(jobs) < _MANY:
-            work(jobs)
-            return
-        from concurrent.futures import ThreadPoolExecutor
-
-        count = _SYNCING if self.config.sync else _WRITING
-        with ThreadPoolExecutor(count) as threads:
-            for _ in threads.map(work, [jobs[start::count] for start in range(count)]):
-                pass
 
     # --- take, rewrite, release -------------------------------------------------------------
 
@@ -466,136 +387,6 @@ class Spool:
             return False
         return b'"rejected": ' in raw and b'"command": ""' in raw
 
-    # --- looking ----------------------------------------------------------------------------
-
-    def names(self, state: str) -> Iterator[str]:
-        """Yield the ids in a state, in no order; of processing/ too."""
-        for name in self.file_names(state):
-            yield name.rpartition("@")[0] or name if state == "processing" else name
-
-    def file_names(self, state: str) -> Iterator[str]:
-        """Yield the names of the job files in a state, without `.json`, in no order.
-
-        Raises:
-            SpoolError: the directory cannot be read.
-        """
-        return (name for _, name in self._entries(state))
-
-    def file_names_by_place(self, state: str) -> Iterator[str]:
-        """Yield what `file_names` does in the order of the disk, for who reads all the files.
-
-        Cold files are read three times as fast so on ext4. In chunks, since the first jobs must
-        not wait for a million names; chunks of 20,000 gave as much as sorting all.
-        """
-        entries = self._entries(state)
-        while chunk := sorted(islice(entries, 20_000)):
-            for _, name in chunk:
-                yield name
-
-    def _entries(self, state: str) -> Iterator[tuple[int, str]]:
-        path = self.directory(state)
-        try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name.endswith(SUFFIX) and not name.startswith("."):
-                        yield entry.inode(), name[: -len(SUFFIX)]
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise SpoolError("read", path, error) from error
-
-    def held(self) -> Iterator[tuple[str, str]]:
-        """Yield the id and the owner of every job in processing/."""
-        for name in self.file_names("processing"):
-            job_id, _, owner = name.rpartition("@")
-            yield (job_id, owner) if job_id else (owner, "")
-
-    def locate(self, job_id: str) -> tuple[str, str]:
-        """Return the state that holds an id, and its file.
-
-        Raises:
-            NoSuchJobError: none does.
-        """
-        # A job on its way can slip from a place not looked at yet to one that was: look twice.
-        for _ in range(2):
-            for state in ("pending", "failed"):
-                if os.path.lexists(path := self.file(state, job_id)):
-                    return state, path
-            for held_id, owner in self.held():
-                if held_id == job_id:
-                    return "processing", self.held_file(job_id, owner)
-            for state in ("completed", "dead"):
-                if os.path.lexists(path := self.file(state, job_id)):
-                    return state, path
-        msg = f'no job "{job_id}" in {self.path}; `queuectl list` shows what there is'
-        raise NoSuchJobError(msg)
-
-    def find(self, job_id: str) -> Found:
-        """Return a job, wherever it is.
-
-        Raises:
-            NoSuchJobError: no state holds it.
-            BadJobError: its file is not a job's.
-        """
-        for _ in range(100):
-            state, path = self.locate(job_id)
-            with contextlib.suppress(FileNotFoundError):  # moved on since: look again
-                return self._read_found(state, path, job_id)
-        msg = f'job "{job_id}" moves faster than it can be read; try again'
-        raise NoSuchJobError(msg)
-
-    def _read_found(self, state: str, path: str, job_id: str) -> Found:
-        if state == "processing":
-            return self._read_held(path, job_id)
-        try:
-            return Found(state, self.read_file(path, job_id))
-        except BadJobError as error:
-            if state == "dead" and (record := self._rejection(job_id)) is not None:
-                return Found(state, record)
-            msg = f"{path}: {error}"
-            raise BadJobError(msg) from None
-
-    def _read_held(self, path: str, job_id: str) -> Found:
-        inode = os.lstat(path).st_ino
-        try:
-            job = self.read_file(path, job_id)
-        except BadJobError:
-            if os.lstat(path).st_ino == inode:
-                raise
-        else:
-            if os.lstat(path).st_ino == inode:
-                return Found("processing", job, path.rpartition("@")[2].removesuffix(SUFFIX))
-        # exchanged for a newer body while it was read, and perhaps written over since
-        raise FileNotFoundError(path)
-
-    def _rejection(self, job_id: str) -> Job | None:
-        from queuectl.job import decode
-
-        record = decode(read_regular(self.file("dead", job_id)))
-        return Job(record) if "rejected" in record else None
-
-    def jobs(self, state: str, ids: Iterator[str] | Sequence[str]) -> Iterator[Found]:
-        """Yield the jobs of these ids that still are in `state` and can be read."""
-        owners = dict(self.held()) if state == "processing" else {}
-        for job_id in ids:
-            owner = owners.get(job_id)
-            if state == "processing":
-                path = self.held_file(job_id, owner or "")
-            else:
-                path = self.file(state, job_id)
-            with contextlib.suppress(FileNotFoundError, BadJobError):
-                yield self._read_found(state, path, job_id)
-
-    def read_file(self, path: str, job_id: str, *, any_owner: bool = True) -> Job:
-        """Return the job in a file.
-
-        Raises:
-            BadJobError: it is not a job's, or not one that we may run.
-            OSError: it could not be read.
-        """
-        return parse(read_regular(path, any_owner=any_owner), job_id)
-
     # --- the rest ---------------------------------------------------------------------------
 
     @property
@@ -608,70 +399,3 @@ class Spool:
     def _syncing(self, *names: str) -> Steps[None]:
         if self.config.sync:
             yield files.DirectorySync(tuple(map(self.directory, names)))
-
-
-def again(job: Job) -> Job:
-    """Return a job as one that starts again: no attempts, the history kept."""
-    return job.changed(
-        state="pending", attempts=0, next_retry_at=None, error_message=None, exit_code=None
-    )
-
-
-def as_id(text: str, room: int = 0) -> str:
-    """Return the nearest thing to `text` that can be an id, at least `room` short of the limit."""
-    if is_id(text) and len(text) + room <= MAX_ID_CHARS:
-        return text
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)
-    return ("x" + plain if not plain[:1].isalnum() else plain)[: MAX_ID_CHARS - room]
-
-
-def read_regular(path: str, *, any_owner: bool = True) -> bytes:
-    """Return the bytes of a regular file, never following a link, never waiting for a writer.
-
-    Raises:
-        BadJobError: not a regular file, too large, or somebody else's (`any_owner` is false).
-        OSError: it could not be read.
-    """
-    return read_with_status(path, any_owner=any_owner)[0]
-
-
-def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.stat_result]:
-    """Do what `read_regular` does; return what the file system says of the file too."""
-    descriptor = _open_to_read(path)
-    try:
-        status = os.fstat(descriptor)
-        _refuse_special(status)
-        if not any_owner and status.st_uid not in (os.geteuid(), 0):
-            msg = f"owned by user {status.st_uid}, not by the worker's user {os.geteuid()}"
-            raise BadJobError(msg)
-        if status.st_size > MAX_RECORD_BYTES:
-            msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
-            raise BadJobError(msg)
-        return os.read(descriptor, status.st_size + 1), status
-    finally:
-        os.close(descriptor)
-
-
-def _open_to_read(path: str) -> int:
-    try:
-        return os.open(path, _READ_FLAGS | kernel.O_NOATIME)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        _refuse_special(os.lstat(path))
-        if error.errno == errno.EPERM:  # somebody else's file: then its time of access is touched
-            return os.open(path, _READ_FLAGS)
-        raise
-
-
-def _refuse_special(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kinds = {
-            stat.S_IFDIR: "a directory",
-            stat.S_IFLNK: "a symbolic link",
-            stat.S_IFIFO: "a FIFO",
-            stat.S_IFSOCK: "a socket",
-        }
-        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
-        msg = f"{kind}, not a regular file"
-        raise BadJobError(msg)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from queuectl.errors import SpoolError
-from queuectl.spool import SUFFIX
+from queuectl.layout import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from queuectl.intake import Intake
     from queuectl.job import Job
     from queuectl.lanes import Lanes
-    from queuectl.spool import Claim, Spool
+    from queuectl.layout import Claim
+    from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
 _STALL_S = 1.0  # how long to wait before a file system that refused is asked again

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
 from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
+from queuectl.job import again
+from queuectl.layout import PAUSED, SUFFIX, Claim
 from queuectl.owners import CANCEL_MARK, Registration
 from queuectl.scratch import Scratch
-from queuectl.spool import PAUSED, SUFFIX, Claim, Spool, again
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from queuectl.job import Job
+    from queuectl.spool import Spool
 
     Missed = Callable[[str, QueuectlError], None]
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError
+from queuectl.layout import SUFFIX
 from queuectl.outcome import EXIT, SIGNAL, TIMEOUT
-from queuectl.spool import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from queuectl.spool import Found, Spool
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
 
 FINISHED = ("completed", "dead")
 NOT_DONE = 1  # the exit status for a job that is dead for a reason that has no number

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.errors import NoSuchJobError, QueuectlError
-from queuectl.job import STATES, is_id
+from queuectl.ids import is_id
+from queuectl.job import STATES
 from queuectl.spool import Spool
 from queuectl.units import parse_duration, parse_time
 

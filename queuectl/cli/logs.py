@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from queuectl.changes import Changes
     from queuectl.joblogs import Follower
-    from queuectl.spool import Found, Spool
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
 
 _TITLES = {joblogs.OUT: b"stdout", joblogs.ERR: b"stderr"}
 

@@ -1,8 +1,7 @@
-"""`queuectl status`, `list` and `show`: they read, and change nothing."""
+"""`queuectl list` and `show`: they read, and change nothing."""
 
 from __future__ import annotations
 
-import heapq
 import os
 import time
 from itertools import islice
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.common import json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
@@ -20,99 +18,8 @@ from queuectl.job import STATES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from queuectl.spool import Found, Spool
-
-_DUE_READ = 1000  # files read at most to tell what is due next
-_DUE_SHOWN = 5
-
-
-@click.command()
-@json_option
-@click.pass_context
-def status(ctx: click.Context, *, as_json: bool) -> None:
-    """Show jobs by state, workers alive and what each runs, and what is due when.
-
-    \b
-    queuectl status
-    queuectl status --json
-    """
-    spool = spool_to_read(ctx)
-    document = _status(spool)
-    if as_json:
-        render.json_document(document)
-    else:
-        _print_status(spool, document)
-
-
-def _status(spool: Spool) -> dict[str, Any]:
-    return {
-        "spool": spool.path,
-        "paused": spool.paused,
-        "jobs": {state: sum(1 for _ in spool.file_names(state)) for state in STATES},
-        "workers": describe_workers(spool),
-    }
-
-
-def describe_workers(spool: Spool) -> list[dict[str, Any]]:
-    """Return the pools that are alive, and the ids of what each runs."""
-    running: dict[str, list[str]] = {}
-    for job_id, owner in spool.held():
-        running.setdefault(owner, []).append(job_id)
-    return [
-        {
-            "worker": worker.worker,
-            "host": worker.host,
-            "pid": worker.pid,
-            "slots": worker.slots,
-            "since": worker.since,
-            "running": sorted(running.get(worker.worker, [])),
-        }
-        for worker in owners.workers(spool)
-    ]
-
-
-def _print_status(spool: Spool, document: dict[str, Any]) -> None:
-    paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
-    click.echo(f"spool    {document['spool']}{paused}")
-    jobs = "  ".join(f"{render.state_text(s)} {n}" for s, n in document["jobs"].items())
-    click.echo(f"jobs     {jobs}")
-    for number, worker in enumerate(document["workers"]):
-        head = "workers  " if number == 0 else "         "
-        up = render.since_text(worker["since"])
-        busy = f"{len(worker['running'])} of {worker['slots']} busy"
-        click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
-        for found in spool.jobs("processing", worker["running"]):
-            click.echo(f"           {_running_text(found)}")
-    if not document["workers"]:
-        hint = "; `queuectl worker start` runs what waits" if document["jobs"]["pending"] else ""
-        click.echo(f"workers  none{hint}")
-    _print_due(spool, document["jobs"])
-
-
-def _running_text(found: Found) -> str:
-    job = found.job
-    since = render.since_text(job.record.get("started_at"))
-    return f"{job.id}  {since}  {render.command_text(job.command, 45)}"
-
-
-def _print_due(spool: Spool, counts: dict[str, int]) -> None:
-    """Print what is due next; of very many jobs only as many are read as a person waits for."""
-    due = []
-    for state, field in (("failed", "next_retry_at"), ("pending", "run_at")):
-        for found in islice(spool.jobs(state, spool.names(state)), _DUE_READ):
-            at = found.job.instant(field)
-            if at is not None and (at > time.time() or state == "failed"):
-                due.append((at, found))
-    for number, (_, found) in enumerate(heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0])):
-        head = "due      " if number == 0 else "         "
-        field = "next_retry_at" if found.state == "failed" else "run_at"
-        why = f"  {found.job.record.get('error_message')}" if found.state == "failed" else ""
-        when = render.in_text(found.job.record.get(field))
-        click.echo(f"{head}{found.job.id}  {when}{render.plain(why)}")
-    unread = max(counts["failed"] - _DUE_READ, 0) + max(counts["pending"] - _DUE_READ, 0)
-    if unread and due:
-        click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")
-
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
 
 limit_option = click.option(
     "--limit", type=click.IntRange(min=0), metavar="N", help="At most so many."

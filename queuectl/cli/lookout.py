@@ -13,7 +13,7 @@ from queuectl import owners
 from queuectl.cli import render
 from queuectl.figures import instant
 from queuectl.job import STATES
-from queuectl.spool import SUFFIX
+from queuectl.layout import SUFFIX
 from queuectl.survey import files_written
 from queuectl.top import Item, Rate, View
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from queuectl.arrivals import Arrivals
-    from queuectl.spool import Found, Spool
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
 
 _ENDS = ("completed", "failed", "dead")
 _LISTED = 100  # more rows than a terminal has

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from queuectl.job import Job
-    from queuectl.spool import Found, Spool
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
 
     _PatternType = click.ParamType[re.Pattern[str]]
 else:

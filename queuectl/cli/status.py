@@ -15,7 +15,8 @@ from queuectl.cli.common import spool_to_read
 from queuectl.job import STATES
 
 if TYPE_CHECKING:
-    from queuectl.spool import Found, Spool
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
 
 _DUE_READ = 1000  # files read at most to tell what is due next
 _DUE_SHOWN = 5

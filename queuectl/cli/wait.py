@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuectl.job import Job
-    from queuectl.spool import Found, Spool
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
 
 TIMED_OUT, INTERRUPTED = 124, 130
 

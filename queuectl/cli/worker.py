@@ -172,7 +172,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     \b
     queuectl worker list
     """
-    from queuectl.cli.look import describe_workers
+    from queuectl.cli.status import describe_workers
 
     spool = spool_to_read(ctx)
     found: list[dict[str, Any]] = describe_workers(spool)

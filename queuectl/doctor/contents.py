@@ -12,8 +12,8 @@ from queuectl import owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError
 from queuectl.job import STATES
+from queuectl.layout import REJECTED
 from queuectl.recovery import Recovery
-from queuectl.spool import REJECTED
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel, safety
 from queuectl.doctor.finding import ok, problem, warning
+from queuectl.layout import DIRECTORIES, SUFFIX
 from queuectl.scratch import Scratch, try_lock
-from queuectl.spool import DIRECTORIES, SUFFIX
 from queuectl.units import duration_text, size_text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl.job import is_id
+from queuectl.ids import is_id
 from queuectl.units import parse_time
 from tests.support import environment
 

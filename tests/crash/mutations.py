@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from queuectl import files, owners, pool, recovery, spool
+from queuectl import files, owners, pool, reading, recovery
 from tests.crash.support import MUTATION
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def _believe_renames() -> None:
 
 
 def _follow_links() -> None:
-    spool._READ_FLAGS &= ~os.O_NOFOLLOW
-    _put(spool, _refuse_special=lambda _status: None)
+    reading._READ_FLAGS &= ~os.O_NOFOLLOW
+    _put(reading, _refuse_special=lambda _status: None)
 
 
 def _bury_the_traceless() -> None:

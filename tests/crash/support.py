@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from queuectl.job import STATES, parse
-from queuectl.spool import DIRECTORIES, Spool
+from queuectl.layout import DIRECTORIES
+from queuectl.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

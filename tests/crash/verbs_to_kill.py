@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from queuectl.job import Job
-    from queuectl.spool import Claim, Spool
+    from queuectl.layout import Claim
+    from queuectl.spool import Spool
 
 QUIET = WorkLog(-1)  # what a victim says interests nobody
 # beside the spool, wherever a copy of it lies

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl import job
+from queuectl import ids, job
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.job import Job
 
@@ -31,31 +31,31 @@ any_json = st.recursive(
 
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True))
 def test_letters_digits_and_dot_underscore_dash_make_an_id(text: str) -> None:
-    assert job.check_id(text) == text
+    assert ids.check_id(text) == text
 
 
 @given(st.text())
 def test_nothing_else_does(text: str) -> None:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text) is None:
-        assert not job.is_id(text)
+        assert not ids.is_id(text)
         with pytest.raises(BadJobError, match='"id" must be'):
-            job.check_id(text)
+            ids.check_id(text)
 
 
 @pytest.mark.parametrize(
     "text", ["../x", "-rf", ".", "..", "a/b", "a\n", "x" * 129, "é", "a b", ""]
 )
 def test_an_id_can_never_be_a_path_or_an_option(text: str) -> None:
-    assert not job.is_id(text)
+    assert not ids.is_id(text)
 
 
 def test_new_ids_are_unique_and_sort_as_they_were_made() -> None:
-    ids = [job.new_id(NOW + number / 1000) for number in range(500)] + [
-        job.new_id(NOW) for _ in range(500)
+    [ids.new_id(NOW + number / 1000) for number in range(500)] + [
+        ids.new_id(NOW) for _ in range(500)
     ]
-    assert ids == sorted(ids)
-    assert len(set(ids)) == len(ids)
-    assert all(job.is_id(made) and len(made) == 15 for made in ids)
+    assert fresh == sorted(fresh)
+    assert len(set(fresh)) == len(fresh)
+    assert all(ids.is_id(made) and len(made) == 15 for made in fresh)
 
 
 # --- fields ---------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_a_job_is_changed_only_by_copy() -> None:
 
 def test_a_draft_has_an_id_a_state_and_times() -> None:
     made = job.draft({"command": "true"}, max_retries=3, now=NOW)
-    assert job.is_id(made.id)
+    assert ids.is_id(made.id)
     assert made.record["state"] == "pending"
     assert made.record["attempts"] == 0
     assert made.record["max_retries"] == 3

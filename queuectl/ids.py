@@ -1,0 +1,54 @@
+"""What a job may be called: its id is its file's name (pure, but for the clock and the dice)."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from queuectl.errors import BadJobError
+from queuectl.units import show
+
+MAX_ID_CHARS = 128
+_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ID_CHARS - 1}}}", re.ASCII)
+
+
+def is_id(text: object) -> bool:
+    """Tell whether `text` can be a job's id (and so its file's name)."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
+def check_id(text: object) -> str:
+    """Return `text` if it can be a job's id.
+
+    Raises:
+        BadJobError: it cannot.
+    """
+    if isinstance(text, str) and is_id(text):
+        return text
+    msg = (
+        f'"id" must be 1 to {MAX_ID_CHARS} of the characters A-Z a-z 0-9 . _ - '
+        f"and begin with a letter or digit, got {show(text)}"
+    )
+    raise BadJobError(msg)
+
+
+def as_id(text: str, room: int = 0) -> str:
+    """Return the nearest thing to `text` that can be an id, at least `room` short of the limit."""
+    if is_id(text) and len(text) + room <= MAX_ID_CHARS:
+        return text
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)
+    return ("x" + plain if not plain[:1].isalnum() else plain)[: MAX_ID_CHARS - room]
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_last_us = 0
+
+
+def new_id(now: float | None = None) -> str:
+    """Return a fresh id of 15 characters that sorts by time: microseconds, then 20 random bits."""
+    global _last_us  # noqa: PLW0603 - two ids of one microsecond must still sort
+    _last_us = max(_last_us + 1, int((time.time() if now is None else now) * 1_000_000))
+    value = _last_us << 20 | int.from_bytes(os.urandom(3), "big") & 0xFFFFF
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(70, -1, -10)])[1:]

@@ -1,0 +1,68 @@
+"""Reading a file that anybody may have put there: never a link, never a wait, never too much.
+
+spool-layout.md, section "What a dropped file may look like".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from queuectl import kernel
+from queuectl.errors import BadJobError
+from queuectl.job import MAX_RECORD_BYTES
+
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def read_regular(path: str, *, any_owner: bool = True) -> bytes:
+    """Return the bytes of a regular file, never following a link, never waiting for a writer.
+
+    Raises:
+        BadJobError: not a regular file, too large, or somebody else's (`any_owner` is false).
+        OSError: it could not be read.
+    """
+    return read_with_status(path, any_owner=any_owner)[0]
+
+
+def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.stat_result]:
+    """Do what `read_regular` does; return what the file system says of the file too."""
+    descriptor = _open_to_read(path)
+    try:
+        status = os.fstat(descriptor)
+        _refuse_special(status)
+        if not any_owner and status.st_uid not in (os.geteuid(), 0):
+            msg = f"owned by user {status.st_uid}, not by the worker's user {os.geteuid()}"
+            raise BadJobError(msg)
+        if status.st_size > MAX_RECORD_BYTES:
+            msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
+            raise BadJobError(msg)
+        return os.read(descriptor, status.st_size + 1), status
+    finally:
+        os.close(descriptor)
+
+
+def _open_to_read(path: str) -> int:
+    try:
+        return os.open(path, _READ_FLAGS | kernel.O_NOATIME)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        _refuse_special(os.lstat(path))
+        if error.errno == errno.EPERM:  # somebody else's file: then its time of access is touched
+            return os.open(path, _READ_FLAGS)
+        raise
+
+
+def _refuse_special(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {
+            stat.S_IFDIR: "a directory",
+            stat.S_IFLNK: "a symbolic link",
+            stat.S_IFIFO: "a FIFO",
+            stat.S_IFSOCK: "a socket",
+        }
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+        msg = f"{kind}, not a regular file"
+        raise BadJobError(msg)
