@@ -50,7 +50,7 @@ def test_an_id_can_never_be_a_path_or_an_option(text: str) -> None:
 
 
 def test_new_ids_are_unique_and_sort_as_they_were_made() -> None:
-    [ids.new_id(NOW + number / 1000) for number in range(500)] + [
+    fresh = [ids.new_id(NOW + number / 1000) for number in range(500)] + [
         ids.new_id(NOW) for _ in range(500)
     ]
     assert fresh == sorted(fresh)
