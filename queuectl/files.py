@@ -153,6 +153,7 @@ class Spares:
     """
 
     def __init__(self, directory: str, owner: str) -> None:
+        self._directory = directory
         self._stem = f"{directory}/spare"
         self._tail = f"@{owner}.json"
         self._free: deque[str] = deque()
@@ -191,9 +192,11 @@ class Spares:
             unlink_quietly(spare)
 
     def clear(self) -> None:
-        """Delete the spares that are free."""
-        while self._free:
-            unlink_quietly(self._free.popleft())
+        """Delete all spares, also those whose moves were never made sure of."""
+        self._free.clear()
+        for name in os.listdir(self._directory):
+            if name.startswith("spare-") and name.endswith(self._tail):
+                unlink_quietly(f"{self._directory}/{name}")
 
     def _take(self) -> str:
         # the longest free first, and never one just given back: somebody may be reading it

@@ -43,6 +43,7 @@ class Claim:
     owner: str
     path: str
     origin: str
+    rewritten: bool = False  # the body is no longer the one that was taken
     spare: str | None = None  # the file in tmp/ that holds the body before the last
     beside: str | None = None  # the id in dead/ that it gets because its own is taken
     reason: str = ""

@@ -87,10 +87,12 @@ class Registration:
         self._clear()
 
     def _clear(self) -> None:
-        # what cannot be removed is a dead owner's from here on: the next recovery clears it
-        for suffix in (RECORD_SUFFIX, STOP_SUFFIX, LOCK_SUFFIX):
-            with contextlib.suppress(OSError):
-                os.unlink(self._path(suffix))
+        # What cannot be removed is a dead owner's from here on. The lock goes last, and only if the
+        # rest went: it is by the lock that the next recovery knows at once.
+        with contextlib.suppress(OSError):
+            for suffix in (RECORD_SUFFIX, STOP_SUFFIX, LOCK_SUFFIX):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path(suffix))
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 self._lock.release()

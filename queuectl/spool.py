@@ -200,6 +200,9 @@ class Spool(Layout):
             OSError: the old body is still there.
         """
         data = job.encode()
+        if claim.spare is not None:  # of an earlier try, not made sure of
+            files.unlink_quietly(claim.spare)
+            claim.spare = None
         if self._spares is not None:
             exchange = self._spares.exchanging(
                 claim.path, data, sync=self.config.sync, mode=self._mode
@@ -208,9 +211,9 @@ class Spool(Layout):
                 claim.spare = yield from exchange
             except FileNotFoundError:
                 raise self._lost(claim) from None
-            if claim.spare is not None:
-                return
-        yield from self._replacing(claim, data)
+        if claim.spare is None:
+            yield from self._replacing(claim, data)
+        claim.rewritten = True
 
     def _replacing(self, claim: Claim, data: bytes) -> Steps[None]:
         draft_file = self._draft_file(claim.job_id, claim.owner)
@@ -300,9 +303,10 @@ class Spool(Layout):
         self._spares = files.Spares(self.directory("tmp"), owner)
 
     def drop_spares(self) -> None:
-        """Delete what was kept to be written over."""
+        """Delete what was kept to be written over; nothing may be under way."""
         if self._spares is not None:
             self._spares.clear()
+            self._spares = None
 
     # --- set aside --------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class Stall:
 
 
 class Turns:
-    """Gives jobs their turn, for one pool; each `take_turn` is a task of its event loop."""
+    """Gives jobs their turn, for one pool; each turn is a task of its event loop."""
 
     def __init__(
         self, spool: Spool, owner: str, log: WorkLog, lanes: Lanes, intake: Intake
@@ -210,32 +210,36 @@ class Turns:
         shown = yield from self._spool.setting_aside(claim, why)
         self._log.event("rejected", shown, detail=why)
 
-    async def _refused(self, claim: Claim, error: OSError) -> None:
+    async def _refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
         self._lanes.drop(claim.job_id)
         self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
         await self.stall.pause()
-        await self._persist("give back", claim, lambda: self._giving_back(claim))
+        await self._persist("give back", claim, lambda: self._giving_back(claim, before))
 
-    def _giving_back(self, claim: Claim) -> Steps[None]:
-        """Return a job that was taken and not run."""
+    def _giving_back(self, claim: Claim, before: Job | None) -> Steps[None]:
+        """Return a job that was taken and not run, as it was."""
+        if claim.rewritten and before is not None:
+            yield from self._spool.settling(claim, before)
+            return
         try:
+            # needs no room on the disk, which a new body would
             yield from self._spool.releasing(claim, claim.origin)
         except JobExistsError as error:
             yield from self._setting_aside(claim, str(error))
 
     # --- count, durably, before the command starts ------------------------------------------
 
-    async def _stamp(self, claim: Claim, job: Job) -> Job | None:
+    async def _stamp(self, claim: Claim, before: Job) -> Job | None:
         """Return the job as it is about to run, None if it is not to."""
-        logs = self._spool.log_files(job.id, job.run_number + 1)
-        job = outcome.started(job, worker=self._owner, now=time.time(), logs=logs)
+        logs = self._spool.log_files(before.id, before.run_number + 1)
+        job = outcome.started(before, worker=self._owner, now=time.time(), logs=logs)
         try:
             await self._disk.carry_out(self._stamping(claim, job))
         except ClaimLostError as error:
             self._log.event("lost", claim.job_id, detail=str(error))
             return None
         except OSError as error:
-            await self._refused(claim, error)
+            await self._refused(claim, error, before)
             return None
         return job
 

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from queuectl import files, owners, pool, reading, recovery
+from queuectl import files, kernel, owners, pool, reading, recovery
 from tests.crash.support import MUTATION
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def _no_fsync(kind: Callable[[int], bool]) -> Callable[[], None]:
 
     def apply() -> None:
         _put(os, fsync=fsync)
+        _put(kernel, sync_data=fsync)
 
     return apply
 

@@ -90,6 +90,7 @@ class Steps:
         }
         for name, call in wrapped.items():
             setattr(os, name, call)
+        kernel.sync_data = stepped("sync data", kernel.sync_data)
 
     def _on_audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[2], int) and args[2] & _WRITING:

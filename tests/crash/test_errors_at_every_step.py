@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     TellFaults = Callable[[int], None]
 
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "EINTR", "EMFILE")
-NAMES = ("openat", "write", "fsync", "close", "rename", "renameat2", "link", "linkat", "unlink")
+NAMES = (
+    "openat",
+    "write",
+    "fsync",
+    "fdatasync",
+    "close",
+    "rename",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+)
 ENQUEUE = ("enqueue", "--id", "one", "--", "/bin/true")
 
 
@@ -70,7 +81,7 @@ def refused_enqueue(directory: Path) -> Callable[[Point, str], str]:
         name = f"{point.name}-{point.number}-{error}"
         log = directory / f"{name}.trace"
         with Spoolside(make_spool(directory / name)) as side:
-            before = inject(log, point, f"error={error}", "fsync", "close")
+            before = inject(log, point, f"error={error}", "fsync", "fdatasync", "close")
             done = side.run(*ENQUEUE, before=before, env=STEADY)
             try:
                 judge_enqueue(side, done, point)
@@ -147,7 +158,7 @@ def hardy_pool(directory: Path, template: Path) -> Callable[[Point, str], str]:
         log = directory / f"{name}.trace"
         with Spoolside(shutil.copytree(template, directory / name)) as side:
             side.accepted = ["good", "fails"]
-            before = inject(log, point, f"error={error}", "fsync", "close")
+            before = inject(log, point, f"error={error}", "fsync", "fdatasync", "close")
             pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
             try:
                 judge_pool(side, pool.wait(), pool.log)

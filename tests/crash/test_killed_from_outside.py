@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     TellFaults = Callable[[int], None]
 
 pytestmark = needs_strace
-NAMES = ("openat", "write", "fsync", "rename", "renameat2", "link", "linkat", "unlink", "flock",
+NAMES = ("openat", "write", "fsync", "fdatasync",
+         "rename", "renameat2", "link", "linkat", "unlink", "flock",
          "mkdir", "ftruncate", "utimensat")  # fmt: skip
 NOT_KILLED = "not killed"
 TO_RUN = ("good", "fails")

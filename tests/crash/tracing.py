@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHANGING = (
-    "write", "fsync", "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat",
+    "write", "fsync", "fdatasync",
+    "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat",
     "ftruncate", "flock", "mkdir", "utimensat",
 )  # fmt: skip
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$", re.MULTILINE)
@@ -88,7 +89,7 @@ def failed_descriptors_asked_again(log: Path) -> list[str]:
     failed: set[str] = set()
     again = []
     for line in log.read_text(errors="replace").splitlines():
-        match = re.match(r"\d+ +(fsync|close)\((\d+)", line)
+        match = re.match(r"\d+ +(fsync|fdatasync|close)\((\d+)", line)
         if match is None:
             continue
         call, descriptor = match.groups()  # which all threads share
