@@ -143,14 +143,14 @@ class Registration:
         Raises:
             OSError: the file system refused.
         """
-        prefix = f"{self.name}{CANCEL_MARK}"
+        prefix = self._path(CANCEL_MARK)
         asked = []
-        for name in os.listdir(self._spool.directory("workers")):
-            if name.startswith(prefix):
-                with contextlib.suppress(FileNotFoundError):
-                    path = f"{self._spool.directory('workers')}/{name}"
-                    with open(path, encoding="utf-8", errors="replace") as file:
-                        asked.append((name.removeprefix(prefix), file.read().strip()))
+        for path in cancel_requests(self._spool, self.name):
+            with (
+                contextlib.suppress(FileNotFoundError),
+                open(path, encoding="utf-8", errors="replace") as file,
+            ):
+                asked.append((path.removeprefix(prefix), file.read().strip()))
         return asked
 
     def answer_cancel(self, job_id: str) -> None:
@@ -168,6 +168,15 @@ class Registration:
 
     def _path(self, suffix: str) -> str:
         return f"{self._spool.directory('workers')}/{self.name}{suffix}"
+
+
+def cancel_requests(spool: Spool, name: str) -> list[str]:
+    """Return the paths of what was asked of an owner and is not answered."""
+    if not name:
+        return []
+    directory = spool.directory("workers")
+    prefix = f"{name}{CANCEL_MARK}"
+    return [f"{directory}/{found}" for found in os.listdir(directory) if found.startswith(prefix)]
 
 
 def known(spool: Spool) -> dict[str, Worker | None]:
