@@ -138,17 +138,17 @@ class Config:
 
     max_retries: int = _setting(3, _integer(0, 1000), "failures until a job is dead")
     backoff_base: float = _setting(2, _real(0, 1000), "wait base ^ n seconds after failure n")
-    backoff_max: float = _setting(3600, _seconds(0, _YEAR_S), "the longest such wait")
+    backoff_max: float = _setting(3600, _seconds(0, _YEAR_S), "the longest such wait, in seconds")
     backoff_jitter: float = _setting(0, _real(0, 1), "random part added to a wait, as a fraction")
     job_timeout: float | None = _setting(
-        300, _optional(_seconds(0.001, _YEAR_S)), "how long a job may run that does not say"
+        300, _optional(_seconds(0.001, _YEAR_S)), "seconds that a job may run which does not say"
     )
-    kill_grace: float = _setting(5, _seconds(0, 3600), "from SIGTERM to SIGKILL")
+    kill_grace: float = _setting(5, _seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
     poll_interval: float = _setting(
-        5, _seconds(0.05, 3600), "look at the spool at least this often"
+        5, _seconds(0.05, 3600), "seconds between two looks at the spool, events or not"
     )
     lease: float = _setting(
-        30, _seconds(1, 86400), "silence after which a worker on another machine counts as dead"
+        30, _seconds(1, 86400), "seconds of silence after which a worker on another machine is dead"
     )
     durability: str = _setting(
         "full", _choice("full", "relaxed"), "full survives a power cut, relaxed only crashes"
@@ -164,7 +164,7 @@ class Config:
     later_codes: Sequence[int] = _setting(
         (), _CODES, "exit codes that mean again later, the attempt not counted"
     )
-    later_delay: float = _setting(60, _seconds(0, _YEAR_S), "how much later")
+    later_delay: float = _setting(60, _seconds(0, _YEAR_S), "how much later, in seconds")
     log_max_size: int | None = _setting(
         None, _optional(_SIZE), "the middle of a run's output is cut out above this size"
     )

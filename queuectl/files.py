@@ -196,7 +196,8 @@ class Spares:
         self._free.clear()
         for name in os.listdir(self._directory):
             if name.startswith("spare-") and name.endswith(self._tail):
-                unlink_quietly(f"{self._directory}/{name}")
+                with contextlib.suppress(OSError):  # the next recovery clears it
+                    os.unlink(f"{self._directory}/{name}")
 
     def _take(self) -> str:
         # the longest free first, and never one just given back: somebody may be reading it

@@ -125,6 +125,11 @@ def _judge(
     return after_failure(job.attempts, limit, config.backoff(), random), True
 
 
+_WHENCE = "its timeout, or the setting job-timeout"
+
+
 def timed_out(timeout_s: float) -> Outcome:
     """Return the outcome of a run that outlived its timeout."""
-    return Outcome(ended=TIMEOUT, detail=f"still running after {duration_text(timeout_s)}")
+    return Outcome(
+        ended=TIMEOUT, detail=f"still running after {duration_text(timeout_s)} ({_WHENCE})"
+    )

@@ -90,9 +90,10 @@ class Registration:
         # What cannot be removed is a dead owner's from here on. The lock goes last, and only if the
         # rest went: it is by the lock that the next recovery knows at once.
         with contextlib.suppress(OSError):
-            for suffix in (RECORD_SUFFIX, STOP_SUFFIX, LOCK_SUFFIX):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path(suffix))
+            requests = cancel_requests(self._spool, self.name)
+            paths = [self._path(suffix) for suffix in (RECORD_SUFFIX, STOP_SUFFIX, LOCK_SUFFIX)]
+            for path in [*requests, *paths]:
+                files.unlink_quietly(path)
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 self._lock.release()

@@ -105,8 +105,9 @@ class Recovery:
             held = [job_id for job_id, owner in self._spool.held() if owner == name]
             for job_id in held:
                 self._recover(job_id, name)
+            requests = owners.cancel_requests(self._spool, name)
             suffixes = (owners.RECORD_SUFFIX, owners.STOP_SUFFIX, owners.LOCK_SUFFIX)
-            for leftover in [*self._drafts_of(name), *(path + suffix for suffix in suffixes)]:
+            for leftover in [*self._drafts_of(name), *requests, *(path + s for s in suffixes)]:
                 _remove(leftover)
             return len(held)
         finally:

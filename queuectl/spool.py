@@ -320,7 +320,7 @@ class Spool(Layout):
         job_id = as_id(name.removesuffix(SUFFIX))
         # held under a name of its own: a turn of this owner may hold a job of the same id
         self._rejects += 1
-        mark = f".reject{self._rejects}"
+        mark = f"~reject{self._rejects}"  # no id has a ~: recovery knows what it is
         held = self.held_file(as_id(job_id, room=len(mark)) + mark, owner)
         claim = Claim(job_id, owner, held, state)
         files.move_contended(f"{self.directory(state)}/{name}", claim.path)

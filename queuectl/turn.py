@@ -266,8 +266,12 @@ class Turns:
             run.end(self._ending)
         for lost in run.lost_output:
             self._log.event("error", job.id, detail=f"its output is lost: {lost}")
-        self._log.event("started", job.id, attempt=_attempt(job), command=_shown(job.command))
+        self._log.event("started", job.id, attempt=self._attempt(job), command=_shown(job.command))
         return await run.wait()
+
+    def _attempt(self, job: Job) -> str:
+        limit = job.record.get("max_retries", self._spool.config.max_retries)
+        return f"{job.attempts}/{max(limit, 1)}"
 
     def _cap_output(self, job: Job) -> None:
         limit = self._spool.config.log_max_size
@@ -333,11 +337,6 @@ class Turns:
                 done = True
             self.stall.end(claim.job_id)
             return done
-
-
-def _attempt(job: Job) -> str:
-    limit = job.record.get("max_retries")
-    return f"{job.attempts}/{max(limit, 1)}" if isinstance(limit, int) else str(job.attempts)
 
 
 def _shown(command: str | list[str]) -> str:

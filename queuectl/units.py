@@ -83,9 +83,9 @@ def local_text(epoch_s: float) -> str:
 
 def duration_text(seconds: float) -> str:
     """Return a duration in at most two units: `850ms`, `12.3s`, `4m05s`, `2h13m`, `3d04h`."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{max(seconds, 0) * 1000:.0f}ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}s"
     whole = int(seconds)
     if whole < 3600:

@@ -52,7 +52,7 @@ def list_dead(ctx: click.Context, /, *, limit: int | None, as_json: bool, **opti
     if as_json:
         render.json_array(item.record() for item in found)
     else:
-        print_jobs(found)
+        print_jobs(found, spool.config.max_retries)
 
 
 @dlq.command()

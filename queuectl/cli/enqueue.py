@@ -67,12 +67,14 @@ _OPTIONS = (
     click.option("--env", metavar="K=V", multiple=True, callback=_pairs, help="Set a variable."),
     click.option("--tag", "tags", metavar="WORD", multiple=True, help="A word to find it by."),
     click.option(
-        "--success-codes", callback=_codes, metavar="CODES", help="Done if it exits so; 0."
+        "--success-codes", callback=_codes, metavar="CODES", help="Exits that complete it; 0."
     ),
     click.option(
-        "--fatal-codes", callback=_codes, metavar="CODES", help="Dead at once if it does."
+        "--fatal-codes", callback=_codes, metavar="CODES", help="Exits that make it dead at once."
     ),
-    click.option("--later-codes", callback=_codes, metavar="CODES", help="Again later, uncounted."),
+    click.option(
+        "--later-codes", callback=_codes, metavar="CODES", help="Exits that mean later, uncounted."
+    ),
 )
 
 
@@ -148,7 +150,7 @@ def sources(
     """
     if not words:
         if "command" not in given:
-            msg = "no command: give JSON, --command TEXT, or -- COMMAND ..."
+            msg = "no command: give JSON, --command TEXT, or -- COMMAND WORDS"
             raise click.UsageError(msg)
         return [("", {})]
     if dashes or (words[0][0:1] not in ("{", "@", "-") and words != ("",)):

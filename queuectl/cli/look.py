@@ -44,17 +44,18 @@ def list_jobs(ctx: click.Context, /, *, limit: int | None, as_json: bool, **opti
     if as_json:
         render.json_array(job.record() for job in found)
         return
-    print_jobs(found)
+    print_jobs(found, spool.config.max_retries)
 
 
-def print_jobs(found: Iterator[Found]) -> None:
-    """Print a table of jobs."""
+def print_jobs(found: Iterator[Found], max_retries: int) -> None:
+    """Print a table of jobs; `max_retries` is that of a job that does not say."""
     table = render.Table("ID", "STATE", "TRIES", "DETAIL", "COMMAND")
     empty = True
     for item in found:
         empty = False
         job = item.job
-        tries = f"{job.attempts}/{max(1, job.record.get('max_retries', 1))}"
+        tries = f"{job.attempts}/{max(1, job.record.get('max_retries', max_retries))}"
+        tries = tries if job.command else "-"
         command = render.command_text(job.command) if job.command else ""
         table.row(job.id, render.state_text(item.state), tries, _detail(item), command)
     table.end()

@@ -39,7 +39,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
     \b
     queuectl status
     queuectl status --json
-    queuectl status --format prometheus > queuectl.prom.tmp && mv queuectl.prom.tmp queuectl.prom
+    queuectl status --format prometheus > q.tmp && mv q.tmp queuectl.prom
     """
     if as_json and form == "prometheus":
         msg = "--json and --format prometheus exclude one another"

@@ -140,10 +140,10 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         return
     for item in wanted:
         owners.ask_to_stop(spool, item.worker, now=now)
-    _wait_until_gone(spool, wanted)
+    _wait_until_gone(spool, wanted, now=now)
 
 
-def _wait_until_gone(spool: Spool, wanted: list[Worker]) -> None:
+def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
     told: dict[str, list[str]] = {}
     while wanted:
         for item in list(wanted):
@@ -158,7 +158,9 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker]) -> None:
             told["running"] = running
             few = ", ".join(running[:5])
             what = f"{len(running)} running: {few}" if running else "its last steps"
-            render.note(f"waiting for {what}{', ...' if len(running) > 5 else ''}")
+            more = ", ..." if len(running) > 5 else ""
+            hint = " (--now ends them)" if running and not now else ""
+            render.note(f"waiting for {what}{more}{hint}")
         if wanted:
             time.sleep(_LOOK_S)
 

@@ -90,16 +90,23 @@ def _fail(spool: Spool) -> Iterator[str]:
     return _turn(spool, _exit(1, spool))
 
 
+def _long_and_short(spool: Spool) -> None:
+    # the body of the first, kept to be written over, is longer than that of the second
+    spool.submit(DIARY, id="long", tags=["x" * 500])
+    _one_pending(spool)
+
+
 def _complete_with_spares(spool: Spool) -> Iterator[str]:
+    yield from ("long", "one")
     registration = Registration(spool)
     spool.keep_spares(registration.name)
-    yield "one"
     with registration as me:
-        claim = spool.take("one", "pending", me.name)
-        job = spool.read_claim(claim)
-        job = outcome.started(job, worker=me.name, now=time.time(), logs=("", ""))
-        _rewrite(spool, claim, job)
-        spool.settle(claim, _exit(0, spool)(job))
+        for job_id in ("long", "one"):
+            claim = spool.take(job_id, "pending", me.name)
+            job = spool.read_claim(claim)
+            job = outcome.started(job, worker=me.name, now=time.time(), logs=("", ""))
+            _rewrite(spool, claim, job)
+            spool.settle(claim, _exit(0, spool)(job))
         spool.drop_spares()
 
 
@@ -201,7 +208,7 @@ VERBS = {
     "submit many": Verb(_nothing, _submit_batch),
     "take, rewrite, release to completed": Verb(_one_pending, _complete),
     "take, rewrite, release to failed": Verb(_one_pending, _fail),
-    "take, rewrite by exchange, release": Verb(_one_pending, _complete_with_spares),
+    "take, rewrite by exchange, release": Verb(_long_and_short, _complete_with_spares),
     "set aside": Verb(_bad_file, _set_aside),
     "recover": Verb(_left_by_the_dead, _recover),
     "retry": Verb(_some_dead, _retry),
