@@ -79,7 +79,7 @@ def test_a_cancelled_running_job_is_ended_with_all_its_processes(spool: SpoolDir
     with spool.pool() as pool:
         pool.wait_for("started", "job")
         assert spool.run("cancel", "job").lines == ["job"]
-        assert processes_with("QUEUECTL_JOB_ID=job") == []
+        assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
         spool.api.submit("true", id="next")
         spool.wait_for("completed", "next")
     record = spool.record("dead", "job")
@@ -117,7 +117,7 @@ def test_a_job_of_a_dead_worker_is_recovered_and_cancelled(spool: SpoolDir) -> N
     pool.kill()
     assert spool.run("cancel", "job").lines == ["job"]
     assert spool.states("job") == ["dead"]
-    assert processes_with("QUEUECTL_JOB_ID=job") == []
+    assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
 
 
 def test_cancelling_is_not_disturbed_by_what_the_id_looks_like(spool: SpoolDir) -> None:
