@@ -62,13 +62,12 @@ def test_a_second_signal_gives_what_runs_back_with_the_attempt_uncounted(
 
 def test_ctrl_c_at_the_terminal_does_not_reach_the_commands(spool: SpoolDir) -> None:
     go = f"{spool.path}.go"
-    spool.drop("job", f"trap 'echo hit' INT; {waiting_for(go)}; echo done")
+    spool.drop("job", f"trap 'echo hit' INT; echo begun; {waiting_for(go)}; echo done")
     with open(f"{spool.path}.log", "wb") as log:
         # a terminal sends SIGINT to the whole group in its foreground
         process = spool.start("worker", "start", stderr=log, start_new_session=True)
     try:
-        output = f"{spool.path}/logs/job.1.out"
-        wait_until(lambda: os.path.exists(output))
+        wait_until(lambda: spool.output("job") == "begun\n")
         os.killpg(process.pid, signal.SIGINT)
         open(go, "x").close()
         assert process.wait(DEADLINE_S) == 0
@@ -76,7 +75,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_commands(spool: SpoolDir) -> 
         process.kill()
         process.wait()
     assert spool.states("job") == ["completed"]
-    assert spool.output("job") == "done\n"
+    assert spool.output("job") == "begun\ndone\n"
 
 
 def test_a_job_that_was_given_back_runs_again_in_the_next_pool(spool: SpoolDir) -> None:
