@@ -52,33 +52,53 @@ def _read_line(path: str) -> str:
         return file.readline().strip()
 
 
-class ExitWatch:
-    """Calls back, once, in an event loop, when a child has ended; leaves it to be reaped.
+class Exits:
+    """Calls back, once each, in an event loop, when a child has ended; leaves it to be reaped.
 
-    Until it is reaped its pid, and that of its group, cannot become another's.
+    Until it is reaped its pid, and that of its group, cannot become another's. The loop watches
+    one epoll in which all children are: to add a child to the loop itself took 30 us more.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, pid: int, ended: Callable[[], None]
-    ) -> None:
-        self._ended = ended
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._descriptor = os.pidfd_open(pid) if _HAS_PIDFD else -1
-        if self._descriptor >= 0:
-            self._loop.add_reader(self._descriptor, self._readable)
-        else:
+        self._ended: dict[int, Callable[[], None]] = {}
+        self._poll = None
+        if _HAS_PIDFD:
+            from select import epoll
+
+            self._poll = epoll()
+            loop.add_reader(self._poll.fileno(), self._look)
+
+    def watch(self, pid: int, ended: Callable[[], None]) -> None:
+        """Have `ended` called when a child has ended."""
+        if self._poll is None:
             from threading import Thread
 
-            Thread(target=self._wait, args=(pid,), daemon=True).start()
+            Thread(target=self._wait, args=(pid, ended), daemon=True).start()
+            return
+        descriptor = os.pidfd_open(pid)
+        self._ended[descriptor] = ended
+        self._poll.register(descriptor, _READABLE)
 
-    def _readable(self) -> None:
-        self._loop.remove_reader(self._descriptor)
-        os.close(self._descriptor)
-        self._ended()
+    def close(self) -> None:
+        """Stop watching."""
+        if self._poll is not None:
+            self._loop.remove_reader(self._poll.fileno())
+            self._poll.close()
 
-    def _wait(self, pid: int) -> None:
+    def _look(self) -> None:
+        assert self._poll is not None
+        for descriptor, _ in self._poll.poll(0):
+            self._poll.unregister(descriptor)
+            os.close(descriptor)
+            self._ended.pop(descriptor)()
+
+    def _wait(self, pid: int, ended: Callable[[], None]) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        self._loop.call_soon_threadsafe(self._ended)
+        self._loop.call_soon_threadsafe(ended)
+
+
+_READABLE = 1  # EPOLLIN
 
 
 def can_list_processes() -> bool:

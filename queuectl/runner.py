@@ -23,6 +23,7 @@ from queuectl.spawn import Child, spawn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from queuectl.kernel import Exits
     from queuectl.stragglers import Sweeper
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -41,6 +42,7 @@ class Task:
     timeout_s: float | None
     grace_s: float
     marks: tuple[bytes, ...]  # what of env tells this job's processes; the first is its own
+    exits: Exits
     sweeper: Sweeper
     log_mode: int = 0o600
 
@@ -61,7 +63,7 @@ class Run:
         self._exited = False
         self.lost_output: list[OSError] = []
         self._child = _start(task, self.lost_output)
-        kernel.ExitWatch(self._loop, self._child.pid, self._on_exit)
+        task.exits.watch(self._child.pid, self._on_exit)
 
     async def wait(self) -> Outcome:
         """Return how the command ended; nothing of a tree that was ended by us is left then."""

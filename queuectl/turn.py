@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from queuectl import outcome, runner
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
+from queuectl.kernel import Exits
 from queuectl.stragglers import Sweeper
 from queuectl.units import duration_text
 
@@ -83,6 +84,7 @@ class Turns:
         self._deferred: dict[str, Entry] = {}
         self._disk = Disk()
         self._sweeper = Sweeper()
+        self._exits = Exits(asyncio.get_running_loop())
         self._lanes = lanes
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
@@ -123,6 +125,7 @@ class Turns:
     def close(self) -> None:
         """End what served the turns."""
         self._disk.close()
+        self._exits.close()
 
     def begin(self, entry: Entry) -> asyncio.Task[None] | None:
         """Give a job its turn, in a task of its own; None if that must wait."""
@@ -305,6 +308,7 @@ class Turns:
             timeout_s=record.get("timeout", config.job_timeout),
             grace_s=config.kill_grace,
             marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),
+            exits=self._exits,
             sweeper=self._sweeper,
         )
 
