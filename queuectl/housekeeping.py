@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import joblogs
 from queuectl.errors import BadJobError, SpoolError
-from queuectl.layout import REJECTED, SUFFIX
+from queuectl.layout import REJECTED
 from queuectl.units import parse_duration
 
 if TYPE_CHECKING:
@@ -61,26 +61,6 @@ def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:
         if state == "dead":
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{spool.directory(state)}/{job_id}{REJECTED}")
-
-
-def ages(spool: Spool, state: str) -> Iterator[tuple[float, str]]:
-    """Yield when each job in a state was last written, as `ls -l` shows it, and its id.
-
-    Raises:
-        SpoolError: the directory cannot be read.
-    """
-    path = spool.directory(state)
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
-                    with contextlib.suppress(FileNotFoundError):
-                        written_at = entry.stat(follow_symlinks=False).st_mtime
-                        yield written_at, entry.name.removesuffix(SUFFIX)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SpoolError("read", path, error) from error
 
 
 class Housekeeping:
@@ -183,6 +163,7 @@ class _Shelf:
         self._covered_ns = stamp_ns if settled else None
 
     def _counted(self) -> Iterator[tuple[float, str]]:
-        for item in ages(self._spool, self._state):
+        for job_id, written_at in self._spool.written(self._state):
+            item = (written_at, job_id)
             self._count += 1
             yield item

@@ -102,7 +102,17 @@ class Layout:
         Raises:
             SpoolError: the directory cannot be read.
         """
-        return (name for _, name in self._entries(state))
+        return (_stem(entry) for entry in self._entries(state))
+
+    def written(self, state: str) -> Iterator[tuple[str, float]]:
+        """Yield the name of each job file, without `.json`, and when it was last written.
+
+        Raises:
+            SpoolError: the directory cannot be read.
+        """
+        for entry in self._entries(state):
+            with contextlib.suppress(FileNotFoundError):  # moved on since
+                yield _stem(entry), entry.stat(follow_symlinks=False).st_mtime
 
     def file_names_by_place(self, state: str) -> Iterator[str]:
         """Yield what `file_names` does in the order of the disk, for who reads all the files.
@@ -110,19 +120,18 @@ class Layout:
         Cold files are read three times as fast so on ext4. In chunks, since the first jobs must
         not wait for a million names; chunks of 20,000 gave as much as sorting all.
         """
-        entries = self._entries(state)
+        entries = ((entry.inode(), _stem(entry)) for entry in self._entries(state))
         while chunk := sorted(islice(entries, 20_000)):
             for _, name in chunk:
                 yield name
 
-    def _entries(self, state: str) -> Iterator[tuple[int, str]]:
+    def _entries(self, state: str) -> Iterator[os.DirEntry[str]]:
         path = self.directory(state)
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    name = entry.name
-                    if name.endswith(SUFFIX) and not name.startswith("."):
-                        yield entry.inode(), name[: -len(SUFFIX)]
+                    if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
+                        yield entry
         except FileNotFoundError:
             return
         except OSError as error:
@@ -196,6 +205,14 @@ class Layout:
         record = decode(read_regular(self.file("dead", job_id)))
         return Job(record) if "rejected" in record else None
 
+    def explains(self, job_id: str) -> bool:
+        """Tell whether dead/ID.json is the reason why a file was set aside."""
+        try:
+            raw = read_regular(self.file("dead", job_id))
+        except (OSError, BadJobError):
+            return False
+        return b'"rejected": ' in raw and b'"command": ""' in raw
+
     def jobs(self, state: str, ids: Iterator[str] | Sequence[str]) -> Iterator[Found]:
         """Yield the jobs of these ids that still are in `state` and can be read."""
         owners = dict(self.held()) if state == "processing" else {}
@@ -216,3 +233,7 @@ class Layout:
             OSError: it could not be read.
         """
         return parse(read_regular(path, any_owner=any_owner), job_id)
+
+
+def _stem(entry: os.DirEntry[str]) -> str:
+    return entry.name[: -len(SUFFIX)]

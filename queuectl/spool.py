@@ -18,11 +18,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from queuectl import files
-from queuectl.errors import BadJobError, ClaimLostError, JobExistsError, SpoolError
+from queuectl.errors import ClaimLostError, JobExistsError, SpoolError
 from queuectl.ids import as_id
 from queuectl.job import STATES, Job, again, draft
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, Claim, Layout
-from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
 from queuectl.units import utc_text
 
@@ -379,17 +378,9 @@ class Spool(Layout):
             name = as_id(job_id, room=len(suffix)) + suffix
             if os.path.lexists(self._rejected_file(name)):
                 continue
-            if not os.path.lexists(self.file("dead", name)) or self._explains(name):
+            if not os.path.lexists(self.file("dead", name)) or self.explains(name):
                 return name
         raise AssertionError
-
-    def _explains(self, job_id: str) -> bool:
-        """Tell whether dead/ID.json is the reason for bytes that have not come (yet)."""
-        try:
-            raw = read_regular(self.file("dead", job_id))
-        except (OSError, BadJobError):
-            return False
-        return b'"rejected": ' in raw and b'"command": ""' in raw
 
     # --- the rest ---------------------------------------------------------------------------
 

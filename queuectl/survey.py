@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from queuectl.errors import SpoolError
-from queuectl.layout import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +53,7 @@ class Survey:
                 self.took_s = time.monotonic() - begun
 
     def _written_since(self, state: str) -> Iterator[str]:
-        for name, written_s in files_written(self.spool, state):
+        for name, written_s in self.spool.written(state):
             self.jobs[state] += 1
             if written_s < self.since_s - _CLOCK_SLACK_S:
                 self.older += 1
@@ -92,23 +88,3 @@ class Survey:
         if self.unreadable:
             parts.append(f"{self.unreadable:,} cannot be read")
         return "; ".join(parts)
-
-
-def files_written(spool: Spool, state: str) -> Iterator[tuple[str, float]]:
-    """Yield the name of each job file in a state, without `.json`, and when it was last written.
-
-    Raises:
-        SpoolError: the directory cannot be read.
-    """
-    path = spool.directory(state)
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
-                    with contextlib.suppress(FileNotFoundError):
-                        written_s = entry.stat(follow_symlinks=False).st_mtime
-                        yield entry.name[: -len(SUFFIX)], written_s
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SpoolError("read", path, error) from error

@@ -4,85 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli.common import DURATION, TIME, Duration, spool_to_write
-from queuectl.errors import BadJobError, JobExistsError, QueuectlError
-from queuectl.job import FIELDS, USER_FIELDS, Job, decode
-from queuectl.units import utc_text
+from queuectl.cli.common import spool_to_write
+from queuectl.cli.drafting import (
+    CommandAfterDashes,
+    check_ids,
+    draft,
+    given_fields,
+    job_options,
+    sources,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
+    from queuectl.job import Job
     from queuectl.spool import Spool
 
 _BAR_FROM = 2000  # jobs: fewer are queued before a person sees a bar
-
-
-class _Timeout(Duration):
-    name = "duration|none"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "none" else super().convert(value, param, ctx)
-
-
-class CommandAfterDashes(click.Command):
-    """Remembers whether `--` was given: all that follows it is one command."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["dashes"] = "--" in args
-        return super().parse_args(ctx, args)
-
-
-def _pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    for value in values:
-        if not value.partition("=")[0] or "=" not in value:
-            msg = f'"{value}" is not NAME=VALUE'
-            raise click.BadParameter(msg)
-    return dict(value.partition("=")[::2] for value in values)
-
-
-def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[int] | None:
-    if value is None:
-        return None
-    try:
-        return sorted({int(code) for code in value.replace(",", " ").split()})
-    except ValueError:
-        msg = f'"{value}" is not a list of exit codes such as 0,3'
-        raise click.BadParameter(msg) from None
-
-
-_OPTIONS = (
-    click.option("--id", "id_", metavar="ID", help="Its name; else one that sorts by time."),
-    click.option("--command", metavar="TEXT", help="A command line for the shell."),
-    click.option("--priority", type=int, help="Lower runs first; 0 if not given."),
-    click.option("--run-at", type=TIME, metavar="TIME", help="Not before; local if without zone."),
-    click.option("--delay", type=DURATION, metavar="DURATION", help="Not before so long from now."),
-    click.option("--timeout", type=_Timeout(), metavar="DURATION", help="End it after; or none."),
-    click.option("--max-retries", type=int, help="Dead once it has failed so often."),
-    click.option("--cwd", metavar="DIR", help="Where it runs; else the current directory."),
-    click.option("--env", metavar="K=V", multiple=True, callback=_pairs, help="Set a variable."),
-    click.option("--tag", "tags", metavar="WORD", multiple=True, help="A word to find it by."),
-    click.option(
-        "--success-codes", callback=_codes, metavar="CODES", help="Exits that complete it; 0."
-    ),
-    click.option(
-        "--fatal-codes", callback=_codes, metavar="CODES", help="Exits that make it dead at once."
-    ),
-    click.option(
-        "--later-codes", callback=_codes, metavar="CODES", help="Exits that mean later, uncounted."
-    ),
-)
-
-
-def job_options(command: Any) -> Any:
-    """Add the options that describe a job."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})
@@ -116,135 +56,6 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     from queuectl.cli.wait import follow
 
     return follow(spool, [drafted.job.id for drafted in jobs])
-
-
-def given_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of the record that options name."""
-    from_option = click.get_current_context().get_parameter_source
-    fields = {}
-    for name, value in options.items():
-        source = from_option(name)
-        if source is not None and source.name == "COMMANDLINE":
-            fields[name.rstrip("_")] = value
-    if "run_at" in fields and "delay" in fields:
-        msg = "--run-at and --delay exclude one another"
-        raise click.UsageError(msg)
-    if "delay" in fields:
-        fields["run_at"] = time.time() + fields.pop("delay")
-    if "run_at" in fields:
-        fields["run_at"] = utc_text(fields["run_at"])
-    if "tags" in fields:
-        fields["tags"] = list(fields["tags"])
-    if "cwd" in fields:
-        fields["cwd"] = os.path.abspath(fields["cwd"])
-    return fields
-
-
-def sources(
-    words: tuple[str, ...], given: dict[str, Any], *, dashes: bool
-) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Return each job's fields, and what to call its place in an error.
-
-    Raises:
-        QueuectlError: a file cannot be read, or holds what is no JSON object.
-    """
-    if not words:
-        if "command" not in given:
-            msg = "no command: give JSON, --command TEXT, or -- COMMAND WORDS"
-            raise click.UsageError(msg)
-        return [("", {})]
-    if dashes or (words[0][0:1] not in ("{", "@", "-") and words != ("",)):
-        if "command" in given:
-            msg = "--command and a command after it exclude one another"
-            raise click.UsageError(msg)
-        # one word is a line for the shell, as people quote it; after -- it is a program
-        return [("", {"command": list(words) if dashes or len(words) > 1 else words[0]})]
-    if words[0].startswith("{"):
-        return [_object(word, "") for word in words]
-    if len(words) > 1:
-        msg = f'unexpected "{words[1]}" after {words[0]}; options go before it'
-        raise click.UsageError(msg)
-    return _lines(words[0])
-
-
-def _object(text: str, where: str) -> tuple[str, dict[str, Any]]:
-    try:
-        return where, decode(text.encode("utf-8", "surrogateescape"))
-    except BadJobError as error:
-        hint = "" if where else f" (in {text[:40]!r}; a command goes after --command or --)"
-        msg = f"{where}{error}{hint}"
-        raise BadJobError(msg) from None
-
-
-def _lines(word: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    name = "" if word == "-" else f"{word[1:]}, "
-    try:
-        file = sys.stdin.buffer if word == "-" else open(word[1:], "rb")  # noqa: SIM115
-    except OSError as error:
-        msg = f"cannot read {word[1:]}: {error.strerror}"
-        raise QueuectlError(msg) from None
-    with file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                where = f"{name}line {number}: "
-                yield _object(line.decode("utf-8", "surrogateescape"), where)
-
-
-class Drafted(NamedTuple):
-    """A job to be queued, what to call its place in an error, and whether its id was given."""
-
-    where: str
-    job: Job
-    named: bool
-
-
-def draft(spool: Spool, where: str, fields: dict[str, Any]) -> Drafted:
-    """Return a job of these fields, checked.
-
-    Raises:
-        BadJobError: a field is wrong; the text begins with `where`.
-    """
-    try:
-        job = spool.draft(fields)
-    except BadJobError as error:
-        msg = f"{where}{error}"
-        raise BadJobError(msg) from None
-    for name in fields:
-        if name not in FIELDS:
-            _warn_of_slip(where, name)
-    return Drafted(where, job, "id" in fields)
-
-
-def _warn_of_slip(where: str, name: str) -> None:
-    """Unknown fields are kept; one that looks like a field of ours is probably meant as it."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, USER_FIELDS, n=1, cutoff=0.75)
-    if near:
-        text = f'queuectl: {where}"{name}" is kept, but means nothing here; "{near[0]}" would'
-        click.echo(text, err=True)
-
-
-def check_ids(spool: Spool, jobs: list[Drafted]) -> None:
-    """Check that every id that was given is free, and given once.
-
-    Raises:
-        QueuectlError: one is not.
-    """
-    seen: dict[str, str] = {}
-    for where, job, named in jobs:
-        if not named:
-            continue
-        if job.id in seen:
-            first = seen[job.id].removesuffix(": ") or "another of these jobs"
-            msg = f'{where}id "{job.id}" is that of {first}'
-            raise BadJobError(msg)
-        seen[job.id] = where
-    try:
-        spool.check_free(seen)
-    except JobExistsError as error:
-        msg = f"{seen[error.job_id]}{error}"
-        raise QueuectlError(msg) from None
 
 
 def _submit(spool: Spool, jobs: list[Job]) -> None:

@@ -14,7 +14,6 @@ from queuectl.cli import render
 from queuectl.figures import instant
 from queuectl.job import STATES
 from queuectl.layout import SUFFIX
-from queuectl.survey import files_written
 from queuectl.top import Item, Rate, View
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ class Lookout:
     def _newest(self, state: str) -> list[str]:
         if self._counts[state] > _DATED:
             return heapq.nlargest(_LISTED, self._spool.names(state))
-        dated = files_written(self._spool, state)
+        dated = self._spool.written(state)
         return [name for name, _ in heapq.nlargest(_LISTED, dated, key=lambda item: item[1])]
 
     def _note_failures(self, jobs: Iterable[Found]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
 from queuectl.figures import Figures, instant
-from queuectl.survey import Survey, files_written
+from queuectl.survey import Survey
 from queuectl.tallies import OUTCOMES, QUANTILES, Spread
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _utf8(path: str) -> str:
 
 
 def _waiting(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
-    oldest_s = min((written_s for _, written_s in files_written(spool, "pending")), default=now)
+    oldest_s = min((written_s for _, written_s in spool.written("pending")), default=now)
     yield _sample("queuectl_oldest_pending_seconds", max(0.0, now - oldest_s))
     running = spool.jobs("processing", spool.names("processing"))
     starts = [instant(found.job.record.get("started_at")) for found in running]

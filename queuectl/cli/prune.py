@@ -70,7 +70,7 @@ def _oldest(spool: Spool, state: str, older_than_s: float | None, keep: int | No
 def _ages(spool: Spool, state: str, older_than_s: float | None) -> Iterator[tuple[float, str]]:
     """Yield when each job ended: as its file's time says, or its record if that is earlier."""
     limit = float("inf") if older_than_s is None else time.time() - older_than_s
-    for written_at, job_id in housekeeping.ages(spool, state):
+    for job_id, written_at in spool.written(state):
         ended_at = written_at
         if written_at > limit:  # not old by its file; a copied spool has only its records
             for found in spool.jobs(state, [job_id]):

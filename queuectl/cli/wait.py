@@ -13,7 +13,7 @@ from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, resolve_id, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.enqueue import (
+from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
     draft,
