@@ -87,7 +87,7 @@ class Intake:
         try:
             job, arrived_ns = self._read(state, job_id)
         except FileNotFoundError:
-            return
+            self._half_written.pop((state, name), None)
         except IncompleteJobError as error:
             self._wait_for_writer(state, name, str(error))
         except BadJobError as error:

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.intake import Intake
+from queuectl.worklog import WorkLog
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+@pytest.fixture
+def intake(spool: SpoolDir) -> Intake:
+    spool.api.create()
+    null = WorkLog(os.open(os.devnull, os.O_WRONLY))
+    return Intake(spool.api, null, "w", on_ready=lambda: None, on_due=lambda: None)
+
+
+def test_a_half_written_file_that_is_taken_away_is_not_waited_for(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    spool.drop_bytes("half", b'{"command": ')
+    intake.pending_arrived("half.json")
+    assert intake.busy
+    os.unlink(f"{spool.path}/pending/half.json")
+    intake.scan()
+    assert not intake.busy
+
+
+def test_the_backlog_gives_what_arrived_by_priority_then_by_arrival(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    for job_id, priority in (("late", 1), ("first", 0), ("second", 0), ("urgent", -1)):
+        spool.api.submit("true", id=job_id, priority=priority)
+    intake.scan()
+    order = [intake.next() for _ in range(4)]
+    assert [entry and entry.job_id for entry in order] == ["urgent", "first", "second", "late"]
+    assert intake.next() is None
+
+
+def test_a_job_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intake: Intake) -> None:
+    for job_id in ("first", "second"):
+        spool.api.submit("true", id=job_id)
+    intake.scan()
+    entry = intake.next()
+    assert entry is not None
+    assert entry.job_id == "first"
+    claim = spool.api.take("first", "pending", "w")
+    intake.keep_place(entry)
+    spool.api.release(claim, "pending")
+    intake.pending_arrived("first.json")
+    back = intake.next()
+    assert back is not None
+    assert back.job_id == "first"
