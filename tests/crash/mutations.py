@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from queuectl import files, kernel, owners, pool, reading, recovery
+from queuectl import files, kernel, owners, pool, reading, recovery, turn
 from tests.crash.support import MUTATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from queuectl.layout import Claim
 
 _fsync = os.fsync
 
@@ -75,6 +77,16 @@ def _trust_everybody() -> None:
     _put(pool, check_safe=lambda _spool: None)
 
 
+def _give_up_at_once() -> None:
+    persist = turn.Turns._persist
+
+    async def once(self: turn.Turns, what: str, claim: Claim, steps: Any) -> bool:
+        self.stall.give_up()
+        return await persist(self, what, claim, steps)
+
+    _put(turn.Turns, _persist=once)
+
+
 def _leave_tmp() -> None:
     _put(recovery.Recovery, _clear_tmp=lambda _self: None)
 
@@ -90,6 +102,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "bury who has lost its files": _bury_the_traceless,
     "leave running what the dead ran": _leave_running,
     "trust everybody": _trust_everybody,
+    "give up at the first error": _give_up_at_once,
 }
 
 

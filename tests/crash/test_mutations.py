@@ -6,11 +6,14 @@ The fsyncs and the moves have theirs beside the tests of power cuts and of kills
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl import owners
 from tests.crash import test_errors_at_every_step as errors
+from tests.crash import test_time as clocks
 from tests.crash.support import Spoolside, make_spool, until
 from tests.crash.test_errors_at_every_step import forgetful
 from tests.crash.test_process_trees import marked
@@ -18,6 +21,8 @@ from tests.crash.test_process_trees import marked
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from queuectl.spool import Spool
 
 __all__ = ["forgetful"]
 
@@ -77,3 +82,38 @@ def test_a_pool_that_trusts_everybody_serves_an_open_spool(mutated: Spoolside) -
     mutated.mutation = "trust everybody"
     mutated.drain()
     assert mutated.state_of(job_id) == "completed"
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_outcome_that_is_given_up_is_not_there_when_the_fault_is_over(
+    mutated: Spoolside, tmp_path: Path, *, guarded: bool
+) -> None:
+    mutated.mutation = "" if guarded else "give up at the first error"
+    gate, completed, away = tmp_path / "gate", mutated.path / "completed", tmp_path / "away"
+    mutated.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="kept")
+    pool = mutated.pool("--count", "2", log_in=tmp_path).up()
+    until(lambda: mutated.times_run()["kept"], "it runs")
+    completed.rename(away)
+    completed.touch()  # no directory any more: nothing can be moved there
+    gate.touch()
+    until(lambda: "stalled" in pool.log, "its outcome finds no place")
+    completed.unlink()
+    away.rename(completed)
+    mutated.submit(id="later")
+    mutated.wait_for("later")
+    if guarded:
+        mutated.wait_for("kept")
+    else:
+        assert mutated.state_of("kept") == "processing"
+
+
+def test_a_heartbeat_judged_by_the_wall_clock_buries_the_living(
+    mutated: Spoolside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def old(_self: object, spool: Spool, name: str, lease_s: float, _now: float) -> bool:
+        written_s = os.stat(f"{spool.directory('workers')}/{name}.json").st_mtime
+        return time.time() - written_s >= lease_s
+
+    monkeypatch.setattr(owners.Heartbeats, "silent", old)
+    with pytest.raises(AssertionError):
+        clocks.test_an_absurd_heartbeat_is_no_death_before_the_lease(-clocks.DAY_S, mutated)
