@@ -53,7 +53,8 @@ def explained(side: Spoolside, name: str) -> str:
     """Return why a file was set aside, once it is."""
     record = side.wait_for(name, "dead")
     assert "rejected" in record, record
-    assert (side.path / "dead" / f"{name}.rejected").exists()
+    # the reason is there first: a crash between leaves no bytes without one
+    until((side.path / "dead" / f"{name}.rejected").exists, "its bytes are there too")
     reason: str = record["error_message"]
     return reason
 
