@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from queuectl.errors import BadSettingError, SpoolError
-from queuectl.units import parse_duration, parse_size
+from queuectl.job import are_codes
+from queuectl.units import parse_codes, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,17 +93,7 @@ _SIZE = Kind(
 )
 
 
-def _read_codes(text: str) -> list[int]:
-    return sorted({int(code) for code in text.replace(",", " ").split()})
-
-
-def _are_codes(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(code, int) and not isinstance(code, bool) and 0 <= code <= 255 for code in value
-    )
-
-
-_CODES = Kind("exit codes from 0 to 255, such as 0,3", _read_codes, _are_codes)
+_CODES = Kind("exit codes from 0 to 255, such as 0,3", parse_codes, are_codes)
 
 
 def _read_retention(text: str) -> int | str:

@@ -96,7 +96,8 @@ def _cwd(value: Any) -> bool:
     return value is None or (_passable(value) and cast("str", value).startswith("/"))
 
 
-def _codes(value: Any) -> bool:
+def are_codes(value: Any) -> bool:
+    """Tell whether a value is a list of exit codes."""
     return isinstance(value, list) and all(_whole(code) and 0 <= code <= 255 for code in value)
 
 
@@ -128,9 +129,9 @@ FIELDS: dict[str, Field] = {
     "cwd": Field("an absolute path, or null", "user", _cwd),
     "env": Field("an object of strings (no NUL, no = in a name)", "user", _env),
     "tags": Field("a list of strings", "user", _strings),
-    "success_codes": Field(_CODES, "user", _codes),
-    "fatal_codes": Field(_CODES, "user", _codes),
-    "later_codes": Field(_CODES, "user", _codes),
+    "success_codes": Field(_CODES, "user", are_codes),
+    "fatal_codes": Field(_CODES, "user", are_codes),
+    "later_codes": Field(_CODES, "user", are_codes),
     "created_at": Field(_TIME, "queuectl", _text),
     "updated_at": Field(_TIME, "queuectl", _text),
     "next_retry_at": Field(_TIME, "queuectl", _time),

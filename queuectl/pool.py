@@ -359,7 +359,7 @@ class Pool:
     def _let_claims_begin(self) -> None:
         if not self._scanned:
             self._scanned = True
-            self._loop.call_soon_threadsafe(self._attention.set)
+            self._look_up()
 
     def _recover(self) -> None:
         self._attempt(self._recovery.run)

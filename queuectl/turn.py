@@ -12,7 +12,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import outcome, runner
+from queuectl import notify, outcome, runner
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
 from queuectl.kernel import Exits
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _STALL_S = 1.0  # how long to wait before a file system that refused is asked again
 # A job that spoke to systemd in the name of its pool would be heard.
-_NOT_FOR_JOBS = {b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID"}
+_NOT_FOR_JOBS = {name.encode() for name in notify.VARIABLES}
 _FINISHED = ("completed", "failed", "dead")
 
 

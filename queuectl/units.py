@@ -39,6 +39,15 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _BYTES.get((match[2] or "").lower(), 1))
 
 
+def parse_codes(text: str) -> list[int]:
+    """Return the exit codes that `0,3` or `0 3` stand for, in order.
+
+    Raises:
+        ValueError: one of them is no number.
+    """
+    return sorted({int(code) for code in text.replace(",", " ").split()})
+
+
 @lru_cache(maxsize=8)
 def _whole_second(epoch_s: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(epoch_s))

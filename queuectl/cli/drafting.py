@@ -12,7 +12,7 @@ import click
 from queuectl.cli.common import DURATION, TIME, Duration
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
 from queuectl.job import FIELDS, USER_FIELDS, Job, decode
-from queuectl.units import utc_text
+from queuectl.units import parse_codes, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,7 +47,7 @@ def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
     if value is None:
         return None
     try:
-        return sorted({int(code) for code in value.replace(",", " ").split()})
+        return parse_codes(value)
     except ValueError:
         msg = f'"{value}" is not a list of exit codes such as 0,3'
         raise click.BadParameter(msg) from None
