@@ -1,37 +1,41 @@
-"""Waiting for the disk without standing still: the fsyncs of many jobs, in rounds.
+"""Waiting for the disk without standing still: the fsyncs of many jobs, side by side.
 
-Whoever comes while a round is under way waits for one that begins later, which serves all who came
-meanwhile: the file system commits together what is asked of it together, and a thread is handed
-work once a round, not once an fsync. An fsync that is under way may have begun before a rename, so
-it never counts for who comes later.
+The file system commits together what is asked of it together, so what is asked for in one turn of
+the loop is begun together, and a directory is synced once for all who ask. An fsync that is under
+way may have begun before a rename, so it never counts for who comes later.
 """
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import os
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
-from queuectl.files import DirectorySync, FileSync
+from queuectl import files, kernel
+from queuectl.files import FileSync
+from queuectl.kernel.events import Syncs
+from queuectl.loop import Future
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from queuectl.files import Step, Steps, T
+    from queuectl.loop import Loop
 
-_ROUNDS = 2  # under way at a time: one more is begun while the first waits
-
-Waiting: TypeAlias = "list[tuple[Step, asyncio.Future[None]]]"
+_ROUNDS = 2  # fsyncs of a directory under way at a time: one more is begun while the first waits
+_THREADS = 8  # where threads have to wait: more gained nothing on ext4
 
 
 class Disk:
-    """Carries out steps for the tasks of one event loop."""
+    """Carries out steps for the coroutines of one event loop."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_ROUNDS, thread_name_prefix="disk")
-        self._waiting: Waiting = []
-        self._under_way = 0
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._queue = _queue(loop)
+        self._asked: list[_Sync] = []
+        self._directories: dict[str, _Directory] = {}
 
     async def carry_out(self, steps: Steps[T]) -> T:
         """Go through steps, letting others go on meanwhile; return what they return.
@@ -52,56 +56,159 @@ class Disk:
             value: T = stop.value
             return value
 
-    def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown()
-
     async def _wait_for(self, step: Step) -> None:
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((step, over))
-        if self._under_way == 0:
-            self._begin()
-        elif self._under_way < _ROUNDS:
+        if isinstance(step, FileSync):
+            over: Future[None] = Future(self._loop)
+            self.ask(_Sync(step.descriptor, data_only=True, over=partial(_settle, over)))
+            await over
+            return
+        # all at once: they are names of the same commit of the file system
+        for named in [self._directory(path).join() for path in step.paths]:
+            await named
+
+    def _directory(self, path: str) -> _Directory:
+        if path not in self._directories:
+            self._directories[path] = _Directory(path, self._loop, self)
+        return self._directories[path]
+
+    def ask(self, sync: _Sync) -> None:
+        """Begin an fsync together with all that are asked for in this turn of the loop."""
+        if not self._asked:
+            self._loop.soon(self._begin)
+        self._asked.append(sync)
+
+    def _begin(self) -> None:
+        asked, self._asked = self._asked, []
+        self._queue.begin(asked)
+
+    def close(self) -> None:
+        """End what waits for the disk; nothing may be under way."""
+        self._queue.close()
+
+
+@dataclass(frozen=True)
+class _Sync:
+    """One fsync, of a descriptor that stays open until `over` is called with how it went."""
+
+    descriptor: int
+    data_only: bool
+    over: Callable[[OSError | None], None]
+
+    def run(self) -> OSError | None:
+        """Wait for it here."""
+        try:
+            (kernel.sync_data if self.data_only else os.fsync)(self.descriptor)
+        except OSError as error:
+            return error
+        return None
+
+
+class _Directory:
+    """One directory, and who waits for its names to be on disk."""
+
+    def __init__(self, path: str, loop: Loop, disk: Disk) -> None:
+        self._path = path
+        self._loop = loop
+        self._disk = disk
+        self._waiting: list[Future[None]] = []
+        self._under_way = 0
+
+    def join(self) -> Future[None]:
+        """Return what is set once all names of now are on disk."""
+        over: Future[None] = Future(self._loop)
+        self._waiting.append(over)
+        if len(self._waiting) == 1 and self._under_way < _ROUNDS:
             # not at once: who comes in this turn of the loop shall come along
-            asyncio.get_running_loop().call_soon(self._begin)
-        await over
+            self._loop.soon(self._begin)
+        return over
 
     def _begin(self) -> None:
         if not self._waiting or self._under_way >= _ROUNDS:
             return
         served, self._waiting = self._waiting, []
+        try:
+            # a new descriptor each time, since a failed fsync is not asked again
+            descriptor = files.open_directory(self._path)
+        except OSError as error:
+            _settle_all(served, error)
+            return
         self._under_way += 1
-        steps = [step for step, _ in served]
-        future = asyncio.get_running_loop().run_in_executor(self._threads, _run_all, steps)
-        future.add_done_callback(partial(self._end, served))
+        over = partial(self._end, descriptor, served)
+        self._disk.ask(_Sync(descriptor, data_only=False, over=over))
 
-    def _end(self, served: Waiting, answers: asyncio.Future[list[OSError | None]]) -> None:
+    def _end(self, descriptor: int, served: list[Future[None]], error: OSError | None) -> None:
+        with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
+            os.close(descriptor)
         self._under_way -= 1
-        for (_, over), error in zip(served, answers.result(), strict=True):
-            if error is None:
-                over.set_result(None)
-            else:
-                over.set_exception(error)
-        self._begin()
+        _settle_all(served, error)
+        self._loop.soon(self._begin)
 
 
-def _run_all(steps: Sequence[Step]) -> list[OSError | None]:
-    """Run steps, each directory once for all who ask for it; return the error of each, or None."""
-    outcomes = {step: _error_of(step) for step in steps if isinstance(step, FileSync)}
-    paths = {path for step in steps if isinstance(step, DirectorySync) for path in step.paths}
-    # the kernel reports a lost write once: all who asked for the directory must hear of it
-    of_directory = {path: _error_of(DirectorySync((path,))) for path in paths}
-    return [
-        outcomes[step]
-        if isinstance(step, FileSync)
-        else next((of_directory[path] for path in step.paths if of_directory[path]), None)
-        for step in steps
-    ]
+def _settle_all(waiting: Sequence[Future[None]], error: OSError | None) -> None:
+    for over in waiting:
+        _settle(over, error)
 
 
-def _error_of(step: Step) -> OSError | None:
+def _settle(over: Future[None], error: OSError | None) -> None:
+    if error is None:
+        over.set(None)
+    else:
+        over.fail(error)
+
+
+# --- who waits ------------------------------------------------------------------------------
+
+
+class _Queue(Protocol):
+    def begin(self, asked: Sequence[_Sync]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _queue(loop: Loop) -> _Queue:
     try:
-        step.run()
-    except OSError as error:
-        return error
-    return None
+        return _InKernel(loop, Syncs())
+    except OSError:  # another kernel, or a container that may not: then threads wait
+        return _InThreads(loop)
+
+
+class _InKernel:
+    def __init__(self, loop: Loop, syncs: Syncs) -> None:
+        self._loop = loop
+        self._syncs = syncs
+        self._under_way: dict[int, _Sync] = {}
+        loop.watch(syncs.ready, self._look)
+
+    def begin(self, asked: Sequence[_Sync]) -> None:
+        begun = self._syncs.begin([(sync.descriptor, sync.data_only) for sync in asked])
+        for sync in asked[:begun]:
+            self._under_way[sync.descriptor] = sync
+        for sync in asked[begun:]:  # more than the kernel takes at a time, or nothing to be synced
+            sync.over(sync.run())
+
+    def _look(self) -> None:
+        for descriptor, code in self._syncs.over():
+            sync = self._under_way.pop(descriptor)
+            sync.over(OSError(code, os.strerror(code)) if code else None)
+
+    def close(self) -> None:
+        self._loop.unwatch(self._syncs.ready)
+        self._syncs.close()
+
+
+class _InThreads:
+    def __init__(self, loop: Loop) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._loop = loop
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="disk")
+
+    def begin(self, asked: Sequence[_Sync]) -> None:
+        for sync in asked:
+            self._threads.submit(self._wait, sync)
+
+    def _wait(self, sync: _Sync) -> None:
+        self._loop.soon_from_thread(partial(sync.over, sync.run()))
+
+    def close(self) -> None:
+        self._threads.shutdown()

@@ -84,12 +84,21 @@ def sync_directory(path: str) -> None:
     Raises:
         OSError: they are not; a new descriptor each time, since a failed fsync is not asked again.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = open_directory(path)
     try:
         os.fsync(descriptor)
     finally:
         with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
             os.close(descriptor)
+
+
+def open_directory(path: str) -> int:
+    """Return a descriptor of a directory, to be synced.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Steps[None]:
@@ -100,7 +109,7 @@ def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Ste
     """
     descriptor = os.open(path, _NEW_FILE, mode)
     try:
-        yield from _filling(descriptor, data, sync=sync)
+        yield from _filling(descriptor, data, 0, sync=sync)
     except BaseException:
         unlink_quietly(path)
         raise
@@ -111,14 +120,14 @@ def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     carry_out(writing_new(path, data, sync=sync, mode=mode))
 
 
-def _filling(descriptor: int, data: bytes, *, sync: bool) -> Steps[None]:
+def _filling(descriptor: int, data: bytes, old_size: int, *, sync: bool) -> Steps[None]:
     """Write a file from its beginning and close it; what was there before is gone."""
     try:
         written = os.write(descriptor, data)
         while written < len(data):  # a nearly full disk writes a part, then says ENOSPC
             written += os.write(descriptor, data[written:])
         # not O_TRUNC: ext4 flushes at close what was cut to nothing and written again
-        if os.fstat(descriptor).st_size > len(data):
+        if old_size > len(data):
             os.ftruncate(descriptor, len(data))
         if sync:
             yield FileSync(descriptor)
@@ -173,7 +182,8 @@ class Spares:
         spare = self._take()
         try:
             body = _padded(data) if sync else data
-            yield from _filling(os.open(spare, _OLD_FILE, mode), body, sync=sync)
+            descriptor, old_size = _open_spare(spare, mode)
+            yield from _filling(descriptor, body, old_size, sync=sync)
             done = kernel.exchange(spare, path)
         except BaseException:
             unlink_quietly(spare)
@@ -183,13 +193,8 @@ class Spares:
         return spare if done else None
 
     def give_back(self, spare: str) -> None:
-        """Let a spare be written over; one with another name elsewhere is not ours to write to."""
-        status = os.lstat(spare)
-        plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-        if plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES:
-            self._free.append(spare)
-        else:
-            unlink_quietly(spare)
+        """Let a spare be written over."""
+        self._free.append(spare)
 
     def clear(self) -> None:
         """Delete all spares, also those whose moves were never made sure of."""
@@ -205,6 +210,21 @@ class Spares:
             with contextlib.suppress(IndexError):
                 return self._free.popleft()
         return f"{self._stem}-{next(self._made)}{self._tail}"
+
+
+def _open_spare(path: str, mode: int) -> tuple[int, int]:
+    """Open a file to be written over, or a new one where that is not ours alone or too large.
+
+    Returns the descriptor and the size.
+    """
+    descriptor = os.open(path, _OLD_FILE, mode)
+    status = os.fstat(descriptor)
+    plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    if plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES:
+        return descriptor, status.st_size
+    os.close(descriptor)
+    os.unlink(path)
+    return os.open(path, _NEW_FILE, mode), 0
 
 
 _SPARE_BYTES = 1 << 16

@@ -9,8 +9,13 @@ While commands are long, nothing is claimed that cannot start at once.
 
 from __future__ import annotations
 
-import asyncio
 import time
+from typing import TYPE_CHECKING
+
+from queuectl.loop import Future
+
+if TYPE_CHECKING:
+    from queuectl.loop import Loop
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
 _PATIENCE_S = 0.25  # a claim that has found no lane for this long goes back to the others
@@ -19,14 +24,15 @@ _WEIGHT = 0.2  # of the last command in the average
 
 
 class Lanes:
-    """Counts what is in hand, for the tasks of one event loop; lanes go in the order of claims."""
+    """Counts what is in hand, for the turns of one event loop; lanes go in the order of claims."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, loop: Loop, slots: int) -> None:
+        self.loop = loop
         self._slots = slots
         self._ahead = min(slots, _MOST_AHEAD)
         self._average_s = float("inf")
         self._coming: dict[str, None] = {}  # claimed and not started, in the order of the claims
-        self._waiting: dict[str, asyncio.Future[bool]] = {}
+        self._waiting: dict[str, Future[bool]] = {}
         self._running: dict[str, float] = {}  # since when, oldest first
         self._closed = False
         self._in_hand = 0
@@ -69,44 +75,38 @@ class Lanes:
         if self._closed:
             self.drop(job_id)
             return False
-        loop = asyncio.get_running_loop()
-        turn = self._waiting[job_id] = loop.create_future()
-        timer = loop.call_later(_PATIENCE_S, self._refuse, turn)
+        turn = self._waiting[job_id] = Future(self.loop)
         self._grant()
-        entered: bool = await turn
-        timer.cancel()
+        entered = await self.loop.wait_for(turn, _PATIENCE_S, otherwise=False)
         if not entered:
             del self._waiting[job_id]
             self._average_s = float("inf")
             self.drop(job_id)
         return entered
 
-    def leave(self, job_id: str) -> None:
-        """Give the lane to the next."""
+    def leave(self, job_id: str) -> float:
+        """Give the lane to the next; return the seconds that it was taken."""
         took_s = time.monotonic() - self._running.pop(job_id)
         if self._average_s == float("inf"):
             self._average_s = took_s
         else:
             self._average_s += _WEIGHT * (took_s - self._average_s)
         self._grant()
+        return took_s
 
     def close(self) -> None:
         """Let nothing start any more."""
         self._closed = True
         for turn in self._waiting.values():
-            self._refuse(turn)
+            turn.set(False)
 
     def _grant(self) -> None:
         """Let in whoever was claimed first; who is not here yet is a few fsyncs away at most."""
         while self._coming and len(self._running) < self._slots:
             first = next(iter(self._coming))
             turn = self._waiting.get(first)
-            if turn is None or turn.done():
+            if turn is None or turn.done:
                 return
             del self._coming[first], self._waiting[first]
             self._running[first] = time.monotonic()
-            turn.set_result(True)
-
-    def _refuse(self, turn: asyncio.Future[bool]) -> None:
-        if not turn.done():
-            turn.set_result(False)
+            turn.set(True)

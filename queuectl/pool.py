@@ -5,13 +5,12 @@ spool-layout.md, sections "Waking" and "Stopping".
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import signal
 import threading
 import time
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import config
@@ -20,6 +19,7 @@ from queuectl.housekeeping import Housekeeping
 from queuectl.intake import Intake
 from queuectl.lanes import Lanes
 from queuectl.layout import DIRECTORIES, PAUSED
+from queuectl.loop import Event, Future, Loop
 from queuectl.outcome import STOPPED, Outcome
 from queuectl.owners import Registration
 from queuectl.recovery import Recovery
@@ -82,16 +82,20 @@ class Pool:
         # Inherited as ignored it would make exit 7 look like 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with self._registration:
-            asyncio.run(self._live())
+            self._loop = Loop()
+            try:
+                self._loop.run(self._live())
+            finally:
+                self._loop.close()
         return not self._crashed
 
     # --- the life of a pool -----------------------------------------------------------------
 
     async def _live(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._attention = asyncio.Event()
+        self._attention = Event(self._loop)
         self._pumping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._wanting = True
+        self._turns_on: set[Future[None]] = set()
         self._rest = threading.Event()
         self._intake = Intake(
             self._spool,
@@ -100,26 +104,26 @@ class Pool:
             on_ready=self._pump_soon,
             on_due=self._look_up,
         )
-        self._lanes = Lanes(self._slots)
+        self._lanes = Lanes(self._loop, self._slots)
         self._turns = Turns(self._spool, self.name, self._log, self._lanes, self._intake)
         self._recovery = Recovery(self._spool, self.name, self._log)
         self._spool.keep_spares(self.name)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._asked_by_signal)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+            self._loop.on_signal(number, self._asked_by_signal)
+        self._loop.on_signal(signal.SIGHUP, self._reload)
         where = self._spool.path
         self._log.event("up", worker=self.name, slots=self._slots, spool=where)
-        await asyncio.to_thread(self._recover)
+        await self._loop.in_thread(self._recover)
         arrivals = self._watch()
-        scanner = asyncio.create_task(asyncio.to_thread(self._scan_loop))
-        scanner.add_done_callback(self._check_crash)
+        scanner = self._loop.in_thread(self._scan_loop)
+        scanner.on_done(lambda: self._check_crash(scanner))
         self._on_ready(self.name)
         self._notifier.ready()
         try:
             await self._control(arrivals)
         finally:
             self._stop_claiming()
-            await asyncio.wait([scanner])
+            await scanner.over()
             if arrivals is not None:
                 arrivals.stop()
             self._turns.close()
@@ -157,11 +161,11 @@ class Pool:
 
     def _look_up(self) -> None:
         """Have the control loop look what there is to do; may be called in any thread."""
-        self._loop.call_soon_threadsafe(self._attention.set)
+        self._loop.soon_from_thread(self._attention.set)
 
-    def _check_crash(self, task: asyncio.Future[None]) -> None:
+    def _check_crash(self, part: Future[None]) -> None:
         """Stop the whole pool, loudly, if a part of it meets what it was not made for."""
-        error = task.exception()
+        error = part.error
         if error is not None:
             text = "".join(traceback.format_exception(error))
             self._log.event("error", detail=f"internal error: {text}")
@@ -191,11 +195,10 @@ class Pool:
             self._pump()
             if self._stop_when_empty and not self._stopping and self._empty():
                 self._stop_claiming()
-            if self._stopping and not self._tasks:
+            if self._stopping and not self._turns_on:
                 break
             wait_s = self._wait_s(min(next_beat, next_tick, next_ping) - time.monotonic())
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._attention.wait(), wait_s)
+            await self._attention.wait(wait_s)
 
     def _wait_s(self, until_tick_s: float) -> float:
         waits = [until_tick_s, self._intake.wait_s()]
@@ -268,7 +271,7 @@ class Pool:
 
     def _follow_signals(self) -> None:
         if self._signals >= 1 and not self._stopping:
-            running = len(self._tasks)
+            running = len(self._turns_on)
             self._log.event("stopping", detail=f"{running} running; once more to end them")
             self._stop_claiming()
         if self._signals >= 2:
@@ -289,7 +292,7 @@ class Pool:
 
     def _empty(self) -> bool:
         """Tell whether nothing is due, running or to be retried, in the whole spool."""
-        if self._tasks or not self._scanned or not self._intake.idle:
+        if self._turns_on or not self._scanned or not self._intake.idle:
             return False
         if any(self._spool.names("processing")) or any(self._spool.names("failed")):
             return False
@@ -299,31 +302,34 @@ class Pool:
 
     def _pump_soon(self) -> None:
         """Claim what there is; may be called in any thread."""
-        if not self._pumping:
+        if self._wanting and not self._pumping:
             self._pumping = True
-            self._loop.call_soon_threadsafe(self._pump)
+            self._loop.soon_from_thread(self._pump)
 
     def _pump(self) -> None:
         self._pumping = False
+        # before the look: who puts a job in after it must see that one is wanted
+        self._wanting = True
         while self._may_claim():
             entry = self._intake.next()
             if entry is None:
-                break
-            task = self._turns.begin(entry)
-            if task is not None:
-                self._tasks.add(task)
-                task.add_done_callback(self._turn_over)
+                return
+            turn = self._turns.begin(entry)
+            if turn is not None:
+                self._turns_on.add(turn)
+                turn.on_done(partial(self._turn_over, turn))
+        self._wanting = False  # until there is room, which has the next look follow
 
     def _may_claim(self) -> bool:
         if self._stopping or self._paused or not self._scanned or self._turns.stall.on:
             return False
         return self._lanes.room
 
-    def _turn_over(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._check_crash(task)
+    def _turn_over(self, turn: Future[None]) -> None:
+        self._turns_on.discard(turn)
+        self._check_crash(turn)
         self._pump()
-        if not self._tasks:
+        if not self._turns_on:
             self._attention.set()
 
     # --- the other thread: looking at everything, and recovering ----------------------------

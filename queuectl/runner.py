@@ -6,7 +6,6 @@ whatever it leaves in the background. spool-layout.md, section "Run".
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -17,13 +16,15 @@ from typing import TYPE_CHECKING
 
 from queuectl import kernel
 from queuectl.kernel import Tree
+from queuectl.loop import Future
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
 from queuectl.spawn import Child, spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from queuectl.kernel import Exits
+    from queuectl.kernel.events import Exits
+    from queuectl.loop import Loop
     from queuectl.stragglers import Sweeper
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -36,12 +37,13 @@ class Task:
     """Everything that a run needs to know."""
 
     argv: Sequence[str]
-    env: Mapping[bytes, bytes]
+    env: Sequence[bytes]  # NAME=VALUE, all of it
     cwd: str
     logs: tuple[str, str]
     timeout_s: float | None
     grace_s: float
     marks: tuple[bytes, ...]  # what of env tells this job's processes; the first is its own
+    loop: Loop
     exits: Exits
     sweeper: Sweeper
     log_mode: int = 0o600
@@ -57,8 +59,8 @@ class Run:
             OSError: it could not be started; `filename` says what was missing.
         """
         self._task = task
-        self._loop = asyncio.get_running_loop()
-        self._news: asyncio.Future[None] = self._loop.create_future()
+        self._loop = task.loop
+        self._news: Future[None] = Future(self._loop)
         self._reason: Outcome | None = None
         self._exited = False
         self.lost_output: list[OSError] = []
@@ -70,7 +72,7 @@ class Run:
         timeout_s = self._task.timeout_s
         timer = None
         if timeout_s is not None:
-            timer = self._loop.call_later(timeout_s, self.end, timed_out(timeout_s))
+            timer = self._loop.later(timeout_s, lambda: self.end(timed_out(timeout_s)))
         await self._next_news()
         if timer is not None:
             timer.cancel()
@@ -91,19 +93,18 @@ class Run:
         self._tell()
 
     def _tell(self) -> None:
-        if not self._news.done():
-            self._news.set_result(None)
+        self._news.set(None)
 
     async def _next_news(self) -> None:
         await self._news
-        self._news = self._loop.create_future()
+        self._news = Future(self._loop)
 
     async def _end_tree(self) -> None:
         """End the group: SIGTERM, and SIGKILL after the grace; then what has left the group."""
         pid, grace_s = self._child.pid, self._task.grace_s
         begun = time.monotonic()
         self._signal(signal.SIGTERM)
-        timer = self._loop.call_later(grace_s, self._tell)
+        timer = self._loop.later(grace_s, self._tell)
         if not self._exited:
             await self._next_news()
         timer.cancel()

@@ -12,14 +12,18 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 _SET_SIGNALS, _SET_MASK, _SET_SESSION = 0x04, 0x08, 0x80
 _ROOM = 1024  # bytes, at least twice what any libc's opaque structures take
+_PREPARED = 64  # places and descriptors: a pool's jobs have mostly the same
+_PATH = b"PATH="
+
+Streams: TypeAlias = "tuple[int, int, int]"
 
 
 class Child:
@@ -34,10 +38,10 @@ class Child:
         return self._reap()
 
 
-def spawn(
-    argv: Sequence[str], env: Mapping[bytes, bytes], cwd: str, streams: tuple[int, int, int]
-) -> Child:
+def spawn(argv: Sequence[str], env: Sequence[bytes], cwd: str, streams: Streams) -> Child:
     """Start a program in `cwd`, with these descriptors as its standard streams.
+
+    `env` is its whole environment, each variable as NAME=VALUE.
 
     Raises:
         OSError: it could not be started; `filename` is `cwd` if that was the reason.
@@ -50,7 +54,7 @@ def spawn(
     if code != 0:
         _check_directory(cwd)
         raise OSError(code, os.strerror(code), argv[0])
-    return Child(pid, lambda: _reap(pid))
+    return Child(pid, partial(_reap, pid))
 
 
 def _reap(pid: int) -> int:
@@ -65,22 +69,23 @@ def _check_directory(path: str) -> None:
         raise OSError(error.errno, error.strerror, path) from None
 
 
-def _find_program(name: str, env: Mapping[bytes, bytes]) -> str:
+def _find_program(name: str, env: Sequence[bytes]) -> str:
     """Look a program up where the command's own PATH says, as execvp in the child would."""
     if "/" in name:
         return name
-    found = shutil.which(name, path=os.fsdecode(env.get(b"PATH", os.defpath.encode())))
+    paths = [item[len(_PATH) :] for item in env if item.startswith(_PATH)]
+    found = shutil.which(name, path=os.fsdecode(paths[0]) if paths else os.defpath)
     if found is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     return found
 
 
 def _spawn_by_subprocess(
-    argv: Sequence[str], env: Mapping[bytes, bytes], cwd: str, streams: tuple[int, int, int]
+    argv: Sequence[str], env: Sequence[bytes], cwd: str, streams: Streams
 ) -> Child:
     process = subprocess.Popen(
         argv,
-        env=env,
+        env=dict(item.split(b"=", 1) for item in env),
         cwd=cwd,
         stdin=streams[0],
         stdout=streams[1],
@@ -98,12 +103,10 @@ class _Libc:
 
         self._ctypes = ctypes
         quick: Any = ctypes.PyDLL(None)  # keeps the lock: for calls that take no time
-        actions = "posix_spawn_file_actions_"
-        self._init = quick[f"{actions}init"]
-        self._destroy = quick[f"{actions}destroy"]
-        self._dup2 = quick[f"{actions}adddup2"]
-        self._chdir = quick[f"{actions}addchdir_np"]
-        self._close_from = quick[f"{actions}addclosefrom_np"]
+        self._quick = {
+            name: quick[f"posix_spawn_file_actions_{name}"]
+            for name in ("init", "destroy", "adddup2", "addchdir_np", "addclosefrom_np")
+        }
         self._spawn = ctypes.CDLL(None)["posix_spawn"]
         self._attributes = ctypes.create_string_buffer(_ROOM)
         everything, nothing = (ctypes.create_string_buffer(_ROOM) for _ in range(2))
@@ -114,40 +117,43 @@ class _Libc:
         quick.posix_spawnattr_setflags(self._attributes, flags)
         quick.posix_spawnattr_setsigdefault(self._attributes, everything)
         quick.posix_spawnattr_setsigmask(self._attributes, nothing)
+        self._prepared: dict[tuple[str, Streams], Any] = {}
 
     def spawn(
-        self,
-        program: str,
-        argv: Sequence[str],
-        env: Mapping[bytes, bytes],
-        cwd: str,
-        streams: tuple[int, int, int],
+        self, program: str, argv: Sequence[str], env: Sequence[bytes], cwd: str, streams: Streams
     ) -> tuple[int, int]:
         """Return the pid and 0, or 0 and the error number."""
-        ctypes = self._ctypes
-        actions = ctypes.create_string_buffer(_ROOM)
-        self._init(actions)
-        try:
-            self._chdir(actions, os.fsencode(cwd))
-            for number, descriptor in enumerate(streams):
-                self._dup2(actions, descriptor, number)
-            self._close_from(actions, 3)
-            pid = ctypes.c_int()
-            words = self._strings([os.fsencode(word) for word in argv])
-            variables = self._strings([key + b"=" + value for key, value in env.items()])
-            code: int = self._spawn(
-                ctypes.byref(pid),
-                os.fsencode(program),
-                actions,
-                self._attributes,
-                words,
-                variables,
-            )
-        finally:
-            self._destroy(actions)
+        pid = self._ctypes.c_int()
+        code: int = self._spawn(
+            self._ctypes.byref(pid),
+            os.fsencode(program),
+            self._prepare(cwd, streams),
+            self._attributes,
+            self._strings([os.fsencode(word) for word in argv]),
+            self._strings(env),
+        )
         return pid.value, code
 
-    def _strings(self, items: list[bytes]) -> object:
+    def _prepare(self, cwd: str, streams: Streams) -> object:
+        """Return what the child is to do before the program, made once for a place and streams."""
+        prepared = self._prepared.get((cwd, streams))
+        if prepared is None:
+            if len(self._prepared) == _PREPARED:
+                self._forget()
+            prepared = self._prepared[cwd, streams] = self._ctypes.create_string_buffer(_ROOM)
+            self._quick["init"](prepared)
+            self._quick["addchdir_np"](prepared, os.fsencode(cwd))
+            for number, descriptor in enumerate(streams):
+                self._quick["adddup2"](prepared, descriptor, number)
+            self._quick["addclosefrom_np"](prepared, 3)
+        return prepared
+
+    def _forget(self) -> None:
+        for prepared in self._prepared.values():
+            self._quick["destroy"](prepared)
+        self._prepared.clear()
+
+    def _strings(self, items: Sequence[bytes]) -> object:
         return (self._ctypes.c_char_p * (len(items) + 1))(*items, None)
 
 

@@ -5,16 +5,18 @@ spool-layout.md, section "Run". Each look reads all of /proc, so one look serves
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
+from queuectl.loop import Future
 
 if TYPE_CHECKING:
     from queuectl.kernel import Tree
+    from queuectl.loop import Loop
 
 _LOOK_S = 0.02  # between two looks at what is being ended
 _GIVE_UP_S = 5.0  # a process that SIGKILL does not end within this hangs in the kernel: go on
@@ -52,28 +54,31 @@ def end_tree(tree: Tree, grace_s: float) -> int:
 
 
 class Sweeper:
-    """Ends trees for the tasks of one event loop."""
+    """Ends trees for the turns of one event loop."""
 
-    def __init__(self) -> None:
-        self._endings: dict[Tree, tuple[Ending, asyncio.Future[None]]] = {}
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._endings: dict[Tree, tuple[Ending, Future[None]]] = {}
+        self._sweeping = False
 
     async def end(self, tree: Tree, grace_s: float) -> None:
         """Return once nothing of the tree is left."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        over: Future[None] = Future(self._loop)
         self._endings[tree] = (Ending(tree, grace_s), over)
-        if self._task is None:
-            self._task = asyncio.create_task(self._sweep())
+        if not self._sweeping:
+            self._sweeping = True
+            swept = self._loop.start(self._sweep())
+            swept.on_done(swept.result)
         await over
 
     async def _sweep(self) -> None:
         while self._endings:
             trees = list(self._endings)
-            living = await asyncio.to_thread(kernel.processes_of, trees)
+            living = await self._loop.in_thread(partial(kernel.processes_of, trees))
             for tree in trees:
                 ending, over = self._endings[tree]
                 if not ending.go_on(living[tree]):
                     del self._endings[tree]
-                    over.set_result(None)
-            await asyncio.sleep(_LOOK_S)
-        self._task = None
+                    over.set(None)
+            await self._loop.sleep(_LOOK_S)
+        self._sweeping = False

@@ -5,8 +5,6 @@ spool-layout.md, section "The moves".
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import random
 import time
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING
 from queuectl import notify, outcome, runner
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
-from queuectl.kernel import Exits
+from queuectl.kernel.events import Exits
+from queuectl.loop import Event, Future
 from queuectl.stragglers import Sweeper
 from queuectl.units import duration_text
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.lanes import Lanes
     from queuectl.layout import Claim
+    from queuectl.loop import Loop
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -40,10 +40,10 @@ _FINISHED = ("completed", "failed", "dead")
 class Stall:
     """Holds a pool back while the file system refuses to take an outcome or to give a job."""
 
-    def __init__(self, log: WorkLog) -> None:
+    def __init__(self, loop: Loop, log: WorkLog) -> None:
         self._log = log
         self._reasons: dict[str, str] = {}
-        self._over = asyncio.Event()
+        self._over = Event(loop)
 
     @property
     def on(self) -> bool:
@@ -64,9 +64,7 @@ class Stall:
 
     async def pause(self) -> bool:
         """Wait before trying again; False when there is no time left to try."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._over.wait(), _STALL_S)
-        return not self._over.is_set()
+        return not await self._over.wait(_STALL_S)
 
     def give_up(self) -> None:
         """Let nobody try again."""
@@ -74,17 +72,18 @@ class Stall:
 
 
 class Turns:
-    """Gives jobs their turn, for one pool; each turn is a task of its event loop."""
+    """Gives jobs their turn, for one pool; each turn is a coroutine of its event loop."""
 
     def __init__(
         self, spool: Spool, owner: str, log: WorkLog, lanes: Lanes, intake: Intake
     ) -> None:
-        self.stall = Stall(log)
+        self._loop = loop = lanes.loop
+        self.stall = Stall(loop, log)
         self._running: dict[str, runner.Run | None] = {}
         self._deferred: dict[str, Entry] = {}
-        self._disk = Disk()
-        self._sweeper = Sweeper()
-        self._exits = Exits(asyncio.get_running_loop())
+        self._disk = Disk(loop)
+        self._sweeper = Sweeper(loop)
+        self._exits = Exits(loop)
         self._lanes = lanes
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
@@ -95,7 +94,7 @@ class Turns:
         self._ending: outcome.Outcome | None = None
         self._home = os.path.expanduser("~")
         self._environment = {
-            name: value
+            name: name + b"=" + value
             for name, value in os.environb.items()
             if not name.startswith(b"QUEUECTL_") and name not in _NOT_FOR_JOBS
         }
@@ -125,10 +124,9 @@ class Turns:
     def close(self) -> None:
         """End what served the turns."""
         self._disk.close()
-        self._exits.close()
 
-    def begin(self, entry: Entry) -> asyncio.Task[None] | None:
-        """Give a job its turn, in a task of its own; None if that must wait."""
+    def begin(self, entry: Entry) -> Future[None] | None:
+        """Give a job its turn, in a coroutine of its own; None if that must wait."""
         if entry.job_id in self._running:
             # Just released by a turn that is about to end, or a second file of this id: to take it
             # now would replace the one that is held.
@@ -136,7 +134,7 @@ class Turns:
             return None
         self._running[entry.job_id] = None
         self._lanes.claim(entry.job_id)
-        return asyncio.create_task(self._take_turn(entry))
+        return self._loop.start(self._take_turn(entry))
 
     async def _take_turn(self, entry: Entry) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
@@ -155,7 +153,7 @@ class Turns:
             if deferred is not None:
                 self._put_back(deferred)
 
-    async def _until_ended(self, entry: Entry) -> tuple[Claim, Job, outcome.Outcome] | None:
+    async def _until_ended(self, entry: Entry) -> tuple[Claim, Job, outcome.Outcome, float] | None:
         claim = await self._take(entry)
         before = None if claim is None else await self._read(claim)
         job = None if claim is None or before is None else await self._stamp(claim, before)
@@ -168,10 +166,10 @@ class Turns:
         try:
             ended = await self._run(job)
         finally:
-            self._lanes.leave(job.id)
+            took_s = self._lanes.leave(job.id)
         self._cap_output(job)
-        await asyncio.sleep(0)  # the next command starts before this outcome is written
-        return claim, job, ended
+        await self._loop.rest()  # the next command starts before this outcome is written
+        return claim, job, ended, took_s
 
     # --- take -------------------------------------------------------------------------------
 
@@ -297,31 +295,36 @@ class Turns:
             "QUEUECTL_MAX_RETRIES": str(record.get("max_retries", config.max_retries)),
             "QUEUECTL_SPOOL": self._spool.path,
         }
-        environment = self._environment.copy()
-        environment.update((os.fsencode(key), os.fsencode(value)) for key, value in own.items())
         command = job.command
         return runner.Task(
             argv=[config.shell, "-c", command] if isinstance(command, str) else command,
-            env=environment,
+            env=self._whole_environment(own),
             cwd=record.get("cwd") or self._home,
             logs=(record["stdout_path"], record["stderr_path"]),
             timeout_s=record.get("timeout", config.job_timeout),
             grace_s=config.kill_grace,
             marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),
+            loop=self._loop,
             exits=self._exits,
             sweeper=self._sweeper,
         )
 
+    def _whole_environment(self, own: dict[str, str]) -> list[bytes]:
+        variables = self._environment.copy()
+        for name, value in own.items():
+            variables[os.fsencode(name)] = os.fsencode(f"{name}={value}")
+        return list(variables.values())
+
     # --- settle -----------------------------------------------------------------------------
 
-    async def _settle(self, claim: Claim, job: Job, ended: outcome.Outcome) -> None:
+    async def _settle(self, claim: Claim, job: Job, ended: outcome.Outcome, took_s: float) -> None:
         now = time.time()
         done = outcome.settled(job, ended, config=self._spool.config, now=now, random=random.random)
         settled = await self._persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )
         if settled:
-            self._log.event(done.state, job.id, **_story(done, ended, now))
+            self._log.event(done.state, job.id, **_story(done, ended, now, took_s))
 
     async def _persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:
         """Do what must not be given up because a disk is full: try until it is done."""
@@ -348,9 +351,9 @@ def _shown(command: str | list[str]) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _story(job: Job, ended: outcome.Outcome, now: float) -> dict[str, object]:
+def _story(job: Job, ended: outcome.Outcome, now: float, took_s: float) -> dict[str, object]:
     if job.state == "completed":
-        return {"took": duration_text(now - (job.instant("started_at") or now))}
+        return {"took": duration_text(took_s)}
     story: dict[str, object] = {"detail": ended.message()}
     if job.state == "failed":
         story["again_in"] = duration_text((job.instant("next_retry_at") or now) - now)

@@ -49,14 +49,15 @@ def parse_codes(text: str) -> list[int]:
 
 
 @lru_cache(maxsize=8)
-def _whole_second(epoch_s: int) -> str:
+def second_text(epoch_s: int) -> str:
+    """Return ISO 8601, UTC, without the `Z`, of a whole second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(epoch_s))
 
 
 def utc_text(epoch_s: float) -> str:
     """Return ISO 8601, UTC, with microseconds and `Z`: how records hold an instant."""
     whole, micros = divmod(int(epoch_s * 1_000_000), 1_000_000)
-    return f"{_whole_second(whole)}.{micros:06d}Z"
+    return f"{second_text(whole)}.{micros:06d}Z"
 
 
 def parse_time(text: str, *, local: bool = False) -> float:
@@ -71,7 +72,10 @@ def parse_time(text: str, *, local: bool = False) -> float:
 
     try:
         # Python 3.10 does not know "Z" nor the space of a hand-written time.
-        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+        stripped = text.strip()
+        if stripped.endswith(("Z", "z")):
+            stripped = f"{stripped[:-1]}+00:00"
+        moment = datetime.fromisoformat(stripped)
     except ValueError:
         msg = f'"{text}" is not an ISO 8601 time such as 2030-01-31T08:00:00Z'
         raise ValueError(msg) from None

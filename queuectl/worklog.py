@@ -7,7 +7,7 @@ import json
 import os
 import time
 
-from queuectl.units import utc_text
+from queuectl.units import second_text, utc_text
 
 
 class WorkLog:
@@ -35,10 +35,11 @@ def _json(now: float, word: str, job_id: str | None, details: dict[str, object])
 
 
 def _text(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:
-    parts = [f"{utc_text(now)[:19]}Z", f"{word:<9}", job_id or "-"]
-    parts += [_detail(key, value) for key, value in details.items() if value is not None]
-    return "  ".join(parts).replace("\n", "\\n") + "\n"
+    line = f"{second_text(int(now))}Z  {word:<9}  {job_id or '-'}"
+    for key, value in details.items():
+        if value is not None:
+            line += f"  {value}" if key in _SPEAK_FOR_THEMSELVES else f"  {key}={value}"
+    return line.replace("\n", "\\n") + "\n"
 
 
-def _detail(key: str, value: object) -> str:
-    return str(value) if key in ("detail", "command") else f"{key}={value}"
+_SPEAK_FOR_THEMSELVES = ("detail", "command")

@@ -129,7 +129,13 @@ def test_an_enqueue_that_meets_any_error_at_any_call_is_refused_in_one_line(
 
 # --- a pool -----------------------------------------------------------------------------------
 
-POOL_NAMES = tuple(name for name in NAMES if name not in ("openat", "close"))
+POOL_NAMES = (*(name for name in NAMES if name not in ("openat", "close")), "io_submit")
+# where the kernel has no queue for fsyncs, threads make them, and each is a call of its own
+QUEUES: dict[str, tuple[str, ...]] = {
+    "fsyncs queued": (),
+    "fsyncs in threads": ("-e", "inject=io_setup:error=ENOSYS"),
+}
+in_both_ways = pytest.mark.parametrize("queue", QUEUES)
 
 
 def prepare(directory: Path) -> Path:
@@ -141,10 +147,10 @@ def prepare(directory: Path) -> Path:
     return path
 
 
-def pool_points(directory: Path, template: Path) -> list[Point]:
+def pool_points(directory: Path, template: Path, queue: str) -> list[Point]:
     log = directory / "counted.trace"
     with Spoolside(shutil.copytree(template, directory / "counted")) as side:
-        before = trace(log, *POOL_NAMES)
+        before = [*trace(log, *POOL_NAMES, "io_setup"), *QUEUES[queue]]
         pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
         assert pool.wait() == 0, pool.log
         found = points(log, side.path, POOL_NAMES)
@@ -152,13 +158,14 @@ def pool_points(directory: Path, template: Path) -> list[Point]:
     return [p for p in found if not re.match(r'write\((2,|\d+, "w", 1\))', p.line)]
 
 
-def hardy_pool(directory: Path, template: Path) -> Callable[[Point, str], str]:
+def hardy_pool(directory: Path, template: Path, queue: str) -> Callable[[Point, str], str]:
     def check(point: Point, error: str) -> str:
         name = f"{point.name}-{point.number}-{error}"
         log = directory / f"{name}.trace"
         with Spoolside(shutil.copytree(template, directory / name)) as side:
             side.accepted = ["good", "fails"]
-            before = inject(log, point, f"error={error}", "fsync", "fdatasync", "close")
+            also = ("fsync", "fdatasync", "close", "io_setup")
+            before = [*inject(log, point, f"error={error}", *also), *QUEUES[queue]]
             pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
             try:
                 judge_pool(side, pool.wait(), pool.log)
@@ -180,34 +187,41 @@ def judge_pool(side: Spoolside, status: int, log: str) -> None:
 
 
 @needs_strace
+@in_both_ways
 def test_a_pool_that_meets_an_error_goes_on_when_it_is_over(
-    tmp_path: Path, tell_faults: TellFaults
+    queue: str, tmp_path: Path, tell_faults: TellFaults
 ) -> None:
     template = prepare(tmp_path)
-    tell_faults(every(some(pool_points(tmp_path, template))[::2], hardy_pool(tmp_path, template)))
+    cases = some(pool_points(tmp_path, template, queue))[::3]
+    tell_faults(every(cases, hardy_pool(tmp_path, template, queue)))
 
 
 @needs_strace
 @pytest.mark.slow
+@in_both_ways
 def test_a_pool_that_meets_an_error_at_any_call_goes_on_when_it_is_over(
-    tmp_path: Path, tell_faults: TellFaults
+    queue: str, tmp_path: Path, tell_faults: TellFaults
 ) -> None:
     template = prepare(tmp_path)
-    tell_faults(every(some(pool_points(tmp_path, template)), hardy_pool(tmp_path, template)))
+    cases = some(pool_points(tmp_path, template, queue))
+    tell_faults(every(cases, hardy_pool(tmp_path, template, queue)))
 
 
 @needs_strace
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize(
+    "refused", ["io_setup:error=ENOSYS", "io_submit:error=EAGAIN"], ids=["threads wait", "it waits"]
+)
 def test_a_pool_waits_while_nothing_can_be_synced_and_runs_each_job_once(
-    error: str, tmp_path: Path
+    refused: str, error: str, tmp_path: Path
 ) -> None:
     with Spoolside(make_spool(tmp_path / "q")) as side:
         for _ in range(3):
             side.submit()
         before = [
-            *trace(tmp_path / "trace", "fsync"),
-            "-e",
-            f"inject=fsync:error={error}:when=1..4",
+            *trace(tmp_path / "trace", "fsync", "io_setup", "io_submit"),
+            *("-e", f"inject=fsync:error={error}:when=1..4"),
+            *("-e", f"inject={refused}"),
         ]
         pool = side.pool("--stop-when-empty", before=before, env=STEADY)
         assert pool.wait() == 0, pool.log

@@ -121,7 +121,10 @@ CHANGING = {
 MOVERS = ("files.py", "spool.py", "scratch.py", "owners.py", "recovery.py", "config.py")
 # Functions for what another program did; the tests of those cases are elsewhere.
 NOT_ON_THE_WAY = {"withdraw_stop", "beat", "answer_cancel", "_withdraw"}
-RARE = {"os.ftruncate in _filling"}  # bodies are padded: only one of more than a block is cut
+RARE = {
+    "os.ftruncate in _filling",  # bodies are padded: only one of more than a block is cut
+    "os.unlink in _open_spare",  # of a spare that somebody has linked elsewhere, or a large one
+}
 
 
 @cache

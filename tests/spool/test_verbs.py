@@ -20,6 +20,8 @@ from queuectl.errors import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import SpoolDir
 
 
@@ -214,6 +216,23 @@ def test_who_looks_while_a_body_is_replaced_finds_a_whole_one(
     assert seen == sorted(seen)
     assert read(claim.path)["attempts"] == 199
     api.release(claim, "completed")
+    api.drop_spares()
+    assert spool.leftovers() == []
+
+
+def test_a_body_with_another_name_elsewhere_is_never_written_over(
+    api: Spool, spool: SpoolDir, tmp_path: Path
+) -> None:
+    api.keep_spares("w")
+    for number in range(40):  # more than are kept back for those who are reading
+        path = tmp_path / f"mine-{number}"
+        path.write_text('{"command": "true"}')
+        os.link(path, spool.file("pending", f"job-{number}"))
+        claim = api.take(f"job-{number}", "pending", "w")
+        job = api.read_claim(claim)
+        files.carry_out(api.rewriting(claim, job.changed(attempts=1)))
+        api.settle(claim, job.changed(state="completed"))
+    assert {path.read_text() for path in tmp_path.glob("mine-*")} == {'{"command": "true"}'}
     api.drop_spares()
     assert spool.leftovers() == []
 

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    import asyncio
     import signal
     from collections.abc import Callable, Sequence
 
@@ -20,7 +19,7 @@ sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 # Reading a job changes nothing, so its inode need not be written: 3 us of CPU, 10 us of waiting.
 O_NOATIME: int = getattr(os, "O_NOATIME", 0)
 
-_HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
+HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
 def host() -> str:
@@ -50,55 +49,6 @@ def machine_id() -> str:
 def _read_line(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.readline().strip()
-
-
-class Exits:
-    """Calls back, once each, in an event loop, when a child has ended; leaves it to be reaped.
-
-    Until it is reaped its pid, and that of its group, cannot become another's. The loop watches
-    one epoll in which all children are: to add a child to the loop itself took 30 us more.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._ended: dict[int, Callable[[], None]] = {}
-        self._poll = None
-        if _HAS_PIDFD:
-            from select import epoll
-
-            self._poll = epoll()
-            loop.add_reader(self._poll.fileno(), self._look)
-
-    def watch(self, pid: int, ended: Callable[[], None]) -> None:
-        """Have `ended` called when a child has ended."""
-        if self._poll is None:
-            from threading import Thread
-
-            Thread(target=self._wait, args=(pid, ended), daemon=True).start()
-            return
-        descriptor = os.pidfd_open(pid)
-        self._ended[descriptor] = ended
-        self._poll.register(descriptor, _READABLE)
-
-    def close(self) -> None:
-        """Stop watching."""
-        if self._poll is not None:
-            self._loop.remove_reader(self._poll.fileno())
-            self._poll.close()
-
-    def _look(self) -> None:
-        assert self._poll is not None
-        for descriptor, _ in self._poll.poll(0):
-            self._poll.unregister(descriptor)
-            os.close(descriptor)
-            self._ended.pop(descriptor)()
-
-    def _wait(self, pid: int, ended: Callable[[], None]) -> None:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        self._loop.call_soon_threadsafe(ended)
-
-
-_READABLE = 1  # EPOLLIN
 
 
 def can_list_processes() -> bool:
@@ -138,7 +88,7 @@ def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
     groups = {} if tree.group is None else {tree.group: tree}
     marked = {tree.marks[0]: tree} if tree.marks else {}
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if not _HAS_PIDFD:
+        if not HAS_PIDFD:
             os.kill(pid, number)
             return
         from signal import pidfd_send_signal  # the module costs each command line 2 ms

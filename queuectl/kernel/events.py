@@ -1,0 +1,159 @@
+"""What a pool waits for: descriptors, ended children and fsyncs; how depends on the kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import math
+import os
+import select
+import sys
+from struct import Struct
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from queuectl.kernel import HAS_PIDFD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from queuectl.loop import Loop
+
+
+class Poller:
+    """Tells which of some descriptors can be read: by epoll, or by poll where there is none."""
+
+    def __init__(self) -> None:
+        self._poll: Any = select.epoll() if sys.platform == "linux" else select.poll()
+        self._is_epoll = sys.platform == "linux"
+        self.unregister: Callable[[int], None] = self._poll.unregister
+
+    def register(self, descriptor: int) -> None:
+        """Ask for a descriptor from here on."""
+        self._poll.register(descriptor, select.POLLIN)
+
+    def poll(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        """Return those that can be read, as soon as there are some; None waits for ever."""
+        if timeout_s is not None and not self._is_epoll:
+            timeout_s = math.ceil(timeout_s * 1000)
+        found: list[tuple[int, int]] = self._poll.poll(timeout_s)
+        if found < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return found
+
+    def close(self) -> None:
+        """Give back what the kernel keeps for it."""
+        if self._is_epoll:
+            self._poll.close()
+
+
+class Exits:
+    """Calls back, once each, in an event loop, when a child has ended; leaves it to be reaped.
+
+    Until it is reaped its pid, and that of its group, cannot become another's.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def watch(self, pid: int, ended: Callable[[], None]) -> None:
+        """Have `ended` called when a child has ended."""
+        if not HAS_PIDFD:
+            Thread(target=self._wait, args=(pid, ended), daemon=True).start()
+            return
+        descriptor = os.pidfd_open(pid)
+
+        def readable() -> None:
+            self._loop.unwatch(descriptor)
+            os.close(descriptor)
+            ended()
+
+        self._loop.watch(descriptor, readable)
+
+    def _wait(self, pid: int, ended: Callable[[], None]) -> None:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self._loop.soon_from_thread(ended)
+
+
+class Syncs:
+    """fsyncs that the kernel carries out side by side, with no thread of ours (Linux AIO).
+
+    Threads that wait for fsyncs take the interpreter away from the loop at every one: that cost
+    500 us of CPU a job. `ready` can be read once some are over.
+    """
+
+    def __init__(self) -> None:
+        """Set the queue up.
+
+        Raises:
+            OSError: this kernel has none, or none left to give.
+        """
+        numbers = _CALLS.get(os.uname().machine) if sys.platform == "linux" else None
+        if numbers is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        setup, self._destroy, self._getevents, self._submit = map(ctypes.c_long, numbers)
+        # holds the interpreter's lock: none of these calls waits
+        self._syscall: Any = ctypes.PyDLL(None, use_errno=True).syscall
+        self._context = ctypes.c_ulong(0)
+        if self._syscall(setup, ctypes.c_long(_MOST), ctypes.byref(self._context)) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._events = ctypes.create_string_buffer(_EVENT.size * _MOST)
+        self._at_once = (ctypes.c_long * 2)(0, 0)
+
+    def begin(self, asked: Sequence[tuple[int, bool]]) -> int:
+        """Begin an fsync, or if the second is true an fdatasync, of each descriptor.
+
+        Returns how many were begun, the first ones; the others must be asked for in another way.
+        Descriptors stay open until `over` has told of them.
+        """
+        size, many = _BLOCK.size, len(asked)
+        blocks = b"".join(
+            _BLOCK.pack(fd, 0, 0, 3 if data_only else 2, 0, fd, 0, 0, 0, 0, 1, self.ready)
+            for fd, data_only in asked
+        )
+        buffer = ctypes.create_string_buffer(blocks, size * many)
+        first = ctypes.addressof(buffer)
+        pointers = (ctypes.c_void_p * many)(*range(first, first + size * many, size))
+        begun: int = self._syscall(self._submit, self._context, ctypes.c_long(many), pointers)
+        return max(begun, 0)
+
+    def over(self) -> list[tuple[int, int]]:
+        """Return the descriptors whose fsyncs are over since, each with its error number or 0."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.ready, 8)
+        told: list[tuple[int, int]] = []
+        while (found := self._take()) > 0:  # the queue may hold more than we asked it to
+            for number in range(found):
+                descriptor, _, result, _ = _EVENT.unpack_from(self._events, _EVENT.size * number)
+                told.append((descriptor, -result))
+        return told
+
+    def _take(self) -> int:
+        least, most = ctypes.c_long(0), ctypes.c_long(_MOST)
+        found: int = self._syscall(
+            self._getevents, self._context, least, most, self._events, self._at_once
+        )
+        if found < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return found
+
+    def close(self) -> None:
+        """Give the queue back, once what was begun is over."""
+        self._syscall(self._destroy, self._context)
+        os.close(self.ready)
+
+
+_MOST = 128  # under way at a time
+_CALLS = {  # io_setup, io_destroy, io_getevents, io_submit: libc has no functions for them
+    "x86_64": (206, 207, 208, 209),
+    "aarch64": (0, 1, 4, 2),
+    "riscv64": (0, 1, 4, 2),
+}
+# struct iocb: data, key, flags, opcode, priority, descriptor, buffer, bytes, offset, reserved, and
+# flags, descriptor of the eventfd. struct io_event: data, iocb, result, second result.
+_BLOCK, _EVENT = Struct("<QIIHhIQQqQII"), Struct("<QQqq")

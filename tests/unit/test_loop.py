@@ -1,0 +1,211 @@
+"""The event loop: nothing is lost between threads, timers, signals and coroutines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.loop import Event, Future, Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+def test_timers_ring_in_their_order_and_not_once_cancelled(loop: Loop) -> None:
+    rung: list[str] = []
+    loop.later(0.03, lambda: rung.append("late"))
+    loop.later(0.01, lambda: rung.append("early"))
+    loop.later(0.02, lambda: rung.append("cancelled")).cancel()
+    loop.run(loop.sleep(0.04))
+    assert rung == ["early", "late"]
+
+
+def test_a_timer_among_a_thousand_cancelled_ones_still_rings(loop: Loop) -> None:
+    rung: list[int] = []
+    for number in range(1000):
+        timer = loop.later(0.001 + number / 1e6, lambda number=number: rung.append(number))  # type: ignore[misc]
+        if number % 100:
+            timer.cancel()
+    loop.run(loop.sleep(0.02))
+    assert rung == list(range(0, 1000, 100))
+
+
+def test_a_timer_may_cancel_another_that_is_due_as_well(loop: Loop) -> None:
+    rung: list[str] = []
+    second = loop.later(0.01, lambda: rung.append("second"))
+
+    def ring_first() -> None:
+        time.sleep(0.01)
+        second.cancel()
+
+    loop.later(0.005, ring_first)
+    loop.run(loop.sleep(0.03))
+    assert rung == []
+
+
+def test_the_first_value_of_a_future_counts(loop: Loop) -> None:
+    future: Future[int] = Future(loop)
+    future.set(1)
+    future.set(2)
+    future.fail(ValueError("late"))
+    assert future.result() == 1
+
+
+def test_an_error_meets_whoever_waits(loop: Loop) -> None:
+    future: Future[int] = Future(loop)
+    loop.soon(lambda: future.fail(ValueError("this")))
+
+    async def wait() -> None:
+        await future
+
+    with pytest.raises(ValueError, match="this"):
+        loop.run(wait())
+
+
+def test_an_event_wakes_all_who_wait_and_is_passed_by_who_comes_later(loop: Loop) -> None:
+    event = Event(loop)
+    told: list[bool] = []
+
+    async def wait() -> None:
+        told.append(await event.wait(5))
+
+    async def main() -> None:
+        over = [loop.start(wait()) for _ in range(3)]
+        event.set()
+        for waiter in over:
+            await waiter
+        await wait()
+
+    loop.run(main())
+    assert told == [True] * 4
+
+
+def test_an_event_that_comes_with_the_end_of_the_wait_harms_nobody(loop: Loop) -> None:
+    event = Event(loop)
+
+    async def main() -> bool:
+        # the timer rings first, and the event is set before the coroutine goes on
+        loop.later(0.01, event.set)
+        loop.later(0.005, lambda: time.sleep(0.01))
+        happened = await event.wait(0.008)
+        event.clear()
+        return happened or await event.wait(0.001)
+
+    assert loop.run(main()) is False
+
+
+def test_calls_from_many_threads_all_come_in_though_the_loop_sleeps(loop: Loop) -> None:
+    came = 0
+
+    def come() -> None:
+        nonlocal came
+        came += 1
+
+    def call() -> None:
+        for number in range(500):
+            loop.soon_from_thread(come)
+            if number % 50 == 0:
+                time.sleep(0.001)  # let the loop fall asleep in between
+
+    async def main() -> None:
+        threads = [loop.in_thread(call) for _ in range(8)]
+        for thread in threads:
+            await thread
+        await loop.rest()
+
+    loop.run(main())
+    assert came == 4000
+
+
+def test_a_call_from_a_thread_wakes_a_loop_that_waits_for_nothing_else(loop: Loop) -> None:
+    future: Future[str] = Future(loop)
+
+    async def main() -> str:
+        return await future
+
+    threading.Timer(0.02, lambda: loop.soon_from_thread(lambda: future.set("woken"))).start()
+    assert loop.run(main()) == "woken"
+
+
+def test_what_a_thread_raises_is_raised_where_it_is_waited_for(loop: Loop) -> None:
+    def work() -> None:
+        raise KeyError("there")
+
+    async def main() -> None:
+        await loop.in_thread(work)
+
+    with pytest.raises(KeyError, match="there"):
+        loop.run(main())
+
+
+def test_over_waits_and_raises_nothing(loop: Loop) -> None:
+    def work() -> None:
+        raise KeyError("there")
+
+    async def main() -> BaseException | None:
+        done = loop.in_thread(work)
+        await done.over()
+        return done.error
+
+    assert isinstance(loop.run(main()), KeyError)
+
+
+def test_a_signal_wakes_a_sleeping_loop_and_its_handler_goes_with_the_loop() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    loop = Loop()
+    came: Future[str] = Future(loop)
+    loop.on_signal(signal.SIGUSR1, lambda: came.set("came"))
+    threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+
+    async def main() -> str:
+        return await came
+
+    assert loop.run(main()) == "came"
+    loop.close()
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_a_descriptor_is_told_of_until_it_is_watched_no_more(loop: Loop) -> None:
+    reader, writer = os.pipe()
+    read: list[bytes] = []
+
+    def readable() -> None:
+        read.append(os.read(reader, 1))
+        if len(read) == 2:
+            loop.unwatch(reader)
+
+    loop.watch(reader, readable)
+    os.write(writer, b"abc")
+    loop.run(loop.sleep(0.02))
+    assert read == [b"a", b"b"]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_who_rests_lets_the_others_go_first(loop: Loop) -> None:
+    order: list[str] = []
+
+    async def rester() -> None:
+        order.append("one")
+        await loop.rest()
+        order.append("three")
+
+    async def main() -> None:
+        over = loop.start(rester())
+        loop.soon(lambda: order.append("two"))
+        await over
+
+    loop.run(main())
+    assert order == ["one", "two", "three"]
