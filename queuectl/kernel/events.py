@@ -38,9 +38,6 @@ class Poller:
         if timeout_s is not None and not self._is_epoll:
             timeout_s = math.ceil(timeout_s * 1000)
         found: list[tuple[int, int]] = self._poll.poll(timeout_s)
-        if found < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
         return found
 
     def close(self) -> None:
