@@ -19,12 +19,12 @@ from queuectl.kernel.events import Syncs
 from queuectl.loop import Future
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from queuectl.files import Step, Steps, T
     from queuectl.loop import Loop
 
-_ROUNDS = 2  # fsyncs of a directory under way at a time: one more is begun while the first waits
+_ROUNDS = 2  # of directories, under way at a time: one more is begun while the first waits
 _THREADS = 8  # where threads have to wait: more gained nothing on ext4
 
 
@@ -35,7 +35,7 @@ class Disk:
         self._loop = loop
         self._queue = _queue(loop)
         self._asked: list[_Sync] = []
-        self._directories: dict[str, _Directory] = {}
+        self._names = _Rounds(loop, self._ask)
 
     async def carry_out(self, steps: Steps[T]) -> T:
         """Go through steps, letting others go on meanwhile; return what they return.
@@ -59,19 +59,12 @@ class Disk:
     async def _wait_for(self, step: Step) -> None:
         if isinstance(step, FileSync):
             over: Future[None] = Future(self._loop)
-            self.ask(_Sync(step.descriptor, data_only=True, over=partial(_settle, over)))
+            self._ask(_Sync(step.descriptor, data_only=True, over=partial(_settle, over)))
             await over
             return
-        # all at once: they are names of the same commit of the file system
-        for named in [self._directory(path).join() for path in step.paths]:
-            await named
+        await self._names.join(step.paths)
 
-    def _directory(self, path: str) -> _Directory:
-        if path not in self._directories:
-            self._directories[path] = _Directory(path, self._loop, self)
-        return self._directories[path]
-
-    def ask(self, sync: _Sync) -> None:
+    def _ask(self, sync: _Sync) -> None:
         """Begin an fsync together with all that are asked for in this turn of the loop."""
         if not self._asked:
             self._loop.soon(self._begin)
@@ -103,21 +96,24 @@ class _Sync:
         return None
 
 
-class _Directory:
-    """One directory, and who waits for its names to be on disk."""
+class _Rounds:
+    """Directories whose names are to be on disk, and who waits for them.
 
-    def __init__(self, path: str, loop: Loop, disk: Disk) -> None:
-        self._path = path
+    All that came meanwhile are synced together, one more time at most while a round is under way:
+    each for itself had the file system commit more often, 0.34 instead of 0.39 of `xargs -P 4`.
+    """
+
+    def __init__(self, loop: Loop, ask: Callable[[_Sync], None]) -> None:
         self._loop = loop
-        self._disk = disk
-        self._waiting: list[Future[None]] = []
+        self._ask = ask
+        self._waiting: list[tuple[tuple[str, ...], Future[None]]] = []
         self._under_way = 0
 
-    def join(self) -> Future[None]:
-        """Return what is set once all names of now are on disk."""
+    def join(self, paths: tuple[str, ...]) -> Future[None]:
+        """Return what is set once all names of now in these directories are on disk."""
         over: Future[None] = Future(self._loop)
-        self._waiting.append(over)
-        if len(self._waiting) == 1 and self._under_way < _ROUNDS:
+        self._waiting.append((paths, over))
+        if len(self._waiting) == 1:
             # not at once: who comes in this turn of the loop shall come along
             self._loop.soon(self._begin)
         return over
@@ -126,27 +122,42 @@ class _Directory:
         if not self._waiting or self._under_way >= _ROUNDS:
             return
         served, self._waiting = self._waiting, []
+        self._under_way += 1
+        errors: dict[str, OSError | None] = {}
+        paths = {path for asked, _ in served for path in asked}
+
+        def synced(path: str, error: OSError | None) -> None:
+            errors[path] = error
+            if len(errors) == len(paths):
+                self._end(served, errors)
+
+        for path in paths:
+            self._sync(path, partial(synced, path))
+
+    def _sync(self, path: str, over: Callable[[OSError | None], None]) -> None:
         try:
             # a new descriptor each time, since a failed fsync is not asked again
-            descriptor = files.open_directory(self._path)
+            descriptor = files.open_directory(path)
         except OSError as error:
-            _settle_all(served, error)
+            over(error)
             return
-        self._under_way += 1
-        over = partial(self._end, descriptor, served)
-        self._disk.ask(_Sync(descriptor, data_only=False, over=over))
 
-    def _end(self, descriptor: int, served: list[Future[None]], error: OSError | None) -> None:
-        with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
-            os.close(descriptor)
+        def synced(error: OSError | None) -> None:
+            with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
+                os.close(descriptor)
+            over(error)
+
+        self._ask(_Sync(descriptor, data_only=False, over=synced))
+
+    def _end(
+        self,
+        served: Sequence[tuple[tuple[str, ...], Future[None]]],
+        errors: Mapping[str, OSError | None],
+    ) -> None:
         self._under_way -= 1
-        _settle_all(served, error)
+        for paths, over in served:
+            _settle(over, next((errors[path] for path in paths if errors[path]), None))
         self._loop.soon(self._begin)
-
-
-def _settle_all(waiting: Sequence[Future[None]], error: OSError | None) -> None:
-    for over in waiting:
-        _settle(over, error)
 
 
 def _settle(over: Future[None], error: OSError | None) -> None:

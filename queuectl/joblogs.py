@@ -110,7 +110,7 @@ class Follower:
     """Reads the output of one job, run after run, as far as it has come.
 
     Args:
-        first_run: the run to begin with, None for the one that is going on or comes next.
+        first_run: the run to begin with; it is waited for if it has not begun.
         lines: of the first run only so many of the last lines, None for all.
     """
 
@@ -120,7 +120,7 @@ class Follower:
         job_id: str,
         streams: Sequence[str] = STREAMS,
         *,
-        first_run: int | None = None,
+        first_run: int,
         lines: int | None = None,
     ) -> None:
         self.job_id = job_id
@@ -143,8 +143,6 @@ class Follower:
             yield from self._drain()
             self.over = True
             return
-        if self._number is None:
-            self._number = current_run(found) or found.job.run_number + 1
         while self._number <= found.job.run_number:
             yield from self._run(found.job)
             self.close()
@@ -154,7 +152,6 @@ class Follower:
         self.over = found.state in ("completed", "dead")
 
     def _run(self, job: Job) -> Iterator[tuple[str, bytes]]:
-        assert self._number is not None
         if not self._outputs:
             for stream in self._streams:
                 self._outputs[stream] = Output(log_file(self._spool, job, self._number, stream))
@@ -176,9 +173,7 @@ class Follower:
         """Return the files that may grow."""
         if self.over or self.found is None or current_run(self.found) is None:
             return []
-        paths = dict(
-            zip(STREAMS, self._spool.log_files(self.job_id, self._number or 0), strict=True)
-        )
+        paths = dict(zip(STREAMS, self._spool.log_files(self.job_id, self._number), strict=True))
         return [paths[stream] for stream in self._streams if os.path.lexists(paths[stream])]
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
         spool,
         found.job.id,
         _streams(options),
-        first_run=options["attempt"] or joblogs.last_run(found) or None,
+        first_run=options["attempt"] or joblogs.last_run(found) or 1,
         lines=options["lines"],
     )
     printer = Printer(headings=options["both"])

@@ -58,6 +58,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     with contextlib.closing(Bell(bench)) as bell:
         for durability in ("full", "relaxed"):
             yield from _idle(bench, bell, durability)
+        yield from _beside(bench, bell)
         yield from _busy(bench, bell)
     yield from _end(bench)
 
@@ -71,6 +72,20 @@ def _idle(bench: Bench, bell: Bell, durability: str) -> Iterator[Row]:
         found = _sample(bench, bell, spool, bench.pick(3, 60, 300), pause_s=0.02)
     bench.raw[f"latency, {durability}"] = found
     yield from _rows(found, f"idle pool, {durability}")
+
+
+def _beside(bench: Bench, bell: Bell) -> Iterator[Row]:
+    """A pool that has nothing else to do, while one of another spool drains as fast as it can."""
+    spool = new_spool(bench, "latency", durability="full")
+    busy = new_spool(bench, "busy", durability="full")
+    fill(busy, bench.pick(200, 12_000, 60_000))
+    flush()
+    with RunningPool(bench, spool, 2) as pool, RunningPool(bench, busy, 2) as other:
+        pool.wait_for_line("up")
+        other.wait_completed(bench.pick(1, 200, 200))
+        found = _sample(bench, bell, spool, bench.pick(3, 60, 300), pause_s=0.02, enqueue=False)
+    bench.raw["latency, beside another"] = found
+    yield from _rows(found, "idle pool beside a busy one")
 
 
 def _busy(bench: Bench, bell: Bell) -> Iterator[Row]:
