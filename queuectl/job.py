@@ -43,6 +43,8 @@ def _passable(text: object) -> bool:
     """Tell whether a string can be handed to another process: no NUL, and encodable."""
     if not isinstance(text, str) or "\0" in text:
         return False
+    if text.isascii():
+        return True
     try:
         os.fsencode(text)
     except UnicodeEncodeError:

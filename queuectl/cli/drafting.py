@@ -125,17 +125,18 @@ def sources(
         # one word is a line for the shell, as people quote it; after -- it is a program
         return [("", {"command": list(words) if dashes or len(words) > 1 else words[0]})]
     if words[0].startswith("{"):
-        return [_object(word, "") for word in words]
+        return [_object(word.encode("utf-8", "surrogateescape"), "") for word in words]
     if len(words) > 1:
         msg = f'unexpected "{words[1]}" after {words[0]}; options go before it'
         raise click.UsageError(msg)
     return _lines(words[0])
 
 
-def _object(text: str, where: str) -> tuple[str, dict[str, Any]]:
+def _object(raw: bytes, where: str) -> tuple[str, dict[str, Any]]:
     try:
-        return where, decode(text.encode("utf-8", "surrogateescape"))
+        return where, decode(raw)
     except BadJobError as error:
+        text = raw.decode("utf-8", "surrogateescape")
         hint = "" if where else f" (in {text[:40]!r}; a command goes after --command or --)"
         msg = f"{where}{error}{hint}"
         raise BadJobError(msg) from None
@@ -152,7 +153,7 @@ def _lines(word: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 where = f"{name}line {number}: "
-                yield _object(line.decode("utf-8", "surrogateescape"), where)
+                yield _object(line, where)
 
 
 class Drafted(NamedTuple):
