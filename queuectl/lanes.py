@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from queuectl.loop import Future
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from queuectl.loop import Loop
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
@@ -24,10 +26,17 @@ _WEIGHT = 0.2  # of the last command in the average
 
 
 class Lanes:
-    """Counts what is in hand, for the turns of one event loop; lanes go in the order of claims."""
+    """Counts what is in hand, for the turns of one event loop; lanes go in the order of claims.
 
-    def __init__(self, loop: Loop, slots: int) -> None:
+    Args:
+        loop: of whose coroutines each is a turn.
+        slots: how many commands run at a time.
+        on_room: to be called when another job may perhaps be claimed.
+    """
+
+    def __init__(self, loop: Loop, slots: int, on_room: Callable[[], None]) -> None:
         self.loop = loop
+        self.on_room = on_room
         self._slots = slots
         self._ahead = min(slots, _MOST_AHEAD)
         self._average_s = float("inf")

@@ -95,7 +95,7 @@ class Pool:
         self._attention = Event(self._loop)
         self._pumping = False
         self._wanting = True
-        self._turns_on: set[Future[None]] = set()
+        self._under_way: set[Future[None]] = set()
         self._rest = threading.Event()
         self._intake = Intake(
             self._spool,
@@ -104,7 +104,7 @@ class Pool:
             on_ready=self._pump_soon,
             on_due=self._look_up,
         )
-        self._lanes = Lanes(self._loop, self._slots)
+        self._lanes = Lanes(self._loop, self._slots, self._pump)
         self._turns = Turns(self._spool, self.name, self._log, self._lanes, self._intake)
         self._recovery = Recovery(self._spool, self.name, self._log)
         self._spool.keep_spares(self.name)
@@ -195,7 +195,7 @@ class Pool:
             self._pump()
             if self._stop_when_empty and not self._stopping and self._empty():
                 self._stop_claiming()
-            if self._stopping and not self._turns_on:
+            if self._stopping and not self._under_way:
                 break
             wait_s = self._wait_s(min(next_beat, next_tick, next_ping) - time.monotonic())
             await self._attention.wait(wait_s)
@@ -271,7 +271,7 @@ class Pool:
 
     def _follow_signals(self) -> None:
         if self._signals >= 1 and not self._stopping:
-            running = len(self._turns_on)
+            running = len(self._under_way)
             self._log.event("stopping", detail=f"{running} running; once more to end them")
             self._stop_claiming()
         if self._signals >= 2:
@@ -292,7 +292,7 @@ class Pool:
 
     def _empty(self) -> bool:
         """Tell whether nothing is due, running or to be retried, in the whole spool."""
-        if self._turns_on or not self._scanned or not self._intake.idle:
+        if self._under_way or not self._scanned or not self._intake.idle:
             return False
         if any(self._spool.names("processing")) or any(self._spool.names("failed")):
             return False
@@ -316,7 +316,7 @@ class Pool:
                 return
             turn = self._turns.begin(entry)
             if turn is not None:
-                self._turns_on.add(turn)
+                self._under_way.add(turn)
                 turn.on_done(partial(self._turn_over, turn))
         self._wanting = False  # until there is room, which has the next look follow
 
@@ -326,10 +326,10 @@ class Pool:
         return self._lanes.room
 
     def _turn_over(self, turn: Future[None]) -> None:
-        self._turns_on.discard(turn)
+        self._under_way.discard(turn)
         self._check_crash(turn)
         self._pump()
-        if not self._turns_on:
+        if not self._under_way:
             self._attention.set()
 
     # --- the other thread: looking at everything, and recovering ----------------------------

@@ -144,6 +144,8 @@ class Turns:
             finally:
                 self._lanes.drop(entry.job_id)
             if ended is not None:
+                # the next claim waits for the disk beside this outcome, not behind it
+                self._loop.soon(self._lanes.on_room)
                 await self._settle(*ended)
         finally:
             self._lanes.done()
