@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
-_FIRST_SCAN_S = 0.5  # claims wait this long for a first look to end, so that order is right
+_FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
 _NEVER_S = 1e9
 _TIDY_S = 60.0  # between two looks at what is beyond its retention

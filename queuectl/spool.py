@@ -250,7 +250,7 @@ class Spool(Layout):
             OSError: it is still held.
         """
         target = self.file(state, claim.job_id)
-        if claim.path != target and os.path.lexists(target):  # rename would replace it silently
+        if claim.path != target and files.is_there(target):  # rename would replace it silently
             raise JobExistsError(claim.job_id, state)
         yield from self._parting(claim, target, state)
 

@@ -10,7 +10,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import notify, outcome, runner
+from queuectl import files, notify, outcome, runner
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
 from queuectl.kernel.events import Exits
@@ -205,7 +205,7 @@ class Turns:
     def _check_only(self, claim: Claim) -> None:
         for state in _FINISHED:
             path = self._spool.file(state, claim.job_id)
-            if state != claim.origin and os.path.lexists(path):
+            if state != claim.origin and files.is_there(path):
                 msg = f"the id exists already, in {state}/"
                 raise BadJobError(msg)
 
@@ -290,7 +290,6 @@ class Turns:
     def _task(self, job: Job) -> runner.Task:
         record, config = job.record, self._spool.config
         own = {
-            **record.get("env", {}),
             "QUEUECTL_JOB_ID": job.id,
             "QUEUECTL_WORKER": self._owner,
             "QUEUECTL_ATTEMPT": str(job.attempts),
@@ -300,7 +299,7 @@ class Turns:
         command = job.command
         return runner.Task(
             argv=[config.shell, "-c", command] if isinstance(command, str) else command,
-            env=self._whole_environment(own),
+            env=self._environment_with(record.get("env"), own),
             cwd=record.get("cwd") or self._home,
             logs=(record["stdout_path"], record["stderr_path"]),
             timeout_s=record.get("timeout", config.job_timeout),
@@ -311,11 +310,16 @@ class Turns:
             sweeper=self._sweeper,
         )
 
-    def _whole_environment(self, own: dict[str, str]) -> list[bytes]:
+    def _environment_with(self, given: dict[str, str] | None, own: dict[str, str]) -> list[bytes]:
+        """Return the pool's environment, then the job's, then ours: the last of a name counts."""
+        ours = os.fsencode("\0".join([f"{name}={value}" for name, value in own.items()]))
+        if not given:
+            return [*self._environment.values(), *ours.split(b"\0")]
         variables = self._environment.copy()
-        for name, value in own.items():
-            variables[os.fsencode(name)] = os.fsencode(f"{name}={value}")
-        return list(variables.values())
+        for name, value in given.items():
+            if name not in own:
+                variables[os.fsencode(name)] = os.fsencode(f"{name}={value}")
+        return [*variables.values(), *ours.split(b"\0")]
 
     # --- settle -----------------------------------------------------------------------------
 

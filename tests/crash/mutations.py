@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from queuectl import files, kernel, owners, pool, reading, recovery, turn
+from queuectl.kernel import events
 from tests.crash.support import MUTATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from queuectl.layout import Claim
 
@@ -37,6 +38,23 @@ def _no_fsync(kind: Callable[[int], bool]) -> Callable[[], None]:
         _put(kernel, sync_data=fsync)
 
     return apply
+
+
+def _believe_the_queue_at_once() -> None:
+    begun: list[int] = []
+
+    def begin(self: events.Syncs, asked: Sequence[tuple[int, bool]]) -> int:
+        begun.extend(descriptor for descriptor, _ in asked)
+        os.eventfd_write(self.ready, 1)
+        return len(asked)
+
+    def over(self: events.Syncs) -> list[tuple[int, int]]:
+        os.eventfd_read(self.ready)
+        told = [(descriptor, 0) for descriptor in begun]
+        begun.clear()
+        return told
+
+    _put(events.Syncs, begin=begin, over=over)
 
 
 def _move_by_copy() -> None:
@@ -94,6 +112,7 @@ def _leave_tmp() -> None:
 MUTATIONS: dict[str, Callable[[], None]] = {
     "no fsync of a directory": _no_fsync(stat.S_ISDIR),
     "no fsync of a file": _no_fsync(stat.S_ISREG),
+    "believe that a queued fsync is over at once": _believe_the_queue_at_once,
     "move by copying": _move_by_copy,
     "publish by copying": _publish_by_copy,
     "leave tmp/ as it is": _leave_tmp,

@@ -112,3 +112,39 @@ def test_without_an_fsync_a_power_cut_is_seen(kind: str, mutation: str, tmp_path
 
         with pytest.raises(Exception, match=r"not in one place|JSON"):
             several()
+
+
+def cut_behind(disk: Disk, command: str, told: str, mutation: str = "") -> list[Path]:
+    """Cut the power as soon as a pool has told of a job; return where it is afterwards."""
+    path = make_spool(disk.point / "q")
+    with Spoolside(path) as side:
+        side.mutation = mutation
+        side.spool.submit(command, id="one")
+        subprocess.run(["sync", "-f", str(path)], check=True)
+        side.pool("--count", "1").says(told)
+        disk.cut()
+    disk.power_on()
+    return places(path)["one"]
+
+
+TOLD = {" started ": "processing", " completed ": "completed"}
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+@pytest.mark.parametrize("told", TOLD)
+def test_what_a_pool_has_told_of_a_job_is_so_after_a_power_cut(
+    told: str, kind: str, tmp_path: Path
+) -> None:
+    with Disk(tmp_path, kind) as disk:
+        (file,) = cut_behind(disk, "sleep 1" if "started" in told else "true", told)
+        assert file.parent.name == TOLD[told]
+        assert parse(file.read_bytes(), "one").attempts == 1
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_with_a_queue_that_lies_what_a_pool_has_told_is_gone(told: str, tmp_path: Path) -> None:
+    with Disk(tmp_path, "ext4") as disk:
+        lie = "believe that a queued fsync is over at once"
+        command = "sleep 1" if "started" in told else "true"
+        (file,) = cut_behind(disk, command, told, mutation=lie)
+        assert file.parent.name == "pending"
