@@ -133,10 +133,13 @@ def _some(pool: RunningPool, count: int) -> _Cost:
     fill(pool.spool, count, stem=f"more-{time.monotonic_ns()}", priority=1)
     flush()
     pool.wait_quiet()
+    last = pool.completed() + count
+    unpause(pool.spool)
+    # not from here: that a file is gone is seen at the next look, up to a second later
+    pool.wait_completed(last - count * 9 // 10)
     before = pool.completed()
     begun, cpu_s = time.perf_counter(), pool.cpu_s()
-    unpause(pool.spool)
-    pool.wait_completed(before + count)
+    pool.wait_completed(last)
     wall_s, cpu_s = time.perf_counter() - begun, pool.cpu_s() - cpu_s
     done = pool.completed() - before
     pause(pool.spool)
