@@ -23,20 +23,21 @@ if sys.platform == "linux":
         from watchdog.observers.inotify_c import Mask
 
     class _ArrivalEmitter(InotifyEmitter):
-        """Asks the kernel for arrivals only.
+        """Asks the kernel for arrivals only, and for removals: that of `paused` is news.
 
         Every claim renames a file out of a watched directory. The plain emitter holds such an
         event back for 0.5 s to pair it, and everything behind it waits: 480 ms from drop to wake.
         """
 
         def get_event_mask_from_filter(self) -> Mask:
-            arrivals = (
+            news = (
                 InotifyConstants.IN_CREATE
                 | InotifyConstants.IN_MOVED_TO
                 | InotifyConstants.IN_CLOSE_WRITE
+                | InotifyConstants.IN_DELETE
                 | InotifyConstants.IN_DELETE_SELF
             )
-            return cast("Mask", arrivals)  # a plain int in watchdog 6, which Python 3.10 gets
+            return cast("Mask", news)  # a plain int in watchdog 6, which Python 3.10 gets
 
     def _new_observer() -> BaseObserver:
         return BaseObserver(_ArrivalEmitter)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import queuectl
 from queuectl import kernel
+from queuectl.kernel import events
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
 
 PACKAGE = str(Path(queuectl.__file__).parent)
@@ -58,6 +60,14 @@ class Steps:
             return done
 
         kernel.exchange = exchange_in_steps
+        begin_syncs = events.Syncs.begin
+
+        def begin_in_steps(syncs: events.Syncs, asked: Sequence[tuple[int, bool]]) -> int:
+            for descriptor, _ in asked:
+                self._step("begin sync", _path_of(descriptor))
+            return begin_syncs(syncs, asked)
+
+        events.Syncs.begin = begin_in_steps  # type: ignore[method-assign, assignment]
 
     def _wrap_descriptors(self) -> None:
         write, fsync, close, pidfd_open = os.write, os.fsync, os.close, os.pidfd_open

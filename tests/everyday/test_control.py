@@ -303,7 +303,7 @@ def test_only_waiting_jobs_are_edited(spool: SpoolDir) -> None:
 
 
 def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_path: Path) -> None:
-    spool.configure(poll_interval=3600)
+    spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
     gate = tmp_path / "gate"
     spool.api.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="running")
     with spool.pool(2) as pool:
