@@ -136,6 +136,8 @@ class Syncs:
         )
         if found < 0:
             code = ctypes.get_errno()
+            if code == errno.EINTR:  # there was none, and a signal is pending
+                return 0
             raise OSError(code, os.strerror(code))
         return found
 
