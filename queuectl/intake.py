@@ -208,7 +208,12 @@ class Intake:
         for state, name in list(self._half_written):
             self.look(state, name.removesuffix(SUFFIX))
 
-    def look_for_unknown(self) -> bool:
+    def idle_after_a_look(self) -> bool:
+        """Look at pending/ once more, and tell whether nothing waits."""
+        # in this order: what another thread enters meanwhile is known to the look, and waits
+        return not self._look_for_unknown() and self.idle
+
+    def _look_for_unknown(self) -> bool:
         """Look at every file of pending/ that the backlog does not know; tell if there was one."""
         unknown = [
             job_id

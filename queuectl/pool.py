@@ -296,7 +296,7 @@ class Pool:
             return False
         if any(self._spool.names("processing")) or any(self._spool.names("failed")):
             return False
-        return not self._intake.look_for_unknown()
+        return self._intake.idle_after_a_look()
 
     # --- claiming ---------------------------------------------------------------------------
 

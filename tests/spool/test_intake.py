@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.intake import Intake
+from queuectl.spool import Spool
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
@@ -55,3 +56,20 @@ def test_a_job_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intake:
     back = intake.next()
     assert back is not None
     assert back.job_id == "first"
+
+
+def test_a_job_that_arrives_during_the_last_look_is_not_left_behind(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of the arrivals enters a job between two looks of a pool that asks for the end."""
+    assert intake.idle_after_a_look()
+    spool.api.submit("true", id="late")
+    names = Spool.file_names
+
+    def arrives_meanwhile(this: Spool, state: str) -> list[str]:
+        intake.pending_arrived("late.json")
+        return list(names(this, state))
+
+    monkeypatch.setattr(Spool, "file_names", arrives_meanwhile)
+    assert not intake.idle_after_a_look()
+    assert intake.next() is not None
