@@ -145,6 +145,7 @@ class Loop:
             end.settimeout(0)
         self.watch(self._wake_reader.fileno(), self._on_wake)
         self._handlers: dict[int, Any] = {}
+        self._threads: list[Thread] = []
 
     # --- what is to be done -----------------------------------------------------------------
 
@@ -201,7 +202,10 @@ class Loop:
             else:
                 self.soon_from_thread(lambda: future.set(value))
 
-        Thread(target=run, daemon=True).start()
+        thread = Thread(target=run, daemon=True)
+        self._threads = [other for other in self._threads if other.is_alive()]
+        self._threads.append(thread)
+        thread.start()
         return future
 
     # --- coroutines -------------------------------------------------------------------------
@@ -248,6 +252,8 @@ class Loop:
         over = self.start(coroutine)
         while not over.done:
             self._turn()
+        for thread in self._threads:  # one whose result is known may be about to wake the loop
+            thread.join()
         return over.result()
 
     def _turn(self) -> None:

@@ -9,8 +9,8 @@ import math
 import os
 import select
 import sys
+from functools import partial
 from struct import Struct
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from queuectl.kernel import HAS_PIDFD
@@ -25,8 +25,8 @@ class Poller:
     """Tells which of some descriptors can be read: by epoll, or by poll where there is none."""
 
     def __init__(self) -> None:
-        self._poll: Any = select.epoll() if sys.platform == "linux" else select.poll()
-        self._is_epoll = sys.platform == "linux"
+        self._is_epoll = hasattr(select, "epoll")
+        self._poll: Any = select.epoll() if self._is_epoll else select.poll()
         self.unregister: Callable[[int], None] = self._poll.unregister
 
     def register(self, descriptor: int) -> None:
@@ -58,7 +58,8 @@ class Exits:
     def watch(self, pid: int, ended: Callable[[], None]) -> None:
         """Have `ended` called when a child has ended."""
         if not HAS_PIDFD:
-            Thread(target=self._wait, args=(pid, ended), daemon=True).start()
+            over = self._loop.in_thread(partial(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT))
+            over.on_done(ended)
             return
         descriptor = os.pidfd_open(pid)
 
@@ -68,10 +69,6 @@ class Exits:
             ended()
 
         self._loop.watch(descriptor, readable)
-
-    def _wait(self, pid: int, ended: Callable[[], None]) -> None:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        self._loop.soon_from_thread(ended)
 
 
 class Syncs:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl import kernel
+from queuectl.kernel import events
 from queuectl.loop import Event, Future, Loop
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from typing_extensions import Buffer
 
-@pytest.fixture
-def loop() -> Iterator[Loop]:
+
+@pytest.fixture(params=["epoll", "poll"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    if request.param == "poll":
+        monkeypatch.delattr(select, "epoll", raising=False)
+    elif not hasattr(select, "epoll"):
+        pytest.skip("this kernel has no epoll")
     loop = Loop()
     yield loop
     loop.close()
@@ -150,6 +161,36 @@ def test_what_a_thread_raises_is_raised_where_it_is_waited_for(loop: Loop) -> No
         loop.run(main())
 
 
+class SlowToWake(socket.socket):
+    """An end of a pair whose writer is held up just before it wakes the reader."""
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        time.sleep(0.05)
+        return super().send(data, flags)
+
+
+def test_a_thread_that_has_told_its_result_is_over_before_the_loop_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A loop that is awake may be done with a result before the thread has woken it."""
+    failures: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    ends = [SlowToWake(fileno=end.detach()) for end in socket.socketpair()]
+    monkeypatch.setattr("queuectl.loop.socketpair", lambda: ends)
+    before = threading.active_count()
+    loop = Loop()
+
+    async def main() -> None:
+        done = loop.in_thread(lambda: None)
+        while not done.done:
+            await loop.rest()
+
+    loop.run(main())
+    loop.close()
+    wait_until(lambda: threading.active_count() <= before)
+    assert failures == []
+
+
 def test_over_waits_and_raises_nothing(loop: Loop) -> None:
     def work() -> None:
         raise KeyError("there")
@@ -209,3 +250,29 @@ def test_who_rests_lets_the_others_go_first(loop: Loop) -> None:
 
     loop.run(main())
     assert order == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("has_pidfd", [True, False])
+def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
+    has_pidfd: bool, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_pidfd and not kernel.HAS_PIDFD:
+        pytest.skip("this kernel has no pidfd")
+    monkeypatch.setattr("queuectl.kernel.events.HAS_PIDFD", has_pidfd)
+    child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {})
+    told: list[int] = []
+
+    async def main() -> None:
+        over: Future[None] = Future(loop)
+
+        def ended() -> None:
+            told.append(child)
+            over.set(None)
+
+        events.Exits(loop).watch(child, ended)
+        await over
+        await loop.sleep(0.02)
+
+    loop.run(main())
+    assert told == [child]
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
