@@ -12,9 +12,8 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from itertools import count
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from queuectl import kernel
 
@@ -22,8 +21,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _OLD_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-@dataclass(frozen=True)
-class FileSync:
+class FileSync(NamedTuple):
     """Wait until what was written to a descriptor is on disk."""
 
     descriptor: int
@@ -37,8 +35,7 @@ class FileSync:
         kernel.sync_data(self.descriptor)
 
 
-@dataclass(frozen=True)
-class DirectorySync:
+class DirectorySync(NamedTuple):
     """Wait until the names in some directories are on disk."""
 
     paths: tuple[str, ...]
