@@ -27,7 +27,7 @@ _WEIGHT = 0.2  # of the last command in the average
 
 
 class Lanes:
-    """Counts what is in hand, for the turns of one event loop; lanes go in the order of claims.
+    """Counts what is in hand, for the turns of one event loop.
 
     Args:
         loop: of whose coroutines each is a turn.
@@ -40,7 +40,7 @@ class Lanes:
         self.on_room = on_room
         self._slots = slots
         self._average_s = float("inf")
-        self._coming: dict[str, None] = {}  # claimed and not started, in the order of the claims
+        self._coming: dict[str, int] = {}  # priorities of what is claimed and not started, in order
         self._waiting: dict[str, Future[bool]] = {}
         self._running: dict[str, float] = {}  # since when, oldest first
         self._closed = False
@@ -66,9 +66,9 @@ class Lanes:
             soon_free += 1
         return int(min(soon_free, enough) * for_each)
 
-    def claim(self, job_id: str) -> None:
+    def claim(self, job_id: str, priority: int) -> None:
         """Take a job in hand that is about to be claimed."""
-        self._coming[job_id] = None
+        self._coming[job_id] = priority
         self._in_hand += 1
 
     def drop(self, job_id: str) -> None:
@@ -112,12 +112,24 @@ class Lanes:
             turn.set(False)
 
     def _grant(self) -> None:
-        """Let in whoever was claimed first; who is not here yet is a few fsyncs away at most."""
-        while self._coming and len(self._running) < self._slots:
-            first = next(iter(self._coming))
-            turn = self._waiting.get(first)
-            if turn is None or turn.done:
+        while len(self._running) < self._slots:
+            job_id = self._next()
+            if job_id is None:
                 return
-            del self._coming[first], self._waiting[first]
-            self._running[first] = time.monotonic()
-            turn.set(True)
+            del self._coming[job_id]
+            self._running[job_id] = time.monotonic()
+            self._waiting.pop(job_id).set(True)
+
+    def _next(self) -> str | None:
+        """Return who goes in: whoever was claimed first, unless a more urgent one is here too.
+
+        Who was claimed earlier and is not here yet, a few fsyncs away at most, is waited for.
+        """
+        found, bar = None, float("inf")
+        for job_id, priority in self._coming.items():
+            if priority < bar:
+                bar = priority
+                turn = self._waiting.get(job_id)
+                if turn is not None and not turn.done:
+                    found = job_id
+        return found

@@ -133,7 +133,7 @@ class Turns:
             self._deferred[entry.job_id] = entry
             return None
         self._running[entry.job_id] = None
-        self._lanes.claim(entry.job_id)
+        self._lanes.claim(entry.job_id, entry.priority)
         return self._loop.start(self._take_turn(entry))
 
     async def _take_turn(self, entry: Entry) -> None:

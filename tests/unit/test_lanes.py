@@ -1,0 +1,112 @@
+"""Who gets a lane, and how many are claimed before there is one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl.lanes import Lanes
+from queuectl.loop import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+def order(
+    loop: Loop, claims: Sequence[tuple[str, int]], arrivals: Sequence[str], *, taken: bool
+) -> list[str]:
+    """Claim jobs with their priorities, have them arrive at one lane; return how they went in.
+
+    The lane is `taken` until all are there, or free.
+    """
+    went: list[str] = []
+
+    async def main() -> None:
+        lanes = Lanes(loop, 1, lambda: None)
+
+        async def arrive(job_id: str) -> None:
+            assert await lanes.enter(job_id)
+            went.append(job_id)
+            await loop.rest()
+            lanes.leave(job_id)
+            lanes.done()
+
+        lanes.claim("runs", 0)
+        assert await lanes.enter("runs")
+        for job_id, priority in claims:
+            lanes.claim(job_id, priority)
+        if not taken:
+            lanes.leave("runs")
+        over = []
+        for job_id in arrivals:
+            over.append(loop.start(arrive(job_id)))
+            await loop.rest()
+        if taken:
+            lanes.leave("runs")
+        for one in over:
+            await one
+
+    loop.run(main())
+    return went
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_equals_go_in_as_they_were_claimed_whoever_is_there_first(taken: bool, loop: Loop) -> None:
+    claims = [("a", 0), ("b", 0), ("c", 0)]
+    assert order(loop, claims, ["c", "b", "a"], taken=taken) == ["a", "b", "c"]
+
+
+def test_a_more_urgent_one_that_was_claimed_later_goes_in_first(loop: Loop) -> None:
+    claims = [("a", 0), ("b", 0), ("now", -1)]
+    assert order(loop, claims, ["a", "b", "now"], taken=True) == ["now", "a", "b"]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_less_urgent_one_never_passes_over_who_was_claimed_before(
+    taken: bool, loop: Loop
+) -> None:
+    assert order(loop, [("now", -1), ("a", 0)], ["a", "now"], taken=taken) == ["now", "a"]
+
+
+def test_a_lane_does_not_stand_still_for_an_urgent_one_that_is_not_there_yet(loop: Loop) -> None:
+    async def main() -> None:
+        lanes = Lanes(loop, 1, lambda: None)
+        lanes.claim("a", 0)
+        lanes.claim("now", -1)
+        assert await lanes.enter("a")
+
+    loop.run(main())
+
+
+@pytest.mark.parametrize(("took_s", "ahead"), [(0.001, 8), (0.02, 2), (0.15, 0)])
+def test_as_many_are_claimed_ahead_as_can_start_soon(
+    took_s: float, ahead: int, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of commands that take a millisecond eight, of such that take a tenth of a second none."""
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+
+    async def main() -> int:
+        nonlocal now_s
+        lanes = Lanes(loop, 1, lambda: None)
+        lanes.claim("first", 0)
+        assert await lanes.enter("first")
+        now_s += took_s
+        lanes.leave("first")
+        lanes.done()
+        claimed = 0
+        while lanes.room:
+            lanes.claim(f"job-{claimed}", 0)
+            claimed += 1
+        return claimed - 1  # one of them has the lane
+
+    assert loop.run(main()) == ahead
