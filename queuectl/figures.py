@@ -13,23 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from queuectl.tallies import OUTCOMES, Spread, Timeline
-from queuectl.units import parse_time
+from queuectl.units import instant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
 COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back"
 _GIVEN_BACK = ("stopped",)  # ended by hand on the way down: the attempt does not count
-
-
-def instant(value: object) -> float | None:
-    """Return a time field in seconds since the epoch, None where it is missing or no time."""
-    if not isinstance(value, str):
-        return None
-    try:
-        return parse_time(value)
-    except ValueError:
-        return None
 
 
 # --- one run --------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ def move(source: str, target: str) -> None:
         os.rename(source, target)
     except OSError:
         # NFS: a rename whose answer was lost is sent again and finds its own work done
-        if os.path.lexists(source) or not os.path.lexists(target):
+        if is_there(source) or not is_there(target):
             raise
 
 
@@ -253,7 +253,7 @@ def move_contended(source: str, target: str) -> None:
     try:
         os.rename(source, target)
     except OSError:
-        if not os.path.lexists(target):
+        if not is_there(target):
             raise
 
 

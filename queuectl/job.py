@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.ids import check_id, is_id, new_id
-from queuectl.units import parse_time, show, utc_text
+from queuectl.units import instant, parse_time, show, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -234,9 +234,8 @@ class Job:
         return recorded if isinstance(recorded, int) else len(self.history)
 
     def instant(self, field: str) -> float | None:
-        """Return a time field in seconds since the epoch, None where it is unset."""
-        text = self.record.get(field)
-        return None if text is None else parse_time(text)
+        """Return a time field in seconds since the epoch, None where it is unset or no time."""
+        return instant(self.record.get(field))
 
     def changed(self, **fields: Any) -> Job:
         """Return a copy with these fields set."""

@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from queuectl.errors import NoSuchJobError
+from queuectl.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,7 +51,7 @@ def log_file(spool: Spool, job: Job, number: int, stream: str) -> str:
     """
     path = spool.log_files(job.id, number)[STREAMS.index(stream)]
     recorded = job.record.get("stdout_path" if stream == OUT else "stderr_path")
-    if recorded and not os.path.lexists(path) and recorded.endswith(f".{number}.{stream}"):
+    if recorded and not is_there(path) and recorded.endswith(f".{number}.{stream}"):
         return f"{spool.directory('logs')}/{os.path.basename(recorded)}"
     return path
 
@@ -174,7 +175,7 @@ class Follower:
         if self.over or self.found is None or current_run(self.found) is None:
             return []
         paths = dict(zip(STREAMS, self._spool.log_files(self.job_id, self._number), strict=True))
-        return [paths[stream] for stream in self._streams if os.path.lexists(paths[stream])]
+        return [paths[stream] for stream in self._streams if is_there(paths[stream])]
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl import config
 from queuectl.errors import BadJobError, NoSuchJobError, SpoolError
+from queuectl.files import is_there
 from queuectl.job import STATES, Job, decode, parse
 from queuectl.reading import read_regular
 
@@ -87,7 +88,7 @@ class Layout:
     @property
     def paused(self) -> bool:
         """Whether pools are asked to start nothing."""
-        return os.path.lexists(f"{self.path}/{PAUSED}")
+        return is_there(f"{self.path}/{PAUSED}")
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -152,13 +153,13 @@ class Layout:
         # A job on its way can slip from a place not looked at yet to one that was: look twice.
         for _ in range(2):
             for state in ("pending", "failed"):
-                if os.path.lexists(path := self.file(state, job_id)):
+                if is_there(path := self.file(state, job_id)):
                     return state, path
             for held_id, owner in self.held():
                 if held_id == job_id:
                     return "processing", self.held_file(job_id, owner)
             for state in ("completed", "dead"):
-                if os.path.lexists(path := self.file(state, job_id)):
+                if is_there(path := self.file(state, job_id)):
                     return state, path
         msg = f'no job "{job_id}" in {self.path}; `queuectl list` shows what there is'
         raise NoSuchJobError(msg)

@@ -131,7 +131,7 @@ class Registration:
         Raises:
             OSError: the file system refused.
         """
-        if not os.path.lexists(self._path(LOCK_SUFFIX)):
+        if not files.is_there(self._path(LOCK_SUFFIX)):
             self._take_lock()
         try:
             os.utime(self._path(RECORD_SUFFIX))
@@ -244,7 +244,7 @@ def is_traceless(spool: Spool, name: str) -> bool:
     Such an owner puts its files back with its next heartbeat; until the lease has passed without
     one, nobody can tell it from a dead one.
     """
-    return name != "" and not os.path.lexists(f"{spool.directory('workers')}/{name}{LOCK_SUFFIX}")
+    return name != "" and not files.is_there(f"{spool.directory('workers')}/{name}{LOCK_SUFFIX}")
 
 
 class Heartbeats:

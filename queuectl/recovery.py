@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners
 from queuectl.errors import BadJobError, ClaimLostError
+from queuectl.files import is_there
 from queuectl.job import again
 from queuectl.kernel import Tree
 from queuectl.layout import SUFFIX, Claim
@@ -141,7 +142,7 @@ class Recovery:
         """Return the file of a job that somebody put into processing/ under no owner's name."""
         names = (job_id, f"{job_id}@", f"@{job_id}")
         paths = [self._spool.file("processing", name) for name in names]
-        return next(filter(os.path.lexists, paths), paths[0])
+        return next(filter(is_there, paths), paths[0])
 
     def _put_back(self, claim: Claim, job: Job) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""

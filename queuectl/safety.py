@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import config
 from queuectl.errors import SpoolError, UnsafeSpoolError
+from queuectl.files import is_there
 from queuectl.layout import DIRECTORIES
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def unsafe(spool: Spool) -> Iterator[tuple[str, str]]:
     for path in (spool.path, *map(spool.directory, DIRECTORIES)):
         yield from _open_to_others(path)
     settings = f"{spool.path}/{config.FILE_NAME}"  # they name the shell that runs every command
-    if os.path.lexists(settings):
+    if is_there(settings):
         yield from _open_to_others(settings)
 
 

@@ -107,7 +107,7 @@ class Spool(Layout):
             if job_id in held:
                 raise JobExistsError(job_id, "processing")
             for state in STATES:
-                if os.path.lexists(self.file(state, job_id)):
+                if files.is_there(self.file(state, job_id)):
                     raise JobExistsError(job_id, state)
 
     def submit_all(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -220,7 +220,7 @@ class Spool(Layout):
         yield from files.writing_new(draft_file, data, sync=self.config.sync, mode=self._mode)
         try:
             # the rename would bring back a claim that was taken away
-            if not os.path.lexists(claim.path):
+            if not files.is_there(claim.path):
                 raise self._lost(claim)
             files.move(draft_file, claim.path)
         except BaseException:
@@ -376,9 +376,9 @@ class Spool(Layout):
         for number in range(1, 1 << 31):
             suffix = "" if number == 1 else f".{number}"
             name = as_id(job_id, room=len(suffix)) + suffix
-            if os.path.lexists(self._rejected_file(name)):
+            if files.is_there(self._rejected_file(name)):
                 continue
-            if not os.path.lexists(self.file("dead", name)) or self.explains(name):
+            if not files.is_there(self.file("dead", name)) or self.explains(name):
                 return name
         raise AssertionError
 

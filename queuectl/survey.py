@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from queuectl.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ class Survey:
         except OSError:
             found = []
         self.read += len(found)
-        if not found and os.path.lexists(self.spool.file(state, job_id)):
+        if not found and is_there(self.spool.file(state, job_id)):
             self.unreadable += 1
         return found
 

@@ -89,6 +89,16 @@ def parse_time(text: str, *, local: bool = False) -> float:
         raise ValueError(msg) from None
 
 
+def instant(value: object) -> float | None:
+    """Return a time that somebody wrote in seconds since the epoch, None if it is no such time."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None
+
+
 def local_text(epoch_s: float) -> str:
     """Return an instant in local time with its zone, to the second: how people are shown it."""
     return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(epoch_s))

@@ -5,12 +5,12 @@ spool-layout.md, section "Waking".
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import TYPE_CHECKING
 
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError
+from queuectl.files import is_there
 from queuectl.layout import SUFFIX
 from queuectl.outcome import EXIT, SIGNAL, TIMEOUT
 
@@ -57,7 +57,7 @@ class Endings:
         return [job_id for job_id in new if self._note(job_id)]
 
     def _over(self, job_id: str) -> bool:
-        return any(os.path.lexists(self._spool.file(state, job_id)) for state in FINISHED)
+        return any(is_there(self._spool.file(state, job_id)) for state in FINISHED)
 
     def _gone(self) -> list[str]:
         """Return those that no state seems to hold; one on its way is found by a second look."""
@@ -67,7 +67,7 @@ class Endings:
             job_id
             for job_id in self.remaining
             if job_id not in held
-            and not any(os.path.lexists(self._spool.file(state, job_id)) for state in states)
+            and not any(is_there(self._spool.file(state, job_id)) for state in states)
         ]
 
     def _note(self, job_id: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from queuectl import joblogs
 from queuectl.cli.common import resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.errors import QueuectlError
+from queuectl.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
     paths = {
         stream: joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)
     }
-    if not any(map(os.path.lexists, paths.values())):
+    if not any(map(is_there, paths.values())):
         msg = f'the output of run {number} of "{found.job.id}" is not in {spool.directory("logs")}'
         raise QueuectlError(msg)
     printer = Printer(headings=options["both"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from queuectl.cli import render
 from queuectl.cli.common import json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import Selection, select, select_options
+from queuectl.files import is_there
 from queuectl.job import STATES
 
 if TYPE_CHECKING:
@@ -136,25 +136,23 @@ def _print_history(spool: Spool, found: Found) -> None:
     click.echo()
     table = render.Table("RUN", "STARTED", "TOOK", "ENDED", "OUTPUT")
     for entry in found.job.history:
-        out = spool.log_files(found.job.id, entry.get("number", 0))[0]
+        number = entry.get("number")
+        out = spool.log_files(found.job.id, number)[0] if isinstance(number, int) else ""
         table.row(
-            str(entry.get("number", "?")),
+            render.plain(str(entry.get("number", "?"))),
             render.when_text(entry.get("started_at")).partition(" (")[0],
             _took(entry),
             _ended(entry),
-            out if os.path.lexists(out) else "-",
+            out if is_there(out) else "-",
         )
     table.end()
 
 
 def _took(entry: dict[str, Any]) -> str:
-    from queuectl.units import duration_text, parse_time
+    from queuectl.units import duration_text, instant
 
-    try:
-        took = parse_time(entry["finished_at"]) - parse_time(entry["started_at"])
-    except (KeyError, TypeError, ValueError):
-        return "-"
-    return duration_text(took)
+    started, finished = instant(entry.get("started_at")), instant(entry.get("finished_at"))
+    return "-" if started is None or finished is None else duration_text(finished - started)
 
 
 def _ended(entry: dict[str, Any]) -> str:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners
 from queuectl.cli import render
-from queuectl.figures import instant
 from queuectl.job import STATES
 from queuectl.layout import SUFFIX
 from queuectl.top import Item, Rate, View
+from queuectl.units import instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
-from queuectl.figures import Figures, instant
+from queuectl.figures import Figures
 from queuectl.survey import Survey
 from queuectl.tallies import OUTCOMES, QUANTILES, Spread
+from queuectl.units import instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

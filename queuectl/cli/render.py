@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.units import duration_text, local_text, parse_time
+from queuectl.units import duration_text, instant, local_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,32 +59,28 @@ def command_text(command: str | list[str], limit: int = _COMMAND_CHARS) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def when_text(text: str | None, now: float | None = None) -> str:
+def when_text(text: object, now: float | None = None) -> str:
     """Return a time field in local time and how far away: `2026-01-31 09:00:00+0100 (in 5m)`."""
-    if text is None:
-        return "-"
-    try:
-        at = parse_time(text)
-    except ValueError:
-        return plain(text)
+    at = instant(text)
+    if at is None:
+        return "-" if text is None else plain(str(text))
     away = at - (time.time() if now is None else now)
     far = duration_text(abs(away))
     return f"{local_text(at)} ({f'in {far}' if away > 0 else f'{far} ago'})"
 
 
-def in_text(text: str | None) -> str:
+def in_text(text: object) -> str:
     """Return only how far away a time field is: `in 5m00s`, `now`."""
-    if text is None:
+    at = instant(text)
+    if at is None or at <= time.time():
         return "now"
-    away = parse_time(text) - time.time()
-    return f"in {duration_text(away)}" if away > 0 else "now"
+    return f"in {duration_text(at - time.time())}"
 
 
-def since_text(text: str | None) -> str:
-    """Return how long ago a time field was."""
-    if text is None:
-        return "-"
-    return duration_text(max(0.0, time.time() - parse_time(text)))
+def since_text(text: object) -> str:
+    """Return how long ago a time field was, `-` where it holds no time."""
+    at = instant(text)
+    return "-" if at is None else duration_text(max(0.0, time.time() - at))
 
 
 class Table:

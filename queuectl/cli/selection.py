@@ -20,7 +20,6 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, resolve_id
 from queuectl.job import STATES
-from queuectl.units import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -157,12 +156,9 @@ def changed_at(found: Found) -> float:
     """Return when something last happened to a job, as its record says: `inf` if it does not."""
     over = ("finished_at",) if found.state in ("completed", "dead") else ()
     for field in (*over, "updated_at", "created_at"):
-        text = found.job.record.get(field)
-        if text is not None:
-            try:
-                return parse_time(text)
-            except ValueError:
-                continue
+        at_s = found.job.instant(field)
+        if at_s is not None:
+            return at_s
     return float("inf")
 
 

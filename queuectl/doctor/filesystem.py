@@ -140,7 +140,7 @@ class _Trial:
         one, other = self._new("one", b"1"), self._new("other", b"2")
         os.rename(one, other)
         with open(other, "rb") as file:
-            kept = file.read() == b"1" and not os.path.lexists(one)
+            kept = file.read() == b"1" and not files.is_there(one)
         return ok("rename replaces at once") if kept else problem("rename does not", _ELSEWHERE)
 
     def _link(self) -> Finding:

@@ -271,3 +271,57 @@ def test_all_states_can_be_asked_for(filled: SpoolDir) -> None:
     for state in STATES:
         for record in filled.run("list", "--state", state, "--json").json:
             assert record["state"] == state
+
+
+# --- records that somebody else has written --------------------------------------------------
+
+ODD: dict[str, dict[str, object]] = {
+    "times": dict.fromkeys(("created_at", "updated_at", "started_at", "finished_at"), "soon"),
+    "no-times": dict.fromkeys(("created_at", "updated_at", "started_at", "finished_at"), ""),
+    "far": {"created_at": "9999-12-31T23:59:59Z", "finished_at": "9999-12-31T23:59:59Z"},
+    "empty-run": {"history": [{}]},
+    "null-run": {"history": [{"number": 1, "started_at": None, "finished_at": None}]},
+    "number-run": {"history": [{"number": "\0", "started_at": 1, "finished_at": 2, "ended": 3}]},
+    "odd-run": {"history": [{"number": [1], "exit_code": {}, "signal": [1], "worker": 5}]},
+    "paths": {"stdout_path": "\0", "stderr_path": "/a\0.1.err", "history": [{"number": 1}]},
+    "texts": {"error_message": "\x1b[31m\0\n", "worker": "\0\n", "tags": ["\0", ""]},
+    "surrogate": {"error_message": "\ud800", "note": "\ud800"},
+}
+
+
+@pytest.fixture
+def odd(spool: SpoolDir) -> SpoolDir:
+    """Return a spool with odd records in every state."""
+    for state in ("pending", "completed", "failed", "dead"):
+        for name, fields in ODD.items():
+            put(spool, state, f"{name}-{state}", **fields)
+    return spool
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["status"], ["list"], ["list", "--json"], ["list", "--state", "dead"], ["dlq", "list"]],
+    ids=" ".join,
+)
+def test_what_others_have_written_into_records_is_shown_as_it_is(
+    words: list[str], odd: SpoolDir
+) -> None:
+    shown = odd.run(*words).out
+    assert shown if words == ["status"] else all(f"{name}-dead" in shown for name in ODD)
+
+
+@pytest.mark.parametrize(("state", "healthy"), [("completed", True), ("dead", False)])
+@pytest.mark.parametrize("name", ODD)
+def test_one_record_that_others_have_written_is_shown_as_it_is(
+    name: str, state: str, healthy: bool, odd: SpoolDir
+) -> None:
+    job_id = f"{name}-{state}"
+    assert odd.run("show", job_id).out.startswith("id ")
+    assert job_id in odd.run("doctor", job_id, status=0 if healthy else 1).out
+
+
+def test_jobs_with_odd_records_run(spool: SpoolDir) -> None:
+    for name, fields in ODD.items():
+        put(spool, "pending", name, **fields)
+    spool.drain()
+    assert spool.ids("completed") == sorted(ODD)
