@@ -113,17 +113,18 @@ class Intake:
         arrived_ns = min(arrived_ns, self._first_arrived.get(job.id, arrived_ns))
         entry = Entry(job.priority, arrived_ns, job.id, state)
         run_at = job.instant("run_at")
+        if state == "failed":
+            due_s = time.monotonic() + self._retry_in_s(job)
+            self._enter_later(self._backlog.ready_after, entry, due_s)
+        elif run_at is not None and run_at > time.time():
+            self._enter_later(self._backlog.ready_at, entry, run_at)
+        else:
+            self.put_back(entry)
+
+    def _enter_later(self, put: Callable[[Entry, float], bool], entry: Entry, due_s: float) -> None:
         with self._lock:
-            if state == "failed":
-                first = self._backlog.ready_after(entry, time.monotonic() + self._retry_in_s(job))
-            elif run_at is not None and run_at > time.time():
-                first = self._backlog.ready_at(entry, run_at)
-            else:
-                self._backlog.ready(entry)
-                first = None
-        if first is None:
-            self._on_ready()
-        elif first:
+            first = put(entry, due_s)
+        if first:
             self._on_due()
 
     def _retry_in_s(self, job: Job) -> float:
@@ -225,7 +226,7 @@ class Intake:
         return bool(unknown)
 
     def put_back(self, entry: Entry) -> None:
-        """Return an entry that was taken out and not claimed."""
+        """Have an entry run as soon as it is its turn, also one that was taken out before."""
         with self._lock:
             self._backlog.ready(entry)
         self._on_ready()
