@@ -9,15 +9,15 @@ import contextlib
 import os
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import owners
+from queuectl import kernel, owners
 from queuectl.errors import BadJobError, ClaimLostError
 from queuectl.files import is_there
 from queuectl.job import again
 from queuectl.kernel import Tree
 from queuectl.layout import SUFFIX, Claim
-from queuectl.outcome import WORKER_LOST, Outcome, settled
+from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
 from queuectl.scratch import LOCK_SUFFIX, try_lock
 from queuectl.stragglers import end_tree
 
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 
 
 _REJECT_MARK = "~"  # ID~reject1@OWNER is held to be set aside, whatever its body says
+
+
+class _Dead(NamedTuple):
+    """An owner that is dead."""
+
+    name: str
+    local: bool  # whether what it ran ran under this kernel
+    this_boot: bool  # and that is known: what it has made is there, synced or not
 
 
 class Recovery:
@@ -55,14 +63,13 @@ class Recovery:
         lock = FileLock(f"{self._spool.directory('workers')}/{owners.RECOVERY}.lock", mode=0o600)
         try:
             with lock.acquire(blocking=False):
-                recovered = sum(self._try_to_bury(name, local) for name, local in self._dead())
+                recovered = sum(map(self._try_to_bury, self._dead()))
                 self._clear_tmp()
                 return recovered
         except Timeout:
             return 0
 
-    def _dead(self) -> Iterator[tuple[str, bool]]:
-        """Yield the dead owners, and whether what they ran ran under this kernel."""
+    def _dead(self) -> Iterator[_Dead]:
         found = owners.known(self._spool)
         for _, name in self._spool.held():
             found.setdefault(name, None)
@@ -72,10 +79,12 @@ class Recovery:
             life = owners.life(self._spool, name, worker)
             if life is owners.Life.ALIVE:
                 continue
-            if life is owners.Life.DEAD and not owners.is_traceless(self._spool, name):
-                yield name, True
+            local = life is owners.Life.DEAD
+            this_boot = worker is not None and worker.boot_id == kernel.boot_id()
+            if local and not owners.is_traceless(self._spool, name):
+                yield _Dead(name, local=True, this_boot=this_boot)
             elif self._is_silent(name):
-                yield name, life is owners.Life.DEAD
+                yield _Dead(name, local=local, this_boot=this_boot)
 
     def _is_silent(self, name: str) -> bool:
         lease_s = self._spool.config.lease
@@ -84,18 +93,20 @@ class Recovery:
             self._heartbeats.forget(name)
         return silent
 
-    def _try_to_bury(self, name: str, local: bool) -> int:  # noqa: FBT001 - see _bury
+    def _try_to_bury(self, dead: _Dead) -> int:
         try:
-            return self._bury(name, local)
+            return self._bury(dead)
         except OSError as error:
             # the next owner's jobs must not wait for this one's disk
-            self._log.event("error", detail=f"cannot recover from {name or 'nobody'}: {error}")
+            who = dead.name or "nobody"
+            self._log.event("error", detail=f"cannot recover from {who}: {error}")
             return 0
 
-    def _bury(self, name: str, local: bool) -> int:  # noqa: FBT001 - a pair that _dead yields
+    def _bury(self, dead: _Dead) -> int:
+        name = dead.name
         path = f"{self._spool.directory('workers')}/{name}"
         lock = None
-        if local and name:
+        if dead.local and name:
             # held until its files are gone: an owner that registers late cannot come between
             with contextlib.suppress(FileNotFoundError):
                 lock = try_lock(path + owners.LOCK_SUFFIX)
@@ -105,7 +116,7 @@ class Recovery:
         try:
             held = [job_id for job_id, owner in self._spool.held() if owner == name]
             for job_id in held:
-                self._recover(job_id, name)
+                self._recover(job_id, dead)
             requests = owners.cancel_requests(self._spool, name)
             suffixes = (owners.RECORD_SUFFIX, owners.STOP_SUFFIX, owners.LOCK_SUFFIX)
             for leftover in [*self._drafts_of(name), *requests, *(path + s for s in suffixes)]:
@@ -122,7 +133,8 @@ class Recovery:
         if count:
             self._log.event("ended", worker=name, detail=f"{count} processes of a dead worker")
 
-    def _recover(self, held_as: str, owner: str) -> None:
+    def _recover(self, held_as: str, dead: _Dead) -> None:
+        owner = dead.name
         job_id, was_rejected, _ = held_as.partition(_REJECT_MARK)
         claim = Claim(job_id, owner, self._spool.held_file(held_as, owner), "pending")
         if not owner:
@@ -136,7 +148,7 @@ class Recovery:
                 self._spool.set_aside(claim, str(error))
                 self._log.event("rejected", job_id, detail=str(error))
                 return
-            self._put_back(claim, job)
+            self._put_back(claim, job, dead)
 
     def _put_by_hand(self, job_id: str) -> str:
         """Return the file of a job that somebody put into processing/ under no owner's name."""
@@ -144,22 +156,24 @@ class Recovery:
         paths = [self._spool.file("processing", name) for name in names]
         return next(filter(is_there, paths), paths[0])
 
-    def _put_back(self, claim: Claim, job: Job) -> None:
+    def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
         if job.worker != claim.owner and job.state not in ("failed", "processing"):
             # Taken, and not yet rewritten by who took it: whatever it was taken for, it is to run.
             job = job if job.state == "pending" else again(job)
         elif job.state == "processing":
             lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")
-            job = settled(
-                job,
-                lost,
-                config=self._spool.config,
-                now=time.time(),
-                random=random.random,
-            )
+            if dead.this_boot and self._never_began(job):
+                lost = Outcome(ended=STOPPED, detail=f"{claim.owner} died before it began")
+            config = self._spool.config
+            job = settled(job, lost, config=config, now=time.time(), random=random.random)
         self._spool.settle(claim, job)
         self._log.event("recovered", claim.job_id, detail=f"from {claim.owner}, to {job.state}/")
+
+    def _never_began(self, job: Job) -> bool:
+        """Tell whether a job was only claimed: the files of its output come before its command."""
+        logs = self._spool.log_files(job.id, job.run_number + 1)
+        return os.path.isdir(os.path.dirname(logs[0])) and not any(map(is_there, logs))
 
     def _drafts_of(self, name: str) -> list[str]:
         tmp = self._spool.directory("tmp")

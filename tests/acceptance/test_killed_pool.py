@@ -70,6 +70,28 @@ def test_a_command_that_takes_its_pool_down_is_not_run_for_ever(spool: SpoolDir)
     assert read_text(f"{spool.path}.ran") == "ran\nran\n"
 
 
+def test_who_was_claimed_ahead_of_a_command_that_takes_its_pool_down_loses_no_attempt(
+    spool: SpoolDir,
+) -> None:
+    spool.configure(backoff_base=0)
+    ahead: list[str] = []
+    for number in range(5):  # a machine that is busy elsewhere may make short commands long
+        for job in range(20):  # short ones: then more are claimed ahead
+            spool.drop(f"{number}-a-{job:02}")
+        spool.drop(f"{number}-b-kills", "kill -KILL $PPID", max_retries=1)
+        for job in range(20):
+            spool.drop(f"{number}-c-{job:02}", max_retries=1)
+        pool = spool.start_pool(1)
+        assert pool.wait() != 0
+        ahead = [job_id for job_id in spool.ids("processing") if "-c-" in job_id]
+        spool.drain()
+        assert spool.ids("dead")[number:] == [f"{number}-b-kills"]
+        if ahead:
+            break
+    ended = [entry["ended"] for entry in spool.record("completed", ahead[0])["history"]]
+    assert ended == ["stopped", "exit"]
+
+
 def test_a_pool_that_is_running_recovers_the_jobs_of_one_that_was_killed(spool: SpoolDir) -> None:
     spool.configure(backoff_base=0, poll_interval=0.2, kill_grace=0.2)
     go = f"{spool.path}.go"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl.owners import Registration
+from queuectl import kernel
+from queuectl.owners import Registration, Worker
 from queuectl.recovery import Recovery
 from queuectl.worklog import WorkLog
 
@@ -57,6 +59,57 @@ def test_one_that_was_run_goes_through_the_retry_policy(spool: SpoolDir) -> None
     assert record["attempts"] == 1
     assert record["error_message"].startswith("worker lost")
     assert record["history"][-1]["ended"] == "worker lost"
+
+
+def register(spool: SpoolDir, boot_id: str) -> None:
+    """Leave the record of the owner of what `leave` left."""
+    name = f"{os.uname().nodename}-1-00000000"
+    worker = Worker(
+        worker=name,
+        host=os.uname().nodename,
+        machine_id=kernel.machine_id(),
+        boot_id=boot_id,
+        pid=1,
+        slots=1,
+        since="",
+    )
+    with open(f"{spool.path}/workers/{name}.json", "w") as file:
+        json.dump(asdict(worker), file)
+
+
+def test_one_that_had_been_claimed_and_not_begun_has_had_no_attempt(spool: SpoolDir) -> None:
+    leave(spool, state="processing", attempts=2, worker=DEAD, history=[{"number": 1}])
+    register(spool, kernel.boot_id())
+    recover(spool)
+    record = spool.record("pending", "a")
+    assert record["attempts"] == 1
+    assert record["history"][-1]["ended"] == "stopped"
+    assert "before it began" in record["history"][-1]["detail"]
+
+
+@pytest.mark.parametrize("stream", ["out", "err"])
+def test_one_whose_output_has_a_file_had_begun(spool: SpoolDir, stream: str) -> None:
+    leave(spool, state="processing", attempts=2, worker=DEAD, history=[{"number": 1}])
+    register(spool, kernel.boot_id())
+    open(f"{spool.path}/logs/a.2.{stream}", "x").close()
+    recover(spool)
+    assert spool.record("failed", "a")["attempts"] == 2
+
+
+def test_one_from_before_a_reboot_counts_since_its_output_may_be_gone(spool: SpoolDir) -> None:
+    leave(spool, state="processing", attempts=2, worker=DEAD)
+    register(spool, "another boot")
+    recover(spool)
+    assert spool.record("failed", "a")["attempts"] == 2
+
+
+def test_one_counts_where_there_is_no_place_for_output(spool: SpoolDir) -> None:
+    leave(spool, state="processing", attempts=2, worker=DEAD)
+    register(spool, kernel.boot_id())
+    os.rmdir(f"{spool.path}/logs")
+    os.symlink("nowhere", f"{spool.path}/logs")
+    recover(spool)
+    assert spool.record("failed", "a")["attempts"] == 2
 
 
 def test_one_that_was_run_for_the_last_time_is_dead(spool: SpoolDir) -> None:
