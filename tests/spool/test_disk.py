@@ -13,7 +13,7 @@ import pytest
 from queuectl import disk as disk_module
 from queuectl.disk import Disk
 from queuectl.files import DirectorySync, FileSync
-from queuectl.loop import Loop
+from queuectl.loop import Future, Loop
 from tests.crash import mounts
 from tests.support import wait_until
 
@@ -96,44 +96,81 @@ def test_all_who_ask_for_a_directory_that_is_gone_hear_of_it(
     assert [type(error) for error in loop.run(main())] == [FileNotFoundError] * 3
 
 
+class HeldUp:
+    """Directories' fsyncs, by threads, each of which waits until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun: list[threading.Event] = []
+        self._fsync = os.fsync
+        monkeypatch.setattr(disk_module, "Syncs", no_queue)
+        monkeypatch.setattr(os, "fsync", self._wait)
+        self.loop = Loop()
+        self.disk = Disk(self.loop)
+
+    def _wait(self, descriptor: int) -> None:
+        let_go = threading.Event()
+        self.begun.append(let_go)
+        assert let_go.wait(20)
+        self._fsync(descriptor)
+
+    def ask(self, path: Path) -> Future[None]:
+        """Ask for a directory."""
+
+        def steps() -> Steps[None]:
+            yield DirectorySync((str(path),))
+
+        return self.loop.start(self.disk.carry_out(steps()))
+
+    async def until_begun(self, count: int) -> None:
+        """Wait until so many have begun."""
+        await self.loop.in_thread(partial(wait_until, lambda: len(self.begun) == count))
+
+
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldUp]:
+    held_up = HeldUp(monkeypatch)
+    yield held_up
+    held_up.disk.close()
+    held_up.loop.close()
+
+
 def test_an_fsync_that_is_under_way_does_not_count_for_who_comes_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    held_up: HeldUp, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(disk_module, "Syncs", no_queue)
-    begun: list[threading.Event] = []
-    fsync = os.fsync
-
-    def slow_fsync(descriptor: int) -> None:
-        begun.append(threading.Event())
-        assert begun[-1].wait(20)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", slow_fsync)
-    loop = Loop()
-    disk = Disk(loop)
-
-    def steps() -> Steps[None]:
-        yield DirectorySync((str(tmp_path),))
-
-    async def begin(number: int) -> None:
-        await loop.in_thread(partial(wait_until, lambda: len(begun) == number))
-
     async def main() -> None:
-        first = loop.start(disk.carry_out(steps()))
-        await begin(1)
-        later = loop.start(disk.carry_out(steps()))
-        begun[0].set()
+        first = held_up.ask(tmp_path)
+        await held_up.until_begun(1)
+        later = held_up.ask(tmp_path)
+        held_up.begun[0].set()
         await first
-        await begin(2)
-        await loop.sleep(0.05)
+        await held_up.until_begun(2)
+        await held_up.loop.sleep(0.05)
         assert not later.done
-        begun[1].set()
+        held_up.begun[1].set()
         await later
 
-    loop.run(main())
-    disk.close()
-    loop.close()
-    assert len(begun) == 2
+    held_up.loop.run(main())
+    assert len(held_up.begun) == 2
+
+
+def test_who_comes_while_one_waits_for_the_disk_is_served_in_rounds(
+    held_up: HeldUp, tmp_path: Path
+) -> None:
+    async def main() -> list[Future[None]]:
+        asked = [held_up.ask(tmp_path)]
+        await held_up.until_begun(1)
+        for _ in range(20):
+            asked.append(held_up.ask(tmp_path))
+            await held_up.loop.rest()
+        while not all(one.done for one in asked):
+            for begun in held_up.begun:
+                begun.set()
+            await held_up.loop.sleep(0.001)
+        return asked
+
+    asked = held_up.loop.run(main())
+    assert [one.error for one in asked] == [None] * 21
+    assert len(held_up.begun) < 10  # a round each 2.5 ms: 2, unless the machine stood still
 
 
 @pytest.mark.root
