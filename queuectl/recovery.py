@@ -18,7 +18,7 @@ from queuectl.job import again
 from queuectl.kernel import Tree
 from queuectl.layout import SUFFIX, Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
-from queuectl.scratch import LOCK_SUFFIX, try_lock
+from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
 from queuectl.stragglers import end_tree
 
 if TYPE_CHECKING:
@@ -202,8 +202,12 @@ class Recovery:
         """Yield the files in tmp/ of each dead writer, and its lock, which the caller closes."""
         tmp = self._spool.directory("tmp")
         registered = set(owners.known(self._spool)) | {self._me}
-        names = os.listdir(tmp)
-        for writer in {_writer(name) for name in names} - registered:
+        drafts: dict[str, list[str]] = {}
+        for name in os.listdir(tmp):
+            # another program may write there what it is about to rename into pending/
+            if (writer := owner_of(name)) is not None and writer not in registered:
+                drafts.setdefault(writer, []).append(name)
+        for writer, names in drafts.items():
             try:
                 lock = try_lock(f"{tmp}/{writer}{LOCK_SUFFIX}")
                 alive = lock is None
@@ -212,11 +216,7 @@ class Recovery:
             except OSError:
                 continue  # nobody can tell now: the next time, perhaps
             if not alive:
-                yield [name for name in names if _writer(name) == writer], lock
-
-
-def _writer(name: str) -> str:
-    return os.path.splitext(name.rpartition("@")[2])[0]
+                yield names, lock
 
 
 def _remove(path: str) -> None:

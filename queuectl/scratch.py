@@ -26,6 +26,17 @@ def new_owner() -> str:
     return f"{host}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
+def owner_of(name: str) -> str | None:
+    """Return whose `WHAT@OWNER.json` or `OWNER.lock` in tmp/ this is, None if it is not ours."""
+    _, at, rest = name.rpartition("@")
+    owner, suffix = os.path.splitext(rest)
+    ours = (at != "", suffix) in ((True, ".json"), (False, LOCK_SUFFIX))
+    return owner if ours and _OWNER.fullmatch(owner) else None
+
+
+_OWNER = re.compile(r"[A-Za-z0-9.-]*-[0-9]+-[0-9a-f]{8}")  # as `new_owner` makes them
+
+
 class Scratch:
     """Holds tmp/OWNER.lock while files named ...@OWNER.json may be in tmp/.
 

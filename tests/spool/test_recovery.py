@@ -196,6 +196,17 @@ def test_recovery_leaves_the_drafts_of_the_living(spool: SpoolDir) -> None:
     assert spool.leftovers() == []
 
 
+@pytest.mark.parametrize("name", ["report.new", ".report", "a.json", "a@b.json", "a.lock", "x@h-1"])
+def test_recovery_leaves_what_another_program_is_writing_into_tmp(
+    spool: SpoolDir, name: str
+) -> None:
+    spool.create()
+    with open(f"{spool.path}/tmp/{name}", "w") as file:
+        file.write('{"command": "true"}')
+    recover(spool)
+    os.rename(f"{spool.path}/tmp/{name}", spool.file("pending", "report"))
+
+
 def test_recovering_twice_changes_nothing_more(spool: SpoolDir) -> None:
     leave(spool, state="processing", attempts=1, worker=DEAD)
     recover(spool)
