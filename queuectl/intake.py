@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.backlog import Backlog, Entry
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError
@@ -31,6 +31,14 @@ _SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for tw
 _SCAN_SHARE = 50  # a look at everything takes at most 1/50 of the time
 
 
+class News(NamedTuple):
+    """Whom an intake calls, in any thread."""
+
+    ready: Callable[[], None]  # there may be something to claim
+    due: Callable[[], None]  # the job that falls due next is another
+    reject: Callable[[], None]  # there is something to set aside
+
+
 class Intake:
     """Reads what came, and puts it into the backlog, or aside.
 
@@ -38,26 +46,16 @@ class Intake:
         spool: whose pending/ and failed/ are looked at.
         log: where what cannot run is told.
         owner: the name under which it is put aside.
-        on_ready: called, in any thread, when there may be something to claim.
-        on_due: called, in any thread, when the job that falls due next is another.
+        news: whom to tell.
     """
 
-    def __init__(
-        self,
-        spool: Spool,
-        log: WorkLog,
-        owner: str,
-        *,
-        on_ready: Callable[[], None],
-        on_due: Callable[[], None],
-    ) -> None:
+    def __init__(self, spool: Spool, log: WorkLog, owner: str, news: News) -> None:
         self._backlog = Backlog()
         self._lock = threading.Lock()
         self._spool = spool
         self._log = log
         self._owner = owner
-        self._on_ready = on_ready
-        self._on_due = on_due
+        self._news = news
         self._first_arrived: dict[str, int] = {}
         self._half_written: dict[tuple[str, str], tuple[tuple[int, int, int], float]] = {}
         self._rejects: deque[tuple[str, str, str]] = deque()
@@ -125,7 +123,7 @@ class Intake:
         with self._lock:
             first = put(entry, due_s)
         if first:
-            self._on_due()
+            self._news.due()
 
     def _retry_in_s(self, job: Job) -> float:
         """Return the seconds until a retry is due; a clock set back must not stretch them."""
@@ -154,6 +152,7 @@ class Intake:
         """Have a file set aside."""
         if name not in self._left:
             self._rejects.append((state, name, why))
+            self._news.reject()
 
     def set_aside_rejects(self, limit: int) -> None:
         """Set aside up to `limit` files that can never run.
@@ -229,7 +228,7 @@ class Intake:
         """Have an entry run as soon as it is its turn, also one that was taken out before."""
         with self._lock:
             self._backlog.ready(entry)
-        self._on_ready()
+        self._news.ready()
 
     def keep_place(self, entry: Entry) -> None:
         """Let a job that is about to be given back stand where it stood: its file arrives anew."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from queuectl import config
 from queuectl.errors import BadSettingError, QueuectlError, SpoolError
 from queuectl.housekeeping import Housekeeping
-from queuectl.intake import Intake
+from queuectl.intake import Intake, News
 from queuectl.lanes import Lanes
 from queuectl.layout import DIRECTORIES, PAUSED
 from queuectl.loop import Event, Future, Loop
@@ -97,13 +97,8 @@ class Pool:
         self._wanting = True
         self._under_way: set[Future[None]] = set()
         self._rest = threading.Event()
-        self._intake = Intake(
-            self._spool,
-            self._log,
-            self.name,
-            on_ready=self._pump_soon,
-            on_due=self._look_up,
-        )
+        news = News(ready=self._pump_soon, due=self._look_up, reject=self._rest.set)
+        self._intake = Intake(self._spool, self._log, self.name, news)
         self._lanes = Lanes(self._loop, self._slots, self._pump)
         self._turns = Turns(self._spool, self.name, self._log, self._lanes, self._intake)
         self._recovery = Recovery(self._spool, self.name, self._log)

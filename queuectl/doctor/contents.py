@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
-from queuectl.errors import BadJobError
+from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.job import STATES
 from queuectl.layout import REJECTED
 from queuectl.recovery import Recovery
@@ -76,7 +76,7 @@ def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
     except FileNotFoundError:
         return  # moved on since
     except BadJobError as error:
-        yield _unreadable(spool, state, job_id, str(error))
+        yield _unreadable(spool, state, job_id, error)
     except OSError as error:
         yield problem(f"{state}/{job_id}.json cannot be read: {error.strerror}")
     else:
@@ -88,11 +88,13 @@ def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
             )
 
 
-def _unreadable(spool: Spool, state: str, job_id: str, why: str) -> Finding:
+def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Finding:
     where = f"{state}/{job_id}.json"
+    if state == "completed":
+        return warning(f"{where} cannot be run: {why}")
     if state != "dead":
-        todo = "a worker sets it aside once it has been quiet for 3 s"
-        return warning(f"{where} cannot be run: {why}", todo if state != "completed" else "")
+        when = " once it has been quiet for 3 s" if isinstance(why, IncompleteJobError) else ""
+        return warning(f"{where} cannot be run: {why}", f"a worker sets it aside{when}")
     reason = rejection(spool, job_id)
     if reason is None:
         return problem(f"{where} is not a job: {why}", "mend it by hand, or remove it")
@@ -182,6 +184,8 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     alive = owners.workers(spool)
     waiting = len(names["pending"]) + len(names["failed"])
     if alive:
-        yield ok(f"{len(alive)} workers, {sum(worker.slots for worker in alive)} jobs at a time")
+        workers = "1 worker" if len(alive) == 1 else f"{len(alive)} workers"
+        yield ok(f"{workers}, jobs at a time: {sum(worker.slots for worker in alive)}")
     elif waiting:
-        yield warning(f"{waiting} jobs wait and no worker runs", "`queuectl worker start`")
+        jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
+        yield warning(f"{jobs} and no worker runs", "`queuectl worker start`")

@@ -213,3 +213,12 @@ def test_a_second_file_of_a_running_id_is_set_aside_and_does_not_replace_it(
         pool.wait_for("rejected")
     assert spool.output("job") == "first\n"
     assert [name for name in os.listdir(f"{spool.path}/dead") if name.endswith(".rejected")]
+
+
+def test_what_can_never_run_is_set_aside_at_once(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=1000)
+    with spool.pool() as pool:
+        spool.drop("good")
+        pool.wait_for("completed", "good")
+        spool.drop_bytes("typo", b'{"comand": "true"}')
+        pool.wait_for("rejected", "typo")

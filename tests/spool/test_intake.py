@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.intake import Intake
+from queuectl.intake import Intake, News
 from queuectl.spool import Spool
 from queuectl.worklog import WorkLog
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def intake(spool: SpoolDir) -> Intake:
     spool.api.create()
     null = WorkLog(os.open(os.devnull, os.O_WRONLY))
-    return Intake(spool.api, null, "w", on_ready=lambda: None, on_due=lambda: None)
+
+    def ignore() -> None:
+        pass
+
+    return Intake(spool.api, null, "w", News(ready=ignore, due=ignore, reject=ignore))
 
 
 def test_a_half_written_file_that_is_taken_away_is_not_waited_for(
