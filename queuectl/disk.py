@@ -84,11 +84,12 @@ class Disk:
         directories: dict[str, list[Told]] = {}
         for step, over in asked:
             if isinstance(step, FileSync):
-                syncs.append(_Sync(step.descriptor, partial(_settle, over), data_only=True))
-                continue
-            told = _Countdown(len(step.paths), over).one
-            for path in step.paths:
-                directories.setdefault(path, []).append(told)
+                told = _Countdown(1, over).one
+                syncs.append(_Sync(step.descriptor, told, data_only=True))
+            else:
+                told = _Countdown(len(step.paths), over).one
+                for path in step.paths:
+                    directories.setdefault(path, []).append(told)
         for path, waiting in directories.items():
             _open_and_add(path, waiting, syncs)
         self._under_way += len(syncs)
@@ -104,7 +105,7 @@ class Disk:
 
 
 class _Countdown:
-    """Tells who waits for several directories once all are on disk, or of the first error."""
+    """Tells who waits for some fsyncs once all are over, or of the first error."""
 
     def __init__(self, count: int, over: Future[None]) -> None:
         self._left = count
@@ -116,13 +117,6 @@ class _Countdown:
             self._over.fail(error)
         elif not self._left:
             self._over.set(None)
-
-
-def _settle(over: Future[None], error: OSError | None) -> None:
-    if error is None:
-        over.set(None)
-    else:
-        over.fail(error)
 
 
 def _open_and_add(path: str, waiting: Sequence[Told], syncs: list[_Sync]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.ids import check_id, is_id, new_id
-from queuectl.units import instant, parse_time, show, utc_text
+from queuectl.units import instant, show, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,15 +76,7 @@ def _seconds(value: Any) -> bool:
 
 
 def _time(value: Any) -> bool:
-    if value is None:
-        return True
-    if not isinstance(value, str):
-        return False
-    try:
-        parse_time(value)
-    except ValueError:
-        return False
-    return True
+    return value is None or instant(value) is not None
 
 
 def _env(value: Any) -> bool:

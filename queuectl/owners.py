@@ -44,6 +44,11 @@ class Worker:
     slots: int
     since: str
 
+    @property
+    def of_this_boot(self) -> bool:
+        """Whether it was started under the kernel that runs now, by this boot."""
+        return self.boot_id == kernel.boot_id()
+
 
 class Life(Enum):
     """What can be told of an owner from here."""
@@ -214,7 +219,7 @@ def life(spool: Spool, name: str, worker: Worker | None) -> Life:
         # Registered, it would have a record; the name begins with the host it ran on.
         local = name == "" or name.startswith(f"{here}-")
         return _locked(spool, name) if local else Life.AWAY
-    if worker.boot_id == kernel.boot_id():
+    if worker.of_this_boot:
         return _locked(spool, name)
     same_machine = worker.host == here and worker.machine_id == kernel.machine_id()
     return Life.DEAD if same_machine else Life.AWAY

@@ -11,7 +11,7 @@ import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import kernel, owners
+from queuectl import owners
 from queuectl.errors import BadJobError, ClaimLostError
 from queuectl.files import is_there
 from queuectl.job import again
@@ -80,10 +80,9 @@ class Recovery:
             if life is owners.Life.ALIVE:
                 continue
             local = life is owners.Life.DEAD
-            this_boot = worker is not None and worker.boot_id == kernel.boot_id()
-            if local and not owners.is_traceless(self._spool, name):
-                yield _Dead(name, local=True, this_boot=this_boot)
-            elif self._is_silent(name):
+            surely = local and not owners.is_traceless(self._spool, name)
+            if surely or self._is_silent(name):
+                this_boot = worker is not None and worker.of_this_boot
                 yield _Dead(name, local=local, this_boot=this_boot)
 
     def _is_silent(self, name: str) -> bool:

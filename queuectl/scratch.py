@@ -30,7 +30,7 @@ def owner_of(name: str) -> str | None:
     """Return whose `WHAT@OWNER.json` or `OWNER.lock` in tmp/ this is, None if it is not ours."""
     _, at, rest = name.rpartition("@")
     owner, suffix = os.path.splitext(rest)
-    ours = (at != "", suffix) in ((True, ".json"), (False, LOCK_SUFFIX))
+    ours = suffix == (".json" if at else LOCK_SUFFIX)
     return owner if ours and _OWNER.fullmatch(owner) else None
 
 

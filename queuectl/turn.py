@@ -313,12 +313,13 @@ class Turns:
     def _environment_with(self, given: dict[str, str] | None, own: dict[str, str]) -> list[bytes]:
         """Return the pool's environment, then the job's, then ours: the last of a name counts."""
         ours = os.fsencode("\0".join([f"{name}={value}" for name, value in own.items()]))
-        if not given:
-            return [*self._environment.values(), *ours.split(b"\0")]
-        variables = self._environment.copy()
-        for name, value in given.items():
-            if name not in own:
-                variables[os.fsencode(name)] = os.fsencode(f"{name}={value}")
+        variables = self._environment
+        if given:
+            variables = variables | {
+                os.fsencode(name): os.fsencode(f"{name}={value}")
+                for name, value in given.items()
+                if name not in own
+            }
         return [*variables.values(), *ours.split(b"\0")]
 
     # --- settle -----------------------------------------------------------------------------

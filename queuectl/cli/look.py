@@ -136,10 +136,10 @@ def _print_history(spool: Spool, found: Found) -> None:
     click.echo()
     table = render.Table("RUN", "STARTED", "TOOK", "ENDED", "OUTPUT")
     for entry in found.job.history:
-        number = entry.get("number")
+        number = entry.get("number", "?")
         out = spool.log_files(found.job.id, number)[0] if isinstance(number, int) else ""
         table.row(
-            render.plain(str(entry.get("number", "?"))),
+            render.plain(str(number)),
             render.when_text(entry.get("started_at")).partition(" (")[0],
             _took(entry),
             _ended(entry),

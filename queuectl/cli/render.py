@@ -72,9 +72,8 @@ def when_text(text: object, now: float | None = None) -> str:
 def in_text(text: object) -> str:
     """Return only how far away a time field is: `in 5m00s`, `now`."""
     at = instant(text)
-    if at is None or at <= time.time():
-        return "now"
-    return f"in {duration_text(at - time.time())}"
+    away = 0.0 if at is None else at - time.time()
+    return f"in {duration_text(away)}" if away > 0 else "now"
 
 
 def since_text(text: object) -> str:

@@ -275,9 +275,10 @@ def test_all_states_can_be_asked_for(filled: SpoolDir) -> None:
 
 # --- records that somebody else has written --------------------------------------------------
 
+TIMES = ("created_at", "updated_at", "started_at", "finished_at")
 ODD: dict[str, dict[str, object]] = {
-    "times": dict.fromkeys(("created_at", "updated_at", "started_at", "finished_at"), "soon"),
-    "no-times": dict.fromkeys(("created_at", "updated_at", "started_at", "finished_at"), ""),
+    "times": dict.fromkeys(TIMES, "soon"),
+    "no-times": dict.fromkeys(TIMES, ""),
     "far": {"created_at": "9999-12-31T23:59:59Z", "finished_at": "9999-12-31T23:59:59Z"},
     "empty-run": {"history": [{}]},
     "null-run": {"history": [{"number": 1, "started_at": None, "finished_at": None}]},

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.support import SpoolDir
 
 DEAD = "nobody-1-00000000"
+LOCAL = f"{os.uname().nodename}-1-00000000"
 
 
 def recover(spool: SpoolDir) -> int:
@@ -35,12 +36,11 @@ def leave(spool: SpoolDir, **fields: Any) -> None:
     """Leave a job in processing/ as an owner of this machine that has died since."""
     spool.configure(backoff_base=0)
     body = {"id": "a", "command": "true", "max_retries": 3, **fields}
-    name = f"{os.uname().nodename}-1-00000000"
     if "worker" in body:
-        body["worker"] = name
-    with open(f"{spool.path}/processing/a@{name}.json", "w") as file:
+        body["worker"] = LOCAL
+    with open(f"{spool.path}/processing/a@{LOCAL}.json", "w") as file:
         json.dump(body, file)
-    open(f"{spool.path}/workers/{name}.lock", "x").close()
+    open(f"{spool.path}/workers/{LOCAL}.lock", "x").close()
 
 
 @pytest.mark.parametrize("state", ["pending", "completed", "failed", "dead"])
@@ -63,9 +63,8 @@ def test_one_that_was_run_goes_through_the_retry_policy(spool: SpoolDir) -> None
 
 def register(spool: SpoolDir, boot_id: str) -> None:
     """Leave the record of the owner of what `leave` left."""
-    name = f"{os.uname().nodename}-1-00000000"
     worker = Worker(
-        worker=name,
+        worker=LOCAL,
         host=os.uname().nodename,
         machine_id=kernel.machine_id(),
         boot_id=boot_id,
@@ -73,7 +72,7 @@ def register(spool: SpoolDir, boot_id: str) -> None:
         slots=1,
         since="",
     )
-    with open(f"{spool.path}/workers/{name}.json", "w") as file:
+    with open(f"{spool.path}/workers/{LOCAL}.json", "w") as file:
         json.dump(asdict(worker), file)
 
 
@@ -166,13 +165,12 @@ def test_what_a_living_owner_holds_is_left_alone(spool: SpoolDir) -> None:
 
 def test_recovery_clears_what_the_dead_left_in_workers_and_tmp(spool: SpoolDir) -> None:
     spool.create()
-    name = f"{os.uname().nodename}-1-00000000"
     for path in (
-        f"workers/{name}.lock",
-        f"workers/{name}.json",
-        f"workers/{name}.stop",
-        f"tmp/a@{name}.json",
-        f"tmp/spare-1@{name}.json",
+        f"workers/{LOCAL}.lock",
+        f"workers/{LOCAL}.json",
+        f"workers/{LOCAL}.stop",
+        f"tmp/a@{LOCAL}.json",
+        f"tmp/spare-1@{LOCAL}.json",
         "tmp/b@cli-1-00000000.json",
         "tmp/cli-1-00000000.lock",
     ):
