@@ -217,7 +217,9 @@ def _open_spare(path: str, mode: int) -> tuple[int, int]:
     descriptor = os.open(path, _OLD_FILE, mode)
     status = os.fstat(descriptor)
     plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-    if plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES:
+    ours = plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES
+    # who dropped it may still be writing: those bytes would go into another job's body
+    if ours and kernel.nobody_else_has_open(descriptor):
         return descriptor, status.st_size
     os.close(descriptor)
     os.unlink(path)

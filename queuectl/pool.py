@@ -81,6 +81,8 @@ class Pool:
         check_safe(self._spool)
         # Inherited as ignored it would make exit 7 look like 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Sent to who holds a lease, and deadly unless ignored (kernel.nobody_else_has_open).
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
         with self._registration:
             self._loop = Loop()
             try:

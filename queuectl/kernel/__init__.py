@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import sys
 from dataclasses import dataclass
@@ -159,3 +160,19 @@ def exchange(one: str, other: str) -> bool:
 
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def nobody_else_has_open(descriptor: int) -> bool:
+    """Tell whether no other descriptor, of any process, leads to this file; False if unknown.
+
+    The kernel grants a lease on those terms. Whoever opens the file while it is held, two calls
+    long, waits, and SIGIO tells us: have that ignored.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:  # EAGAIN, or a file system that knows no leases
+        return False
+    return True

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -237,6 +237,27 @@ def test_a_body_with_another_name_elsewhere_is_never_written_over(
     assert spool.leftovers() == []
 
 
+def test_who_goes_on_writing_a_file_that_was_taken_harms_no_other_job(
+    api: Spool, spool: SpoolDir
+) -> None:
+    api.keep_spares("w")
+    jobs = [f"job-{number}" for number in range(40)]  # more than are kept back for readers
+    with contextlib.ExitStack() as stack:
+        writers = []
+        for job_id in jobs:
+            writer = stack.enter_context(open(spool.file("pending", job_id), "w", encoding="utf-8"))
+            writer.write('{"command": "true"}')
+            writer.flush()
+            writers.append(writer)
+            claim = api.take(job_id, "pending", "w")
+            api.settle(claim, api.read_claim(claim).changed(state="completed"))
+        for writer in writers:
+            writer.write("\n" * 300)
+    assert [spool.record("completed", job_id)["id"] for job_id in jobs] == jobs
+    api.drop_spares()
+    assert spool.leftovers() == []
+
+
 @pytest.mark.parametrize("keeps_spares", [False, True])
 def test_a_claim_that_was_taken_away_is_not_brought_back(
     api: Spool, spool: SpoolDir, *, keeps_spares: bool
@@ -361,7 +382,7 @@ def test_find_follows_a_job_that_moves_all_the_time(api: Spool, spool: SpoolDir)
     mover.start()
     try:
         for _ in range(300):
-            with suppress(NoSuchJobError):  # ten times in a row
+            with contextlib.suppress(NoSuchJobError):  # ten times in a row
                 assert api.find("a").job.id == "a"
     finally:
         stop.set()
