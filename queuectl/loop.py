@@ -53,6 +53,7 @@ class Future(Generic[T]):
         self.done, self._value, self.error = True, value, error
         for resume in self._waiting:
             self._loop.soon(resume)
+        self._waiting.clear()  # who waits may hold on to this: a cycle
 
     def on_done(self, resume: Callable[[], None]) -> None:
         """Have `resume` called in the loop, once there is a value or an error."""
@@ -81,6 +82,30 @@ class Future(Generic[T]):
         if not self.done:
             yield self
         return self.result()
+
+
+class _Running(Future[T]):
+    """The result of a coroutine, which it runs from one wait to the next.
+
+    A closure would do, but for the cycle with itself: a garbage to be collected for each job.
+    """
+
+    __slots__ = ("_send",)
+
+    def __init__(self, loop: Loop, coroutine: Coroutine[Any, Any, T]) -> None:
+        super().__init__(loop)
+        self._send = coroutine.send
+        self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            awaited: Future[Any] = self._send(None)
+        except StopIteration as stop:
+            self.set(stop.value)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            self.fail(error)
+        else:
+            awaited.on_done(self._go_on)
 
 
 class Timer:
@@ -212,20 +237,7 @@ class Loop:
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine up to its first wait, and on from there; return what holds its result."""
-        over: Future[T] = Future(self)
-
-        def go_on() -> None:
-            try:
-                awaited: Future[Any] = coroutine.send(None)
-            except StopIteration as stop:
-                over.set(stop.value)
-            except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
-                over.fail(error)
-            else:
-                awaited.on_done(go_on)
-
-        go_on()
-        return over
+        return _Running(self, coroutine)
 
     async def wait_for(self, future: Future[T], timeout_s: float, *, otherwise: T) -> T:
         """Return the value of a future, which is set to `otherwise` after so many seconds."""

@@ -96,6 +96,10 @@ class Syncs:
             raise OSError(code, os.strerror(code))
         self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._events = ctypes.create_string_buffer(_EVENT.size * _MOST)
+        self._blocks = ctypes.create_string_buffer(_BLOCK.size * _MOST)
+        first = ctypes.addressof(self._blocks)
+        places = range(first, first + _BLOCK.size * _MOST, _BLOCK.size)
+        self._pointers = (ctypes.c_void_p * _MOST)(*places)
         self._at_once = (ctypes.c_long * 2)(0, 0)
 
     def begin(self, asked: Sequence[tuple[int, bool]]) -> int:
@@ -104,15 +108,12 @@ class Syncs:
         Returns how many were begun, the first ones; the others must be asked for in another way.
         Descriptors stay open until `over` has told of them.
         """
-        size, many = _BLOCK.size, len(asked)
-        blocks = b"".join(
-            _BLOCK.pack(fd, 0, 0, 3 if data_only else 2, 0, fd, 0, 0, 0, 0, 1, self.ready)
-            for fd, data_only in asked
-        )
-        buffer = ctypes.create_string_buffer(blocks, size * many)
-        first = ctypes.addressof(buffer)
-        pointers = (ctypes.c_void_p * many)(*range(first, first + size * many, size))
-        begun: int = self._syscall(self._submit, self._context, ctypes.c_long(many), pointers)
+        for number, (fd, data_only) in enumerate(asked[:_MOST]):
+            code = 3 if data_only else 2
+            place = _BLOCK.size * number
+            _BLOCK.pack_into(self._blocks, place, fd, 0, 0, code, 0, fd, 0, 0, 0, 0, 1, self.ready)
+        many = ctypes.c_long(min(len(asked), _MOST))
+        begun: int = self._syscall(self._submit, self._context, many, self._pointers)
         return max(begun, 0)
 
     def over(self) -> list[tuple[int, int]]:
