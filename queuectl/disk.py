@@ -46,6 +46,15 @@ class Disk:
         self._under_way = 0
         self._next_round = 0.0
 
+    def prepare(self) -> None:
+        """Get from the kernel now what the first fsync needs, while there is enough to be had.
+
+        Raises:
+            OSError: there is not.
+        """
+        if self._queue is None:
+            self._queue = _queue(self._loop, self._over)
+
     async def carry_out(self, steps: Steps[T]) -> T:
         """Go through steps, letting others go on meanwhile; return what they return.
 
@@ -79,6 +88,12 @@ class Disk:
 
     def _begin(self) -> None:
         asked, self._asked = self._asked, []
+        try:
+            self.prepare()
+        except OSError as error:
+            for _, over in asked:
+                over.fail(error)
+            return
         self._next_round = time.monotonic() + _ROUND_S * max(1, self._under_way // _MANY)
         syncs: list[_Sync] = []
         directories: dict[str, list[Told]] = {}
@@ -93,8 +108,7 @@ class Disk:
         for path, waiting in directories.items():
             _open_and_add(path, waiting, syncs)
         self._under_way += len(syncs)
-        if self._queue is None:  # only now: the kernel takes 35 ms to give one up
-            self._queue = _queue(self._loop, self._over)
+        assert self._queue is not None, "prepared above"
         self._queue.begin(syncs)
 
     def _over(self, sync: _Sync, error: OSError | None) -> None:

@@ -82,6 +82,8 @@ class Turns:
         self._running: dict[str, runner.Run | None] = {}
         self._deferred: dict[str, Entry] = {}
         self._disk = Disk(loop)
+        if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
+            self._disk.prepare()
         self._sweeper = Sweeper(loop)
         self._exits = Exits(loop)
         self._lanes = lanes

@@ -91,10 +91,11 @@ class Syncs:
         # holds the interpreter's lock: none of these calls waits
         self._syscall: Any = ctypes.PyDLL(None, use_errno=True).syscall
         self._context = ctypes.c_ulong(0)
+        self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         if self._syscall(setup, ctypes.c_long(_MOST), ctypes.byref(self._context)) < 0:
             code = ctypes.get_errno()
+            os.close(self.ready)
             raise OSError(code, os.strerror(code))
-        self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._events = ctypes.create_string_buffer(_EVENT.size * _MOST)
         self._blocks = ctypes.create_string_buffer(_BLOCK.size * _MOST)
         first = ctypes.addressof(self._blocks)

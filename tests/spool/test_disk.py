@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -194,3 +196,36 @@ def test_a_disk_that_is_gone_is_heard_of(tmp_path: Path) -> None:
         os.close(descriptor)
     disk.close()
     loop.close()
+
+
+_WITHOUT_DESCRIPTORS = """
+import os, resource, sys
+from queuectl.disk import Disk
+from queuectl.files import FileSync
+from queuectl.loop import Loop
+
+def syncing():
+    yield FileSync(descriptor)
+    return "synced"
+
+async def main():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor + 1, limits[1]))
+    try:
+        await disk.carry_out(syncing())
+    except OSError as error:
+        print(error.strerror)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    print(await disk.carry_out(syncing()))
+
+loop = Loop()
+disk = Disk(loop)
+descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+loop.run(main())
+"""
+
+
+def test_who_waits_is_told_when_there_are_no_descriptors_to_wait_with(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", _WITHOUT_DESCRIPTORS, str(tmp_path / "file")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("Too many open files\nsynced\n", "")
