@@ -112,10 +112,19 @@ class Registration:
             raise
 
     def _take_lock(self) -> None:
+        """Have the lock appear as a held one: whose lock can be taken is dead."""
         from filelock import FileLock
 
-        lock = FileLock(self._path(LOCK_SUFFIX), mode=0o600, is_singleton=False)
-        lock.acquire(timeout=_LOOKED_AT_S)
+        draft = f"{self._spool.directory('tmp')}/{self.name}{LOCK_SUFFIX}"
+        lock = FileLock(draft, mode=0o600, is_singleton=False)
+        while True:
+            lock.acquire(timeout=_LOOKED_AT_S)
+            try:
+                files.move(draft, self._path(LOCK_SUFFIX))
+            except FileNotFoundError:  # who clears tmp/ was here before it was locked
+                lock.release()
+            else:
+                break
         self._lock = lock  # only now is one let go that guards a removed file
 
     def _write_record(self) -> None:

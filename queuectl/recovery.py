@@ -37,6 +37,7 @@ class _Dead(NamedTuple):
 
     name: str
     local: bool  # whether what it ran ran under this kernel
+    by_lock: bool  # whether its lock told, not its silence
     this_boot: bool  # and that is known: what it has made is there, synced or not
 
 
@@ -76,14 +77,16 @@ class Recovery:
         for name, worker in found.items():
             if name == self._me:
                 continue
+            # in this order: a living owner may put its lock back between the two looks
+            traceless = owners.is_traceless(self._spool, name)
             life = owners.life(self._spool, name, worker)
             if life is owners.Life.ALIVE:
                 continue
             local = life is owners.Life.DEAD
-            surely = local and not owners.is_traceless(self._spool, name)
-            if surely or self._is_silent(name):
+            by_lock = local and not traceless
+            if by_lock or self._is_silent(name):
                 this_boot = worker is not None and worker.of_this_boot
-                yield _Dead(name, local=local, this_boot=this_boot)
+                yield _Dead(name, local=local, by_lock=by_lock, this_boot=this_boot)
 
     def _is_silent(self, name: str) -> bool:
         lease_s = self._spool.config.lease
@@ -106,11 +109,15 @@ class Recovery:
         path = f"{self._spool.directory('workers')}/{name}"
         lock = None
         if dead.local and name:
-            # held until its files are gone: an owner that registers late cannot come between
-            with contextlib.suppress(FileNotFoundError):
+            try:
+                # held until its files are gone: an owner that registers late cannot come between
                 lock = try_lock(path + owners.LOCK_SUFFIX)
-                if lock is None:
-                    return 0
+            except FileNotFoundError:
+                alive = dead.by_lock  # perhaps: the lock was removed since it was looked at
+            else:
+                alive = lock is None
+            if alive:
+                return 0
             self._end_what_it_ran(name)
         try:
             held = [job_id for job_id, owner in self._spool.held() if owner == name]

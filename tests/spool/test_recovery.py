@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -211,3 +213,31 @@ def test_recovering_twice_changes_nothing_more(spool: SpoolDir) -> None:
     before = spool.record("failed", "a")
     assert recover(spool) == 0
     assert spool.record("failed", "a") == before
+
+
+def test_a_living_owner_whose_files_were_removed_keeps_its_jobs(spool: SpoolDir) -> None:
+    """Whenever between the steps of a recovery its heartbeat puts them back."""
+    api = spool.api
+    api.submit("true", id="a")
+    over = threading.Event()
+
+    def beat_without_files(me: Registration) -> None:
+        try:
+            for _ in range(300):
+                for name in os.listdir(f"{spool.path}/workers"):
+                    if name.startswith(me.name):
+                        os.unlink(f"{spool.path}/workers/{name}")
+                with contextlib.suppress(FileNotFoundError):  # cleared from tmp/: the next does it
+                    me.beat()
+        finally:
+            over.set()
+
+    with Registration(api, 1) as me:
+        claim = api.take("a", "pending", me.name)
+        beating = threading.Thread(target=beat_without_files, args=[me])
+        beating.start()
+        while not over.is_set():
+            assert recover(spool) == 0
+        beating.join()
+        assert os.path.exists(claim.path)
+        api.release(claim, "pending")
