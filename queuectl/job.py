@@ -182,42 +182,50 @@ class Job:
     @property
     def id(self) -> str:
         """The file's name without `.json`."""
-        return cast("str", self.record["id"])
+        value: str = self.record["id"]
+        return value
 
     @property
     def command(self) -> str | list[str]:
         """A string for the shell, or a list that is run without one."""
-        return cast("str | list[str]", self.record["command"])
+        value: str | list[str] = self.record["command"]
+        return value
 
     @property
     def state(self) -> str:
         """The state that the body names (the directory wins where they differ)."""
-        return cast("str", self.record.get("state", "pending"))
+        value: str = self.record.get("state", "pending")
+        return value
 
     @property
     def attempts(self) -> int:
         """Runs started so far, since the job was queued or retried by hand."""
-        return cast("int", self.record.get("attempts", 0))
+        value: int = self.record.get("attempts", 0)
+        return value
 
     @property
     def priority(self) -> int:
         """Lower runs first."""
-        return cast("int", self.record.get("priority", 0))
+        value: int = self.record.get("priority", 0)
+        return value
 
     @property
     def tags(self) -> list[str]:
         """Words that the user put on the job."""
-        return cast("list[str]", self.record.get("tags", []))
+        value: list[str] = self.record.get("tags", [])
+        return value
 
     @property
     def worker(self) -> str | None:
         """Who last held the job."""
-        return cast("str | None", self.record.get("worker"))
+        value: str | None = self.record.get("worker")
+        return value
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """One entry an attempt, the last `MAX_HISTORY` of them."""
-        return cast("list[dict[str, Any]]", self.record.get("history", []))
+        value: list[dict[str, Any]] = self.record.get("history", [])
+        return value
 
     @property
     def run_number(self) -> int:

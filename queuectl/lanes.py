@@ -51,8 +51,8 @@ class Lanes:
         """Whether another job may be claimed."""
         if self._in_hand >= self._slots + 2 * _MOST_AHEAD:
             return False
-        ahead = self._ahead() if self._average_s < _SHORT_S else 0
-        return len(self._coming) + len(self._running) < self._slots + ahead
+        more = len(self._coming) + len(self._running) - self._slots
+        return more < 0 or (self._average_s < _SHORT_S and more < self._ahead())
 
     def _ahead(self) -> int:
         """Return how many more can start soon than there are lanes, `_MOST_AHEAD` at most."""

@@ -27,7 +27,10 @@ class Poller:
     def __init__(self) -> None:
         self._is_epoll = hasattr(select, "epoll")
         self._poll: Any = select.epoll() if self._is_epoll else select.poll()
-        self.unregister: Callable[[int], None] = self._poll.unregister
+        # epoll lets go of a descriptor by itself, when it is closed
+        self.unregister: Callable[[int], object] = (
+            _nothing if self._is_epoll else self._poll.unregister
+        )
 
     def register(self, descriptor: int) -> None:
         """Ask for a descriptor from here on."""
@@ -44,6 +47,10 @@ class Poller:
         """Give back what the kernel keeps for it."""
         if self._is_epoll:
             self._poll.close()
+
+
+def _nothing(_descriptor: int) -> None:
+    pass
 
 
 class Exits:
