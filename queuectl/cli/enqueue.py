@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -45,10 +46,14 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     given = given_fields(options)
     spool = spool_to_write(ctx)
     here = os.getcwd()
-    jobs = [
-        draft(spool, where, {"cwd": here, **fields, **given})
-        for where, fields in sources(words, given, dashes=ctx.meta["dashes"])
-    ]
+    gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
+    try:
+        jobs = [
+            draft(spool, where, {"cwd": here, **fields, **given})
+            for where, fields in sources(words, given, dashes=ctx.meta["dashes"])
+        ]
+    finally:
+        gc.enable()
     check_ids(spool, jobs)
     _submit(spool, [drafted.job for drafted in jobs])
     if not wait:
