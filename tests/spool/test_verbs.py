@@ -237,6 +237,22 @@ def test_a_body_with_another_name_elsewhere_is_never_written_over(
     assert spool.leftovers() == []
 
 
+def test_a_body_has_the_mode_of_its_spool_whatever_file_it_is_written_over(
+    api: Spool, spool: SpoolDir
+) -> None:
+    api.keep_spares("w")
+    jobs = [f"job-{number}" for number in range(40)]  # more than are kept back for readers
+    for job_id in jobs:
+        with open(spool.file("pending", job_id), "w", encoding="utf-8") as file:
+            file.write('{"command": "true"}')
+        os.chmod(spool.file("pending", job_id), 0o644)
+        claim = api.take(job_id, "pending", "w")
+        api.settle(claim, api.read_claim(claim).changed(state="completed"))
+    modes = {os.stat(spool.file("completed", job_id)).st_mode & 0o777 for job_id in jobs}
+    assert modes == {0o600}
+    api.drop_spares()
+
+
 def test_who_goes_on_writing_a_file_that_was_taken_harms_no_other_job(
     api: Spool, spool: SpoolDir
 ) -> None:
