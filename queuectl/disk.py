@@ -46,14 +46,15 @@ class Disk:
         self._under_way = 0
         self._next_round = 0.0
 
-    def prepare(self) -> None:
-        """Get from the kernel now what the first fsync needs, while there is enough to be had.
+    def prepare(self) -> _Queue:
+        """Return who waits for fsyncs: had from the kernel at the first call, if it has enough.
 
         Raises:
-            OSError: there is not.
+            OSError: it has not.
         """
         if self._queue is None:
             self._queue = _queue(self._loop, self._over)
+        return self._queue
 
     async def carry_out(self, steps: Steps[T]) -> T:
         """Go through steps, letting others go on meanwhile; return what they return.
@@ -89,7 +90,7 @@ class Disk:
     def _begin(self) -> None:
         asked, self._asked = self._asked, []
         try:
-            self.prepare()
+            queue = self.prepare()
         except OSError as error:
             for _, over in asked:
                 over.fail(error)
@@ -108,8 +109,7 @@ class Disk:
         for path, waiting in directories.items():
             _open_and_add(path, waiting, syncs)
         self._under_way += len(syncs)
-        assert self._queue is not None, "prepared above"
-        self._queue.begin(syncs)
+        queue.begin(syncs)
 
     def _over(self, sync: _Sync, error: OSError | None) -> None:
         self._under_way -= 1
