@@ -219,7 +219,7 @@ def _open_spare(path: str, mode: int) -> tuple[int, int]:
     plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     ours = plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES
     # who dropped it may still be writing: those bytes would go into another job's body
-    if ours and kernel.nobody_else_has_open(descriptor):
+    if ours and kernel.keep_to_ourselves(descriptor):
         if stat.S_IMODE(status.st_mode) != mode:  # it was dropped with another
             os.fchmod(descriptor, mode)
         return descriptor, status.st_size

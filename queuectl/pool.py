@@ -81,7 +81,7 @@ class Pool:
         check_safe(self._spool)
         # Inherited as ignored it would make exit 7 look like 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # Sent to who holds a lease, and deadly unless ignored (kernel.nobody_else_has_open).
+        # Sent to who holds a lease, and deadly unless ignored (kernel.keep_to_ourselves).
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         with self._registration:
             self._loop = Loop()
@@ -320,7 +320,7 @@ class Pool:
     def _may_claim(self) -> bool:
         if self._stopping or self._paused or not self._scanned or self._turns.stall.on:
             return False
-        return self._lanes.room
+        return self._lanes.has_room()
 
     def _turn_over(self, turn: Future[None]) -> None:
         self._under_way.discard(turn)

@@ -18,7 +18,7 @@ from queuectl import kernel
 from queuectl.kernel import Tree
 from queuectl.loop import Future
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
-from queuectl.spawn import Child, spawn
+from queuectl.spawn import Child, Environment, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Task:
     """Everything that a run needs to know."""
 
     argv: Sequence[str]
-    env: Sequence[bytes]  # NAME=VALUE, all of it
+    env: Environment
     cwd: str
     logs: tuple[str, str]
     timeout_s: float | None

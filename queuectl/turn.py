@@ -15,6 +15,7 @@ from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
 from queuectl.kernel.events import Exits
 from queuectl.loop import Event, Future
+from queuectl.spawn import Environment
 from queuectl.stragglers import Sweeper
 from queuectl.units import duration_text
 
@@ -100,6 +101,7 @@ class Turns:
             for name, value in os.environb.items()
             if not name.startswith(b"QUEUECTL_") and name not in _NOT_FOR_JOBS
         }
+        self._shared_environment = tuple(self._environment.values())
 
     def end_all(self, reason: outcome.Outcome) -> None:
         """End every command that runs, and every one that starts from here on."""
@@ -312,17 +314,18 @@ class Turns:
             sweeper=self._sweeper,
         )
 
-    def _environment_with(self, given: dict[str, str] | None, own: dict[str, str]) -> list[bytes]:
-        """Return the pool's environment, then the job's, then ours: the last of a name counts."""
+    def _environment_with(self, given: dict[str, str] | None, own: dict[str, str]) -> Environment:
+        """Return the pool's environment, the job's in its place, and ours."""
         ours = os.fsencode("\0".join([f"{name}={value}" for name, value in own.items()]))
-        variables = self._environment
+        shared = self._shared_environment
         if given:
-            variables = variables | {
+            job_gives = {
                 os.fsencode(name): os.fsencode(f"{name}={value}")
                 for name, value in given.items()
                 if name not in own
             }
-        return [*variables.values(), *ours.split(b"\0")]
+            shared = tuple((self._environment | job_gives).values())
+        return Environment(shared, ours.split(b"\0"))
 
     # --- settle -----------------------------------------------------------------------------
 

@@ -162,17 +162,16 @@ def exchange(one: str, other: str) -> bool:
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def nobody_else_has_open(descriptor: int) -> bool:
-    """Tell whether no other descriptor, of any process, leads to this file; False if unknown.
+def keep_to_ourselves(descriptor: int) -> bool:
+    """Keep all others from a file until this descriptor is closed; False if one has it open.
 
-    The kernel grants a lease on those terms. Whoever opens the file while it is held, two calls
-    long, waits, and SIGIO tells us: have that ignored.
+    The kernel grants a lease on those terms. Whoever opens the file meanwhile waits for the close,
+    and SIGIO tells us: have that ignored.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError:  # EAGAIN, or a file system that knows no leases
         return False
     return True
