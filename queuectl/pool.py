@@ -320,7 +320,7 @@ class Pool:
     def _may_claim(self) -> bool:
         if self._stopping or self._paused or not self._scanned or self._turns.stall.on:
             return False
-        return self._lanes.has_room()
+        return self._lanes.has_room(in_rows=self._spool.config.sync)
 
     def _turn_over(self, turn: Future[None]) -> None:
         self._under_way.discard(turn)

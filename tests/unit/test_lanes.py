@@ -129,3 +129,36 @@ def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> 
         assert await lanes.enter("later")
 
     loop.run(main())
+
+
+@pytest.mark.parametrize(("in_rows", "after"), [(True, 8), (False, 1)])
+def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
+    in_rows: bool, after: int, loop: Loop
+) -> None:
+    async def main() -> int:
+        lanes = Lanes(loop, 1, lambda: None)
+        claimed: list[str] = []
+
+        async def run(job_id: str) -> None:
+            assert await lanes.enter(job_id)
+            lanes.leave(job_id)
+            lanes.done()
+
+        def fill() -> int:
+            before = len(claimed)
+            while lanes.has_room(in_rows=in_rows):
+                claimed.append(f"job-{len(claimed)}")
+                lanes.claim(claimed[-1], 0)
+            return len(claimed) - before
+
+        lanes.claim("first", 0)
+        await run("first")
+        fill()
+        for run_since, job_id in enumerate(tuple(claimed), 1):
+            await run(job_id)
+            if filled := fill():
+                assert filled == run_since
+                return filled
+        return 0
+
+    assert loop.run(main()) == after
