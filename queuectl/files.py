@@ -204,8 +204,7 @@ class Spares:
     def _take(self) -> str:
         # the longest free first, and never one just given back: somebody may be reading it
         if len(self._free) > _RESTING:
-            with contextlib.suppress(IndexError):
-                return self._free.popleft()
+            return self._free.popleft()
         return f"{self._stem}-{next(self._made)}{self._tail}"
 
 

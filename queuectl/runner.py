@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
@@ -172,6 +173,7 @@ def could_not_start(error: OSError, cwd: str) -> Outcome:
     return Outcome(ended=COULD_NOT_START, detail=error.strerror or str(error))
 
 
+@lru_cache(maxsize=64)
 def _outcome(code: int) -> Outcome:
     if code < 0:
         return Outcome(ended=SIGNAL, signal=-code)

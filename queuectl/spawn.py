@@ -130,6 +130,8 @@ class _Libc:
         quick.posix_spawnattr_setflags(self._attributes, flags)
         quick.posix_spawnattr_setsigdefault(self._attributes, everything)
         quick.posix_spawnattr_setsigmask(self._attributes, nothing)
+        self._pid = ctypes.c_int()
+        self._pid_place = ctypes.byref(self._pid)
         self._prepared: dict[tuple[str, Streams], Any] = {}
         self._argv, self._env = _Words(ctypes.c_char_p), _Words(ctypes.c_char_p)
 
@@ -137,16 +139,15 @@ class _Libc:
         self, program: str, argv: Sequence[str], env: Environment, cwd: str, streams: Streams
     ) -> tuple[int, int]:
         """Return the pid and 0, or 0 and the error number."""
-        pid = self._ctypes.c_int()
         code: int = self._spawn(
-            self._ctypes.byref(pid),
+            self._pid_place,
             os.fsencode(program),
             self._prepare(cwd, streams),
             self._attributes,
             self._argv.hold((), [os.fsencode(word) for word in argv]),
             self._env.hold(*env),
         )
-        return pid.value, code
+        return self._pid.value, code
 
     def _prepare(self, cwd: str, streams: Streams) -> object:
         """Return what the child is to do before the program, made once for a place and streams."""

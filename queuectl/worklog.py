@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -25,8 +24,10 @@ class WorkLog:
         now = time.time()
         form = _json if self._as_json else _text
         line = form(now, word, job_id, details)
-        with contextlib.suppress(OSError):  # see the class
+        try:
             os.write(self._descriptor, line.encode(errors="backslashreplace"))
+        except OSError:
+            return  # see the class
 
 
 def _json(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:

@@ -149,10 +149,10 @@ def exchange(one: str, other: str) -> bool:
     renameat2 = _renameat2()
     if renameat2 is None:
         return False
-    import ctypes
-
     if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
+    import ctypes
+
     code = ctypes.get_errno()
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
