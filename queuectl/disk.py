@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     Told = Callable[[OSError | None], None]
     Over = Callable[["_Sync", OSError | None], None]
 
-# Between two rounds while something is under way: 800 and 730 us a job with 2 and 4 slots where it
-# was 870 and 830 with 2.5 ms between them and half as many claims ahead.
-_ROUND_S = 0.004
+# Between two rounds while something is under way: 750 and 710 us a job with 2 and 4 slots where it
+# was 820 and 730 with 4 ms between them; 8 or 10 ms gain no more.
+_ROUND_S = 0.006
 # fsyncs under way; with twice as many, rounds are twice as far apart: a slow disk is asked for more
 # at a time, not more often, each time with descriptors that are open until it answers.
 _MANY = 16

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
 _PATIENCE_S = 0.25  # a claim that has found no lane for this long goes back, twice as long at most
 _SOON_S = 0.05  # what would not start within this, on average, is not claimed yet
-_MOST_AHEAD = 24  # enough for rounds of fsyncs 4 ms apart (disk.py)
+_MOST_AHEAD = 32  # enough for rounds of fsyncs 6 ms apart (disk.py)
 # Claimed one after the other where claims wait for the disk: what a claim needs is in the caches
 # then, which each command takes over. 30 to 45 us of CPU a job. Where they wait for nothing a row
 # of eight is a millisecond in which no command starts.

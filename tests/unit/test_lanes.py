@@ -89,11 +89,11 @@ def test_a_lane_does_not_stand_still_for_an_urgent_one_that_is_not_there_yet(loo
     loop.run(main())
 
 
-@pytest.mark.parametrize(("took_s", "ahead"), [(0.001, 24), (0.02, 2), (0.15, 0)])
+@pytest.mark.parametrize(("took_s", "ahead"), [(0.001, 32), (0.02, 2), (0.15, 0)])
 def test_as_many_are_claimed_ahead_as_can_start_soon(
     took_s: float, ahead: int, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of commands of a millisecond twenty-four, of such of more than a tenth of a second none."""
+    """Of commands of a millisecond thirty-two, of such of more than a tenth of a second none."""
     now_s = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
 
