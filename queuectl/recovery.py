@@ -206,7 +206,7 @@ class Recovery:
 
     def _abandoned(self) -> Iterator[tuple[list[str], int | None]]:
         """Yield the files in tmp/ of each dead writer, and its lock, which the caller closes."""
-        tmp = self._spool.directory("tmp")
+        tmp, workers = self._spool.directory("tmp"), self._spool.directory("workers")
         registered = set(owners.known(self._spool)) | {self._me}
         drafts: dict[str, list[str]] = {}
         for name in os.listdir(tmp):
@@ -218,7 +218,8 @@ class Recovery:
                 lock = try_lock(f"{tmp}/{writer}{LOCK_SUFFIX}")
                 alive = lock is None
             except FileNotFoundError:
-                lock, alive = None, False
+                # an owner's lock moves on to workers/, and it writes drafts after that
+                lock, alive = None, is_there(f"{workers}/{writer}{LOCK_SUFFIX}")
             except OSError:
                 continue  # nobody can tell now: the next time, perhaps
             if not alive:

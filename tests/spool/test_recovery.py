@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -227,17 +227,37 @@ def test_a_living_owner_whose_files_were_removed_keeps_its_jobs(spool: SpoolDir)
                 for name in os.listdir(f"{spool.path}/workers"):
                     if name.startswith(me.name):
                         os.unlink(f"{spool.path}/workers/{name}")
-                with contextlib.suppress(FileNotFoundError):  # cleared from tmp/: the next does it
-                    me.beat()
+                me.beat()
         finally:
             over.set()
 
     with Registration(api, 1) as me:
         claim = api.take("a", "pending", me.name)
-        beating = threading.Thread(target=beat_without_files, args=[me])
-        beating.start()
-        while not over.is_set():
-            assert recover(spool) == 0
-        beating.join()
+        with ThreadPoolExecutor(1) as threads:
+            beaten = threads.submit(beat_without_files, me)
+            while not over.is_set():
+                assert recover(spool) == 0
+        beaten.result()
         assert os.path.exists(claim.path)
         api.release(claim, "pending")
+
+
+def test_an_owner_can_register_whenever_a_recovery_clears_tmp(spool: SpoolDir) -> None:
+    api = spool.api
+    spool.create()
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(300):
+                with Registration(api):
+                    pass
+        finally:
+            over.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        came = threads.submit(come_and_go)
+        while not over.is_set():
+            assert recover(spool) == 0
+    came.result()
+    assert spool.leftovers() == []
