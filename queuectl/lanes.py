@@ -50,8 +50,7 @@ class Lanes:
         self._closed = False
         self._in_hand = 0
         self._claiming = False
-        self._impatient: list[Future[bool]] = []  # who waited when patience was last asked for
-        self._patience_runs = False
+        self._impatient: list[Future[bool]] = []  # who waited when it began; a timer runs for them
 
     def has_room(self, *, in_rows: bool = True) -> bool:
         """Tell whether another job may be claimed: ask once for each, until there is none.
@@ -104,7 +103,7 @@ class Lanes:
             return False
         turn = self._waiting[job_id] = Future(self.loop)
         self._grant()
-        if not turn.done and not self._patience_runs:
+        if not turn.done and not self._impatient:
             self._run_out_of_patience()
         entered = await turn
         if not entered:
@@ -134,8 +133,7 @@ class Lanes:
         for turn in self._impatient:
             turn.set(False)
         self._impatient = [turn for turn in self._waiting.values() if not turn.done]
-        self._patience_runs = bool(self._impatient)
-        if self._patience_runs:
+        if self._impatient:
             self.loop.later(_PATIENCE_S, self._run_out_of_patience)
 
     def _grant(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,8 @@ from queuectl.recovery import Recovery
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support import SpoolDir
 
 DEAD = "nobody-1-00000000"
@@ -215,29 +216,30 @@ def test_recovering_twice_changes_nothing_more(spool: SpoolDir) -> None:
     assert spool.record("failed", "a") == before
 
 
+def recover_while(spool: SpoolDir, work: Callable[[], None]) -> None:
+    """Run one recovery after the other while something is done, which must not fail."""
+    with ThreadPoolExecutor(1) as threads:
+        over = threads.submit(work)
+        while not over.done():
+            assert recover(spool) == 0
+    over.result()
+
+
 def test_a_living_owner_whose_files_were_removed_keeps_its_jobs(spool: SpoolDir) -> None:
     """Whenever between the steps of a recovery its heartbeat puts them back."""
     api = spool.api
     api.submit("true", id="a")
-    over = threading.Event()
 
-    def beat_without_files(me: Registration) -> None:
-        try:
-            for _ in range(300):
-                for name in os.listdir(f"{spool.path}/workers"):
-                    if name.startswith(me.name):
-                        os.unlink(f"{spool.path}/workers/{name}")
-                me.beat()
-        finally:
-            over.set()
+    def beat_without_files() -> None:
+        for _ in range(300):
+            for name in os.listdir(f"{spool.path}/workers"):
+                if name.startswith(me.name):
+                    os.unlink(f"{spool.path}/workers/{name}")
+            me.beat()
 
     with Registration(api, 1) as me:
         claim = api.take("a", "pending", me.name)
-        with ThreadPoolExecutor(1) as threads:
-            beaten = threads.submit(beat_without_files, me)
-            while not over.is_set():
-                assert recover(spool) == 0
-        beaten.result()
+        recover_while(spool, beat_without_files)
         assert os.path.exists(claim.path)
         api.release(claim, "pending")
 
@@ -245,19 +247,11 @@ def test_a_living_owner_whose_files_were_removed_keeps_its_jobs(spool: SpoolDir)
 def test_an_owner_can_register_whenever_a_recovery_clears_tmp(spool: SpoolDir) -> None:
     api = spool.api
     spool.create()
-    over = threading.Event()
 
     def come_and_go() -> None:
-        try:
-            for _ in range(300):
-                with Registration(api):
-                    pass
-        finally:
-            over.set()
+        for _ in range(300):
+            with Registration(api):
+                pass
 
-    with ThreadPoolExecutor(1) as threads:
-        came = threads.submit(come_and_go)
-        while not over.is_set():
-            assert recover(spool) == 0
-    came.result()
+    recover_while(spool, come_and_go)
     assert spool.leftovers() == []

@@ -10,10 +10,10 @@ import pytest
 from queuectl.lanes import Lanes
 from queuectl.loop import Loop
 
-DEADLINE_S = 20.0
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+DEADLINE_S = 20.0
 
 
 @pytest.fixture
