@@ -6,12 +6,24 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+from watchdog.observers import Observer
+
+from queuectl import arrivals as module
 from queuectl.arrivals import Arrivals
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(params=["as here", "watchdog 6", "another system"], autouse=True)
+def _source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "watchdog 6":
+        monkeypatch.setattr(module, "_HAS_READER", False)
+    elif request.param == "another system":
+        monkeypatch.setattr(module, "_new_source", lambda: module._Observed(Observer()))
 
 
 @contextmanager
@@ -81,6 +93,39 @@ def test_a_directory_made_anew_is_watched_again_after_rearm(tmp_path: Path) -> N
         inside.mkdir()
         arrivals.rearm()
         (inside / "a").write_text("x")
+        wait_until(lambda: ("in", "a") in seen, lambda: seen)
+
+
+def test_a_directory_removed_and_made_anew_is_watched_again_after_rearm(tmp_path: Path) -> None:
+    """Its inode has the number of the old one's, on many file systems."""
+    inside = tmp_path / "in"
+    inside.mkdir()
+    with watching(inside) as (arrivals, seen):
+
+        def is_told_of(name: str) -> bool:
+            arrivals.rearm()
+            (inside / name).touch()
+            return ("in", name) in seen
+
+        inside.rmdir()
+        inside.mkdir()
+        wait_until(lambda: is_told_of("a"), lambda: seen)
+        seen.clear()
+        wait_until(lambda: is_told_of("b"), lambda: seen)
+
+
+def test_a_directory_that_is_missing_is_watched_once_it_is_there(tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    with watching(inside, tmp_path) as (arrivals, seen):
+        inside.rmdir()
+        wait_until(lambda: (tmp_path.name, "in") in seen, lambda: seen)
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError):
+                arrivals.rearm()
+        inside.mkdir()
+        arrivals.rearm()
+        (inside / "a").touch()
         wait_until(lambda: ("in", "a") in seen, lambda: seen)
 
 
