@@ -7,6 +7,7 @@ Nothing here lists a directory, so a job costs the same at a thousand waiting as
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from math import inf
 from typing import NamedTuple
 
 
@@ -76,11 +77,15 @@ class Backlog:
                 moved += 1
         return moved
 
-    def pop(self) -> Entry | None:
-        """Take out the job that runs next, None if none may."""
+    def pop(self, below: float = inf) -> Entry | None:
+        """Take out the job that runs next, None if none may, or its priority is not `below`."""
         while self._ready:
-            entry = heappop(self._ready)
-            if self._current.get(entry.job_id) is entry:
+            entry = self._ready[0]
+            counts = self._current.get(entry.job_id) is entry
+            if counts and entry.priority >= below:
+                return None
+            heappop(self._ready)
+            if counts:
                 del self._current[entry.job_id]
                 return entry
         return None

@@ -56,8 +56,12 @@ class Disk:
             self._queue = _queue(self._loop, self._over)
         return self._queue
 
-    async def carry_out(self, steps: Steps[T]) -> T:
+    async def carry_out(self, steps: Steps[T], *, urgent: bool = False) -> T:
         """Go through steps, letting others go on meanwhile; return what they return.
+
+        Args:
+            steps: what is to be done.
+            urgent: wait for no round.
 
         Raises:
             OSError: a step failed, and the steps did not know better.
@@ -66,7 +70,7 @@ class Disk:
             step = next(steps)
             while True:
                 try:
-                    await self._ask(step)
+                    await self._ask(step, urgent=urgent)
                 except OSError as error:  # noqa: PERF203 - each step may be answered for
                     step = steps.throw(error)
                 else:
@@ -75,11 +79,13 @@ class Disk:
             value: T = stop.value
             return value
 
-    def _ask(self, step: Step) -> Future[None]:
+    def _ask(self, step: Step, *, urgent: bool) -> Future[None]:
         """Have a step done in the next round; return what is set once it is."""
         over: Future[None] = Future(self._loop)
-        if not self._asked:
-            wait_s = self._next_round - time.monotonic() if self._under_way else 0.0
+        if urgent or not self._asked:
+            wait_s = 0.0
+            if self._under_way and not urgent:
+                wait_s = self._next_round - time.monotonic()
             if wait_s > 0.0:
                 self._loop.later(wait_s, self._begin)
             else:  # not at once: who comes in this turn of the loop shall come along
@@ -89,6 +95,8 @@ class Disk:
 
     def _begin(self) -> None:
         asked, self._asked = self._asked, []
+        if not asked:  # an urgent one had them begun already
+            return
         try:
             queue = self.prepare()
         except OSError as error:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.backlog import Backlog, Entry
@@ -34,7 +35,7 @@ _SCAN_SHARE = 50  # a look at everything takes at most 1/50 of the time
 class News(NamedTuple):
     """Whom an intake calls, in any thread."""
 
-    ready: Callable[[], None]  # there may be something to claim
+    ready: Callable[[Entry], None]  # this may be claimed
     due: Callable[[], None]  # the job that falls due next is another
     reject: Callable[[], None]  # there is something to set aside
 
@@ -228,17 +229,17 @@ class Intake:
         """Have an entry run as soon as it is its turn, also one that was taken out before."""
         with self._lock:
             self._backlog.ready(entry)
-        self._news.ready()
+        self._news.ready(entry)
 
     def keep_place(self, entry: Entry) -> None:
         """Let a job that is about to be given back stand where it stood: its file arrives anew."""
         self._first_arrived[entry.job_id] = entry.arrived_ns
 
-    def next(self) -> Entry | None:
-        """Take out the job that runs next, None if none may."""
+    def next(self, below: float = inf) -> Entry | None:
+        """Take out the job that runs next, None if none may, or its priority is not `below`."""
         with self._lock:
             self._backlog.advance(time.time(), time.monotonic())
-            entry = self._backlog.pop()
+            entry = self._backlog.pop(below)
         if entry is not None:
             self._first_arrived.pop(entry.job_id, None)
         return entry

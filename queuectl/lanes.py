@@ -10,6 +10,7 @@ While commands are long, nothing is claimed that cannot start at once.
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl.loop import Future
@@ -43,8 +44,9 @@ class Lanes:
         self.loop = loop
         self.on_room = on_room
         self._slots = slots
-        self._average_s = float("inf")
+        self._average_s = inf
         self._coming: dict[str, int] = {}  # priorities of what is claimed and not started, in order
+        self._lowest = inf  # of these
         self._waiting: dict[str, Future[bool]] = {}
         self._running: dict[str, float] = {}  # since when, oldest first
         self._closed = False
@@ -81,16 +83,30 @@ class Lanes:
             soon_free += 1
         return int(min(soon_free, enough) * for_each)
 
-    def claim(self, job_id: str, priority: int) -> None:
-        """Take a job in hand that is about to be claimed."""
+    @property
+    def bar(self) -> float:
+        """What is more urgent than this priority may be claimed even if there is no room."""
+        if self._average_s >= _SHORT_S or self._in_hand >= self._slots + 2 * _MOST_AHEAD:
+            return -inf
+        return self._lowest if self._coming else -inf
+
+    def claim(self, job_id: str, priority: int) -> bool:
+        """Take a job in hand that is about to be claimed; tell if it goes before all others."""
+        first = priority < self._lowest
         self._coming[job_id] = priority
+        self._lowest = min(priority, self._lowest)
         self._in_hand += 1
+        return first
 
     def drop(self, job_id: str) -> None:
         """Let go of a job that will not start."""
         if job_id in self._coming:
-            del self._coming[job_id]
+            self._come(job_id)
             self._grant()
+
+    def _come(self, job_id: str) -> None:
+        if self._coming.pop(job_id) == self._lowest:
+            self._lowest = min(self._coming.values(), default=inf)
 
     def done(self) -> None:
         """Count off a job that is in hand no more."""
@@ -108,14 +124,14 @@ class Lanes:
         entered = await turn
         if not entered:
             del self._waiting[job_id]
-            self._average_s = float("inf")
+            self._average_s = inf
             self.drop(job_id)
         return entered
 
     def leave(self, job_id: str) -> float:
         """Give the lane to the next; return the seconds that it was taken."""
         took_s = time.monotonic() - self._running.pop(job_id)
-        if self._average_s == float("inf"):
+        if self._average_s == inf:
             self._average_s = took_s
         else:
             self._average_s += _WEIGHT * (took_s - self._average_s)
@@ -141,7 +157,7 @@ class Lanes:
             job_id = self._next()
             if job_id is None:
                 return
-            del self._coming[job_id]
+            self._come(job_id)
             self._running[job_id] = time.monotonic()
             self._waiting.pop(job_id).set(True)
 
@@ -150,7 +166,7 @@ class Lanes:
 
         Who was claimed earlier and is not here yet, a few fsyncs away at most, is waited for.
         """
-        found, bar = None, float("inf")
+        found, bar = None, inf
         for job_id, priority in self._coming.items():
             if priority < bar:
                 bar = priority

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import config
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.arrivals import Arrivals
+    from queuectl.backlog import Entry
     from queuectl.notify import Notifier
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
@@ -297,9 +299,9 @@ class Pool:
 
     # --- claiming ---------------------------------------------------------------------------
 
-    def _pump_soon(self) -> None:
-        """Claim what there is; may be called in any thread."""
-        if self._wanting and not self._pumping:
+    def _pump_soon(self, entry: Entry) -> None:
+        """Claim what there is, unless that could not be this; may be called in any thread."""
+        if not self._pumping and (self._wanting or entry.priority < self._lanes.bar):
             self._pumping = True
             self._loop.soon_from_thread(self._pump)
 
@@ -308,19 +310,20 @@ class Pool:
         # before the look: who puts a job in after it must see that one is wanted
         self._wanting = True
         while self._may_claim():
-            entry = self._intake.next()
+            has_room = self._lanes.has_room(in_rows=self._spool.config.sync)
+            entry = self._intake.next(inf if has_room else self._lanes.bar)
             if entry is None:
+                self._wanting = has_room  # if not: until there is, which has the next look follow
                 return
             turn = self._turns.begin(entry)
             if turn is not None:
                 self._under_way.add(turn)
                 turn.on_done(partial(self._turn_over, turn))
-        self._wanting = False  # until there is room, which has the next look follow
+        self._wanting = False
 
     def _may_claim(self) -> bool:
-        if self._stopping or self._paused or not self._scanned or self._turns.stall.on:
-            return False
-        return self._lanes.has_room(in_rows=self._spool.config.sync)
+        held_back = self._stopping or self._paused or not self._scanned
+        return not held_back and not self._turns.stall.on
 
     def _turn_over(self, turn: Future[None]) -> None:
         self._under_way.discard(turn)

@@ -137,14 +137,14 @@ class Turns:
             self._deferred[entry.job_id] = entry
             return None
         self._running[entry.job_id] = None
-        self._lanes.claim(entry.job_id, entry.priority)
-        return self._loop.start(self._take_turn(entry))
+        urgent = self._lanes.claim(entry.job_id, entry.priority)
+        return self._loop.start(self._take_turn(entry, urgent=urgent))
 
-    async def _take_turn(self, entry: Entry) -> None:
+    async def _take_turn(self, entry: Entry, *, urgent: bool) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
         try:
             try:
-                ended = await self._until_ended(entry)
+                ended = await self._until_ended(entry, urgent=urgent)
             finally:
                 self._lanes.drop(entry.job_id)
             if ended is not None:
@@ -159,11 +159,15 @@ class Turns:
             if deferred is not None:
                 self._put_back(deferred)
 
-    async def _until_ended(self, entry: Entry) -> tuple[Claim, Job, outcome.Outcome, float] | None:
+    async def _until_ended(
+        self, entry: Entry, *, urgent: bool
+    ) -> tuple[Claim, Job, outcome.Outcome, float] | None:
         claim = await self._take(entry)
         before = None if claim is None else await self._read(claim)
-        job = None if claim is None or before is None else await self._stamp(claim, before)
-        if claim is None or before is None or job is None:
+        if claim is None or before is None:
+            return None
+        job = await self._stamp(claim, before, urgent=urgent)
+        if job is None:
             return None
         if not await self._lanes.enter(job.id):
             self._keep_place(entry)
@@ -236,12 +240,12 @@ class Turns:
 
     # --- count, durably, before the command starts ------------------------------------------
 
-    async def _stamp(self, claim: Claim, before: Job) -> Job | None:
+    async def _stamp(self, claim: Claim, before: Job, *, urgent: bool) -> Job | None:
         """Return the job as it is about to run, None if it is not to."""
         logs = self._spool.log_files(before.id, before.run_number + 1)
         job = outcome.started(before, worker=self._owner, now=time.time(), logs=logs)
         try:
-            await self._disk.carry_out(self._stamping(claim, job))
+            await self._disk.carry_out(self._stamping(claim, job), urgent=urgent)
         except ClaimLostError as error:
             self._log.event("lost", claim.job_id, detail=str(error))
             return None

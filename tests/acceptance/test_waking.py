@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,12 @@ def start(self):
     raise OSError(errno.EMFILE, "too many open files")
 arrivals.Arrivals.start = start
 """
+
+
+AHEAD = """
+from queuectl import lanes
+lanes._SHORT_S = lanes._SOON_S = lanes._PATIENCE_S = 3600.0
+"""  # has 32 claims ahead, and keeps them, however slow it is here
 
 
 def with_code_at_start(tmp_path: Path, code: str) -> dict[str, str]:
@@ -72,8 +79,12 @@ def test_a_directory_that_was_removed_and_made_again_is_watched_again(spool: Spo
         os.rmdir(f"{spool.path}/pending")
         pool.wait_for("warning")
         wait_until(lambda: os.path.isdir(f"{spool.path}/pending"))
-        spool.drop("after")
-        spool.wait_for("completed", "after")
+        spool.run("config", "set", "poll-interval", "3600")
+        pool.wait_for("config")
+        for number in range(4):  # the first may be found by a look that was due
+            spool.drop(f"after-{number}")
+            spool.wait_for("completed", f"after-{number}")
+            time.sleep(0.2)
 
 
 def test_a_spool_behind_a_symlink_wakes_its_pool(spool: SpoolDir, tmp_path: Path) -> None:
@@ -84,3 +95,27 @@ def test_a_spool_behind_a_symlink_wakes_its_pool(spool: SpoolDir, tmp_path: Path
         spool.wait_for("completed", "first")
         spool.drop("second")
         spool.wait_for("completed", "second")
+
+
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_an_urgent_job_is_claimed_while_others_wait_for_the_lane(
+    spool: SpoolDir, tmp_path: Path, durability: str
+) -> None:
+    spool.configure(durability=durability)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    spool.drop("a-short")
+    spool.drop("b-long", f"read x < {gate}")
+    for number in range(50):
+        spool.drop(f"later-{number:02}")
+    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
+        pool.wait_for("started", "b-long")
+        wait_until(lambda: len(spool.ids("processing")) >= 32, pool.log)
+        spool.drop("urgent", priority=-1)
+        wait_until(lambda: "urgent" in spool.ids("processing"), pool.log)
+        spool.drop("not-urgent")
+        gate.write_text("\n")
+        spool.wait_for("completed", "not-urgent")
+        order = [event["id"] for event in pool.events("started")]
+    assert order[:4] == ["a-short", "b-long", "urgent", "later-00"]
+    assert order[-1] == "not-urgent"

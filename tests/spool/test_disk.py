@@ -115,13 +115,13 @@ class HeldUp:
         assert let_go.wait(20)
         self._fsync(descriptor)
 
-    def ask(self, path: Path) -> Future[None]:
+    def ask(self, path: Path, *, urgent: bool = False) -> Future[None]:
         """Ask for a directory."""
 
         def steps() -> Steps[None]:
             yield DirectorySync((str(path),))
 
-        return self.loop.start(self.disk.carry_out(steps()))
+        return self.loop.start(self.disk.carry_out(steps(), urgent=urgent))
 
     async def until_begun(self, count: int) -> None:
         """Wait until so many have begun."""
@@ -175,6 +175,27 @@ def test_who_comes_while_one_waits_for_the_disk_is_served_in_rounds(
     asked = held_up.loop.run(main())
     assert [one.error for one in asked] == [None] * 21
     assert len(held_up.begun) < 10  # 2, unless the machine stood still
+
+
+def test_an_urgent_one_waits_for_no_round_and_takes_the_others_along(
+    held_up: HeldUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_module, "_ROUND_S", 3600)
+
+    async def main() -> None:
+        asked = [held_up.ask(tmp_path)]
+        await held_up.until_begun(1)
+        asked.append(held_up.ask(tmp_path))
+        await held_up.loop.sleep(0.05)
+        assert len(held_up.begun) == 1
+        asked.append(held_up.ask(tmp_path, urgent=True))
+        await held_up.until_begun(2)
+        for begun in held_up.begun:
+            begun.set()
+        for one in asked:
+            await one
+
+    held_up.loop.run(main())
 
 
 @pytest.mark.root

@@ -18,7 +18,7 @@ def intake(spool: SpoolDir) -> Intake:
     spool.api.create()
     null = WorkLog(os.open(os.devnull, os.O_WRONLY))
 
-    def ignore() -> None:
+    def ignore(*_: object) -> None:
         pass
 
     return Intake(spool.api, null, "w", News(ready=ignore, due=ignore, reject=ignore))

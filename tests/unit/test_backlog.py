@@ -34,6 +34,18 @@ def test_lower_priority_runs_first_then_who_came_first_then_the_name() -> None:
     assert drained(backlog) == ["urgent", "a", "b", "late"]
 
 
+def test_only_what_is_more_urgent_than_asked_for_is_taken_out() -> None:
+    backlog = Backlog()
+    backlog.ready(entry("replaced", -5))
+    backlog.ready(entry("replaced", 5))
+    backlog.ready(entry("a", -1))
+    backlog.ready(entry("b", 0))
+    assert backlog.pop(-1) is None
+    assert backlog.pop(0) == entry("a", -1)
+    assert backlog.pop(0) is None
+    assert drained(backlog) == ["b", "replaced"]
+
+
 @given(entries)
 def test_each_id_comes_out_once_by_what_was_said_last(items: list[Entry]) -> None:
     backlog = Backlog()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,6 +113,43 @@ def test_as_many_are_claimed_ahead_as_can_start_soon(
         return claimed - 1  # one of them has the lane
 
     assert loop.run(main()) == ahead
+
+
+def test_what_is_more_urgent_than_all_that_wait_is_claimed_out_of_turn(loop: Loop) -> None:
+    async def main() -> None:
+        lanes = Lanes(loop, 1, lambda: None)
+        assert lanes.claim("first", 0)
+        assert await lanes.enter("first")
+        assert lanes.bar == -inf  # nobody knows how long commands are
+        lanes.leave("first")
+        assert lanes.claim("a", 0)
+        assert not lanes.claim("b", 0)
+        assert lanes.bar == 0
+        assert lanes.claim("now", -1)
+        assert lanes.bar == -1
+        assert await lanes.enter("now")
+        lanes.leave("now")
+        assert lanes.bar == 0
+        for job_id in ("a", "b"):
+            lanes.drop(job_id)
+        assert lanes.bar == -inf
+
+    loop.run(main())
+
+
+def test_what_is_urgent_finds_an_end_too(loop: Loop) -> None:
+    async def main() -> int:
+        lanes = Lanes(loop, 1, lambda: None)
+        lanes.claim("first", 0)
+        assert await lanes.enter("first")
+        lanes.leave("first")
+        claimed = 0
+        while claimed < 1000 and (not claimed or lanes.bar > -inf):
+            lanes.claim(f"job-{claimed}", -claimed)
+            claimed += 1
+        return claimed
+
+    assert loop.run(main()) < 100
 
 
 def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> None:
