@@ -5,14 +5,13 @@ spool-layout.md, section "Waking". Without this module jobs only start later.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver, ObservedWatch
-
-from queuectl import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +20,18 @@ if TYPE_CHECKING:
 
 
 class Arrivals:
-    """Calls back, in a thread of its own, with the name of whatever comes into a directory."""
+    """Calls back, in a thread of its own, with the name of whatever comes into a directory.
 
-    def __init__(self, watched: dict[str, Arrived]) -> None:
+    Args:
+        watched: whom to call, for each directory.
+        lost: to be called when more came than the kernel keeps, where that is told.
+    """
+
+    def __init__(
+        self, watched: dict[str, Arrived], lost: Callable[[], None] = lambda: None
+    ) -> None:
         self._watched = watched
+        self._lost = lost
         self._source: _Source | None = None
         self._watches: dict[str, tuple[Any, int]] = {}
 
@@ -34,7 +41,7 @@ class Arrivals:
         Raises:
             OSError: the kernel gives no more watches; look at the directories by time instead.
         """
-        self._source = _new_source()
+        self._source = _new_source(self._lost)
         self._source.start()
         try:
             self.rearm()
@@ -52,43 +59,35 @@ class Arrivals:
         if source is None:
             return
         for path, arrived in self._watched.items():
-            if self._is_watched(path):
-                continue
+            inode = os.stat(path).st_ino
             if path in self._watches:
-                watch, held = self._watches.pop(path)
-                try:
-                    source.unwatch(watch)
-                finally:
-                    os.close(held)
-            # held open, so that one made after it was removed cannot have its inode's number
-            held = files.open_directory(path)
-            try:
-                self._watches[path] = source.watch(path, arrived), held
-            except BaseException:
-                os.close(held)
-                raise
-
-    def _is_watched(self, path: str) -> bool:
-        now = os.stat(path)
-        return path in self._watches and os.path.samestat(now, os.fstat(self._watches[path][1]))
+                watch, was = self._watches[path]
+                if inode == was and not source.is_over(watch):
+                    continue
+                del self._watches[path]
+                source.unwatch(watch)
+            self._watches[path] = source.watch(path, arrived), inode
 
     def stop(self) -> None:
         """Stop watching, and wait for the thread that calls back."""
         if self._source is not None:
             self._source.stop()
             self._source = None
-            for _, held in self._watches.values():
-                os.close(held)
             self._watches.clear()
 
 
 # --- where the news come from ---------------------------------------------------------------
+
+# It would warn of lost events on standard error, among the lines of a pool's log.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
 class _Source(Protocol):
     def start(self) -> None: ...
 
     def watch(self, path: str, arrived: Arrived) -> Any: ...
+
+    def is_over(self, watch: Any) -> bool: ...
 
     def unwatch(self, watch: Any) -> None: ...
 
@@ -118,6 +117,9 @@ class _Observed:
     def watch(self, path: str, arrived: Arrived) -> ObservedWatch:
         return self._observer.schedule(_Handler(path, arrived), path)
 
+    def is_over(self, _: ObservedWatch) -> bool:
+        return False  # this is not told reliably
+
     def stop(self) -> None:
         self._observer.stop()
         self._observer.join()
@@ -146,18 +148,18 @@ if sys.platform == "linux":
     _ONLY = cast("CallbackId", 0)  # a directory has one listener
 
     class _Listener:
-        def __init__(self, arrived: Arrived) -> None:
+        def __init__(self, arrived: Arrived, lost: Callable[[], None]) -> None:
+            self.on_queue_overflow = lost
+            self.number: WatchDescriptor | None = None
+            self.is_over = False
             self._arrived = arrived
 
         def on_event(self, event: InotifyEvent) -> None:
             if event.name:
                 self._arrived(os.fsdecode(event.name))
 
-        def on_watch_deleted(self, number: WatchDescriptor) -> None:
-            """Do nothing: `rearm` finds out."""
-
-        def on_queue_overflow(self) -> None:
-            """Do nothing: whoever listens looks by time too."""
+        def on_watch_deleted(self, _: WatchDescriptor) -> None:
+            self.is_over = True
 
     class _Inotify:
         """Events from the thread that reads them.
@@ -166,15 +168,23 @@ if sys.platform == "linux":
         busy pool.
         """
 
-        def __init__(self) -> None:
+        def __init__(self, lost: Callable[[], None]) -> None:
             self._reader = inotify_c.InotifyFD()
             self.start = self._reader.start
+            self._lost = lost
 
-        def watch(self, path: str, arrived: Arrived) -> WatchDescriptor:
-            return self._reader.add_callback(os.fsencode(path), _NEWS, _Listener(arrived), _ONLY)
+        def watch(self, path: str, arrived: Arrived) -> _Listener:
+            listener = _Listener(arrived, self._lost)
+            listener.number = self._reader.add_callback(os.fsencode(path), _NEWS, listener, _ONLY)
+            return listener
 
-        def unwatch(self, number: WatchDescriptor) -> None:
-            self._reader.remove_callbacks([(number, _ONLY)])
+        def is_over(self, listener: _Listener) -> bool:
+            # what is made where it was just removed may have its inode's number
+            return listener.is_over
+
+        def unwatch(self, listener: _Listener) -> None:
+            assert listener.number is not None
+            self._reader.remove_callbacks([(listener.number, _ONLY)])
 
         def stop(self) -> None:
             self._reader.stop()
@@ -184,12 +194,12 @@ if sys.platform == "linux":
         def get_event_mask_from_filter(self) -> Mask:
             return _NEWS
 
-    def _new_source() -> _Source:
-        return _Inotify() if _HAS_READER else _Observed(BaseObserver(_ArrivalEmitter))
+    def _new_source(lost: Callable[[], None]) -> _Source:
+        return _Inotify(lost) if _HAS_READER else _Observed(BaseObserver(_ArrivalEmitter))
 
 else:
 
-    def _new_source() -> _Source:
+    def _new_source(_: Callable[[], None]) -> _Source:
         from watchdog.observers import Observer
 
         return _Observed(Observer())

@@ -36,6 +36,10 @@ class Backlog:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._current
 
+    def get(self, job_id: str) -> Entry | None:
+        """Return what is known of a job."""
+        return self._current.get(job_id)
+
     def ready(self, entry: Entry) -> None:
         """Put in a job that may run now; it replaces what was known of the same id."""
         if self._put(entry):

@@ -37,7 +37,7 @@ class News(NamedTuple):
 
     ready: Callable[[Entry], None]  # this may be claimed
     due: Callable[[], None]  # the job that falls due next is another
-    reject: Callable[[], None]  # there is something to set aside
+    look: Callable[[], None]  # the next look at everything is wanted sooner, see `next_look_s`
 
 
 class Intake:
@@ -109,6 +109,8 @@ class Intake:
         return parse(raw, job_id), status.st_ctime_ns
 
     def _enter(self, job: Job, state: str, arrived_ns: int) -> None:
+        if self._is_over(job.id, state):
+            return  # a slow look at pending/, and it has run and failed meanwhile
         arrived_ns = min(arrived_ns, self._first_arrived.get(job.id, arrived_ns))
         entry = Entry(job.priority, arrived_ns, job.id, state)
         run_at = job.instant("run_at")
@@ -119,6 +121,13 @@ class Intake:
             self._enter_later(self._backlog.ready_at, entry, run_at)
         else:
             self.put_back(entry)
+
+    def _is_over(self, job_id: str, state: str) -> bool:
+        """Tell whether what was read is over: the job is known elsewhere, and is there no more."""
+        known = self._backlog.get(job_id)
+        if known is None or known.state == state:
+            return False
+        return not os.path.lexists(self._spool.file(state, job_id))
 
     def _enter_later(self, put: Callable[[Entry, float], bool], entry: Entry, due_s: float) -> None:
         with self._lock:
@@ -145,6 +154,8 @@ class Intake:
         was, since = self._half_written.get((state, name), (None, 0.0))
         if was != now_is:
             self._half_written[state, name] = (now_is, time.monotonic())
+            if was is None:
+                self._news.look()
         elif time.monotonic() - since >= QUIET_S:
             self._half_written.pop((state, name), None)
             self.reject(state, name, why)
@@ -153,7 +164,7 @@ class Intake:
         """Have a file set aside."""
         if name not in self._left:
             self._rejects.append((state, name, why))
-            self._news.reject()
+            self._news.look()
 
     def set_aside_rejects(self, limit: int) -> None:
         """Set aside up to `limit` files that can never run.
@@ -238,14 +249,18 @@ class Intake:
     def next(self, below: float = inf) -> Entry | None:
         """Take out the job that runs next, None if none may, or its priority is not `below`."""
         with self._lock:
-            self._backlog.advance(time.time(), time.monotonic())
             entry = self._backlog.pop(below)
         if entry is not None:
             self._first_arrived.pop(entry.job_id, None)
         return entry
 
+    def advance(self) -> None:
+        """Have what has fallen due run, from here on."""
+        with self._lock:
+            self._backlog.advance(time.time(), time.monotonic())
+
     def wait_s(self) -> float | None:
-        """Return the seconds until a job falls due, None if none will."""
+        """Return the seconds until `advance` finds something, None if it will not."""
         with self._lock:
             return self._backlog.wait_s(time.time(), time.monotonic())
 

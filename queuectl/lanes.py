@@ -46,7 +46,7 @@ class Lanes:
         self._slots = slots
         self._average_s = inf
         self._coming: dict[str, int] = {}  # priorities of what is claimed and not started, in order
-        self._lowest = inf  # of these
+        self._highest = -inf  # of these
         self._waiting: dict[str, Future[bool]] = {}
         self._running: dict[str, float] = {}  # since when, oldest first
         self._closed = False
@@ -88,15 +88,18 @@ class Lanes:
         """What is more urgent than this priority may be claimed even if there is no room."""
         if self._average_s >= _SHORT_S or self._in_hand >= self._slots + 2 * _MOST_AHEAD:
             return -inf
-        return self._lowest if self._coming else -inf
+        return self._highest
 
     def claim(self, job_id: str, priority: int) -> bool:
-        """Take a job in hand that is about to be claimed; tell if it goes before all others."""
-        first = priority < self._lowest
+        """Take a job in hand that is about to be claimed; tell if it waits for none of the others.
+
+        It does not if it is alone, or more urgent than one that was claimed before.
+        """
+        urgent = not self._coming or priority < self._highest
         self._coming[job_id] = priority
-        self._lowest = min(priority, self._lowest)
+        self._highest = max(priority, self._highest)
         self._in_hand += 1
-        return first
+        return urgent
 
     def drop(self, job_id: str) -> None:
         """Let go of a job that will not start."""
@@ -105,8 +108,8 @@ class Lanes:
             self._grant()
 
     def _come(self, job_id: str) -> None:
-        if self._coming.pop(job_id) == self._lowest:
-            self._lowest = min(self._coming.values(), default=inf)
+        if self._coming.pop(job_id) == self._highest:
+            self._highest = max(self._coming.values(), default=-inf)
 
     def done(self) -> None:
         """Count off a job that is in hand no more."""

@@ -101,7 +101,7 @@ class Pool:
         self._wanting = True
         self._under_way: set[Future[None]] = set()
         self._rest = threading.Event()
-        news = News(ready=self._pump_soon, due=self._look_up, reject=self._rest.set)
+        news = News(ready=self._pump_soon, due=self._look_up, look=self._rest.set)
         self._intake = Intake(self._spool, self._log, self.name, news)
         self._lanes = Lanes(self._loop, self._slots, self._pump)
         self._turns = Turns(self._spool, self.name, self._log, self._lanes, self._intake)
@@ -124,7 +124,7 @@ class Pool:
             self._stop_claiming()
             await scanner.over()
             if arrivals is not None:
-                arrivals.stop()
+                self._attempt(arrivals.stop)
             self._turns.close()
             self._spool.drop_spares()
         self._log.event("down", worker=self.name)
@@ -139,7 +139,8 @@ class Pool:
                 spool.directory("failed"): self._intake.failed_arrived,
                 spool.directory("workers"): self._workers_changed,
                 spool.path: self._root_changed,
-            }
+            },
+            lost=self._look_again,
         )
         try:
             arrivals.start()
@@ -161,6 +162,12 @@ class Pool:
     def _look_up(self) -> None:
         """Have the control loop look what there is to do; may be called in any thread."""
         self._loop.soon_from_thread(self._attention.set)
+
+    def _look_again(self) -> None:
+        """Have everything looked at now, whatever is known; may be called in any thread."""
+        self._intake.forget_scans()
+        self._rest.set()
+        self._look_up()
 
     def _check_crash(self, part: Future[None]) -> None:
         """Stop the whole pool, loudly, if a part of it meets what it was not made for."""
@@ -191,6 +198,7 @@ class Pool:
             self._attempt(self._follow_control)
             self._follow_signals()
             self._scanned = self._scanned or now - begun >= _FIRST_SCAN_S
+            self._intake.advance()
             self._pump()
             if self._stop_when_empty and not self._stopping and self._empty():
                 self._stop_claiming()
@@ -217,7 +225,7 @@ class Pool:
             if not os.path.isdir(self._spool.directory(name)):
                 self._log.event("warning", detail=f"{name}/ was gone: made again")
                 self._spool.create()
-                self._intake.forget_scans()
+                self._look_again()
         if arrivals is not None:
             arrivals.rearm()
 
@@ -262,9 +270,8 @@ class Pool:
         """Read the settings again, and look at everything, as SIGHUP asks."""
         self._notifier.reloading()
         self._config_stamp = None
-        self._intake.forget_scans()
         self._attempt(self._follow_control)
-        self._rest.set()
+        self._look_again()
         self._notifier.ready()
         self._log.event("reloaded")
 

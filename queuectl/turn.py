@@ -186,9 +186,10 @@ class Turns:
     async def _take(self, entry: Entry) -> Claim | None:
         try:
             return self._spool.take(entry.job_id, entry.state, self._owner)
-        except FileNotFoundError:
-            return None  # somebody else was first
         except OSError as error:
+            is_gone = isinstance(error, FileNotFoundError)
+            if is_gone and not files.is_there(self._spool.file(entry.state, entry.job_id)):
+                return None  # somebody else was first
             self._lanes.drop(entry.job_id)
             self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
             await self.stall.pause()

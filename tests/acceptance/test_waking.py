@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ROOT, wait_until
+from queuectl.units import utc_text
+from tests.support import ROOT, read_text, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,3 +120,47 @@ def test_an_urgent_job_is_claimed_while_others_wait_for_the_lane(
         order = [event["id"] for event in pool.events("started")]
     assert order[:4] == ["a-short", "b-long", "urgent", "later-00"]
     assert order[-1] == "not-urgent"
+
+
+def test_a_pool_that_may_not_claim_what_is_due_sleeps(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600)
+    with spool.pool() as pool:
+        pool.wait_for("up")
+        spool.run("pause")
+        pool.wait_for("paused")
+        spool.drop("due", run_at=utc_text(time.time() + 0.5))
+        time.sleep(1)
+        begun, used = time.monotonic(), cpu_s(pool.pid)
+        time.sleep(2)
+        assert cpu_s(pool.pid) - used < (time.monotonic() - begun) / 2
+        spool.run("resume")
+        spool.wait_for("completed", "due")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the seconds of CPU that a process has used."""
+    fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_half_a_file_is_set_aside_without_a_look_at_everything(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600)
+    with spool.pool() as pool:
+        pool.wait_for("up")
+        spool.drop("before")
+        spool.wait_for("completed", "before")
+        time.sleep(0.2)
+        spool.drop_bytes("half", b'{"command": "tru')
+        spool.wait_for("dead", "half")
+
+
+def test_a_job_is_not_forgotten_while_its_place_is_missing(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=2)
+    with spool.pool() as pool:
+        pool.wait_for("up")
+        spool.drop("before")
+        spool.wait_for("completed", "before")
+        os.rmdir(f"{spool.path}/processing")
+        spool.drop("after")
+        pool.wait_for("stalled")
+        spool.wait_for("completed", "after")

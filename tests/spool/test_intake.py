@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import json
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl.intake import Intake, News
 from queuectl.spool import Spool
+from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
+from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from queuectl.job import Job
     from tests.support import SpoolDir
 
 
@@ -21,7 +26,7 @@ def intake(spool: SpoolDir) -> Intake:
     def ignore(*_: object) -> None:
         pass
 
-    return Intake(spool.api, null, "w", News(ready=ignore, due=ignore, reject=ignore))
+    return Intake(spool.api, null, "w", News(ready=ignore, due=ignore, look=ignore))
 
 
 def test_a_half_written_file_that_is_taken_away_is_not_waited_for(
@@ -77,3 +82,36 @@ def test_a_job_that_arrives_during_the_last_look_is_not_left_behind(
     monkeypatch.setattr(Spool, "file_names", arrives_meanwhile)
     assert not intake.idle_after_a_look()
     assert intake.next() is not None
+
+
+def test_what_has_fallen_due_is_waited_for_no_more(spool: SpoolDir, intake: Intake) -> None:
+    """Whether or not it may be claimed: a pool that is paused would wait for 0 s, over and over."""
+    spool.api.submit("true", id="soon", run_at=utc_text(time.time() + 0.2))
+    intake.scan()
+    assert intake.next() is None
+    wait_until(lambda: intake.wait_s() == 0)
+    intake.advance()
+    assert intake.wait_s() is None
+    assert intake.next() is not None
+
+
+def test_a_slow_look_at_pending_does_not_hide_that_the_job_has_failed_meanwhile(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = utc_text(time.time() + 3600)
+    spool.api.submit("false", id="once")
+    read = Intake._read
+
+    def runs_meanwhile(this: Intake, state: str, job_id: str) -> tuple[Job, int]:
+        monkeypatch.setattr(Intake, "_read", read)
+        found = read(this, state, job_id)
+        os.unlink(spool.file("pending", "once"))
+        body = {"command": "false", "state": "failed", "next_retry_at": later, "attempts": 1}
+        spool.drop_bytes("once", json.dumps(body).encode(), "failed")
+        intake.failed_arrived("once.json")
+        return found
+
+    monkeypatch.setattr(Intake, "_read", runs_meanwhile)
+    intake.scan()
+    assert intake.next() is None
+    assert intake.wait_s()

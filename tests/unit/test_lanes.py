@@ -115,7 +115,7 @@ def test_as_many_are_claimed_ahead_as_can_start_soon(
     assert loop.run(main()) == ahead
 
 
-def test_what_is_more_urgent_than_all_that_wait_is_claimed_out_of_turn(loop: Loop) -> None:
+def test_what_is_more_urgent_than_one_that_waits_is_claimed_out_of_turn(loop: Loop) -> None:
     async def main() -> None:
         lanes = Lanes(loop, 1, lambda: None)
         assert lanes.claim("first", 0)
@@ -126,11 +126,13 @@ def test_what_is_more_urgent_than_all_that_wait_is_claimed_out_of_turn(loop: Loo
         assert not lanes.claim("b", 0)
         assert lanes.bar == 0
         assert lanes.claim("now", -1)
-        assert lanes.bar == -1
-        assert await lanes.enter("now")
-        lanes.leave("now")
+        assert lanes.claim("now too", -1)
         assert lanes.bar == 0
         for job_id in ("a", "b"):
+            lanes.drop(job_id)
+        assert lanes.bar == -1
+        assert not lanes.claim("as urgent", -1)
+        for job_id in ("now", "now too", "as urgent"):
             lanes.drop(job_id)
         assert lanes.bar == -inf
 
