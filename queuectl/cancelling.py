@@ -69,6 +69,7 @@ class _Cancelling:
         self._by = by
         self._missed = missed
         self._asked: dict[str, str] = {}
+        self._heartbeats = owners.Heartbeats()
         self._tries: dict[str, int] = {}
 
     def round(self) -> Iterator[str]:
@@ -113,7 +114,8 @@ class _Cancelling:
         from queuectl.worklog import WorkLog
 
         with owners.Registration(self._spool) as me:
-            Recovery(self._spool, me.name, WorkLog(sys.stderr.fileno())).run()
+            log = WorkLog(sys.stderr.fileno())
+            Recovery(self._spool, me.name, log, self._heartbeats).run()
 
     def _ended(self, job_id: str, state: str) -> bool:
         """Tell whether a job that does not wait or run was cancelled by us."""

@@ -182,6 +182,11 @@ class Config:
         """Whether every step waits for the disk."""
         return self.durability == "full"
 
+    @property
+    def file_mode(self) -> int:
+        """The permissions of new files, less the umask."""
+        return 0o660 if self.shared else 0o600
+
 
 SETTINGS = {item.name.replace("_", "-"): item for item in fields(Config)}
 
@@ -292,8 +297,10 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
             change(stored)
             draft = f"{spool_path}/tmp/config@{me.owner}.json"
             body = json.dumps(stored, indent=2).encode() + b"\n"
+            # for others to read, if they may put jobs in: what they queue follows the settings
+            mode = 0o640 if stored.get("shared") else 0o600
             # always synced: an edit is rare, and durability itself may be what it changes
-            files.write_new(draft, body, sync=True)
+            files.write_new(draft, body, sync=True, mode=mode)
             files.move(draft, path)
             files.sync_directory(spool_path)
     except OSError as error:

@@ -1,6 +1,6 @@
 """What the records of a spool say taken together: counts, rates, times (pure, bounded memory).
 
-`stats`, `report`, `top` and `status --format prometheus` all show these figures. Nothing here
+`stats`, `report` and `status --format prometheus` all show these figures. Nothing here
 keeps a record: a million jobs and a thousand take the same memory.
 """
 
@@ -10,13 +10,15 @@ import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.tallies import OUTCOMES, Spread, Timeline
 from queuectl.units import instant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+    from queuectl.config import Config
 
 COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back"
 _GIVEN_BACK = ("stopped",)  # ended by hand on the way down: the attempt does not count
@@ -29,7 +31,6 @@ _GIVEN_BACK = ("stopped",)  # ended by hand on the way down: the attempt does no
 class Run:
     """One entry of a job's history that has both its times, and what came of it."""
 
-    number: int
     started_s: float
     finished_s: float
     outcome: str
@@ -41,30 +42,43 @@ class Run:
         return max(0.0, self.finished_s - self.started_s)
 
 
-def runs(record: Mapping[str, Any], success_codes: Collection[int] = (0,)) -> Iterator[Run]:
+class Codes(NamedTuple):
+    """Exit codes that are no failure, of jobs that do not say so themselves."""
+
+    success: Collection[int] = (0,)
+    later: Collection[int] = ()
+
+    @classmethod
+    def of(cls, config: Config) -> Codes:
+        """Return those of the settings."""
+        return cls(config.success_codes, config.later_codes)
+
+
+_NO_SETTINGS = Codes()
+
+
+def runs(record: Mapping[str, Any], codes: Codes = _NO_SETTINGS) -> Iterator[Run]:
     """Yield the runs in a record, oldest first.
 
     Args:
         record: with the directory it was found in as its `state`.
-        success_codes: what completes a job that does not say so itself.
+        codes: the settings.
     """
     history = record.get("history") or []
     for entry in history:
         started_s, finished_s = instant(entry.get("started_at")), instant(entry.get("finished_at"))
         if started_s is None or finished_s is None:
             continue
-        number = entry.get("number")
         yield Run(
-            number=number if isinstance(number, int) else 0,
             started_s=started_s,
             finished_s=finished_s,
-            outcome=_outcome(record, entry, success_codes, last=entry is history[-1]),
+            outcome=_outcome(record, entry, codes, last=entry is history[-1]),
             ended=ended_text(entry),
         )
 
 
 def _outcome(
-    record: Mapping[str, Any], entry: Mapping[str, Any], codes: Collection[int], *, last: bool
+    record: Mapping[str, Any], entry: Mapping[str, Any], codes: Codes, *, last: bool
 ) -> str:
     if last and record.get("state") in (COMPLETED, DEAD):
         return str(record["state"])
@@ -72,9 +86,9 @@ def _outcome(
         return GIVEN_BACK
     if entry.get("ended") == "exit":
         code = entry.get("exit_code")
-        if code in record.get("success_codes", codes):
+        if code in record.get("success_codes", codes.success):
             return COMPLETED
-        if code in record.get("later_codes", ()):
+        if code in record.get("later_codes", codes.later):
             return GIVEN_BACK
     return FAILED
 
@@ -200,12 +214,12 @@ class Figures:
 
     Args:
         since_s: nothing before this instant counts.
-        success_codes: the spool's setting.
+        codes: the settings.
         zone_s: how far local time is ahead of UTC, so that days begin at midnight.
     """
 
     since_s: float
-    success_codes: Collection[int] = (0,)
+    codes: Codes = _NO_SETTINGS
     zone_s: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -222,7 +236,7 @@ class Figures:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one job; its `state` is the directory it was found in."""
-        found = list(runs(record, self.success_codes))
+        found = list(runs(record, self.codes))
         recent = [run for run in found if run.finished_s >= self.since_s]
         for run in recent:
             self._add_run(record, run)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import joblogs
 from queuectl.errors import BadJobError, SpoolError
+from queuectl.ids import is_id
 from queuectl.layout import REJECTED
 from queuectl.units import parse_duration
 
@@ -42,6 +43,7 @@ def delete(spool: Spool, state: str, job_id: str) -> bool:
         SpoolError: the file system refused; the record is still there.
     """
     assert state in FINISHED
+    assert is_id(job_id)
     path = spool.file(state, job_id)
     try:
         _delete_what_goes_with(spool, state, job_id)

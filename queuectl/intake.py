@@ -61,7 +61,7 @@ class Intake:
         self._half_written: dict[tuple[str, str], tuple[tuple[int, int, int], float]] = {}
         self._rejects: deque[tuple[str, str, str]] = deque()
         self._held: deque[tuple[Claim, str, str]] = deque()
-        self._left: set[str] = set()
+        self._left: dict[str, tuple[int, int, int]] = {}  # what cannot be moved, as it was then
         self._scans = {state: _ScanState() for state in ("pending", "failed")}
         self._stopped = False
 
@@ -77,7 +77,7 @@ class Intake:
 
     def _arrived(self, state: str, name: str) -> None:
         if name.endswith(SUFFIX) and not name.startswith("."):
-            self._left.discard(name)
+            self._left.pop(name, None)
             self.look(state, name.removesuffix(SUFFIX))
 
     def look(self, state: str, job_id: str) -> None:
@@ -150,7 +150,7 @@ class Intake:
         except FileNotFoundError:
             self._half_written.pop((state, name), None)
             return
-        now_is = (status.st_ino, status.st_size, status.st_mtime_ns)
+        now_is = _signature(status)
         was, since = self._half_written.get((state, name), (None, 0.0))
         if was != now_is:
             self._half_written[state, name] = (now_is, time.monotonic())
@@ -162,9 +162,19 @@ class Intake:
 
     def reject(self, state: str, name: str, why: str) -> None:
         """Have a file set aside."""
-        if name not in self._left:
+        if not self._is_left(state, name):
             self._rejects.append((state, name, why))
             self._news.look()
+
+    def _is_left(self, state: str, name: str) -> bool:
+        """Tell whether a file could not be moved, and has not changed since."""
+        return name in self._left and self._left[name] == self._as_it_is(state, name)
+
+    def _as_it_is(self, state: str, name: str) -> tuple[int, int, int]:
+        try:
+            return _signature(os.lstat(f"{self._spool.directory(state)}/{name}"))
+        except FileNotFoundError:
+            return (0, 0, 0)
 
     def set_aside_rejects(self, limit: int) -> None:
         """Set aside up to `limit` files that can never run.
@@ -184,7 +194,7 @@ class Intake:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._left.add(name)
+            self._left[name] = self._as_it_is(state, name)
             self._log.event("error", detail=f"cannot set aside {name}: {error.strerror}")
             return
         self._held.append((claim, why, name))
@@ -213,7 +223,7 @@ class Intake:
             for job_id in self._spool.file_names_by_place(state):
                 if self._stopped:
                     return
-                if job_id not in self._backlog and job_id + SUFFIX not in self._left:
+                if job_id not in self._backlog and not self._is_left(state, job_id + SUFFIX):
                     self.look(state, job_id)
 
     def _look_at_half_written(self) -> None:
@@ -230,7 +240,7 @@ class Intake:
         unknown = [
             job_id
             for job_id in self._spool.file_names("pending")
-            if job_id not in self._backlog and job_id + SUFFIX not in self._left
+            if job_id not in self._backlog and not self._is_left("pending", job_id + SUFFIX)
         ]
         for job_id in unknown:
             self.look("pending", job_id)
@@ -291,6 +301,10 @@ class Intake:
     def busy(self) -> bool:
         """Whether there are files that were seen and are neither in the backlog nor put aside."""
         return bool(self._half_written or self._rejects or self._held)
+
+
+def _signature(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class _ScanState:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from queuectl import config
 from queuectl.errors import BadJobError, NoSuchJobError, SpoolError
 from queuectl.files import is_there
+from queuectl.ids import is_id
 from queuectl.job import STATES, Job, decode, parse
 from queuectl.reading import read_regular
 
@@ -83,7 +84,7 @@ class Layout:
 
     def exists(self) -> bool:
         """Tell whether this is a spool already."""
-        return os.path.isdir(self.directory("pending"))
+        return any(os.path.isdir(self.directory(name)) for name in ("pending", "processing"))
 
     @property
     def paused(self) -> bool:
@@ -151,7 +152,7 @@ class Layout:
             NoSuchJobError: none does.
         """
         # A job on its way can slip from a place not looked at yet to one that was: look twice.
-        for _ in range(2):
+        for _ in range(2 if is_id(job_id) else 0):  # ../config is none, whatever is there
             for state in ("pending", "failed"):
                 if is_there(path := self.file(state, job_id)):
                     return state, path

@@ -93,12 +93,13 @@ class Registration:
 
     def _clear(self) -> None:
         # What cannot be removed is a dead owner's from here on. The lock goes last, and only if the
-        # rest went: it is by the lock that the next recovery knows at once.
-        with contextlib.suppress(OSError):
-            requests = cancel_requests(self._spool, self.name)
-            paths = [self._path(suffix) for suffix in (RECORD_SUFFIX, STOP_SUFFIX, LOCK_SUFFIX)]
-            for path in [*requests, *paths]:
-                files.unlink_quietly(path)
+        # rest went, and nothing is held: it is by the lock that the next recovery knows at once.
+        with contextlib.suppress(OSError, SpoolError):
+            if not any(owner == self.name for _, owner in self._spool.held()):
+                requests = cancel_requests(self._spool, self.name)
+                paths = [self._path(suffix) for suffix in (RECORD_SUFFIX, STOP_SUFFIX, LOCK_SUFFIX)]
+                for path in [*requests, *paths]:
+                    files.unlink_quietly(path)
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 self._lock.release()
@@ -176,7 +177,7 @@ class Registration:
     def asked_to_stop(self) -> str | None:
         """Return what workers/WORKER.stop says, None if it is not there."""
         try:
-            with open(self._path(STOP_SUFFIX), encoding="utf-8") as file:
+            with open(self._path(STOP_SUFFIX), encoding="utf-8", errors="replace") as file:
                 return file.read().strip()
         except FileNotFoundError:
             return None

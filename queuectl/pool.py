@@ -120,8 +120,13 @@ class Pool:
         self._notifier.ready()
         try:
             await self._control(arrivals)
+        except BaseException:
+            self._end_now()
+            raise
         finally:
             self._stop_claiming()
+            for turn in tuple(self._under_way):
+                await turn.over()
             await scanner.over()
             if arrivals is not None:
                 self._attempt(arrivals.stop)
@@ -130,8 +135,11 @@ class Pool:
         self._log.event("down", worker=self.name)
 
     def _watch(self) -> Arrivals | None:
-        from queuectl.arrivals import Arrivals
-
+        try:
+            from queuectl.arrivals import Arrivals
+        except ImportError as error:
+            self._without_events(str(error))
+            return None
         spool = self._spool
         arrivals = Arrivals(
             {
@@ -145,11 +153,14 @@ class Pool:
         try:
             arrivals.start()
         except OSError as error:
-            every = self._spool.config.poll_interval
-            detail = f"no file system events ({error.strerror}); looking every {every:g} s instead"
-            self._log.event("warning", detail=detail)
+            self._without_events(str(error.strerror))
             return None
         return arrivals
+
+    def _without_events(self, why: str) -> None:
+        every = self._spool.config.poll_interval
+        detail = f"no file system events ({why}); looking every {every:g} s instead"
+        self._log.event("warning", detail=detail)
 
     def _workers_changed(self, name: str) -> None:
         if name.startswith(self.name) and not name.endswith((".json", ".lock")):
@@ -200,8 +211,8 @@ class Pool:
             self._scanned = self._scanned or now - begun >= _FIRST_SCAN_S
             self._intake.advance()
             self._pump()
-            if self._stop_when_empty and not self._stopping and self._empty():
-                self._stop_claiming()
+            if self._stop_when_empty and not self._stopping:
+                self._attempt(self._stop_if_empty)
             if self._stopping and not self._under_way:
                 break
             wait_s = self._wait_s(min(next_beat, next_tick, next_ping) - time.monotonic())
@@ -296,6 +307,10 @@ class Pool:
             self._ended_now = True
             self._turns.end_all(Outcome(ended=STOPPED, detail="the worker was told to stop"))
 
+    def _stop_if_empty(self) -> None:
+        if self._empty():
+            self._stop_claiming()
+
     def _empty(self) -> bool:
         """Tell whether nothing is due, running or to be retried, in the whole spool."""
         if self._under_way or not self._scanned or not self._intake.idle:
@@ -365,7 +380,7 @@ class Pool:
         begun, more = time.monotonic(), False
         try:
             more = housekeeping.run()
-        except QueuectlError as error:
+        except (OSError, QueuectlError) as error:
             self._log.event("error", detail=str(error))
         return _TIDY_SHARE * (time.monotonic() - begun) if more else _TIDY_S
 

@@ -42,13 +42,22 @@ class _Dead(NamedTuple):
 
 
 class Recovery:
-    """Finds dead owners, ends what they left running, and settles or gives back their jobs."""
+    """Finds dead owners, ends what they left running, and settles or gives back their jobs.
 
-    def __init__(self, spool: Spool, me: str, log: WorkLog) -> None:
+    Args:
+        spool: where.
+        me: the owner that does it, who is not dead.
+        log: where it is told.
+        heartbeats: what was seen of owners before, for who recovers under several names in turn.
+    """
+
+    def __init__(
+        self, spool: Spool, me: str, log: WorkLog, heartbeats: owners.Heartbeats | None = None
+    ) -> None:
         self._spool = spool
         self._me = me
         self._log = log
-        self._heartbeats = owners.Heartbeats()
+        self._heartbeats = heartbeats or owners.Heartbeats()
 
     def run(self) -> int:
         """Recover everything that a dead owner holds now; return how many jobs.
@@ -61,7 +70,8 @@ class Recovery:
         from filelock import FileLock, Timeout
 
         # one at a time in a spool, so that no two settle the same orphan
-        lock = FileLock(f"{self._spool.directory('workers')}/{owners.RECOVERY}.lock", mode=0o600)
+        path = f"{self._spool.directory('workers')}/{owners.RECOVERY}.lock"
+        lock = FileLock(path, mode=self._spool.config.file_mode)
         try:
             with lock.acquire(blocking=False):
                 recovered = sum(map(self._try_to_bury, self._dead()))

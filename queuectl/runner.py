@@ -47,7 +47,7 @@ class Task:
     loop: Loop
     exits: Exits
     sweeper: Sweeper
-    log_mode: int = 0o600
+    log_mode: int
 
 
 class Run:

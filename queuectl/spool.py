@@ -144,7 +144,7 @@ class Spool(Layout):
             raise SpoolError("queue a job in", self.directory("pending"), error) from error
 
     def _publish(self, job: Job, draft_file: str) -> None:
-        files.write_new(draft_file, job.encode(), sync=self.config.sync, mode=self._mode)
+        files.write_new(draft_file, job.encode(), sync=self.config.sync, mode=self.config.file_mode)
         try:
             files.publish(draft_file, self.file("pending", job.id))
         except FileExistsError:
@@ -204,7 +204,7 @@ class Spool(Layout):
             claim.spare = None
         if self._spares is not None:
             exchange = self._spares.exchanging(
-                claim.path, data, sync=self.config.sync, mode=self._mode
+                claim.path, data, sync=self.config.sync, mode=self.config.file_mode
             )
             try:
                 claim.spare = yield from exchange
@@ -217,7 +217,9 @@ class Spool(Layout):
     def _replacing(self, claim: Claim, data: bytes) -> Steps[None]:
         draft_file = self._draft_file(claim.job_id, claim.owner)
         files.unlink_quietly(draft_file)  # of an earlier try that failed
-        yield from files.writing_new(draft_file, data, sync=self.config.sync, mode=self._mode)
+        yield from files.writing_new(
+            draft_file, data, sync=self.config.sync, mode=self.config.file_mode
+        )
         try:
             # the rename would bring back a claim that was taken away
             if not files.is_there(claim.path):
@@ -361,7 +363,9 @@ class Spool(Layout):
         draft_file = self._draft_file(free, claim.owner)
         files.unlink_quietly(draft_file)  # of an earlier try that failed
         data = Job(record).encode()
-        yield from files.writing_new(draft_file, data, sync=self.config.sync, mode=self._mode)
+        yield from files.writing_new(
+            draft_file, data, sync=self.config.sync, mode=self.config.file_mode
+        )
         try:
             with contextlib.suppress(FileExistsError):  # the same reason, before a crash
                 files.publish(draft_file, self.file("dead", free))
@@ -383,10 +387,6 @@ class Spool(Layout):
         raise AssertionError
 
     # --- the rest ---------------------------------------------------------------------------
-
-    @property
-    def _mode(self) -> int:
-        return 0o660 if self.config.shared else 0o600
 
     def _draft_file(self, job_id: str, owner: str) -> str:
         return f"{self.path}/tmp/{job_id}@{owner}{SUFFIX}"

@@ -311,6 +311,7 @@ class Turns:
             env=self._environment_with(record.get("env"), own),
             cwd=record.get("cwd") or self._home,
             logs=(record["stdout_path"], record["stderr_path"]),
+            log_mode=config.file_mode,
             timeout_s=record.get("timeout", config.job_timeout),
             grace_s=config.kill_grace,
             marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),

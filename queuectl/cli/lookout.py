@@ -55,16 +55,19 @@ class Lookout:
 
     def start(self) -> None:
         """Begin to hear of arrivals; without them, what is shown is only older."""
-        from queuectl.arrivals import Arrivals
 
         def hears(state: str) -> Callable[[str], None]:
             return lambda name: self._arrived(state, name)
 
-        self._arrivals = Arrivals({self._spool.directory(s): hears(s) for s in STATES})
         try:
-            self._arrivals.start()
-        except OSError:
-            self._arrivals, self._deaf = None, True
+            from queuectl.arrivals import Arrivals
+
+            arrivals = Arrivals({self._spool.directory(s): hears(s) for s in STATES})
+            arrivals.start()
+        except (ImportError, OSError):
+            self._deaf = True
+        else:
+            self._arrivals = arrivals
 
     def stop(self) -> None:
         """Hear no more."""

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
-from queuectl.figures import Figures
+from queuectl.figures import Codes, Figures
 from queuectl.survey import Survey
 from queuectl.tallies import OUTCOMES, QUANTILES, Spread
 from queuectl.units import instant
@@ -90,7 +90,7 @@ def _waiting(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _recent(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
-    figures = Figures(now - RECENT_S, spool.config.success_codes)
+    figures = Figures(now - RECENT_S, Codes.of(spool.config))
     for record in Survey(spool, now - RECENT_S).records():
         figures.add(record)
     for state in ("completed", "dead"):

@@ -64,7 +64,9 @@ def _oldest(spool: Spool, state: str, older_than_s: float | None, keep: int | No
     """Return the ids beyond the newest `keep` and older than `older_than_s`, oldest first."""
     jobs = sorted(_ages(spool, state, older_than_s))
     limit = float("inf") if older_than_s is None else time.time() - older_than_s
-    return [job_id for ended_at, job_id in jobs[: len(jobs) - (keep or 0)] if ended_at <= limit]
+    return [
+        job_id for ended_at, job_id in jobs[: max(0, len(jobs) - (keep or 0))] if ended_at <= limit
+    ]
 
 
 def _ages(spool: Spool, state: str, older_than_s: float | None) -> Iterator[tuple[float, str]]:

@@ -22,7 +22,7 @@ from queuectl import __version__, files
 from queuectl.cli.common import spool_to_read
 from queuectl.cli.stats import clear_progress, since_option, tell_progress
 from queuectl.errors import SpoolError
-from queuectl.figures import GIVEN_BACK, Figures, command_line, ended_s, runs
+from queuectl.figures import GIVEN_BACK, Codes, Figures, command_line, ended_s, runs
 from queuectl.job import STATES
 from queuectl.scratch import new_owner
 from queuectl.survey import Survey
@@ -93,7 +93,7 @@ class _Extremes:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Look at one job."""
-        for run in runs(record, self._figures.success_codes):
+        for run in runs(record, self._figures.codes):
             if run.finished_s >= self._figures.since_s and run.outcome != GIVEN_BACK:
                 row = {"took": run.took_s, "at": run.started_s, "ended": run.ended}
                 row["outcome"] = run.outcome
@@ -132,7 +132,7 @@ def _death(record: Mapping[str, Any], at_s: float) -> dict[str, Any]:
 def _gather(spool: Spool, now: float, period_s: float) -> dict[str, Any]:
     since_s = now - period_s
     survey = Survey(spool, since_s)
-    figures = Figures(since_s, spool.config.success_codes, time.localtime(now).tm_gmtoff)
+    figures = Figures(since_s, Codes.of(spool.config), time.localtime(now).tm_gmtoff)
     extremes = _Extremes(figures)
     for record in survey.records(tell_progress):
         figures.add(record)

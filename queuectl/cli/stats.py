@@ -10,7 +10,7 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, json_option, spool_to_read
-from queuectl.figures import Figures
+from queuectl.figures import Codes, Figures
 from queuectl.job import STATES
 from queuectl.survey import Survey
 from queuectl.top import fit, sparkline
@@ -74,7 +74,7 @@ def survey_since(spool: Spool, since_s: float) -> tuple[Survey, Figures]:
         SpoolError: a directory cannot be read.
     """
     survey = Survey(spool, since_s)
-    figures = Figures(since_s, spool.config.success_codes, time.localtime().tm_gmtoff)
+    figures = Figures(since_s, Codes.of(spool.config), time.localtime().tm_gmtoff)
     for record in survey.records(tell_progress):
         figures.add(record)
     clear_progress()

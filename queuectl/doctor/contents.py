@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
-from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.errors import BadJobError, IncompleteJobError, NoSuchJobError
 from queuectl.job import STATES
-from queuectl.layout import REJECTED
+from queuectl.layout import DIRECTORIES, REJECTED
 from queuectl.recovery import Recovery
 from queuectl.worklog import WorkLog
 
@@ -31,6 +31,8 @@ _RECOVERS = "the next worker does it at its start, `queuectl doctor --fix` now"
 
 def examine(spool: Spool) -> Iterator[Finding]:
     """Yield what is wrong with what is in a spool, and how much was looked at."""
+    if not all(os.path.isdir(spool.directory(name)) for name in DIRECTORIES):
+        return  # that they are missing was told
     names = {state: list(spool.names(state)) for state in STATES}
     yield from _some(_twice(names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
@@ -106,7 +108,7 @@ def rejection(spool: Spool, job_id: str) -> str | None:
     """Return why a file was set aside under this id, None if it is not the reason for one."""
     try:
         found = spool.find(job_id)
-    except (BadJobError, OSError):
+    except (BadJobError, NoSuchJobError, OSError):
         return None
     if "rejected" not in found.job.record:
         return None
@@ -140,6 +142,9 @@ def _orphans(spool: Spool) -> Iterator[Finding]:
         if life is owners.Life.AWAY:
             todo = "if it is gone, a worker here takes the job back after the lease"
             yield warning(f"{job_id} is held by {owner}, on another machine", todo)
+        elif owners.is_traceless(spool, owner):
+            todo = "a worker takes the job back after the lease"
+            yield warning(f"{job_id} is held by {owner}, of whom there is no trace", todo)
         else:
             who = f"{owner}, who is dead" if owner else "nobody"
             yield problem(f"{job_id} is held by {who}", _RECOVERS, recover)
@@ -149,7 +154,11 @@ def _leftovers(spool: Spool) -> Iterator[Finding]:
     recover = _recovery_of(spool)
     for name, worker in owners.known(spool).items():
         if owners.life(spool, name, worker) is owners.Life.DEAD:
-            yield warning(f"workers/{name} is dead", _RECOVERS, recover)
+            if owners.is_traceless(spool, name):
+                todo = "a worker clears it away after the lease"
+                yield warning(f"workers/{name} has no lock", todo)
+            else:
+                yield warning(f"workers/{name} is dead", _RECOVERS, recover)
     for name in Recovery(spool, "", WorkLog(-1)).abandoned_drafts():
         yield warning(f"tmp/{name} was left by somebody who is dead", _RECOVERS, recover)
 

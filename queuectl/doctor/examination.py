@@ -14,21 +14,25 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 
+_PARTS = (filesystem.examine, contents.examine)
+
+
 def examine(spool: Spool) -> Iterator[Finding]:
     """Yield what is found of the file system under a spool, and of what is in it."""
-    yield from filesystem.examine(spool)
-    yield from contents.examine(spool)
+    for part in _PARTS:
+        yield from part(spool)
 
 
 def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:
     """Mend what can be mended; yield each finding, and why it could not be (or nothing)."""
     done: dict[Callable[[], object], str] = {}
-    for finding in list(examine(spool)):
-        if finding.mend is None:
-            continue
-        if finding.mend not in done:
-            done[finding.mend] = _try(finding.mend)
-        yield finding, done[finding.mend]
+    for part in _PARTS:  # each once what the one before has found is mended
+        for finding in list(part(spool)):
+            if finding.mend is None:
+                continue
+            if finding.mend not in done:
+                done[finding.mend] = _try(finding.mend)
+            yield finding, done[finding.mend]
 
 
 def _try(step: Callable[[], object]) -> str:

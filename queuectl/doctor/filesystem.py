@@ -178,8 +178,11 @@ class _Trial:
         return warning(what, "a faster disk queues faster") if took_s > _SLOW_SYNC_S else ok(what)
 
     def _events(self) -> Finding:
-        from queuectl.arrivals import Arrivals
-
+        late = f"jobs start within {duration_text(self._spool.config.poll_interval)} instead"
+        try:
+            from queuectl.arrivals import Arrivals
+        except ImportError as error:
+            return warning(f"no file system events: {error}", late)
         came, tmp = threading.Event(), self._spool.directory("tmp")
         draft, target = self._new("draft", b"{}\n"), self._path("event")
 
@@ -188,7 +191,6 @@ class _Trial:
                 came.set()
 
         arrivals = Arrivals({tmp: arrived})
-        late = f"jobs start within {duration_text(self._spool.config.poll_interval)} instead"
         try:
             arrivals.start()
         except OSError as error:

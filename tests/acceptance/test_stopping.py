@@ -121,3 +121,37 @@ def test_stop_when_empty_waits_for_retries_and_for_other_pools(spool: SpoolDir) 
             open(go, "x").close()
             assert pool.wait() == 0
     assert spool.ids("completed") == ["held", "retried"]
+
+
+def test_a_request_to_stop_that_is_no_text_stops_too(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("running", waiting_for(go))
+    with spool.pool(1) as pool:
+        pool.wait_for("started", "running")
+        with open(f"{spool.path}/workers/{pool.name}.stop", "wb") as file:
+            file.write(b"\xff\xfe")
+        open(go, "x").close()
+        assert pool.wait() == 0
+    assert spool.ids("completed") == ["running"]
+
+
+def test_what_a_pool_could_not_let_go_of_is_recovered_at_once(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600, lease=3600)
+    go = f"{spool.path}.go"
+    spool.drop("running", waiting_for(go))
+    with spool.pool(1) as pool:
+        pool.wait_for("started", "running")
+        os.rmdir(f"{spool.path}/completed")
+        open(f"{spool.path}/completed", "x").close()  # not a directory: nothing can go there
+        open(go, "x").close()
+        pool.wait_for("stalled")
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("left", "running")
+        assert pool.wait() == 0
+    os.unlink(f"{spool.path}/completed")
+    os.mkdir(f"{spool.path}/completed")
+    with spool.pool(1) as pool:
+        pool.wait_for("recovered", "running")
+        spool.wait_for("completed", "running")

@@ -41,7 +41,13 @@ def with_code_at_start(tmp_path: Path, code: str) -> dict[str, str]:
     return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
 
-@pytest.mark.parametrize("code", [SILENT, REFUSED], ids=["silent", "refused"])
+MISSING = """
+import sys
+sys.modules["watchdog"] = None
+"""
+
+
+@pytest.mark.parametrize("code", [SILENT, REFUSED, MISSING], ids=["silent", "refused", "missing"])
 def test_without_events_jobs_run_when_the_pool_looks(
     spool: SpoolDir, tmp_path: Path, code: str
 ) -> None:
@@ -59,7 +65,7 @@ def test_without_events_jobs_run_when_the_pool_looks(
         spool.run("worker", "stop")
         assert pool.wait() == 0
         warnings = [event["detail"] for event in pool.events("warning")]
-    if code is REFUSED:
+    if code is not SILENT:
         assert [text for text in warnings if "looking every 0.2 s instead" in text]
 
 

@@ -49,3 +49,13 @@ def test_a_retried_job_is_run_by_a_pool_that_is_up(dead: SpoolDir) -> None:
         dead.run("dlq", "retry", "dead-1")
         pool.wait_for("dead", "dead-1")
     assert len(dead.record("dead", "dead-1")["history"]) == 2
+
+
+@pytest.mark.parametrize("text", ["../config", "../pending/waits", "..", ".", "/etc/hostname", ""])
+@pytest.mark.parametrize("words", [["dlq", "purge", "-y"], ["dlq", "retry"], ["show"], ["cancel"]])
+def test_a_path_is_no_id(dead: SpoolDir, words: list[str], text: str) -> None:
+    dead.run("config", "set", "poll-interval", "9")
+    dead.drop("waits")
+    assert "no job" in dead.refuse(*words, text)
+    assert dead.ids("pending") == ["waits"]
+    assert dead.run("config", "get", "poll-interval").lines == ["9"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl.layout import DIRECTORIES
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, make_spool, places
 
@@ -120,11 +122,29 @@ def test_stale_files_of_the_dead_are_told_and_cleared(side: Spoolside) -> None:
     side.check_promise()
 
 
-def test_a_missing_directory_is_made_again(side: Spoolside) -> None:
-    (side.path / "failed").rmdir()
-    assert doctor(side)[0] == 1
-    assert doctor(side, "--fix")[0] == 0
-    assert (side.path / "failed").is_dir()
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_missing_directory_is_made_again(side: Spoolside, name: str) -> None:
+    where = "dead" if name != "dead" else "failed"
+    (side.path / where / "late.json").write_text('{"command": "true", "state": "completed"}')
+    shutil.rmtree(side.path / name)
+    status, text = doctor(side)
+    assert status == 1
+    finding(text, f"{name}/ missing")
+    status, text = doctor(side, "--fix")
+    assert status == 0
+    assert (side.path / name).is_dir()
+    assert "says completed" not in text  # mended in the same run
+
+
+def test_an_owner_without_a_trace_is_not_said_to_be_mended(side: Spoolside) -> None:
+    assert side.run("config", "set", "lease", "1").returncode == 0
+    held = side.path / "processing" / f"orphan@{os.uname().nodename}-1-00000000.json"
+    held.write_text('{"command": "true", "state": "processing"}')
+    assert "of whom there is no trace" in doctor(side)[1]
+    assert "mended" not in doctor(side, "--fix")[1]
+    assert held.exists()
+    assert side.run("cancel", "orphan").returncode == 0
+    assert not held.exists()
 
 
 def test_a_spool_that_others_can_write_to_is_a_problem_and_is_closed(side: Spoolside) -> None:

@@ -43,8 +43,27 @@ def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
     job_id = side.submit()
     assert side.run("config", "set", "shared", "true").returncode == 0
     (side.path / "pending").chmod(0o770)
-    assert side.run("worker", "start", "--stop-when-empty").returncode == 0
+    before = ["sh", "-c", 'umask 007; exec "$@"', "-"]
+    done = side.run("worker", "start", "--stop-when-empty", before=before)
+    assert done.returncode == 0
     assert side.state_of(job_id) == "completed"
+    for name in (f"completed/{job_id}.json", f"logs/{job_id}.1.out"):
+        assert (side.path / name).stat().st_mode & 0o777 == 0o660, name
+    assert (side.path / "config.json").stat().st_mode & 0o777 == 0o640
+
+
+@needs_root
+def test_others_put_jobs_into_a_shared_spool(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        assert side.run("config", "set", "shared", "true").returncode == 0
+        for path in (side.path, *side.path.iterdir()):
+            os.chown(path, -1, NOBODY)
+            if path.is_dir():
+                path.chmod(0o770)
+        done = as_nobody(side.path, "enqueue", "--id", "theirs", "--", "/bin/true")
+        assert done.returncode == 0, done.stderr
+        assert side.run("worker", "start", "--stop-when-empty").returncode == 0
+        assert side.state_of("theirs") == "completed"
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])

@@ -78,6 +78,12 @@ def test_the_newest_n_are_kept(house: SpoolDir) -> None:
     assert house.run("prune", "--keep", "1").lines == []
 
 
+@pytest.mark.parametrize("keep", ["4", "5", "1000"])
+def test_nothing_goes_where_as_many_are_kept_as_there_are(house: SpoolDir, keep: str) -> None:
+    assert house.run("prune", "--keep", keep).lines == []
+    assert len(house.ids("completed")) == 4
+
+
 def test_both_limits_must_be_passed(house: SpoolDir) -> None:
     words = ("--keep", "3", "--older-than", "7d", "--dry-run")
     assert house.run("prune", *words).lines == ["completed100"]

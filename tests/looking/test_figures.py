@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.figures import Figures, Groups, Run, command_kind, runs, wait_s
+from queuectl.figures import Codes, Figures, Groups, Run, command_kind, runs, wait_s
 from queuectl.tallies import OUTCOMES, Spread, Timeline
 from queuectl.units import utc_text
 from tests.looking.support import EXIT_0, EXIT_1, past, run_entry
@@ -71,6 +71,8 @@ def test_a_run_that_a_stopping_worker_gave_back_is_neither_a_success_nor_a_failu
         ({"success_codes": [7]}, 7, "completed"),
         ({"success_codes": [7]}, 3, "failed"),
         ({"later_codes": [75]}, 75, "given back"),
+        ({}, 76, "given back"),
+        ({"later_codes": [75]}, 76, "failed"),
     ],
 )
 def test_which_codes_are_success_is_the_jobs_own_word_before_the_spools(
@@ -78,7 +80,7 @@ def test_which_codes_are_success_is_the_jobs_own_word_before_the_spools(
 ) -> None:
     entry = run_entry(1, NOW - 9, 1, ended="exit", exit_code=code)
     record = past("a", "pending", NOW - 10, entry, **own)
-    assert [run.outcome for run in runs(record, (3,))] == [outcome]
+    assert [run.outcome for run in runs(record, Codes(success=(3,), later=(76,)))] == [outcome]
 
 
 def test_a_wait_begins_when_the_job_might_have_run() -> None:
@@ -182,7 +184,7 @@ def test_commands_that_differ_in_their_numbers_are_of_one_kind() -> None:
 
 def test_groups_stay_few_and_the_busiest_stay() -> None:
     groups = Groups(limit=10)
-    run = Run(number=1, started_s=0, finished_s=1, outcome="completed", ended="exit 0")
+    run = Run(started_s=0, finished_s=1, outcome="completed", ended="exit 0")
     for number in range(100):
         groups.add("busy", run, "b")
         groups.add(f"once-{number}", run, "o")

@@ -123,7 +123,10 @@ def test_a_directory_removed_and_made_anew_is_watched_again_after_rearm(
         wait_until(lambda: is_told_of("b"), lambda: seen)
 
 
-def test_a_directory_that_is_missing_is_watched_once_it_is_there(tmp_path: Path) -> None:
+def test_a_directory_that_is_missing_is_watched_once_it_is_there(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    tells_or_skip(request)
     inside = tmp_path / "in"
     inside.mkdir()
     with watching(inside, tmp_path) as (arrivals, seen):
@@ -156,7 +159,7 @@ def test_it_is_told_that_more_came_than_the_kernel_keeps(
     try:
         names = [tmp_path / "a", tmp_path / "b"]
         names[0].touch()
-        for _ in range(keeps + 100):
+        for _ in range(keeps + 5000):  # a read may take 2,000 before the first is told
             os.rename(*names)
             names.reverse()
         assert not lost.is_set()

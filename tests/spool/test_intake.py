@@ -115,3 +115,25 @@ def test_a_slow_look_at_pending_does_not_hide_that_the_job_has_failed_meanwhile(
     intake.scan()
     assert intake.next() is None
     assert intake.wait_s()
+
+
+def test_what_could_not_be_set_aside_runs_once_it_is_another(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    """Whether or not its change is told."""
+    processing = spool.api.directory("processing")
+    spool.drop_bytes("odd", b'{"command": 7}')
+    os.rmdir(processing)
+    open(processing, "x").close()  # not a directory: nothing can be taken
+    intake.scan()
+    intake.set_aside_rejects(1)
+
+    def finds_something() -> bool:
+        intake.forget_scans()
+        intake.scan()  # rests in proportion to the time that the last one took
+        return intake.next() is not None
+
+    assert not finds_something()
+    assert intake.next_look_s is None  # it is not tried again as it is
+    spool.drop("odd")
+    wait_until(finds_something)
