@@ -51,7 +51,7 @@ def delete(spool: Spool, state: str, job_id: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise SpoolError("delete", path, error) from error
+        raise SpoolError("delete", error.filename or path, error) from error
     return True
 
 
@@ -61,8 +61,10 @@ def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:
     except BadJobError:
         # the reason for bytes that are no job: whatever is in logs/ is another's of that id
         if state == "dead":
+            rejected = f"{spool.directory(state)}/{job_id}{REJECTED}"
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{spool.directory(state)}/{job_id}{REJECTED}")
+                # a directory that somebody dropped goes if it is empty
+                (os.rmdir if os.path.isdir(rejected) else os.unlink)(rejected)
 
 
 class Housekeeping:

@@ -16,7 +16,7 @@ from queuectl.job import STATES, Job, decode, parse
 from queuectl.reading import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
 SUFFIX = ".json"
 REJECTED = ".rejected"
@@ -215,8 +215,22 @@ class Layout:
             return False
         return b'"rejected": ' in raw and b'"command": ""' in raw
 
-    def jobs(self, state: str, ids: Iterator[str] | Sequence[str]) -> Iterator[Found]:
-        """Yield the jobs of these ids that still are in `state` and can be read."""
+    def jobs(
+        self,
+        state: str,
+        ids: Iterable[str],
+        missed: Callable[[str, Exception], None] = lambda _path, _error: None,
+    ) -> Iterator[Found]:
+        """Yield the jobs of these ids that still are in `state` and can be read.
+
+        Args:
+            state: where they are looked for.
+            ids: which.
+            missed: called with the path of each that cannot be read, and why.
+
+        Raises:
+            SpoolError: processing/ cannot be read.
+        """
         owners = dict(self.held()) if state == "processing" else {}
         for job_id in ids:
             owner = owners.get(job_id)
@@ -224,8 +238,14 @@ class Layout:
                 path = self.held_file(job_id, owner or "")
             else:
                 path = self.file(state, job_id)
-            with contextlib.suppress(FileNotFoundError, BadJobError):
-                yield self._read_found(state, path, job_id)
+            try:
+                found = self._read_found(state, path, job_id)
+            except FileNotFoundError:
+                continue  # moved on since
+            except (BadJobError, OSError) as error:
+                missed(path, error)
+                continue
+            yield found
 
     def read_file(self, path: str, job_id: str, *, any_owner: bool = True) -> Job:
         """Return the job in a file.

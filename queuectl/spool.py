@@ -376,11 +376,12 @@ class Spool(Layout):
         return f"{self.directory('dead')}/{job_id}{REJECTED}"
 
     def _free_name(self, job_id: str) -> str:
-        """Return the first of ID, ID.2, ID.3 ... that dead/ has room for."""
+        """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
         for number in range(1, 1 << 31):
             suffix = "" if number == 1 else f".{number}"
             name = as_id(job_id, room=len(suffix)) + suffix
-            if files.is_there(self._rejected_file(name)):
+            others = (self.file(state, name) for state in ("pending", "failed", "completed"))
+            if files.is_there(self._rejected_file(name)) or any(map(files.is_there, others)):
                 continue
             if not files.is_there(self.file("dead", name)) or self.explains(name):
                 return name

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from queuectl.files import is_there
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -62,14 +60,12 @@ class Survey:
                 yield name.rpartition("@")[0] or name if state == "processing" else name
 
     def _read(self, state: str, job_id: str) -> list[dict[str, Any]]:
-        try:
-            found = [item.record() for item in self.spool.jobs(state, [job_id])]
-        except OSError:
-            found = []
+        found = [item.record() for item in self.spool.jobs(state, [job_id], self._missed)]
         self.read += len(found)
-        if not found and is_there(self.spool.file(state, job_id)):
-            self.unreadable += 1
         return found
+
+    def _missed(self, _path: str, _error: Exception) -> None:
+        self.unreadable += 1
 
     def document(self) -> dict[str, int]:
         """Return what was read, for JSON."""

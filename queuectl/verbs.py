@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Missed = Callable[[str, QueuectlError], None]
 
 WAITING = ("pending", "failed")
+_RESTING = (*WAITING, "completed", "dead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +161,7 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
             only = " or ".join(verb.states)
             msg = f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}'
             raise WrongStateError(msg)
+        _check_only(spool, job_id, state)
         try:
             return spool.take(job_id, state, owner)
         except FileNotFoundError:
@@ -168,6 +170,18 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
             raise SpoolError("take", path, error) from error
     msg = f'job "{job_id}" moves faster than it can be taken; try again'
     raise NoSuchJobError(msg)
+
+
+def _check_only(spool: Spool, job_id: str, state: str) -> None:
+    """Refuse what would put two jobs of one id into one place.
+
+    Raises:
+        WrongStateError: the id is in another state too.
+    """
+    for other in _RESTING:
+        if other != state and files.is_there(path := spool.file(other, job_id)):
+            msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'
+            raise WrongStateError(msg)
 
 
 def _rewrite(spool: Spool, claim: Claim, verb: Verb) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -43,6 +44,9 @@ COMMANDS = {
 }
 
 
+CHANGES = "queuectl.changes"  # in a context's meta: the command has begun to change things
+
+
 class LazyGroup(click.Group):
     """Imports a command when it is asked for, and suggests one for a word that is none."""
 
@@ -51,7 +55,8 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # click itself would exit with 1
             _silence_stdout()
-            return 0
+            # as if the signal had ended it: not all was done
+            return 128 + signal.SIGPIPE if CHANGES in ctx.meta else 0
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -128,6 +133,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def _run(args: Sequence[str] | None) -> int:
     """The one place where what went wrong becomes one line and an exit status."""
+    _have_streams()
     try:
         result: Any = cli.main(args=args, prog_name="queuectl", standalone_mode=False)
         sys.stdout.flush()
@@ -149,6 +155,18 @@ def _run(args: Sequence[str] | None) -> int:
         where = f" {error.filename}" if error.filename else ""
         return _fail(f"cannot go on:{where} {error.strerror or error}", 1)
     return result if isinstance(result, int) else 0
+
+
+def _have_streams() -> None:
+    """Put /dev/null in the place of a standard stream that we were started without."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _usage_text(error: click.UsageError) -> str:

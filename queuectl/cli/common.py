@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuectl.cli import CHANGES
 from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.ids import is_id
 from queuectl.job import STATES
@@ -24,6 +25,7 @@ def spool_to_write(ctx: click.Context) -> Spool:
     """Return the spool, made if there is none."""
     spool = Spool(ctx.find_root().obj)
     spool.create()
+    ctx.meta[CHANGES] = True
     return spool
 
 

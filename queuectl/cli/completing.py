@@ -45,6 +45,21 @@ def complete_ids(
     return complete
 
 
+def complete_keys(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the keys of settings."""
+    from click.shell_completion import CompletionItem
+
+    from queuectl.config import SETTINGS
+
+    return [
+        CompletionItem(key, help=item.metadata["about"])
+        for key, item in SETTINGS.items()
+        if key.startswith(incomplete.replace("_", "-").lower())
+    ]
+
+
 def _names(ctx: click.Context, states: Iterable[str]) -> Iterable[tuple[str, str]]:
     from queuectl.errors import QueuectlError
     from queuectl.spool import Spool

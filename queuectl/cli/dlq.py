@@ -21,7 +21,7 @@ from queuectl.cli.selection import (
     select_options,
     touch_options,
 )
-from queuectl.errors import WrongStateError
+from queuectl.errors import SpoolError, WrongStateError
 
 _DEAD = ("dead",)
 
@@ -126,8 +126,12 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     if go_ahead(job_ids, "delete", options, ask_above=0):
         misses = Misses()
         for job_id in job_ids:
-            if housekeeping.delete(spool, "dead", job_id):
-                click.echo(job_id)
-            else:
-                misses(job_id, WrongStateError(f'job "{job_id}" is not dead; it was left alone'))
+            try:
+                if housekeeping.delete(spool, "dead", job_id):
+                    click.echo(job_id)
+                else:
+                    why = f'job "{job_id}" is not dead; it was left alone'
+                    misses(job_id, WrongStateError(why))
+            except SpoolError as error:  # noqa: PERF203 - the others are deleted all the same
+                misses(job_id, error)
         misses.exit()

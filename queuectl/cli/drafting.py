@@ -35,6 +35,18 @@ class CommandAfterDashes(click.Command):
         return super().parse_args(ctx, args)
 
 
+def current_directory() -> str:
+    """Return where a job runs that does not say.
+
+    Raises:
+        QueuectlError: it was removed.
+    """
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise QueuectlError("the current directory is gone: cd to one that is there") from None
+
+
 def _pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         if not value.partition("=")[0] or "=" not in value:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from queuectl.cli.common import spool_to_write
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
+    current_directory,
     draft,
     given_fields,
     job_options,
@@ -45,7 +45,7 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     """
     given = given_fields(options)
     spool = spool_to_write(ctx)
-    here = os.getcwd()
+    here = current_directory()
     gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
     try:
         jobs = [

@@ -91,6 +91,10 @@ def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
 def _run(found: Found, attempt: int | None) -> int:
     """Return the number of the run that is asked for."""
     last = joblogs.last_run(found)
+    if not last and "rejected" in found.job.record:
+        job_id = found.job.id
+        msg = f'"{job_id}" was set aside and never ran; `queuectl doctor {job_id}` says why'
+        raise QueuectlError(msg)
     if not last:
         msg = f'job "{found.job.id}" is {found.state} and has not run yet; -f waits for it'
         raise QueuectlError(msg)

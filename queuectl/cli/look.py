@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -112,22 +114,21 @@ def print_job(spool: Spool, found: Found) -> None:
     names += [name for name in record if name not in _SHOWN_FIRST and record[name] is not None]
     width = max(map(len, names))
     for name in names:
-        click.echo(f"{name:<{width}}  {_value_text(name, record[name])}")
+        click.echo(f"{name:<{width}}  {_value_text(name, record[name], width + 2)}")
     _print_history(spool, found)
 
 
-def _value_text(name: str, value: Any) -> str:
+def _value_text(name: str, value: Any, indent: int) -> str:
     if name in _TIMES:
         return render.when_text(value)
     if name == "state":
         return render.state_text(value)
     if name == "command":
-        return render.command_text(value, 10_000)
+        lines = value.splitlines() if isinstance(value, str) else [shlex.join(value)]
+        return f"\n{' ' * indent}".join(map(render.plain, lines))
     if isinstance(value, str):
         return render.plain(value)
-    import json
-
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _print_history(spool: Spool, found: Found) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli import render
+from queuectl.cli import CHANGES, render
 from queuectl.cli.common import DURATION, resolve_id
 from queuectl.job import STATES
 
@@ -173,9 +173,14 @@ def select(spool: Spool, selection: Selection, limit: int | None = None) -> Iter
         # of a million names the first few are cheaper to find than all to sort
         few = limit is not None and not selection.narrow
         ordered = heapq.nsmallest(limit or 0, names) if few else sorted(names)
-        for found in spool.jobs(state, ordered):
+        for found in spool.jobs(state, ordered, _cannot_be_read):
             if selection.admits(found, partial(_written_at, spool, found), now):
                 yield found
+
+
+def _cannot_be_read(path: str, error: Exception) -> None:
+    why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
+    render.note(f"queuectl: {path} cannot be read: {why}")
 
 
 def _written_at(spool: Spool, found: Found) -> float:
@@ -243,6 +248,7 @@ def go_ahead(
     if not count:
         render.note("no such jobs")
         return False
+    click.get_current_context().meta[CHANGES] = True
     if count > ask_above and not options.get("yes") and _person_is_there():
         few = ", ".join(job_ids[:5]) + (", ..." if count > 5 else "")
         if not click.confirm(f"{what} ({few})?", err=True):

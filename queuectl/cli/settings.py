@@ -10,6 +10,7 @@ import click
 from queuectl import config
 from queuectl.cli import render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
+from queuectl.cli.completing import complete_keys
 from queuectl.spool import Spool
 
 
@@ -36,7 +37,7 @@ def value_text(value: Any) -> str:
 
 
 @settings.command()
-@click.argument("key", required=False)
+@click.argument("key", required=False, shell_complete=complete_keys)
 @json_option
 @click.pass_context
 def get(ctx: click.Context, key: str | None, *, as_json: bool) -> None:
@@ -79,7 +80,7 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
 
 
 @settings.command("set")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @click.argument("value")
 @click.pass_context
 def set_value(ctx: click.Context, key: str, value: str) -> None:
@@ -97,7 +98,7 @@ def set_value(ctx: click.Context, key: str, value: str) -> None:
 
 
 @settings.command()
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @click.pass_context
 def unset(ctx: click.Context, key: str) -> None:
     """Set KEY back to its default.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from queuectl.cli.completing import complete_ids
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
+    current_directory,
     draft,
     given_fields,
     job_options,
@@ -105,7 +105,7 @@ def _one_job(
         msg = f"run takes one job, not {len(found)}; `queuectl enqueue --wait` takes many"
         raise click.UsageError(msg)
     where, fields = found[0]
-    drafted = draft(spool, where, {"cwd": os.getcwd(), **fields, **given})
+    drafted = draft(spool, where, {"cwd": current_directory(), **fields, **given})
     check_ids(spool, [drafted])
     return drafted.job
 

@@ -71,7 +71,7 @@ CASES = [
     ),
     Case("other-id", '"id" is "x" but the file', bytes_(b'{"id": "x", "command": "true"}')),
     Case("number-id", '"id" must be', bytes_(b'{"id": 7, "command": "true"}')),
-    Case("taken", "exists already", bytes_(GOOD)),
+    Case("taken", "exists already", bytes_(GOOD), shown="taken.2"),
     Case("too-large", "larger than", bytes_(b'{"command":"true","x":"' + b"y" * (1 << 20) + b'"}')),
     Case("deep", "nested", bytes_(b'{"command":"true","x":' + b"[" * 9999 + b"]" * 9999 + b"}")),
     Case("directory", "a directory", os.mkdir),

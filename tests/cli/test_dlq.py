@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,3 +60,36 @@ def test_a_path_is_no_id(dead: SpoolDir, words: list[str], text: str) -> None:
     assert "no job" in dead.refuse(*words, text)
     assert dead.ids("pending") == ["waits"]
     assert dead.run("config", "get", "poll-interval").lines == ["9"]
+
+
+def test_an_id_that_was_dropped_again_can_still_be_retried(spool: SpoolDir) -> None:
+    for _ in range(2):
+        spool.drop("nightly")
+        spool.drain()
+    assert spool.ids("dead") == ["nightly.2"]
+    assert spool.run("retry", "nightly").lines == ["nightly"]
+    spool.drain()
+    assert spool.record("completed", "nightly")["attempts"] == 1
+    assert spool.ids("dead") == ["nightly.2"]
+    assert "exists already" in spool.run("dlq", "show", "nightly.2").out
+
+
+def test_what_has_the_id_of_another_is_not_moved_over_it(spool: SpoolDir) -> None:
+    for state in ("completed", "dead"):
+        spool.drop_bytes("twice", b'{"command": "true"}', state)
+    assert "is in completed/ and dead/" in spool.refuse("retry", "twice")
+    assert spool.states("twice") == ["completed", "dead"]
+
+
+def test_purge_goes_on_with_the_rest(spool: SpoolDir) -> None:
+    spool.create()
+    for name in ("a-full", "b-empty"):
+        os.mkdir(spool.file("pending", name))
+    open(f"{spool.file('pending', 'a-full')}/x", "x").close()
+    spool.drop_bytes("c-bad", b'{"command": 7}')
+    spool.drain()
+    done = spool.run("dlq", "purge", "--all", "-y", status=1)
+    assert "dead/a-full.rejected" in done.err
+    assert done.lines == ["b-empty", "c-bad"]
+    assert spool.ids("dead") == ["a-full"]
+    assert sorted(os.listdir(f"{spool.path}/dead")) == ["a-full.json", "a-full.rejected"]

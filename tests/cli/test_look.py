@@ -326,3 +326,58 @@ def test_jobs_with_odd_records_run(spool: SpoolDir) -> None:
         put(spool, "pending", name, **fields)
     spool.drain()
     assert spool.ids("completed") == sorted(ODD)
+
+
+def test_a_closed_pipe_that_left_work_undone_is_told_by_the_status(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    lines = tmp_path / "jobs.jsonl"
+    lines.write_text('{"command": "true"}\n' * 6000)
+    line = f"{' '.join(spool.command('enqueue', f'@{lines}'))} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f'{line}; echo "${{PIPESTATUS[@]}}"'],
+        capture_output=True,
+        text=True,
+        env=environment(spool.path),
+    )
+    assert done.stdout.splitlines()[1] == "141 0"
+    assert len(spool.ids("pending")) < 6000
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_not_there_changes_nothing_else(spool: SpoolDir, closed: str) -> None:
+    for words in (
+        ["enqueue", "--id", "one", "--", "true"],
+        ["worker", "start", "--stop-when-empty"],
+        ["wait", "one"],
+        ["status"],
+        ["list"],
+        ["-h"],
+    ):
+        line = " ".join([*spool.command(*words), closed])
+        done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(spool.path))
+        assert done.returncode == 0, (words, done.stderr)
+    assert spool.ids("completed") == ["one"]
+
+
+def test_one_file_that_cannot_be_read_does_not_hide_the_others(spool: SpoolDir) -> None:
+    spool.drop("good")
+    os.mkdir(spool.file("pending", "odd"))
+    listed = spool.run("list")
+    assert "good" in listed.out
+    assert "pending/odd.json cannot be read" in listed.err
+    assert spool.run("status").status == 0
+
+
+def test_show_prints_a_command_line_by_line(spool: SpoolDir) -> None:
+    spool.drop("a", "set -e\necho 1  # one", tags=["n\u00e9"])
+    shown = spool.run("show", "a").out
+    assert "set -e\n" in shown
+    assert "  echo 1  # one\n" in shown
+    assert "n\u00e9" in shown
+
+
+def test_the_logs_of_what_was_set_aside_are_not_waited_for(spool: SpoolDir) -> None:
+    spool.drop_bytes("odd", b'{"command": 7}')
+    spool.drain()
+    assert "was set aside" in spool.refuse("logs", "odd")

@@ -112,10 +112,10 @@ def test_deleting_what_was_set_aside_spares_the_output_of_the_job_it_was_mistake
     house.configure(poll_interval=0.05)
     house.drop("completed5", "true")
     with house.pool():
-        house.wait_for("dead", "completed5")
-    wait_until(lambda: os.path.exists(f"{house.path}/dead/completed5.rejected"))
-    house.run("dlq", "purge", "completed5")
-    assert not os.path.exists(f"{house.path}/dead/completed5.rejected")
+        house.wait_for("dead", "completed5.2")
+    wait_until(lambda: os.path.exists(f"{house.path}/dead/completed5.2.rejected"))
+    house.run("dlq", "purge", "completed5.2")
+    assert not os.path.exists(f"{house.path}/dead/completed5.2.rejected")
     assert house.states("completed5") == ["completed"]
     assert "completed5" in logs_of(house)
 

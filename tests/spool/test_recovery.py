@@ -154,7 +154,7 @@ def test_an_orphan_whose_place_is_taken_replaces_nothing(spool: SpoolDir) -> Non
     spool.drop_bytes("a", b'{"command":"other"}', "completed")
     recover(spool)
     assert spool.record("completed", "a") == {"command": "other"}
-    assert spool.record("dead", "a")["command"] == "true"
+    assert spool.record("dead", "a.2")["command"] == "true"
 
 
 def test_what_a_living_owner_holds_is_left_alone(spool: SpoolDir) -> None:
