@@ -64,10 +64,6 @@ class Backlog:
         self._current[entry.job_id] = entry
         return True
 
-    def discard(self, job_id: str) -> None:
-        """Forget an id."""
-        self._current.pop(job_id, None)
-
     def advance(self, wall_s: float, monotonic_s: float) -> int:
         """Make ready what is due; return how many."""
         return self._advance(self._at, wall_s) + self._advance(self._after, monotonic_s)

@@ -107,7 +107,8 @@ _COMMAND = "a string without NUL that is not blank, or a list of such strings"
 _WHOLE = "an integer"
 _COUNT = "an integer, 0 or more"
 _SECONDS = "a number of seconds above 0, or null"
-_TIME = 'a time with its zone such as "2030-01-31T08:00:00Z"'
+_TIME = 'a time with its zone such as "2030-01-31T08:00:00Z", or null'
+_ANY_TIME = "a string or null, such a time where we wrote it"
 _CODES = "a list of exit codes, 0 to 255"
 _TEXT = "a string or null"
 
@@ -126,14 +127,14 @@ FIELDS: dict[str, Field] = {
     "success_codes": Field(_CODES, "user", are_codes),
     "fatal_codes": Field(_CODES, "user", are_codes),
     "later_codes": Field(_CODES, "user", are_codes),
-    "created_at": Field(_TIME, "queuectl", _text),
-    "updated_at": Field(_TIME, "queuectl", _text),
+    "created_at": Field(_ANY_TIME, "queuectl", _text),
+    "updated_at": Field(_ANY_TIME, "queuectl", _text),
     "next_retry_at": Field(_TIME, "queuectl", _time),
     "error_message": Field(_TEXT, "queuectl", _text),
     "exit_code": Field("an integer or null", "queuectl", lambda v: v is None or _whole(v)),
     "worker": Field(_TEXT, "queuectl", _text),
-    "started_at": Field(_TIME, "queuectl", _text),
-    "finished_at": Field(_TIME, "queuectl", _text),
+    "started_at": Field(_ANY_TIME, "queuectl", _text),
+    "finished_at": Field(_ANY_TIME, "queuectl", _text),
     "stdout_path": Field(_TEXT, "queuectl", _text),
     "stderr_path": Field(_TEXT, "queuectl", _text),
     "history": Field("a list of objects", "queuectl", _history),

@@ -11,7 +11,6 @@ import threading
 import time
 import traceback
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import config
@@ -210,7 +209,7 @@ class Pool:
             self._follow_signals()
             self._scanned = self._scanned or now - begun >= _FIRST_SCAN_S
             self._intake.advance()
-            self._pump()
+            self._pump_urgent()
             if self._stop_when_empty and not self._stopping:
                 self._attempt(self._stop_if_empty)
             if self._stopping and not self._under_way:
@@ -325,27 +324,37 @@ class Pool:
         """Claim what there is, unless that could not be this; may be called in any thread."""
         if not self._pumping and (self._wanting or entry.priority < self._lanes.bar):
             self._pumping = True
-            self._loop.soon_from_thread(self._pump)
+            self._loop.soon_from_thread(self._pump_urgent)
+
+    def _pump_urgent(self) -> None:
+        """Claim what there is room for, and what is more urgent than what has been claimed."""
+        self._pump()
+        while not self._held_back:
+            entry = self._intake.next(self._lanes.bar)
+            if entry is None:
+                return
+            self._begin(entry)
 
     def _pump(self) -> None:
         self._pumping = False
         # before the look: who puts a job in after it must see that one is wanted
         self._wanting = True
-        while self._may_claim():
-            has_room = self._lanes.has_room(in_rows=self._spool.config.sync)
-            entry = self._intake.next(inf if has_room else self._lanes.bar)
+        while not self._held_back and self._lanes.has_room(in_rows=self._spool.config.sync):
+            entry = self._intake.next()
             if entry is None:
-                self._wanting = has_room  # if not: until there is, which has the next look follow
                 return
-            turn = self._turns.begin(entry)
-            if turn is not None:
-                self._under_way.add(turn)
-                turn.on_done(partial(self._turn_over, turn))
-        self._wanting = False
+            self._begin(entry)
+        self._wanting = False  # until there is room, which has the next look follow
 
-    def _may_claim(self) -> bool:
-        held_back = self._stopping or self._paused or not self._scanned
-        return not held_back and not self._turns.stall.on
+    @property
+    def _held_back(self) -> bool:
+        return self._stopping or self._paused or not self._scanned or self._turns.stall.on
+
+    def _begin(self, entry: Entry) -> None:
+        turn = self._turns.begin(entry)
+        if turn is not None:
+            self._under_way.add(turn)
+            turn.on_done(partial(self._turn_over, turn))
 
     def _turn_over(self, turn: Future[None]) -> None:
         self._under_way.discard(turn)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import config
 from queuectl.errors import SpoolError, UnsafeSpoolError
@@ -27,15 +27,27 @@ def check_safe(spool: Spool) -> None:
         UnsafeSpoolError: somebody can; the text says where, and what to do.
         SpoolError: a directory cannot be looked at.
     """
-    for path, why in unsafe(spool):
+    for found in unsafe(spool):
         raise UnsafeSpoolError(
-            f"{path} {why}, who could run commands as you: "
-            f"chmod go-w {path}, or `queuectl config set shared true` if that is meant"
+            f"{found.path} {found.why}, who could run commands as you: {found.todo}"
         )
 
 
-def unsafe(spool: Spool) -> Iterator[tuple[str, str]]:
-    """Yield each path through which others could run commands as us, and why they could.
+class Opening(NamedTuple):
+    """A path through which others could run commands as us."""
+
+    path: str
+    why: str
+    remedy: str
+
+    @property
+    def todo(self) -> str:
+        """What is to be done about it."""
+        return f"{self.remedy}, or `queuectl config set shared true` if that is meant"
+
+
+def unsafe(spool: Spool) -> Iterator[Opening]:
+    """Yield each path through which others could run commands as us.
 
     Raises:
         SpoolError: a directory cannot be looked at.
@@ -49,12 +61,13 @@ def unsafe(spool: Spool) -> Iterator[tuple[str, str]]:
         yield from _open_to_others(settings)
 
 
-def _open_to_others(path: str) -> Iterator[tuple[str, str]]:
+def _open_to_others(path: str) -> Iterator[Opening]:
     try:
         status = os.stat(path)
     except OSError as error:
         raise SpoolError("look at", path, error) from error
     if status.st_uid not in (os.geteuid(), 0):
-        yield path, f"belongs to user {status.st_uid}"
+        yield Opening(path, f"belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        yield path, f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
+        why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
+        yield Opening(path, why, f"chmod go-w {path}")

@@ -2,7 +2,8 @@
 
     submit    tmp/ID@OWNER.json   --link-->    pending/ID.json
     take      STATE/ID.json       --rename-->  processing/ID@OWNER.json
-    rewrite   tmp/ID@OWNER.json   --rename-->  processing/ID@OWNER.json
+    rewrite   tmp/spare-N@OWNER.json  <--exchange-->  processing/ID@OWNER.json, or
+              tmp/ID@OWNER.json   --rename-->  processing/ID@OWNER.json
     release   processing/ID@OWNER.json  --rename-->  STATE/ID.json
     set aside processing/ID@OWNER.json  --rename-->  dead/ID.rejected, explained in dead/ID.json
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _MANY = 16  # drafts: fewer are synced sooner than threads are started
 _SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
-_BATCH = 512  # files at most in tmp/ at a time; the fsync of the directory is shared by as many
+_BATCH = 512  # jobs that share one fsync of the directory
 
 
 class Spool(Layout):

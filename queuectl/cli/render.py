@@ -1,4 +1,4 @@
-"""How records are shown: the only module that formats."""
+"""How records, fields and tables are shown by every command."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def command_text(command: str | list[str], limit: int = _COMMAND_CHARS) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def when_text(text: object, now: float | None = None) -> str:
+def when_text(text: object) -> str:
     """Return a time field in local time and how far away: `2026-01-31 09:00:00+0100 (in 5m)`."""
     at = instant(text)
     if at is None:
         return "-" if text is None else plain(str(text))
-    away = at - (time.time() if now is None else now)
+    away = at - time.time()
     far = duration_text(abs(away))
     return f"{local_text(at)} ({f'in {far}' if away > 0 else f'{far} ago'})"
 

@@ -21,9 +21,9 @@ _UNIT = """\
 [Unit]
 Description=queuectl, jobs of {description}
 RequiresMountsFor={mounts}
-# a pool that cannot start is tried for five minutes, then left for a person to look at
+# a pool that cannot start is tried for four minutes, then left for a person to look at
 StartLimitIntervalSec=300
-StartLimitBurst=20
+StartLimitBurst=48
 
 [Service]
 # up once it has recovered what an earlier pool left, watches the spool, and takes jobs

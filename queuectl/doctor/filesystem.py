@@ -49,12 +49,12 @@ def examine(spool: Spool) -> Iterator[Finding]:
 
 def _permissions(spool: Spool) -> Iterator[Finding]:
     found = False
-    for path, why in safety.unsafe(spool):
-        found = True
+    for opening in safety.unsafe(spool):
+        found, path = True, opening.path
         close = partial(os.chmod, path, stat.S_IMODE(os.stat(path).st_mode) & ~0o022)
         mine = os.stat(path).st_uid == os.geteuid()
-        todo = f"chmod go-w {path}, or `queuectl config set shared true` if that is meant"
-        yield problem(f"{path} {why}: a worker refuses to start", todo, close if mine else None)
+        what = f"{path} {opening.why}: a worker refuses to start"
+        yield problem(what, opening.todo, close if mine else None)
     if not found:
         yield ok(
             "only its owner can put jobs in" if not spool.config.shared else "shared on purpose"

@@ -122,8 +122,9 @@ def _nobody(spool: Spool) -> Iterator[Finding]:
         yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
     if not owners.workers(spool):
         yield problem("no worker runs", "`queuectl worker start`")
-        for path, why in safety.unsafe(spool):
-            yield problem(f"{path} {why}: a worker refuses to start", f"chmod go-w {path}")
+        for opening in safety.unsafe(spool):
+            what = f"{opening.path} {opening.why}: a worker refuses to start"
+            yield problem(what, opening.remedy)
 
 
 def _cannot_start(job: Job) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What only some kernels offer, with the POSIX way beside it; no other module asks which it is."""
+"""What only some kernels offer, with the POSIX way beside it."""
 
 from __future__ import annotations
 

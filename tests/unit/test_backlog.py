@@ -99,15 +99,6 @@ def test_the_first_to_fall_due_is_told() -> None:
     assert backlog.ready_at(entry("c"), 9.0)
 
 
-def test_what_is_discarded_does_not_come_out() -> None:
-    backlog = Backlog()
-    backlog.ready(entry("a"))
-    backlog.ready(entry("b"))
-    backlog.discard("a")
-    assert "a" not in backlog
-    assert drained(backlog) == ["b"]
-
-
 def test_a_job_that_becomes_ready_early_does_not_come_out_again_when_it_was_due() -> None:
     backlog = Backlog()
     backlog.ready_at(entry("a"), 10.0)
