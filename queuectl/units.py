@@ -7,23 +7,24 @@ import re
 import time
 from functools import lru_cache
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?", re.ASCII)
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
+_DURATION = re.compile(rf"\d+(?:\.\d+)?|(?:{_SPAN.pattern})+", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(?:i?b)?", re.ASCII | re.IGNORECASE)
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds that `90`, `90s`, `15m`, `2h` or `7d` stand for.
+    """Return the seconds that `90`, `90s`, `15m`, `1h30m` or `7d` stand for.
 
     Raises:
         ValueError: anything else.
     """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        msg = f'"{text}" is not a duration: write seconds, or 90s, 15m, 2h, 7d'
+    if _DURATION.fullmatch(text.strip()) is None:
+        msg = f'"{text}" is not a duration: write seconds, or 90s, 15m, 1h30m, 7d'
         raise ValueError(msg)
-    return float(match[1]) * _SECONDS[match[2] or "s"]
+    spans = _SPAN.findall(text) or [(text, "s")]
+    return sum(float(number) * _SECONDS[unit] for number, unit in spans)
 
 
 def parse_size(text: str) -> int:

@@ -44,6 +44,17 @@ COMMANDS = {
 }
 
 
+_CALLED_ELSEWHERE = {
+    "add": "enqueue",
+    "start": "worker start",
+    "stop": "worker stop",
+    "ps": "list",
+    "ls": "list",
+    "kill": "cancel",
+    "rm": "cancel",
+    "remove": "cancel",
+    "help": "-h",
+}
 CHANGES = "queuectl.changes"  # in a context's meta: the command has begun to change things
 
 
@@ -74,7 +85,8 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            near = [f'"{name}"' for name in get_close_matches(args[0], COMMANDS, n=2)]
+            meant = [_CALLED_ELSEWHERE[args[0]]] if args[0] in _CALLED_ELSEWHERE else []
+            near = [f'"{name}"' for name in meant or get_close_matches(args[0], COMMANDS, n=2)]
             hint = (
                 f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMMANDS)}"
             )
@@ -171,6 +183,8 @@ def _have_streams() -> None:
 
 def _usage_text(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx else "queuectl"
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--spool":
+        return "--spool goes before the command: queuectl --spool DIR COMMAND"
     text = error.format_message().rstrip(".")
     return f"{text[:1].lower()}{text[1:]}; see `{path} -h`"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -130,18 +131,34 @@ def sources(
             msg = "no command: give JSON, --command TEXT, or -- COMMAND WORDS"
             raise click.UsageError(msg)
         return [("", {})]
+    if not dashes and words[0].startswith("["):
+        _refuse_array(words[0])
     if dashes or (words[0][0:1] not in ("{", "@", "-") and words != ("",)):
         if "command" in given:
             msg = "--command and a command after it exclude one another"
             raise click.UsageError(msg)
         # one word is a line for the shell, as people quote it; after -- it is a program
         return [("", {"command": list(words) if dashes or len(words) > 1 else words[0]})]
+    after = next((word for word in words if not word.startswith("{")), None)
+    if words[0].startswith("{") and after is not None:
+        msg = f'unexpected "{after}" after JSON; options go before it'
+        raise click.UsageError(msg)
     if words[0].startswith("{"):
         return [_object(word.encode("utf-8", "surrogateescape"), "") for word in words]
     if len(words) > 1:
         msg = f'unexpected "{words[1]}" after {words[0]}; options go before it'
         raise click.UsageError(msg)
     return _lines(words[0])
+
+
+def _refuse_array(word: str) -> None:
+    """Refuse what is JSON; `[ -e x ] && make` is a command."""
+    try:
+        json.loads(word)
+    except ValueError:
+        return
+    msg = 'a JSON array is no job: write {"command": ...}, one object a line for many'
+    raise click.UsageError(msg)
 
 
 def _object(raw: bytes, where: str) -> tuple[str, dict[str, Any]]:
@@ -197,7 +214,8 @@ def _warn_of_slip(where: str, name: str) -> None:
     """Unknown fields are kept; one that looks like a field of ours is probably meant as it."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name, USER_FIELDS, n=1, cutoff=0.75)
+    is_option = name == "delay"
+    near = ["run_at"] if is_option else get_close_matches(name, USER_FIELDS, n=1, cutoff=0.6)
     if near:
         text = f'queuectl: {where}"{name}" is kept, but means nothing here; "{near[0]}" would'
         click.echo(text, err=True)

@@ -258,3 +258,28 @@ def test_the_spool_is_named_by_option_before_variable_before_home(
     spool.run("enqueue", "--command", "true")
     for path in (spool.path, tmp_path / "option", tmp_path / ".queuectl"):
         assert len(os.listdir(f"{path}/pending")) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["enqueue", '["ls", "-l"]'], "JSON array"),
+        (["enqueue", '{"command": "true"}', "--priority", "3"], "options go before"),
+        (["stop"], '"worker stop"'),
+        (["add"], '"enqueue"'),
+        (["status", "--spool", "/x"], "goes before the command"),
+    ],
+)
+def test_what_is_meant_is_told(spool: SpoolDir, words: list[str], hint: str) -> None:
+    assert hint in spool.refuse(*words, status=2)
+
+
+def test_a_test_in_brackets_is_a_command(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "a", "[ -e / ] && true")
+    assert spool.record("pending", "a")["command"] == "[ -e / ] && true"
+
+
+def test_a_field_that_is_an_option_is_told(spool: SpoolDir) -> None:
+    result = spool.run("enqueue", '{"command": "true", "delay": 60, "prio": 5}')
+    assert '"run_at" would' in result.err
+    assert '"priority" would' in result.err

@@ -103,7 +103,7 @@ WRONG = [
     (["dlq", "retry"], "--all"),
     (["dlq", "retry", "a", "--all"], "not both"),
     (["enqueue"], "no command"),
-    (["enqueue", "--delay", "soon", "--command", "true"], "90s, 15m, 2h, 7d"),
+    (["enqueue", "--delay", "soon", "--command", "true"], "90s, 15m, 1h30m, 7d"),
     (["enqueue", "--run-at", "soon", "--command", "true"], "ISO 8601"),
     (["enqueue", "--priority", "high", "--command", "true"], "high"),
     (["enqueue", "--env", "NAME", "--command", "true"], "NAME=VALUE"),

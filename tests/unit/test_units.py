@@ -22,15 +22,19 @@ from queuectl import units
         ("7d", 604800),
         ("1w", 604800),
         (" 3 h ", 10800),
+        ("1h30m", 5400),
+        ("1d 2h 3m 4s", 93784),
     ],
 )
 def test_a_duration_is_seconds_or_a_number_with_its_unit(text: str, seconds: float) -> None:
     assert units.parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1", "1e9", "1h30m", "2 years", "٣s", "nan", "inf"])
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1", "1e9", "1h30", "30 1h", "2 years", "٣s", "nan", "inf"]
+)
 def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ValueError, match="90s, 15m, 2h, 7d"):
+    with pytest.raises(ValueError, match="90s, 15m, 1h30m, 7d"):
         units.parse_duration(text)
 
 
