@@ -250,11 +250,13 @@ def places(path: Path) -> dict[str, list[Path]]:
 
 def check_promise(path: Path, accepted: Iterable[str], ended: Sequence[str]) -> None:
     """Check that each id is whole in exactly one of the states `ended`, nothing left over."""
-    found = places(path)
+    found, accepted = places(path), list(accepted)
     for job_id in accepted:
         files = found.get(job_id, [])
         assert len(files) == 1, f"{job_id} is in {[str(file) for file in files]}"
         assert files[0].parent.name in ended, f"{job_id} is in {files[0]}"
+    copies = [job_id for job_id in found if job_id.rpartition(".")[0] in accepted]
+    assert not copies, f"a second file of an accepted job was set aside: {copies}"
     for job_id, files in found.items():
         for file in files:
             check_record(job_id, file)
