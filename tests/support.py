@@ -292,9 +292,14 @@ class SpoolDir:
 
     def end_processes(self) -> None:
         """End what jobs of this spool left running."""
-        for pid in processes_with(f"QUEUECTL_SPOOL={self.path}"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        end_processes_of(self.path)
+
+
+def end_processes_of(spool_path: str) -> None:
+    """End what jobs of a spool left running."""
+    for pid in processes_with(f"QUEUECTL_SPOOL={spool_path}"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def processes_with(variable: str) -> list[int]:

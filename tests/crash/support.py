@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from queuectl.job import STATES, parse
 from queuectl.layout import DIRECTORIES
 from queuectl.spool import Spool
+from tests.support import end_processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -141,6 +142,7 @@ class Spoolside:
     def __exit__(self, *_: object) -> None:
         for pool in self._pools:
             pool.kill()
+        end_processes_of(str(self.path))
 
     @property
     def spool(self) -> Spool:
