@@ -14,7 +14,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     Arrived = Callable[[str], None]
 
@@ -28,7 +28,7 @@ class Arrivals:
     """
 
     def __init__(
-        self, watched: dict[str, Arrived], lost: Callable[[], None] = lambda: None
+        self, watched: Mapping[str, Arrived], lost: Callable[[], None] = lambda: None
     ) -> None:
         self._watched = watched
         self._lost = lost
@@ -150,7 +150,6 @@ if sys.platform == "linux":
     class _Listener:
         def __init__(self, arrived: Arrived, lost: Callable[[], None]) -> None:
             self.on_queue_overflow = lost
-            self.number: WatchDescriptor | None = None
             self.is_over = False
             self._arrived = arrived
 
@@ -173,18 +172,16 @@ if sys.platform == "linux":
             self.start = self._reader.start
             self._lost = lost
 
-        def watch(self, path: str, arrived: Arrived) -> _Listener:
+        def watch(self, path: str, arrived: Arrived) -> tuple[WatchDescriptor, _Listener]:
             listener = _Listener(arrived, self._lost)
-            listener.number = self._reader.add_callback(os.fsencode(path), _NEWS, listener, _ONLY)
-            return listener
+            return self._reader.add_callback(os.fsencode(path), _NEWS, listener, _ONLY), listener
 
-        def is_over(self, listener: _Listener) -> bool:
+        def is_over(self, watch: tuple[WatchDescriptor, _Listener]) -> bool:
             # what is made where it was just removed may have its inode's number
-            return listener.is_over
+            return watch[1].is_over
 
-        def unwatch(self, listener: _Listener) -> None:
-            assert listener.number is not None
-            self._reader.remove_callbacks([(listener.number, _ONLY)])
+        def unwatch(self, watch: tuple[WatchDescriptor, _Listener]) -> None:
+            self._reader.remove_callbacks([(watch[0], _ONLY)])
 
         def stop(self) -> None:
             self._reader.stop()

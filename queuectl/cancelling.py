@@ -110,12 +110,10 @@ class _Cancelling:
 
     def _recover(self) -> None:
         """Do what the next worker to start would do: the job may then be waiting."""
-        from queuectl.recovery import Recovery
+        from queuectl.recovery import recover
         from queuectl.worklog import WorkLog
 
-        with owners.Registration(self._spool) as me:
-            log = WorkLog(sys.stderr.fileno())
-            Recovery(self._spool, me.name, log, self._heartbeats).run()
+        recover(self._spool, WorkLog(sys.stderr.fileno()), self._heartbeats)
 
     def _ended(self, job_id: str, state: str) -> bool:
         """Tell whether a job that does not wait or run was cancelled by us."""

@@ -83,9 +83,8 @@ class Disk:
         """Have a step done in the next round; return what is set once it is."""
         over: Future[None] = Future(self._loop)
         if urgent or not self._asked:
-            wait_s = 0.0
-            if self._under_way and not urgent:
-                wait_s = self._next_round - time.monotonic()
+            at_once = urgent or not self._under_way
+            wait_s = 0.0 if at_once else self._next_round - time.monotonic()
             if wait_s > 0.0:
                 self._loop.later(wait_s, self._begin)
             else:  # not at once: who comes in this turn of the loop shall come along

@@ -127,7 +127,7 @@ class Intake:
         known = self._backlog.get(job_id)
         if known is None or known.state == state:
             return False
-        return not os.path.lexists(self._spool.file(state, job_id))
+        return self._spool.found_in(job_id, (state,)) is None
 
     def _enter_later(self, put: Callable[[Entry, float], bool], entry: Entry, due_s: float) -> None:
         with self._lock:

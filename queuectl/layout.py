@@ -145,6 +145,16 @@ class Layout:
             job_id, _, owner = name.rpartition("@")
             yield (job_id, owner) if job_id else (owner, "")
 
+    def found_in(self, job_id: str, states: Iterable[str], but: str = "") -> str | None:
+        """Return the first of these states, `but` one, that has a file of this id.
+
+        Not for processing/, where a file's name names its owner too.
+        """
+        for state in states:
+            if state != but and is_there(self.file(state, job_id)):
+                return state
+        return None
+
     def locate(self, job_id: str) -> tuple[str, str]:
         """Return the state that holds an id, and its file.
 

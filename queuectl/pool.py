@@ -134,32 +134,25 @@ class Pool:
         self._log.event("down", worker=self.name)
 
     def _watch(self) -> Arrivals | None:
+        spool = self._spool
+        watched = {
+            spool.directory("pending"): self._intake.pending_arrived,
+            spool.directory("failed"): self._intake.failed_arrived,
+            spool.directory("workers"): self._workers_changed,
+            spool.path: self._root_changed,
+        }
         try:
             from queuectl.arrivals import Arrivals
-        except ImportError as error:
-            self._without_events(str(error))
-            return None
-        spool = self._spool
-        arrivals = Arrivals(
-            {
-                spool.directory("pending"): self._intake.pending_arrived,
-                spool.directory("failed"): self._intake.failed_arrived,
-                spool.directory("workers"): self._workers_changed,
-                spool.path: self._root_changed,
-            },
-            lost=self._look_again,
-        )
-        try:
+
+            arrivals = Arrivals(watched, lost=self._look_again)
             arrivals.start()
-        except OSError as error:
-            self._without_events(str(error.strerror))
+        except (ImportError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            every = spool.config.poll_interval
+            detail = f"no file system events ({why}); looking every {every:g} s instead"
+            self._log.event("warning", detail=detail)
             return None
         return arrivals
-
-    def _without_events(self, why: str) -> None:
-        every = self._spool.config.poll_interval
-        detail = f"no file system events ({why}); looking every {every:g} s instead"
-        self._log.event("warning", detail=detail)
 
     def _workers_changed(self, name: str) -> None:
         if name.startswith(self.name) and not name.endswith((".json", ".lock")):

@@ -236,6 +236,17 @@ class Recovery:
                 yield names, lock
 
 
+def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = None) -> int:
+    """Do once, as an owner in passing, what a pool does again and again; return how many jobs.
+
+    Raises:
+        OSError: see `Recovery.run`.
+        SpoolError: the spool cannot be written to.
+    """
+    with owners.Registration(spool) as me:
+        return Recovery(spool, me.name, log, heartbeats).run()
+
+
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError, IsADirectoryError):
         os.unlink(path)

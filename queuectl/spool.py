@@ -381,8 +381,9 @@ class Spool(Layout):
         for number in range(1, 1 << 31):
             suffix = "" if number == 1 else f".{number}"
             name = as_id(job_id, room=len(suffix)) + suffix
-            others = (self.file(state, name) for state in ("pending", "failed", "completed"))
-            if files.is_there(self._rejected_file(name)) or any(map(files.is_there, others)):
+            if files.is_there(self._rejected_file(name)):
+                continue
+            if self.found_in(name, ("pending", "failed", "completed")) is not None:
                 continue
             if not files.is_there(self.file("dead", name)) or self.explains(name):
                 return name

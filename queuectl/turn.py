@@ -212,11 +212,10 @@ class Turns:
         return job
 
     def _check_only(self, claim: Claim) -> None:
-        for state in _FINISHED:
-            path = self._spool.file(state, claim.job_id)
-            if state != claim.origin and files.is_there(path):
-                msg = f"the id exists already, in {state}/"
-                raise BadJobError(msg)
+        state = self._spool.found_in(claim.job_id, _FINISHED, but=claim.origin)
+        if state is not None:
+            msg = f"the id exists already, in {state}/"
+            raise BadJobError(msg)
 
     def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
         shown = yield from self._spool.setting_aside(claim, why)

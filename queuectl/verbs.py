@@ -178,10 +178,11 @@ def _check_only(spool: Spool, job_id: str, state: str) -> None:
     Raises:
         WrongStateError: the id is in another state too.
     """
-    for other in _RESTING:
-        if other != state and files.is_there(path := spool.file(other, job_id)):
-            msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'
-            raise WrongStateError(msg)
+    other = spool.found_in(job_id, _RESTING, but=state)
+    if other is not None:
+        path = spool.file(other, job_id)
+        msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'
+        raise WrongStateError(msg)
 
 
 def _rewrite(spool: Spool, claim: Claim, verb: Verb) -> None:

@@ -85,8 +85,9 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            meant = [_CALLED_ELSEWHERE[args[0]]] if args[0] in _CALLED_ELSEWHERE else []
-            near = [f'"{name}"' for name in meant or get_close_matches(args[0], COMMANDS, n=2)]
+            meant = _CALLED_ELSEWHERE.get(args[0])
+            names = [meant] if meant else get_close_matches(args[0], COMMANDS, n=2)
+            near = [f'"{name}"' for name in names]
             hint = (
                 f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMMANDS)}"
             )

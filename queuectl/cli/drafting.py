@@ -139,15 +139,15 @@ def sources(
             raise click.UsageError(msg)
         # one word is a line for the shell, as people quote it; after -- it is a program
         return [("", {"command": list(words) if dashes or len(words) > 1 else words[0]})]
-    after = next((word for word in words if not word.startswith("{")), None)
-    if words[0].startswith("{") and after is not None:
-        msg = f'unexpected "{after}" after JSON; options go before it'
+    is_json = words[0].startswith("{")
+    stray = [word for word in words[1:] if not (is_json and word.startswith("{"))]
+    if stray:
+        msg = (
+            f'unexpected "{stray[0]}" after {"JSON" if is_json else words[0]}; options go before it'
+        )
         raise click.UsageError(msg)
-    if words[0].startswith("{"):
+    if is_json:
         return [_object(word.encode("utf-8", "surrogateescape"), "") for word in words]
-    if len(words) > 1:
-        msg = f'unexpected "{words[1]}" after {words[0]}; options go before it'
-        raise click.UsageError(msg)
     return _lines(words[0])
 
 

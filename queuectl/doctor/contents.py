@@ -13,7 +13,7 @@ from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, NoSuchJobError
 from queuectl.job import STATES
 from queuectl.layout import DIRECTORIES, REJECTED
-from queuectl.recovery import Recovery
+from queuectl.recovery import Recovery, recover
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ class _RecoveryOf:
         self._spool = spool
 
     def __call__(self) -> None:
-        with owners.Registration(self._spool) as me:
-            Recovery(self._spool, me.name, WorkLog(-1)).run()
+        recover(self._spool, WorkLog(-1))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _RecoveryOf) and other._spool is self._spool

@@ -47,6 +47,12 @@ sys.modules["watchdog"] = None
 """
 
 
+def run_one(spool: SpoolDir) -> None:
+    """Have a pool that is up run a job, after which it has seen everything there is."""
+    spool.drop("before")
+    spool.wait_for("completed", "before")
+
+
 @pytest.mark.parametrize("code", [SILENT, REFUSED, MISSING], ids=["silent", "refused", "missing"])
 def test_without_events_jobs_run_when_the_pool_looks(
     spool: SpoolDir, tmp_path: Path, code: str
@@ -81,8 +87,7 @@ def test_without_events_a_pool_stops_when_the_spool_is_empty(
 def test_a_directory_that_was_removed_and_made_again_is_watched_again(spool: SpoolDir) -> None:
     spool.configure(poll_interval=0.2)
     with spool.pool() as pool:
-        spool.drop("before")
-        spool.wait_for("completed", "before")
+        run_one(spool)
         os.rmdir(f"{spool.path}/pending")
         pool.wait_for("warning")
         wait_until(lambda: os.path.isdir(f"{spool.path}/pending"))
@@ -151,10 +156,8 @@ def cpu_s(pid: int) -> float:
 
 def test_half_a_file_is_set_aside_without_a_look_at_everything(spool: SpoolDir) -> None:
     spool.configure(poll_interval=3600)
-    with spool.pool() as pool:
-        pool.wait_for("up")
-        spool.drop("before")
-        spool.wait_for("completed", "before")
+    with spool.pool():
+        run_one(spool)
         time.sleep(0.2)
         spool.drop_bytes("half", b'{"command": "tru')
         spool.wait_for("dead", "half")
@@ -163,9 +166,7 @@ def test_half_a_file_is_set_aside_without_a_look_at_everything(spool: SpoolDir) 
 def test_a_job_is_not_forgotten_while_its_place_is_missing(spool: SpoolDir) -> None:
     spool.configure(poll_interval=2)
     with spool.pool() as pool:
-        pool.wait_for("up")
-        spool.drop("before")
-        spool.wait_for("completed", "before")
+        run_one(spool)
         os.rmdir(f"{spool.path}/processing")
         spool.drop("after")
         pool.wait_for("stalled")

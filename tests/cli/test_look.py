@@ -241,22 +241,30 @@ def test_colour_only_on_a_terminal_and_none_with_no_color(filled: SpoolDir) -> N
         assert "\x1b[" not in filled.run(*words).out
 
 
+def piped_into_head(
+    spool: SpoolDir, count: int, words: list[str], tmp_path: Path
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Run a command whose output is closed after some lines; return both exit statuses too."""
+    line = f"{' '.join(spool.command(*words))} | head -n {count}"
+    done = subprocess.run(
+        ["bash", "-c", f'{line}; echo "${{PIPESTATUS[@]}}" > {tmp_path}/status'],
+        capture_output=True,
+        text=True,
+        env=environment(spool.path),
+    )
+    return done, (tmp_path / "status").read_text()
+
+
 def test_a_closed_pipe_is_no_error(spool: SpoolDir, tmp_path: Path) -> None:
     spool.create()
     for number in range(3000):
         with open(spool.file("completed", f"job-{number:04}"), "w") as file:
             file.write('{"command": "echo what is longer than a pipe holds, in all"}')
     for words in ("list", "list --json"):
-        line = f"{' '.join(spool.command(*words.split()))} | head -n 2"
-        done = subprocess.run(
-            ["bash", "-c", f'{line}; echo "${{PIPESTATUS[@]}}" > {tmp_path}/status'],
-            capture_output=True,
-            text=True,
-            env=environment(spool.path),
-        )
+        done, statuses = piped_into_head(spool, 2, words.split(), tmp_path)
         assert done.stderr == ""
         assert len(done.stdout.splitlines()) == 2
-        assert (tmp_path / "status").read_text() == "0 0\n"
+        assert statuses == "0 0\n"
 
 
 def test_a_full_disk_under_standard_output_is_told(filled: SpoolDir) -> None:
@@ -333,14 +341,8 @@ def test_a_closed_pipe_that_left_work_undone_is_told_by_the_status(
 ) -> None:
     lines = tmp_path / "jobs.jsonl"
     lines.write_text('{"command": "true"}\n' * 6000)
-    line = f"{' '.join(spool.command('enqueue', f'@{lines}'))} | head -n 1"
-    done = subprocess.run(
-        ["bash", "-c", f'{line}; echo "${{PIPESTATUS[@]}}"'],
-        capture_output=True,
-        text=True,
-        env=environment(spool.path),
-    )
-    assert done.stdout.splitlines()[1] == "141 0"
+    _, statuses = piped_into_head(spool, 1, ["enqueue", f"@{lines}"], tmp_path)
+    assert statuses == "141 0\n"
     assert len(spool.ids("pending")) < 6000
 
 

@@ -40,7 +40,7 @@ def watching(*directories: Path) -> Iterator[tuple[Arrivals, list[tuple[str, str
         os.path.realpath(path): lambda name, path=path: seen.append((path.name, name))
         for path in directories
     }
-    arrivals = Arrivals(watched)  # type: ignore[arg-type]
+    arrivals = Arrivals(watched)
     arrivals.start()
     try:
         yield arrivals, seen
