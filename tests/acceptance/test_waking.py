@@ -32,7 +32,12 @@ arrivals.Arrivals.start = start
 AHEAD = """
 from queuectl import lanes
 lanes._SHORT_S = lanes._SOON_S = lanes._PATIENCE_S = 3600.0
-"""  # has 32 claims ahead, and keeps them, however slow it is here
+enter = lanes.Lanes.enter
+async def telling(self, job_id):
+    open(__file__ + "." + job_id, "w").close()
+    return await enter(self, job_id)
+lanes.Lanes.enter = telling
+"""  # has 32 claims ahead, keeps them however slow it is here, and tells once one is on disk
 
 
 def with_code_at_start(tmp_path: Path, code: str) -> dict[str, str]:
@@ -125,6 +130,7 @@ def test_an_urgent_job_is_claimed_while_others_wait_for_the_lane(
         wait_until(lambda: len(spool.ids("processing")) >= 32, pool.log)
         spool.drop("urgent", priority=-1)
         wait_until(lambda: "urgent" in spool.ids("processing"), pool.log)
+        wait_until((tmp_path / "sitecustomize.py.urgent").exists, pool.log)
         spool.drop("not-urgent")
         gate.write_text("\n")
         spool.wait_for("completed", "not-urgent")
