@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from queuectl import files, kernel
-from queuectl.files import FileSync
 from queuectl.kernel.events import Syncs
 from queuectl.loop import Future
 
@@ -106,13 +105,12 @@ class Disk:
         syncs: list[_Sync] = []
         directories: dict[str, list[Told]] = {}
         for step, over in asked:
-            if isinstance(step, FileSync):
-                told = _Countdown(1, over).one
+            a_file = step.descriptor is not None
+            told = _Countdown(len(step.directories) + a_file, over).one
+            if step.descriptor is not None:
                 syncs.append(_Sync(step.descriptor, told, data_only=True))
-            else:
-                told = _Countdown(len(step.paths), over).one
-                for path in step.paths:
-                    directories.setdefault(path, []).append(told)
+            for path in step.directories:
+                directories.setdefault(path, []).append(told)
         for path, waiting in directories.items():
             _open_and_add(path, waiting, syncs)
         self._under_way += len(syncs)
@@ -129,17 +127,21 @@ class Disk:
 
 
 class _Countdown:
-    """Tells who waits for some fsyncs once all are over, or of the first error."""
+    """Tells who waits for some fsyncs once all are over, also of an error of one of them."""
 
     def __init__(self, count: int, over: Future[None]) -> None:
         self._left = count
         self._over = over
+        self._error: OSError | None = None
 
     def one(self, error: OSError | None) -> None:
         self._left -= 1
-        if error is not None:
-            self._over.fail(error)
-        elif not self._left:
+        self._error = self._error or error
+        if self._left:  # who hears of an error closes a descriptor that another fsync may have
+            return
+        if self._error is not None:
+            self._over.fail(self._error)
+        else:
             self._over.set(None)
 
 

@@ -21,36 +21,24 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _OLD_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class FileSync(NamedTuple):
-    """Wait until what was written to a descriptor is on disk."""
+class Step(NamedTuple):
+    """Wait until the names in some directories, and what was written to a file, are on disk."""
 
-    descriptor: int
-
-    def run(self) -> None:
-        """Wait here.
-
-        Raises:
-            OSError: it is not on disk; the descriptor must not be asked again.
-        """
-        kernel.sync_data(self.descriptor)
-
-
-class DirectorySync(NamedTuple):
-    """Wait until the names in some directories are on disk."""
-
-    paths: tuple[str, ...]
+    directories: Sequence[str] = ()
+    descriptor: int | None = None
 
     def run(self) -> None:
         """Wait here.
 
         Raises:
-            OSError: they are not all on disk.
+            OSError: they are not all on disk; the descriptor must not be asked again.
         """
-        for path in self.paths:
+        if self.descriptor is not None:
+            kernel.sync_data(self.descriptor)
+        for path in self.directories:
             sync_directory(path)
 
 
-Step: TypeAlias = FileSync | DirectorySync
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Step, None, T]
 
@@ -117,8 +105,13 @@ def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     carry_out(writing_new(path, data, sync=sync, mode=mode))
 
 
-def _filling(descriptor: int, data: bytes, old_size: int, *, sync: bool) -> Steps[None]:
-    """Write a file from its beginning and close it; what was there before is gone."""
+def _filling(
+    descriptor: int, data: bytes, old_size: int, *, sync: bool, beside: Sequence[str] = ()
+) -> Steps[None]:
+    """Write a file from its beginning and close it; what was there before is gone.
+
+    If `sync`, it is on disk at the end, and so are the names in the directories `beside`.
+    """
     try:
         written = os.write(descriptor, data)
         while written < len(data):  # a nearly full disk writes a part, then says ENOSPC
@@ -127,7 +120,7 @@ def _filling(descriptor: int, data: bytes, old_size: int, *, sync: bool) -> Step
         if old_size > len(data):
             os.ftruncate(descriptor, len(data))
         if sync:
-            yield FileSync(descriptor)
+            yield Step(beside, descriptor)
     finally:
         # a close that fails means bytes that were not stored: let it be heard
         os.close(descriptor)
@@ -165,9 +158,12 @@ class Spares:
         self._free: deque[str] = deque()
         self._made = count(1)
 
-    def exchanging(self, path: str, data: bytes, *, sync: bool, mode: int) -> Steps[str | None]:
+    def exchanging(
+        self, path: str, data: bytes, *, sync: bool, mode: int, beside: Sequence[str] = ()
+    ) -> Steps[str | None]:
         """Give `path` a new body at one instant; return the spare that holds the old one.
 
+        If `sync`, the new body is on disk before, as are the names in the directories `beside`.
         Returns None where names cannot be exchanged: nothing was changed then. In a spool that
         syncs, the spare may be given back only once the exchange is on disk: until then a power
         cut would bring the old body's name back.
@@ -180,7 +176,9 @@ class Spares:
         try:
             body = _padded(data) if sync else data
             descriptor, old_size = _open_spare(spare, mode)
-            yield from _filling(descriptor, body, old_size, sync=sync)
+            if beside and not old_size:  # the spare may be new: its name must be there too
+                beside = (*beside, self._directory)
+            yield from _filling(descriptor, body, old_size, sync=sync, beside=beside)
             done = kernel.exchange(spare, path)
         except BaseException:
             unlink_quietly(spare)

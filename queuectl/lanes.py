@@ -1,7 +1,7 @@
 """How many jobs a pool has in hand: N that run, and a few more on their way in and out.
 
-A claim and an outcome wait for the disk twice each with `durability = full`, and a lane that stood
-still meanwhile would be lost. So while commands are short, the next are claimed and counted before
+A claim waits for the disk with `durability = full`, an outcome twice, and a lane that stood still
+meanwhile would be lost. So while commands are short, the next are claimed and counted before
 a lane is free, and a lane is free before the outcome of its last command is on disk: a third more
 short commands a second where an fsync takes 3 ms; where the cores are the limit it gains nothing.
 While commands are long, nothing is claimed that cannot start at once.

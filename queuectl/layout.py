@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Claim:
     path: str
     origin: str
     rewritten: bool = False  # the body is no longer the one that was taken
-    spare: str | None = None  # the file in tmp/ that holds the body before the last
+    spares: list[str] = field(default_factory=list)  # in tmp/, with the bodies before
     beside: str | None = None  # the id in dead/ that it gets because its own is taken
     reason: str = ""
 

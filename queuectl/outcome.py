@@ -85,6 +85,13 @@ def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
     )
 
 
+def is_start_of(before: Job, counted: Job) -> bool:
+    """Tell whether a record is what `started` made of another."""
+    start = started(before, worker=counted.worker or "", now=0, logs=("", ""))
+    of_its_time = ("started_at", "updated_at", "stdout_path", "stderr_path")
+    return start.changed(**{name: counted.record.get(name) for name in of_its_time}) == counted
+
+
 def settled(
     job: Job, outcome: Outcome, *, config: Config, now: float, random: Callable[[], float]
 ) -> Job:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import owners
 from queuectl.errors import BadJobError, ClaimLostError
 from queuectl.files import is_there
-from queuectl.job import again
+from queuectl.job import Job, again, decode
 from queuectl.kernel import Tree
 from queuectl.layout import SUFFIX, Claim
-from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
+from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, is_start_of, settled
+from queuectl.reading import read_regular
 from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
 from queuectl.stragglers import end_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from queuectl.job import Job
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -131,8 +131,10 @@ class Recovery:
             self._end_what_it_ran(name)
         try:
             held = [job_id for job_id, owner in self._spool.held() if owner == name]
+            # a power cut may have undone an exchange of names, and nothing else does
+            spares = self._spare_bodies(name) if held and not dead.this_boot else []
             for job_id in held:
-                self._recover(job_id, dead)
+                self._recover(job_id, dead, spares)
             requests = owners.cancel_requests(self._spool, name)
             suffixes = (owners.RECORD_SUFFIX, owners.STOP_SUFFIX, owners.LOCK_SUFFIX)
             for leftover in [*self._drafts_of(name), *requests, *(path + s for s in suffixes)]:
@@ -149,7 +151,16 @@ class Recovery:
         if count:
             self._log.event("ended", worker=name, detail=f"{count} processes of a dead worker")
 
-    def _recover(self, held_as: str, dead: _Dead) -> None:
+    def _spare_bodies(self, name: str) -> list[Job]:
+        """Return the jobs in an owner's spares: bodies replaced, or about to replace others."""
+        found = []
+        for path in self._drafts_of(name):
+            with contextlib.suppress(BadJobError, FileNotFoundError):  # not written to its end
+                raw = read_regular(path, any_owner=self._spool.config.shared)
+                found.append(Job(decode(raw)))
+        return found
+
+    def _recover(self, held_as: str, dead: _Dead, spares: Sequence[Job]) -> None:
         owner = dead.name
         job_id, was_rejected, _ = held_as.partition(_REJECT_MARK)
         claim = Claim(job_id, owner, self._spool.held_file(held_as, owner), "pending")
@@ -164,7 +175,7 @@ class Recovery:
                 self._spool.set_aside(claim, str(error))
                 self._log.event("rejected", job_id, detail=str(error))
                 return
-            self._put_back(claim, job, dead)
+            self._put_back(claim, _counted(job, owner, spares), dead)
 
     def _put_by_hand(self, job_id: str) -> str:
         """Return the file of a job that somebody put into processing/ under no owner's name."""
@@ -234,6 +245,15 @@ class Recovery:
                 continue  # nobody can tell now: the next time, perhaps
             if not alive:
                 yield names, lock
+
+
+def _counted(job: Job, owner: str, spares: Sequence[Job]) -> Job:
+    """Return an orphan as it was about to start, if a spare shows that it was; else as it is."""
+    for spare in spares:
+        is_its = spare.record.get("id") == job.id and spare.worker == owner
+        if is_its and any(is_start_of(before, spare) for before in (job, again(job))):
+            return spare
+    return job
 
 
 def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = None) -> int:

@@ -14,6 +14,7 @@ record of who holds it are the same instant. spool-layout.md, section "The moves
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ class Spool(Layout):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(path, 0o700)
             if self.config.sync:
-                files.DirectorySync((self.path, os.path.dirname(self.path))).run()
+                files.Step((self.path, os.path.dirname(self.path))).run()
         except OSError as error:
             raise SpoolError("make", path, error) from error
 
@@ -192,27 +193,57 @@ class Spool(Layout):
             return again(job)
         return job
 
-    def rewriting(self, claim: Claim, job: Job) -> Steps[None]:
+    def counting(self, claim: Claim, job: Job) -> Steps[None]:
+        """Put the body of a job that is about to run in its held file, its attempt counted.
+
+        At the end a power cut leaves the claim, and the count in the held file or, where it undoes
+        the exchange of names, in the spare that was exchanged: recovery looks there. So the claim
+        and the body are waited for together, and the exchange only with the outcome.
+
+        Raises:
+            ClaimLostError: the claim was taken away.
+            OSError: the old body is still there, or the new one that might not survive.
+        """
+        try:
+            yield from self.rewriting(claim, job, beside=(claim.origin, "processing"))
+            if claim.spares and self.config.sync:
+                return
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            yield from self.rewriting(claim, job)  # one after the other needs fewer descriptors
+        yield from self.securing(claim)
+
+    def rewriting(self, claim: Claim, job: Job, beside: Sequence[str] = ()) -> Steps[None]:
         """Put a new body in a held file; on disk at the end, its name with `securing`.
+
+        Where names can be exchanged, those in the directories `beside` are on disk before it.
 
         Raises:
             ClaimLostError: the claim was taken away.
             OSError: the old body is still there.
         """
         data = job.encode()
-        if claim.spare is not None:  # of an earlier try, not made sure of
-            files.unlink_quietly(claim.spare)
-            claim.spare = None
+        for earlier in claim.spares[1:]:  # tries to settle, not made sure of
+            files.unlink_quietly(earlier)
+            claim.spares.remove(earlier)
+        spare: str | None = None
         if self._spares is not None:
             exchange = self._spares.exchanging(
-                claim.path, data, sync=self.config.sync, mode=self.config.file_mode
+                claim.path,
+                data,
+                sync=self.config.sync,
+                mode=self.config.file_mode,
+                beside=self._directories(beside),
             )
             try:
-                claim.spare = yield from exchange
+                spare = yield from exchange
             except FileNotFoundError:
                 raise self._lost(claim) from None
-        if claim.spare is None:
+        if spare is None:
             yield from self._replacing(claim, data)
+        else:
+            claim.spares.append(spare)
         claim.rewritten = True
 
     def _replacing(self, claim: Claim, data: bytes) -> Steps[None]:
@@ -240,9 +271,10 @@ class Spool(Layout):
             OSError: they might not.
         """
         yield from self._syncing(claim.origin, "processing")
-        if claim.spare is not None and self._spares is not None:
-            self._spares.give_back(claim.spare)
-        claim.spare = None
+        if self._spares is not None:
+            for spare in claim.spares:
+                self._spares.give_back(spare)
+        claim.spares.clear()
 
     def releasing(self, claim: Claim, state: str) -> Steps[None]:
         """Move a held job to the directory that its new body names; there for good at the end.
@@ -396,4 +428,7 @@ class Spool(Layout):
 
     def _syncing(self, *names: str) -> Steps[None]:
         if self.config.sync:
-            yield files.DirectorySync(tuple(map(self.directory, names)))
+            yield files.Step(self._directories(names))
+
+    def _directories(self, names: Iterable[str]) -> Sequence[str]:
+        return [self.directory(name) for name in names]

@@ -245,7 +245,7 @@ class Turns:
         logs = self._spool.log_files(before.id, before.run_number + 1)
         job = outcome.started(before, worker=self._owner, now=time.time(), logs=logs)
         try:
-            await self._disk.carry_out(self._stamping(claim, job), urgent=urgent)
+            await self._disk.carry_out(self._spool.counting(claim, job), urgent=urgent)
         except ClaimLostError as error:
             self._log.event("lost", claim.job_id, detail=str(error))
             return None
@@ -253,10 +253,6 @@ class Turns:
             await self._refused(claim, error, before)
             return None
         return job
-
-    def _stamping(self, claim: Claim, job: Job) -> Steps[None]:
-        yield from self._spool.rewriting(claim, job)
-        yield from self._spool.securing(claim)
 
     # --- run --------------------------------------------------------------------------------
 

@@ -109,6 +109,10 @@ def _leave_tmp() -> None:
     _put(recovery.Recovery, _clear_tmp=lambda _self: None)
 
 
+def _look_at_no_spare() -> None:
+    _put(recovery.Recovery, _spare_bodies=lambda _self, _name: [])
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     "no fsync of a directory": _no_fsync(stat.S_ISDIR),
     "no fsync of a file": _no_fsync(stat.S_ISREG),
@@ -116,6 +120,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "move by copying": _move_by_copy,
     "publish by copying": _publish_by_copy,
     "leave tmp/ as it is": _leave_tmp,
+    "look at no spare": _look_at_no_spare,
     "believe what a rename reports": _believe_renames,
     "follow links": _follow_links,
     "bury who has lost its files": _bury_the_traceless,

@@ -138,7 +138,27 @@ def test_what_a_pool_has_told_of_a_job_is_so_after_a_power_cut(
     with Disk(tmp_path, kind) as disk:
         (file,) = cut_behind(disk, "sleep 1" if "started" in told else "true", told)
         assert file.parent.name == TOLD[told]
-        assert parse(file.read_bytes(), "one").attempts == 1
+        if "started" in told:
+            assert lost_runs(file.parents[1]) == 1
+        else:
+            assert parse(file.read_bytes(), "one").attempts == 1
+
+
+def lost_runs(path: Path, mutation: str = "") -> int:
+    """Return how many runs the job has lost, as the next pool finds."""
+    for record in (path / "workers").glob("*.json"):
+        record.write_bytes(b"")  # it was not synced; if it is there, it tells of this very boot
+    with Spoolside(path) as side:
+        side.mutation = mutation
+        side.drain()
+        history = side.spool.find("one").job.history
+    return sum(entry["ended"] == "worker lost" for entry in history)
+
+
+def test_a_pool_that_looks_at_no_spare_forgets_what_had_started(tmp_path: Path) -> None:
+    with Disk(tmp_path, "ext4") as disk:
+        (file,) = cut_behind(disk, "sleep 1", " started ")
+        assert lost_runs(file.parents[1], "look at no spare") == 0
 
 
 @pytest.mark.parametrize("told", TOLD)

@@ -14,7 +14,7 @@ import pytest
 
 from queuectl import disk as disk_module
 from queuectl.disk import Disk
-from queuectl.files import DirectorySync, FileSync
+from queuectl.files import Step
 from queuectl.loop import Future, Loop
 from tests.crash import mounts
 from tests.support import wait_until
@@ -52,10 +52,9 @@ def written(path: Path, directory: Path) -> Steps[str]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
         os.write(descriptor, b"x")
-        yield FileSync(descriptor)
+        yield Step((str(directory), str(directory.parent)), descriptor)
     finally:
         os.close(descriptor)
-    yield DirectorySync((str(directory), str(directory.parent)))
     return path.name
 
 
@@ -72,7 +71,7 @@ def test_a_step_that_fails_is_answered_for_by_the_steps(loop: Loop, disk: Disk) 
     def steps() -> Steps[str]:
         reader, writer = os.pipe()  # cannot be synced
         try:
-            yield FileSync(writer)
+            yield Step(descriptor=writer)
         except OSError as error:
             return errno.errorcode[error.errno or 0]
         finally:
@@ -87,7 +86,7 @@ def test_all_who_ask_for_a_directory_that_is_gone_hear_of_it(
     loop: Loop, disk: Disk, tmp_path: Path
 ) -> None:
     def steps() -> Steps[None]:
-        yield DirectorySync((str(tmp_path), str(tmp_path / "gone")))
+        yield Step((str(tmp_path), str(tmp_path / "gone")))
 
     async def main() -> list[BaseException | None]:
         over = [loop.start(disk.carry_out(steps())) for _ in range(3)]
@@ -115,11 +114,11 @@ class HeldUp:
         assert let_go.wait(20)
         self._fsync(descriptor)
 
-    def ask(self, path: Path, *, urgent: bool = False) -> Future[None]:
-        """Ask for a directory."""
+    def ask(self, *directories: Path, urgent: bool = False) -> Future[None]:
+        """Ask for some directories."""
 
         def steps() -> Steps[None]:
-            yield DirectorySync((str(path),))
+            yield Step(tuple(map(str, directories)))
 
         return self.loop.start(self.disk.carry_out(steps(), urgent=urgent))
 
@@ -153,6 +152,21 @@ def test_an_fsync_that_is_under_way_does_not_count_for_who_comes_later(
 
     held_up.loop.run(main())
     assert len(held_up.begun) == 2
+
+
+def test_an_error_is_told_once_nothing_of_its_step_is_under_way_any_more(
+    held_up: HeldUp, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        asked = held_up.ask(tmp_path, tmp_path / "gone")
+        await held_up.until_begun(1)
+        await held_up.loop.sleep(0.05)
+        assert not asked.done
+        held_up.begun[0].set()
+        await asked.over()
+        assert isinstance(asked.error, FileNotFoundError)
+
+    held_up.loop.run(main())
 
 
 def test_who_comes_while_one_waits_for_the_disk_is_served_in_rounds(
@@ -210,7 +224,7 @@ def test_a_disk_that_is_gone_is_heard_of(tmp_path: Path) -> None:
         drive.cut()
 
         def steps() -> Steps[None]:
-            yield FileSync(descriptor)
+            yield Step(descriptor=descriptor)
 
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             loop.run(disk.carry_out(steps()))
@@ -222,11 +236,11 @@ def test_a_disk_that_is_gone_is_heard_of(tmp_path: Path) -> None:
 _WITHOUT_DESCRIPTORS = """
 import os, resource, sys
 from queuectl.disk import Disk
-from queuectl.files import FileSync
+from queuectl.files import Step
 from queuectl.loop import Loop
 
 def syncing():
-    yield FileSync(descriptor)
+    yield Step(descriptor=descriptor)
     return "synced"
 
 async def main():

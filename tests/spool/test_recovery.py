@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuectl import kernel
+from queuectl.job import Job, again
+from queuectl.outcome import started
 from queuectl.owners import Registration, Worker
 from queuectl.recovery import Recovery
 from queuectl.worklog import WorkLog
@@ -103,6 +105,75 @@ def test_one_from_before_a_reboot_counts_since_its_output_may_be_gone(spool: Spo
     register(spool, "another boot")
     recover(spool)
     assert spool.record("failed", "a")["attempts"] == 2
+
+
+def leave_spare(spool: SpoolDir, number: int, body: bytes) -> None:
+    """Leave a spare of the owner of what `leave` left."""
+    with open(f"{spool.path}/tmp/spare-{number}@{LOCAL}.json", "wb") as file:
+        file.write(body)
+
+
+def leave_undone(spool: SpoolDir, boot_id: str, before: dict[str, Any], **other: Any) -> None:
+    """Leave what a power cut does that undoes the exchange of names before a start.
+
+    The held file has the body of before, and among the spares one has that of the start, `other`
+    than it was in some fields.
+    """
+    leave(spool, **before)
+    register(spool, boot_id)
+    held = Job({"id": "a", "command": "true", "max_retries": 3, **before})
+    if held.state == "dead":
+        held = again(held)
+    start = started(held, worker=LOCAL, now=1.8e9, logs=("/logs/a.1.out", "/logs/a.1.err"))
+    leave_spare(spool, 1, b'{"command": "true"}')
+    leave_spare(spool, 2, start.changed(**other).encode())
+    leave_spare(spool, 3, b'{"id": "a", "comm')
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"state": "pending", "attempts": 0},
+        {"command": "true"},
+        {"state": "failed", "attempts": 1, "worker": LOCAL, "history": [{"number": 1}]},
+        {"state": "dead", "attempts": 3, "history": [{"number": 3}]},
+    ],
+)
+def test_a_start_counts_whose_body_a_power_cut_has_put_back_among_the_spares(
+    spool: SpoolDir, before: dict[str, Any]
+) -> None:
+    leave_undone(spool, "another boot", before)
+    recover(spool)
+    record = spool.record("failed", "a")
+    attempts = before.get("attempts", 0)
+    assert record["attempts"] == (1 if before.get("state") == "dead" else attempts + 1)
+    assert record["history"][-1]["ended"] == "worker lost"
+    assert record["history"][-1]["started_at"] == "2027-01-15T08:00:00.000000Z"
+    assert spool.leftovers() == []
+
+
+def test_a_spare_says_nothing_where_no_power_was_cut(spool: SpoolDir) -> None:
+    leave_undone(spool, kernel.boot_id(), {"state": "pending", "attempts": 0})
+    recover(spool)
+    assert spool.record("pending", "a")["attempts"] == 0
+    assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": "b"},
+        {"worker": DEAD},
+        {"attempts": 2},
+        {"command": "false"},
+        {"history": [{"number": 1}]},
+        {"state": "completed"},
+    ],
+)
+def test_a_spare_of_another_start_says_nothing(spool: SpoolDir, other: dict[str, Any]) -> None:
+    leave_undone(spool, "another boot", {"state": "pending", "attempts": 0}, **other)
+    recover(spool)
+    assert spool.record("pending", "a")["attempts"] == 0
 
 
 def test_one_counts_where_there_is_no_place_for_output(spool: SpoolDir) -> None:
