@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 # alternate screen, cursor hidden, no wrapping at the right edge
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
-_HOME, _END_OF_LINE, _END_OF_SCREEN = b"\x1b[H", b"\x1b[K", b"\x1b[J"
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = b"\x1b[H", b"\x1b[K", b"\x1b[J"
+# a frame is shown at once by terminals that know these, and drawn as it comes by the others
+_BEGIN_FRAME, _END_FRAME = b"\x1b[?2026h", b"\x1b[?2026l"
 _LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -93,8 +95,10 @@ class Screen:
 
     def draw(self, lines: list[str]) -> None:
         """Show these lines, from the top, and nothing else."""
-        body = (_END_OF_LINE + b"\r\n").join(line.encode(errors="replace") for line in lines)
-        self._write(_HOME + body + _END_OF_LINE + _END_OF_SCREEN)
+        *upper, last = (line.encode(errors="replace") for line in lines)
+        # cleared before it is written: behind a full line the cursor stands on its last character
+        body = b"".join(_CLEAR_LINE + line + b"\r\n" for line in upper) + _CLEAR_BELOW + last
+        self._write(_BEGIN_FRAME + _HOME + body + _END_FRAME)
 
     def _write(self, data: bytes) -> None:
         while data:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+END_FRAME = "\x1b[?2026l"
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -75,7 +76,7 @@ class Terminal:
     def frames(self) -> list[list[str]]:
         """The frames that are complete, as lines of text without their colours."""
         parts = self.raw.split("\x1b[H")[1:]
-        whole = [part.partition("\x1b[J")[0] for part in parts if "\x1b[J" in part]
+        whole = [part.partition(END_FRAME)[0] for part in parts if END_FRAME in part]
         return [re.split("\r*\n", _SEQUENCE.sub("", part)) for part in whole]
 
     def shows(self, text: str) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from queuectl.job import STATES
 from queuectl.top import Item, Rate, View, columns, fit, frame, sparkline
 from tests.looking.support import EXIT_1, past, put, run_entry
-from tests.looking.terminal import ENTER, Terminal, terminal
+from tests.looking.terminal import END_FRAME, ENTER, Terminal, terminal
 from tests.support import ROOT, environment, wait_until
 
 if TYPE_CHECKING:
@@ -147,6 +148,17 @@ def test_a_resize_is_followed_at_once_and_each_frame_fits(spool: SpoolDir) -> No
             screen.resize(width, height)
             wait_until(lambda height=height: len(screen.frames[-1]) == height, screen.frames[-1])  # type: ignore[misc]
             assert max(map(len, screen.frames[-1])) == width
+
+
+def test_nothing_is_erased_behind_a_line_that_may_reach_the_edge(spool: SpoolDir) -> None:
+    """There the cursor stands on the last character, which would go too."""
+    spool.drop("one", "echo " + "x" * 300)
+    with terminal(spool, "top") as screen:
+        screen.wait_for("  one")
+        frame = screen.raw.rpartition(END_FRAME)[0].rpartition("\x1b[H")[2]
+    lines = frame.split("\r\n")
+    assert len(lines) == 24
+    assert [line for line in lines if re.search(r".\x1b\[[JK]", line)] == []
 
 
 @pytest.mark.parametrize(
