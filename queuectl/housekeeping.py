@@ -22,7 +22,7 @@ from queuectl.layout import REJECTED
 from queuectl.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
@@ -53,6 +53,22 @@ def delete(spool: Spool, state: str, job_id: str) -> bool:
     except OSError as error:
         raise SpoolError("delete", error.filename or path, error) from error
     return True
+
+
+def delete_each(
+    spool: Spool, jobs: Iterable[tuple[str, str]], missed: Callable[[str, Exception], None]
+) -> Iterator[tuple[str, bool]]:
+    """Delete jobs, given as (state, id); yield each id that is not there now, and if it was.
+
+    What cannot be deleted is told to `missed`.
+    """
+    for state, job_id in jobs:
+        try:
+            was_there = delete(spool, state, job_id)
+        except SpoolError as error:  # noqa: PERF203 - the others are deleted all the same
+            missed(job_id, error)
+        else:
+            yield job_id, was_there
 
 
 def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:

@@ -21,7 +21,7 @@ from queuectl.cli.selection import (
     select_options,
     touch_options,
 )
-from queuectl.errors import SpoolError, WrongStateError
+from queuectl.errors import WrongStateError
 
 _DEAD = ("dead",)
 
@@ -125,13 +125,11 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD, rejected=True)
     if go_ahead(job_ids, "delete", options, ask_above=0):
         misses = Misses()
-        for job_id in job_ids:
-            try:
-                if housekeeping.delete(spool, "dead", job_id):
-                    click.echo(job_id)
-                else:
-                    why = f'job "{job_id}" is not dead; it was left alone'
-                    misses(job_id, WrongStateError(why))
-            except SpoolError as error:  # noqa: PERF203 - the others are deleted all the same
-                misses(job_id, error)
+        doomed = (("dead", job_id) for job_id in job_ids)
+        for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
+            if was_there:
+                click.echo(job_id)
+            else:
+                why = f'job "{job_id}" is not dead; it was left alone'
+                misses(job_id, WrongStateError(why))
         misses.exit()

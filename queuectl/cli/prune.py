@@ -10,7 +10,7 @@ import click
 from queuectl import housekeeping
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, spool_to_read
-from queuectl.cli.selection import changed_at, go_ahead, state_option, touch_options
+from queuectl.cli.selection import Misses, changed_at, go_ahead, state_option, touch_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,12 +52,14 @@ def prune(
     doomed = [
         (state, job_id) for state in states for job_id in _oldest(spool, state, older_than, keep)
     ]
+    misses = Misses()
     if go_ahead([job_id for _, job_id in doomed], "delete", options):
-        for state, job_id in doomed:
-            if housekeeping.delete(spool, state, job_id):
+        for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
+            if was_there:
                 click.echo(job_id)
     if not options["states"] and any(spool.names("dead")):
         render.note("dead jobs are kept; --state dead deletes them")
+    misses.exit()
 
 
 def _oldest(spool: Spool, state: str, older_than_s: float | None, keep: int | None) -> list[str]:

@@ -59,6 +59,16 @@ def test_old_completed_jobs_go_with_their_output_and_nothing_else(house: SpoolDi
     assert not logs_of(house) & {"completed10", "completed100"}
 
 
+def test_what_cannot_be_deleted_is_told_and_the_rest_is_deleted(house: SpoolDir) -> None:
+    (log,) = (f for f in os.listdir(f"{house.path}/logs") if f.startswith("completed100.1.o"))
+    os.unlink(f"{house.path}/logs/{log}")
+    os.mkdir(f"{house.path}/logs/{log}")
+    result = house.run("prune", status=1)
+    assert f"cannot delete {house.path}/logs/{log}" in result.err
+    assert result.lines == ["completed10"]
+    assert "completed100" in house.ids("completed")
+
+
 def test_a_week_is_what_is_meant_without_a_word(house: SpoolDir) -> None:
     assert sorted(house.run("prune", "--dry-run").lines) == ["completed10", "completed100"]
     assert len(house.ids("completed")) == 4
