@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from queuectl.layout import Found
     from queuectl.spool import Spool
 
+_COMMAND_CHARS, _DETAIL_CHARS = 60, 50  # in a table that a person looks at
+
 limit_option = click.option(
     "--limit", type=click.IntRange(min=0), metavar="N", help="At most so many."
 )
@@ -52,13 +54,14 @@ def list_jobs(ctx: click.Context, /, *, limit: int | None, as_json: bool, **opti
 def print_jobs(found: Iterator[Found], max_retries: int) -> None:
     """Print a table of jobs; `max_retries` is that of a job that does not say."""
     table = render.Table("ID", "STATE", "TRIES", "DETAIL", "COMMAND")
+    limit = render.cell_limit(_COMMAND_CHARS)
     empty = True
     for item in found:
         empty = False
         job = item.job
         tries = f"{job.attempts}/{max(1, job.record.get('max_retries', max_retries))}"
         tries = tries if job.command else "-"
-        command = render.command_text(job.command) if job.command else ""
+        command = render.command_text(job.command, limit) if job.command else ""
         table.row(job.id, render.state_text(item.state), tries, _detail(item), command)
     table.end()
     if empty:
@@ -74,7 +77,7 @@ def _detail(found: Found) -> str:
     if found.state == "completed":
         return f"{render.since_text(record.get('finished_at'))} ago"
     if found.state == "dead":
-        return render.plain(record.get("error_message") or "")[:50]
+        return render.plain(record.get("error_message") or "")[: render.cell_limit(_DETAIL_CHARS)]
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():
         return render.in_text(record["run_at"])

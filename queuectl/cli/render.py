@@ -22,7 +22,6 @@ COLOURS = {
     "failed": "magenta",
     "dead": "red",
 }
-_COMMAND_CHARS = 60
 
 
 def json_document(value: Any) -> None:
@@ -49,7 +48,12 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def command_text(command: str | list[str], limit: int = _COMMAND_CHARS) -> str:
+def cell_limit(chars: int) -> int:
+    """Return how many characters a cell may have: all, where a program reads and not a person."""
+    return chars if sys.stdout.isatty() else sys.maxsize
+
+
+def command_text(command: str | list[str], limit: int) -> str:
     """Return a command on one line, cut to `limit` characters."""
     if isinstance(command, list):
         import shlex

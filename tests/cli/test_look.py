@@ -241,6 +241,15 @@ def test_colour_only_on_a_terminal_and_none_with_no_color(filled: SpoolDir) -> N
         assert "\x1b[" not in filled.run(*words).out
 
 
+def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> None:
+    command, why = "echo " + "x" * 200, "cancelled: " + "y" * 200
+    spool.drop_bytes("d1", json.dumps({"command": command, "error_message": why}).encode(), "dead")
+    for text in (command, why):
+        assert text in spool.run("list").out
+        assert text not in on_a_terminal(spool, "list")
+        assert text[:30] in on_a_terminal(spool, "list")
+
+
 def piped_into_head(
     spool: SpoolDir, count: int, words: list[str], tmp_path: Path
 ) -> tuple[subprocess.CompletedProcess[str], str]:
