@@ -122,25 +122,36 @@ def _last_line(path: str, begun: int) -> str:
 def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     """Stop pools (all of them, if none is named) and wait until they are gone.
 
-    What runs is finished first, unless --now.
+    What runs is finished first, unless --now. A WORKER is a name, the beginning of one, or a
+    process number.
 
     \b
     queuectl worker stop
+    queuectl worker stop 4711
     queuectl worker stop --now
     """
     spool = spool_to_read(ctx)
     alive = owners.workers(spool)
-    wanted = [item for item in alive if not names or item.worker in names]
-    unknown = set(names) - {item.worker for item in alive}
-    if unknown:
-        msg = f'no worker "{min(unknown)}" is alive; `queuectl worker list` shows those that are'
-        raise QueuectlError(msg)
+    wanted = [_named(name, alive) for name in dict.fromkeys(names)] if names else alive
     if not wanted:
         render.note("no worker is running")
         return
     for item in wanted:
         owners.ask_to_stop(spool, item.worker, now=now)
     _wait_until_gone(spool, wanted, now=now)
+
+
+def _named(text: str, alive: list[Worker]) -> Worker:
+    """Return the pool whose name or process this is, or the only one whose name begins so."""
+    exact = [item for item in alive if text in (item.worker, str(item.pid))]
+    found = exact or [item for item in alive if text and item.worker.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    what = (
+        f'"{text}" is the beginning of several workers' if found else f'no worker "{text}" is alive'
+    )
+    msg = f"{what}; `queuectl worker list` shows those that are alive"
+    raise QueuectlError(msg)
 
 
 def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
