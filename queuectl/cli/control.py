@@ -93,12 +93,12 @@ def edit(ctx: click.Context, /, text: str) -> None:
     """Change a waiting job in $VISUAL, or $EDITOR.
 
     What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
-    it was. A field that is deleted goes back to its default.
+    it was, and the text is kept. A field that is deleted goes back to its default.
 
     \b
     EDITOR=nano queuectl edit job1
     """
-    from queuectl.cli.editing import edited
+    from queuectl.cli.editing import edited, keep
 
     spool = spool_to_read(ctx)
     found = spool.find(resolve_id(spool, text))
@@ -109,7 +109,11 @@ def edit(ctx: click.Context, /, text: str) -> None:
     if new is None:
         render.note("nothing was changed")
         return
-    verbs.edit(spool, found.job, new)
+    try:
+        verbs.edit(spool, found.job, new)
+    except WrongStateError as error:
+        msg = f"{error}; your text is in {keep(new)}"
+        raise WrongStateError(msg) from None
     click.echo(found.job.id)
 
 

@@ -28,22 +28,40 @@ def edited(job: Job) -> Job | None:
     Raises:
         QueuectlError: the editor failed, or what came back is not a job's.
     """
-    fields = {name: value for name, value in job.record.items() if name not in _OURS}
     with tempfile.TemporaryDirectory(prefix="queuectl-") as private:
         path = f"{private}/{job.id}.json"
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-            json.dump(fields, file, indent=2, ensure_ascii=False)
-            file.write("\n")
+        with open(path, "wb") as file:
+            file.write(_text(job))
         while True:
             _run_editor(path)
             try:
                 new = _read(path, job)
             except BadJobError as error:
                 if not _edit_again(str(error)):
-                    msg = f'{error}; job "{job.id}" stays as it was'
+                    with open(path, "rb") as file:
+                        kept = _keep(job.id, file.read())
+                    msg = f'{error}; job "{job.id}" stays as it was, and your text is in {kept}'
                     raise QueuectlError(msg) from None
             else:
                 return None if new.record == job.record else new
+
+
+def keep(job: Job) -> str:
+    """Keep what was edited where the editor's user can get at it; return the file."""
+    return _keep(job.id, _text(job))
+
+
+def _keep(job_id: str, text: bytes) -> str:
+    descriptor, path = tempfile.mkstemp(prefix=f"queuectl-{job_id}-", suffix=".json")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+    return path
+
+
+def _text(job: Job) -> bytes:
+    fields = {name: value for name, value in job.record.items() if name not in _OURS}
+    text = json.dumps(fields, indent=2, ensure_ascii=False)
+    return text.encode(errors="surrogateescape") + b"\n"
 
 
 def _run_editor(path: str) -> None:

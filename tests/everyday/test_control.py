@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,6 @@ import pytest
 from tests.support import DEADLINE_S, processes_with, read_text, wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support import SpoolDir
 
 BY = re.compile(r"cancelled: by \S+@\S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -189,7 +188,15 @@ def sed(tmp_path: Path, script: str) -> str:
 
 
 def edit(spool: SpoolDir, command: str, status: int = 0) -> Any:
-    return spool.run("edit", "job", status=status, VISUAL="", EDITOR=command)
+    env = {"VISUAL": "", "EDITOR": command, "TMPDIR": os.path.dirname(spool.path)}
+    return spool.run("edit", "job", status=status, **env)
+
+
+def kept_text(result: Any) -> str:
+    """Return what an edit that came to nothing says it has kept."""
+    path = Path(result.err.rpartition("your text is in ")[2].strip())
+    assert path.stat().st_mode & 0o777 == 0o600
+    return path.read_text()
 
 
 def test_a_waiting_job_is_changed_as_it_was_edited(spool: SpoolDir, tmp_path: Path) -> None:
@@ -241,6 +248,7 @@ def test_what_is_wrong_is_refused_and_the_job_stays_as_it_was(
     result = edit(spool, sed(tmp_path, script), status=1)
     assert why in result.err
     assert 'job "job" stays as it was' in result.err
+    assert kept_text(result) != ""
     assert read_text(spool.file("pending", "job")) == before
     assert spool.leftovers() == []
 
@@ -249,7 +257,9 @@ def test_a_job_that_changed_meanwhile_is_left_alone(spool: SpoolDir, tmp_path: P
     spool.api.submit("true", id="job")
     path = spool.file("pending", "job")
     body = f"sed -i 's/true/theirs/' {path}; sed -i 's/true/mine/' \"$1\""
-    assert "changed meanwhile" in edit(spool, editor(tmp_path, body), status=1).err
+    result = edit(spool, editor(tmp_path, body), status=1)
+    assert "changed meanwhile" in result.err
+    assert json.loads(kept_text(result))["command"] == "mine"
     assert spool.record("pending", "job")["command"] == "theirs"
     assert spool.leftovers() == []
 
