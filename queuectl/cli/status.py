@@ -68,9 +68,7 @@ def describe(spool: Spool) -> dict[str, Any]:
 
 def describe_workers(spool: Spool) -> list[dict[str, Any]]:
     """Return the pools that are alive, and the ids of what each runs."""
-    running: dict[str, list[str]] = {}
-    for job_id, owner in spool.held():
-        running.setdefault(owner, []).append(job_id)
+    running = _held_by_owner(spool)
     return [
         {
             "worker": worker.worker,
@@ -82,6 +80,13 @@ def describe_workers(spool: Spool) -> list[dict[str, Any]]:
         }
         for worker in owners.workers(spool)
     ]
+
+
+def _held_by_owner(spool: Spool) -> dict[str, list[str]]:
+    held: dict[str, list[str]] = {}
+    for job_id, owner in spool.held():
+        held.setdefault(owner, []).append(job_id)
+    return held
 
 
 def _print_status(spool: Spool, document: dict[str, Any]) -> None:
@@ -99,7 +104,17 @@ def _print_status(spool: Spool, document: dict[str, Any]) -> None:
     if not document["workers"]:
         hint = "; `queuectl worker start` runs what waits" if document["jobs"]["pending"] else ""
         click.echo(f"workers  none{hint}")
+    _print_left(spool)
     _print_due(spool, document["jobs"])
+
+
+def _print_left(spool: Spool) -> None:
+    """Print what is held by workers that died, until somebody recovers it."""
+    for owner, job_ids in sorted(_held_by_owner(spool).items()):
+        if owners.life(spool, owner, owners.read_worker(spool, owner)) is owners.Life.DEAD:
+            few = ", ".join(sorted(job_ids)[:3]) + (", ..." if len(job_ids) > 3 else "")
+            who = f"{owner} died and held" if owner else "held by nobody:"
+            click.echo(f"lost     {who} {few}; the next pool recovers, or `queuectl doctor --fix`")
 
 
 def _running_text(found: Found) -> str:

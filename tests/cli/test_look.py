@@ -241,6 +241,19 @@ def test_colour_only_on_a_terminal_and_none_with_no_color(filled: SpoolDir) -> N
         assert "\x1b[" not in filled.run(*words).out
 
 
+def test_status_tells_what_a_dead_worker_held(spool: SpoolDir) -> None:
+    spool.drop("lost", "sleep 1000")
+    with spool.pool() as pool:
+        pool.wait_for("started", "lost")
+        assert "lost     " not in spool.run("status").out
+        pool.kill()
+        out = spool.run("status").out
+        assert f"lost     {pool.name} died and held lost; the next pool" in out
+        assert "workers  none" in out
+    spool.run("doctor", "--fix")
+    assert "lost     " not in spool.run("status").out
+
+
 def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> None:
     command, why = "echo " + "x" * 200, "cancelled: " + "y" * 200
     spool.drop_bytes("d1", json.dumps({"command": command, "error_message": why}).encode(), "dead")
