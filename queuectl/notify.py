@@ -34,8 +34,6 @@ class Notifier:
         self.beat_s = beat_s
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._heard = address.startswith(("/", "@"))
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)  # noqa: FBT003
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier:
@@ -58,19 +56,13 @@ class Notifier:
         """Tell that it is alive; due every `beat_s` seconds."""
         self._send("WATCHDOG=1")
 
-    def status(self, text: str) -> None:
-        """Show one line in `systemctl status`."""
-        self._send(f"STATUS={' '.join(text.split())}")
-
-    def close(self) -> None:
-        """Give the socket back."""
-        self._socket.close()
-
     def _send(self, message: str) -> None:
         if not self._heard:
             return
-        with contextlib.suppress(OSError):  # see the class
-            self._socket.sendto(message.encode(), self._address)
+        datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with datagrams, contextlib.suppress(OSError):  # see the class
+            datagrams.setblocking(False)  # noqa: FBT003
+            datagrams.sendto(message.encode(), self._address)
 
 
 def _beat_s(environment: Mapping[str, str]) -> float | None:

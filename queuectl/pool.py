@@ -20,6 +20,7 @@ from queuectl.intake import Intake, News
 from queuectl.lanes import Lanes
 from queuectl.layout import DIRECTORIES, PAUSED
 from queuectl.loop import Event, Future, Loop
+from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
 from queuectl.owners import Registration
 from queuectl.recovery import Recovery
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from queuectl.arrivals import Arrivals
     from queuectl.backlog import Entry
-    from queuectl.notify import Notifier
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -69,7 +69,7 @@ class Pool:
         self._scanned = False
         self._paused = False
         self._config_stamp: tuple[int, int] | None = None
-        self._notifier = _notifier()
+        self._notifier = Notifier.from_environment()
 
     def run(self) -> bool:
         """Work until asked to stop (or empty); tell whether it ended as it should.
@@ -393,22 +393,3 @@ class Pool:
 
     def _recover(self) -> None:
         self._attempt(self._recovery.run)
-
-
-class _Silent:
-    """Tells nobody: the pool was not started by a service manager."""
-
-    beat_s: float | None = None
-
-    def say(self) -> None:
-        """Say nothing."""
-
-    ready = reloading = stopping = beat = say
-
-
-def _notifier() -> Notifier | _Silent:
-    if "NOTIFY_SOCKET" not in os.environ:
-        return _Silent()
-    from queuectl.notify import Notifier
-
-    return Notifier.from_environment()

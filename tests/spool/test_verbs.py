@@ -10,32 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Job, QueuectlError, Spool, files
+from queuectl import Job, QueuectlError, Spool
 from queuectl.errors import (
     BadJobError,
-    ClaimLostError,
     JobExistsError,
     NoSuchJobError,
     SpoolError,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support import SpoolDir
-
-
-@pytest.fixture
-def api(spool: SpoolDir) -> Spool:
-    """Return a spool with its directories."""
-    spool.create()
-    return spool.api
-
-
-def read(path: str) -> dict[str, Any]:
-    with open(path) as file:
-        record: dict[str, Any] = json.load(file)
-    return record
 
 
 # --- the library -----------------------------------------------------------------------------
@@ -188,108 +172,6 @@ def test_a_held_job_is_rewritten_and_goes_where_its_body_says(api: Spool, spool:
     assert spool.states("a") == ["completed"]
     record = spool.record("completed", "a")
     assert (record["state"], record["exit_code"], record["note"]) == ("completed", 0, "kept")
-    assert spool.leftovers() == []
-
-
-@pytest.mark.parametrize("keeps_spares", [False, True])
-def test_who_looks_while_a_body_is_replaced_finds_a_whole_one(
-    api: Spool, spool: SpoolDir, *, keeps_spares: bool
-) -> None:
-    if keeps_spares:
-        api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
-    job = api.read_claim(claim)
-    seen, stop, other = [job.attempts], threading.Event(), spool.api
-
-    def look() -> None:
-        while not stop.is_set():
-            seen.append(other.find("a").job.attempts)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    for number in range(200):
-        files.carry_out(api.rewriting(claim, job.changed(attempts=number, pad="x" * number)))
-        files.carry_out(api.securing(claim))
-    stop.set()
-    watcher.join()
-    assert seen == sorted(seen)
-    assert read(claim.path)["attempts"] == 199
-    api.release(claim, "completed")
-    api.drop_spares()
-    assert spool.leftovers() == []
-
-
-def test_a_body_with_another_name_elsewhere_is_never_written_over(
-    api: Spool, spool: SpoolDir, tmp_path: Path
-) -> None:
-    api.keep_spares("w")
-    for number in range(40):  # more than are kept back for those who are reading
-        path = tmp_path / f"mine-{number}"
-        path.write_text('{"command": "true"}')
-        os.link(path, spool.file("pending", f"job-{number}"))
-        claim = api.take(f"job-{number}", "pending", "w")
-        job = api.read_claim(claim)
-        files.carry_out(api.rewriting(claim, job.changed(attempts=1)))
-        api.settle(claim, job.changed(state="completed"))
-    assert {path.read_text() for path in tmp_path.glob("mine-*")} == {'{"command": "true"}'}
-    api.drop_spares()
-    assert spool.leftovers() == []
-
-
-def test_a_body_has_the_mode_of_its_spool_whatever_file_it_is_written_over(
-    api: Spool, spool: SpoolDir
-) -> None:
-    api.keep_spares("w")
-    jobs = [f"job-{number}" for number in range(40)]  # more than are kept back for readers
-    for job_id in jobs:
-        with open(spool.file("pending", job_id), "w", encoding="utf-8") as file:
-            file.write('{"command": "true"}')
-        os.chmod(spool.file("pending", job_id), 0o644)
-        claim = api.take(job_id, "pending", "w")
-        api.settle(claim, api.read_claim(claim).changed(state="completed"))
-    modes = {os.stat(spool.file("completed", job_id)).st_mode & 0o777 for job_id in jobs}
-    assert modes == {0o600}
-    api.drop_spares()
-
-
-def test_who_goes_on_writing_a_file_that_was_taken_harms_no_other_job(
-    api: Spool, spool: SpoolDir
-) -> None:
-    api.keep_spares("w")
-    jobs = [f"job-{number}" for number in range(40)]  # more than are kept back for readers
-    with contextlib.ExitStack() as stack:
-        writers = []
-        for job_id in jobs:
-            writer = stack.enter_context(open(spool.file("pending", job_id), "w", encoding="utf-8"))
-            writer.write('{"command": "true"}')
-            writer.flush()
-            writers.append(writer)
-            claim = api.take(job_id, "pending", "w")
-            api.settle(claim, api.read_claim(claim).changed(state="completed"))
-        for writer in writers:
-            writer.write("\n" * 300)
-    assert [spool.record("completed", job_id)["id"] for job_id in jobs] == jobs
-    api.drop_spares()
-    assert spool.leftovers() == []
-
-
-@pytest.mark.parametrize("keeps_spares", [False, True])
-def test_a_claim_that_was_taken_away_is_not_brought_back(
-    api: Spool, spool: SpoolDir, *, keeps_spares: bool
-) -> None:
-    if keeps_spares:
-        api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
-    job = api.read_claim(claim)
-    os.rename(claim.path, spool.file("pending", "a"))
-    with pytest.raises(ClaimLostError, match='job "a" was taken away from w'):
-        files.carry_out(api.rewriting(claim, job))
-    with pytest.raises(ClaimLostError):
-        api.release(claim, "completed")
-    assert spool.states("a") == ["pending"]
-    api.drop_spares()
     assert spool.leftovers() == []
 
 
