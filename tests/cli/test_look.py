@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import pty
 import re
-import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl.job import STATES
-from queuectl.units import utc_text
-from tests.support import environment
+from tests.cli.support import put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.support import SpoolDir
-
-
-def put(spool: SpoolDir, state: str, job_id: str, **fields: object) -> None:
-    """Put a record into a state by hand."""
-    record = {"id": job_id, "command": "true", "state": state, "attempts": 1, **fields}
-    spool.drop_bytes(job_id, json.dumps(record).encode(), state)
-
-
-@pytest.fixture
-def filled(spool: SpoolDir) -> SpoolDir:
-    """Return a spool with jobs in all states but processing."""
-    later = utc_text(time.time() + 3600)
-    put(spool, "pending", "p1", tags=["nightly", "db"])
-    put(spool, "pending", "p2", run_at=later)
-    put(spool, "completed", "c1", tags=["nightly"], finished_at=utc_text(time.time()))
-    put(spool, "failed", "f1", next_retry_at=later, error_message="exit status 1")
-    put(spool, "dead", "d1", error_message="exit status 2", max_retries=3)
-    return spool
 
 
 # --- status ----------------------------------------------------------------------------------
@@ -82,6 +56,19 @@ def test_status_says_that_the_spool_is_paused(filled: SpoolDir) -> None:
     open(f"{filled.path}/paused", "x").close()
     assert "paused" in filled.run("status").out
     assert filled.run("status", "--json").json["paused"] is True
+
+
+def test_status_tells_what_a_dead_worker_held(spool: SpoolDir) -> None:
+    spool.drop("lost", "sleep 1000")
+    with spool.pool() as pool:
+        pool.wait_for("started", "lost")
+        assert "lost     " not in spool.run("status").out
+        pool.kill()
+        out = spool.run("status").out
+        assert f"lost     {pool.name} died and held lost; the next pool" in out
+        assert "workers  none" in out
+    spool.run("doctor", "--fix")
+    assert "lost     " not in spool.run("status").out
 
 
 # --- list and show ---------------------------------------------------------------------------
@@ -211,92 +198,6 @@ def test_looking_makes_no_spool_and_says_how_to(spool: SpoolDir, words: list[str
     assert not os.path.exists(spool.path)
 
 
-# --- terminals and pipes ---------------------------------------------------------------------
-
-
-def on_a_terminal(spool: SpoolDir, *words: str, **env: str) -> str:
-    """Run queuectl with its output on a terminal; return what was written there."""
-    terminal, child = pty.openpty()
-    process = spool.start(
-        *words, stdout=child, env={**environment(spool.path), "TERM": "xterm", **env}
-    )
-    os.close(child)
-    return b"".join(_read(terminal)).decode() if process.wait() == 0 else ""
-
-
-def _read(terminal: int) -> Iterator[bytes]:
-    try:
-        while data := os.read(terminal, 65536):
-            yield data
-    except OSError:  # the other end is closed
-        return
-    finally:
-        os.close(terminal)
-
-
-def test_colour_only_on_a_terminal_and_none_with_no_color(filled: SpoolDir) -> None:
-    for words in (["status"], ["list"], ["show", "d1"]):
-        assert "\x1b[" in on_a_terminal(filled, *words)
-        assert "\x1b[" not in on_a_terminal(filled, *words, NO_COLOR="1")
-        assert "\x1b[" not in filled.run(*words).out
-
-
-def test_status_tells_what_a_dead_worker_held(spool: SpoolDir) -> None:
-    spool.drop("lost", "sleep 1000")
-    with spool.pool() as pool:
-        pool.wait_for("started", "lost")
-        assert "lost     " not in spool.run("status").out
-        pool.kill()
-        out = spool.run("status").out
-        assert f"lost     {pool.name} died and held lost; the next pool" in out
-        assert "workers  none" in out
-    spool.run("doctor", "--fix")
-    assert "lost     " not in spool.run("status").out
-
-
-def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> None:
-    command, why = "echo " + "x" * 200, "cancelled: " + "y" * 200
-    spool.drop_bytes("d1", json.dumps({"command": command, "error_message": why}).encode(), "dead")
-    for text in (command, why):
-        assert text in spool.run("list").out
-        assert text not in on_a_terminal(spool, "list")
-        assert text[:30] in on_a_terminal(spool, "list")
-
-
-def piped_into_head(
-    spool: SpoolDir, count: int, words: list[str], tmp_path: Path
-) -> tuple[subprocess.CompletedProcess[str], str]:
-    """Run a command whose output is closed after some lines; return both exit statuses too."""
-    line = f"{' '.join(spool.command(*words))} | head -n {count}"
-    done = subprocess.run(
-        ["bash", "-c", f'{line}; echo "${{PIPESTATUS[@]}}" > {tmp_path}/status'],
-        capture_output=True,
-        text=True,
-        env=environment(spool.path),
-    )
-    return done, (tmp_path / "status").read_text()
-
-
-def test_a_closed_pipe_is_no_error(spool: SpoolDir, tmp_path: Path) -> None:
-    spool.create()
-    for number in range(3000):
-        with open(spool.file("completed", f"job-{number:04}"), "w") as file:
-            file.write('{"command": "echo what is longer than a pipe holds, in all"}')
-    for words in ("list", "list --json"):
-        done, statuses = piped_into_head(spool, 2, words.split(), tmp_path)
-        assert done.stderr == ""
-        assert len(done.stdout.splitlines()) == 2
-        assert statuses == "0 0\n"
-
-
-def test_a_full_disk_under_standard_output_is_told(filled: SpoolDir) -> None:
-    with open("/dev/full", "wb") as full:
-        process = filled.start("list", stdout=full, stderr=subprocess.PIPE)
-        _, err = process.communicate()
-    assert process.returncode == 1
-    assert err.decode() == "queuectl: cannot go on: No space left on device\n"
-
-
 def test_all_states_can_be_asked_for(filled: SpoolDir) -> None:
     for state in STATES:
         for record in filled.run("list", "--state", state, "--json").json:
@@ -356,32 +257,6 @@ def test_jobs_with_odd_records_run(spool: SpoolDir) -> None:
         put(spool, "pending", name, **fields)
     spool.drain()
     assert spool.ids("completed") == sorted(ODD)
-
-
-def test_a_closed_pipe_that_left_work_undone_is_told_by_the_status(
-    spool: SpoolDir, tmp_path: Path
-) -> None:
-    lines = tmp_path / "jobs.jsonl"
-    lines.write_text('{"command": "true"}\n' * 6000)
-    _, statuses = piped_into_head(spool, 1, ["enqueue", f"@{lines}"], tmp_path)
-    assert statuses == "141 0\n"
-    assert len(spool.ids("pending")) < 6000
-
-
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_stream_that_is_not_there_changes_nothing_else(spool: SpoolDir, closed: str) -> None:
-    for words in (
-        ["enqueue", "--id", "one", "--", "true"],
-        ["worker", "start", "--stop-when-empty"],
-        ["wait", "one"],
-        ["status"],
-        ["list"],
-        ["-h"],
-    ):
-        line = " ".join([*spool.command(*words), closed])
-        done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(spool.path))
-        assert done.returncode == 0, (words, done.stderr)
-    assert spool.ids("completed") == ["one"]
 
 
 def test_one_file_that_cannot_be_read_does_not_hide_the_others(spool: SpoolDir) -> None:

@@ -1,0 +1,115 @@
+"""Where the output goes: terminals, pipes, full disks, closed streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+
+def on_a_terminal(spool: SpoolDir, *words: str, **env: str) -> str:
+    """Run queuectl with its output on a terminal; return what was written there."""
+    terminal, child = pty.openpty()
+    process = spool.start(
+        *words, stdout=child, env={**environment(spool.path), "TERM": "xterm", **env}
+    )
+    os.close(child)
+    return b"".join(_read(terminal)).decode() if process.wait() == 0 else ""
+
+
+def _read(terminal: int) -> Iterator[bytes]:
+    try:
+        while data := os.read(terminal, 65536):
+            yield data
+    except OSError:  # the other end is closed
+        return
+    finally:
+        os.close(terminal)
+
+
+def test_colour_only_on_a_terminal_and_none_with_no_color(filled: SpoolDir) -> None:
+    for words in (["status"], ["list"], ["show", "d1"]):
+        assert "\x1b[" in on_a_terminal(filled, *words)
+        assert "\x1b[" not in on_a_terminal(filled, *words, NO_COLOR="1")
+        assert "\x1b[" not in filled.run(*words).out
+
+
+def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> None:
+    command, why = "echo " + "x" * 200, "cancelled: " + "y" * 200
+    spool.drop_bytes("d1", json.dumps({"command": command, "error_message": why}).encode(), "dead")
+    for text in (command, why):
+        assert text in spool.run("list").out
+        assert text not in on_a_terminal(spool, "list")
+        assert text[:30] in on_a_terminal(spool, "list")
+
+
+def piped_into_head(
+    spool: SpoolDir, count: int, words: list[str], tmp_path: Path
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Run a command whose output is closed after some lines; return both exit statuses too."""
+    line = f"{' '.join(spool.command(*words))} | head -n {count}"
+    done = subprocess.run(
+        ["bash", "-c", f'{line}; echo "${{PIPESTATUS[@]}}" > {tmp_path}/status'],
+        capture_output=True,
+        text=True,
+        env=environment(spool.path),
+    )
+    return done, (tmp_path / "status").read_text()
+
+
+def test_a_closed_pipe_is_no_error(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.create()
+    for number in range(3000):
+        with open(spool.file("completed", f"job-{number:04}"), "w") as file:
+            file.write('{"command": "echo what is longer than a pipe holds, in all"}')
+    for words in ("list", "list --json"):
+        done, statuses = piped_into_head(spool, 2, words.split(), tmp_path)
+        assert done.stderr == ""
+        assert len(done.stdout.splitlines()) == 2
+        assert statuses == "0 0\n"
+
+
+def test_a_full_disk_under_standard_output_is_told(filled: SpoolDir) -> None:
+    with open("/dev/full", "wb") as full:
+        process = filled.start("list", stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.decode() == "queuectl: cannot go on: No space left on device\n"
+
+
+def test_a_closed_pipe_that_left_work_undone_is_told_by_the_status(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    lines = tmp_path / "jobs.jsonl"
+    lines.write_text('{"command": "true"}\n' * 6000)
+    _, statuses = piped_into_head(spool, 1, ["enqueue", f"@{lines}"], tmp_path)
+    assert statuses == "141 0\n"
+    assert len(spool.ids("pending")) < 6000
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_not_there_changes_nothing_else(spool: SpoolDir, closed: str) -> None:
+    for words in (
+        ["enqueue", "--id", "one", "--", "true"],
+        ["worker", "start", "--stop-when-empty"],
+        ["wait", "one"],
+        ["status"],
+        ["list"],
+        ["-h"],
+    ):
+        line = " ".join([*spool.command(*words), closed])
+        done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(spool.path))
+        assert done.returncode == 0, (words, done.stderr)
+    assert spool.ids("completed") == ["one"]
