@@ -153,10 +153,10 @@ class Spares:
 
     def __init__(self, directory: str, owner: str) -> None:
         self._directory = directory
-        self._stem = f"{directory}/spare"
-        self._tail = f"@{owner}.json"
+        self._owner = owner
         self._free: deque[str] = deque()
         self._made = count(1)
+        self._can_exchange = True
 
     def exchanging(
         self, path: str, data: bytes, *, sync: bool, mode: int, beside: Sequence[str] = ()
@@ -172,20 +172,21 @@ class Spares:
             FileNotFoundError: `path` is gone.
             OSError: the file system refused; `path` has its old body.
         """
+        if not self._can_exchange:
+            return None
         spare = self._take()
         try:
             body = _padded(data) if sync else data
             descriptor, old_size = _open_spare(spare, mode)
-            if beside and not old_size:  # the spare may be new: its name must be there too
-                beside = (*beside, self._directory)
             yield from _filling(descriptor, body, old_size, sync=sync, beside=beside)
-            done = kernel.exchange(spare, path)
+            self._can_exchange = kernel.exchange(spare, path)
         except BaseException:
             unlink_quietly(spare)
             raise
-        if not done:
+        if not self._can_exchange:
             unlink_quietly(spare)
-        return spare if done else None
+            return None
+        return spare
 
     def give_back(self, spare: str) -> None:
         """Let a spare be written over."""
@@ -194,16 +195,28 @@ class Spares:
     def clear(self) -> None:
         """Delete all spares, also those whose moves were never made sure of."""
         self._free.clear()
-        for name in os.listdir(self._directory):
-            if name.startswith("spare-") and name.endswith(self._tail):
-                with contextlib.suppress(OSError):  # the next recovery clears it
-                    os.unlink(f"{self._directory}/{name}")
+        for path in spares_of(self._directory, self._owner):
+            with contextlib.suppress(OSError):  # the next recovery clears it
+                os.unlink(path)
 
     def _take(self) -> str:
         # the longest free first, and never one just given back: somebody may be reading it
         if len(self._free) > _RESTING:
             return self._free.popleft()
-        return f"{self._stem}-{next(self._made)}{self._tail}"
+        return f"{self._directory}/{_SPARE}{next(self._made)}@{self._owner}.json"
+
+
+def spares_of(directory: str, owner: str) -> list[str]:
+    """Return the paths of an owner's spares."""
+    tail = f"@{owner}.json"
+    return [
+        f"{directory}/{name}"
+        for name in os.listdir(directory)
+        if name.startswith(_SPARE) and name.endswith(tail)
+    ]
+
+
+_SPARE = "spare-"
 
 
 def _open_spare(path: str, mode: int) -> tuple[int, int]:

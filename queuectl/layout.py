@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,8 @@ class Claim:
     path: str
     origin: str
     rewritten: bool = False  # the body is no longer the one that was taken
-    spares: list[str] = field(default_factory=list)  # in tmp/, with the bodies before
+    spare: str | None = None  # the file in tmp/ that holds the body before the last
+    first_spare: str | None = None  # the body before its start, until its outcome is on disk
     beside: str | None = None  # the id in dead/ that it gets because its own is taken
     reason: str = ""
 

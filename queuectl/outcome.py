@@ -88,8 +88,13 @@ def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
 def is_start_of(before: Job, counted: Job) -> bool:
     """Tell whether a record is what `started` made of another."""
     start = started(before, worker=counted.worker or "", now=0, logs=("", ""))
-    of_its_time = ("started_at", "updated_at", "stdout_path", "stderr_path")
-    return start.changed(**{name: counted.record.get(name) for name in of_its_time}) == counted
+    return _timeless(start) == _timeless(counted)
+
+
+def _timeless(job: Job) -> dict[str, Any]:
+    """Return a record without what only says when and where a run was started."""
+    ours = ("started_at", "updated_at", "stdout_path", "stderr_path")
+    return {name: value for name, value in job.record.items() if name not in ours}
 
 
 def settled(

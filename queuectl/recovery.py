@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import owners
 from queuectl.errors import BadJobError, ClaimLostError
 from queuectl.files import is_there
-from queuectl.job import Job, again, decode
+from queuectl.job import again
 from queuectl.kernel import Tree
 from queuectl.layout import SUFFIX, Claim
-from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, is_start_of, settled
-from queuectl.reading import read_regular
+from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
 from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
+from queuectl.starts import Starts
 from queuectl.stragglers import end_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
+    from queuectl.job import Job
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -131,10 +132,9 @@ class Recovery:
             self._end_what_it_ran(name)
         try:
             held = [job_id for job_id, owner in self._spool.held() if owner == name]
-            # a power cut may have undone an exchange of names, and nothing else does
-            spares = self._spare_bodies(name) if held and not dead.this_boot else []
+            starts = Starts(self._spool, name, self._log)
             for job_id in held:
-                self._recover(job_id, dead, spares)
+                self._recover(job_id, dead, starts)
             requests = owners.cancel_requests(self._spool, name)
             suffixes = (owners.RECORD_SUFFIX, owners.STOP_SUFFIX, owners.LOCK_SUFFIX)
             for leftover in [*self._drafts_of(name), *requests, *(path + s for s in suffixes)]:
@@ -151,16 +151,7 @@ class Recovery:
         if count:
             self._log.event("ended", worker=name, detail=f"{count} processes of a dead worker")
 
-    def _spare_bodies(self, name: str) -> list[Job]:
-        """Return the jobs in an owner's spares: bodies replaced, or about to replace others."""
-        found = []
-        for path in self._drafts_of(name):
-            with contextlib.suppress(BadJobError, FileNotFoundError):  # not written to its end
-                raw = read_regular(path, any_owner=self._spool.config.shared)
-                found.append(Job(decode(raw)))
-        return found
-
-    def _recover(self, held_as: str, dead: _Dead, spares: Sequence[Job]) -> None:
+    def _recover(self, held_as: str, dead: _Dead, starts: Starts) -> None:
         owner = dead.name
         job_id, was_rejected, _ = held_as.partition(_REJECT_MARK)
         claim = Claim(job_id, owner, self._spool.held_file(held_as, owner), "pending")
@@ -168,14 +159,36 @@ class Recovery:
             claim.path = self._put_by_hand(held_as)
         with contextlib.suppress(FileNotFoundError, ClaimLostError):
             try:
-                job = self._spool.read_file(claim.path, job_id, any_owner=self._spool.config.shared)
                 if was_rejected:
+                    self._read(claim)  # says what is wrong with it, if anything is
                     raise BadJobError("the id exists already")
+                job = self._last_body(claim, starts)
             except BadJobError as error:
                 self._spool.set_aside(claim, str(error))
                 self._log.event("rejected", job_id, detail=str(error))
                 return
-            self._put_back(claim, _counted(job, owner, spares), dead)
+            self._put_back(claim, job, dead)
+
+    def _last_body(self, claim: Claim, starts: Starts) -> Job:
+        """Return the last body that an orphan had, also one that a power cut has taken away.
+
+        Raises:
+            BadJobError: what is held is no job's, and nothing tells of a better body.
+        """
+        try:
+            job = self._read(claim)
+        except BadJobError:
+            start = starts.latest(claim.path, claim.job_id, None)
+            if start is None:
+                raise
+            return start
+        if job.state == "processing":
+            return job
+        return starts.latest(claim.path, claim.job_id, job) or job
+
+    def _read(self, claim: Claim) -> Job:
+        any_owner = self._spool.config.shared
+        return self._spool.read_file(claim.path, claim.job_id, any_owner=any_owner)
 
     def _put_by_hand(self, job_id: str) -> str:
         """Return the file of a job that somebody put into processing/ under no owner's name."""
@@ -228,7 +241,8 @@ class Recovery:
     def _abandoned(self) -> Iterator[tuple[list[str], int | None]]:
         """Yield the files in tmp/ of each dead writer, and its lock, which the caller closes."""
         tmp, workers = self._spool.directory("tmp"), self._spool.directory("workers")
-        registered = set(owners.known(self._spool)) | {self._me}
+        holding = {owner for _, owner in self._spool.held()}
+        registered = {*owners.known(self._spool), *holding, self._me}
         drafts: dict[str, list[str]] = {}
         for name in os.listdir(tmp):
             # another program may write there what it is about to rename into pending/
@@ -245,15 +259,6 @@ class Recovery:
                 continue  # nobody can tell now: the next time, perhaps
             if not alive:
                 yield names, lock
-
-
-def _counted(job: Job, owner: str, spares: Sequence[Job]) -> Job:
-    """Return an orphan as it was about to start, if a spare shows that it was; else as it is."""
-    for spare in spares:
-        is_its = spare.record.get("id") == job.id and spare.worker == owner
-        if is_its and any(is_start_of(before, spare) for before in (job, again(job))):
-            return spare
-    return job
 
 
 def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = None) -> int:

@@ -197,22 +197,25 @@ class Spool(Layout):
         """Put the body of a job that is about to run in its held file, its attempt counted.
 
         At the end a power cut leaves the claim, and the count in the held file or, where it undoes
-        the exchange of names, in the spare that was exchanged: recovery looks there. So the claim
-        and the body are waited for together, and the exchange only with the outcome.
+        the exchange of names, in the spare that was exchanged: recovery looks there (starts.py). So
+        claim and body are waited for together, and the exchange only with the outcome.
 
         Raises:
             ClaimLostError: the claim was taken away.
             OSError: the old body is still there, or the new one that might not survive.
         """
         try:
-            yield from self.rewriting(claim, job, beside=(claim.origin, "processing"))
-            if claim.spares and self.config.sync:
-                return
+            yield from self.rewriting(claim, job, beside=(claim.origin, "processing", "tmp"))
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             yield from self.rewriting(claim, job)  # one after the other needs fewer descriptors
-        yield from self.securing(claim)
+            yield from self.securing(claim)
+        else:
+            if claim.spare is None or not self.config.sync:
+                yield from self.securing(claim)
+            else:
+                claim.first_spare, claim.spare = claim.spare, None
 
     def rewriting(self, claim: Claim, job: Job, beside: Sequence[str] = ()) -> Steps[None]:
         """Put a new body in a held file; on disk at the end, its name with `securing`.
@@ -224,10 +227,9 @@ class Spool(Layout):
             OSError: the old body is still there.
         """
         data = job.encode()
-        for earlier in claim.spares[1:]:  # tries to settle, not made sure of
-            files.unlink_quietly(earlier)
-            claim.spares.remove(earlier)
-        spare: str | None = None
+        if claim.spare is not None:  # of an earlier try, not made sure of
+            files.unlink_quietly(claim.spare)
+            claim.spare = None
         if self._spares is not None:
             exchange = self._spares.exchanging(
                 claim.path,
@@ -237,13 +239,13 @@ class Spool(Layout):
                 beside=self._directories(beside),
             )
             try:
-                spare = yield from exchange
+                claim.spare = yield from exchange
             except FileNotFoundError:
+                if files.is_there(claim.path):  # a directory that is needed is gone
+                    raise
                 raise self._lost(claim) from None
-        if spare is None:
+        if claim.spare is None:
             yield from self._replacing(claim, data)
-        else:
-            claim.spares.append(spare)
         claim.rewritten = True
 
     def _replacing(self, claim: Claim, data: bytes) -> Steps[None]:
@@ -262,6 +264,11 @@ class Spool(Layout):
             raise
 
     def _lost(self, claim: Claim) -> ClaimLostError:
+        """Return the error, and let go of what was kept for the claim."""
+        for spare in (claim.first_spare, claim.spare):
+            if spare is not None:
+                files.unlink_quietly(spare)
+        claim.first_spare = claim.spare = None
         return ClaimLostError(f'job "{claim.job_id}" was taken away from {claim.owner}')
 
     def securing(self, claim: Claim) -> Steps[None]:
@@ -271,10 +278,10 @@ class Spool(Layout):
             OSError: they might not.
         """
         yield from self._syncing(claim.origin, "processing")
-        if self._spares is not None:
-            for spare in claim.spares:
+        for spare in (claim.first_spare, claim.spare):
+            if spare is not None and self._spares is not None:
                 self._spares.give_back(spare)
-        claim.spares.clear()
+        claim.first_spare = claim.spare = None
 
     def releasing(self, claim: Claim, state: str) -> Steps[None]:
         """Move a held job to the directory that its new body names; there for good at the end.

@@ -46,6 +46,19 @@ def with_code_at_start(tmp_path: Path, code: str) -> dict[str, str]:
     return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
 
+REMOVED = """
+import os
+from queuectl import spool
+take = spool.Spool.take
+def take_and_remove(self, *args):
+    claim = take(self, *args)
+    spool.Spool.take = take
+    os.rmdir(self.directory("pending"))
+    return claim
+spool.Spool.take = take_and_remove
+"""  # once
+
+
 MISSING = """
 import sys
 sys.modules["watchdog"] = None
@@ -167,6 +180,16 @@ def test_half_a_file_is_set_aside_without_a_look_at_everything(spool: SpoolDir) 
         time.sleep(0.2)
         spool.drop_bytes("half", b'{"command": "tru')
         spool.wait_for("dead", "half")
+
+
+def test_a_job_is_not_lost_whose_directory_is_removed_while_it_is_claimed(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("job")
+    with spool.pool(env=with_code_at_start(tmp_path, REMOVED)) as pool:
+        pool.wait_for("completed", "job")
+        assert pool.events("lost") == []
+    assert spool.states("job") == ["completed"]
 
 
 def test_a_job_is_not_forgotten_while_its_place_is_missing(spool: SpoolDir) -> None:

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl import files, kernel, owners, pool, reading, recovery, turn
+from queuectl import files, kernel, owners, pool, reading, recovery, starts, turn
 from queuectl.kernel import events
 from tests.crash.support import MUTATION
 
@@ -110,7 +110,7 @@ def _leave_tmp() -> None:
 
 
 def _look_at_no_spare() -> None:
-    _put(recovery.Recovery, _spare_bodies=lambda _self, _name: [])
+    _put(starts.Starts, latest=lambda *_: None)
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {

@@ -5,6 +5,7 @@ The file system is real, on a loop device; FS_IOC_SHUTDOWN drops what its journa
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -114,14 +115,26 @@ def test_without_an_fsync_a_power_cut_is_seen(kind: str, mutation: str, tmp_path
             several()
 
 
-def cut_behind(disk: Disk, command: str, told: str, mutation: str = "") -> list[Path]:
-    """Cut the power as soon as a pool has told of a job; return where it is afterwards."""
+def cut_behind(
+    disk: Disk, command: str, told: str, mutation: str = "", *, dropped: bool = False
+) -> list[Path]:
+    """Cut the power as soon as a pool has told of a job; return where it is afterwards.
+
+    It was queued for good, or `dropped` by somebody who does not sync.
+    """
     path = make_spool(disk.point / "q")
     with Spoolside(path) as side:
         side.mutation = mutation
-        side.spool.submit(command, id="one")
-        subprocess.run(["sync", "-f", str(path)], check=True)
-        side.pool("--count", "1").says(told)
+        if dropped:
+            subprocess.run(["sync", "-f", str(path)], check=True)
+            pool = side.pool("--count", "1").up()
+            (path / "tmp" / "draft").write_text(json.dumps({"command": command}))
+            (path / "tmp" / "draft").rename(path / "pending" / "one.json")
+            pool.says(told)
+        else:
+            side.spool.submit(command, id="one")
+            subprocess.run(["sync", "-f", str(path)], check=True)
+            side.pool("--count", "1").says(told)
         disk.cut()
     disk.power_on()
     return places(path)["one"]
@@ -131,12 +144,14 @@ TOLD = {" started ": "processing", " completed ": "completed"}
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
+@pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize("told", TOLD)
 def test_what_a_pool_has_told_of_a_job_is_so_after_a_power_cut(
-    told: str, kind: str, tmp_path: Path
+    told: str, kind: str, tmp_path: Path, *, dropped: bool
 ) -> None:
     with Disk(tmp_path, kind) as disk:
-        (file,) = cut_behind(disk, "sleep 1" if "started" in told else "true", told)
+        command = "sleep 1" if "started" in told else "true"
+        (file,) = cut_behind(disk, command, told, dropped=dropped)
         assert file.parent.name == TOLD[told]
         if "started" in told:
             assert lost_runs(file.parents[1]) == 1

@@ -106,6 +106,31 @@ def test_who_goes_on_writing_a_file_that_was_taken_harms_no_other_job(
     assert spool.leftovers() == []
 
 
+@pytest.mark.parametrize("gone", ["pending", "tmp"])
+def test_a_missing_directory_is_not_taken_for_a_claim_that_was_taken_away(
+    api: Spool, gone: str
+) -> None:
+    api.keep_spares("w")
+    api.submit("true", id="a")
+    claim = api.take("a", "pending", "w")
+    os.rmdir(api.directory(gone))
+    with pytest.raises(FileNotFoundError):
+        files.carry_out(api.counting(claim, api.read_claim(claim).changed(attempts=1)))
+    assert read_json(claim.path)["attempts"] == 0
+
+
+def test_what_was_kept_for_a_claim_goes_when_it_is_taken_away(api: Spool) -> None:
+    api.keep_spares("w")
+    api.submit("true", id="a")
+    claim = api.take("a", "pending", "w")
+    job = api.read_claim(claim).changed(attempts=1)
+    files.carry_out(api.counting(claim, job))
+    os.unlink(claim.path)
+    with pytest.raises(ClaimLostError):
+        api.settle(claim, job)
+    assert os.listdir(api.directory("tmp")) == []
+
+
 @pytest.mark.parametrize("keeps_spares", [False, True])
 def test_a_claim_that_was_taken_away_is_not_brought_back(
     api: Spool, spool: SpoolDir, *, keeps_spares: bool
@@ -138,7 +163,7 @@ def test_a_start_waits_once_for_its_claim_and_its_body(api: Spool) -> None:
     claim = api.take("a", "pending", "w")
     steps = api.counting(claim, api.read_claim(claim).changed(attempts=1))
     step = next(steps)
-    assert names_of(step) == {"pending", "processing", "tmp"}  # tmp, since its spare is new
+    assert names_of(step) == {"pending", "processing", "tmp"}
     assert step.descriptor is not None
     assert os.fstat(step.descriptor).st_size > 0
     assert read_json(claim.path)["attempts"] == 0
@@ -160,6 +185,8 @@ def test_a_start_waits_for_its_body_and_then_its_names_where_these_cannot_be_exc
     assert names_of(steps[-1]) == {"pending", "processing"}
     assert read_json(claim.path)["attempts"] == 1
     assert os.listdir(api.directory("tmp")) == []
+    again = list(api.counting(claim, api.read_claim(claim).changed(attempts=2)))
+    assert [step.descriptor is None for step in again] == [False, True]  # tried only once
 
 
 def test_the_body_before_a_start_is_kept_until_the_outcome_is_on_disk(api: Spool) -> None:
@@ -169,7 +196,8 @@ def test_the_body_before_a_start_is_kept_until_the_outcome_is_on_disk(api: Spool
     claim = api.take("a", "pending", "w")
     job = api.read_claim(claim)
     files.carry_out(api.counting(claim, job.changed(attempts=1)))
-    (before,) = claim.spares
+    before = claim.first_spare
+    assert before is not None
     for number in range(40):  # more than are kept back for readers
         api.submit("true", id=f"job-{number}")
         other = api.take(f"job-{number}", "pending", "w")
@@ -177,5 +205,5 @@ def test_the_body_before_a_start_is_kept_until_the_outcome_is_on_disk(api: Spool
         api.settle(other, api.read_claim(other).changed(state="completed"))
         assert read_json(before)["id"] == "a"
     api.settle(claim, job.changed(state="completed"))
-    assert claim.spares == []
+    assert claim.first_spare is None
     api.drop_spares()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import kernel
+from queuectl import kernel, starts
 from queuectl.job import Job, again
 from queuectl.outcome import started
 from queuectl.owners import Registration, Worker
+from queuectl.reading import read_regular
 from queuectl.recovery import Recovery
 from queuectl.worklog import WorkLog
 
@@ -113,6 +116,17 @@ def leave_spare(spool: SpoolDir, number: int, body: bytes) -> None:
         file.write(body)
 
 
+def start_of(before: dict[str, Any], now: float) -> Job:
+    """Return the body that the owner of what `leave` left would have written for a start."""
+    held = Job({"id": "a", "command": "true", "max_retries": 3, **before})
+    if held.state == "dead":
+        held = again(held)
+    return started(held, worker=LOCAL, now=now, logs=("/logs/a.1.out", "/logs/a.1.err"))
+
+
+LATER = 1.8e9  # than now, when `leave` takes the job
+
+
 def leave_undone(spool: SpoolDir, boot_id: str, before: dict[str, Any], **other: Any) -> None:
     """Leave what a power cut does that undoes the exchange of names before a start.
 
@@ -121,13 +135,13 @@ def leave_undone(spool: SpoolDir, boot_id: str, before: dict[str, Any], **other:
     """
     leave(spool, **before)
     register(spool, boot_id)
-    held = Job({"id": "a", "command": "true", "max_retries": 3, **before})
-    if held.state == "dead":
-        held = again(held)
-    start = started(held, worker=LOCAL, now=1.8e9, logs=("/logs/a.1.out", "/logs/a.1.err"))
     leave_spare(spool, 1, b'{"command": "true"}')
-    leave_spare(spool, 2, start.changed(**other).encode())
+    leave_spare(spool, 2, start_of(before, LATER).changed(**other).encode())
     leave_spare(spool, 3, b'{"id": "a", "comm')
+
+
+def held_file(spool: SpoolDir) -> str:
+    return f"{spool.path}/processing/a@{LOCAL}.json"
 
 
 @pytest.mark.parametrize(
@@ -152,11 +166,74 @@ def test_a_start_counts_whose_body_a_power_cut_has_put_back_among_the_spares(
     assert spool.leftovers() == []
 
 
-def test_a_spare_says_nothing_where_no_power_was_cut(spool: SpoolDir) -> None:
+@pytest.mark.parametrize("began", [False, True])
+def test_under_one_boot_a_spare_tells_of_a_start_if_there_is_output(
+    spool: SpoolDir, *, began: bool
+) -> None:
     leave_undone(spool, kernel.boot_id(), {"state": "pending", "attempts": 0})
+    if began:  # and the disk was taken away since
+        open(f"{spool.path}/logs/a.1.out", "x").close()
     recover(spool)
-    assert spool.record("pending", "a")["attempts"] == 0
+    assert spool.record("failed" if began else "pending", "a")["attempts"] == began
     assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\0" * 100, b'{"command": "tr', b'{"id": "b"}'])
+def test_a_start_is_known_by_its_spare_where_a_power_cut_has_damaged_what_was_taken(
+    spool: SpoolDir, damaged: bytes
+) -> None:
+    leave_undone(spool, "another boot", {"state": "pending", "attempts": 0})
+    with open(held_file(spool), "wb") as file:
+        file.write(damaged)
+    recover(spool)
+    record = spool.record("failed", "a")
+    assert (record["attempts"], record["command"]) == (1, "true")
+
+
+@pytest.mark.parametrize("body", [b"", b'{"id": "a", "command": "true", "max_retries": 3}'])
+def test_a_spare_from_before_its_job_was_taken_says_nothing(spool: SpoolDir, body: bytes) -> None:
+    """The same id, dropped anew, or a claim that was given back."""
+    leave_undone(spool, "another boot", {})
+    leave_spare(spool, 2, start_of({}, time.time() - 1).encode())
+    with open(held_file(spool), "wb") as file:
+        file.write(body)
+    recover(spool)
+    assert spool.record("pending" if body else "dead", "a").get("attempts", 0) == 0
+
+
+def test_of_several_starts_in_spares_the_last_counts(spool: SpoolDir) -> None:
+    leave_undone(spool, "another boot", {})
+    for number in range(4, 9):
+        leave_spare(spool, number, start_of({}, LATER - number).encode())
+    recover(spool)
+    started_at = spool.record("failed", "a")["history"][-1]["started_at"]
+    assert started_at == "2027-01-15T08:00:00.000000Z"
+
+
+def test_a_spare_that_cannot_be_read_hides_no_other(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_undone(spool, "another boot", {})
+
+    def read_on_a_bad_disk(path: str, *, any_owner: bool) -> bytes:
+        if path.endswith(f"spare-1@{LOCAL}.json"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return read_regular(path, any_owner=any_owner)
+
+    monkeypatch.setattr(starts, "read_regular", read_on_a_bad_disk)
+    recover(spool)
+    assert spool.record("failed", "a")["attempts"] == 1
+
+
+def test_the_spares_of_an_owner_without_a_trace_are_kept_until_its_job_is_recovered(
+    spool: SpoolDir,
+) -> None:
+    leave_undone(spool, "another boot", {})
+    for name in os.listdir(f"{spool.path}/workers"):
+        os.unlink(f"{spool.path}/workers/{name}")
+    recover(spool)
+    assert spool.ids("processing") == ["a"]
+    assert len(os.listdir(f"{spool.path}/tmp")) == 3
 
 
 @pytest.mark.parametrize(
