@@ -1,29 +1,25 @@
-"""The spool: five directories and the moves between them. No other module moves a job file.
+"""The spool: five directories and the moves between them. Only this and moves.py move a job file.
 
     submit    tmp/ID@OWNER.json   --link-->    pending/ID.json
-    take      STATE/ID.json       --rename-->  processing/ID@OWNER.json
-    rewrite   tmp/spare-N@OWNER.json  <--exchange-->  processing/ID@OWNER.json, or
-              tmp/ID@OWNER.json   --rename-->  processing/ID@OWNER.json
-    release   processing/ID@OWNER.json  --rename-->  STATE/ID.json
+    take, rewrite, release                     see moves.py
     set aside processing/ID@OWNER.json  --rename-->  dead/ID.rejected, explained in dead/ID.json
 
-The kernel picks the one winner of a rename; the owner stands in the name, so the claim and the
-record of who holds it are the same instant. spool-layout.md, section "The moves".
+spool-layout.md, section "The moves".
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from queuectl import files
-from queuectl.errors import ClaimLostError, JobExistsError, SpoolError
+from queuectl.errors import JobExistsError, SpoolError
 from queuectl.ids import as_id
-from queuectl.job import STATES, Job, again, draft
-from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, Claim, Layout
+from queuectl.job import STATES, Job, draft
+from queuectl.layout import DIRECTORIES, SUFFIX, Claim
+from queuectl.moves import Moves
 from queuectl.scratch import Scratch
 from queuectl.units import utc_text
 
@@ -37,7 +33,7 @@ _SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,
 _BATCH = 512  # jobs that share one fsync of the directory
 
 
-class Spool(Layout):
+class Spool(Moves):
     """A directory that is a queue.
 
     Args:
@@ -46,7 +42,6 @@ class Spool(Layout):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
-        self._spares: files.Spares | None = None
         self._rejects = 0
 
     def create(self) -> None:
@@ -161,194 +156,6 @@ class Spool(Layout):
             with contextlib.suppress(OSError):  # taken by a worker already: it runs once too often
                 os.unlink(self.file("pending", job_id))
 
-    # --- take, rewrite, release -------------------------------------------------------------
-
-    def take(self, job_id: str, state: str, owner: str) -> Claim:
-        """Make a job `owner`'s own, whatever its file holds.
-
-        Raises:
-            FileNotFoundError: somebody else was first, or it is gone.
-            OSError: it could not be moved.
-        """
-        claim = Claim(job_id, owner, self.held_file(job_id, owner), state)
-        files.move_contended(self.file(state, job_id), claim.path)
-        return claim
-
-    def release(self, claim: Claim, state: str) -> None:
-        """Do what `releasing` does, waiting here."""
-        files.carry_out(self.releasing(claim, state))
-
-    def read_claim(self, claim: Claim) -> Job:
-        """Return the job as it was taken.
-
-        A body in pending/ that names another state was moved there by hand: its attempts start
-        again.
-
-        Raises:
-            BadJobError: it can never run.
-            OSError: it could not be read.
-        """
-        job = self.read_file(claim.path, claim.job_id, any_owner=self.config.shared)
-        if job.state != claim.origin and claim.origin == "pending":
-            return again(job)
-        return job
-
-    def counting(self, claim: Claim, job: Job) -> Steps[None]:
-        """Put the body of a job that is about to run in its held file, its attempt counted.
-
-        At the end a power cut leaves the claim, and the count in the held file or, where it undoes
-        the exchange of names, in the spare that was exchanged: recovery looks there (starts.py). So
-        claim and body are waited for together, and the exchange only with the outcome.
-
-        Raises:
-            ClaimLostError: the claim was taken away.
-            OSError: the old body is still there, or the new one that might not survive.
-        """
-        try:
-            yield from self.rewriting(claim, job, beside=(claim.origin, "processing", "tmp"))
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            yield from self.rewriting(claim, job)  # one after the other needs fewer descriptors
-            yield from self.securing(claim)
-        else:
-            if claim.spare is None or not self.config.sync:
-                yield from self.securing(claim)
-            else:
-                claim.first_spare, claim.spare = claim.spare, None
-
-    def rewriting(self, claim: Claim, job: Job, beside: Sequence[str] = ()) -> Steps[None]:
-        """Put a new body in a held file; on disk at the end, its name with `securing`.
-
-        Where names can be exchanged, those in the directories `beside` are on disk before it.
-
-        Raises:
-            ClaimLostError: the claim was taken away.
-            OSError: the old body is still there.
-        """
-        data = job.encode()
-        if claim.spare is not None:  # of an earlier try, not made sure of
-            files.unlink_quietly(claim.spare)
-            claim.spare = None
-        if self._spares is not None:
-            exchange = self._spares.exchanging(
-                claim.path,
-                data,
-                sync=self.config.sync,
-                mode=self.config.file_mode,
-                beside=self._directories(beside),
-            )
-            try:
-                claim.spare = yield from exchange
-            except FileNotFoundError:
-                if files.is_there(claim.path):  # a directory that is needed is gone
-                    raise
-                raise self._lost(claim) from None
-        if claim.spare is None:
-            yield from self._replacing(claim, data)
-        claim.rewritten = True
-
-    def _replacing(self, claim: Claim, data: bytes) -> Steps[None]:
-        draft_file = self._draft_file(claim.job_id, claim.owner)
-        files.unlink_quietly(draft_file)  # of an earlier try that failed
-        yield from files.writing_new(
-            draft_file, data, sync=self.config.sync, mode=self.config.file_mode
-        )
-        try:
-            # the rename would bring back a claim that was taken away
-            if not files.is_there(claim.path):
-                raise self._lost(claim)
-            files.move(draft_file, claim.path)
-        except BaseException:
-            files.unlink_quietly(draft_file)
-            raise
-
-    def _lost(self, claim: Claim) -> ClaimLostError:
-        """Return the error, and let go of what was kept for the claim."""
-        for spare in (claim.first_spare, claim.spare):
-            if spare is not None:
-                files.unlink_quietly(spare)
-        claim.first_spare = claim.spare = None
-        return ClaimLostError(f'job "{claim.job_id}" was taken away from {claim.owner}')
-
-    def securing(self, claim: Claim) -> Steps[None]:
-        """End once the claim and the body last written would survive a power cut.
-
-        Raises:
-            OSError: they might not.
-        """
-        yield from self._syncing(claim.origin, "processing")
-        for spare in (claim.first_spare, claim.spare):
-            if spare is not None and self._spares is not None:
-                self._spares.give_back(spare)
-        claim.first_spare = claim.spare = None
-
-    def releasing(self, claim: Claim, state: str) -> Steps[None]:
-        """Move a held job to the directory that its new body names; there for good at the end.
-
-        Raises:
-            JobExistsError: that directory holds another job of this id.
-            ClaimLostError: the claim was taken away.
-            OSError: it is still held.
-        """
-        target = self.file(state, claim.job_id)
-        if claim.path != target and files.is_there(target):  # rename would replace it silently
-            raise JobExistsError(claim.job_id, state)
-        yield from self._parting(claim, target, state)
-
-    def _parting(self, claim: Claim, target: str, state: str) -> Steps[None]:
-        """Move a held file to where nobody holds it; once moved, only make sure of it."""
-        if claim.path != target:
-            try:
-                files.move(claim.path, target)
-            except FileNotFoundError:
-                if os.path.isdir(os.path.dirname(target)):
-                    raise self._lost(claim) from None
-                raise
-            claim.path, claim.origin = target, state
-        yield from self.securing(claim)
-
-    def settling(self, claim: Claim, job: Job) -> Steps[str]:
-        """Rewrite and release: the job goes where its new body says. Return the id it has there.
-
-        Raises:
-            ClaimLostError: the claim was taken away.
-            OSError: it is still held, with the old body or the new one.
-        """
-        if claim.beside is None:
-            try:
-                if claim.path != self.file(job.state, claim.job_id):
-                    yield from self.rewriting(claim, job)
-                yield from self.releasing(claim, job.state)
-            except JobExistsError as error:
-                claim.beside, claim.reason = self._free_name(claim.job_id), str(error)
-            else:
-                return claim.job_id
-        return (yield from self._releasing_beside(claim, job, claim.beside))
-
-    def settle(self, claim: Claim, job: Job) -> str:
-        """Do what `settling` does, waiting here."""
-        return files.carry_out(self.settling(claim, job))
-
-    def _releasing_beside(self, claim: Claim, job: Job, free: str) -> Steps[str]:
-        """Keep a job whose place is taken: dead/, under a free id, its body saying why."""
-        target = self.file("dead", free)
-        if claim.path != target:
-            beside = job.changed(id=free, state="dead", error_message=claim.reason)
-            yield from self.rewriting(claim, beside)
-        yield from self._parting(claim, target, "dead")
-        return free
-
-    def keep_spares(self, owner: str) -> None:
-        """Write over old bodies from here on, as `owner`, instead of deleting them."""
-        self._spares = files.Spares(self.directory("tmp"), owner)
-
-    def drop_spares(self) -> None:
-        """Delete what was kept to be written over; nothing may be under way."""
-        if self._spares is not None:
-            self._spares.clear()
-            self._spares = None
-
     # --- set aside --------------------------------------------------------------------------
 
     def take_name(self, name: str, state: str, owner: str) -> Claim:
@@ -411,31 +218,3 @@ class Spool(Layout):
                 files.publish(draft_file, self.file("dead", free))
         finally:
             files.unlink_quietly(draft_file)
-
-    def _rejected_file(self, job_id: str) -> str:
-        return f"{self.directory('dead')}/{job_id}{REJECTED}"
-
-    def _free_name(self, job_id: str) -> str:
-        """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
-        for number in range(1, 1 << 31):
-            suffix = "" if number == 1 else f".{number}"
-            name = as_id(job_id, room=len(suffix)) + suffix
-            if files.is_there(self._rejected_file(name)):
-                continue
-            if self.found_in(name, ("pending", "failed", "completed")) is not None:
-                continue
-            if not files.is_there(self.file("dead", name)) or self.explains(name):
-                return name
-        raise AssertionError
-
-    # --- the rest ---------------------------------------------------------------------------
-
-    def _draft_file(self, job_id: str, owner: str) -> str:
-        return f"{self.path}/tmp/{job_id}@{owner}{SUFFIX}"
-
-    def _syncing(self, *names: str) -> Steps[None]:
-        if self.config.sync:
-            yield files.Step(self._directories(names))
-
-    def _directories(self, names: Iterable[str]) -> Sequence[str]:
-        return [self.directory(name) for name in names]

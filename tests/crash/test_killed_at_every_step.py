@@ -118,7 +118,7 @@ CHANGING = {
     "os.rename", "os.link", "os.unlink", "os.mkdir", "os.makedirs", "os.utime", "os.ftruncate",
     "os.write", "os.fsync", "kernel.sync_data", "kernel.exchange",
 }  # fmt: skip
-MOVERS = ("files.py", "spool.py", "scratch.py", "owners.py", "recovery.py", "config.py")
+MOVERS = ("files.py", "moves.py", "spool.py", "scratch.py", "owners.py", "recovery.py", "config.py")
 # Functions for what another program did; the tests of those cases are elsewhere.
 NOT_ON_THE_WAY = {"withdraw_stop", "beat", "answer_cancel", "_withdraw"}
 RARE = {
