@@ -113,8 +113,9 @@ def _print_left(spool: Spool) -> None:
     for owner, job_ids in sorted(_held_by_owner(spool).items()):
         if owners.life(spool, owner, owners.read_worker(spool, owner)) is owners.Life.DEAD:
             few = ", ".join(sorted(job_ids)[:3]) + (", ..." if len(job_ids) > 3 else "")
-            who = f"{owner} died and held" if owner else "held by nobody:"
-            click.echo(f"lost     {who} {few}; the next pool recovers, or `queuectl doctor --fix`")
+            who = f"{owner}, who is dead" if owner else "nobody"
+            click.echo(f"lost     {few}, held by {who}")
+            click.echo("           (the next worker recovers it, `queuectl doctor --fix` now)")
 
 
 def _running_text(found: Found) -> str:

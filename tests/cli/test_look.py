@@ -65,7 +65,7 @@ def test_status_tells_what_a_dead_worker_held(spool: SpoolDir) -> None:
         assert "lost     " not in spool.run("status").out
         pool.kill()
         out = spool.run("status").out
-        assert f"lost     {pool.name} died and held lost; the next pool" in out
+        assert f"lost     lost, held by {pool.name}, who is dead\n" in out
         assert "workers  none" in out
     spool.run("doctor", "--fix")
     assert "lost     " not in spool.run("status").out
