@@ -12,7 +12,7 @@ import click
 
 from queuectl.cli.common import DURATION, TIME, Duration
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
-from queuectl.job import FIELDS, USER_FIELDS, Job, decode
+from queuectl.job import FIELDS, USER_FIELDS, Job, check_fields, decode
 from queuectl.units import parse_codes, utc_text
 
 if TYPE_CHECKING:
@@ -97,7 +97,11 @@ def job_options(command: Any) -> Any:
 
 
 def given_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of the record that options name."""
+    """Return the fields of the record that options name.
+
+    Raises:
+        click.UsageError: one cannot be what the option says.
+    """
     from_option = click.get_current_context().get_parameter_source
     fields = {}
     for name, value in options.items():
@@ -115,6 +119,10 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
         fields["tags"] = list(fields["tags"])
     if "cwd" in fields:
         fields["cwd"] = os.path.abspath(fields["cwd"])
+    try:
+        check_fields({"command": "true", **fields})
+    except BadJobError as error:
+        raise click.UsageError(str(error)) from None
     return fields
 
 

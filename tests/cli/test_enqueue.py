@@ -204,8 +204,6 @@ def test_an_id_that_is_being_run_is_refused(spool: SpoolDir) -> None:
 
 
 REFUSED = [
-    (["--id", "../x", "--command", "true"], '"id" must be'),
-    (["--command", ""], '"command" must be'),
     (["{"], "not JSON"),
     (['{"command":"true","timeout":-1}'], '"timeout" must be'),
     (['{"command":"true","run_at":"2030-01-01T00:00:00"}'], '"run_at" must be'),
@@ -220,6 +218,23 @@ def test_what_cannot_be_a_job_is_refused_with_the_reason(
 ) -> None:
     assert why in spool.refuse("enqueue", *words)
     assert not os.path.isdir(f"{spool.path}/pending") or spool.ids("pending") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--id", "../x", "--command", "true"], '"id" must be'),
+        (["--max-retries", "-1", "true"], '"max_retries" must be'),
+        (["--command", ""], '"command" must be'),
+    ],
+)
+def test_an_option_that_cannot_be_is_wrong_usage_and_makes_no_spool(
+    spool: SpoolDir, words: list[str], why: str
+) -> None:
+    refused = spool.refuse("enqueue", *words, status=2)
+    assert why in refused
+    assert "see `queuectl enqueue -h`" in refused
+    assert not os.path.exists(spool.path)
 
 
 def test_a_field_that_looks_like_one_of_ours_is_kept_and_told(spool: SpoolDir) -> None:
