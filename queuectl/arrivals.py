@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
+from queuectl import files
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -111,18 +113,35 @@ class _Observed:
 
     def __init__(self, observer: BaseObserver) -> None:
         self.start = observer.start
-        self.unwatch = observer.unschedule
         self._observer = observer
+        self._held: set[int] = set()
 
-    def watch(self, path: str, arrived: Arrived) -> ObservedWatch:
-        return self._observer.schedule(_Handler(path, arrived), path)
+    def watch(self, path: str, arrived: Arrived) -> tuple[ObservedWatch, int]:
+        # while it is open its inode keeps its number: what is made in its place has another
+        held = files.open_directory(path)
+        self._held.add(held)
+        try:
+            return self._observer.schedule(_Handler(path, arrived), path), held
+        except BaseException:
+            self._let_go(held)
+            raise
 
-    def is_over(self, _: ObservedWatch) -> bool:
-        return False  # this is not told reliably
+    def is_over(self, _: tuple[ObservedWatch, int]) -> bool:
+        return False  # not told reliably; the inode tells
+
+    def unwatch(self, watch: tuple[ObservedWatch, int]) -> None:
+        self._let_go(watch[1])
+        self._observer.unschedule(watch[0])
+
+    def _let_go(self, held: int) -> None:
+        self._held.discard(held)
+        os.close(held)
 
     def stop(self) -> None:
         self._observer.stop()
         self._observer.join()
+        for held in tuple(self._held):
+            self._let_go(held)
 
 
 if sys.platform == "linux":

@@ -27,9 +27,7 @@ def _source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, "_new_source", lambda _: module._Observed(Observer()))
 
 
-def tells_or_skip(request: pytest.FixtureRequest) -> None:
-    if request.node.callspec.id != "as here" or not module._HAS_READER:
-        pytest.skip("watchdog's observers do not tell")
+_HAS_READER = module._HAS_READER
 
 
 @contextmanager
@@ -102,11 +100,8 @@ def test_a_directory_made_anew_is_watched_again_after_rearm(tmp_path: Path) -> N
         wait_until(lambda: ("in", "a") in seen, lambda: seen)
 
 
-def test_a_directory_removed_and_made_anew_is_watched_again_after_rearm(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_directory_removed_and_made_anew_is_watched_again_after_rearm(tmp_path: Path) -> None:
     """Its inode has the number of the old one's, on many file systems."""
-    tells_or_skip(request)
     inside = tmp_path / "in"
     inside.mkdir()
     with watching(inside) as (arrivals, seen):
@@ -123,10 +118,7 @@ def test_a_directory_removed_and_made_anew_is_watched_again_after_rearm(
         wait_until(lambda: is_told_of("b"), lambda: seen)
 
 
-def test_a_directory_that_is_missing_is_watched_once_it_is_there(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    tells_or_skip(request)
+def test_a_directory_that_is_missing_is_watched_once_it_is_there(tmp_path: Path) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
     with watching(inside, tmp_path) as (arrivals, seen):
@@ -144,7 +136,8 @@ def test_a_directory_that_is_missing_is_watched_once_it_is_there(
 def test_it_is_told_that_more_came_than_the_kernel_keeps(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    tells_or_skip(request)
+    if request.node.callspec.id != "as here" or not _HAS_READER:
+        pytest.skip("watchdog's observers do not tell")
     with open("/proc/sys/fs/inotify/max_queued_events", encoding="ascii") as file:
         keeps = int(file.read())
     if keeps > 100_000:
