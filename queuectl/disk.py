@@ -105,8 +105,8 @@ class Disk:
         syncs: list[_Sync] = []
         directories: dict[str, list[Told]] = {}
         for step, over in asked:
-            a_file = step.descriptor is not None
-            told = _Countdown(len(step.directories) + a_file, over).one
+            count = len(step.directories) + (step.descriptor is not None)
+            told = _Countdown(count, over).one
             if step.descriptor is not None:
                 syncs.append(_Sync(step.descriptor, told, data_only=True))
             for path in step.directories:

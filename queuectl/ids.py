@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
+from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJobError
 from queuectl.units import show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_ID_CHARS = 128
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ID_CHARS - 1}}}", re.ASCII)
@@ -52,3 +56,9 @@ def new_id(now: float | None = None) -> str:
     _last_us = max(_last_us + 1, int((time.time() if now is None else now) * 1_000_000))
     value = _last_us << 20 | int.from_bytes(os.urandom(3), "big") & 0xFFFFF
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(70, -1, -10)])[1:]
+
+
+def first_of(job_ids: Iterable[str], most: int = 3) -> str:
+    """Return a few ids as one text, for a message: `a, b, c, ...`."""
+    listed = list(job_ids)
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

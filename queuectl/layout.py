@@ -51,6 +51,12 @@ class Claim:
     beside: str | None = None  # the id in dead/ that it gets because its own is taken
     reason: str = ""
 
+    def part_with_spares(self) -> list[str]:
+        """Return the spares that are kept for it, which are the caller's from here on."""
+        spares = [spare for spare in (self.first_spare, self.spare) if spare is not None]
+        self.first_spare = self.spare = None
+        return spares
+
 
 class Layout:
     """A spool as it can be looked at.

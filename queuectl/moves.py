@@ -140,10 +140,8 @@ class Moves(Layout):
 
     def _lost(self, claim: Claim) -> ClaimLostError:
         """Return the error, and let go of what was kept for the claim."""
-        for spare in (claim.first_spare, claim.spare):
-            if spare is not None:
-                files.unlink_quietly(spare)
-        claim.first_spare = claim.spare = None
+        for spare in claim.part_with_spares():
+            files.unlink_quietly(spare)
         return ClaimLostError(f'job "{claim.job_id}" was taken away from {claim.owner}')
 
     def securing(self, claim: Claim) -> Steps[None]:
@@ -153,10 +151,9 @@ class Moves(Layout):
             OSError: they might not.
         """
         yield from self._syncing(claim.origin, "processing")
-        for spare in (claim.first_spare, claim.spare):
-            if spare is not None and self._spares is not None:
+        for spare in claim.part_with_spares():
+            if self._spares is not None:
                 self._spares.give_back(spare)
-        claim.first_spare = claim.spare = None
 
     def releasing(self, claim: Claim, state: str) -> Steps[None]:
         """Move a held job to the directory that its new body names; there for good at the end.

@@ -15,7 +15,7 @@ from queuectl.layout import SUFFIX
 from queuectl.outcome import EXIT, SIGNAL, TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from queuectl.layout import Found
     from queuectl.spool import Spool
@@ -127,9 +127,3 @@ def _signal_number(name: str) -> int:
         return signal.Signals[name].value
     number = name.removeprefix("signal ")
     return int(number) if number.isdecimal() else 0
-
-
-def first_of(job_ids: Iterable[str]) -> str:
-    """Return a few ids as one text, for a message."""
-    listed = list(job_ids)
-    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")

@@ -8,7 +8,7 @@ import click
 
 from queuectl.cli import CHANGES
 from queuectl.errors import NoSuchJobError, QueuectlError
-from queuectl.ids import is_id
+from queuectl.ids import first_of, is_id
 from queuectl.job import STATES
 from queuectl.spool import Spool
 from queuectl.units import parse_duration, parse_time
@@ -55,7 +55,7 @@ def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
         if not text or not is_id(text) or not found:
             raise
         if len(found) > 1:
-            few = ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "")
+            few = first_of(sorted(found))
             msg = f'"{text}" is the beginning of {len(found)} ids ({few}); give more of it'
             raise NoSuchJobError(msg) from None
         return found.pop()

@@ -19,6 +19,7 @@ import click
 
 from queuectl.cli import CHANGES, render
 from queuectl.cli.common import DURATION, resolve_id
+from queuectl.ids import first_of
 from queuectl.job import STATES
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def go_ahead(
         return False
     click.get_current_context().meta[CHANGES] = True
     if count > ask_above and not options.get("yes") and _person_is_there():
-        few = ", ".join(job_ids[:5]) + (", ..." if count > 5 else "")
+        few = first_of(job_ids, 5)
         if not click.confirm(f"{what} ({few})?", err=True):
             render.note("nothing was done")
             click.get_current_context().exit(1)

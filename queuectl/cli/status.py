@@ -12,6 +12,7 @@ import click
 from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
+from queuectl.ids import first_of
 from queuectl.job import STATES
 
 if TYPE_CHECKING:
@@ -112,9 +113,8 @@ def _print_left(spool: Spool) -> None:
     """Print what is held by workers that died, until somebody recovers it."""
     for owner, job_ids in sorted(_held_by_owner(spool).items()):
         if owners.life(spool, owner, owners.read_worker(spool, owner)) is owners.Life.DEAD:
-            few = ", ".join(sorted(job_ids)[:3]) + (", ..." if len(job_ids) > 3 else "")
             who = f"{owner}, who is dead" if owner else "nobody"
-            click.echo(f"lost     {few}, held by {who}")
+            click.echo(f"lost     {first_of(sorted(job_ids))}, held by {who}")
             click.echo("           (the next worker recovers it, `queuectl doctor --fix` now)")
 
 

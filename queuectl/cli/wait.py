@@ -22,8 +22,9 @@ from queuectl.cli.drafting import (
     sources,
 )
 from queuectl.cli.logs import Printer, changes_of, print_new
+from queuectl.ids import first_of
 from queuectl.joblogs import Follower
-from queuectl.waiting import Endings, first_of
+from queuectl.waiting import Endings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

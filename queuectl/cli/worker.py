@@ -14,6 +14,7 @@ from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.errors import QueuectlError
+from queuectl.ids import first_of
 
 if TYPE_CHECKING:
     from queuectl.owners import Worker
@@ -167,11 +168,10 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
         running = sorted(job_id for job_id, owner in spool.held() if owner in names)
         if wanted and told.get("running") != running:
             told["running"] = running
-            few = ", ".join(running[:5])
+            few = first_of(running, 5)
             what = f"{len(running)} running: {few}" if running else "its last steps"
-            more = ", ..." if len(running) > 5 else ""
             hint = " (--now ends them)" if running and not now else ""
-            render.note(f"waiting for {what}{more}{hint}")
+            render.note(f"waiting for {what}{hint}")
         if wanted:
             time.sleep(_LOOK_S)
 
@@ -194,9 +194,9 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
         return
     table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
     for item in found:
-        running = ", ".join(item["running"][:3]) + (", ..." if len(item["running"]) > 3 else "")
         busy = f"{len(item['running'])}/{item['slots']}"
-        table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), running)
+        few = first_of(item["running"])
+        table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)
     table.end()
     if not found:
         render.note("no worker is running")

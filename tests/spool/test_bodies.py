@@ -20,17 +20,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from queuectl import Spool
+    from queuectl.layout import Claim
     from tests.support import SpoolDir
+
+
+def held(api: Spool, *, keeps_spares: bool = True) -> Claim:
+    """Have one job, and take it, as an owner that writes over old bodies or does not."""
+    if keeps_spares:
+        api.keep_spares("w")
+    api.submit("true", id="a")
+    return api.take("a", "pending", "w")
 
 
 @pytest.mark.parametrize("keeps_spares", [False, True])
 def test_who_looks_while_a_body_is_replaced_finds_a_whole_one(
     api: Spool, spool: SpoolDir, *, keeps_spares: bool
 ) -> None:
-    if keeps_spares:
-        api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
+    claim = held(api, keeps_spares=keeps_spares)
     job = api.read_claim(claim)
     seen, stop, other = [job.attempts], threading.Event(), spool.api
 
@@ -110,9 +116,7 @@ def test_who_goes_on_writing_a_file_that_was_taken_harms_no_other_job(
 def test_a_missing_directory_is_not_taken_for_a_claim_that_was_taken_away(
     api: Spool, gone: str
 ) -> None:
-    api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
+    claim = held(api)
     os.rmdir(api.directory(gone))
     with pytest.raises(FileNotFoundError):
         files.carry_out(api.counting(claim, api.read_claim(claim).changed(attempts=1)))
@@ -120,9 +124,7 @@ def test_a_missing_directory_is_not_taken_for_a_claim_that_was_taken_away(
 
 
 def test_what_was_kept_for_a_claim_goes_when_it_is_taken_away(api: Spool) -> None:
-    api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
+    claim = held(api)
     job = api.read_claim(claim).changed(attempts=1)
     files.carry_out(api.counting(claim, job))
     os.unlink(claim.path)
@@ -135,10 +137,7 @@ def test_what_was_kept_for_a_claim_goes_when_it_is_taken_away(api: Spool) -> Non
 def test_a_claim_that_was_taken_away_is_not_brought_back(
     api: Spool, spool: SpoolDir, *, keeps_spares: bool
 ) -> None:
-    if keeps_spares:
-        api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
+    claim = held(api, keeps_spares=keeps_spares)
     job = api.read_claim(claim)
     os.rename(claim.path, spool.file("pending", "a"))
     with pytest.raises(ClaimLostError, match='job "a" was taken away from w'):
@@ -158,9 +157,7 @@ def names_of(step: files.Step) -> set[str]:
 
 
 def test_a_start_waits_once_for_its_claim_and_its_body(api: Spool) -> None:
-    api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
+    claim = held(api)
     steps = api.counting(claim, api.read_claim(claim).changed(attempts=1))
     step = next(steps)
     assert names_of(step) == {"pending", "processing", "tmp"}
@@ -177,9 +174,7 @@ def test_a_start_waits_for_its_body_and_then_its_names_where_these_cannot_be_exc
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel, "exchange", lambda _one, _other: False)
-    api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
+    claim = held(api)
     steps = list(api.counting(claim, api.read_claim(claim).changed(attempts=1)))
     assert steps[-1].descriptor is None
     assert names_of(steps[-1]) == {"pending", "processing"}
@@ -191,9 +186,7 @@ def test_a_start_waits_for_its_body_and_then_its_names_where_these_cannot_be_exc
 
 def test_the_body_before_a_start_is_kept_until_the_outcome_is_on_disk(api: Spool) -> None:
     """A power cut may bring its name back until then."""
-    api.keep_spares("w")
-    api.submit("true", id="a")
-    claim = api.take("a", "pending", "w")
+    claim = held(api)
     job = api.read_claim(claim)
     files.carry_out(api.counting(claim, job.changed(attempts=1)))
     before = claim.first_spare
