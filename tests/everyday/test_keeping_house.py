@@ -244,7 +244,7 @@ def test_workers_carry_it_out_while_they_run(spool: SpoolDir) -> None:
     try:
         wait_until(lambda: spool.ids("completed") == ["new"], pool.log)
         wait_until(lambda: spool.ids("processing") == ["running"], pool.log)
-        assert pool.events("pruned")
+        pool.wait_for("pruned")  # told once all are deleted
     finally:
         pool.kill()
 
