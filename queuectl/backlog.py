@@ -18,6 +18,7 @@ class Entry(NamedTuple):
     arrived_ns: int
     job_id: str
     state: str
+    due: str = ""  # the time that its file names, see `Job.due`
 
 
 class Backlog:
@@ -42,8 +43,8 @@ class Backlog:
 
     def ready(self, entry: Entry) -> None:
         """Put in a job that may run now; it replaces what was known of the same id."""
-        if self._put(entry):
-            heappush(self._ready, entry)
+        self._current[entry.job_id] = entry
+        heappush(self._ready, entry)
 
     def ready_at(self, entry: Entry, wall_s: float) -> bool:
         """Put in a job that may run from a time of the clock on; tell if it is the first."""
@@ -54,15 +55,9 @@ class Backlog:
         return self._put_later(self._after, entry, monotonic_s)
 
     def _put_later(self, heap: list[tuple[float, Entry]], entry: Entry, due_s: float) -> bool:
-        if self._put(entry):
-            heappush(heap, (due_s, entry))
-        return heap[0][1] is entry
-
-    def _put(self, entry: Entry) -> bool:
-        if self._current.get(entry.job_id) == entry:
-            return False
         self._current[entry.job_id] = entry
-        return True
+        heappush(heap, (due_s, entry))
+        return heap[0][1] is entry
 
     def advance(self, wall_s: float, monotonic_s: float) -> int:
         """Make ready what is due; return how many."""

@@ -112,7 +112,7 @@ class Intake:
         if self._is_over(job.id, state):
             return  # a slow look at pending/, and it has run and failed meanwhile
         arrived_ns = min(arrived_ns, self._first_arrived.get(job.id, arrived_ns))
-        entry = Entry(job.priority, arrived_ns, job.id, state)
+        entry = Entry(job.priority, arrived_ns, job.id, state, job.due(state))
         run_at = job.instant("run_at")
         if state == "failed":
             due_s = time.monotonic() + self._retry_in_s(job)

@@ -234,6 +234,11 @@ class Job:
         recorded = self.history[-1].get("number") if self.history else 0
         return recorded if isinstance(recorded, int) else len(self.history)
 
+    def due(self, state: str) -> str:
+        """Return the time before which it is not to run from a directory, as written; "": none."""
+        value: str | None = self.record.get("next_retry_at" if state == "failed" else "run_at")
+        return value or ""
+
     def instant(self, field: str) -> float | None:
         """Return a time field in seconds since the epoch, None where it is unset or no time."""
         return instant(self.record.get(field))

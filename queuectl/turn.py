@@ -166,6 +166,11 @@ class Turns:
         before = None if claim is None else await self._read(claim)
         if claim is None or before is None:
             return None
+        if before.due(entry.state) != entry.due:
+            # Rewritten since it was looked at: another pool's retry, or an edit. The time that had
+            # come is not this one; given back, it arrives anew.
+            await self._persist("give back", claim, lambda: self._giving_back(claim, before))
+            return None
         job = await self._stamp(claim, before, urgent=urgent)
         if job is None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING
@@ -100,6 +101,28 @@ def test_without_events_a_pool_stops_when_the_spool_is_empty(
         spool.drop(f"job-{number:02}")
     spool.drain(env=with_code_at_start(tmp_path, SILENT))
     assert len(spool.ids("completed")) == 20
+
+
+@pytest.mark.parametrize(("state", "field"), [("pending", "run_at"), ("failed", "next_retry_at")])
+def test_a_job_put_off_after_a_pool_looked_at_it_does_not_run_when_it_was_due(
+    spool: SpoolDir, tmp_path: Path, state: str, field: str
+) -> None:
+    """As by another pool that was faster with the same retry."""
+
+    def put(job_id: str, in_s: float) -> None:
+        body = {"command": "true", "state": state, field: utc_text(time.time() + in_s)}
+        spool.drop_bytes(job_id, json.dumps(body).encode(), state)
+
+    spool.configure(poll_interval=3600)
+    put("put-off", 3.0)
+    put("after-it", 3.1)
+    put("looked-at", 0)
+    with spool.pool(env=with_code_at_start(tmp_path, SILENT)) as pool:
+        spool.wait_for("completed", "looked-at")
+        put("put-off", 3600)
+        spool.wait_for("completed", "after-it")
+        assert not pool.events("started", "put-off")
+        assert spool.ids(state) == ["put-off"]
 
 
 def test_a_directory_that_was_removed_and_made_again_is_watched_again(spool: SpoolDir) -> None:

@@ -99,6 +99,16 @@ def test_the_first_to_fall_due_is_told() -> None:
     assert backlog.ready_at(entry("c"), 9.0)
 
 
+def test_what_was_made_ready_may_be_put_off_again() -> None:
+    """A file that is told of late stands as it stood when its time came."""
+    backlog = Backlog()
+    backlog.ready_after(entry("a"), 10.0)
+    backlog.advance(0.0, 10.0)
+    assert backlog.ready_after(entry("a"), 20.0)
+    assert drained(backlog) == []
+    assert backlog.wait_s(0.0, 19.0) == 1.0
+
+
 def test_a_job_that_becomes_ready_early_does_not_come_out_again_when_it_was_due() -> None:
     backlog = Backlog()
     backlog.ready_at(entry("a"), 10.0)
