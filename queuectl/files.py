@@ -8,6 +8,7 @@ spool-layout.md, section "Durability".
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections import deque
@@ -255,6 +256,20 @@ def move(source: str, target: str) -> None:
         # NFS: a rename whose answer was lost is sent again and finds its own work done
         if is_there(source) or not is_there(target):
             raise
+
+
+def move_new(source: str, target: str) -> None:
+    """Rename a file that is ours alone, to a name that must be free: a job may have it.
+
+    Raises:
+        FileExistsError: it is taken.
+        OSError: it was not moved.
+    """
+    if kernel.move_new(source, target):
+        return
+    if is_there(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    move(source, target)
 
 
 def move_contended(source: str, target: str) -> None:

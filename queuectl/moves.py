@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import files
@@ -22,7 +23,7 @@ from queuectl.job import Job, again
 from queuectl.layout import REJECTED, SUFFIX, Claim, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from queuectl.files import Steps
 
@@ -163,16 +164,20 @@ class Moves(Layout):
             ClaimLostError: the claim was taken away.
             OSError: it is still held.
         """
-        target = self.file(state, claim.job_id)
-        if claim.path != target and files.is_there(target):  # rename would replace it silently
-            raise JobExistsError(claim.job_id, state)
-        yield from self._parting(claim, target, state)
+        try:
+            yield from self._parting(claim, self.file(state, claim.job_id), state)
+        except FileExistsError:
+            raise JobExistsError(claim.job_id, state) from None
 
     def _parting(self, claim: Claim, target: str, state: str) -> Steps[None]:
-        """Move a held file to where nobody holds it; once moved, only make sure of it."""
+        """Move a held file to where nobody holds it; once moved, only make sure of it.
+
+        Raises:
+            FileExistsError: the name is taken, and the file still held.
+        """
         if claim.path != target:
             try:
-                files.move(claim.path, target)
+                files.move_new(claim.path, target)
             except FileNotFoundError:
                 if os.path.isdir(os.path.dirname(target)):
                     raise self._lost(claim) from None
@@ -187,29 +192,47 @@ class Moves(Layout):
             ClaimLostError: the claim was taken away.
             OSError: it is still held, with the old body or the new one.
         """
-        if claim.beside is None:
+        if not claim.reason:
             try:
                 if claim.path != self.file(job.state, claim.job_id):
                     yield from self.rewriting(claim, job)
                 yield from self.releasing(claim, job.state)
             except JobExistsError as error:
-                claim.beside, claim.reason = self._free_name(claim.job_id), str(error)
+                claim.reason = str(error)
             else:
                 return claim.job_id
-        return (yield from self._releasing_beside(claim, job, claim.beside))
+        return (yield from self._to_dead(claim, partial(self._releasing_beside, claim, job)))
 
     def settle(self, claim: Claim, job: Job) -> str:
         """Do what `settling` does, waiting here."""
         return files.carry_out(self.settling(claim, job))
 
-    def _releasing_beside(self, claim: Claim, job: Job, free: str) -> Steps[str]:
+    def _to_dead(
+        self, claim: Claim, moving: Callable[[str], Steps[None]], *, explained: bool = False
+    ) -> Steps[str]:
+        """Move a held file to dead/ under the first free id; return that.
+
+        Args:
+            claim: remembers the id, should a step fail and this be tried again.
+            moving: moves it, given an id; raises FileExistsError if that was taken meanwhile.
+            explained: an id will do under which dead/ only says why a file is to come there.
+        """
+        while True:
+            claim.beside = claim.beside or self._free_name(claim.job_id, explained=explained)
+            try:
+                yield from moving(claim.beside)
+            except FileExistsError:
+                claim.beside = None
+            else:
+                return claim.beside
+
+    def _releasing_beside(self, claim: Claim, job: Job, free: str) -> Steps[None]:
         """Keep a job whose place is taken: dead/, under a free id, its body saying why."""
         target = self.file("dead", free)
         if claim.path != target:
             beside = job.changed(id=free, state="dead", error_message=claim.reason)
             yield from self.rewriting(claim, beside)
         yield from self._parting(claim, target, "dead")
-        return free
 
     def keep_spares(self, owner: str) -> None:
         """Write over old bodies from here on, as `owner`, instead of deleting them."""
@@ -226,7 +249,7 @@ class Moves(Layout):
     def _rejected_file(self, job_id: str) -> str:
         return f"{self.directory('dead')}/{job_id}{REJECTED}"
 
-    def _free_name(self, job_id: str) -> str:
+    def _free_name(self, job_id: str, *, explained: bool) -> str:
         """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
         for number in range(1, 1 << 31):
             suffix = "" if number == 1 else f".{number}"
@@ -235,7 +258,9 @@ class Moves(Layout):
                 continue
             if self.found_in(name, ("pending", "failed", "completed")) is not None:
                 continue
-            if not files.is_there(self.file("dead", name)) or self.explains(name):
+            if not files.is_there(self.file("dead", name)):
+                return name
+            if explained and self.explains(name):
                 return name
         raise AssertionError
 

@@ -188,13 +188,14 @@ class Spool(Moves):
             ClaimLostError: the claim was taken away.
             OSError: it is still held.
         """
-        if claim.beside is None:
-            claim.beside = self._free_name(claim.job_id)
-        target = self._rejected_file(claim.beside)
-        if claim.path != target:
-            yield from self._explaining(claim, claim.beside, why, name)
-        yield from self._parting(claim, target, "dead")
-        return claim.beside
+
+        def moving(free: str) -> Steps[None]:
+            target = self._rejected_file(free)
+            if claim.path != target:
+                yield from self._explaining(claim, free, why, name)
+            yield from self._parting(claim, target, "dead")
+
+        return (yield from self._to_dead(claim, moving, explained=True))
 
     def _explaining(self, claim: Claim, free: str, why: str, name: str | None) -> Steps[None]:
         at = utc_text(time.time())
@@ -214,7 +215,9 @@ class Spool(Moves):
             draft_file, data, sync=self.config.sync, mode=self.config.file_mode
         )
         try:
-            with contextlib.suppress(FileExistsError):  # the same reason, before a crash
-                files.publish(draft_file, self.file("dead", free))
+            files.publish(draft_file, self.file("dead", free))
+        except FileExistsError:
+            if not self.explains(free):  # the same reason, before a crash
+                raise
         finally:
             files.unlink_quietly(draft_file)

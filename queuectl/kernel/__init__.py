@@ -146,20 +146,34 @@ def exchange(one: str, other: str) -> bool:
     Raises:
         OSError: one of them is not there, or the file system refused.
     """
+    return _rename(one, other, _RENAME_EXCHANGE)
+
+
+def move_new(source: str, target: str) -> bool:
+    """Rename unless the new name is taken, at one instant; False where that cannot be asked for.
+
+    Raises:
+        FileExistsError: it is taken.
+        OSError: the old one is not there, or the file system refused.
+    """
+    return _rename(source, target, _RENAME_NOREPLACE)
+
+
+def _rename(source: str, target: str, flag: int) -> bool:
     renameat2 = _renameat2()
     if renameat2 is None:
         return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flag) == 0:
         return True
     import ctypes
 
     code = ctypes.get_errno()
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
-    raise OSError(code, os.strerror(code), other)
+    raise OSError(code, os.strerror(code), target)
 
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
 
 
 def keep_to_ourselves(descriptor: int) -> bool:

@@ -62,7 +62,12 @@ def _move_by_copy() -> None:
         Path(target).write_bytes(Path(source).read_bytes())
         os.unlink(source)
 
-    _put(files, move=move, move_contended=move)
+    def move_new(source: str, target: str) -> None:
+        if os.path.lexists(target):
+            raise FileExistsError(target)
+        move(source, target)
+
+    _put(files, move=move, move_new=move_new, move_contended=move)
 
 
 def _publish_by_copy() -> None:
@@ -75,7 +80,7 @@ def _publish_by_copy() -> None:
 
 
 def _believe_renames() -> None:
-    _put(files, move=os.rename, move_contended=os.rename)
+    _put(files, move=os.rename, move_new=os.rename, move_contended=os.rename)
 
 
 def _follow_links() -> None:

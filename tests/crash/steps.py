@@ -1,8 +1,8 @@
 """Counts what a process does to a spool, and ends it at the n-th such step.
 
 A step is a call that changes the file system below one directory, or starts a program. Python's
-audit events tell of most; calls without an event (write, fsync, close, the exchange of names) are
-wrapped, in this process only.
+audit events tell of most; calls without an event (write, fsync, close, renameat2) are wrapped, in
+this process only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from queuectl import kernel
 from queuectl.kernel import events
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 PACKAGE = str(Path(queuectl.__file__).parent)
@@ -51,15 +51,7 @@ class Steps:
         """Count from here on. There is no way back: a process has its hooks for life."""
         sys.addaudithook(self._on_audit)
         self._wrap_descriptors()
-        exchange = kernel.exchange
-
-        def exchange_in_steps(one: str, other: str) -> bool:
-            self._step("exchange", other)
-            done = exchange(one, other)
-            self._step("exchanged", other)
-            return done
-
-        kernel.exchange = exchange_in_steps
+        self._wrap_renames()
         begin_syncs = events.Syncs.begin
 
         def begin_in_steps(syncs: events.Syncs, asked: Sequence[tuple[int, bool]]) -> int:
@@ -68,6 +60,19 @@ class Steps:
             return begin_syncs(syncs, asked)
 
         events.Syncs.begin = begin_in_steps  # type: ignore[method-assign, assignment]
+
+    def _wrap_renames(self) -> None:
+        def stepped(name: str, call: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
+            def wrapped(source: str, target: str) -> bool:
+                self._step(name, target)
+                done = call(source, target)
+                self._step(f"after {name}", target)
+                return done
+
+            return wrapped
+
+        for name in ("exchange", "move_new"):
+            setattr(kernel, name, stepped(name, getattr(kernel, name)))
 
     def _wrap_descriptors(self) -> None:
         write, fsync, close, pidfd_open = os.write, os.fsync, os.close, os.pidfd_open

@@ -117,6 +117,7 @@ def test_with_a_guard_taken_out_the_same_check_fails(
 CHANGING = {
     "os.rename", "os.link", "os.unlink", "os.mkdir", "os.makedirs", "os.utime", "os.ftruncate",
     "os.write", "os.fsync", "kernel.sync_data", "kernel.exchange",
+    "kernel.move_new",
 }  # fmt: skip
 MOVERS = ("files.py", "moves.py", "spool.py", "scratch.py", "owners.py", "recovery.py", "config.py")
 # Functions for what another program did; the tests of those cases are elsewhere.

@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Job, QueuectlError, Spool
+from queuectl import Job, QueuectlError, Spool, kernel
 from queuectl.errors import (
     BadJobError,
     JobExistsError,
@@ -19,6 +20,9 @@ from queuectl.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.layout import Claim
     from tests.support import SpoolDir
 
 
@@ -175,7 +179,12 @@ def test_a_held_job_is_rewritten_and_goes_where_its_body_says(api: Spool, spool:
     assert spool.leftovers() == []
 
 
-def test_a_release_does_not_replace_what_is_there(api: Spool, spool: SpoolDir) -> None:
+@pytest.mark.parametrize("kernel_knows", [True, False])
+def test_a_release_does_not_replace_what_is_there(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, *, kernel_knows: bool
+) -> None:
+    if not kernel_knows:  # as on NFS
+        monkeypatch.setattr(kernel, "move_new", lambda _source, _target: False)
     api.submit("true", id="a")
     claim = api.take("a", "pending", "w")
     spool.drop_bytes("a", b"another", "completed")
@@ -248,6 +257,77 @@ def test_a_rejection_that_is_cut_short_is_finished_under_the_same_name(
     assert api.set_aside(claim, "because") == "a"
     assert spool.ids("dead") == ["a"]
     assert os.path.exists(f"{spool.path}/dead/a.rejected")
+
+
+# --- at the same time ------------------------------------------------------------------------
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Make all calls in threads of their own, as nearly at the same instant as can be."""
+    start = threading.Barrier(len(calls))
+
+    def wait_and(call: Callable[[], object]) -> object:
+        start.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        for future in [threads.submit(wait_and, call) for call in calls]:
+            future.result()
+
+
+def hold_two(api: Spool, spool: SpoolDir, *bodies: bytes) -> list[Claim]:
+    """Have two owners hold a file each, of the same id."""
+    claims = []
+    for owner, body in zip(("w-1", "w-2"), bodies, strict=True):
+        spool.drop_bytes("a", body)
+        claims.append(api.take_name("a.json", "pending", owner))
+    return claims
+
+
+def empty(spool: SpoolDir) -> None:
+    for state in ("completed", "dead"):
+        for name in os.listdir(f"{spool.path}/{state}"):
+            os.unlink(f"{spool.path}/{state}/{name}")
+
+
+JOB = b'{"command":"true"}'
+ROUNDS = 200  # each has its chance of both between the same two calls
+
+
+def test_of_two_jobs_of_one_id_that_end_at_once_both_are_kept(api: Spool, spool: SpoolDir) -> None:
+    for _ in range(ROUNDS):
+        one, other = hold_two(api, spool, JOB, JOB)
+        done = api.read_claim(one).changed(state="completed")
+        at_once(lambda: api.settle(one, done), lambda: api.settle(other, done))  # noqa: B023
+        assert (spool.ids("completed"), spool.ids("dead")) == (["a"], ["a.2"])
+        empty(spool)
+
+
+def test_of_two_files_of_one_name_that_are_set_aside_at_once_both_are_kept(
+    api: Spool, spool: SpoolDir
+) -> None:
+    for _ in range(ROUNDS):
+        one, other = hold_two(api, spool, b"[", b"{")
+        at_once(lambda: api.set_aside(one, "why"), lambda: api.set_aside(other, "why"))  # noqa: B023
+        names = sorted(os.listdir(f"{spool.path}/dead"))
+        assert names == ["a.2.json", "a.2.rejected", "a.json", "a.rejected"]
+        empty(spool)
+
+
+def test_a_job_that_ends_while_a_file_of_its_name_is_set_aside_is_kept_as_that_is(
+    api: Spool, spool: SpoolDir
+) -> None:
+    for _ in range(ROUNDS):
+        one, other = hold_two(api, spool, JOB, b"[")
+        spool.drop_bytes("a", JOB, "completed")
+        done = api.read_claim(one).changed(state="completed")
+        at_once(lambda: api.settle(one, done), lambda: api.set_aside(other, "why"))  # noqa: B023
+        commands = {job_id: spool.record("dead", job_id)["command"] for job_id in spool.ids("dead")}
+        rejected = [job_id for job_id, command in commands.items() if not command]
+        assert len(commands) == 2
+        assert len(rejected) == 1
+        assert os.path.exists(f"{spool.path}/dead/{rejected[0]}.rejected")
+        empty(spool)
 
 
 # --- looking ---------------------------------------------------------------------------------
