@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STATES = ("pending", "processing", "completed", "failed", "dead")
 MAX_RECORD_BYTES = 1 << 20
+MAX_GROWN_BYTES = MAX_RECORD_BYTES + (1 << 17)  # of one that has run, for what we write into it
 MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use comes near it
 MAX_HISTORY = 20
 
@@ -343,6 +344,26 @@ def decode(raw: bytes) -> dict[str, Any]:
     return record
 
 
+def check_size(job: Job) -> None:
+    """Check that a job's file will not be too large to be run.
+
+    Raises:
+        BadJobError: it will.
+    """
+    if 6 * len(str(job.record)) > MAX_RECORD_BYTES:  # no character takes more than 6 bytes
+        _check_bytes(job.encode(), job.record)
+
+
+def _check_bytes(raw: bytes, record: Mapping[str, Any]) -> None:
+    _check_length(raw, MAX_GROWN_BYTES if "worker" in record else MAX_RECORD_BYTES)
+
+
+def _check_length(raw: bytes, limit: int) -> None:
+    if len(raw) > limit:
+        msg = f"larger than {MAX_RECORD_BYTES} bytes"
+        raise BadJobError(msg)
+
+
 def parse(raw: bytes, job_id: str) -> Job:
     """Return the job in the file `job_id`.json.
 
@@ -350,10 +371,9 @@ def parse(raw: bytes, job_id: str) -> Job:
         IncompleteJobError: see `decode`.
         BadJobError: it can never run; the text says which field and why.
     """
-    if len(raw) > MAX_RECORD_BYTES:
-        msg = f"larger than {MAX_RECORD_BYTES} bytes"
-        raise BadJobError(msg)
+    _check_length(raw, MAX_GROWN_BYTES)
     record = decode(raw)
+    _check_bytes(raw, record)
     check_fields(record)
     if record.setdefault("id", job_id) != job_id:
         msg = f'"id" is {show(record["id"])} but the file is named {job_id}.json'
@@ -367,7 +387,7 @@ def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
     What queuectl itself writes (state, attempts, times) is set anew, whatever `fields` say.
 
     Raises:
-        BadJobError: a field is wrong, or `command` is missing.
+        BadJobError: a field is wrong, `command` is missing, or it is too large.
     """
     check_fields(fields)
     at = utc_text(now)
@@ -385,4 +405,6 @@ def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
         for name, value in fields.items()
         if name not in record and name not in _OUR_FIELDS
     )
-    return Job(record)
+    job = Job(record)
+    check_size(job)
+    return job

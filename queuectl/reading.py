@@ -11,7 +11,7 @@ import stat
 
 from queuectl import kernel
 from queuectl.errors import BadJobError
-from queuectl.job import MAX_RECORD_BYTES
+from queuectl.job import MAX_GROWN_BYTES, MAX_RECORD_BYTES
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -35,7 +35,7 @@ def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.st
         if not any_owner and status.st_uid not in (os.geteuid(), 0):
             msg = f"owned by user {status.st_uid}, not by the worker's user {os.geteuid()}"
             raise BadJobError(msg)
-        if status.st_size > MAX_RECORD_BYTES:
+        if status.st_size > MAX_GROWN_BYTES:
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
             raise BadJobError(msg)
         return os.read(descriptor, status.st_size + 1), status

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.errors import BadJobError, QueuectlError
-from queuectl.job import FIELDS, MAX_RECORD_BYTES, Job, check_fields, decode
+from queuectl.job import FIELDS, Job, check_fields, check_size, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,14 +80,16 @@ def _run_editor(path: str) -> None:
 
 def _read(path: str, job: Job) -> Job:
     with open(path, "rb") as file:
-        fields = decode(file.read(MAX_RECORD_BYTES + 1))
+        fields = decode(file.read())
     check_fields(fields)
     taken = sorted(name for name in fields if name in _OURS and not _same(name, fields, job.record))
     if taken:
         msg = f'"{taken[0]}" is not for editing: queuectl writes it'
         raise BadJobError(msg)
     ours = {name: value for name, value in job.record.items() if name in _OURS}
-    return Job({**ours, **fields})
+    new = Job({**ours, **fields})
+    check_size(new)
+    return new
 
 
 def _same(name: str, fields: Mapping[str, Any], record: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl.job import MAX_RECORD_BYTES
 from tests.support import SpoolDir, wait_until
 
 if TYPE_CHECKING:
@@ -187,6 +188,18 @@ def test_a_job_set_aside_can_be_mended_and_run(spool: SpoolDir) -> None:
         os.unlink(spool.file("dead", "job"))
         spool.drop("job")
         spool.wait_for("completed", "job")
+
+
+def test_a_job_as_large_as_may_be_is_retried_like_any_other(spool: SpoolDir) -> None:
+    """What queuectl writes into it is not counted."""
+    spool.configure(backoff_base=0, max_retries=3)
+    body = b'{"command":"false","x":""}'
+    spool.drop_bytes("job", body.replace(b'""', b'"%s"' % (b"y" * (MAX_RECORD_BYTES - len(body)))))
+    spool.drain()
+    assert spool.record("dead", "job")["attempts"] == 3
+    spool.run("dlq", "retry", "job")
+    spool.drain()
+    assert len(spool.record("dead", "job")["history"]) == 6
 
 
 def test_a_rejected_file_cannot_be_retried_and_says_so(spool: SpoolDir) -> None:

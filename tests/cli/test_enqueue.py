@@ -133,10 +133,11 @@ BAD_LINES = [
     ('{"id":"taken","command":"true"}', 'job "taken" exists already, in completed/'),
     ('{"command":"true","a":NaN}', "NaN"),
     ('{"command":"a\\u0000b"}', '"command" must be'),
+    ('{"command":"%s"}' % ("é" * (1 << 19)), "larger than 1048576 bytes"),
 ]
 
 
-@pytest.mark.parametrize(("bad", "why"), BAD_LINES)
+@pytest.mark.parametrize(("bad", "why"), BAD_LINES, ids=[why for _, why in BAD_LINES])
 def test_one_bad_line_is_told_with_its_number_and_nothing_is_queued(
     spool: SpoolDir, bad: str, why: str
 ) -> None:

@@ -253,6 +253,14 @@ def test_what_is_wrong_is_refused_and_the_job_stays_as_it_was(
     assert spool.leftovers() == []
 
 
+def test_a_job_may_not_be_edited_to_more_than_a_mebibyte(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    many = "head -c 1048576 /dev/zero | tr '\\0' y"
+    large = f"""{{ printf '{{"command":"true","x":"'; {many}; echo '"}}'; }} > "$1" """
+    assert "larger than" in edit(spool, editor(tmp_path, large), status=1).err
+    assert spool.record("pending", "job")["command"] == "true"
+
+
 def test_a_job_that_changed_meanwhile_is_left_alone(spool: SpoolDir, tmp_path: Path) -> None:
     spool.api.submit("true", id="job")
     path = spool.file("pending", "job")
