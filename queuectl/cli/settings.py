@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +12,11 @@ from queuectl import config
 from queuectl.cli import render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
+from queuectl.errors import BadSettingError
 from queuectl.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @click.group()
@@ -21,6 +26,15 @@ def settings() -> None:
     \b
     queuectl config set max-retries 5
     """
+
+
+@contextlib.contextmanager
+def _from_the_command_line() -> Iterator[None]:
+    """Have a wrong key or value be wrong usage, which one in config.json is not."""
+    try:
+        yield
+    except BadSettingError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _in_force(spool: Spool) -> dict[str, Any]:
@@ -48,7 +62,8 @@ def get(ctx: click.Context, key: str | None, *, as_json: bool) -> None:
     """
     values = _in_force(spool_to_read(ctx))
     if key is not None:
-        value = values[config.canonical_key(key)]
+        with _from_the_command_line():
+            value = values[config.canonical_key(key)]
         click.echo(json.dumps(value) if as_json else value_text(value))
     elif as_json:
         render.json_document(values)
@@ -90,8 +105,9 @@ def set_value(ctx: click.Context, key: str, value: str) -> None:
     queuectl config set backoff-base 3
     queuectl config set job_timeout 2h
     """
-    name = config.canonical_key(key)
-    new = config.read_value(name, value)
+    with _from_the_command_line():
+        name = config.canonical_key(key)
+        new = config.read_value(name, value)
     spool = spool_to_write(ctx)
     config.edit(spool.path, lambda stored: stored.update({name: new}))
     click.echo(f"{name}={value_text(new)}")
@@ -106,7 +122,8 @@ def unset(ctx: click.Context, key: str) -> None:
     \b
     queuectl config unset backoff-base
     """
-    name = config.canonical_key(key)
+    with _from_the_command_line():
+        name = config.canonical_key(key)
     spool = spool_to_write(ctx)
     config.edit(spool.path, lambda stored: stored.pop(name, None))
     click.echo(f"{name}={value_text(_in_force(Spool(spool.path))[name])}")

@@ -58,7 +58,7 @@ def test_a_wrong_key_or_value_is_told_with_the_right_ones(
     spool: SpoolDir, words: list[str], why: str
 ) -> None:
     spool.create()
-    assert why in spool.refuse("config", *words)
+    assert why in spool.refuse("config", *words, status=2)
     assert not os.path.exists(f"{spool.path}/config.json")
 
 
