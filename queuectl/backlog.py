@@ -6,19 +6,20 @@ Nothing here lists a directory, so a job costs the same at a thousand waiting as
 
 from __future__ import annotations
 
+from collections import defaultdict
 from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One waiting job: lower priority first, then who came first, then the name."""
+    """One waiting job file: lower priority first, then who came first, then the name."""
 
     priority: int
     arrived_ns: int
     job_id: str
     state: str
-    due: str = ""  # the time that its file names, see `Job.due`
+    due: str = ""  # the times that its file names, see `Job.due`
 
 
 class Backlog:
@@ -28,22 +29,19 @@ class Backlog:
         self._ready: list[Entry] = []
         self._at: list[tuple[float, Entry]] = []
         self._after: list[tuple[float, Entry]] = []
-        # The entry that counts for an id; an older one still in a heap is passed over.
-        self._current: dict[str, Entry] = {}
+        # By state, the entry that counts for an id; an older one still in a heap is passed over.
+        self._current: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
 
     def __len__(self) -> int:
-        return len(self._current)
+        return sum(map(len, self._current.values()))
 
-    def __contains__(self, job_id: str) -> bool:
-        return job_id in self._current
-
-    def get(self, job_id: str) -> Entry | None:
-        """Return what is known of a job."""
-        return self._current.get(job_id)
+    def knows(self, state: str, job_id: str) -> bool:
+        """Tell whether a file is in here."""
+        return job_id in self._current[state]
 
     def ready(self, entry: Entry) -> None:
-        """Put in a job that may run now; it replaces what was known of the same id."""
-        self._current[entry.job_id] = entry
+        """Put in a job that may run now; it replaces what was known of the same file."""
+        self._current[entry.state][entry.job_id] = entry
         heappush(self._ready, entry)
 
     def ready_at(self, entry: Entry, wall_s: float) -> bool:
@@ -55,7 +53,7 @@ class Backlog:
         return self._put_later(self._after, entry, monotonic_s)
 
     def _put_later(self, heap: list[tuple[float, Entry]], entry: Entry, due_s: float) -> bool:
-        self._current[entry.job_id] = entry
+        self._current[entry.state][entry.job_id] = entry
         heappush(heap, (due_s, entry))
         return heap[0][1] is entry
 
@@ -67,33 +65,30 @@ class Backlog:
         moved = 0
         while heap and heap[0][0] <= now_s:
             entry = heappop(heap)[1]
-            if self._current.get(entry.job_id) is entry:
+            if self._counts(entry):
                 heappush(self._ready, entry)
                 moved += 1
         return moved
 
-    def pop(self, below: float = inf) -> Entry | None:
-        """Take out the job that runs next, None if none may, or its priority is not `below`."""
+    def _counts(self, entry: Entry) -> bool:
+        return self._current[entry.state].get(entry.job_id) is entry
+
+    def first(self) -> Entry | None:
+        """Return the job that runs next, None if none may."""
         while self._ready:
-            entry = self._ready[0]
-            counts = self._current.get(entry.job_id) is entry
-            if counts and entry.priority >= below:
-                return None
+            if self._counts(self._ready[0]):
+                return self._ready[0]
             heappop(self._ready)
-            if counts:
-                del self._current[entry.job_id]
-                return entry
         return None
 
-    @property
-    def waiting(self) -> int:
-        """How many entries wait for a span of time to pass: the retries."""
-        return sum(self._current.get(entry.job_id) is entry for _, entry in self._after)
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether `pop` may find something."""
-        return bool(self._ready)
+    def pop(self, below: float = inf) -> Entry | None:
+        """Take out the job that runs next, None if none may, or its priority is not `below`."""
+        entry = self.first()
+        if entry is None or entry.priority >= below:
+            return None
+        heappop(self._ready)
+        del self._current[entry.state][entry.job_id]
+        return entry
 
     def wait_s(self, wall_s: float, monotonic_s: float) -> float | None:
         """Return the seconds until the next job falls due, never below 0; None if none will."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.backlog import Backlog, Entry
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError
+from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, parse
 from queuectl.layout import SUFFIX
@@ -84,7 +85,7 @@ class Intake:
         """Read one file and put it where it belongs in the backlog."""
         name = job_id + SUFFIX
         try:
-            job, arrived_ns = self._read(state, job_id)
+            job, ctime_ns = self._read(state, job_id)
         except FileNotFoundError:
             self._half_written.pop((state, name), None)
         except IncompleteJobError as error:
@@ -98,7 +99,7 @@ class Intake:
             self._log.event("error", detail=f"cannot read {state}/{name}: {error.strerror}")
         else:
             self._half_written.pop((state, name), None)
-            self._enter(job, state, arrived_ns)
+            self._enter(job, state, ctime_ns)
 
     def _read(self, state: str, job_id: str) -> tuple[Job, int]:
         if not is_id(job_id):
@@ -108,26 +109,28 @@ class Intake:
         raw, status = read_with_status(path, any_owner=self._spool.config.shared)
         return parse(raw, job_id), status.st_ctime_ns
 
-    def _enter(self, job: Job, state: str, arrived_ns: int) -> None:
-        if self._is_over(job.id, state):
-            return  # a slow look at pending/, and it has run and failed meanwhile
-        arrived_ns = min(arrived_ns, self._first_arrived.get(job.id, arrived_ns))
+    def _enter(self, job: Job, state: str, ctime_ns: int) -> None:
+        arrived_ns = min(ctime_ns, self._first_arrived.get(job.id, ctime_ns))
         entry = Entry(job.priority, arrived_ns, job.id, state, job.due(state))
         run_at = job.instant("run_at")
-        if state == "failed":
-            due_s = time.monotonic() + self._retry_in_s(job)
-            self._enter_later(self._backlog.ready_after, entry, due_s)
-        elif run_at is not None and run_at > time.time():
+        retry_in_s = self._retry_in_s(job) if state == "failed" else 0.0
+        if run_at is not None and run_at > time.time() + retry_in_s:
             self._enter_later(self._backlog.ready_at, entry, run_at)
+        elif state == "failed":
+            self._enter_later(self._backlog.ready_after, entry, time.monotonic() + retry_in_s)
         else:
             self.put_back(entry)
+            return
+        # It waits for hours perhaps, so this must be the newest word: another thread may have
+        # entered a newer one between the reading and here.
+        if self._has_changed(state, job.id, ctime_ns):
+            self.look(state, job.id)
 
-    def _is_over(self, job_id: str, state: str) -> bool:
-        """Tell whether what was read is over: the job is known elsewhere, and is there no more."""
-        known = self._backlog.get(job_id)
-        if known is None or known.state == state:
+    def _has_changed(self, state: str, job_id: str, ctime_ns: int) -> bool:
+        try:
+            return os.lstat(self._spool.file(state, job_id)).st_ctime_ns != ctime_ns
+        except FileNotFoundError:
             return False
-        return self._spool.found_in(job_id, (state,)) is None
 
     def _enter_later(self, put: Callable[[Entry, float], bool], entry: Entry, due_s: float) -> None:
         with self._lock:
@@ -223,8 +226,12 @@ class Intake:
             for job_id in self._spool.file_names_by_place(state):
                 if self._stopped:
                     return
-                if job_id not in self._backlog and not self._is_left(state, job_id + SUFFIX):
+                if not self._knows(state, job_id):
                     self.look(state, job_id)
+
+    def _knows(self, state: str, job_id: str) -> bool:
+        """Tell whether there is nothing to be learned from a file."""
+        return self._backlog.knows(state, job_id) or self._is_left(state, job_id + SUFFIX)
 
     def _look_at_half_written(self) -> None:
         for state, name in list(self._half_written):
@@ -240,7 +247,7 @@ class Intake:
         unknown = [
             job_id
             for job_id in self._spool.file_names("pending")
-            if job_id not in self._backlog and not self._is_left("pending", job_id + SUFFIX)
+            if not self._knows("pending", job_id)
         ]
         for job_id in unknown:
             self.look("pending", job_id)
@@ -276,10 +283,16 @@ class Intake:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits but jobs that are scheduled for later."""
+        """Whether nothing waits but what is due later."""
         with self._lock:
-            waits = self._backlog.has_ready or self._backlog.waiting
-        return not waits and not self.busy
+            return not self._one_is_ready() and not self.busy
+
+    def _one_is_ready(self) -> bool:
+        while (entry := self._backlog.first()) is not None:
+            if is_there(self._spool.file(entry.state, entry.job_id)):
+                return True
+            self._backlog.pop()  # cancelled, while nobody claims
+        return False
 
     def forget_scans(self) -> None:
         """Have the next scan look at everything, whatever the time stamps say."""

@@ -236,9 +236,9 @@ class Job:
         return recorded if isinstance(recorded, int) else len(self.history)
 
     def due(self, state: str) -> str:
-        """Return the time before which it is not to run from a directory, as written; "": none."""
-        value: str | None = self.record.get("next_retry_at" if state == "failed" else "run_at")
-        return value or ""
+        """Return the times before which it is not to run from a directory, as they are written."""
+        fields = ("run_at", "next_retry_at") if state == "failed" else ("run_at",)
+        return " ".join([self.record.get(field) or "" for field in fields])
 
     def instant(self, field: str) -> float | None:
         """Return a time field in seconds since the epoch, None where it is unset or no time."""

@@ -307,9 +307,13 @@ class Pool:
         """Tell whether nothing is due, running or to be retried, in the whole spool."""
         if self._under_way or not self._scanned or not self._intake.idle:
             return False
-        if any(self._spool.names("processing")) or any(self._spool.names("failed")):
-            return False
-        return self._intake.idle_after_a_look()
+        # twice: what another pool claims is in pending/ before that is looked at, or here after it
+        return (
+            not self._others_hold() and self._intake.idle_after_a_look() and not self._others_hold()
+        )
+
+    def _others_hold(self) -> bool:
+        return any(any(self._spool.names(state)) for state in ("processing", "failed"))
 
     # --- claiming ---------------------------------------------------------------------------
 

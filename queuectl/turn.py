@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from queuectl import files, notify, outcome, runner
@@ -81,7 +82,7 @@ class Turns:
         self._loop = loop = lanes.loop
         self.stall = Stall(loop, log)
         self._running: dict[str, runner.Run | None] = {}
-        self._deferred: dict[str, Entry] = {}
+        self._deferred: defaultdict[str, list[Entry]] = defaultdict(list)
         self._disk = Disk(loop)
         if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
             self._disk.prepare()
@@ -134,7 +135,7 @@ class Turns:
         if entry.job_id in self._running:
             # Just released by a turn that is about to end, or a second file of this id: to take it
             # now would replace the one that is held.
-            self._deferred[entry.job_id] = entry
+            self._deferred[entry.job_id].append(entry)
             return None
         self._running[entry.job_id] = None
         urgent = self._lanes.claim(entry.job_id, entry.priority)
@@ -155,8 +156,7 @@ class Turns:
             self._lanes.done()
             self._cancelled.pop(entry.job_id, None)
             del self._running[entry.job_id]
-            deferred = self._deferred.pop(entry.job_id, None)
-            if deferred is not None:
+            for deferred in self._deferred.pop(entry.job_id, ()):
                 self._put_back(deferred)
 
     async def _until_ended(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,3 +156,22 @@ def test_what_a_pool_could_not_let_go_of_is_recovered_at_once(spool: SpoolDir) -
     with spool.pool(1) as pool:
         pool.wait_for("recovered", "running")
         spool.wait_for("completed", "running")
+
+
+def test_stop_when_empty_does_not_wait_for_a_retry_that_was_cancelled(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=1000)
+    spool.drop("job", "exit 1")
+    with spool.pool(1, "--stop-when-empty") as pool:
+        spool.wait_for("failed", "job")
+        spool.run("cancel", "job")
+        assert pool.wait() == 0
+
+
+def test_stop_when_empty_does_not_wait_for_a_job_cancelled_during_a_pause(spool: SpoolDir) -> None:
+    spool.run("pause")
+    spool.drop("job")
+    with spool.pool(1, "--stop-when-empty") as pool:
+        pool.wait_for("paused")
+        time.sleep(0.5)  # it has looked at the job meanwhile
+        spool.run("cancel", "job")
+        assert pool.wait() == 0

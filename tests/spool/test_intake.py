@@ -113,8 +113,31 @@ def test_a_slow_look_at_pending_does_not_hide_that_the_job_has_failed_meanwhile(
 
     monkeypatch.setattr(Intake, "_read", runs_meanwhile)
     intake.scan()
+    stale = intake.next()
+    assert stale is not None
+    assert not os.path.exists(spool.file(stale.state, "once"))  # a hint: who claims by it goes on
     assert intake.next() is None
     assert intake.wait_s()
+
+
+def test_a_slow_look_does_not_hide_what_another_thread_has_seen_since(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for the time in the body that was replaced."""
+    spool.api.submit("true", id="job", run_at=utc_text(time.time() + 3600))
+    read = Intake._read
+
+    def is_replaced_meanwhile(this: Intake, state: str, job_id: str) -> tuple[Job, int]:
+        monkeypatch.setattr(Intake, "_read", read)
+        found = read(this, state, job_id)
+        spool.drop("job")
+        intake.pending_arrived("job.json")
+        return found
+
+    monkeypatch.setattr(Intake, "_read", is_replaced_meanwhile)
+    intake.scan()
+    intake.advance()
+    assert intake.next() is not None
 
 
 def test_what_could_not_be_set_aside_runs_once_it_is_another(

@@ -1,0 +1,70 @@
+"""A job in failed/ runs again when it is due, whatever happens to other files of its id."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from tests.support import Pool, SpoolDir
+
+
+def starts(pool: Pool, job_id: str) -> int:
+    return len(pool.events("started", job_id))
+
+
+def test_a_second_file_of_its_id_does_not_take_its_retry_away(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600, backoff_base=2)
+    with spool.pool() as pool:
+        spool.drop("job", "exit 1")
+        spool.wait_for("failed", "job")
+        spool.drop("job", "echo again")
+        spool.wait_for("dead", "job.2")
+        wait_until(lambda: starts(pool, "job") == 2, pool.log)
+
+
+def test_a_second_file_that_came_and_went_while_it_ran_does_not_either(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600, backoff_base=1)
+    go = f"{spool.path}.go"
+    with spool.pool(2) as pool:
+        spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done; exit 1")
+        pool.wait_for("started", "job")
+        spool.drop("job")
+        spool.drop("mark")
+        spool.wait_for("completed", "mark")  # so the pool has seen the second file too
+        os.unlink(spool.file("pending", "job"))
+        with open(go, "x"):
+            pass
+        wait_until(lambda: starts(pool, "job") == 2, pool.log)
+
+
+def test_a_retry_by_hand_is_found_without_events(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.2, backoff_base=1000)
+    no_events = {"PYTHONPATH": f"{spool.path}.site{os.pathsep}{os.pathsep.join(sys.path)}"}
+    os.mkdir(f"{spool.path}.site")
+    with open(f"{spool.path}.site/sitecustomize.py", "w") as file:
+        file.write("from queuectl import arrivals\narrivals.Arrivals.start = lambda self: None\n")
+    with spool.pool(env=no_events) as pool:
+        spool.drop("job", "exit 1")
+        spool.wait_for("failed", "job")
+        time.sleep(2)  # until failed/ has been looked at for the last time
+        spool.run("retry", "job")
+        wait_until(lambda: starts(pool, "job") == 2, pool.log)
+
+
+def test_a_time_to_start_set_while_it_waits_counts_too(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=2)
+    spool.drop("job", "exit 1")
+    spool.drop("other", "exit 1")
+    with spool.pool(2) as pool:
+        for job_id in ("job", "other"):
+            spool.wait_for("failed", job_id)
+        spool.run("edit", "job", EDITOR='sed -i \'s/{/{"run_at": "2100-01-01T00:00:00Z",/\'')
+        wait_until(lambda: starts(pool, "other") == 2, pool.log)
+        time.sleep(0.5)
+        assert starts(pool, "job") == 1
+    assert spool.states("job") == ["failed"]
