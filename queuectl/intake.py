@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl.backlog import Backlog, Entry
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError
@@ -59,10 +59,10 @@ class Intake:
         self._owner = owner
         self._news = news
         self._first_arrived: dict[str, int] = {}
-        self._half_written: dict[tuple[str, str], tuple[tuple[int, int, int], float]] = {}
-        self._rejects: deque[tuple[str, str, str]] = deque()
+        self._half_written: dict[tuple[str, str], tuple[_Signature, float]] = {}
+        self._rejects: deque[tuple[str, str, str, _Signature]] = deque()
         self._held: deque[tuple[Claim, str, str]] = deque()
-        self._left: dict[str, tuple[int, int, int]] = {}  # what cannot be moved, as it was then
+        self._left: dict[tuple[str, str], _Signature] = {}  # what cannot be moved, as it was then
         self._scans = {state: _ScanState() for state in ("pending", "failed")}
         self._stopped = False
 
@@ -78,7 +78,7 @@ class Intake:
 
     def _arrived(self, state: str, name: str) -> None:
         if name.endswith(SUFFIX) and not name.startswith("."):
-            self._left.pop(name, None)
+            self._left.pop((state, name), None)
             self.look(state, name.removesuffix(SUFFIX))
 
     def look(self, state: str, job_id: str) -> None:
@@ -95,7 +95,7 @@ class Intake:
         except PermissionError as error:
             self.reject(state, name, f"cannot be read: {error.strerror}")
         except OSError as error:
-            self._scans[state].covered_ns = None
+            self._scans[state].look_again()
             self._log.event("error", detail=f"cannot read {state}/{name}: {error.strerror}")
         else:
             self._half_written.pop((state, name), None)
@@ -166,14 +166,24 @@ class Intake:
     def reject(self, state: str, name: str, why: str) -> None:
         """Have a file set aside."""
         if not self._is_left(state, name):
-            self._rejects.append((state, name, why))
+            self._rejects.append((state, name, why, self._as_it_is(state, name)))
             self._news.look()
+
+    def leave(self, entry: Entry, error: OSError) -> None:
+        """Leave a job that was taken out where it is, until it changes: it cannot be moved."""
+        self._leave(entry.state, entry.job_id + SUFFIX)
+        detail = f"cannot take it: {error.strerror}; it is left until it changes"
+        self._log.event("error", entry.job_id, detail=detail)
+
+    def _leave(self, state: str, name: str) -> None:
+        self._left[state, name] = self._as_it_is(state, name)
 
     def _is_left(self, state: str, name: str) -> bool:
         """Tell whether a file could not be moved, and has not changed since."""
-        return name in self._left and self._left[name] == self._as_it_is(state, name)
+        left = self._left.get((state, name))
+        return left is not None and left == self._as_it_is(state, name)
 
-    def _as_it_is(self, state: str, name: str) -> tuple[int, int, int]:
+    def _as_it_is(self, state: str, name: str) -> _Signature:
         try:
             return _signature(os.lstat(f"{self._spool.directory(state)}/{name}"))
         except FileNotFoundError:
@@ -191,13 +201,16 @@ class Intake:
         for _ in range(min(limit, len(self._rejects))):
             self._set_aside(*self._rejects.popleft())
 
-    def _set_aside(self, state: str, name: str, why: str) -> None:
+    def _set_aside(self, state: str, name: str, why: str, as_it_was: _Signature) -> None:
+        if self._as_it_is(state, name) != as_it_was:  # mended, perhaps
+            self.look(state, name.removesuffix(SUFFIX))
+            return
         try:
             claim = self._spool.take_name(name, state, self._owner)
         except FileNotFoundError:
             return
         except OSError as error:
-            self._left[name] = self._as_it_is(state, name)
+            self._leave(state, name)
             self._log.event("error", detail=f"cannot set aside {name}: {error.strerror}")
             return
         self._held.append((claim, why, name))
@@ -217,6 +230,7 @@ class Intake:
     def scan(self) -> None:
         """Look at everything there is that is not known yet."""
         self._look_at_half_written()
+        self._look_at_left()
         for state, scan in self._scans.items():
             if scan.due(self._spool.directory(state)):
                 self._scan(state, scan)
@@ -236,6 +250,13 @@ class Intake:
     def _look_at_half_written(self) -> None:
         for state, name in list(self._half_written):
             self.look(state, name.removesuffix(SUFFIX))
+
+    def _look_at_left(self) -> None:
+        """Look at what could not be moved and has changed: its directory need not have."""
+        for state, name in list(self._left):
+            if not self._is_left(state, name):
+                self._left.pop((state, name), None)
+                self.look(state, name.removesuffix(SUFFIX))
 
     def idle_after_a_look(self) -> bool:
         """Look at pending/ once more, and tell whether nothing waits."""
@@ -297,7 +318,7 @@ class Intake:
     def forget_scans(self) -> None:
         """Have the next scan look at everything, whatever the time stamps say."""
         for scan in self._scans.values():
-            scan.covered_ns = None
+            scan.look_again()
 
     def stop(self) -> None:
         """Let a scan that is going on end early."""
@@ -316,18 +337,27 @@ class Intake:
         return bool(self._half_written or self._rejects or self._held)
 
 
-def _signature(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+_Signature: TypeAlias = "tuple[int, int, int]"
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return status.st_ino, status.st_size, status.st_ctime_ns
 
 
 class _ScanState:
     """When one directory was looked at, and whether another look could find anything."""
 
     def __init__(self) -> None:
-        self.covered_ns: int | None = None
+        self._covered_ns: int | None = None
+        self._again = False
         self._stamp: tuple[int, float] = (0, 0.0)
         self._begun = 0.0
         self._rest_until = 0.0
+
+    def look_again(self) -> None:
+        """Have another look find something, whatever the time stamp says."""
+        self._again = True  # so that a look that is going on now does not count
+        self._covered_ns = None
 
     def due(self, path: str) -> bool:
         now = time.monotonic()
@@ -335,11 +365,12 @@ class _ScanState:
             stamp_ns = os.stat(path).st_mtime_ns
             if stamp_ns != self._stamp[0]:
                 self._stamp = (stamp_ns, now)
-            return stamp_ns != self.covered_ns and now >= self._rest_until
+            return stamp_ns != self._covered_ns and now >= self._rest_until
         return False
 
     def __enter__(self) -> None:
         self._begun = time.monotonic()
+        self._again = False
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         now = time.monotonic()
@@ -347,4 +378,6 @@ class _ScanState:
         stamp_ns, seen = self._stamp
         # a change within the clock tick of the look may have left the same stamp: look once more
         if kind is None and self._begun - seen >= _SETTLED_S:
-            self.covered_ns = stamp_ns
+            self._covered_ns = stamp_ns
+        if self._again:  # asked last: another thread may say so between the two
+            self._covered_ns = None

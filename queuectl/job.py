@@ -233,7 +233,9 @@ class Job:
     def run_number(self) -> int:
         """The number of the last run that has ended, counted over retries by hand too."""
         recorded = self.history[-1].get("number") if self.history else 0
-        return recorded if isinstance(recorded, int) else len(self.history)
+        if isinstance(recorded, int) and 0 <= recorded < _INT64 - 1:
+            return recorded
+        return len(self.history)
 
     def due(self, state: str) -> str:
         """Return the times before which it is not to run from a directory, as they are written."""

@@ -141,8 +141,12 @@ class Lanes:
         self._grant()
         return took_s
 
+    def open(self) -> None:
+        """Let commands start again."""
+        self._closed = False
+
     def close(self) -> None:
-        """Let nothing start any more."""
+        """Let nothing start from here on: who waits is sent away."""
         self._closed = True
         for turn in self._waiting.values():
             turn.set(False)

@@ -7,6 +7,7 @@ them have gone on.
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from collections import deque
@@ -215,7 +216,11 @@ class Loop:
         self._handlers[number] = signal.signal(number, lambda *_: self.soon(call))
 
     def in_thread(self, work: Callable[[], T]) -> Future[T]:
-        """Do something in a thread of its own; return what will hold its result."""
+        """Do something in a thread of its own; return what will hold its result.
+
+        Raises:
+            OSError: no thread could be started.
+        """
         future: Future[T] = Future(self)
 
         def run() -> None:
@@ -228,9 +233,12 @@ class Loop:
                 self.soon_from_thread(lambda: future.set(value))
 
         thread = Thread(target=run, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # all that Python says of it
+            raise OSError(errno.EAGAIN, str(error)) from error
         self._threads = [other for other in self._threads if other.is_alive()]
         self._threads.append(thread)
-        thread.start()
         return future
 
     # --- coroutines -------------------------------------------------------------------------

@@ -170,8 +170,8 @@ class Registration:
         return asked
 
     def answer_cancel(self, job_id: str) -> None:
-        """Take away a request to cancel that has been dealt with."""
-        with contextlib.suppress(FileNotFoundError):
+        """Take away a request to cancel that has been dealt with, if there is one."""
+        with contextlib.suppress(OSError):  # it is looked at again at the next tick
             os.unlink(self._path(f"{CANCEL_MARK}{job_id}"))
 
     def asked_to_stop(self) -> str | None:

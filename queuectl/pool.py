@@ -22,7 +22,7 @@ from queuectl.layout import DIRECTORIES, PAUSED
 from queuectl.loop import Event, Future, Loop
 from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
-from queuectl.owners import Registration
+from queuectl.owners import CANCEL_MARK, STOP_SUFFIX, Registration
 from queuectl.recovery import Recovery
 from queuectl.safety import check_safe
 from queuectl.turn import Turns
@@ -103,7 +103,7 @@ class Pool:
         news = News(ready=self._pump_soon, due=self._look_up, look=self._rest.set)
         self._intake = Intake(self._spool, self._log, self.name, news)
         self._lanes = Lanes(self._loop, self._slots, self._pump)
-        self._turns = Turns(self._spool, self.name, self._log, self._lanes, self._intake)
+        self._turns = Turns(self._spool, self._log, self._lanes, self._intake, self._registration)
         self._recovery = Recovery(self._spool, self.name, self._log)
         self._spool.keep_spares(self.name)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,9 +115,9 @@ class Pool:
         arrivals = self._watch()
         scanner = self._loop.in_thread(self._scan_loop)
         scanner.on_done(lambda: self._check_crash(scanner))
-        self._on_ready(self.name)
-        self._notifier.ready()
         try:
+            self._on_ready(self.name)
+            self._notifier.ready()
             await self._control(arrivals)
         except BaseException:
             self._end_now()
@@ -155,7 +155,7 @@ class Pool:
         return arrivals
 
     def _workers_changed(self, name: str) -> None:
-        if name.startswith(self.name) and not name.endswith((".json", ".lock")):
+        if name.startswith((f"{self.name}{STOP_SUFFIX}", f"{self.name}{CANCEL_MARK}")):
             self._look_up()
 
     def _root_changed(self, name: str) -> None:
@@ -185,20 +185,22 @@ class Pool:
     # --- control ----------------------------------------------------------------------------
 
     async def _control(self, arrivals: Arrivals | None) -> None:
-        next_beat = next_tick = next_ping = begun = time.monotonic()
+        begun = time.monotonic()
+        # when each was done last, not when it is next: the settings may change meanwhile
+        beat = tick = ping = -_NEVER_S
         while True:
             self._attention.clear()
             now = time.monotonic()
-            if now >= next_beat:
-                self._attempt(self._registration.beat)
-                next_beat = now + self._spool.config.lease / 3
-            if now >= next_ping:
-                self._notifier.beat()
-                next_ping = now + (self._notifier.beat_s or _NEVER_S)
-            if now >= next_tick:
-                self._attempt(lambda: self._tick(arrivals))
-                next_tick = now + self._spool.config.poll_interval
             self._attempt(self._follow_control)
+            if now >= beat + self._beat_s:
+                self._attempt(self._registration.beat)
+                beat = now
+            if now >= ping + self._ping_s:
+                self._notifier.beat()
+                ping = now
+            if now >= tick + self._spool.config.poll_interval:
+                self._attempt(lambda: self._tick(arrivals))
+                tick = now
             self._follow_signals()
             self._scanned = self._scanned or now - begun >= _FIRST_SCAN_S
             self._intake.advance()
@@ -207,8 +209,17 @@ class Pool:
                 self._attempt(self._stop_if_empty)
             if self._stopping and not self._under_way:
                 break
-            wait_s = self._wait_s(min(next_beat, next_tick, next_ping) - time.monotonic())
-            await self._attention.wait(wait_s)
+            poll_s = self._spool.config.poll_interval
+            next_s = min(beat + self._beat_s, ping + self._ping_s, tick + poll_s)
+            await self._attention.wait(self._wait_s(next_s - time.monotonic()))
+
+    @property
+    def _beat_s(self) -> float:
+        return self._spool.config.lease / 3
+
+    @property
+    def _ping_s(self) -> float:
+        return self._notifier.beat_s or _NEVER_S
 
     def _wait_s(self, until_tick_s: float) -> float:
         waits = [until_tick_s, self._intake.wait_s()]
@@ -245,6 +256,10 @@ class Pool:
         paused = self._spool.paused
         if paused != self._paused:
             self._paused = paused
+            if paused:
+                self._lanes.close()
+            elif not self._stopping:
+                self._lanes.open()
             self._log.event("paused" if paused else "unpaused")
 
     def _follow_config(self) -> None:
@@ -263,6 +278,7 @@ class Pool:
             return
         if new != self._spool.config:
             self._spool.config = new
+            self._rest.set()  # the other thread waits by the settings of before
             self._log.event("config", detail="settings changed")
 
     def _asked_by_signal(self) -> None:

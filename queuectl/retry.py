@@ -20,7 +20,8 @@ class Backoff:
     def delay_s(self, attempt: int, random: Callable[[], float]) -> float:
         """Return the seconds to wait after failed attempt number `attempt`."""
         try:
-            delay = min(self.base**attempt, self.max_s)
+            # a float: as a whole number it might take hours to compute
+            delay = min(float(self.base) ** attempt, self.max_s)
         except OverflowError:
             delay = self.max_s
         return delay * (1 + self.jitter * random())

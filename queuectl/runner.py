@@ -7,7 +7,6 @@ whatever it leaves in the background. spool-layout.md, section "Run".
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import time
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from queuectl.stragglers import Sweeper
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-# what says nothing of the command, only that this machine has too much to do now
-OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
 @dataclass(kw_only=True)
@@ -146,7 +143,7 @@ def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
     try:
         return os.open(path, _LOG_FLAGS, mode)
     except OSError as error:
-        if error.errno in OUT_OF_RESOURCES:
+        if error.errno in kernel.OUT_OF_RESOURCES:
             raise
         lost.append(error)
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -5,6 +5,7 @@ spool-layout.md, section "Run". Each look reads all of /proc, so one look serves
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,8 @@ from queuectl import kernel
 from queuectl.loop import Future
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from queuectl.kernel import Tree
     from queuectl.loop import Loop
 
@@ -31,10 +34,18 @@ class Ending:
     begun_s: float = field(default_factory=time.monotonic)
     told: set[int] = field(default_factory=set)
 
-    def go_on(self, living: list[int]) -> bool:
-        """Signal what lives; tell whether there is anything left to wait for."""
+    def go_on(self, living: list[int] | None) -> bool:
+        """Signal what lives; tell whether there is anything left to wait for.
+
+        Args:
+            living: processes of the tree; None where that could not be found out.
+        """
         elapsed_s = time.monotonic() - self.begun_s
-        if not living or elapsed_s > self.grace_s + _GIVE_UP_S:
+        if elapsed_s > self.grace_s + _GIVE_UP_S:
+            return False
+        if living is None:
+            return True
+        if not living:
             return False
         for pid in living:
             if elapsed_s > self.grace_s:
@@ -74,11 +85,26 @@ class Sweeper:
     async def _sweep(self) -> None:
         while self._endings:
             trees = list(self._endings)
-            living = await self._loop.in_thread(partial(kernel.processes_of, trees))
+            living: dict[Tree, list[int]] = {}
+            with _out_of_resources_for_now():
+                living = await self._loop.in_thread(partial(kernel.processes_of, trees))
             for tree in trees:
                 ending, over = self._endings[tree]
-                if not ending.go_on(living[tree]):
+                goes_on = True
+                with _out_of_resources_for_now():
+                    goes_on = ending.go_on(living.get(tree))
+                if not goes_on:
                     del self._endings[tree]
                     over.set(None)
             await self._loop.sleep(_LOOK_S)
         self._sweeping = False
+
+
+@contextlib.contextmanager
+def _out_of_resources_for_now() -> Iterator[None]:
+    """Let what lacked a descriptor or a thread be done at the next look."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in kernel.OUT_OF_RESOURCES:
+            raise

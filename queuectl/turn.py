@@ -5,15 +5,16 @@ spool-layout.md, section "The moves".
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from queuectl import files, notify, outcome, runner
+from queuectl import files, kernel, notify, outcome, runner
 from queuectl.disk import Disk
-from queuectl.errors import BadJobError, ClaimLostError, JobExistsError
+from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.kernel.events import Exits
 from queuectl.loop import Event, Future
 from queuectl.spawn import Environment
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from queuectl.lanes import Lanes
     from queuectl.layout import Claim
     from queuectl.loop import Loop
+    from queuectl.owners import Registration
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
+# said of a file that is immutable, somebody else's in a sticky directory, or a mount point
+_THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
 _STALL_S = 1.0  # how long to wait before a file system that refused is asked again
 # A job that spoke to systemd in the name of its pool would be heard.
 _NOT_FOR_JOBS = {name.encode() for name in notify.VARIABLES}
@@ -77,7 +81,12 @@ class Turns:
     """Gives jobs their turn, for one pool; each turn is a coroutine of its event loop."""
 
     def __init__(
-        self, spool: Spool, owner: str, log: WorkLog, lanes: Lanes, intake: Intake
+        self,
+        spool: Spool,
+        log: WorkLog,
+        lanes: Lanes,
+        intake: Intake,
+        registration: Registration,
     ) -> None:
         self._loop = loop = lanes.loop
         self.stall = Stall(loop, log)
@@ -91,9 +100,11 @@ class Turns:
         self._lanes = lanes
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
+        self._leave = intake.leave
+        self._answer_cancel = registration.answer_cancel
         self._cancelled: dict[str, outcome.Outcome] = {}
         self._spool = spool
-        self._owner = owner
+        self._owner = registration.name
         self._log = log
         self._ending: outcome.Outcome | None = None
         self._home = os.path.expanduser("~")
@@ -154,7 +165,9 @@ class Turns:
                 await self._settle(*ended)
         finally:
             self._lanes.done()
-            self._cancelled.pop(entry.job_id, None)
+            if self._cancelled.pop(entry.job_id, None) is not None:
+                # now: what was asked of this run must not end the next one of this id
+                self._answer_cancel(entry.job_id)
             del self._running[entry.job_id]
             for deferred in self._deferred.pop(entry.job_id, ()):
                 self._put_back(deferred)
@@ -169,14 +182,14 @@ class Turns:
         if before.due(entry.state) != entry.due:
             # Rewritten since it was looked at: another pool's retry, or an edit. The time that had
             # come is not this one; given back, it arrives anew.
-            await self._persist("give back", claim, lambda: self._giving_back(claim, before))
+            await self._give_back(claim, before)
             return None
         job = await self._stamp(claim, before, urgent=urgent)
         if job is None:
             return None
         if not await self._lanes.enter(job.id):
             self._keep_place(entry)
-            await self._persist("give back", claim, lambda: self._spool.settling(claim, before))
+            await self._give_back(claim, before)
             return None
         try:
             ended = await self._run(job)
@@ -196,6 +209,9 @@ class Turns:
             if is_gone and not files.is_there(self._spool.file(entry.state, entry.job_id)):
                 return None  # somebody else was first
             self._lanes.drop(entry.job_id)
+            if error.errno in _THIS_FILE_ONLY:
+                self._leave(entry, error)
+                return None
             self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
             await self.stall.pause()
             self.stall.end(entry.job_id)
@@ -207,6 +223,10 @@ class Turns:
         try:
             job = self._spool.read_claim(claim)
             self._check_only(claim)
+        except IncompleteJobError:
+            # overwritten in place by who is still writing: it arrives anew, and is waited for
+            await self._give_back(claim, None)
+            return None
         except BadJobError as error:
             why = str(error)
             await self._persist("set aside", claim, lambda: self._setting_aside(claim, why))
@@ -230,12 +250,16 @@ class Turns:
         self._lanes.drop(claim.job_id)
         self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
         await self.stall.pause()
+        await self._give_back(claim, before)
+
+    async def _give_back(self, claim: Claim, before: Job | None) -> None:
         await self._persist("give back", claim, lambda: self._giving_back(claim, before))
 
     def _giving_back(self, claim: Claim, before: Job | None) -> Steps[None]:
         """Return a job that was taken and not run, as it was."""
         if claim.rewritten and before is not None:
-            yield from self._spool.settling(claim, before)
+            # where it came from, whatever its body says: it may have been moved there by hand
+            yield from self._spool.settling(claim, before.changed(state=claim.origin))
             return
         try:
             # needs no room on the disk, which a new body would
@@ -268,7 +292,7 @@ class Turns:
         try:
             run = runner.Run(task)
         except OSError as error:
-            if error.errno in runner.OUT_OF_RESOURCES:
+            if error.errno in kernel.OUT_OF_RESOURCES:
                 self.stall.begin(job.id, f"start {job.id}", error)
                 await self.stall.pause()
                 return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))

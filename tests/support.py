@@ -22,6 +22,7 @@ from queuectl.job import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # Children import the code that this process tests, installed or not.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(queuectl.__file__)))
@@ -319,3 +320,26 @@ def alive(pid: int) -> bool:
     """Tell whether a process runs (a zombie does not)."""
     state = read_text(f"/proc/{pid}/stat").rpartition(") ")[2][:1]
     return state not in ("", "Z", "X")
+
+
+# --- a pool of which one thing is different ---------------------------------------------------
+
+SILENT = """
+from queuectl import arrivals
+arrivals.Arrivals.start = lambda self: None
+"""
+AHEAD = """
+from queuectl import lanes
+lanes._SHORT_S = lanes._SOON_S = lanes._PATIENCE_S = 3600.0
+enter = lanes.Lanes.enter
+async def telling(self, job_id):
+    open(__file__ + "." + job_id, "w").close()
+    return await enter(self, job_id)
+lanes.Lanes.enter = telling
+"""  # has 32 claims ahead, keeps them however slow it is here, and tells once one is on disk
+
+
+def with_code_at_start(tmp_path: Path, code: str) -> dict[str, str]:
+    """Return the environment for a child that runs this code before anything else."""
+    (tmp_path / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -76,7 +77,9 @@ def _tell_starter(name: str) -> None:
     """Tell the process that started us with --detach that the pool is up."""
     descriptor = os.environ.pop(_READY_VARIABLE, None)
     if descriptor is not None:
-        os.write(int(descriptor), name.encode())
+        # who started us may have been interrupted: the pool is up all the same
+        with contextlib.suppress(BrokenPipeError):
+            os.write(int(descriptor), name.encode())
         os.close(int(descriptor))
 
 

@@ -20,6 +20,8 @@ sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 # Reading a job changes nothing, so its inode need not be written: 3 us of CPU, 10 us of waiting.
 O_NOATIME: int = getattr(os, "O_NOATIME", 0)
 
+# what says nothing of what was asked for, only that this machine has too much to do now
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 

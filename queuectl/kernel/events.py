@@ -64,10 +64,15 @@ class Exits:
 
     def watch(self, pid: int, ended: Callable[[], None]) -> None:
         """Have `ended` called when a child has ended."""
-        if not HAS_PIDFD:
+        try:
+            watched = HAS_PIDFD and self._watch_descriptor(pid, ended)
+        except OSError:  # no descriptor left for it; the command runs, and must not be lost
+            watched = False
+        if not watched:
             over = self._loop.in_thread(partial(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT))
             over.on_done(ended)
-            return
+
+    def _watch_descriptor(self, pid: int, ended: Callable[[], None]) -> bool:
         descriptor = os.pidfd_open(pid)
 
         def readable() -> None:
@@ -75,7 +80,12 @@ class Exits:
             os.close(descriptor)
             ended()
 
-        self._loop.watch(descriptor, readable)
+        try:
+            self._loop.watch(descriptor, readable)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return True
 
 
 class Syncs:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from tests.support import wait_until
+from tests.support import SILENT, wait_until, with_code_at_start
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import Pool, SpoolDir
 
 
@@ -42,13 +43,9 @@ def test_a_second_file_that_came_and_went_while_it_ran_does_not_either(spool: Sp
         wait_until(lambda: starts(pool, "job") == 2, pool.log)
 
 
-def test_a_retry_by_hand_is_found_without_events(spool: SpoolDir) -> None:
+def test_a_retry_by_hand_is_found_without_events(spool: SpoolDir, tmp_path: Path) -> None:
     spool.configure(poll_interval=0.2, backoff_base=1000)
-    no_events = {"PYTHONPATH": f"{spool.path}.site{os.pathsep}{os.pathsep.join(sys.path)}"}
-    os.mkdir(f"{spool.path}.site")
-    with open(f"{spool.path}.site/sitecustomize.py", "w") as file:
-        file.write("from queuectl import arrivals\narrivals.Arrivals.start = lambda self: None\n")
-    with spool.pool(env=no_events) as pool:
+    with spool.pool(env=with_code_at_start(tmp_path, SILENT)) as pool:
         spool.drop("job", "exit 1")
         spool.wait_for("failed", "job")
         time.sleep(2)  # until failed/ has been looked at for the last time

@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.units import utc_text
-from tests.support import ROOT, read_text, wait_until
+from tests.support import AHEAD, SILENT, read_text, wait_until, with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support import SpoolDir
 
-SILENT = """
-from queuectl import arrivals
-arrivals.Arrivals.start = lambda self: None
-"""
 REFUSED = """
 import errno
 from queuectl import arrivals
@@ -28,23 +24,6 @@ def start(self):
     raise OSError(errno.EMFILE, "too many open files")
 arrivals.Arrivals.start = start
 """
-
-
-AHEAD = """
-from queuectl import lanes
-lanes._SHORT_S = lanes._SOON_S = lanes._PATIENCE_S = 3600.0
-enter = lanes.Lanes.enter
-async def telling(self, job_id):
-    open(__file__ + "." + job_id, "w").close()
-    return await enter(self, job_id)
-lanes.Lanes.enter = telling
-"""  # has 32 claims ahead, keeps them however slow it is here, and tells once one is on disk
-
-
-def with_code_at_start(tmp_path: Path, code: str) -> dict[str, str]:
-    """Return the environment for a child that runs this code before anything else."""
-    (tmp_path / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
 
 REMOVED = """

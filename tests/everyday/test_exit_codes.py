@@ -88,7 +88,8 @@ def test_a_job_is_given_its_codes_as_it_is_queued(
 
 @pytest.mark.parametrize("value", ["256", "-1", "x", "1.5"])
 def test_what_is_no_exit_code_is_refused(spool: SpoolDir, value: str) -> None:
-    assert "exit codes from 0 to 255" in spool.refuse("config", "set", "fatal-codes", "--", value)
+    why = spool.refuse("config", "set", "fatal-codes", "--", value, status=2)
+    assert "exit codes from 0 to 255" in why
 
 
 def test_codes_of_a_wrong_type_are_refused_with_the_job(spool: SpoolDir) -> None:

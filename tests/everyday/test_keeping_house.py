@@ -251,7 +251,7 @@ def test_workers_carry_it_out_while_they_run(spool: SpoolDir) -> None:
 
 @pytest.mark.parametrize("value", ["soon", "-1", "7 years", "1.5", "", "99999999d"])
 def test_what_is_neither_an_age_nor_a_count_is_refused(spool: SpoolDir, value: str) -> None:
-    why = spool.refuse("config", "set", "retain-dead", "--", value)
+    why = spool.refuse("config", "set", "retain-dead", "--", value, status=2)
     assert "an age such as 12h or 7d, or a count" in why
 
 

@@ -140,6 +140,17 @@ def test_a_slow_look_does_not_hide_what_another_thread_has_seen_since(
     assert intake.next() is not None
 
 
+def test_a_bad_file_that_is_mended_in_time_is_not_set_aside(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    spool.drop_bytes("job", b'{"command": "true", "priority": "high"}')
+    intake.scan()
+    spool.drop("job", priority=1)
+    intake.set_aside_rejects(10)
+    assert spool.ids("dead") == []
+    assert intake.next() is not None
+
+
 def test_what_could_not_be_set_aside_runs_once_it_is_another(
     spool: SpoolDir, intake: Intake
 ) -> None:

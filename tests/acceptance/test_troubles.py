@@ -1,0 +1,291 @@
+"""One thing that is wrong does not stop the others, and is done once it is right again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import (
+    AHEAD,
+    alive,
+    processes_with,
+    read_text,
+    wait_until,
+    with_code_at_start,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+
+def until(path: str) -> str:
+    """Return a command that ends once a file is there."""
+    return f"while ! [ -e {path} ]; do sleep 0.01; done"
+
+
+# --- files that are in the way ----------------------------------------------------------------
+
+
+def set_immutable(path: str, *, on: bool) -> bool:
+    """Tell whether it could be done: root may, on some file systems."""
+    words = ["chattr", "+i" if on else "-i", path]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def test_a_job_that_cannot_be_moved_does_not_hold_up_the_others(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.2)
+    spool.drop("stuck", priority=-1)
+    if not set_immutable(spool.file("pending", "stuck"), on=True):
+        pytest.skip("no immutable files here")
+    try:
+        with spool.pool() as pool:
+            for number in range(3):
+                spool.drop(f"job-{number}")
+                spool.wait_for("completed", f"job-{number}")
+            time.sleep(0.5)
+            assert len(pool.events("error", "stuck")) == 1
+            set_immutable(spool.file("pending", "stuck"), on=False)
+            spool.wait_for("completed", "stuck")
+    finally:
+        if os.path.exists(spool.file("pending", "stuck")):
+            set_immutable(spool.file("pending", "stuck"), on=False)
+
+
+LEASE = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+os.rename(*sys.argv[1:])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
+def test_a_file_that_cannot_be_read_now_is_read_later(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.2)
+    draft = f"{spool.path}/draft"
+    with spool.pool() as pool:
+        with open(draft, "w") as file:
+            file.write('{"command": "true"}')
+        words = [sys.executable, "-c", LEASE, draft, spool.file("pending", "job")]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            pool.wait_for("error")
+            time.sleep(2)  # its directory has settled, and would be covered
+            holder.communicate()
+        spool.wait_for("completed", "job")
+
+
+def test_a_waiting_job_overwritten_in_place_is_waited_for(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("a-running", until(go))
+    spool.drop("job", "echo old")
+    with spool.pool() as pool:
+        pool.wait_for("started", "a-running")
+        with open(spool.file("pending", "job"), "w") as file:
+            file.write('{"command": "echo new')
+            file.flush()
+            with open(go, "x"):
+                pass
+            spool.drop("mark")
+            spool.wait_for("completed", "mark")
+            file.write('"}')
+        spool.wait_for("completed", "job")
+        assert not pool.events("rejected")
+    assert spool.output("job") == "new\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attempts": 10**15, "max_retries": 2**62},
+        {"history": [{"number": int("9" * 4300)}]},
+        {"history": [{"number": -(2**70)}]},
+    ],
+    ids=["attempts", "number", "below 0"],
+)
+def test_numbers_that_nobody_counted_to_do_not_stop_a_pool(
+    spool: SpoolDir, fields: dict[str, Any]
+) -> None:
+    body = json.dumps({"command": "exit 1", "priority": -1, **fields})
+    spool.drop_bytes("odd", body.encode())
+    spool.drop("job")
+    with spool.pool() as pool:
+        pool.wait_for("failed", "odd")
+        spool.wait_for("completed", "job")
+
+
+# --- too little left --------------------------------------------------------------------------
+
+
+NO_LOOKS = """
+import errno, os
+from queuectl import kernel
+processes_of, signal_process, tries = kernel.processes_of, kernel.signal_process, iter(range(8))
+def refused_first(call):
+    def refused(*args):
+        if next(tries, None) is not None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return call(*args)
+    return refused
+kernel.processes_of = refused_first(processes_of)
+kernel.signal_process = refused_first(signal_process)
+"""
+
+
+def test_without_descriptors_a_pool_still_ends_what_timed_out(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    """Each command that runs has one; /proc cannot be looked at while there is none."""
+    spool.configure(kill_grace=1)
+    spool.drop("job", "sh -c 'trap \"\" TERM; sleep 1000; sleep 1000' & sleep 1000", timeout=0.2)
+    with spool.pool(env=with_code_at_start(tmp_path, NO_LOOKS)) as pool:
+        pool.wait_for("failed", "job")
+        assert processes_with("QUEUECTL_JOB_ID=job") == []
+        spool.run("cancel", "job")
+
+
+NO_PIDFD = """
+import errno, os
+pidfd_open = os.pidfd_open
+def refused_once(*args):
+    os.pidfd_open = pidfd_open
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+os.pidfd_open = refused_once
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd here")
+def test_a_command_that_has_started_is_not_started_again(spool: SpoolDir, tmp_path: Path) -> None:
+    """Whatever lacks then to wait for its end."""
+    with spool.pool(env=with_code_at_start(tmp_path, NO_PIDFD)) as pool:
+        spool.drop("job", f"echo run >> {spool.path}.runs; sleep 0.3")
+        spool.wait_for("completed", "job")
+        assert len(pool.events("started", "job")) == 1
+    assert read_text(f"{spool.path}.runs") == "run\n"
+
+
+# --- pausing, cancelling, settings ------------------------------------------------------------
+
+
+def held_ahead(spool: SpoolDir, pool_log: Callable[[], str]) -> None:
+    wait_until(lambda: len(spool.ids("processing")) >= 20, pool_log)
+
+
+def test_what_is_claimed_ahead_does_not_start_in_a_pause(spool: SpoolDir, tmp_path: Path) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("a-short")
+    spool.drop("b-long", until(go))
+    for number in range(30):
+        spool.drop(f"later-{number:02}")
+    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
+        pool.wait_for("started", "b-long")
+        held_ahead(spool, pool.log)
+        spool.run("pause")
+        wait_until(lambda: spool.ids("processing") == ["b-long"], pool.log)
+        with open(go, "x"):
+            pass
+        spool.wait_for("completed", "b-long")
+        time.sleep(0.3)
+        assert len(spool.ids("pending")) == 30
+        assert len(pool.events("started")) == 2
+        spool.run("resume")
+        wait_until(lambda: len(spool.ids("completed")) == 32, pool.log)
+
+
+def test_a_job_moved_by_hand_is_given_back_to_where_it_was_moved(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("a-short")
+    spool.drop("b-long", until(go))
+    for number in range(30):
+        body = {"command": "true", "state": "completed", "priority": 1}
+        spool.drop_bytes(f"again-{number:02}", json.dumps(body).encode(), "failed")
+    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
+        pool.wait_for("started", "b-long")
+        held_ahead(spool, pool.log)
+        spool.run("pause")
+        wait_until(lambda: spool.ids("processing") == ["b-long"], pool.log)
+        assert len(spool.ids("failed")) == 30
+        assert spool.ids("completed") == ["a-short"]
+        with open(go, "x"):
+            pass
+
+
+@pytest.mark.parametrize("job_id", ["yarn.lock", "package.json", "x.stop"])
+def test_a_cancel_is_noticed_at_once_whatever_the_id(spool: SpoolDir, job_id: str) -> None:
+    spool.configure(poll_interval=3600, lease=36000)
+    with spool.pool() as pool:
+        spool.drop(job_id, "sleep 1000")
+        pool.wait_for("started", job_id)
+        assert spool.run("cancel", job_id).lines == [job_id]
+
+
+def test_a_cancel_that_was_interrupted_does_not_end_the_next_run(spool: SpoolDir) -> None:
+    spool.configure(kill_grace=1)
+    go = f"{spool.path}.go"
+    spool.drop("other", until(go))  # so that the pool does not come to rest between the two
+    with spool.pool(2) as pool:
+        # the first run outlives SIGTERM, the second ends when it is told to
+        spool.drop("job", f"[ -e {spool.path}.once ] && {until(go)} && exit; "
+                   f"touch {spool.path}.once; trap '' TERM; sleep 1000; sleep 1000")  # fmt: skip
+        wait_until(lambda: os.path.exists(f"{spool.path}.once"), pool.log)
+        cancel = spool.start("cancel", "job", stderr=subprocess.DEVNULL)
+        wait_until(lambda: [n for n in os.listdir(f"{spool.path}/workers") if ".cancel." in n])
+        cancel.kill()  # so that it cannot take its request back
+        cancel.wait()
+        spool.wait_for("dead", "job")
+        spool.run("retry", "job")
+        wait_until(lambda: len(pool.events("started", "job")) == 2, pool.log)
+        spool.run("config", "set", "poll-interval", "77")
+        pool.wait_for("config")  # so it has looked at what it is asked
+        with open(go, "x"):
+            pass
+        spool.wait_for("completed", "job")
+
+
+def test_a_lease_made_shorter_counts_at_once(spool: SpoolDir) -> None:
+    spool.configure(lease=3600, poll_interval=3600)
+    with spool.pool() as pool:
+        record = f"{spool.path}/workers/{pool.name}.json"
+        time.sleep(0.5)
+        before = os.stat(record).st_mtime_ns
+        spool.run("config", "set", "lease", "1")
+        wait_until(lambda: os.stat(record).st_mtime_ns > before + 900_000_000, pool.log)
+
+
+# --- starting ---------------------------------------------------------------------------------
+
+
+def test_a_pool_whose_starter_was_interrupted_is_a_pool_like_any_other(spool: SpoolDir) -> None:
+    spool.configure(kill_grace=2)
+    before = spool.start_pool(1)
+    spool.drop("old", "trap '' TERM; while :; do sleep 0.1; done", max_retries=1)
+    before.wait_for("started", "old")
+    before.kill()  # so that the next is not up before it has ended the old command
+    starter = spool.start(
+        *("worker", "start", "--detach"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    log = f"{spool.path}/worker.log"
+    wait_until(lambda: " up " in read_text(log))
+    starter.send_signal(signal.SIGINT)
+    starter.wait()
+    spool.drop("job")
+    spool.wait_for("completed", "job")
+    pids = [worker["pid"] for worker in spool.run("worker", "list", "--json").json]
+    spool.run("worker", "stop")
+    wait_until(lambda: not any(map(alive, pids)), lambda: read_text(log))
