@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from queuectl.verbs import Missed
 
 _PLACES = ("pending", "failed", "completed", "dead")
+_RUNNING_TOO = (*verbs.WAITING, "processing")
 _TRIES = 5  # to take a job that waits: a pool may always be first, but not so often
 _PASSING_S = 0.1  # a command line holds a job no longer than this
 
@@ -28,7 +29,7 @@ _PASSING_S = 0.1  # a command line holds a job no longer than this
 def cancel_all(
     spool: Spool,
     job_ids: Sequence[str],
-    by: str,
+    states: Sequence[str],
     missed: Missed,
     note: Callable[[str], None] = lambda _text: None,
 ) -> Iterator[str]:
@@ -37,36 +38,41 @@ def cancel_all(
     Args:
         spool: where they are.
         job_ids: which.
-        by: what the records are to say after "cancelled: ".
+        states: those in which they are to be cancelled; one that has moved on is left alone.
         missed: called with an id and why that job was not cancelled.
         note: called with what a person may want to know while it takes time.
 
     Raises:
         SpoolError: the file system refused.
     """
-    work = _Cancelling(spool, by, missed)
+    spool.create()
+    work = _Cancelling(spool, states, missed)
     work.left = list(job_ids)
-    yield from work.round()
-    if not work.left:
-        return
-    note(f"ending {len(work.left)} that {'runs' if len(work.left) == 1 else 'run'}")
-    names = {job_id + SUFFIX for job_id in work.left}
-    directories = [spool.directory(state) for state in _PLACES]
-    with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
-        while work.left:
-            yield from work.round()
-            if work.left:
-                changes.wait(work.look_again_s)
+    try:
+        yield from work.round()
+        if not work.left:
+            return
+        note(f"ending {len(work.left)} that {'runs' if len(work.left) == 1 else 'run'}")
+        names = {job_id + SUFFIX for job_id in work.left}
+        directories = [spool.directory(state) for state in _PLACES]
+        with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
+            while work.left:
+                yield from work.round()
+                if work.left:
+                    changes.wait(work.look_again_s)
+    finally:
+        work.withdraw_all()
 
 
 class _Cancelling:
     """The jobs that are still to be cancelled, and what was done about them."""
 
-    def __init__(self, spool: Spool, by: str, missed: Missed) -> None:
+    def __init__(self, spool: Spool, states: Sequence[str], missed: Missed) -> None:
         self.left: list[str] = []
         self.look_again_s: float | None = None
         self._spool = spool
-        self._by = by
+        self._states = states
+        self._by = verbs.by_whom()
         self._missed = missed
         self._asked: dict[str, str] = {}
         self._heartbeats = owners.Heartbeats()
@@ -78,7 +84,12 @@ class _Cancelling:
         waiting = []
         for job_id in before:
             state, owner = self._place(job_id)
-            if state in verbs.WAITING:
+            if state in _RUNNING_TOO and state not in self._states:
+                self._withdraw(job_id)
+                msg = f'job "{job_id}" is {state} by now, and was left alone'
+                self._missed(job_id, WrongStateError(msg))
+            elif state in verbs.WAITING:
+                self._withdraw(job_id)  # it was given back: whoever takes it next is asked anew
                 waiting.append(job_id)
             elif state == "processing":
                 self._running(job_id, owner)
@@ -143,6 +154,11 @@ class _Cancelling:
 
     def _soon(self) -> None:
         self.look_again_s = time.monotonic() + _PASSING_S
+
+    def withdraw_all(self) -> None:
+        """Take back what was asked for and is not answered."""
+        for job_id in tuple(self._asked):
+            self._withdraw(job_id)
 
     def _withdraw(self, job_id: str) -> bool:
         owner = self._asked.pop(job_id, None)

@@ -51,3 +51,13 @@ class SpoolError(QueuectlError):
         super().__init__(f"cannot {action} {path}: {error.strerror or error}")
         self.path = path
         self.errno = error.errno
+
+
+class WrongUserError(QueuectlError):
+    """What root writes into a user's spool, that user's workers cannot read."""
+
+    def __init__(self, path: str, owner: int) -> None:
+        super().__init__(
+            f"{path} belongs to user {owner}, whose workers cannot read what root writes; "
+            f"use `sudo -u '#{owner}' queuectl ...`"
+        )

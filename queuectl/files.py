@@ -296,8 +296,16 @@ def publish(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except FileExistsError:
-        if os.stat(source).st_nlink != 2:  # NFS again: EEXIST may be our own first try
+        if not _is_link_of(source, target):  # NFS again: EEXIST may be our own first try
             raise
+
+
+def _is_link_of(source: str, target: str) -> bool:
+    ours = os.lstat(source)
+    try:
+        return ours.st_nlink > 1 and os.path.samestat(ours, os.lstat(target))
+    except FileNotFoundError:  # taken already
+        return ours.st_nlink > 1
 
 
 def is_there(path: str) -> bool:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+import stat
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import joblogs
 from queuectl.errors import BadJobError, SpoolError
@@ -34,19 +35,36 @@ _AHEAD = 50_000  # names kept of one look, oldest first, for the calls to come
 _SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
 
 
-def delete(spool: Spool, state: str, job_id: str) -> bool:
-    """Delete a job in `state`, its output, and the bytes kept of one that was set aside.
+class Doomed(NamedTuple):
+    """A job that is to be deleted, as it was when that was decided."""
 
-    Returns whether it was there.
+    state: str
+    job_id: str
+    written_at: float  # of its file, in seconds since the epoch
+
+
+def doomed(spool: Spool, state: str, job_ids: Iterable[str]) -> Iterator[Doomed]:
+    """Yield those jobs of a state that are there."""
+    for job_id in job_ids:
+        with contextlib.suppress(FileNotFoundError):
+            yield Doomed(state, job_id, os.lstat(spool.file(state, job_id)).st_mtime)
+
+
+def delete(spool: Spool, job: Doomed) -> bool:
+    """Delete a job, its output, and the bytes kept of one that was set aside.
+
+    Returns whether it was there still, and had not been run again meanwhile.
 
     Raises:
         SpoolError: the file system refused; the record is still there.
     """
-    assert state in FINISHED
-    assert is_id(job_id)
-    path = spool.file(state, job_id)
+    assert job.state in FINISHED
+    assert is_id(job.job_id)
+    path = spool.file(job.state, job.job_id)
     try:
-        _delete_what_goes_with(spool, state, job_id)
+        if os.lstat(path).st_mtime != job.written_at:
+            return False
+        _delete_what_goes_with(spool, job.state, job.job_id)
         os.unlink(path)
     except FileNotFoundError:
         return False
@@ -56,19 +74,19 @@ def delete(spool: Spool, state: str, job_id: str) -> bool:
 
 
 def delete_each(
-    spool: Spool, jobs: Iterable[tuple[str, str]], missed: Callable[[str, Exception], None]
+    spool: Spool, jobs: Iterable[Doomed], missed: Callable[[str, SpoolError], None]
 ) -> Iterator[tuple[str, bool]]:
-    """Delete jobs, given as (state, id); yield each id that is not there now, and if it was.
+    """Delete jobs; yield the id of each that could be, and what `delete` returned.
 
     What cannot be deleted is told to `missed`.
     """
-    for state, job_id in jobs:
+    for job in jobs:
         try:
-            was_there = delete(spool, state, job_id)
+            was_there = delete(spool, job)
         except SpoolError as error:  # noqa: PERF203 - the others are deleted all the same
-            missed(job_id, error)
+            missed(job.job_id, error)
         else:
-            yield job_id, was_there
+            yield job.job_id, was_there
 
 
 def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:
@@ -80,7 +98,8 @@ def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:
             rejected = f"{spool.directory(state)}/{job_id}{REJECTED}"
             with contextlib.suppress(FileNotFoundError):
                 # a directory that somebody dropped goes if it is empty
-                (os.rmdir if os.path.isdir(rejected) else os.unlink)(rejected)
+                is_directory = stat.S_ISDIR(os.lstat(rejected).st_mode)
+                (os.rmdir if is_directory else os.unlink)(rejected)
 
 
 class Housekeeping:
@@ -112,15 +131,17 @@ class Housekeeping:
         if retain is None:
             shelf.forget()
             return False
-        deleted = 0
         end = time.monotonic() + _BUDGET_S
-        try:
-            for job_id in shelf.doomed(retain, end):
-                deleted += delete(self._spool, state, job_id)
-        finally:
-            if deleted:
-                what = f"{deleted} {state} jobs: retain-{state} is {retain}"
-                self._log.event("pruned", detail=what)
+        faults: list[SpoolError] = []
+        tried = delete_each(
+            self._spool, shelf.doomed(retain, end), lambda _id, error: faults.append(error)
+        )
+        deleted = sum(was_there for _, was_there in tried)
+        if deleted:
+            what = f"{deleted} {state} jobs: retain-{state} is {retain}"
+            self._log.event("pruned", detail=what)
+        if faults:
+            raise faults[0]
         return time.monotonic() >= end
 
 
@@ -141,8 +162,8 @@ class _Shelf:
         self._oldest.clear()
         self._covered_ns = None
 
-    def doomed(self, retain: int | str, end_s: float) -> Iterator[str]:
-        """Yield the ids beyond `retain`, until `end_s` (monotonic clock)."""
+    def doomed(self, retain: int | str, end_s: float) -> Iterator[Doomed]:
+        """Yield the jobs beyond `retain`, until `end_s` (monotonic clock)."""
         by_count = isinstance(retain, int)
         if by_count or not self._oldest:
             self._look()
@@ -155,16 +176,9 @@ class _Shelf:
                 return
             self._oldest.popleft()
             self._count -= 1
-            if self._unchanged(job_id, written_at):
-                yield job_id
+            yield Doomed(self._state, job_id, written_at)
             if not self._oldest:
                 self._look()
-
-    def _unchanged(self, job_id: str, written_at: float) -> bool:
-        """Tell whether it still is the job that was looked at, not one that ran again since."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.lstat(self._spool.file(self._state, job_id)).st_mtime == written_at
-        return False
 
     def _look(self) -> None:
         """List the directory, unless that was done a moment ago or nothing can have changed."""

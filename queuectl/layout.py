@@ -224,13 +224,13 @@ class Layout:
         record = decode(read_regular(self.file("dead", job_id)))
         return Job(record) if "rejected" in record else None
 
-    def explains(self, job_id: str) -> bool:
-        """Tell whether dead/ID.json is the reason why a file was set aside."""
+    def reason(self, job_id: str) -> Job | None:
+        """Return what dead/ID.json says if that is why a file was set aside, else None."""
         try:
-            raw = read_regular(self.file("dead", job_id))
+            found = self._rejection(job_id)
         except (OSError, BadJobError):
-            return False
-        return b'"rejected": ' in raw and b'"command": ""' in raw
+            return None
+        return found if found is not None and found.record.get("command") == "" else None
 
     def jobs(
         self,

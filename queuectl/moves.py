@@ -208,17 +208,20 @@ class Moves(Layout):
         return files.carry_out(self.settling(claim, job))
 
     def _to_dead(
-        self, claim: Claim, moving: Callable[[str], Steps[None]], *, explained: bool = False
+        self,
+        claim: Claim,
+        moving: Callable[[str], Steps[None]],
+        is_explained: Callable[[str], bool] = lambda _id: False,
     ) -> Steps[str]:
         """Move a held file to dead/ under the first free id; return that.
 
         Args:
             claim: remembers the id, should a step fail and this be tried again.
             moving: moves it, given an id; raises FileExistsError if that was taken meanwhile.
-            explained: an id will do under which dead/ only says why a file is to come there.
+            is_explained: tells of an id whether dead/ has it only to say why this file is to come.
         """
         while True:
-            claim.beside = claim.beside or self._free_name(claim.job_id, explained=explained)
+            claim.beside = claim.beside or self._free_name(claim, is_explained)
             try:
                 yield from moving(claim.beside)
             except FileExistsError:
@@ -249,20 +252,25 @@ class Moves(Layout):
     def _rejected_file(self, job_id: str) -> str:
         return f"{self.directory('dead')}/{job_id}{REJECTED}"
 
-    def _free_name(self, job_id: str, *, explained: bool) -> str:
+    def _free_name(self, claim: Claim, is_explained: Callable[[str], bool]) -> str:
         """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
         for number in range(1, 1 << 31):
             suffix = "" if number == 1 else f".{number}"
-            name = as_id(job_id, room=len(suffix)) + suffix
+            name = as_id(claim.job_id, room=len(suffix)) + suffix
             if files.is_there(self._rejected_file(name)):
                 continue
             if self.found_in(name, ("pending", "failed", "completed")) is not None:
                 continue
-            if not files.is_there(self.file("dead", name)):
-                return name
-            if explained and self.explains(name):
+            if files.is_there(self.file("dead", name)) and not is_explained(name):
+                continue
+            # last: from each of those it may have been taken meanwhile
+            if not self._is_held(name, but=claim.owner):
                 return name
         raise AssertionError
+
+    def _is_held(self, job_id: str, but: str = "") -> bool:
+        """Tell whether an owner, `but` one, holds a job of this id."""
+        return any(held == job_id and owner != but for held, owner in self.held())
 
     def _draft_file(self, job_id: str, owner: str) -> str:
         return f"{self.path}/tmp/{job_id}@{owner}{SUFFIX}"

@@ -97,6 +97,11 @@ def _timeless(job: Job) -> dict[str, Any]:
     return {name: value for name, value in job.record.items() if name not in ours}
 
 
+def began(job: Job, at: float) -> Job:
+    """Return the record of a job whose command began then: it was counted some time before."""
+    return job.changed(started_at=utc_text(at))
+
+
 def settled(
     job: Job, outcome: Outcome, *, config: Config, now: float, random: Callable[[], float]
 ) -> Job:

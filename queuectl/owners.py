@@ -117,7 +117,7 @@ class Registration:
         from filelock import FileLock
 
         draft = f"{self._spool.directory('tmp')}/{self.name}{LOCK_SUFFIX}"
-        lock = FileLock(draft, mode=0o600, is_singleton=False)
+        lock = FileLock(draft, mode=self._spool.config.file_mode, is_singleton=False)
         while True:
             lock.acquire(timeout=_LOOKED_AT_S)
             try:
@@ -132,7 +132,8 @@ class Registration:
         draft = f"{self._spool.directory('tmp')}/worker@{self.name}{RECORD_SUFFIX}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)  # of an earlier try that failed
-        files.write_new(draft, json.dumps(asdict(self.record)).encode() + b"\n", sync=False)
+        raw = json.dumps(asdict(self.record)).encode() + b"\n"
+        files.write_new(draft, raw, sync=False, mode=self._spool.config.file_mode)
         try:
             files.move(draft, self._path(RECORD_SUFFIX))
         except BaseException:
@@ -210,11 +211,13 @@ RECOVERY = "recovery"
 
 
 def read_worker(spool: Spool, name: str) -> Worker | None:
-    """Return an owner's record, None if there is none or it is not one of ours."""
+    """Return an owner's record, None if there is none, it is not one of ours or not for us."""
     try:
         raw = read_regular(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}")
         worker = Worker(**json.loads(raw))
-    except (FileNotFoundError, BadJobError, ValueError, TypeError, RecursionError):
+    except (FileNotFoundError, PermissionError):
+        return None
+    except (BadJobError, ValueError, TypeError, RecursionError):
         return None
     numbers = (worker.pid, worker.slots)
     texts = (worker.worker, worker.host, worker.machine_id, worker.boot_id, worker.since)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
 _NEVER_S = 1e9
+_SAVING_S = 1.0  # an editor that moves config.json away and writes it anew takes less
 _TIDY_S = 60.0  # between two looks at what is beyond its retention
 _TIDY_SHARE = 5  # while there is more to delete, it takes a sixth of the time
 _REJECTS_A_TURN = 20  # files set aside between two looks at what else there is to do
@@ -69,6 +70,8 @@ class Pool:
         self._scanned = False
         self._paused = False
         self._config_stamp: tuple[int, int] | None = None
+        self._config_gone = False
+        self._config_gone_at = 0.0
         self._notifier = Notifier.from_environment()
 
     def run(self) -> bool:
@@ -269,7 +272,15 @@ class Pool:
         except FileNotFoundError:
             stamp = None
         if stamp == self._config_stamp:
+            self._config_gone = False
             return
+        if stamp is None and not self._config_gone:
+            self._config_gone = True
+            self._loop.later(_SAVING_S, self._attention.set)
+            self._config_gone_at = time.monotonic()
+        if stamp is None and time.monotonic() < self._config_gone_at + _SAVING_S:
+            return
+        self._config_gone = False
         self._config_stamp = stamp
         try:
             new = config.load(self._spool.path)

@@ -161,10 +161,10 @@ class Recovery:
             try:
                 if was_rejected:
                     self._read(claim)  # says what is wrong with it, if anything is
-                    raise BadJobError("the id exists already")
+                    raise BadJobError(f"{claim.owner} died setting it aside")
                 job = self._last_body(claim, starts)
             except BadJobError as error:
-                self._spool.set_aside(claim, str(error))
+                self._spool.set_aside(claim, str(error), cut_short=bool(was_rejected))
                 self._log.event("rejected", job_id, detail=str(error))
                 return
             self._put_back(claim, job, dead)
@@ -207,8 +207,10 @@ class Recovery:
                 lost = Outcome(ended=STOPPED, detail=f"{claim.owner} died before it began")
             config = self._spool.config
             job = settled(job, lost, config=config, now=time.time(), random=random.random)
-        self._spool.settle(claim, job)
-        self._log.event("recovered", claim.job_id, detail=f"from {claim.owner}, to {job.state}/")
+        shown = self._spool.settle(claim, job)
+        where = f"{job.state}/" if claim.beside is None else f"dead/{shown}{SUFFIX}: {claim.reason}"
+        detail = f"from {claim.owner or 'nobody'}, to {where}"
+        self._log.event("recovered", claim.job_id, detail=detail)
 
     def _never_began(self, job: Job) -> bool:
         """Tell whether a job was only claimed: the files of its output come before its command."""
@@ -268,6 +270,7 @@ def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = N
         OSError: see `Recovery.run`.
         SpoolError: the spool cannot be written to.
     """
+    spool.create()
     with owners.Registration(spool) as me:
         return Recovery(spool, me.name, log, heartbeats).run()
 

@@ -50,8 +50,9 @@ class Scratch:
         self._descriptor = -1
 
     def __enter__(self) -> Scratch:
-        descriptor = try_lock(self._path, create=True)
-        assert descriptor is not None, "a fresh name"
+        descriptor = None
+        while descriptor is None:  # who clears tmp/ may hold the fresh lock for an instant
+            descriptor = try_lock(self._path, create=True)
         self._descriptor = descriptor
         return self
 

@@ -15,21 +15,29 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from queuectl import files
-from queuectl.errors import JobExistsError, SpoolError
+from queuectl.errors import (
+    BadJobError,
+    JobExistsError,
+    QueuectlError,
+    SpoolError,
+    WrongUserError,
+)
 from queuectl.ids import as_id
 from queuectl.job import STATES, Job, draft
 from queuectl.layout import DIRECTORIES, SUFFIX, Claim
 from queuectl.moves import Moves
+from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from queuectl.files import Steps
 
 _MANY = 16  # drafts: fewer are synced sooner than threads are started
 _SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
+_ENDED = ("failed", "completed", "dead")
 _BATCH = 512  # jobs that share one fsync of the directory
 
 
@@ -48,8 +56,10 @@ class Spool(Moves):
         """Make what is missing of the spool.
 
         Raises:
+            WrongUserError: we are root, and it is somebody else's.
             SpoolError: a directory could not be made.
         """
+        self._refuse_root()
         if self.exists() and all(map(os.path.isdir, map(self.directory, DIRECTORIES))):
             return
         path = self.path
@@ -62,6 +72,14 @@ class Spool(Moves):
                 files.Step((self.path, os.path.dirname(self.path))).run()
         except OSError as error:
             raise SpoolError("make", path, error) from error
+
+    def _refuse_root(self) -> None:
+        if os.geteuid() != 0 or self.config.shared:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.stat(self.path).st_uid
+            if owner != 0:
+                raise WrongUserError(self.path, owner)
 
     # --- submit -----------------------------------------------------------------------------
 
@@ -81,7 +99,7 @@ class Spool(Moves):
         job = self.draft({"command": text, **fields})
         if "id" in fields:
             self.check_free([job.id])
-        for _ in self.submit_all([job]):
+        for _ in self.submit_all([job], given=[job.id] if "id" in fields else ()):
             pass
         return job
 
@@ -107,8 +125,12 @@ class Spool(Moves):
                 if files.is_there(self.file(state, job_id)):
                     raise JobExistsError(job_id, state)
 
-    def submit_all(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    def submit_all(self, jobs: Sequence[Job], given: Collection[str] = ()) -> Iterator[list[Job]]:
         """Queue jobs whose ids are free; yield them batch by batch once they are queued for good.
+
+        Args:
+            jobs: which.
+            given: the ids that are not made by us, and may be another job's by now.
 
         Raises:
             JobExistsError: an id was taken meanwhile; the batches yielded are queued.
@@ -118,27 +140,48 @@ class Spool(Moves):
         with Scratch(self.directory("tmp")) as scratch:
             for start in range(0, len(jobs), _BATCH):
                 batch = jobs[start : start + _BATCH]
-                self._submit_batch(batch, scratch.owner)
+                self._submit_batch(batch, given, scratch.owner)
                 yield list(batch)
 
-    def _submit_batch(self, batch: Sequence[Job], owner: str) -> None:
-        published: list[str] = []  # appended to by several threads, which a list bears
+    def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
+        published: list[Job] = []  # appended to by several threads, which a list bears
 
         def submit(jobs: Sequence[Job]) -> None:
             draft_file = self._draft_file(jobs[0].id, owner)  # one name for all: 3 us less a job
             for job in jobs:
                 self._publish(job, draft_file)
-                published.append(job.id)
+                published.append(job)
 
         try:
             many = self.config.sync and len(batch) >= _MANY
             files.side_by_side(_SYNCING if many else 1, submit, batch)
+            self._check_alone([job for job in batch if job.id in given])
             files.carry_out(self._syncing("pending"))
-        except (OSError, JobExistsError) as error:
+        except (OSError, QueuectlError) as error:
             self._withdraw(published)
-            if isinstance(error, JobExistsError):
+            if isinstance(error, QueuectlError):
                 raise
             raise SpoolError("queue a job in", self.directory("pending"), error) from error
+
+    def _check_alone(self, jobs: Sequence[Job]) -> None:
+        """Check that no job that left pending/ a moment ago has an id that we have put there.
+
+        Raises:
+            JobExistsError: one has.
+        """
+        held = {job_id for job_id, _ in self.held()} if jobs else set()
+        for job in jobs:
+            state = "processing" if job.id in held else self.found_in(job.id, _ENDED)
+            # in this order: if it is not in pending/ any more, it is ours that was found
+            if state is not None and self._is_pending(job):
+                raise JobExistsError(job.id, state)
+
+    def _is_pending(self, job: Job) -> bool:
+        """Tell whether a job is as we have put it into pending/, and nobody else's of its id."""
+        try:
+            return read_regular(self.file("pending", job.id)) == job.encode()
+        except (FileNotFoundError, BadJobError):
+            return False
 
     def _publish(self, job: Job, draft_file: str) -> None:
         files.write_new(draft_file, job.encode(), sync=self.config.sync, mode=self.config.file_mode)
@@ -150,11 +193,13 @@ class Spool(Moves):
             with contextlib.suppress(OSError):  # pools clear tmp/
                 os.unlink(draft_file)
 
-    def _withdraw(self, published: Sequence[str]) -> None:
+    def _withdraw(self, published: Sequence[Job]) -> None:
         """Take back what was not acknowledged: who is told that it failed will try again."""
-        for job_id in published:
-            with contextlib.suppress(OSError):  # taken by a worker already: it runs once too often
-                os.unlink(self.file("pending", job_id))
+        for job in published:
+            # taken by a worker already: it runs once too often, and the name may be another's
+            with contextlib.suppress(OSError):
+                if self._is_pending(job):
+                    os.unlink(self.file("pending", job.id))
 
     # --- set aside --------------------------------------------------------------------------
 
@@ -174,30 +219,60 @@ class Spool(Moves):
         files.move_contended(f"{self.directory(state)}/{name}", claim.path)
         return claim
 
-    def set_aside(self, claim: Claim, why: str, name: str | None = None) -> str:
+    def set_aside(self, claim: Claim, why: str, name: str | None = None, **how: bool) -> str:
         """Do what `setting_aside` does, waiting here."""
-        return files.carry_out(self.setting_aside(claim, why, name))
+        return files.carry_out(self.setting_aside(claim, why, name, **how))
 
-    def setting_aside(self, claim: Claim, why: str, name: str | None = None) -> Steps[str]:
+    def setting_aside(
+        self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
+    ) -> Steps[str]:
         """Keep a file that can never run: the bytes in dead/ID.rejected, why in dead/ID.json.
 
         Returns the id under which dead/ shows it. The reason is there before the bytes move, so a
         crash between leaves an orphan that is set aside again, not bytes without a reason.
 
+        Args:
+            claim: of the file.
+            why: it cannot run.
+            name: what it was called, if not ID.json.
+            cut_short: whoever began this has died, and whatever it said of the file holds.
+
         Raises:
             ClaimLostError: the claim was taken away.
             OSError: it is still held.
         """
+        says = {"error_message": f"rejected: {why}", "rejected": name or f"{claim.job_id}{SUFFIX}"}
+
+        def is_explained(free: str) -> bool:
+            reason = self.reason(free)
+            return reason is not None and (cut_short or says.items() <= reason.record.items())
 
         def moving(free: str) -> Steps[None]:
             target = self._rejected_file(free)
-            if claim.path != target:
-                yield from self._explaining(claim, free, why, name)
+            if claim.path != target and not is_explained(free):
+                yield from self._explaining(claim, free, says)
             yield from self._parting(claim, target, "dead")
 
-        return (yield from self._to_dead(claim, moving, explained=True))
+        return (yield from self._to_dead(claim, moving, is_explained))
 
-    def _explaining(self, claim: Claim, free: str, why: str, name: str | None) -> Steps[None]:
+    def drop_reason(self, job_id: str) -> bool:
+        """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.
+
+        Returns whether it did.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        # in this order: a file that is being set aside is held, and then in dead/
+        is_on_its_way = any(held.startswith(f"{job_id}~") for held, _ in self.held())
+        if is_on_its_way or files.is_there(self._rejected_file(job_id)):
+            return False
+        if self.reason(job_id) is None:
+            return False
+        files.unlink_quietly(self.file("dead", job_id))
+        return True
+
+    def _explaining(self, claim: Claim, free: str, says: dict[str, str]) -> Steps[None]:
         at = utc_text(time.time())
         record = {
             "id": free,
@@ -205,8 +280,7 @@ class Spool(Moves):
             "state": "dead",
             "created_at": at,
             "updated_at": at,
-            "error_message": f"rejected: {why}",
-            "rejected": name or f"{claim.job_id}{SUFFIX}",
+            **says,
         }
         draft_file = self._draft_file(free, claim.owner)
         files.unlink_quietly(draft_file)  # of an earlier try that failed
@@ -216,8 +290,5 @@ class Spool(Moves):
         )
         try:
             files.publish(draft_file, self.file("dead", free))
-        except FileExistsError:
-            if not self.explains(free):  # the same reason, before a crash
-                raise
         finally:
             files.unlink_quietly(draft_file)

@@ -238,6 +238,8 @@ class Turns:
 
     def _check_only(self, claim: Claim) -> None:
         state = self._spool.found_in(claim.job_id, _FINISHED, but=claim.origin)
+        if state == "dead" and self._spool.drop_reason(claim.job_id):
+            return  # of the file that was set aside, and is here now, mended
         if state is not None:
             msg = f"the id exists already, in {state}/"
             raise BadJobError(msg)
@@ -361,11 +363,14 @@ class Turns:
 
     async def _settle(self, claim: Claim, job: Job, ended: outcome.Outcome, took_s: float) -> None:
         now = time.time()
+        job = outcome.began(job, now - took_s)
         done = outcome.settled(job, ended, config=self._spool.config, now=now, random=random.random)
         settled = await self._persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )
-        if settled:
+        if settled and claim.beside is not None:
+            self._log.event("dead", claim.beside, detail=claim.reason)
+        elif settled:
             self._log.event(done.state, job.id, **_story(done, ended, now, took_s))
 
     async def _persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:

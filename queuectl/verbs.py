@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from queuectl import files, kernel
 from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
 from queuectl.job import again
-from queuectl.layout import PAUSED, SUFFIX, Claim
+from queuectl.layout import PAUSED, REJECTED, SUFFIX, Claim
 from queuectl.owners import CANCEL_MARK, Registration
 from queuectl.scratch import Scratch
 from queuectl.units import utc_text
@@ -162,6 +162,12 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
             msg = f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}'
             raise WrongStateError(msg)
         _check_only(spool, job_id, state)
+        if state == "dead" and spool.reason(job_id) is not None:
+            msg = (
+                f'job "{job_id}" cannot be {verb.done}: it was set aside; mend '
+                f"dead/{job_id}{REJECTED} and move it to pending/{job_id}{SUFFIX}"
+            )
+            raise WrongStateError(msg)
         try:
             return spool.take(job_id, state, owner)
         except FileNotFoundError:
@@ -196,7 +202,14 @@ def _rewrite(spool: Spool, claim: Claim, verb: Verb) -> None:
         job = _staying(job, claim.origin) if verb.stays else job
         spool.settle(claim, job.changed(worker=claim.owner))
     except OSError as error:
+        if not claim.rewritten:
+            # needs no room on the disk; where even that fails, recovery does it
+            with contextlib.suppress(OSError, QueuectlError):
+                spool.release(claim, claim.origin)
         raise SpoolError("move", claim.path, error) from error
+    if claim.beside is not None:
+        msg = f"{claim.reason}; this one is kept in dead/{claim.beside}{SUFFIX}"
+        raise WrongStateError(msg)
 
 
 def _staying(job: Job, state: str) -> Job:

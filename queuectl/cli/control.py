@@ -19,7 +19,7 @@ from queuectl.cli.selection import (
     select_options,
     touch_options,
 )
-from queuectl.errors import WrongStateError
+from queuectl.errors import QueuectlError, WrongStateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,20 +57,22 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "cancel", options):
         misses = Misses()
-        _print_each(cancel_all(spool, job_ids, verbs.by_whom(), misses, render.note))
+        states = _CANCELLABLE if texts else selection.states
+        _print_each(cancel_all(spool, job_ids, states, misses, render.note))
         misses.exit()
 
 
 @click.command()
 @click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_RETRIABLE))
 @select_options(*_RETRIABLE)
+@all_option
 @touch_options
 @click.pass_context
 def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """Queue jobs that have ended, or wait for a retry, again; print their ids.
 
-    Their attempts start at 0, their history is kept. Without --state, --tag and the like select
-    among failed and dead jobs.
+    Their attempts start at 0, their history is kept. Without --state, --all, --tag and the like
+    select among failed and dead jobs.
 
     \b
     queuectl retry job1
@@ -82,7 +84,9 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "retry", options):
         misses = Misses()
-        _print_each(verbs.retry(spool, job_ids, _RETRIABLE, misses))
+        # what was selected failed and has completed meanwhile is not to run again
+        states = _RETRIABLE if texts else selection.states
+        _print_each(verbs.retry(spool, job_ids, states, misses))
         misses.exit()
 
 
@@ -111,9 +115,10 @@ def edit(ctx: click.Context, /, text: str) -> None:
         return
     try:
         verbs.edit(spool, found.job, new)
-    except WrongStateError as error:
-        msg = f"{error}; your text is in {keep(new)}"
-        raise WrongStateError(msg) from None
+    except (QueuectlError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        msg = f"{why}; your text is in {keep(new)}"
+        raise QueuectlError(msg) from None
     click.echo(found.job.id)
 
 

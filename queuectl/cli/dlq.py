@@ -123,13 +123,16 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     spool = spool_to_read(ctx)
     selection = Selection.of(options, _DEAD)
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD, rejected=True)
+    doomed = {job.job_id: job for job in housekeeping.doomed(spool, "dead", job_ids)}
     if go_ahead(job_ids, "delete", options, ask_above=0):
         misses = Misses()
-        doomed = (("dead", job_id) for job_id in job_ids)
-        for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
+        for job_id in job_ids:
+            if job_id not in doomed:
+                misses(job_id, WrongStateError(f'job "{job_id}" is not dead; it was left alone'))
+        for job_id, was_there in housekeeping.delete_each(spool, doomed.values(), misses):
             if was_there:
                 click.echo(job_id)
             else:
-                why = f'job "{job_id}" is not dead; it was left alone'
+                why = f'job "{job_id}" is not what it was when you asked; it was left alone'
                 misses(job_id, WrongStateError(why))
         misses.exit()

@@ -134,14 +134,14 @@ def sources(
     Raises:
         QueuectlError: a file cannot be read, or holds what is no JSON object.
     """
-    if not words:
-        if "command" not in given:
-            msg = "no command: give JSON, --command TEXT, or -- COMMAND WORDS"
-            raise click.UsageError(msg)
+    nothing = not words or (not dashes and words in {("",), ("@",)})
+    if nothing and (words or "command" not in given):
+        raise click.UsageError("no command: give JSON, --command TEXT, or -- COMMAND WORDS")
+    if nothing:
         return [("", {})]
     if not dashes and words[0].startswith("["):
         _refuse_array(words[0])
-    if dashes or (words[0][0:1] not in ("{", "@", "-") and words != ("",)):
+    if dashes or words[0][0:1] not in ("{", "@", "-"):
         if "command" in given:
             msg = "--command and a command after it exclude one another"
             raise click.UsageError(msg)

@@ -60,8 +60,10 @@ def _keep(job_id: str, text: bytes) -> str:
 
 def _text(job: Job) -> bytes:
     fields = {name: value for name, value in job.record.items() if name not in _OURS}
-    text = json.dumps(fields, indent=2, ensure_ascii=False)
-    return text.encode(errors="surrogateescape") + b"\n"
+    try:
+        return json.dumps(fields, indent=2, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half a character: only an escape holds it
+        return json.dumps(fields, indent=2).encode() + b"\n"
 
 
 def _run_editor(path: str) -> None:

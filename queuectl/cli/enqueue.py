@@ -20,6 +20,7 @@ from queuectl.cli.drafting import (
 )
 
 if TYPE_CHECKING:
+    from queuectl.cli.drafting import Drafted
     from queuectl.job import Job
     from queuectl.spool import Spool
 
@@ -55,7 +56,7 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     finally:
         gc.enable()
     check_ids(spool, jobs)
-    _submit(spool, [drafted.job for drafted in jobs])
+    _submit(spool, jobs)
     if not wait:
         return 0
     from queuectl.cli.wait import follow
@@ -63,13 +64,15 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     return follow(spool, [drafted.job.id for drafted in jobs])
 
 
-def _submit(spool: Spool, jobs: list[Job]) -> None:
-    if len(jobs) < _BAR_FROM or not sys.stderr.isatty():
-        for batch in spool.submit_all(jobs):
+def _submit(spool: Spool, drafted: list[Drafted]) -> None:
+    given = {job.id for _, job, named in drafted if named}
+    batches = spool.submit_all([job for _, job, _ in drafted], given)
+    if len(drafted) < _BAR_FROM or not sys.stderr.isatty():
+        for batch in batches:
             _print_ids(batch)
         return
-    with click.progressbar(length=len(jobs), label="queueing", file=sys.stderr) as bar:
-        for batch in spool.submit_all(jobs):
+    with click.progressbar(length=len(drafted), label="queueing", file=sys.stderr) as bar:
+        for batch in batches:
             _print_ids(batch)
             bar.update(len(batch))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from queuectl import joblogs
+from queuectl.cli import render
 from queuectl.cli.common import resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
+from queuectl.units import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +89,22 @@ def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
         for data in output.read():
             printer(stream, data)
         output.close()
+    if not printer.has_printed and options["lines"] != 0:
+        render.note(_nothing(spool, found, number, options))
+
+
+def _nothing(spool: Spool, found: Found, number: int, options: dict[str, Any]) -> str:
+    """Return what to say where nothing was printed: the other stream may have something."""
+    if options["both"]:
+        return f"run {number} printed nothing"
+    other = joblogs.OUT if options["only_stderr"] else joblogs.ERR
+    path = joblogs.log_file(spool, found.job, number, other)
+    if not (is_there(path) and os.path.getsize(path)):
+        return f"run {number} printed nothing"
+    size = size_text(os.path.getsize(path))
+    if options["only_stderr"]:
+        return f"nothing on standard error; {size} on standard output, without --stderr"
+    return f"nothing on standard output; {size} on standard error, with --stderr"
 
 
 def _run(found: Found, attempt: int | None) -> int:
@@ -116,9 +135,11 @@ class Printer:
         self._headings = headings
         self._apart = apart
         self._last = ""
+        self.has_printed = False
 
     def __call__(self, stream: str, data: bytes) -> None:
         """Write one piece, and let it be seen."""
+        self.has_printed = True
         target = sys.stderr if self._apart and stream == joblogs.ERR else sys.stdout
         if self._headings and stream != self._last:
             gap = b"\n" if self._last else b""

@@ -38,7 +38,8 @@ def prune(
 ) -> None:
     """Delete completed jobs with their output; print their ids.
 
-    Dead jobs too with --state dead. Never a job that waits or runs. `retain-completed` and
+    Dead jobs too with --state dead. Never a job that waits or runs. A person at a terminal is asked
+    first, unless --yes is given. `retain-completed` and
     `retain-dead` have running workers do the same all the time.
 
     \b
@@ -49,11 +50,9 @@ def prune(
     states = options["states"] or ("completed",)
     if older_than is None and keep is None:
         older_than = _DEFAULT_AGE_S
-    doomed = [
-        (state, job_id) for state in states for job_id in _oldest(spool, state, older_than, keep)
-    ]
+    doomed = [job for state in states for job in _oldest(spool, state, older_than, keep)]
     misses = Misses()
-    if go_ahead([job_id for _, job_id in doomed], "delete", options):
+    if go_ahead([job.job_id for job in doomed], "delete", options, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:
                 click.echo(job_id)
@@ -62,16 +61,19 @@ def prune(
     misses.exit()
 
 
-def _oldest(spool: Spool, state: str, older_than_s: float | None, keep: int | None) -> list[str]:
-    """Return the ids beyond the newest `keep` and older than `older_than_s`, oldest first."""
+def _oldest(
+    spool: Spool, state: str, older_than_s: float | None, keep: int | None
+) -> list[housekeeping.Doomed]:
+    """Return the jobs beyond the newest `keep` and older than `older_than_s`, oldest first."""
     jobs = sorted(_ages(spool, state, older_than_s))
     limit = float("inf") if older_than_s is None else time.time() - older_than_s
-    return [
-        job_id for ended_at, job_id in jobs[: max(0, len(jobs) - (keep or 0))] if ended_at <= limit
-    ]
+    beyond = jobs[: max(0, len(jobs) - (keep or 0))]
+    return [job for ended_at, job in beyond if ended_at <= limit]
 
 
-def _ages(spool: Spool, state: str, older_than_s: float | None) -> Iterator[tuple[float, str]]:
+def _ages(
+    spool: Spool, state: str, older_than_s: float | None
+) -> Iterator[tuple[float, housekeeping.Doomed]]:
     """Yield when each job ended: as its file's time says, or its record if that is earlier."""
     limit = float("inf") if older_than_s is None else time.time() - older_than_s
     for job_id, written_at in spool.written(state):
@@ -79,4 +81,4 @@ def _ages(spool: Spool, state: str, older_than_s: float | None) -> Iterator[tupl
         if written_at > limit:  # not old by its file; a copied spool has only its records
             for found in spool.jobs(state, [job_id]):
                 ended_at = min(written_at, changed_at(found))
-        yield ended_at, job_id
+        yield ended_at, housekeeping.Doomed(state, job_id, written_at)

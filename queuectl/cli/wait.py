@@ -89,8 +89,8 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     queuectl run --max-retries 1 --command 'backup | tee log'
     """
     spool = spool_to_write(ctx)
-    job = _one_job(ctx, spool, words, options)
-    for _ in spool.submit_all([job]):
+    job, named = _one_job(ctx, spool, words, options)
+    for _ in spool.submit_all([job], given=[job.id] if named else ()):
         pass
     if sys.stderr.isatty():
         render.note(f"queued {job.id}")
@@ -99,7 +99,7 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
 
 def _one_job(
     ctx: click.Context, spool: Spool, words: tuple[str, ...], options: dict[str, Any]
-) -> Job:
+) -> tuple[Job, bool]:
     given = given_fields(options)
     found = list(sources(words, given, dashes=ctx.meta["dashes"]))
     if len(found) != 1:
@@ -108,7 +108,7 @@ def _one_job(
     where, fields = found[0]
     drafted = draft(spool, where, {"cwd": current_directory(), **fields, **given})
     check_ids(spool, [drafted])
-    return drafted.job
+    return drafted.job, drafted.named
 
 
 def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> int:  # noqa: FBT001, FBT002

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import owners, safety
-from queuectl.doctor.contents import rejection
+from queuectl.doctor.contents import mending, rejection
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.units import duration_text, local_text
@@ -68,8 +68,7 @@ def _when(at: float | None) -> str:
 def _dead(spool: Spool, job_id: str) -> Iterator[Finding]:
     reason = rejection(spool, job_id)
     if reason is not None:
-        todo = f"mend dead/{job_id}.rejected and drop it again"
-        yield problem(f"{job_id} was rejected: {reason}", todo)
+        yield problem(f"{job_id} was rejected: {reason}", mending(job_id))
         return
     job = spool.find(job_id).job
     why = job.record.get("error_message") or "no reason is recorded"

@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from queuectl.units import parse_time
-from tests.support import DEADLINE_S, environment, processes_with
+from tests.support import (
+    AHEAD,
+    DEADLINE_S,
+    environment,
+    processes_with,
+    wait_until,
+    with_code_at_start,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import SpoolDir
 
 
@@ -38,6 +48,25 @@ def test_exit_0_ends_in_completed_with_code_times_attempts_and_output(spool: Spo
     assert spool.output("job") == "out\n"
     assert spool.output("job", stream="err") == "err\n"
     assert [entry["ended"] for entry in record["history"]] == ["exit"]
+
+
+def test_a_run_is_recorded_as_long_as_it_was_not_from_its_claim(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("a-short")
+    spool.drop("b-long", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    spool.drop("c-short")
+    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
+        pool.wait_for("started", "b-long")
+        wait_until(lambda: "c-short" in spool.ids("processing"), pool.log)
+        released_at = time.time()
+        with open(go, "x"):
+            pass
+        spool.wait_for("completed", "c-short")
+    record = spool.record("completed", "c-short")
+    assert parse_time(record["started_at"]) >= released_at - 0.001
+    assert record["history"][0]["started_at"] == record["started_at"]
 
 
 def test_a_list_is_run_without_a_shell(spool: SpoolDir) -> None:

@@ -184,10 +184,12 @@ def test_a_job_set_aside_can_be_mended_and_run(spool: SpoolDir) -> None:
     with spool.pool() as pool:
         spool.wait_for("dead", "job")
         pool.wait_for("rejected")
-        os.unlink(f"{spool.path}/dead/job.rejected")
-        os.unlink(spool.file("dead", "job"))
-        spool.drop("job")
+        rejected = f"{spool.path}/dead/job.rejected"
+        with open(rejected, "w") as file:
+            file.write('{"command": "true"}')
+        os.rename(rejected, spool.file("pending", "job"))
         spool.wait_for("completed", "job")
+    assert spool.states("job") == ["completed"]
 
 
 def test_a_job_as_large_as_may_be_is_retried_like_any_other(spool: SpoolDir) -> None:
@@ -202,10 +204,12 @@ def test_a_job_as_large_as_may_be_is_retried_like_any_other(spool: SpoolDir) -> 
     assert len(spool.record("dead", "job")["history"]) == 6
 
 
-def test_a_rejected_file_cannot_be_retried_and_says_so(spool: SpoolDir) -> None:
+def test_a_rejected_file_cannot_be_retried_and_it_is_said_what_can(spool: SpoolDir) -> None:
     spool.drop_bytes("job", b'{"command": 1}')
     spool.drain()
-    assert 'job "job" cannot be' in spool.refuse("dlq", "retry", "job")
+    for words in (("dlq", "retry"), ("retry",)):
+        text = spool.refuse(*words, "job")
+        assert "mend dead/job.rejected and move it to pending/job.json" in text
     assert spool.states("job") == ["dead"]
     assert os.path.exists(f"{spool.path}/dead/job.rejected")
 

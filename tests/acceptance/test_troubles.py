@@ -151,11 +151,11 @@ def test_without_descriptors_a_pool_still_ends_what_timed_out(
 ) -> None:
     """Each command that runs has one; /proc cannot be looked at while there is none."""
     spool.configure(kill_grace=1)
-    spool.drop("job", "sh -c 'trap \"\" TERM; sleep 1000; sleep 1000' & sleep 1000", timeout=0.2)
+    stubborn = "sh -c 'trap \"\" TERM; sleep 1000; sleep 1000' & sleep 1000"
+    spool.drop("stubborn", stubborn, timeout=0.2, max_retries=1)
     with spool.pool(env=with_code_at_start(tmp_path, NO_LOOKS)) as pool:
-        pool.wait_for("failed", "job")
-        assert processes_with("QUEUECTL_JOB_ID=job") == []
-        spool.run("cancel", "job")
+        pool.wait_for("dead", "stubborn")
+        assert processes_with("QUEUECTL_JOB_ID=stubborn") == []
 
 
 NO_PIDFD = """
@@ -266,6 +266,25 @@ def test_a_lease_made_shorter_counts_at_once(spool: SpoolDir) -> None:
         before = os.stat(record).st_mtime_ns
         spool.run("config", "set", "lease", "1")
         wait_until(lambda: os.stat(record).st_mtime_ns > before + 900_000_000, pool.log)
+
+
+def test_a_setting_is_not_lost_while_an_editor_saves_the_file(spool: SpoolDir) -> None:
+    spool.configure(max_retries=9, poll_interval=0.05)
+    settings = f"{spool.path}/config.json"
+    with spool.pool() as pool:
+        spool.drop("before")
+        spool.wait_for("completed", "before")
+        os.rename(settings, f"{settings}~")  # as vim does, for an instant
+        time.sleep(0.3)  # the pool looks some times meanwhile
+        spool.drop("meanwhile", "exit 1")
+        pool.wait_for("failed", "meanwhile")
+        os.rename(f"{settings}~", settings)
+        assert pool.events("started", "meanwhile")[0]["attempt"] == "1/9"
+        os.unlink(settings)
+        pool.wait_for("config")
+        spool.drop("after")
+        pool.wait_for("completed", "after")
+        assert pool.events("started", "after")[0]["attempt"] == "1/3"
 
 
 # --- starting ---------------------------------------------------------------------------------

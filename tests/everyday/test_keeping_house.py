@@ -111,9 +111,21 @@ def test_no_other_state_can_be_named(house: SpoolDir, state: str) -> None:
 
 
 def test_a_job_that_was_given_another_life_keeps_it(house: SpoolDir) -> None:
+    (doomed,) = housekeeping.doomed(house.api, "dead", ["dead100"])
     house.run("dlq", "retry", "dead100")
-    assert housekeeping.delete(house.api, "dead", "dead100") is False
+    assert housekeeping.delete(house.api, doomed) is False
     assert house.states("dead100") == ["pending"]
+
+
+def test_a_job_that_ran_again_since_it_was_to_be_deleted_is_spared_with_its_output(
+    house: SpoolDir,
+) -> None:
+    (doomed,) = housekeeping.doomed(house.api, "completed", ["completed5"])
+    house.run("retry", "completed5")
+    house.drain()
+    assert housekeeping.delete(house.api, doomed) is False
+    assert house.states("completed5") == ["completed"]
+    assert "completed5" in logs_of(house)
 
 
 def test_deleting_what_was_set_aside_spares_the_output_of_the_job_it_was_mistaken_for(

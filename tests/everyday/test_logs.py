@@ -202,3 +202,24 @@ def test_the_middle_of_large_output_is_cut_out_when_the_run_ends(spool: SpoolDir
         assert len(marks) == 1
         assert os.path.getsize(f"{spool.path}/logs/job.1.{stream}") <= 65536
     assert spool.output("small") == "".join(f"{n}\n" for n in range(1, 11))
+
+
+def test_a_run_that_printed_nothing_there_says_where_it_did(spool: SpoolDir) -> None:
+    spool.drop("errs", "echo wrong >&2; exit 1", max_retries=1)
+    spool.drop("talks", "echo fine")
+    spool.drop("silent", "true")
+    spool.drain()
+    said = {words: spool.run("logs", *words).err for words in [
+        ("errs",), ("errs", "--stderr"), ("talks",), ("talks", "--stderr"), ("silent",),
+        ("silent", "--all"),
+    ]}  # fmt: skip
+    assert said == {
+        ("errs",): "nothing on standard output; 6 B on standard error, with --stderr\n",
+        ("errs", "--stderr"): "",
+        ("talks",): "",
+        ("talks", "--stderr"): (
+            "nothing on standard error; 5 B on standard output, without --stderr\n"
+        ),
+        ("silent",): "run 1 printed nothing\n",
+        ("silent", "--all"): "run 1 printed nothing\n",
+    }

@@ -13,6 +13,8 @@ import pytest
 from tests.support import DEADLINE_S, environment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support import SpoolDir
 
 OLD = "2001-01-01T00:00:00.000000Z"
@@ -126,8 +128,10 @@ def test_a_file_that_was_set_aside_is_never_selected_to_be_run(mixed: SpoolDir) 
 # --- the question ---------------------------------------------------------------------------
 
 
-def in_terminal(spool: SpoolDir, answer: str, *words: str) -> tuple[int, str]:
-    """Run queuectl in a terminal and type an answer to its question."""
+def in_terminal(
+    spool: SpoolDir, answer: str, *words: str, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[int, str]:
+    """Run queuectl in a terminal and type an answer to its question, after doing something else."""
     pid, terminal = pty.fork()
     if pid == 0:
         command = spool.command(*words)
@@ -144,6 +148,7 @@ def in_terminal(spool: SpoolDir, answer: str, *words: str) -> tuple[int, str]:
         if not data:
             break
         if not answered and b"[y/N]" in seen:
+            meanwhile()
             os.write(terminal, f"{answer}\n".encode())
             answered = True
     _, status = os.waitpid(pid, 0)
@@ -189,3 +194,52 @@ def test_a_person_is_asked_before_even_one_is_purged(many: SpoolDir) -> None:
     status, seen = in_terminal(many, "n", "dlq", "purge", "job01")
     assert (status, "delete 1 job" in seen) == (1, True)
     assert many.ids("dead") == ["job01"]
+
+
+# --- what changes between the question and the answer -----------------------------------------
+
+
+def test_a_job_that_has_completed_meanwhile_is_not_retried(many: SpoolDir) -> None:
+    many.run("cancel", "--all")
+    moved = many.record("dead", "job05")
+
+    def completes() -> None:
+        many.drop_bytes("job05", json.dumps({**moved, "state": "completed"}).encode(), "completed")
+        os.unlink(many.file("dead", "job05"))
+
+    status, seen = in_terminal(many, "y", "retry", "--state", "dead", meanwhile=completes)
+    assert status == 1
+    assert "completed" in seen
+    assert many.states("job05") == ["completed"]
+    assert len(many.ids("pending")) == 10
+
+
+def test_a_job_that_runs_meanwhile_is_not_cancelled_with_those_that_wait(many: SpoolDir) -> None:
+    held = many.api.take("job05", "pending", "somebody-1-aaaaaaaa")
+    many.api.release(held, "pending")
+
+    def is_taken() -> None:
+        many.api.take("job05", "pending", "somebody-1-aaaaaaaa")
+
+    status, seen = in_terminal(many, "y", "cancel", "--state", "pending", meanwhile=is_taken)
+    assert status == 1
+    assert 'job "job05" is processing by now, and was left alone' in seen
+    assert many.states("job05") == ["processing"]
+    assert len(many.ids("dead")) == 10
+
+
+@pytest.mark.parametrize(
+    "words", [("dlq", "purge", "job05"), ("prune", "--state", "dead", "--keep", "0")]
+)
+def test_a_job_that_has_died_anew_meanwhile_is_not_deleted(
+    many: SpoolDir, words: tuple[str, ...]
+) -> None:
+    many.run("cancel", "job05")
+
+    def dies_again() -> None:
+        many.run("retry", "job05")
+        many.run("cancel", "job05")
+
+    _, seen = in_terminal(many, "y", *words, meanwhile=dies_again)
+    assert "delete 1 job" in seen
+    assert many.states("job05") == ["dead"]

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import Job, QueuectlError, Spool, kernel
+from queuectl import Job, QueuectlError, Spool, files, kernel, verbs
 from queuectl.errors import (
     BadJobError,
     JobExistsError,
     NoSuchJobError,
     SpoolError,
+    WrongStateError,
+    WrongUserError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from queuectl.layout import Claim
     from tests.support import SpoolDir
@@ -328,6 +332,121 @@ def test_a_job_that_ends_while_a_file_of_its_name_is_set_aside_is_kept_as_that_i
         assert len(rejected) == 1
         assert os.path.exists(f"{spool.path}/dead/{rejected[0]}.rejected")
         empty(spool)
+
+
+def test_of_two_jobs_queued_with_one_id_at_once_one_is_refused(api: Spool, spool: SpoolDir) -> None:
+    """Although a pool has taken the first out of pending/ before the second comes there."""
+    for _ in range(ROUNDS // 4):
+        said: list[str] = []
+
+        def queue(said: list[str] = said) -> None:
+            try:
+                api.submit("true", id="a")
+            except JobExistsError:
+                said.append("refused")
+            else:
+                said.append("queued")
+
+        def take_the_first() -> None:
+            while not os.listdir(f"{spool.path}/processing"):
+                with contextlib.suppress(FileNotFoundError):
+                    api.take("a", "pending", "w")
+
+        at_once(queue, queue, take_the_first)
+        held = os.listdir(f"{spool.path}/processing") + os.listdir(f"{spool.path}/pending")
+        assert sorted(said) == ["queued", "refused"]
+        assert len(held) == 1
+        os.unlink(f"{spool.path}/{'processing' if '@' in held[0] else 'pending'}/{held[0]}")
+
+
+# --- what is in the way ------------------------------------------------------------------------
+
+
+def test_what_is_set_aside_takes_no_name_of_a_job_that_is_held(api: Spool, spool: SpoolDir) -> None:
+    """It would find its place in dead/ taken, and be told that it exists already."""
+    for job_id in ("a", "a.2"):
+        api.submit("true", id=job_id)
+        api.take(job_id, "pending", "w-1")
+    spool.drop_bytes("a", b"[")
+    assert api.set_aside(api.take_name("a.json", "pending", "w-2"), "because") == "a.3"
+
+
+def test_a_reason_is_that_of_its_own_file(api: Spool, spool: SpoolDir) -> None:
+    spool.drop_bytes("a", b"[")
+    claim = api.take_name("a.json", "pending", "w")
+    api.set_aside(claim, "one reason")
+    os.rename(f"{spool.path}/dead/a.rejected", claim.path)  # a crash, before the bytes moved
+    spool.drop_bytes("a", b"{")
+    assert api.set_aside(api.take_name("a.json", "pending", "w"), "another") == "a.2"
+    assert spool.record("dead", "a.2")["error_message"] == "rejected: another"
+    assert api.set_aside(claim, "its worker died", cut_short=True) == "a"
+    assert spool.record("dead", "a")["error_message"] == "rejected: one reason"
+
+
+def test_a_withdrawn_batch_leaves_anothers_job_of_the_same_id(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_and_queued_anew(_: Spool, state: str) -> NoReturn:
+        os.unlink(spool.file(state, "a"))  # as a pool does that takes it
+        spool.drop("a", "echo another's")
+        raise OSError(errno.EIO, "not synced")
+
+    monkeypatch.setattr(Spool, "_syncing", taken_and_queued_anew)
+    job = api.draft({"command": "true", "id": "a"})
+    with pytest.raises(SpoolError):
+        api._submit_batch([job], [], "w")
+    assert spool.record("pending", "a")["command"] == "echo another's"
+
+
+def test_a_draft_that_is_linked_elsewhere_is_not_published_by_that(tmp_path: Path) -> None:
+    draft, target = tmp_path / "draft", tmp_path / "target"
+    draft.write_text("mine")
+    target.write_text("another's")
+    os.link(draft, tmp_path / "snapshot")
+    with pytest.raises(FileExistsError):
+        files.publish(str(draft), str(target))
+
+
+def test_a_verb_that_finds_no_room_leaves_the_job_where_it_was(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.drop_bytes("a", b'{"command":"true","state":"dead"}', "dead")
+
+    writing_new = files.writing_new
+
+    def no_room(path: str, data: bytes, *, sync: bool, mode: int) -> files.Steps[None]:
+        if "/a@" in path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return writing_new(path, data, sync=sync, mode=mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "writing_new", no_room)
+        with pytest.raises(SpoolError, match="No space left"):
+            list(verbs.retry(api, ["a"], ["dead"]))
+    assert spool.states("a") == ["dead"]
+
+
+def test_a_verb_tells_where_the_job_went_if_not_where_it_was_to_go(
+    api: Spool, spool: SpoolDir
+) -> None:
+    spool.drop_bytes("a", b'{"command":"true","state":"dead"}', "dead")
+
+    def anew(job: Job) -> Job:
+        spool.drop("a")  # somebody else's, at that instant
+        return job.changed(state="pending")
+
+    with pytest.raises(WrongStateError, match="exists already, in pending/.*dead/a.2.json"):
+        list(verbs.change(api, ["a"], ["dead"], anew, "retried"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into anybody's spool")
+def test_root_is_refused_in_a_users_spool(api: Spool, spool: SpoolDir) -> None:
+    os.chown(spool.path, 65534, 65534)
+    with pytest.raises(WrongUserError, match="belongs to user 65534.*sudo -u"):
+        api.submit("true")
+    assert "belongs to user 65534" in spool.refuse("pause")
+    spool.configure(shared=True)
+    Spool(spool.path).submit("true")
 
 
 # --- looking ---------------------------------------------------------------------------------
