@@ -83,6 +83,14 @@ class Intake:
 
     def look(self, state: str, job_id: str) -> None:
         """Read one file and put it where it belongs in the backlog."""
+        ctime_ns = self._look_once(state, job_id)
+        # What waits for hours must be the newest word: another thread may have entered a newer one
+        # between the reading and the entering.
+        if ctime_ns is not None and self._has_changed(state, job_id, ctime_ns):
+            self._look_once(state, job_id)
+
+    def _look_once(self, state: str, job_id: str) -> int | None:
+        """Do what `look` does; return the ctime of what waits for its time, else None."""
         name = job_id + SUFFIX
         try:
             job, ctime_ns = self._read(state, job_id)
@@ -99,7 +107,8 @@ class Intake:
             self._log.event("error", detail=f"cannot read {state}/{name}: {error.strerror}")
         else:
             self._half_written.pop((state, name), None)
-            self._enter(job, state, ctime_ns)
+            return ctime_ns if self._enter(job, state, ctime_ns) else None
+        return None
 
     def _read(self, state: str, job_id: str) -> tuple[Job, int]:
         if not is_id(job_id):
@@ -109,7 +118,8 @@ class Intake:
         raw, status = read_with_status(path, any_owner=self._spool.config.shared)
         return parse(raw, job_id), status.st_ctime_ns
 
-    def _enter(self, job: Job, state: str, ctime_ns: int) -> None:
+    def _enter(self, job: Job, state: str, ctime_ns: int) -> bool:
+        """Put a job into the backlog; tell whether it is to wait for its time."""
         arrived_ns = min(ctime_ns, self._first_arrived.get(job.id, ctime_ns))
         entry = Entry(job.priority, arrived_ns, job.id, state, job.due(state))
         run_at = job.instant("run_at")
@@ -120,11 +130,8 @@ class Intake:
             self._enter_later(self._backlog.ready_after, entry, time.monotonic() + retry_in_s)
         else:
             self.put_back(entry)
-            return
-        # It waits for hours perhaps, so this must be the newest word: another thread may have
-        # entered a newer one between the reading and here.
-        if self._has_changed(state, job.id, ctime_ns):
-            self.look(state, job.id)
+            return False
+        return True
 
     def _has_changed(self, state: str, job_id: str, ctime_ns: int) -> bool:
         try:

@@ -264,13 +264,15 @@ class Moves(Layout):
             if files.is_there(self.file("dead", name)) and not is_explained(name):
                 continue
             # last: from each of those it may have been taken meanwhile
-            if not self._is_held(name, but=claim.owner):
+            if not self._is_held(name, but=claim.path):
                 return name
         raise AssertionError
 
-    def _is_held(self, job_id: str, but: str = "") -> bool:
-        """Tell whether an owner, `but` one, holds a job of this id."""
-        return any(held == job_id and owner != but for held, owner in self.held())
+    def _is_held(self, job_id: str, but: str) -> bool:
+        """Tell whether an owner holds a job of this id, in another file than `but`."""
+        return any(
+            held == job_id and self.held_file(held, owner) != but for held, owner in self.held()
+        )
 
     def _draft_file(self, job_id: str, owner: str) -> str:
         return f"{self.path}/tmp/{job_id}@{owner}{SUFFIX}"

@@ -43,6 +43,19 @@ def test_a_second_file_that_came_and_went_while_it_ran_does_not_either(spool: Sp
         wait_until(lambda: starts(pool, "job") == 2, pool.log)
 
 
+def test_rubbish_under_its_name_does_not_end_its_retries(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.05, backoff_base=1)
+    go = f"{spool.path}.go"
+    with spool.pool(2) as pool:
+        spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done; exit 1")
+        pool.wait_for("started", "job")
+        spool.drop_bytes("job", b'{"command": 7}')
+        spool.wait_for("dead", "job.2")
+        with open(go, "x"):
+            pass
+        wait_until(lambda: starts(pool, "job") == 2, pool.log)
+
+
 def test_a_retry_by_hand_is_found_without_events(spool: SpoolDir, tmp_path: Path) -> None:
     spool.configure(poll_interval=0.2, backoff_base=1000)
     with spool.pool(env=with_code_at_start(tmp_path, SILENT)) as pool:
