@@ -9,7 +9,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from queuectl.errors import BadSettingError, SpoolError
 from queuectl.job import are_codes
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuectl.retry import Backoff
+
+    Told = Callable[["BadSettingError"], object]
 
 FILE_NAME = "config.json"
 LOCK_NAME = "config.lock"
@@ -225,7 +227,8 @@ def read_value(key: str, text: str) -> Any:
     return value
 
 
-def _checked(path: str, raw: bytes) -> dict[str, Any]:
+def _parsed(path: str, raw: bytes) -> dict[str, Any]:
+    """Return what is in the file, by the keys as they are listed, others as they are."""
     try:
         stored = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -234,29 +237,30 @@ def _checked(path: str, raw: bytes) -> dict[str, Any]:
     if not isinstance(stored, dict):
         msg = f"{path} must hold a JSON object; mend it, or remove it for the defaults"
         raise BadSettingError(msg)
-    settings = {}
-    for key, value in stored.items():
-        try:
-            name = canonical_key(key)
-        except BadSettingError as error:
-            msg = f"{path}: {error}"
-            raise BadSettingError(msg) from None
-        if not SETTINGS[name].metadata["kind"].accepts(value):
-            wanted = SETTINGS[name].metadata["kind"].range
-            msg = f'{path}: "{key}" must be {wanted}, got {json.dumps(value)}'
-            raise BadSettingError(msg)
-        settings[name] = value
-    return settings
+    return {listed(key): value for key, value in stored.items()}
 
 
-def load_stored(spool_path: str) -> dict[str, Any]:
-    """Return only what config.json names.
+def listed(key: str) -> str:
+    """Return a key as it is listed, or as it is if there is none."""
+    try:
+        return canonical_key(key)
+    except BadSettingError:
+        return key
 
-    Raises:
-        BadSettingError: it holds something that is no setting.
-        SpoolError: it is there and cannot be read.
-    """
-    path = f"{spool_path}/{FILE_NAME}"
+
+def _check(path: str, key: str, value: Any) -> None:
+    remedy = f"`queuectl config unset {key}` takes it out"
+    try:
+        kind: Kind = SETTINGS[canonical_key(key)].metadata["kind"]
+    except BadSettingError as error:
+        msg = f"{path}: {error}; {remedy}"
+        raise BadSettingError(msg) from None
+    if not kind.accepts(value):
+        msg = f'{path}: "{key}" must be {kind.range}, got {json.dumps(value)}; {remedy}'
+        raise BadSettingError(msg)
+
+
+def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             raw = file.read()
@@ -264,17 +268,51 @@ def load_stored(spool_path: str) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise SpoolError("read", path, error) from error
-    return _checked(path, raw)
+    return _parsed(path, raw)
 
 
-def load(spool_path: str) -> Config:
-    """Return the settings in force.
+def refuse(error: BadSettingError) -> NoReturn:
+    """Bear nothing that is no setting."""
+    raise error
+
+
+def load_stored(spool_path: str, told: Told = refuse) -> dict[str, Any]:
+    """Return only what config.json names.
+
+    Args:
+        spool_path: whose.
+        told: is told of what is no setting, and the rest counts.
 
     Raises:
-        BadSettingError: config.json holds something that is no setting.
+        BadSettingError: it holds something that is no setting, unless `told` bears it.
         SpoolError: it is there and cannot be read.
     """
-    stored = load_stored(spool_path)
+    path = f"{spool_path}/{FILE_NAME}"
+    try:
+        stored = _read(path)
+    except BadSettingError as error:
+        told(error)
+        return {}
+    return {key: value for key, value in stored.items() if _is_sound(path, key, value, told)}
+
+
+def _is_sound(path: str, key: str, value: Any, told: Told) -> bool:
+    try:
+        _check(path, key, value)
+    except BadSettingError as error:
+        told(error)
+        return False
+    return True
+
+
+def load(spool_path: str, told: Told = refuse) -> Config:
+    """Return the settings in force; for `told` see `load_stored`.
+
+    Raises:
+        BadSettingError: config.json holds something that is no setting, unless `told` bears it.
+        SpoolError: it is there and cannot be read.
+    """
+    stored = load_stored(spool_path, told)
     return Config(**{key.replace("-", "_"): value for key, value in stored.items()})
 
 
@@ -282,7 +320,7 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
     """Change what config.json names, after and before every other edit of it.
 
     Raises:
-        BadSettingError: config.json holds something that is no setting; it is left as it is.
+        BadSettingError: what it would hold is no setting; it is left as it is.
         SpoolError: the file system refused; the settings are as they were.
     """
     from filelock import FileLock
@@ -293,8 +331,10 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
     path = f"{spool_path}/{FILE_NAME}"
     try:
         with FileLock(f"{spool_path}/{LOCK_NAME}", mode=0o600), Scratch(f"{spool_path}/tmp") as me:
-            stored = load_stored(spool_path)
+            stored = _read(path)
             change(stored)
+            for key, value in stored.items():  # after the change, which may have mended it
+                _check(path, key, value)
             draft = f"{spool_path}/tmp/config@{me.owner}.json"
             body = json.dumps(stored, indent=2).encode() + b"\n"
             # for others to read, if they may put jobs in: what they queue follows the settings

@@ -63,12 +63,17 @@ class Layout:
 
     Args:
         path: the spool; it need not be there.
+        told: is told of what config.json holds that is no setting, see `config.load`.
+
+    Raises:
+        BadSettingError: config.json holds something that is no setting, unless `told` bears it.
+        SpoolError: config.json cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], told: config.Told = config.refuse) -> None:
         # the real path: inotify reports nothing through a symlink
         self.path = os.path.realpath(os.path.expanduser(path))
-        self.config = config.load(self.path)
+        self.config = config.load(self.path, told)
 
     # --- where things are -------------------------------------------------------------------
 

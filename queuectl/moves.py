@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import files
+from queuectl.config import refuse
 from queuectl.errors import ClaimLostError, JobExistsError
 from queuectl.ids import as_id
 from queuectl.job import Job, again
@@ -25,6 +26,7 @@ from queuectl.layout import REJECTED, SUFFIX, Claim, Layout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from queuectl.config import Told
     from queuectl.files import Steps
 
 
@@ -33,10 +35,11 @@ class Moves(Layout):
 
     Args:
         path: the spool.
+        told: see `Layout`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(path)
+    def __init__(self, path: str | os.PathLike[str], told: Told = refuse) -> None:
+        super().__init__(path, told)
         self._spares: files.Spares | None = None
 
     def take(self, job_id: str, state: str, owner: str) -> Claim:

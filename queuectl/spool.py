@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from queuectl import files
+from queuectl.config import refuse
 from queuectl.errors import (
     BadJobError,
     JobExistsError,
@@ -33,6 +34,7 @@ from queuectl.units import utc_text
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from queuectl.config import Told
     from queuectl.files import Steps
 
 _MANY = 16  # drafts: fewer are synced sooner than threads are started
@@ -46,10 +48,11 @@ class Spool(Moves):
 
     Args:
         path: the spool; it is made, mode 0700, by the first thing that writes to it.
+        told: is told of what config.json holds that is no setting; without it that is raised.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(path)
+    def __init__(self, path: str | os.PathLike[str], told: Told = refuse) -> None:
+        super().__init__(path, told)
         self._rejects = 0
 
     def create(self) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli import CHANGES
+from queuectl.cli import CHANGES, render
+from queuectl.config import refuse
 from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.ids import first_of, is_id
 from queuectl.job import STATES
@@ -16,26 +17,34 @@ from queuectl.units import parse_duration, parse_time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from queuectl.config import Told
+    from queuectl.errors import BadSettingError
+
     _FloatType = click.ParamType[float]
 else:
     _FloatType = click.ParamType  # generic only in the newest click
 
 
-def spool_to_write(ctx: click.Context) -> Spool:
+def going_on(error: BadSettingError) -> None:
+    """Say what is wrong in config.json, to a command that does not depend on it."""
+    render.note(f"queuectl: {error}; going on without it")
+
+
+def spool_to_write(ctx: click.Context, *, told: Told = refuse) -> Spool:
     """Return the spool, made if there is none."""
-    spool = Spool(ctx.find_root().obj)
+    spool = Spool(ctx.find_root().obj, told=told)
     spool.create()
     ctx.meta[CHANGES] = True
     return spool
 
 
-def spool_to_read(ctx: click.Context) -> Spool:
-    """Return the spool that is there.
+def spool_to_read(ctx: click.Context, *, told: Told = going_on) -> Spool:
+    """Return the spool that is there; what is wrong in its config.json is said, and no hindrance.
 
     Raises:
         QueuectlError: there is none; looking does not make one.
     """
-    spool = Spool(ctx.find_root().obj)
+    spool = Spool(ctx.find_root().obj, told=told)
     if not spool.exists():
         msg = f"no spool at {spool.path}: `queuectl enqueue` makes one, --spool DIR names another"
         raise QueuectlError(msg)

@@ -8,7 +8,7 @@ import click
 
 from queuectl import verbs
 from queuectl.cli import render
-from queuectl.cli.common import resolve_id, spool_to_read, spool_to_write
+from queuectl.cli.common import going_on, resolve_id, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import (
     Misses,
@@ -79,7 +79,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl retry --state dead --tag nightly
     queuectl retry --older-than 1d --dry-run
     """
-    spool = spool_to_write(ctx)
+    spool = spool_to_write(ctx, told=going_on)
     selection = Selection.of(options, ("failed", "dead"))
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "retry", options):
@@ -132,7 +132,7 @@ def pause(ctx: click.Context, /) -> None:
     \b
     queuectl pause
     """
-    spool = spool_to_write(ctx)
+    spool = spool_to_write(ctx, told=going_on)
     if not verbs.pause(spool, verbs.by_whom()):
         render.note("it is paused already")
         return

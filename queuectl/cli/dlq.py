@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import json_option, resolve_id, spool_to_read, spool_to_write
+from queuectl.cli.common import (
+    going_on,
+    json_option,
+    resolve_id,
+    spool_to_read,
+    spool_to_write,
+)
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.look import limit_option, print_job, print_jobs
 from queuectl.cli.selection import (
@@ -92,7 +98,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     from queuectl import verbs
 
-    spool = spool_to_write(ctx)
+    spool = spool_to_write(ctx, told=going_on)
     selection = Selection.of(options, _DEAD)
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD)
     if go_ahead(job_ids, "retry", options):

@@ -37,6 +37,10 @@ def _from_the_command_line() -> Iterator[None]:
         raise click.UsageError(str(error)) from None
 
 
+def _mending(_: BadSettingError) -> None:
+    """Say nothing of what is wrong before the edit: what it makes of it is checked."""
+
+
 def _in_force(spool: Spool) -> dict[str, Any]:
     return {key: getattr(spool.config, item.name) for key, item in config.SETTINGS.items()}
 
@@ -60,7 +64,7 @@ def get(ctx: click.Context, key: str | None, *, as_json: bool) -> None:
     \b
     queuectl config get max-retries
     """
-    values = _in_force(spool_to_read(ctx))
+    values = _in_force(spool_to_read(ctx, told=config.refuse))
     if key is not None:
         with _from_the_command_line():
             value = values[config.canonical_key(key)]
@@ -81,7 +85,7 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     \b
     queuectl config show
     """
-    spool = spool_to_read(ctx)
+    spool = spool_to_read(ctx, told=config.refuse)
     stored = config.load_stored(spool.path)
     values = _in_force(spool)
     if as_json:
@@ -108,7 +112,7 @@ def set_value(ctx: click.Context, key: str, value: str) -> None:
     with _from_the_command_line():
         name = config.canonical_key(key)
         new = config.read_value(name, value)
-    spool = spool_to_write(ctx)
+    spool = spool_to_write(ctx, told=_mending)
     config.edit(spool.path, lambda stored: stored.update({name: new}))
     click.echo(f"{name}={value_text(new)}")
 
@@ -122,8 +126,15 @@ def unset(ctx: click.Context, key: str) -> None:
     \b
     queuectl config unset backoff-base
     """
-    with _from_the_command_line():
-        name = config.canonical_key(key)
-    spool = spool_to_write(ctx)
-    config.edit(spool.path, lambda stored: stored.pop(name, None))
-    click.echo(f"{name}={value_text(_in_force(Spool(spool.path))[name])}")
+    spool = spool_to_write(ctx, told=_mending)
+
+    def take_out(stored: dict[str, Any]) -> None:
+        if key in stored:  # also what is no key, and got in by hand
+            del stored[key]
+        else:
+            with _from_the_command_line():
+                stored.pop(config.canonical_key(key), None)
+
+    config.edit(spool.path, take_out)
+    name, values = config.listed(key), _in_force(Spool(spool.path))
+    click.echo(f"{name}={value_text(values[name])}" if name in values else f"{name} is gone")

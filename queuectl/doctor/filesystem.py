@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel, safety
+from queuectl import config, files, kernel, safety
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.layout import DIRECTORIES, SUFFIX
 from queuectl.scratch import Scratch, try_lock
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from queuectl.doctor.finding import Finding
+    from queuectl.errors import BadSettingError
     from queuectl.spool import Spool
 
 _LITTLE_BYTES, _NO_BYTES = 64 << 20, 1 << 20
@@ -37,6 +38,7 @@ def examine(spool: Spool) -> Iterator[Finding]:
         yield problem(what, "a worker or `queuectl doctor --fix` makes it again", spool.create)
         return
     yield from _permissions(spool)
+    yield from _settings(spool)
     yield from _one_file_system(spool)
     yield from _room(spool)
     try:
@@ -59,6 +61,13 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
         yield ok(
             "only its owner can put jobs in" if not spool.config.shared else "shared on purpose"
         )
+
+
+def _settings(spool: Spool) -> Iterator[Finding]:
+    wrong: list[BadSettingError] = []
+    config.load(spool.path, wrong.append)
+    for error in wrong:
+        yield problem(str(error), "running workers keep the settings of before; none starts")
 
 
 def _one_file_system(spool: Spool) -> Iterator[Finding]:

@@ -69,7 +69,7 @@ def test_a_damaged_file_is_told_and_not_replaced(spool: SpoolDir) -> None:
     for words in (
         ["config", "get"],
         ["config", "set", "lease", "9"],
-        ["status"],
+        ["enqueue", "--", "true"],
         ["worker", "start"],
     ):
         text = spool.refuse(*words)
@@ -77,3 +77,34 @@ def test_a_damaged_file_is_told_and_not_replaced(spool: SpoolDir) -> None:
         assert "remove it for the defaults" in text
     with open(f"{spool.path}/config.json") as file:
         assert file.read() == '{"lease": '
+
+
+@pytest.mark.parametrize(
+    ("body", "key"), [('{"max-retries": "x"}', "max-retries"), ('{"foo": 1}', "foo"), ('{"l', "")]
+)
+def test_what_is_wrong_in_the_file_hinders_nobody_who_does_not_go_by_it(
+    spool: SpoolDir, body: str, key: str
+) -> None:
+    spool.drop("job")
+    path = f"{spool.path}/config.json"
+    with open(path, "w") as file:
+        file.write(body)
+    for words in (["status"], ["list"], ["show", "job"], ["pause"], ["resume"], ["cancel", "job"],
+                  ["retry", "job"], ["worker", "list"], ["worker", "stop"]):  # fmt: skip
+        said = spool.run(*words).err
+        assert said.startswith(f"queuectl: {path}")
+        assert "; going on without it\n" in said
+    assert f"problem  {path}" in spool.run("doctor", status=1).out
+    if key:
+        assert f"`queuectl config unset {key}` takes it out" in spool.refuse("config", "get")
+        spool.run("config", "unset", key)
+        assert spool.run("status").err == ""
+
+
+def test_a_wrong_value_is_mended_by_another(spool: SpoolDir) -> None:
+    spool.configure(max_retries=4)
+    with open(f"{spool.path}/config.json", "w") as file:
+        file.write('{"max_retries": "x", "lease": 99}')
+    spool.run("config", "set", "max-retries", "7")
+    assert spool.run("config", "get", "max-retries").lines == ["7"]
+    assert spool.run("config", "get", "lease").lines == ["99"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING
@@ -269,6 +270,8 @@ def test_what_is_neither_an_age_nor_a_count_is_refused(spool: SpoolDir, value: s
 
 @pytest.mark.parametrize("value", [-1, True, 1.5, "5", "x", []])
 def test_a_stored_retention_is_checked_too(spool: SpoolDir, value: object) -> None:
-    spool.configure(retain_dead=value)
+    spool.create()
+    with open(f"{spool.path}/config.json", "w") as file:
+        json.dump({"retain-dead": value}, file)
     with pytest.raises(BadSettingError, match="retain-dead"):
         _ = spool.api

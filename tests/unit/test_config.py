@@ -128,7 +128,7 @@ def test_a_bad_file_is_told_with_its_path_and_left_as_it_is(
     assert str(path) in str(error.value)
     (tmp_path / "tmp").mkdir()
     with pytest.raises(BadSettingError):
-        config.edit(str(tmp_path), lambda stored: stored.clear())
+        config.edit(str(tmp_path), lambda stored: stored.update({"lease": 9}))
     assert path.read_bytes() == body
 
 
