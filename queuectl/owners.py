@@ -317,6 +317,11 @@ def ask_to_stop(spool: Spool, name: str, *, now: bool) -> None:
         raise SpoolError("write", target, error) from error
 
 
+def is_asked_to_stop(spool: Spool, name: str) -> bool:
+    """Tell whether a pool takes nothing more, since `ask_to_stop` was called for it."""
+    return files.is_there(f"{spool.directory('workers')}/{name}{STOP_SUFFIX}")
+
+
 def withdraw_stop(spool: Spool, name: str) -> None:
     """Take back what nobody is there to read any more."""
     with contextlib.suppress(FileNotFoundError):

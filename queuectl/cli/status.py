@@ -77,6 +77,7 @@ def describe_workers(spool: Spool) -> list[dict[str, Any]]:
             "pid": worker.pid,
             "slots": worker.slots,
             "since": worker.since,
+            "stopping": owners.is_asked_to_stop(spool, worker.worker),
             "running": sorted(running.get(worker.worker, [])),
         }
         for worker in owners.workers(spool)
@@ -99,6 +100,7 @@ def _print_status(spool: Spool, document: dict[str, Any]) -> None:
         head = "workers  " if number == 0 else "         "
         up = render.since_text(worker["since"])
         busy = f"{len(worker['running'])} of {worker['slots']} busy"
+        busy += ", stopping" if worker["stopping"] else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
             click.echo(f"           {_running_text(found)}")

@@ -142,7 +142,11 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         return
     for item in wanted:
         owners.ask_to_stop(spool, item.worker, now=now)
-    _wait_until_gone(spool, wanted, now=now)
+    try:
+        _wait_until_gone(spool, wanted, now=now)
+    except KeyboardInterrupt:
+        render.note("they stop all the same, once what they run has ended")
+        raise
 
 
 def _named(text: str, alive: list[Worker]) -> Worker:
@@ -198,6 +202,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
     for item in found:
         busy = f"{len(item['running'])}/{item['slots']}"
+        busy += " stopping" if item["stopping"] else ""
         few = first_of(item["running"])
         table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)
     table.end()

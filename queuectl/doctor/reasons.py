@@ -119,7 +119,11 @@ def _not_yet(state: str, job: Job) -> Iterator[Finding]:
 def _nobody(spool: Spool) -> Iterator[Finding]:
     if spool.paused:
         yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
-    if not owners.workers(spool):
+    alive = owners.workers(spool)
+    if alive and all(owners.is_asked_to_stop(spool, item.worker) for item in alive):
+        what = "every worker was told to stop, and starts nothing more"
+        yield problem(what, "`queuectl worker start` starts another")
+    if not alive:
         yield problem("no worker runs", "`queuectl worker start`")
         for opening in safety.unsafe(spool):
             what = f"{opening.path} {opening.why}: a worker refuses to start"

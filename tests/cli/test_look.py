@@ -33,7 +33,7 @@ def test_status_as_json_shows_who_works_on_what(spool: SpoolDir) -> None:
         pool.wait_for("started", "job")
         document = spool.run("status", "--json").json
         (worker,) = document["workers"]
-        assert set(worker) == {"worker", "host", "pid", "slots", "since", "running"}
+        assert set(worker) == {*("worker", "host", "pid", "slots", "since", "stopping", "running")}
         assert worker["worker"] == pool.name
         assert worker["host"] == os.uname().nodename
         assert (worker["pid"], worker["slots"], worker["running"]) == (pool.pid, 3, ["job"])

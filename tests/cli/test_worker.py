@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ def test_list_shows_the_living_and_what_they_run(spool: SpoolDir) -> None:
     with spool.pool(2) as pool:
         pool.wait_for("started", "job")
         (worker,) = spool.run("worker", "list", "--json").json
-        assert set(worker) == {"worker", "host", "pid", "slots", "since", "running"}
+        assert set(worker) == {*("worker", "host", "pid", "slots", "since", "stopping", "running")}
         assert worker["running"] == ["job"]
         line = spool.run("worker", "list").lines[1]
         assert line.split()[:3] == [pool.name, str(pool.pid), "1/2"]
@@ -195,3 +196,20 @@ def cpu_ticks(pid: int) -> int:
     """Return the CPU time a process has had."""
     fields = read_text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def test_a_pool_that_is_to_stop_is_shown_as_such(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("running", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    with spool.pool() as pool:
+        pool.wait_for("started", "running")
+        asking = spool.start("worker", "stop", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_until(lambda: "1 busy, stopping" in spool.run("status").out)
+        assert "1/1 stopping" in spool.run("worker", "list").out
+        spool.drop("waiting")
+        assert "told to stop" in spool.run("doctor", "waiting", status=1).out
+        asking.send_signal(signal.SIGINT)
+        assert b"they stop all the same" in asking.communicate()[1]
+        with open(go, "x"):
+            pass
+        assert pool.wait() == 0
