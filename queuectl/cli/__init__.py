@@ -165,7 +165,7 @@ def _run(args: Sequence[str] | None) -> int:
         if error.errno == errno.EPIPE:
             _silence_stdout()
             return 0
-        where = f" {error.filename}" if error.filename else ""
+        where = f" {error.filename}:" if error.filename else ""
         return _fail(f"cannot go on:{where} {error.strerror or error}", 1)
     return result if isinstance(result, int) else 0
 

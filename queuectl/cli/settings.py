@@ -105,6 +105,8 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
 def set_value(ctx: click.Context, key: str, value: str) -> None:
     """Set KEY to VALUE, here and in every running worker.
 
+    worker-count is for workers that start from then on.
+
     \b
     queuectl config set backoff-base 3
     queuectl config set job_timeout 2h

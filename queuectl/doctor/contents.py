@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _READ = 20_000  # files of each state read at most: some seconds
 _SHOWN = 10  # findings of one kind told one by one
 _FINAL = ("failed", "completed", "dead")  # where the body must name the directory
-_RECOVERS = "the next worker does it at its start, `queuectl doctor --fix` now"
+_RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
