@@ -258,7 +258,7 @@ class Spool(Moves):
 
         return (yield from self._to_dead(claim, moving, is_explained))
 
-    def drop_reason(self, job_id: str) -> bool:
+    def drop_reason(self, claim: Claim) -> bool:
         """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.
 
         Returns whether it did.
@@ -266,11 +266,16 @@ class Spool(Moves):
         Raises:
             OSError: the file system refused.
         """
-        # in this order: a file that is being set aside is held, and then in dead/
-        is_on_its_way = any(held.startswith(f"{job_id}~") for held, _ in self.held())
-        if is_on_its_way or files.is_there(self._rejected_file(job_id)):
-            return False
+        job_id = claim.job_id
         if self.reason(job_id) is None:
+            return False
+        # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
+        held = [
+            self.held_file(name, owner)
+            for name, owner in self.held()
+            if name.partition("~")[0] == job_id
+        ]
+        if held != [claim.path] or files.is_there(self._rejected_file(job_id)):
             return False
         files.unlink_quietly(self.file("dead", job_id))
         return True

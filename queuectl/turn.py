@@ -238,7 +238,7 @@ class Turns:
 
     def _check_only(self, claim: Claim) -> None:
         state = self._spool.found_in(claim.job_id, _FINISHED, but=claim.origin)
-        if state == "dead" and self._spool.drop_reason(claim.job_id):
+        if state == "dead" and self._spool.drop_reason(claim):
             return  # of the file that was set aside, and is here now, mended
         if state is not None:
             msg = f"the id exists already, in {state}/"

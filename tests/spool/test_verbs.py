@@ -383,6 +383,22 @@ def test_a_reason_is_that_of_its_own_file(api: Spool, spool: SpoolDir) -> None:
     assert spool.record("dead", "a")["error_message"] == "rejected: one reason"
 
 
+def test_a_reason_is_kept_as_long_as_its_file_is_on_the_way_or_in_dead(
+    api: Spool, spool: SpoolDir
+) -> None:
+    spool.drop_bytes("a", b"[")
+    bad = api.take("a", "pending", "w-1")
+    api.set_aside(bad, "because")
+    spool.drop("a")
+    good = api.take("a", "pending", "w-2")
+    assert not api.drop_reason(good)
+    os.rename(f"{spool.path}/dead/a.rejected", api.held_file("a", "w-1"))
+    assert not api.drop_reason(good)
+    os.unlink(api.held_file("a", "w-1"))
+    assert api.drop_reason(good)
+    assert spool.ids("dead") == []
+
+
 def test_a_withdrawn_batch_leaves_anothers_job_of_the_same_id(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
