@@ -208,7 +208,7 @@ def test_a_pool_that_meets_an_error_at_any_call_goes_on_when_it_is_over(
 
 
 @needs_strace
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("error", ["EIO", pytest.param("ENOSPC", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "refused", ["io_setup:error=ENOSYS", "io_submit:error=EAGAIN"], ids=["threads wait", "it waits"]
 )

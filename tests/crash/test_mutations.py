@@ -34,6 +34,7 @@ def mutated(tmp_path: Path) -> Iterator[Spoolside]:
         yield made
 
 
+@pytest.mark.slow  # until the deadline, for a job that does not come
 def test_a_rename_that_is_believed_loses_its_job(
     mutated: Spoolside, forgetful: dict[str, str]
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_link_that_is_followed_is_run(mutated: Spoolside, tmp_path: Path) -> N
     mutated.wait_for("symlink", "completed")  # where it ought to be in dead/
 
 
+@pytest.mark.slow
 def test_a_live_pool_that_is_buried_has_its_job_run_twice(mutated: Spoolside) -> None:
     make_spool(mutated.path, lease=60)  # it puts its files back after 20 s only
     job_id = mutated.submit("sleep 600")
