@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from queuectl.verbs import Missed
 
 _PLACES = ("pending", "failed", "completed", "dead")
-_RUNNING_TOO = (*verbs.WAITING, "processing")
 _TRIES = 5  # to take a job that waits: a pool may always be first, but not so often
 _PASSING_S = 0.1  # a command line holds a job no longer than this
 
@@ -84,7 +83,7 @@ class _Cancelling:
         waiting = []
         for job_id in before:
             state, owner = self._place(job_id)
-            if state in _RUNNING_TOO and state not in self._states:
+            if state in verbs.CANCELLABLE and state not in self._states:
                 self._withdraw(job_id)
                 msg = f'job "{job_id}" is {state} by now, and was left alone'
                 self._missed(job_id, WrongStateError(msg))

@@ -24,6 +24,11 @@ PAUSED = "paused"
 DIRECTORIES = (*STATES, "logs", "workers", "tmp")
 
 
+def mending(job_id: str) -> str:
+    """Return what to do to have a file that was set aside run."""
+    return f"mend dead/{job_id}{REJECTED} and move it to pending/{job_id}{SUFFIX}"
+
+
 @dataclass(frozen=True)
 class Found:
     """A job and the directory it was found in; `owner` holds it if that is processing/."""

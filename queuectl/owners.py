@@ -208,6 +208,7 @@ def known(spool: Spool) -> dict[str, Worker | None]:
 
 
 RECOVERY = "recovery"
+_NOT_FOR_US = (FileNotFoundError, PermissionError)
 
 
 def read_worker(spool: Spool, name: str) -> Worker | None:
@@ -215,9 +216,7 @@ def read_worker(spool: Spool, name: str) -> Worker | None:
     try:
         raw = read_regular(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}")
         worker = Worker(**json.loads(raw))
-    except (FileNotFoundError, PermissionError):
-        return None
-    except (BadJobError, ValueError, TypeError, RecursionError):
+    except (*_NOT_FOR_US, BadJobError, ValueError, TypeError, RecursionError):
         return None
     numbers = (worker.pid, worker.slots)
     texts = (worker.worker, worker.host, worker.machine_id, worker.boot_id, worker.since)

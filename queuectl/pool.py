@@ -70,8 +70,7 @@ class Pool:
         self._scanned = False
         self._paused = False
         self._config_stamp: tuple[int, int] | None = None
-        self._config_gone = False
-        self._config_gone_at = 0.0
+        self._config_gone_at: float | None = None
         self._notifier = Notifier.from_environment()
 
     def run(self) -> bool:
@@ -271,16 +270,10 @@ class Pool:
             stamp = (status.st_ino, status.st_mtime_ns)
         except FileNotFoundError:
             stamp = None
-        if stamp == self._config_stamp:
-            self._config_gone = False
+        if stamp is not None or stamp == self._config_stamp:
+            self._config_gone_at = None
+        if stamp == self._config_stamp or (stamp is None and self._is_being_saved()):
             return
-        if stamp is None and not self._config_gone:
-            self._config_gone = True
-            self._loop.later(_SAVING_S, self._attention.set)
-            self._config_gone_at = time.monotonic()
-        if stamp is None and time.monotonic() < self._config_gone_at + _SAVING_S:
-            return
-        self._config_gone = False
         self._config_stamp = stamp
         try:
             new = config.load(self._spool.path)
@@ -291,6 +284,14 @@ class Pool:
             self._spool.config = new
             self._rest.set()  # the other thread waits by the settings of before
             self._log.event("config", detail="settings changed")
+
+    def _is_being_saved(self) -> bool:
+        """Tell whether config.json is gone for so short a time that an editor may bring it back."""
+        now = time.monotonic()
+        if self._config_gone_at is None:
+            self._config_gone_at = now
+            self._loop.later(_SAVING_S, self._attention.set)
+        return now < self._config_gone_at + _SAVING_S
 
     def _asked_by_signal(self) -> None:
         self._signals += 1

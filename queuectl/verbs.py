@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from queuectl import files, kernel
 from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
 from queuectl.job import again
-from queuectl.layout import PAUSED, REJECTED, SUFFIX, Claim
+from queuectl.layout import PAUSED, SUFFIX, Claim, mending
 from queuectl.owners import CANCEL_MARK, Registration
 from queuectl.scratch import Scratch
 from queuectl.units import utc_text
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Missed = Callable[[str, QueuectlError], None]
 
 WAITING = ("pending", "failed")
+CANCELLABLE = (*WAITING, "processing")
 _RESTING = (*WAITING, "completed", "dead")
 
 
@@ -163,10 +164,7 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
             raise WrongStateError(msg)
         _check_only(spool, job_id, state)
         if state == "dead" and spool.reason(job_id) is not None:
-            msg = (
-                f'job "{job_id}" cannot be {verb.done}: it was set aside; mend '
-                f"dead/{job_id}{REJECTED} and move it to pending/{job_id}{SUFFIX}"
-            )
+            msg = f'job "{job_id}" cannot be {verb.done}: it was set aside; {mending(job_id)}'
             raise WrongStateError(msg)
         try:
             return spool.take(job_id, state, owner)

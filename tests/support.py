@@ -303,6 +303,11 @@ def end_processes_of(spool_path: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def waiting_for(path: str) -> str:
+    """Return a command that ends once a file is there."""
+    return f"while ! [ -e {path} ]; do sleep 0.01; done"
+
+
 def processes_with(variable: str) -> list[int]:
     """Return the living processes that have `NAME=value` in their environment."""
     wanted, found = variable.encode(), []

@@ -20,11 +20,11 @@ from queuectl.cli.selection import (
     touch_options,
 )
 from queuectl.errors import QueuectlError, WrongStateError
+from queuectl.verbs import CANCELLABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CANCELLABLE = ("pending", "failed", "processing")
 _RETRIABLE = ("failed", "dead", "completed")
 
 
@@ -34,8 +34,8 @@ def _print_each(job_ids: Iterable[str]) -> None:
 
 
 @click.command()
-@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_CANCELLABLE))
-@select_options(*_CANCELLABLE)
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*CANCELLABLE))
+@select_options(*CANCELLABLE)
 @all_option
 @touch_options
 @click.pass_context
@@ -53,12 +53,11 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     from queuectl.cancelling import cancel_all
 
     spool = spool_to_read(ctx)
-    selection = Selection.of(options, _CANCELLABLE)
+    selection = Selection.of(options, CANCELLABLE)
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "cancel", options):
         misses = Misses()
-        states = _CANCELLABLE if texts else selection.states
-        _print_each(cancel_all(spool, job_ids, states, misses, render.note))
+        _print_each(cancel_all(spool, job_ids, selection.states, misses, render.note))
         misses.exit()
 
 

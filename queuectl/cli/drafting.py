@@ -134,10 +134,10 @@ def sources(
     Raises:
         QueuectlError: a file cannot be read, or holds what is no JSON object.
     """
-    nothing = not words or (not dashes and words in {("",), ("@",)})
-    if nothing and (words or "command" not in given):
+    is_empty = not dashes and words in {("",), ("@",)}
+    if is_empty or (not words and "command" not in given):
         raise click.UsageError("no command: give JSON, --command TEXT, or -- COMMAND WORDS")
-    if nothing:
+    if not words:
         return [("", {})]
     if not dashes and words[0].startswith("["):
         _refuse_array(words[0])

@@ -29,7 +29,7 @@ from queuectl.waiting import Endings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queuectl.job import Job
+    from queuectl.cli.drafting import Drafted
     from queuectl.layout import Found
     from queuectl.spool import Spool
 
@@ -89,7 +89,7 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     queuectl run --max-retries 1 --command 'backup | tee log'
     """
     spool = spool_to_write(ctx)
-    job, named = _one_job(ctx, spool, words, options)
+    _, job, named = _one_job(ctx, spool, words, options)
     for _ in spool.submit_all([job], given=[job.id] if named else ()):
         pass
     if sys.stderr.isatty():
@@ -99,7 +99,7 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
 
 def _one_job(
     ctx: click.Context, spool: Spool, words: tuple[str, ...], options: dict[str, Any]
-) -> tuple[Job, bool]:
+) -> Drafted:
     given = given_fields(options)
     found = list(sources(words, given, dashes=ctx.meta["dashes"]))
     if len(found) != 1:
@@ -108,7 +108,7 @@ def _one_job(
     where, fields = found[0]
     drafted = draft(spool, where, {"cwd": current_directory(), **fields, **given})
     check_ids(spool, [drafted])
-    return drafted.job, drafted.named
+    return drafted
 
 
 def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> int:  # noqa: FBT001, FBT002

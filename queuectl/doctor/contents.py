@@ -12,7 +12,7 @@ from queuectl import owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, NoSuchJobError
 from queuectl.job import STATES
-from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX
+from queuectl.layout import DIRECTORIES, REJECTED, mending
 from queuectl.recovery import Recovery, recover
 from queuectl.worklog import WorkLog
 
@@ -102,11 +102,6 @@ def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Find
         return problem(f"{where} is not a job: {why}", "mend it by hand, or remove it")
     todo = f"{mending(job_id)}, or `queuectl dlq purge {job_id}`"
     return warning(f"{job_id} was set aside: {reason}", todo)
-
-
-def mending(job_id: str) -> str:
-    """Return what to do to have a file that was set aside run."""
-    return f"mend dead/{job_id}{REJECTED} and move it to pending/{job_id}{SUFFIX}"
 
 
 def rejection(spool: Spool, job_id: str) -> str | None:

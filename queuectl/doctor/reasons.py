@@ -8,9 +8,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import owners, safety
-from queuectl.doctor.contents import mending, rejection
+from queuectl.doctor.contents import rejection
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.layout import mending
 from queuectl.units import duration_text, local_text
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import alive, read_text, wait_until
+from tests.support import alive, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +96,7 @@ def test_a_pool_that_is_running_recovers_the_jobs_of_one_that_was_killed(spool: 
     spool.configure(backoff_base=0, poll_interval=0.2, kill_grace=0.2)
     go = f"{spool.path}.go"
     with spool.pool(1) as living:
-        spool.drop("hold", f"while ! [ -e {go} ]; do sleep 0.01; done")
+        spool.drop("hold", waiting_for(go))
         living.wait_for("started", "hold")
         killed = spool.start_pool(1)
         spool.drop("job", f"[ -e {go} ] || exec sleep 1000")
@@ -111,7 +111,7 @@ def test_a_living_pools_jobs_are_not_recovered(spool: SpoolDir) -> None:
     spool.configure(poll_interval=0.1)
     go = f"{spool.path}.go"
     with spool.pool(1) as one, spool.pool(1) as other:
-        spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done")
+        spool.drop("job", waiting_for(go))
         wait_until(lambda: spool.ids("processing") == ["job"])
         for number in range(3):
             # the pool that is free looks at the spool meanwhile

@@ -18,6 +18,7 @@ from tests.support import (
     environment,
     processes_with,
     wait_until,
+    waiting_for,
     with_code_at_start,
 )
 
@@ -55,7 +56,7 @@ def test_a_run_is_recorded_as_long_as_it_was_not_from_its_claim(
 ) -> None:
     go = f"{spool.path}.go"
     spool.drop("a-short")
-    spool.drop("b-long", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    spool.drop("b-long", waiting_for(go))
     spool.drop("c-short")
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
         pool.wait_for("started", "b-long")

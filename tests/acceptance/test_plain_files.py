@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.units import parse_time, utc_text
-from tests.support import wait_until
+from tests.support import wait_until, waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def deaf(spool: SpoolDir) -> SpoolDir:
 def busy_pool(spool: SpoolDir) -> Iterator[Pool]:
     """Run a pool of one slot that a job holds until the block ends; then wait for the rest."""
     go = f"{spool.path}.go"
-    spool.drop("blocker", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    spool.drop("blocker", waiting_for(go))
     with spool.pool(1) as pool:
         pool.wait_for("started", "blocker")
         yield pool

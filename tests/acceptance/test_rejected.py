@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job import MAX_RECORD_BYTES
-from tests.support import SpoolDir, wait_until
+from tests.support import SpoolDir, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,7 +218,7 @@ def test_a_second_file_of_a_running_id_is_set_aside_and_does_not_replace_it(
     spool: SpoolDir,
 ) -> None:
     go = f"{spool.path}.go"
-    spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done; echo first")
+    spool.drop("job", f"{waiting_for(go)}; echo first")
     with spool.pool(2) as pool:
         pool.wait_for("started", "job")
         spool.drop("job", "echo second")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.support import SILENT, wait_until, with_code_at_start
+from tests.support import SILENT, wait_until, waiting_for, with_code_at_start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support import Pool, SpoolDir
@@ -16,6 +18,16 @@ if TYPE_CHECKING:
 
 def starts(pool: Pool, job_id: str) -> int:
     return len(pool.events("started", job_id))
+
+
+@contextmanager
+def failing_when_told(spool: SpoolDir) -> Iterator[tuple[Pool, Callable[[], None]]]:
+    """Have a pool run a job; yield the pool, and what to call for the job to fail."""
+    go = f"{spool.path}.go"
+    with spool.pool(2) as pool:
+        spool.drop("job", f"{waiting_for(go)}; exit 1")
+        pool.wait_for("started", "job")
+        yield pool, lambda: open(go, "x").close()
 
 
 def test_a_second_file_of_its_id_does_not_take_its_retry_away(spool: SpoolDir) -> None:
@@ -30,29 +42,21 @@ def test_a_second_file_of_its_id_does_not_take_its_retry_away(spool: SpoolDir) -
 
 def test_a_second_file_that_came_and_went_while_it_ran_does_not_either(spool: SpoolDir) -> None:
     spool.configure(poll_interval=3600, backoff_base=1)
-    go = f"{spool.path}.go"
-    with spool.pool(2) as pool:
-        spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done; exit 1")
-        pool.wait_for("started", "job")
+    with failing_when_told(spool) as (pool, fail):
         spool.drop("job")
         spool.drop("mark")
         spool.wait_for("completed", "mark")  # so the pool has seen the second file too
         os.unlink(spool.file("pending", "job"))
-        with open(go, "x"):
-            pass
+        fail()
         wait_until(lambda: starts(pool, "job") == 2, pool.log)
 
 
 def test_rubbish_under_its_name_does_not_end_its_retries(spool: SpoolDir) -> None:
     spool.configure(poll_interval=0.05, backoff_base=1)
-    go = f"{spool.path}.go"
-    with spool.pool(2) as pool:
-        spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done; exit 1")
-        pool.wait_for("started", "job")
+    with failing_when_told(spool) as (pool, fail):
         spool.drop_bytes("job", b'{"command": 7}')
         spool.wait_for("dead", "job.2")
-        with open(go, "x"):
-            pass
+        fail()
         wait_until(lambda: starts(pool, "job") == 2, pool.log)
 
 

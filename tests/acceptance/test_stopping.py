@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import DEADLINE_S, processes_with, wait_until
+from tests.support import DEADLINE_S, processes_with, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
-
-
-def waiting_for(path: str) -> str:
-    """Return a command that ends once a file is there."""
-    return f"while ! [ -e {path} ]; do sleep 0.01; done"
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -18,6 +18,7 @@ from tests.support import (
     processes_with,
     read_text,
     wait_until,
+    waiting_for,
     with_code_at_start,
 )
 
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support import SpoolDir
-
-
-def until(path: str) -> str:
-    """Return a command that ends once a file is there."""
-    return f"while ! [ -e {path} ]; do sleep 0.01; done"
 
 
 # --- files that are in the way ----------------------------------------------------------------
@@ -91,7 +87,7 @@ def test_a_file_that_cannot_be_read_now_is_read_later(spool: SpoolDir) -> None:
 
 def test_a_waiting_job_overwritten_in_place_is_waited_for(spool: SpoolDir) -> None:
     go = f"{spool.path}.go"
-    spool.drop("a-running", until(go))
+    spool.drop("a-running", waiting_for(go))
     spool.drop("job", "echo old")
     with spool.pool() as pool:
         pool.wait_for("started", "a-running")
@@ -188,7 +184,7 @@ def held_ahead(spool: SpoolDir, pool_log: Callable[[], str]) -> None:
 def test_what_is_claimed_ahead_does_not_start_in_a_pause(spool: SpoolDir, tmp_path: Path) -> None:
     go = f"{spool.path}.go"
     spool.drop("a-short")
-    spool.drop("b-long", until(go))
+    spool.drop("b-long", waiting_for(go))
     for number in range(30):
         spool.drop(f"later-{number:02}")
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
@@ -211,7 +207,7 @@ def test_a_job_moved_by_hand_is_given_back_to_where_it_was_moved(
 ) -> None:
     go = f"{spool.path}.go"
     spool.drop("a-short")
-    spool.drop("b-long", until(go))
+    spool.drop("b-long", waiting_for(go))
     for number in range(30):
         body = {"command": "true", "state": "completed", "priority": 1}
         spool.drop_bytes(f"again-{number:02}", json.dumps(body).encode(), "failed")
@@ -238,10 +234,10 @@ def test_a_cancel_is_noticed_at_once_whatever_the_id(spool: SpoolDir, job_id: st
 def test_a_cancel_that_was_interrupted_does_not_end_the_next_run(spool: SpoolDir) -> None:
     spool.configure(kill_grace=1)
     go = f"{spool.path}.go"
-    spool.drop("other", until(go))  # so that the pool does not come to rest between the two
+    spool.drop("other", waiting_for(go))  # so that the pool does not come to rest between the two
     with spool.pool(2) as pool:
         # the first run outlives SIGTERM, the second ends when it is told to
-        spool.drop("job", f"[ -e {spool.path}.once ] && {until(go)} && exit; "
+        spool.drop("job", f"[ -e {spool.path}.once ] && {waiting_for(go)} && exit; "
                    f"touch {spool.path}.once; trap '' TERM; sleep 1000; sleep 1000")  # fmt: skip
         wait_until(lambda: os.path.exists(f"{spool.path}.once"), pool.log)
         cancel = spool.start("cancel", "job", stderr=subprocess.DEVNULL)

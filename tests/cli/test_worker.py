@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import DEADLINE_S, alive, read_text, wait_until
+from tests.support import DEADLINE_S, alive, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -113,7 +113,7 @@ def test_list_shows_the_living_and_what_they_run(spool: SpoolDir) -> None:
 
 def test_stop_waits_for_what_runs_and_says_so(spool: SpoolDir) -> None:
     go = f"{spool.path}.go"
-    spool.drop("job", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    spool.drop("job", waiting_for(go))
     with spool.pool() as pool:
         pool.wait_for("started", "job")
         with open(f"{spool.path}.err", "wb") as err:
@@ -169,7 +169,7 @@ def test_stop_of_nobody_is_told(spool: SpoolDir) -> None:
 def test_a_paused_spool_starts_nothing_until_it_goes_on(spool: SpoolDir) -> None:
     spool.configure(poll_interval=3600)
     go = f"{spool.path}.go"
-    spool.drop("running", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    spool.drop("running", waiting_for(go))
     with spool.pool(2) as pool:
         pool.wait_for("started", "running")
         open(f"{spool.path}/paused", "x").close()
@@ -200,7 +200,7 @@ def cpu_ticks(pid: int) -> int:
 
 def test_a_pool_that_is_to_stop_is_shown_as_such(spool: SpoolDir) -> None:
     go = f"{spool.path}.go"
-    spool.drop("running", f"while ! [ -e {go} ]; do sleep 0.01; done")
+    spool.drop("running", waiting_for(go))
     with spool.pool() as pool:
         pool.wait_for("started", "running")
         asking = spool.start("worker", "stop", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

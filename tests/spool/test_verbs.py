@@ -250,14 +250,19 @@ def test_what_is_set_aside_never_replaces_a_dead_job(api: Spool, spool: SpoolDir
     assert spool.record("dead", "a")["command"] == "true"
 
 
+def setting_aside_cut_short(api: Spool, spool: SpoolDir, why: str) -> Claim:
+    """Leave what a crash does: the reason is there, the bytes are held still."""
+    spool.drop_bytes("a", b"[")
+    claim = api.take_name("a.json", "pending", "w")
+    api.set_aside(claim, why)
+    os.rename(f"{spool.path}/dead/a.rejected", claim.path)
+    return claim
+
+
 def test_a_rejection_that_is_cut_short_is_finished_under_the_same_name(
     api: Spool, spool: SpoolDir
 ) -> None:
-    spool.drop_bytes("a", b"[")
-    claim = api.take_name("a.json", "pending", "w")
-    api.set_aside(claim, "because")
-    # as a crash leaves it: the reason is there, the bytes are held still
-    os.rename(f"{spool.path}/dead/a.rejected", claim.path)
+    claim = setting_aside_cut_short(api, spool, "because")
     assert api.set_aside(claim, "because") == "a"
     assert spool.ids("dead") == ["a"]
     assert os.path.exists(f"{spool.path}/dead/a.rejected")
@@ -372,10 +377,7 @@ def test_what_is_set_aside_takes_no_name_of_a_job_that_is_held(api: Spool, spool
 
 
 def test_a_reason_is_that_of_its_own_file(api: Spool, spool: SpoolDir) -> None:
-    spool.drop_bytes("a", b"[")
-    claim = api.take_name("a.json", "pending", "w")
-    api.set_aside(claim, "one reason")
-    os.rename(f"{spool.path}/dead/a.rejected", claim.path)  # a crash, before the bytes moved
+    claim = setting_aside_cut_short(api, spool, "one reason")
     spool.drop_bytes("a", b"{")
     assert api.set_aside(api.take_name("a.json", "pending", "w"), "another") == "a.2"
     assert spool.record("dead", "a.2")["error_message"] == "rejected: another"
