@@ -75,10 +75,16 @@ def _read_switch(text: str) -> bool:
 
 
 _SWITCH = Kind("true or false", _read_switch, lambda value: isinstance(value, bool))
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
 _PROGRAM = Kind(
     "the absolute path of a program",
     str,
-    lambda value: isinstance(value, str) and value.startswith("/") and os.access(value, os.X_OK),
+    lambda value: isinstance(value, str) and value.startswith("/") and _is_program(value),
 )
 _NO_LIMIT = "none"
 
@@ -320,7 +326,7 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
     """Change what config.json names, after and before every other edit of it.
 
     Raises:
-        BadSettingError: what it would hold is no setting; it is left as it is.
+        BadSettingError: what is new in it is no setting; it is left as it is.
         SpoolError: the file system refused; the settings are as they were.
     """
     from filelock import FileLock
@@ -332,9 +338,11 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
     try:
         with FileLock(f"{spool_path}/{LOCK_NAME}", mode=0o600), Scratch(f"{spool_path}/tmp") as me:
             stored = _read(path)
+            before = dict(stored)
             change(stored)
-            for key, value in stored.items():  # after the change, which may have mended it
-                _check(path, key, value)
+            for key, value in stored.items():
+                if key not in before or before[key] != value:  # of several faults, one at a time
+                    _check(path, key, value)
             draft = f"{spool_path}/tmp/config@{me.owner}.json"
             body = json.dumps(stored, indent=2).encode() + b"\n"
             # for others to read, if they may put jobs in: what they queue follows the settings

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -328,7 +329,7 @@ def decode(raw: bytes) -> dict[str, Any]:
         BadJobError: it does parse, to something that is not to be kept as a record.
     """
     try:
-        text = raw.decode()
+        text = raw.removeprefix(BOM_UTF8).decode()  # some editors put one before what they save
         _check_depth(text)
         record = _decode_text(text)
     except UnicodeDecodeError:

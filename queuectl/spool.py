@@ -19,7 +19,6 @@ from queuectl.config import refuse
 from queuectl.errors import (
     BadJobError,
     JobExistsError,
-    QueuectlError,
     SpoolError,
     WrongUserError,
 )
@@ -160,11 +159,11 @@ class Spool(Moves):
             files.side_by_side(_SYNCING if many else 1, submit, batch)
             self._check_alone([job for job in batch if job.id in given])
             files.carry_out(self._syncing("pending"))
-        except (OSError, QueuectlError) as error:
+        except BaseException as error:  # an interrupt too: none of these ids has been told
             self._withdraw(published)
-            if isinstance(error, QueuectlError):
-                raise
-            raise SpoolError("queue a job in", self.directory("pending"), error) from error
+            if isinstance(error, OSError):
+                raise SpoolError("queue a job in", self.directory("pending"), error) from error
+            raise
 
     def _check_alone(self, jobs: Sequence[Job]) -> None:
         """Check that no job that left pending/ a moment ago has an id that we have put there.

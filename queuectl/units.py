@@ -9,6 +9,7 @@ from functools import lru_cache
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 _DURATION = re.compile(rf"\d+(?:\.\d+)?|(?:{_SPAN.pattern})+", re.ASCII)
+_LONGEST_S = 1000 * 365 * 86400  # the calendar of times ends 7000 years from now
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(?:i?b)?", re.ASCII | re.IGNORECASE)
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -18,13 +19,17 @@ def parse_duration(text: str) -> float:
     """Return the seconds that `90`, `90s`, `15m`, `1h30m` or `7d` stand for.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, or longer than a thousand years.
     """
     if _DURATION.fullmatch(text.strip()) is None:
         msg = f'"{text}" is not a duration: write seconds, or 90s, 15m, 1h30m, 7d'
         raise ValueError(msg)
     spans = _SPAN.findall(text) or [(text, "s")]
-    return sum(float(number) * _SECONDS[unit] for number, unit in spans)
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in spans)
+    if seconds > _LONGEST_S:
+        msg = f'"{text[:40]}" is longer than 1000 years'
+        raise ValueError(msg)
+    return seconds
 
 
 def parse_size(text: str) -> int:

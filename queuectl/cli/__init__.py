@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -55,7 +56,8 @@ _CALLED_ELSEWHERE = {
     "remove": "cancel",
     "help": "-h",
 }
-CHANGES = "queuectl.changes"  # in a context's meta: the command has begun to change things
+# in a context's meta: the command changes things, or its exit status is what one asks it for
+STATUS_TELLS = "queuectl.status-tells"
 
 
 class LazyGroup(click.Group):
@@ -67,7 +69,7 @@ class LazyGroup(click.Group):
         except BrokenPipeError:  # click itself would exit with 1
             _silence_stdout()
             # as if the signal had ended it: not all was done
-            return 128 + signal.SIGPIPE if CHANGES in ctx.meta else 0
+            return 128 + signal.SIGPIPE if STATUS_TELLS in ctx.meta else 0
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -180,6 +182,31 @@ def _have_streams() -> None:
                 os.close(descriptor)
             mode = "w" if number else "r"
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _output_like(sys.stdout)
+
+
+class _Output(io.FileIO):
+    """Standard output, whose errors are not those of a spool: what was asked may be done."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            msg = f"cannot write to standard output: {error.strerror}"
+            raise QueuectlError(msg) from error
+
+
+def _output_like(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Return a stream to the same place; what its encoding has no letters for comes as escapes."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace" if stream.errors == "strict" else stream.errors,
+        line_buffering=stream.line_buffering,
+    )
 
 
 def _usage_text(error: click.UsageError) -> str:

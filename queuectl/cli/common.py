@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli import CHANGES, render
+from queuectl.cli import STATUS_TELLS, render
 from queuectl.config import refuse
 from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.ids import first_of, is_id
@@ -32,9 +32,26 @@ def going_on(error: BadSettingError) -> None:
 
 def spool_to_write(ctx: click.Context, *, told: Told = refuse) -> Spool:
     """Return the spool, made if there is none."""
-    spool = Spool(ctx.find_root().obj, told=told)
+    spool = spool_to_be(ctx, told=told)
     spool.create()
-    ctx.meta[CHANGES] = True
+    return spool
+
+
+def spool_to_be(ctx: click.Context, *, told: Told = refuse) -> Spool:
+    """Return the spool for a command that makes it, but not before all that was asked is right."""
+    ctx.meta[STATUS_TELLS] = True
+    return Spool(ctx.find_root().obj, told=told)
+
+
+def spool_to_change(ctx: click.Context) -> Spool:
+    """Return the spool that is there, whole; what is wrong in its config.json is said.
+
+    Raises:
+        QueuectlError: there is none, or we may not change it.
+    """
+    spool = spool_to_read(ctx)
+    spool.create()  # a directory of it may be gone
+    ctx.meta[STATUS_TELLS] = True
     return spool
 
 
@@ -69,6 +86,18 @@ def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
             raise NoSuchJobError(msg) from None
         return found.pop()
     return text
+
+
+def id_to_change(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
+    """Do what `resolve_id` does, and say so if the id is longer: it may not be the job meant.
+
+    Raises:
+        NoSuchJobError: no job is, or several are.
+    """
+    job_id = resolve_id(spool, text, states)
+    if job_id != text:
+        render.note(f'queuectl: "{text}" is the beginning of "{job_id}"')
+    return job_id
 
 
 class Duration(_FloatType):

@@ -8,7 +8,7 @@ import click
 
 from queuectl import verbs
 from queuectl.cli import render
-from queuectl.cli.common import going_on, resolve_id, spool_to_read, spool_to_write
+from queuectl.cli.common import id_to_change, spool_to_change
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import (
     Misses,
@@ -52,12 +52,16 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     """
     from queuectl.cancelling import cancel_all
 
-    spool = spool_to_read(ctx)
+    spool = spool_to_change(ctx)
     selection = Selection.of(options, CANCELLABLE)
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "cancel", options):
         misses = Misses()
-        _print_each(cancel_all(spool, job_ids, selection.states, misses, render.note))
+        try:
+            _print_each(cancel_all(spool, job_ids, selection.states, misses, render.note))
+        except KeyboardInterrupt:
+            render.note("what was told to end may end all the same; `queuectl list` shows it")
+            raise
         misses.exit()
 
 
@@ -78,7 +82,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl retry --state dead --tag nightly
     queuectl retry --older-than 1d --dry-run
     """
-    spool = spool_to_write(ctx, told=going_on)
+    spool = spool_to_change(ctx)
     selection = Selection.of(options, ("failed", "dead"))
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "retry", options):
@@ -103,8 +107,8 @@ def edit(ctx: click.Context, /, text: str) -> None:
     """
     from queuectl.cli.editing import edited, keep
 
-    spool = spool_to_read(ctx)
-    found = spool.find(resolve_id(spool, text))
+    spool = spool_to_change(ctx)
+    found = spool.find(id_to_change(spool, text))
     if found.state not in verbs.WAITING:
         msg = f'job "{found.job.id}" is {found.state}; only pending or failed jobs can be edited'
         raise WrongStateError(msg)
@@ -131,7 +135,7 @@ def pause(ctx: click.Context, /) -> None:
     \b
     queuectl pause
     """
-    spool = spool_to_write(ctx, told=going_on)
+    spool = spool_to_change(ctx)
     if not verbs.pause(spool, verbs.by_whom()):
         render.note("it is paused already")
         return
@@ -147,5 +151,5 @@ def resume(ctx: click.Context, /) -> None:
     \b
     queuectl resume
     """
-    spool = spool_to_read(ctx)
+    spool = spool_to_change(ctx)
     render.note("resumed" if verbs.resume(spool) else "it is not paused")

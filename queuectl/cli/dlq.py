@@ -9,11 +9,10 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.common import (
-    going_on,
     json_option,
     resolve_id,
+    spool_to_change,
     spool_to_read,
-    spool_to_write,
 )
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.look import limit_option, print_job, print_jobs
@@ -98,7 +97,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     from queuectl import verbs
 
-    spool = spool_to_write(ctx, told=going_on)
+    spool = spool_to_change(ctx)
     selection = Selection.of(options, _DEAD)
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD)
     if go_ahead(job_ids, "retry", options):
@@ -126,7 +125,7 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     from queuectl import housekeeping
 
-    spool = spool_to_read(ctx)
+    spool = spool_to_change(ctx)
     selection = Selection.of(options, _DEAD)
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD, rejected=True)
     doomed = {job.job_id: job for job in housekeeping.doomed(spool, "dead", job_ids)}

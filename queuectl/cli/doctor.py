@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli import render
+from queuectl.cli import STATUS_TELLS, render
 from queuectl.cli.common import json_option, resolve_id, spool_to_read
+from queuectl.cli.completing import complete_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +19,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command()
-@click.argument("job_id", metavar="[ID]", required=False)
+@click.argument("job_id", metavar="[ID]", required=False, shell_complete=complete_ids())
 @click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything.")
 @json_option
 @click.pass_context
@@ -37,6 +38,7 @@ def doctor(ctx: click.Context, *, job_id: str | None, fix: bool, as_json: bool) 
     if job_id is not None and fix:
         raise click.UsageError("--fix mends the whole spool: give no ID with it")
     spool = spool_to_read(ctx)
+    ctx.meta[STATUS_TELLS] = True
     if job_id is not None:
         found = list(examination.explain(spool, resolve_id(spool, job_id)))
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from queuectl.cli import render
 from queuectl.cli.common import DURATION, TIME, Duration
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
 from queuectl.job import FIELDS, USER_FIELDS, Job, check_fields, decode
@@ -117,6 +118,9 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
         fields["run_at"] = utc_text(fields["run_at"])
     if "tags" in fields:
         fields["tags"] = list(fields["tags"])
+    if fields.get("cwd") == "":
+        msg = "--cwd must name a directory"
+        raise click.UsageError(msg)
     if "cwd" in fields:
         fields["cwd"] = os.path.abspath(fields["cwd"])
     try:
@@ -139,6 +143,8 @@ def sources(
         raise click.UsageError("no command: give JSON, --command TEXT, or -- COMMAND WORDS")
     if not words:
         return [("", {})]
+    if not dashes and words[0].lstrip(_AROUND_JSON)[:1] in ("{", "["):
+        words = (words[0].lstrip(_AROUND_JSON), *words[1:])
     if not dashes and words[0].startswith("["):
         _refuse_array(words[0])
     if dashes or words[0][0:1] not in ("{", "@", "-"):
@@ -159,6 +165,9 @@ def sources(
     return _lines(words[0])
 
 
+_AROUND_JSON = " \t\r\n\ufeff"
+
+
 def _refuse_array(word: str) -> None:
     """Refuse what is JSON; `[ -e x ] && make` is a command."""
     try:
@@ -174,8 +183,8 @@ def _object(raw: bytes, where: str) -> tuple[str, dict[str, Any]]:
         return where, decode(raw)
     except BadJobError as error:
         text = raw.decode("utf-8", "surrogateescape")
-        hint = "" if where else f" (in {text[:40]!r}; a command goes after --command or --)"
-        msg = f"{where}{error}{hint}"
+        hint = f"in {text[:40]!r}; a command goes after --command or --"
+        msg = f"{where}{error} ({'each line is a JSON object' if where else hint})"
         raise BadJobError(msg) from None
 
 
@@ -186,11 +195,14 @@ def _lines(word: str) -> Iterator[tuple[str, dict[str, Any]]]:
     except OSError as error:
         msg = f"cannot read {word[1:]}: {error.strerror}"
         raise QueuectlError(msg) from None
+    empty = True
     with file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                where = f"{name}line {number}: "
-                yield _object(line, where)
+                empty = False
+                yield _object(line, f"{name}line {number}: ")
+    if empty:
+        render.note(f"queuectl: no jobs in {name.removesuffix(', ') or 'the input'}")
 
 
 class Drafted(NamedTuple):
@@ -212,21 +224,25 @@ def draft(spool: Spool, where: str, fields: dict[str, Any]) -> Drafted:
     except BadJobError as error:
         msg = f"{where}{error}"
         raise BadJobError(msg) from None
-    for name in fields:
-        if name not in FIELDS:
-            _warn_of_slip(where, name)
+    warn_of_slips(where, fields)
     return Drafted(where, job, "id" in fields)
 
 
+def warn_of_slips(where: str, names: Iterable[str]) -> None:
+    """Unknown fields are kept; of one that looks like a field of ours it is said."""
+    for name in names:
+        if name not in FIELDS:
+            _warn_of_slip(where, name)
+
+
 def _warn_of_slip(where: str, name: str) -> None:
-    """Unknown fields are kept; one that looks like a field of ours is probably meant as it."""
     from difflib import get_close_matches
 
     is_option = name == "delay"
     near = ["run_at"] if is_option else get_close_matches(name, USER_FIELDS, n=1, cutoff=0.6)
     if near:
         text = f'queuectl: {where}"{name}" is kept, but means nothing here; "{near[0]}" would'
-        click.echo(text, err=True)
+        render.note(text)
 
 
 def check_ids(spool: Spool, jobs: list[Drafted]) -> None:

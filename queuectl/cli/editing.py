@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuectl.cli.drafting import warn_of_slips
 from queuectl.errors import BadJobError, QueuectlError
 from queuectl.job import FIELDS, Job, check_fields, check_size, decode
 
@@ -28,27 +29,38 @@ def edited(job: Job) -> Job | None:
     Raises:
         QueuectlError: the editor failed, or what came back is not a job's.
     """
+    before = _text(job)
     with tempfile.TemporaryDirectory(prefix="queuectl-") as private:
         path = f"{private}/{job.id}.json"
         with open(path, "wb") as file:
-            file.write(_text(job))
+            file.write(before)
         while True:
-            _run_editor(path)
             try:
+                _run_editor(path)
                 new = _read(path, job)
-            except BadJobError as error:
-                if not _edit_again(str(error)):
-                    with open(path, "rb") as file:
-                        kept = _keep(job.id, file.read())
-                    msg = f'{error}; job "{job.id}" stays as it was, and your text is in {kept}'
-                    raise QueuectlError(msg) from None
-            else:
-                return None if new.record == job.record else new
+            except QueuectlError as error:
+                if isinstance(error, BadJobError) and _edit_again(str(error)):
+                    continue
+                kept = _kept_if_new(job.id, path, before)
+                msg = f'{error}; job "{job.id}" stays as it was{kept}'
+                raise QueuectlError(msg) from None
+            warn_of_slips("", new.record.keys() - job.record.keys())
+            return None if new.record == job.record else new
 
 
 def keep(job: Job) -> str:
     """Keep what was edited where the editor's user can get at it; return the file."""
     return _keep(job.id, _text(job))
+
+
+def _kept_if_new(job_id: str, path: str, before: bytes) -> str:
+    """Keep what an editor has left, if it is not what it was given; return where, in words."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError:  # the editor removed it
+        return ""
+    return "" if text == before else f"; your text is in {_keep(job_id, text)}"
 
 
 def _keep(job_id: str, text: bytes) -> str:
@@ -70,13 +82,12 @@ def _run_editor(path: str) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
         status = subprocess.run([*shlex.split(editor), path], check=False).returncode
-    except OSError as error:
-        msg = (
-            f"cannot start the editor {editor}: {error.strerror}; $VISUAL or $EDITOR names another"
-        )
+    except (OSError, ValueError) as error:  # ValueError: a quotation without its end
+        why = error.strerror if isinstance(error, OSError) else error
+        msg = f"cannot start the editor {editor}: {why}; $VISUAL or $EDITOR names another"
         raise QueuectlError(msg) from None
     if status:
-        msg = f"the editor {editor} ended with status {status}; nothing was changed"
+        msg = f"the editor {editor} ended with status {status}"
         raise QueuectlError(msg)
 
 
@@ -100,7 +111,7 @@ def _same(name: str, fields: Mapping[str, Any], record: Mapping[str, Any]) -> bo
 
 def _edit_again(why: str) -> bool:
     """Ask whoever is there; nobody is where there is no terminal."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     with contextlib.suppress(click.Abort):
         return click.confirm(f"queuectl: {why}\nedit again?", default=True, err=True)

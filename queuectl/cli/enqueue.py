@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli.common import spool_to_write
+from queuectl.cli.common import spool_to_be
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
@@ -45,7 +45,7 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     queuectl enqueue @jobs.jsonl
     """
     given = given_fields(options)
-    spool = spool_to_write(ctx)
+    spool = spool_to_be(ctx)
     here = current_directory()
     gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
     try:
@@ -56,7 +56,8 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     finally:
         gc.enable()
     check_ids(spool, jobs)
-    _submit(spool, jobs)
+    if jobs:
+        _submit(spool, jobs)
     if not wait:
         return 0
     from queuectl.cli.wait import follow

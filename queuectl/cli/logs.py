@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from queuectl.layout import Found
     from queuectl.spool import Spool
 
+_ENDED = ("completed", "dead")
 _TITLES = {joblogs.OUT: b"stdout", joblogs.ERR: b"stderr"}
 
 
@@ -60,6 +61,8 @@ def _streams(options: dict[str, Any]) -> Sequence[str]:
 
 
 def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
+    if found.state in _ENDED:
+        _run(found, options["attempt"])
     follower = joblogs.Follower(
         spool,
         found.job.id,
@@ -113,6 +116,10 @@ def _run(found: Found, attempt: int | None) -> int:
     if not last and "rejected" in found.job.record:
         job_id = found.job.id
         msg = f'"{job_id}" was set aside and never ran; `queuectl doctor {job_id}` says why'
+        raise QueuectlError(msg)
+    if not last and found.state in _ENDED:
+        why = render.plain(str(found.job.record.get("error_message") or found.state))
+        msg = f'job "{found.job.id}" never ran: {why}'
         raise QueuectlError(msg)
     if not last:
         msg = f'job "{found.job.id}" is {found.state} and has not run yet; -f waits for it'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 _COMMAND_CHARS, _DETAIL_CHARS = 60, 50  # in a table that a person looks at
 
 limit_option = click.option(
-    "--limit", type=click.IntRange(min=0), metavar="N", help="At most so many."
+    "--limit",
+    type=click.IntRange(min=0),
+    callback=lambda _ctx, _param, value: value if value is None else min(value, sys.maxsize),
+    metavar="N",
+    help="At most so many.",
 )
 
 
@@ -62,7 +67,9 @@ def print_jobs(found: Iterator[Found], max_retries: int) -> None:
         tries = f"{job.attempts}/{max(1, job.record.get('max_retries', max_retries))}"
         tries = tries if job.command else "-"
         command = render.command_text(job.command, limit) if job.command else ""
-        table.row(job.id, render.state_text(item.state), tries, _detail(item), command)
+        table.row(
+            render.plain(job.id), render.state_text(item.state), tries, _detail(item), command
+        )
     table.end()
     if empty:
         render.note("no such jobs")
@@ -115,9 +122,9 @@ def print_job(spool: Spool, found: Found) -> None:
         record.pop("error_message", None)
     names = [name for name in _SHOWN_FIRST if name in record]
     names += [name for name in record if name not in _SHOWN_FIRST and record[name] is not None]
-    width = max(map(len, names))
+    width = max(len(render.plain(name)) for name in names)
     for name in names:
-        click.echo(f"{name:<{width}}  {_value_text(name, record[name], width + 2)}")
+        click.echo(f"{render.plain(name):<{width}}  {_value_text(name, record[name], width + 2)}")
     _print_history(spool, found)
 
 
@@ -129,9 +136,7 @@ def _value_text(name: str, value: Any, indent: int) -> str:
     if name == "command":
         lines = value.splitlines() if isinstance(value, str) else [shlex.join(value)]
         return f"\n{' ' * indent}".join(map(render.plain, lines))
-    if isinstance(value, str):
-        return render.plain(value)
-    return json.dumps(value, ensure_ascii=False)
+    return render.plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _print_history(spool: Spool, found: Found) -> None:

@@ -163,7 +163,7 @@ class Lookout:
             record = found.job.record
             at_s = instant(record.get("finished_at")) or instant(record.get("updated_at")) or 0.0
             item = Item(
-                job_id=found.job.id,
+                job_id=render.plain(found.job.id),
                 command=render.command_text(found.job.command, 200),
                 at_s=at_s or None,
                 state=found.state,
@@ -181,7 +181,7 @@ class Lookout:
             job = found.job
             due_s = job.instant("next_retry_at" if state == "failed" else "run_at")
             item = Item(
-                job_id=job.id,
+                job_id=render.plain(job.id),
                 command=render.command_text(job.command, 200),
                 at_s=due_s,
                 state=state,
@@ -207,7 +207,7 @@ class Lookout:
         found = islice(self._spool.jobs("processing", self._spool.names("processing")), _LISTED)
         items = [
             Item(
-                job_id=item.job.id,
+                job_id=render.plain(item.job.id),
                 command=render.command_text(item.job.command, 200),
                 at_s=instant(item.job.record.get("started_at")),
             )

@@ -9,7 +9,7 @@ import click
 
 from queuectl import housekeeping
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, spool_to_read
+from queuectl.cli.common import DURATION, spool_to_change
 from queuectl.cli.selection import Misses, changed_at, go_ahead, state_option, touch_options
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def prune(
     queuectl prune --older-than 7d --dry-run
     queuectl prune --state completed --state dead --keep 100
     """
-    spool = spool_to_read(ctx)
-    states = options["states"] or ("completed",)
+    spool = spool_to_change(ctx)
+    states = tuple(dict.fromkeys(options["states"])) or ("completed",)
     if older_than is None and keep is None:
         older_than = _DEFAULT_AGE_S
     doomed = [job for state in states for job in _oldest(spool, state, older_than, keep)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -133,7 +134,8 @@ def _width(cell: str) -> int:
 
 def note(text: str) -> None:
     """Tell a person something that is not the answer: on standard error."""
-    click.echo(text, err=True)
+    with contextlib.suppress(OSError):  # nobody reads it, and what was asked for goes on
+        click.echo(text, err=True)
 
 
 def person_looks() -> bool:

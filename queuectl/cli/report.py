@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import heapq
 import html
@@ -68,15 +67,25 @@ def report(ctx: click.Context, /, *, output: str, period_s: float) -> None:
 
 
 def _write(path: str, page: bytes) -> None:
-    """Put the page where it belongs, whole or not at all."""
+    """Put the page where it belongs: as a file whole or not at all, behind a link if it is one."""
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a device, or a pipe
+            with open(path, "wb") as file:
+                file.write(page)
+        else:
+            _replace(os.path.realpath(path), page)
+    except OSError as error:
+        raise SpoolError("write", path, error) from error
+
+
+def _replace(path: str, page: bytes) -> None:
     draft = f"{path}.{new_owner()}"
     try:
         files.write_new(draft, page, sync=False)
         files.move(draft, path)
-    except OSError as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise SpoolError("write", path, error) from error
+    except OSError:
+        files.unlink_quietly(draft)
+        raise
 
 
 # --- what is in it --------------------------------------------------------------------------

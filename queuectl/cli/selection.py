@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli import CHANGES, render
-from queuectl.cli.common import DURATION, resolve_id
+from queuectl.cli import render
+from queuectl.cli.common import DURATION, id_to_change
 from queuectl.ids import first_of
 from queuectl.job import STATES
 
@@ -49,6 +49,8 @@ class _Pattern(_PatternType):
     ) -> re.Pattern[str]:
         if isinstance(value, re.Pattern):
             return value
+        if not value:  # of a variable that is not set, perhaps: it would select all
+            self.fail("an empty expression is found in every command; --all is all", param, ctx)
         try:
             return re.compile(value)
         except re.error as error:
@@ -124,7 +126,7 @@ class Selection:
     def of(cls, options: dict[str, Any], default: Sequence[str] = STATES) -> Selection:
         """Return the selection in a command's options; `default` holds where --state is not."""
         return cls(
-            tuple(options.get("states") or default),
+            tuple(dict.fromkeys(options.get("states") or default)),
             options.get("tags", ()),
             options.get("older_than"),
             options.get("command_matches"),
@@ -219,7 +221,7 @@ def chosen(
     if texts and selected:
         raise click.UsageError("name jobs or select them, not both")
     if texts:
-        return list(dict.fromkeys(resolve_id(spool, text, applies_to) for text in texts))
+        return list(dict.fromkeys(id_to_change(spool, text, applies_to) for text in texts))
     if not selected:
         msg = f"which jobs? name them, or select them by {_ways(ctx)}"
         raise click.UsageError(msg)
@@ -238,20 +240,19 @@ def go_ahead(
 ) -> bool:
     """Tell whether these jobs are to be touched; print them, or ask the person who is there.
 
-    `verb` is what is done to them: "cancel". A person is one with a terminal to read and to type.
+    `verb` is what is done to them: "cancel". A person is one who sees the question and can type.
     """
     count = len(job_ids)
     what = f"{verb} {count} {'job' if count == 1 else 'jobs'}"
     if options.get("dry_run"):
-        click.echo("".join(f"{job_id}\n" for job_id in job_ids), nl=False)
+        click.echo("".join(f"{render.plain(job_id)}\n" for job_id in job_ids), nl=False)
         render.note(f"would {what}; nothing was done")
         return False
     if not count:
         render.note("no such jobs")
         return False
-    click.get_current_context().meta[CHANGES] = True
     if count > ask_above and not options.get("yes") and _person_is_there():
-        few = first_of(job_ids, 5)
+        few = render.plain(first_of(job_ids, 5))
         if not click.confirm(f"{what} ({few})?", err=True):
             render.note("nothing was done")
             click.get_current_context().exit(1)
@@ -259,7 +260,7 @@ def go_ahead(
 
 
 def _person_is_there() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 class Misses:

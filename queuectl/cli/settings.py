@@ -10,7 +10,7 @@ import click
 
 from queuectl import config
 from queuectl.cli import render
-from queuectl.cli.common import json_option, spool_to_read, spool_to_write
+from queuectl.cli.common import going_on, json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
 from queuectl.errors import BadSettingError
 from queuectl.spool import Spool
@@ -43,6 +43,11 @@ def _mending(_: BadSettingError) -> None:
 
 def _in_force(spool: Spool) -> dict[str, Any]:
     return {key: getattr(spool.config, item.name) for key, item in config.SETTINGS.items()}
+
+
+def _in_force_now(spool: Spool) -> dict[str, Any]:
+    """Return the settings after an edit; what is left in the file that is none is said."""
+    return _in_force(Spool(spool.path, told=going_on))
 
 
 def value_text(value: Any) -> str:
@@ -116,6 +121,7 @@ def set_value(ctx: click.Context, key: str, value: str) -> None:
         new = config.read_value(name, value)
     spool = spool_to_write(ctx, told=_mending)
     config.edit(spool.path, lambda stored: stored.update({name: new}))
+    _in_force_now(spool)
     click.echo(f"{name}={value_text(new)}")
 
 
@@ -138,5 +144,5 @@ def unset(ctx: click.Context, key: str) -> None:
                 stored.pop(config.canonical_key(key), None)
 
     config.edit(spool.path, take_out)
-    name, values = config.listed(key), _in_force(Spool(spool.path))
+    name, values = config.listed(key), _in_force_now(spool)
     click.echo(f"{name}={value_text(values[name])}" if name in values else f"{name} is gone")

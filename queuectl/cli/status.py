@@ -93,7 +93,7 @@ def _held_by_owner(spool: Spool) -> dict[str, list[str]]:
 
 def _print_status(spool: Spool, document: dict[str, Any]) -> None:
     paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
-    click.echo(f"spool    {document['spool']}{paused}")
+    click.echo(f"spool    {render.plain(document['spool'])}{paused}")
     jobs = "  ".join(f"{render.state_text(s)} {n}" for s, n in document["jobs"].items())
     click.echo(f"jobs     {jobs}")
     for number, worker in enumerate(document["workers"]):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl import owners
-from queuectl.cli import render
-from queuectl.cli.common import DURATION, resolve_id, spool_to_read, spool_to_write
+from queuectl.cli import STATUS_TELLS, render
+from queuectl.cli.common import DURATION, resolve_id, spool_to_be, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.drafting import (
     CommandAfterDashes,
@@ -60,6 +60,7 @@ def wait(
     queuectl wait --any --timeout 10m job1 job2
     """
     spool = spool_to_read(ctx)
+    ctx.meta[STATUS_TELLS] = True
     job_ids = [resolve_id(spool, text) for text in texts]
     endings = Endings(spool, job_ids, any_one=any_one)
 
@@ -88,7 +89,7 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     queuectl run --timeout 1h -- make -j4
     queuectl run --max-retries 1 --command 'backup | tee log'
     """
-    spool = spool_to_write(ctx)
+    spool = spool_to_be(ctx)
     _, job, named = _one_job(ctx, spool, words, options)
     for _ in spool.submit_all([job], given=[job.id] if named else ()):
         pass
@@ -123,7 +124,8 @@ def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> i
     except KeyboardInterrupt:
         left = first_of(endings.remaining)
         render.note(
-            f"queuectl: {left} stays queued; `queuectl wait` waits again, `queuectl cancel` ends it"
+            f"queuectl: {left} stays queued, or runs on; `queuectl wait` waits again,"
+            " `queuectl cancel` ends it"
         )
         return INTERRUPTED
     return endings.status()

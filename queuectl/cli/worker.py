@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl import owners
-from queuectl.cli import render
+from queuectl.cli import STATUS_TELLS, render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
@@ -109,7 +109,8 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     if not name:
         process.wait()
         raise QueuectlError(_last_line(log_path, begun))
-    click.echo(f"worker {name} is up, process {process.pid}; its log is {log_path}")
+    where = render.plain(log_path)
+    click.echo(f"worker {name} is up, process {process.pid}; its log is {where}")
 
 
 def _last_line(path: str, begun: int) -> str:
@@ -135,8 +136,10 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     queuectl worker stop --now
     """
     spool = spool_to_read(ctx)
+    ctx.meta[STATUS_TELLS] = True
     alive = owners.workers(spool)
-    wanted = [_named(name, alive) for name in dict.fromkeys(names)] if names else alive
+    named = [_named(name, alive) for name in names] if names else alive
+    wanted = list({item.worker: item for item in named}.values())
     if not wanted:
         render.note("no worker is running")
         return

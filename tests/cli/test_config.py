@@ -108,3 +108,19 @@ def test_a_wrong_value_is_mended_by_another(spool: SpoolDir) -> None:
     spool.run("config", "set", "max-retries", "7")
     assert spool.run("config", "get", "max-retries").lines == ["7"]
     assert spool.run("config", "get", "lease").lines == ["99"]
+
+
+def test_of_several_faults_in_the_file_each_can_be_taken_out(spool: SpoolDir) -> None:
+    spool.create()
+    with open(f"{spool.path}/config.json", "w") as file:
+        file.write('{"max-retires": 5, "leese": 40}')
+    done = spool.run("config", "unset", "max-retires")
+    assert done.out == "max-retires is gone\n"
+    assert 'no setting "leese"' in done.err
+    assert spool.run("config", "unset", "leese").err == ""
+    assert spool.run("config", "get", "max-retries").out == "3\n"
+
+
+def test_a_directory_is_no_shell(spool: SpoolDir) -> None:
+    text = spool.refuse("config", "set", "shell", "/tmp", status=2)
+    assert "must be the absolute path of a program" in text

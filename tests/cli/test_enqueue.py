@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -154,11 +156,59 @@ def test_one_bad_line_is_told_with_its_number_and_nothing_is_queued(
 def test_a_bad_line_of_a_file_is_told_with_the_file(spool: SpoolDir, tmp_path: Any) -> None:
     (tmp_path / "jobs.jsonl").write_bytes(b'{"command":"true"}\n\xff\n')
     text = spool.refuse("enqueue", "@jobs.jsonl", cwd=str(tmp_path))
-    assert text == "queuectl: jobs.jsonl, line 2: not UTF-8"
+    assert text == "queuectl: jobs.jsonl, line 2: not UTF-8 (each line is a JSON object)"
 
 
 def test_an_empty_input_queues_nothing(spool: SpoolDir) -> None:
-    assert spool.run("enqueue", "-").out == ""
+    done = spool.run("enqueue", "-")
+    assert (done.out, done.err) == ("", "queuectl: no jobs in the input\n")
+    assert not os.path.exists(spool.path)
+
+
+@pytest.mark.parametrize("around", ["\n", "  ", "\ufeff"])
+def test_json_is_known_behind_white_space(spool: SpoolDir, around: str) -> None:
+    assert spool.run("enqueue", around + '{"id": "job", "command": "true"}').out == "job\n"
+    assert spool.record("pending", "job")["command"] == "true"
+
+
+def test_a_byte_order_mark_before_a_line_is_passed_over(spool: SpoolDir) -> None:
+    line = b'\xef\xbb\xbf{"id": "job", "command": "true"}\r\n'
+    assert spool.run("enqueue", "-", stdin=line).out == "job\n"
+
+
+def test_an_interrupt_takes_back_what_was_not_told(spool: SpoolDir) -> None:
+    spool.configure(durability="relaxed")
+    path = f"{spool.path}.jsonl"
+    with open(path, "w") as file:
+        file.write("\n".join(lines_of(20_000)))
+    process = spool.start("enqueue", f"@{path}", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    first = os.read(process.stdout.fileno(), 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert spool.ids("pending") == sorted((first + out).decode().split())
+
+
+def test_wrong_usage_makes_no_spool(spool: SpoolDir) -> None:
+    spool.refuse("enqueue", status=2)
+    spool.refuse("enqueue", "--cwd", "", "--", "true", status=2)
+    spool.refuse("run", status=2)
+    for words in (["pause"], ["retry", "--all"], ["dlq", "retry", "--all"], ["cancel", "--all"]):
+        assert "no spool at" in spool.refuse(*words)
+    assert not os.path.exists(spool.path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["enqueue", "--delay", "9" * 24 + "d", "--", "true"],
+        ["wait", "--timeout", "9" * 400, "job"],
+        ["stats", "--since", "9" * 400],
+    ],
+)
+def test_a_duration_beyond_all_measure_is_refused(spool: SpoolDir, words: list[str]) -> None:
+    assert "longer than 1000 years" in spool.refuse(*words, status=2)
 
 
 def test_a_person_sees_a_bar_when_it_is_long_and_the_ids_alone_stay_on_stdout(

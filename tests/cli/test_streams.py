@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import environment
+from tests.support import DEADLINE_S, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def test_a_full_disk_under_standard_output_is_told(filled: SpoolDir) -> None:
         process = filled.start("list", stdout=full, stderr=subprocess.PIPE)
         _, err = process.communicate()
     assert process.returncode == 1
-    assert err.decode() == "queuectl: cannot go on: No space left on device\n"
+    assert err.decode() == "queuectl: cannot write to standard output: No space left on device\n"
 
 
 def test_a_closed_pipe_that_left_work_undone_is_told_by_the_status(
@@ -113,3 +113,57 @@ def test_a_stream_that_is_not_there_changes_nothing_else(spool: SpoolDir, closed
         done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(spool.path))
         assert done.returncode == 0, (words, done.stderr)
     assert spool.ids("completed") == ["one"]
+
+
+def with_closed_pipe(spool: SpoolDir, stream: str, *words: str) -> int:
+    """Run a command, one of whose outputs nobody reads; return its exit status."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = spool.start(*words, **{stream: writer})
+    os.close(writer)
+    return process.wait(DEADLINE_S)
+
+
+@pytest.mark.parametrize("words", [["wait", "bad", "later"], ["doctor", "later"]])
+def test_who_is_asked_for_a_status_gives_none_that_is_not_true(
+    spool: SpoolDir, words: list[str]
+) -> None:
+    spool.api.submit("exit 3", id="bad", max_retries=1)
+    spool.api.submit("true", id="later", run_at="2100-01-01T00:00:00Z")
+    spool.drain()
+    assert with_closed_pipe(spool, "stdout", *words) == 141
+
+
+def test_a_note_that_nobody_reads_ends_no_command(spool: SpoolDir) -> None:
+    spool.api.submit("exit 3", id="bad", max_retries=1)
+    reader, writer = os.pipe()
+    process = spool.start("wait", "bad", stdout=subprocess.DEVNULL, stderr=writer)
+    os.close(writer)
+    assert b"no worker is running" in os.read(reader, 1024)
+    os.close(reader)
+    spool.drain()
+    assert process.wait(DEADLINE_S) == 3
+
+
+def test_where_a_hint_cannot_be_written_the_job_is_queued(spool: SpoolDir) -> None:
+    with open("/dev/full", "wb") as full:
+        words = ["enqueue", '{"id": "job", "command": "true", "delay": 5}']
+        process = spool.start(*words, stdout=subprocess.DEVNULL, stderr=full)
+    assert process.wait(DEADLINE_S) == 0
+    assert spool.states("job") == ["pending"]
+
+
+def test_what_the_locale_has_no_letters_for_is_shown_in_escapes(spool: SpoolDir) -> None:
+    spool.api.submit("echo \N{SNOWMAN}", id="job", tags=["\ud800"])
+    assert "echo \\u2603" in spool.run("list", PYTHONIOENCODING="latin-1").out
+    assert "\\ud800" in spool.run("show", "job", PYTHONIOENCODING="utf-8:strict").out
+
+
+def test_nothing_in_a_record_or_a_name_reaches_the_terminal_as_a_command(spool: SpoolDir) -> None:
+    spool.drop("job", "true", **{"\x1b]0;x\x07": "a", "note": ["\x9b2J"]})
+    os.rename(spool.file("pending", "job"), spool.file("pending", "\x1b[2J"))
+    spool.drop("other", "true", **{"\x1b]0;x\x07": "a", "note": ["\x9b2J"]})
+    for words in (["list"], ["show", "other"], ["cancel", "--all", "--dry-run"]):
+        out = spool.run(*words).out
+        assert "other" in out
+        assert not {"\x1b", "\x07", "\x9b"} & set(out), out

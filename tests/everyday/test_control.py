@@ -192,6 +192,24 @@ def edit(spool: SpoolDir, command: str, status: int = 0) -> Any:
     return spool.run("edit", "job", status=status, **env)
 
 
+def test_what_an_editor_has_saved_before_it_failed_is_kept(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    result = edit(spool, editor(tmp_path, 'echo "my work" > "$1"; kill -SEGV $$'), status=1)
+    assert kept_text(result) == "my work\n"
+    unchanged = edit(spool, editor(tmp_path, "exit 1"), status=1)
+    assert "your text" not in unchanged.err
+
+
+def test_an_editor_that_cannot_be_understood_is_told(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    assert "cannot start the editor vi ': No closing quotation" in edit(spool, "vi '", status=1).err
+
+
+def test_a_slip_of_the_pen_in_an_edit_is_told(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job", max_retries=7)
+    assert '"max_retries" would' in edit(spool, sed(tmp_path, "s/max_retries/max_retires/")).err
+
+
 def kept_text(result: Any) -> str:
     """Return what an edit that came to nothing says it has kept."""
     path = Path(result.err.rpartition("your text is in ")[2].strip())
@@ -282,7 +300,7 @@ def test_a_job_that_was_taken_meanwhile_is_left_alone(spool: SpoolDir, tmp_path:
 def test_an_editor_that_fails_changes_nothing(spool: SpoolDir, tmp_path: Path) -> None:
     spool.api.submit("true", id="job")
     command = editor(tmp_path, 'echo "{}" > "$1"; exit 3')
-    assert "ended with status 3; nothing was changed" in edit(spool, command, status=1).err
+    assert 'ended with status 3; job "job" stays as it was' in edit(spool, command, status=1).err
     assert "cannot start the editor" in edit(spool, "/nowhere/ed", status=1).err
     assert spool.record("pending", "job")["command"] == "true"
 
@@ -337,6 +355,7 @@ def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_
 
 
 def test_a_pause_survives_a_restart_of_the_workers(spool: SpoolDir) -> None:
+    spool.create()
     spool.run("pause")
     spool.api.submit("true", id="job")
     with spool.pool() as pool:
@@ -349,6 +368,7 @@ def test_a_pause_survives_a_restart_of_the_workers(spool: SpoolDir) -> None:
 
 
 def test_the_file_that_pauses_says_who_did_it(spool: SpoolDir) -> None:
+    spool.create()
     spool.run("pause")
     path = f"{spool.path}/paused"
     text = read_text(path)

@@ -73,6 +73,17 @@ def test_a_run_that_was_not_says_how_many_there_were(ran: SpoolDir) -> None:
     assert "has had 2 runs, not 3" in ran.refuse("logs", "--attempt", "3", "job")
 
 
+def test_of_a_job_that_will_never_run_that_is_said(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    spool.run("cancel", "job")
+    for words in (["logs", "job"], ["logs", "-f", "job"]):
+        assert 'job "job" never ran: cancelled' in spool.refuse(*words)
+
+
+def test_a_run_that_will_not_come_is_not_followed(ran: SpoolDir) -> None:
+    assert "has had" in ran.refuse("logs", "-f", "--attempt", "9", "job")
+
+
 def test_output_that_was_deleted_says_so(ran: SpoolDir) -> None:
     os.unlink(f"{ran.path}/logs/job.2.out")
     assert "the output of run 2" in ran.refuse("logs", "job")

@@ -156,6 +156,33 @@ def in_terminal(
     return os.waitstatus_to_exitcode(status), seen.decode()
 
 
+def test_a_state_that_is_given_twice_counts_once(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    twice = ["--state", "pending", "--state", "pending"]
+    assert len(spool.run("list", "--json", *twice).json) == 1
+    assert spool.run("cancel", *twice).lines == ["job"]
+    dead = ["--state", "dead", "--state", "dead"]
+    assert spool.run("prune", "--keep", "0", *dead).lines == ["job"]
+
+
+def test_an_expression_that_is_empty_selects_nothing(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    assert "--all is all" in spool.refuse("cancel", "--command-matches", "", status=2)
+    assert spool.states("job") == ["pending"]
+
+
+def test_more_jobs_than_there_can_be_is_no_limit(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    assert len(spool.run("list", "--json", "--limit", "9" * 30).json) == 1
+
+
+def test_of_a_shortened_id_that_is_changed_the_whole_is_said(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job10")
+    done = spool.run("cancel", "job1")
+    assert done.lines == ["job10"]
+    assert done.err == 'queuectl: "job1" is the beginning of "job10"\n'
+
+
 @pytest.fixture
 def many(spool: SpoolDir) -> SpoolDir:
     """Return a spool with more jobs than are touched without a question."""

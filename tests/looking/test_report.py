@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -320,3 +322,17 @@ def test_a_completed_job_alone_needs_no_history(spool: SpoolDir) -> None:
     put(spool, past("moved", "completed", time.time()))
     put(spool, past("fine", "completed", time.time(), run_entry(1, time.time(), 1, **EXIT_0)))
     assert island(spool.run("report", "--output", "-").out)["ended"]["completed"] == 2
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.create()
+    pipe, page, link = (tmp_path / name for name in ("pipe", "page", "link"))
+    os.mkfifo(pipe)
+    link.symlink_to(page)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        spool.run("report", "--output", str(pipe))
+        assert b"<html" in reader.communicate()[0]
+    assert stat.S_ISFIFO(os.lstat(pipe).st_mode)
+    spool.run("report", "--output", str(link))
+    assert link.is_symlink()
+    assert "<html" in page.read_text()

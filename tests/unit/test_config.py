@@ -126,10 +126,27 @@ def test_a_bad_file_is_told_with_its_path_and_left_as_it_is(
     with pytest.raises(BadSettingError, match=why) as error:
         config.load(str(tmp_path))
     assert str(path) in str(error.value)
+    assert path.read_bytes() == body
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]"])
+def test_what_holds_no_settings_is_not_edited(tmp_path: Path, body: bytes) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(body)
     (tmp_path / "tmp").mkdir()
     with pytest.raises(BadSettingError):
         config.edit(str(tmp_path), lambda stored: stored.update({"lease": 9}))
     assert path.read_bytes() == body
+
+
+def test_an_edit_must_be_right_itself_beside_whatever_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"max-retires": 5, "leese": 40}')
+    (tmp_path / "tmp").mkdir()
+    with pytest.raises(BadSettingError, match="lease"):
+        config.edit(str(tmp_path), lambda stored: stored.update({"lease": "long"}))
+    config.edit(str(tmp_path), lambda stored: stored.pop("leese"))
+    assert json.loads(path.read_text()) == {"max-retires": 5}
 
 
 def test_an_edit_keeps_the_other_keys_and_leaves_nothing_in_tmp(tmp_path: Path) -> None:
