@@ -35,9 +35,9 @@ class Backlog:
     def __len__(self) -> int:
         return sum(map(len, self._current.values()))
 
-    def knows(self, state: str, job_id: str) -> bool:
-        """Tell whether a file is in here."""
-        return job_id in self._current[state]
+    def known(self, state: str, job_id: str) -> Entry | None:
+        """Return what is known of a file."""
+        return self._current[state].get(job_id)
 
     def ready(self, entry: Entry) -> None:
         """Put in a job that may run now; it replaces what was known of the same file."""

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import owners, verbs
+from queuectl import orders, owners, verbs
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError, QueuectlError, WrongStateError
 from queuectl.layout import SUFFIX
@@ -113,9 +113,13 @@ class _Cancelling:
             self._soon()
         elif worker is not None and worker.slots == 0:
             self._soon()
-        elif self._asked.get(job_id) != owner:
+        elif self._asked.get(job_id) != owner or not orders.is_asked_to_cancel(
+            self._spool,
+            owner,
+            job_id,  # who else asked for the same may have taken it back
+        ):
             self._withdraw(job_id)
-            verbs.ask_to_cancel(self._spool, owner, job_id, self._by)
+            orders.ask_to_cancel(self._spool, owner, job_id, self._by)
             self._asked[job_id] = owner
 
     def _recover(self) -> None:
@@ -162,5 +166,5 @@ class _Cancelling:
     def _withdraw(self, job_id: str) -> bool:
         owner = self._asked.pop(job_id, None)
         if owner is not None:
-            verbs.withdraw_cancel(self._spool, owner, job_id)
+            orders.withdraw_cancel(self._spool, owner, job_id)
         return owner is not None

@@ -266,9 +266,14 @@ def _check(path: str, key: str, value: Any) -> None:
         raise BadSettingError(msg)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, for `open`; a pipe that somebody has put in its place is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             raw = file.read()
     except FileNotFoundError:
         return {}
@@ -343,7 +348,7 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
             for key, value in stored.items():
                 if key not in before or before[key] != value:  # of several faults, one at a time
                     _check(path, key, value)
-            draft = f"{spool_path}/tmp/config@{me.owner}.json"
+            draft = f"{spool_path}/tmp/~config@{me.owner}.json"
             body = json.dumps(stored, indent=2).encode() + b"\n"
             # for others to read, if they may put jobs in: what they queue follows the settings
             mode = 0o640 if stored.get("shared") else 0o600

@@ -7,11 +7,11 @@ keeps a record: a million jobs and a thousand take the same memory.
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from queuectl.job import command_line
 from queuectl.tallies import OUTCOMES, Spread, Timeline
 from queuectl.units import instant
 
@@ -80,8 +80,14 @@ def runs(record: Mapping[str, Any], codes: Codes = _NO_SETTINGS) -> Iterator[Run
 def _outcome(
     record: Mapping[str, Any], entry: Mapping[str, Any], codes: Codes, *, last: bool
 ) -> str:
-    if last and record.get("state") in (COMPLETED, DEAD):
-        return str(record["state"])
+    if last and record.get("state") == COMPLETED:
+        return COMPLETED
+    own = _outcome_alone(record, entry, codes)
+    # a job that is dead may have been cancelled, long after a run that ended well
+    return DEAD if last and record.get("state") == DEAD and own == FAILED else own
+
+
+def _outcome_alone(record: Mapping[str, Any], entry: Mapping[str, Any], codes: Codes) -> str:
     if entry.get("ended") in _GIVEN_BACK:
         return GIVEN_BACK
     if entry.get("ended") == "exit":
@@ -125,13 +131,6 @@ def wait_s(record: Mapping[str, Any]) -> float | None:
 
 _DIGITS = re.compile(r"\d+")
 _KIND_CHARS = 100
-
-
-def command_line(command: object) -> str:
-    """Return a command as one line."""
-    if isinstance(command, list):
-        return shlex.join(map(str, command))
-    return " ".join(str(command).split())
 
 
 def command_kind(command: object) -> str:

@@ -217,7 +217,7 @@ def spares_of(directory: str, owner: str) -> list[str]:
     ]
 
 
-_SPARE = "spare-"
+_SPARE = "~spare-"  # no id has a ~: no draft of a job is called so
 
 
 def _open_spare(path: str, mode: int) -> tuple[int, int]:
@@ -316,6 +316,26 @@ def is_there(path: str) -> bool:
 
 
 _FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks
+
+
+def is_gone(path: str) -> bool:
+    """Tell whether a file is not in its directory, and that is there: it may be back in a moment.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    directory, name = os.path.split(path)
+    try:
+        descriptor = open_directory(directory)
+    except FileNotFoundError:
+        return False
+    try:
+        os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def side_by_side(count: int, work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:

@@ -57,9 +57,11 @@ def delete(spool: Spool, job: Doomed) -> bool:
 
     Raises:
         SpoolError: the file system refused; the record is still there.
+        ValueError: it is no job of completed/ or dead/.
     """
-    assert job.state in FINISHED
-    assert is_id(job.job_id)
+    if job.state not in FINISHED or not is_id(job.job_id):
+        msg = f"{job.state}/{job.job_id} is not a job that is over"
+        raise ValueError(msg)
     path = spool.file(job.state, job.job_id)
     try:
         if os.lstat(path).st_mtime != job.written_at:
@@ -123,16 +125,19 @@ class Housekeeping:
             SpoolError: the file system refused.
         """
         config = self._spool.config
-        more = self._tend("completed", config.retain_completed)
-        return self._tend("dead", config.retain_dead) or more
+        faults: list[SpoolError] = []
+        more = self._tend("completed", config.retain_completed, faults)
+        more = self._tend("dead", config.retain_dead, faults) or more
+        if faults:
+            raise faults[0]
+        return more
 
-    def _tend(self, state: str, retain: int | str | None) -> bool:
+    def _tend(self, state: str, retain: int | str | None, faults: list[SpoolError]) -> bool:
         shelf = self._shelves[state]
         if retain is None:
             shelf.forget()
             return False
         end = time.monotonic() + _BUDGET_S
-        faults: list[SpoolError] = []
         tried = delete_each(
             self._spool, shelf.doomed(retain, end), lambda _id, error: faults.append(error)
         )
@@ -140,8 +145,6 @@ class Housekeeping:
         if deleted:
             what = f"{deleted} {state} jobs: retain-{state} is {retain}"
             self._log.event("pruned", detail=what)
-        if faults:
-            raise faults[0]
         return time.monotonic() >= end
 
 
@@ -198,6 +201,6 @@ class _Shelf:
 
     def _counted(self) -> Iterator[tuple[float, str]]:
         for job_id, written_at in self._spool.written(self._state):
-            item = (written_at, job_id)
-            self._count += 1
-            yield item
+            if is_id(job_id):  # else it is somebody's copy, and not ours to delete
+                self._count += 1
+                yield written_at, job_id

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 QUIET_S = 3.0  # a file that does not parse and has not changed for this long has no writer any more
 _SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
+_LEFT_S = 60.0  # then what could not be moved is tried again: the cause need not be in the file
+_LEFT_HINT = "it is tried again once it changes, or in a minute"
 _SCAN_SHARE = 50  # a look at everything takes at most 1/50 of the time
 
 
@@ -62,7 +64,8 @@ class Intake:
         self._half_written: dict[tuple[str, str], tuple[_Signature, float]] = {}
         self._rejects: deque[tuple[str, str, str, _Signature]] = deque()
         self._held: deque[tuple[Claim, str, str]] = deque()
-        self._left: dict[tuple[str, str], _Signature] = {}  # what cannot be moved, as it was then
+        # what cannot be moved: as it was then, and when to try again (monotonic clock)
+        self._left: dict[tuple[str, str], tuple[_Signature, float]] = {}
         self._scans = {state: _ScanState() for state in ("pending", "failed")}
         self._stopped = False
 
@@ -83,14 +86,23 @@ class Intake:
 
     def look(self, state: str, job_id: str) -> None:
         """Read one file and put it where it belongs in the backlog."""
-        ctime_ns = self._look_once(state, job_id)
-        # What waits for hours must be the newest word: another thread may have entered a newer one
-        # between the reading and the entering.
-        if ctime_ns is not None and self._has_changed(state, job_id, ctime_ns):
-            self._look_once(state, job_id)
+        try:
+            ctime_ns = self._look_once(state, job_id)
+            # What waits for hours must be the newest word: another thread may have entered a newer
+            # one between the reading and the entering.
+            if ctime_ns is not None and self._has_changed(state, job_id, ctime_ns):
+                self._look_once(state, job_id)
+        except OSError as error:
+            self._scans[state].look_again()
+            detail = f"cannot read {state}/{job_id}{SUFFIX}: {error.strerror}"
+            self._log.event("error", detail=detail)
 
     def _look_once(self, state: str, job_id: str) -> int | None:
-        """Do what `look` does; return the ctime of what waits for its time, else None."""
+        """Do what `look` does; return the ctime of what waits for its time, else None.
+
+        Raises:
+            OSError: the file system refused.
+        """
         name = job_id + SUFFIX
         try:
             job, ctime_ns = self._read(state, job_id)
@@ -102,9 +114,6 @@ class Intake:
             self.reject(state, name, str(error))
         except PermissionError as error:
             self.reject(state, name, f"cannot be read: {error.strerror}")
-        except OSError as error:
-            self._scans[state].look_again()
-            self._log.event("error", detail=f"cannot read {state}/{name}: {error.strerror}")
         else:
             self._half_written.pop((state, name), None)
             return ctime_ns if self._enter(job, state, ctime_ns) else None
@@ -177,18 +186,21 @@ class Intake:
             self._news.look()
 
     def leave(self, entry: Entry, error: OSError) -> None:
-        """Leave a job that was taken out where it is, until it changes: it cannot be moved."""
-        self._leave(entry.state, entry.job_id + SUFFIX)
-        detail = f"cannot take it: {error.strerror}; it is left until it changes"
-        self._log.event("error", entry.job_id, detail=detail)
+        """Leave a job that was taken out where it is for a while: it cannot be moved."""
+        if self._leave(entry.state, entry.job_id + SUFFIX):
+            detail = f"cannot take it: {error.strerror}; {_LEFT_HINT}"
+            self._log.event("error", entry.job_id, detail=detail)
 
-    def _leave(self, state: str, name: str) -> None:
-        self._left[state, name] = self._as_it_is(state, name)
+    def _leave(self, state: str, name: str) -> bool:
+        """Remember a file that cannot be moved; tell whether that is news of it as it is."""
+        now_is, (was, _) = self._as_it_is(state, name), self._left.get((state, name), (None, 0.0))
+        self._left[state, name] = (now_is, time.monotonic() + _LEFT_S)
+        return now_is != was
 
     def _is_left(self, state: str, name: str) -> bool:
-        """Tell whether a file could not be moved, and has not changed since."""
-        left = self._left.get((state, name))
-        return left is not None and left == self._as_it_is(state, name)
+        """Tell whether a file could not be moved a while ago, and has not changed since."""
+        was, until = self._left.get((state, name), (None, 0.0))
+        return time.monotonic() < until and was == self._as_it_is(state, name)
 
     def _as_it_is(self, state: str, name: str) -> _Signature:
         try:
@@ -217,8 +229,9 @@ class Intake:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._leave(state, name)
-            self._log.event("error", detail=f"cannot set aside {name}: {error.strerror}")
+            if self._leave(state, name):
+                detail = f"cannot set aside {name}: {error.strerror}; {_LEFT_HINT}"
+                self._log.event("error", detail=detail)
             return
         self._held.append((claim, why, name))
         self._finish(claim, why, name)
@@ -252,17 +265,22 @@ class Intake:
 
     def _knows(self, state: str, job_id: str) -> bool:
         """Tell whether there is nothing to be learned from a file."""
-        return self._backlog.knows(state, job_id) or self._is_left(state, job_id + SUFFIX)
+        entry = self._backlog.known(state, job_id)
+        if entry is None:
+            return self._is_left(state, job_id + SUFFIX)
+        # what waits for a time is read by nobody until then: an edit may have no other witness
+        return not entry.due or not self._has_changed(state, job_id, entry.arrived_ns)
 
     def _look_at_half_written(self) -> None:
         for state, name in list(self._half_written):
             self.look(state, name.removesuffix(SUFFIX))
 
     def _look_at_left(self) -> None:
-        """Look at what could not be moved and has changed: its directory need not have."""
+        """Look again at what could not be moved: of a change its directory need not tell."""
         for state, name in list(self._left):
             if not self._is_left(state, name):
-                self._left.pop((state, name), None)
+                if not is_there(f"{self._spool.directory(state)}/{name}"):
+                    self._left.pop((state, name), None)
                 self.look(state, name.removesuffix(SUFFIX))
 
     def idle_after_a_look(self) -> bool:
@@ -324,6 +342,7 @@ class Intake:
 
     def forget_scans(self) -> None:
         """Have the next scan look at everything, whatever the time stamps say."""
+        self._left.clear()
         for scan in self._scans.values():
             scan.look_again()
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 STATES = ("pending", "processing", "completed", "failed", "dead")
 MAX_RECORD_BYTES = 1 << 20
 MAX_GROWN_BYTES = MAX_RECORD_BYTES + (1 << 17)  # of one that has run, for what we write into it
+# JSON that others wrote is longer when we write it: [1,1] gets a blank, 1e15 all its zeros, an é an
+# escape if half a character stands in the same record. At most 8 times, and so many bytes may be.
+_LONGER, _FORM_BYTES = 8, 1 << 15
 MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use comes near it
 MAX_HISTORY = 20
 
@@ -260,6 +263,15 @@ class Job:
             return json.dumps(self.record).encode() + b"\n"
 
 
+def command_line(command: object) -> str:
+    """Return a command on one line, as one would type it."""
+    if isinstance(command, list):
+        import shlex  # few commands are lists, and it is 2 ms of each start
+
+        return shlex.join(map(str, command))
+    return " ".join(str(command).split())
+
+
 _encode_text = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
@@ -347,18 +359,21 @@ def decode(raw: bytes) -> dict[str, Any]:
     return record
 
 
-def check_size(job: Job) -> None:
+def check_size(job: Job, more: int = 0) -> None:
     """Check that a job's file will not be too large to be run.
+
+    Args:
+        job: which.
+        more: how many bytes more than it may have are let pass.
 
     Raises:
         BadJobError: it will.
     """
     if 6 * len(str(job.record)) > MAX_RECORD_BYTES:  # no character takes more than 6 bytes
-        _check_bytes(job.encode(), job.record)
-
-
-def _check_bytes(raw: bytes, record: Mapping[str, Any]) -> None:
-    _check_length(raw, MAX_GROWN_BYTES if "worker" in record else MAX_RECORD_BYTES)
+        limit = MAX_GROWN_BYTES if "worker" in job.record else MAX_RECORD_BYTES + more
+        if len(job.encode()) > limit:
+            msg = f"larger than {MAX_RECORD_BYTES} bytes as queuectl writes it"
+            raise BadJobError(msg)
 
 
 def _check_length(raw: bytes, limit: int) -> None:
@@ -376,7 +391,10 @@ def parse(raw: bytes, job_id: str) -> Job:
     """
     _check_length(raw, MAX_GROWN_BYTES)
     record = decode(raw)
-    _check_bytes(raw, record)
+    if "worker" not in record:
+        _check_length(raw, MAX_RECORD_BYTES)
+    if _LONGER * len(raw) > MAX_RECORD_BYTES:
+        check_size(Job(record), _FORM_BYTES)
     check_fields(record)
     if record.setdefault("id", job_id) != job_id:
         msg = f'"id" is {show(record["id"])} but the file is named {job_id}.json'
@@ -409,5 +427,20 @@ def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
         if name not in record and name not in _OUR_FIELDS
     )
     job = Job(record)
+    if not fields.keys() <= FIELDS.keys():  # what we do not know may hold anything
+        _check_json(job)
     check_size(job)
     return job
+
+
+def _check_json(job: Job) -> None:
+    """Check that what is written of a job can be read again.
+
+    Raises:
+        BadJobError: it cannot.
+    """
+    try:
+        decode(job.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        msg = f"cannot be written as JSON: {error}"
+        raise BadJobError(msg) from None

@@ -73,11 +73,15 @@ class Layout:
     Raises:
         BadSettingError: config.json holds something that is no setting, unless `told` bears it.
         SpoolError: config.json cannot be read.
+        ValueError: the path is empty.
     """
 
     def __init__(self, path: str | os.PathLike[str], told: config.Told = config.refuse) -> None:
+        if not os.fspath(path):
+            msg = "the path of a spool is empty"
+            raise ValueError(msg)
         # the real path: inotify reports nothing through a symlink
-        self.path = os.path.realpath(os.path.expanduser(path))
+        self.path = os.path.realpath(os.path.expanduser(os.fsdecode(path)))
         self.config = config.load(self.path, told)
 
     # --- where things are -------------------------------------------------------------------

@@ -7,6 +7,7 @@ them have gone on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CALLS_A_TURN = 1000  # then descriptors and timers are looked at, however much there is to do
+_LONGEST_WAIT_S = 86400.0  # the kernel takes no more than 24 days
 _FEW_TIMERS = 100  # too few to be worth clearing of those that were cancelled
 
 
@@ -184,7 +186,8 @@ class Loop:
         self._ready.append(call)
         if not self._woken:
             self._woken = True
-            self._wake_writer.send(b"\0")
+            with contextlib.suppress(BlockingIOError):  # full, of signals: so it is woken
+                self._wake_writer.send(b"\0")
 
     def later(self, delay_s: float, call: Callable[[], None]) -> Timer:
         """Have something called after some time."""
@@ -304,7 +307,9 @@ class Loop:
                 call()
 
     def _wait_s(self) -> float | None:
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        if not self._timers:
+            return None
+        return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT_S)
 
     def _on_wake(self) -> None:
         self._wake_reader.recv(4096)

@@ -1,7 +1,7 @@
 """The three steps of every move: take, rewrite, release.
 
     take      STATE/ID.json       --rename-->  processing/ID@OWNER.json
-    rewrite   tmp/spare-N@OWNER.json  <--exchange-->  processing/ID@OWNER.json, or
+    rewrite   tmp/~spare-N@OWNER.json  <--exchange-->  processing/ID@OWNER.json, or
               tmp/ID@OWNER.json   --rename-->  processing/ID@OWNER.json
     release   processing/ID@OWNER.json  --rename-->  STATE/ID.json
 
@@ -12,7 +12,6 @@ record of who holds it are the same instant. spool-layout.md, section "The moves
 from __future__ import annotations
 
 import errno
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from queuectl.job import Job, again
 from queuectl.layout import REJECTED, SUFFIX, Claim, Layout
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Sequence
 
     from queuectl.config import Told
@@ -119,10 +119,10 @@ class Moves(Layout):
             )
             try:
                 claim.spare = yield from exchange
-            except FileNotFoundError:
-                if files.is_there(claim.path):  # a directory that is needed is gone
-                    raise
-                raise self._lost(claim) from None
+            except FileNotFoundError:  # perhaps a directory is gone that is needed
+                if files.is_gone(claim.path):
+                    raise self._lost(claim) from None
+                raise
         if claim.spare is None:
             yield from self._replacing(claim, data)
         claim.rewritten = True
@@ -135,7 +135,7 @@ class Moves(Layout):
         )
         try:
             # the rename would bring back a claim that was taken away
-            if not files.is_there(claim.path):
+            if files.is_gone(claim.path):
                 raise self._lost(claim)
             files.move(draft_file, claim.path)
         except BaseException:
@@ -182,7 +182,7 @@ class Moves(Layout):
             try:
                 files.move_new(claim.path, target)
             except FileNotFoundError:
-                if os.path.isdir(os.path.dirname(target)):
+                if files.is_gone(claim.path):
                     raise self._lost(claim) from None
                 raise
             claim.path, claim.origin = target, state

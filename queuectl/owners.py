@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel
+from queuectl import files, kernel, orders
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.reading import read_regular
-from queuectl.scratch import Scratch, new_owner, try_lock
+from queuectl.scratch import new_owner, try_lock
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from queuectl.spool import Spool
 
-RECORD_SUFFIX, LOCK_SUFFIX, STOP_SUFFIX = ".json", ".lock", ".stop"
-CANCEL_MARK = ".cancel."  # between the owner's name and the job's
+RECORD_SUFFIX, LOCK_SUFFIX = ".json", ".lock"
+_SUFFIXES = (RECORD_SUFFIX, orders.STOP_SUFFIX, LOCK_SUFFIX)  # in the order of their removal
 _LOOKED_AT_S = 2.0  # whoever asks whether an owner is alive holds its lock for an instant
 
 
@@ -96,8 +96,8 @@ class Registration:
         # rest went, and nothing is held: it is by the lock that the next recovery knows at once.
         with contextlib.suppress(OSError, SpoolError):
             if not any(owner == self.name for _, owner in self._spool.held()):
-                requests = cancel_requests(self._spool, self.name)
-                paths = [self._path(suffix) for suffix in (RECORD_SUFFIX, STOP_SUFFIX, LOCK_SUFFIX)]
+                requests = orders.cancel_requests(self._spool, self.name)
+                paths = [self._path(suffix) for suffix in _SUFFIXES]
                 for path in [*requests, *paths]:
                     files.unlink_quietly(path)
         if self._lock is not None:
@@ -129,7 +129,7 @@ class Registration:
         self._lock = lock  # only now is one let go that guards a removed file
 
     def _write_record(self) -> None:
-        draft = f"{self._spool.directory('tmp')}/worker@{self.name}{RECORD_SUFFIX}"
+        draft = f"{self._spool.directory('tmp')}/~worker@{self.name}{RECORD_SUFFIX}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)  # of an earlier try that failed
         raw = json.dumps(asdict(self.record)).encode() + b"\n"
@@ -154,46 +154,8 @@ class Registration:
         except FileNotFoundError:
             self._write_record()
 
-    def asked_to_cancel(self) -> list[tuple[str, str]]:
-        """Return the jobs that this owner is asked to end for good, and by whom each.
-
-        Raises:
-            OSError: the file system refused.
-        """
-        prefix = self._path(CANCEL_MARK)
-        asked = []
-        for path in cancel_requests(self._spool, self.name):
-            with (
-                contextlib.suppress(FileNotFoundError),
-                open(path, encoding="utf-8", errors="replace") as file,
-            ):
-                asked.append((path.removeprefix(prefix), file.read().strip()))
-        return asked
-
-    def answer_cancel(self, job_id: str) -> None:
-        """Take away a request to cancel that has been dealt with, if there is one."""
-        with contextlib.suppress(OSError):  # it is looked at again at the next tick
-            os.unlink(self._path(f"{CANCEL_MARK}{job_id}"))
-
-    def asked_to_stop(self) -> str | None:
-        """Return what workers/WORKER.stop says, None if it is not there."""
-        try:
-            with open(self._path(STOP_SUFFIX), encoding="utf-8", errors="replace") as file:
-                return file.read().strip()
-        except FileNotFoundError:
-            return None
-
     def _path(self, suffix: str) -> str:
         return f"{self._spool.directory('workers')}/{self.name}{suffix}"
-
-
-def cancel_requests(spool: Spool, name: str) -> list[str]:
-    """Return the paths of what was asked of an owner and is not answered."""
-    if not name:
-        return []
-    directory = spool.directory("workers")
-    prefix = f"{name}{CANCEL_MARK}"
-    return [f"{directory}/{found}" for found in os.listdir(directory) if found.startswith(prefix)]
 
 
 def known(spool: Spool) -> dict[str, Worker | None]:
@@ -201,7 +163,7 @@ def known(spool: Spool) -> dict[str, Worker | None]:
     names = set()
     for name in os.listdir(spool.directory("workers")):
         stem, suffix = os.path.splitext(name)
-        ours = stem != RECOVERY and CANCEL_MARK not in name
+        ours = stem != RECOVERY and orders.CANCEL_MARK not in name
         if suffix in (RECORD_SUFFIX, LOCK_SUFFIX) and ours:
             names.add(stem)
     return {name: read_worker(spool, name) for name in sorted(names)}
@@ -298,30 +260,3 @@ def workers(spool: Spool) -> list[Worker]:
         for name, worker in found.items()
         if worker and worker.slots and life(spool, name, worker) is not Life.DEAD
     ]
-
-
-def ask_to_stop(spool: Spool, name: str, *, now: bool) -> None:
-    """Ask a pool to stop: after what it runs, or at once.
-
-    Raises:
-        SpoolError: the file that asks could not be written.
-    """
-    target = f"{spool.directory('workers')}/{name}{STOP_SUFFIX}"
-    try:
-        with Scratch(spool.directory("tmp")) as me:
-            draft = f"{spool.directory('tmp')}/stop@{me.owner}{RECORD_SUFFIX}"
-            files.write_new(draft, b"now\n" if now else b"", sync=False)
-            files.move(draft, target)
-    except OSError as error:
-        raise SpoolError("write", target, error) from error
-
-
-def is_asked_to_stop(spool: Spool, name: str) -> bool:
-    """Tell whether a pool takes nothing more, since `ask_to_stop` was called for it."""
-    return files.is_there(f"{spool.directory('workers')}/{name}{STOP_SUFFIX}")
-
-
-def withdraw_stop(spool: Spool, name: str) -> None:
-    """Take back what nobody is there to read any more."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{spool.directory('workers')}/{name}{STOP_SUFFIX}")

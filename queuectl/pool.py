@@ -13,7 +13,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING
 
-from queuectl import config
+from queuectl import config, orders
 from queuectl.errors import BadSettingError, QueuectlError, SpoolError
 from queuectl.housekeeping import Housekeeping
 from queuectl.intake import Intake, News
@@ -22,7 +22,7 @@ from queuectl.layout import DIRECTORIES, PAUSED
 from queuectl.loop import Event, Future, Loop
 from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
-from queuectl.owners import CANCEL_MARK, STOP_SUFFIX, Registration
+from queuectl.owners import Registration
 from queuectl.recovery import Recovery
 from queuectl.safety import check_safe
 from queuectl.turn import Turns
@@ -157,12 +157,16 @@ class Pool:
         return arrivals
 
     def _workers_changed(self, name: str) -> None:
-        if name.startswith((f"{self.name}{STOP_SUFFIX}", f"{self.name}{CANCEL_MARK}")):
+        if name.startswith(
+            (f"{self.name}{orders.STOP_SUFFIX}", f"{self.name}{orders.CANCEL_MARK}")
+        ):
             self._look_up()
 
     def _root_changed(self, name: str) -> None:
         if name in (PAUSED, config.FILE_NAME):
             self._look_up()
+        elif name in DIRECTORIES:  # moved back, perhaps, with what nobody could see meanwhile
+            self._look_again()
 
     def _look_up(self) -> None:
         """Have the control loop look what there is to do; may be called in any thread."""
@@ -193,7 +197,8 @@ class Pool:
         while True:
             self._attention.clear()
             now = time.monotonic()
-            self._attempt(self._follow_control)
+            for follow in self._controls:
+                self._attempt(follow)
             if now >= beat + self._beat_s:
                 self._attempt(self._registration.beat)
                 beat = now
@@ -245,16 +250,24 @@ class Pool:
         if arrivals is not None:
             arrivals.rearm()
 
-    def _follow_control(self) -> None:
-        self._follow_config()
-        for job_id, detail in self._registration.asked_to_cancel():
+    @property
+    def _controls(self) -> tuple[Callable[[], None], ...]:
+        """What is followed, each for itself: what cannot be read holds up none of the others."""
+        return (self._follow_config, self._follow_cancels, self._follow_stop, self._follow_pause)
+
+    def _follow_cancels(self) -> None:
+        for job_id, detail in orders.asked_to_cancel(self._spool, self.name):
             if not self._turns.cancel(job_id, detail):
-                self._registration.answer_cancel(job_id)
-        asked = self._registration.asked_to_stop()
+                orders.withdraw_cancel(self._spool, self.name, job_id)
+
+    def _follow_stop(self) -> None:
+        asked = orders.asked_to_stop(self._spool, self.name)
         if asked is not None:
             self._stop_claiming()
             if asked == "now":
                 self._end_now()
+
+    def _follow_pause(self) -> None:
         paused = self._spool.paused
         if paused != self._paused:
             self._paused = paused
@@ -301,7 +314,7 @@ class Pool:
         """Read the settings again, and look at everything, as SIGHUP asks."""
         self._notifier.reloading()
         self._config_stamp = None
-        self._attempt(self._follow_control)
+        self._attempt(self._follow_config)
         self._look_again()
         self._notifier.ready()
         self._log.event("reloaded")

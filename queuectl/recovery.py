@@ -11,7 +11,7 @@ import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import owners
+from queuectl import orders, owners
 from queuectl.errors import BadJobError, ClaimLostError
 from queuectl.files import is_there
 from queuectl.job import again
@@ -135,8 +135,8 @@ class Recovery:
             starts = Starts(self._spool, name, self._log)
             for job_id in held:
                 self._recover(job_id, dead, starts)
-            requests = owners.cancel_requests(self._spool, name)
-            suffixes = (owners.RECORD_SUFFIX, owners.STOP_SUFFIX, owners.LOCK_SUFFIX)
+            requests = orders.cancel_requests(self._spool, name)
+            suffixes = (owners.RECORD_SUFFIX, orders.STOP_SUFFIX, owners.LOCK_SUFFIX)
             for leftover in [*self._drafts_of(name), *requests, *(path + s for s in suffixes)]:
                 _remove(leftover)
             return len(held)
@@ -146,7 +146,7 @@ class Recovery:
 
     def _end_what_it_ran(self, name: str) -> None:
         count = end_tree(
-            Tree(None, (f"QUEUECTL_WORKER={name}".encode(),)), self._spool.config.kill_grace
+            Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),)), self._spool.config.kill_grace
         )
         if count:
             self._log.event("ended", worker=name, detail=f"{count} processes of a dead worker")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -63,7 +63,12 @@ class Run:
         self._exited = False
         self.lost_output: list[OSError] = []
         self._child = _start(task, self.lost_output)
-        task.exits.watch(self._child.pid, self._on_exit)
+        try:
+            task.exits.watch(self._child.pid, self._on_exit)
+        except OSError:  # nobody would learn of its end: it must not run on beside its next run
+            self._signal(signal.SIGKILL)
+            self._child.reap()
+            raise
 
     async def wait(self) -> Outcome:
         """Return how the command ended; nothing of a tree that was ended by us is left then."""
@@ -81,8 +86,11 @@ class Run:
         return self._reason or _outcome(code)
 
     def end(self, reason: Outcome) -> None:
-        """Have the command ended, and all it has started. The first reason counts."""
-        if self._reason is None and not self._exited:
+        """Have the command ended, and all it has started, unless it has ended already.
+
+        The first reason counts. Of an end while the pool stood still nobody has been told yet.
+        """
+        if self._reason is None and not self._exited and not self._child.has_ended():
             self._reason = reason
             self._tell()
 
@@ -98,22 +106,22 @@ class Run:
         self._news = Future(self._loop)
 
     async def _end_tree(self) -> None:
-        """End the group: SIGTERM, and SIGKILL after the grace; then what has left the group."""
-        pid, grace_s = self._child.pid, self._task.grace_s
-        begun = time.monotonic()
+        """End all that it started, its group and what has left that: SIGTERM, SIGKILL later."""
+        if kernel.can_list_processes():
+            tree = Tree(self._child.pid, self._task.marks)
+            await self._task.sweeper.end(tree, self._task.grace_s)
+        else:
+            await self._end_group()
+        while not self._exited:
+            await self._next_news()
+
+    async def _end_group(self) -> None:
         self._signal(signal.SIGTERM)
-        timer = self._loop.later(grace_s, self._tell)
+        timer = self._loop.later(self._task.grace_s, self._tell)
         if not self._exited:
             await self._next_news()
         timer.cancel()
-        if not self._exited:
-            self._signal(signal.SIGKILL)
-        while not self._exited:
-            await self._next_news()
-        left_s = max(0.0, grace_s - (time.monotonic() - begun))
-        await self._task.sweeper.end(Tree(pid, self._task.marks), left_s)
-        if not kernel.can_list_processes():
-            self._signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the group, which is ours as long as its leader is not reaped."""
@@ -141,7 +149,12 @@ def _start(task: Task, lost: list[OSError]) -> Child:
 def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
     """Open a file for output; a job runs without it if there can be none."""
     try:
-        return os.open(path, _LOG_FLAGS, mode)
+        try:
+            return os.open(path, _LOG_FLAGS | os.O_EXCL, mode)
+        except FileExistsError:  # somebody made it: of a pipe, the open would wait for a reader
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise
+            return os.open(path, _LOG_FLAGS, mode)
     except OSError as error:
         if error.errno in kernel.OUT_OF_RESOURCES:
             raise

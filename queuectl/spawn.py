@@ -48,6 +48,11 @@ class Child:
         self.pid = pid
         self._reap = reap
 
+    def has_ended(self) -> bool:
+        """Tell whether there is nothing left but to reap it."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.pid, flags) is not None
+
     def reap(self) -> int:
         """Wait for the end; return the exit code, or minus the signal."""
         return self._reap()

@@ -68,8 +68,8 @@ class Spool(Moves):
         try:
             os.makedirs(path, 0o700, exist_ok=True)
             for path in map(self.directory, DIRECTORIES):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(path, 0o700)
+                if not os.path.isdir(path):
+                    _make_directory(path)
             if self.config.sync:
                 files.Step((self.path, os.path.dirname(self.path))).run()
         except OSError as error:
@@ -97,8 +97,9 @@ class Spool(Moves):
             JobExistsError: the id is taken.
             SpoolError: the file system refused; nothing was queued.
         """
-        text = command if isinstance(command, str) else list(command)
-        job = self.draft({"command": text, **fields})
+        given = {"command": command, **fields}
+        listed = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+        job = self.draft(listed)
         if "id" in fields:
             self.check_free([job.id])
         for _ in self.submit_all([job], given=[job.id] if "id" in fields else ()):
@@ -299,3 +300,11 @@ class Spool(Moves):
             files.publish(draft_file, self.file("dead", free))
         finally:
             files.unlink_quietly(draft_file)
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):  # else somebody was first
+            raise

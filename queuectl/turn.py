@@ -5,6 +5,7 @@ spool-layout.md, section "The moves".
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -12,9 +13,10 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel, notify, outcome, runner
+from queuectl import files, kernel, notify, orders, outcome, runner
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
+from queuectl.job import command_line
 from queuectl.kernel.events import Exits
 from queuectl.loop import Event, Future
 from queuectl.spawn import Environment
@@ -48,24 +50,30 @@ class Stall:
 
     def __init__(self, loop: Loop, log: WorkLog) -> None:
         self._log = log
-        self._reasons: dict[str, str] = {}
+        self._waiting: set[str] = set()  # for whom something is about to be tried again
+        self._told = False
         self._over = Event(loop)
 
     @property
     def on(self) -> bool:
         """Whether nothing new may be claimed."""
-        return bool(self._reasons)
+        return bool(self._waiting)
 
     def begin(self, job_id: str, what: str, error: OSError) -> None:
         """Say that something could not be done; once, however often it is tried."""
-        text = f"cannot {what}: {error.strerror or error}; waiting"
-        known, self._reasons[job_id] = bool(self._reasons), text
-        if not known:
-            self._log.event("stalled", detail=text)
+        self._waiting.add(job_id)
+        if not self._told:
+            self._told = True
+            self._log.event("stalled", detail=f"cannot {what}: {error.strerror or error}; waiting")
 
-    def end(self, job_id: str) -> None:
-        """Say that it could be done after all."""
-        if self._reasons.pop(job_id, None) is not None and not self._reasons:
+    def lift(self, job_id: str) -> None:
+        """Let others go on: what this job waited for was done, or is given up, or to be tried."""
+        self._waiting.discard(job_id)
+
+    def end(self) -> None:
+        """Say, if it was not so, that a job could be counted or its outcome recorded."""
+        if self._told and not self._waiting:
+            self._told = False
             self._log.event("resumed", detail="the file system answers again")
 
     async def pause(self) -> bool:
@@ -101,7 +109,6 @@ class Turns:
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
         self._leave = intake.leave
-        self._answer_cancel = registration.answer_cancel
         self._cancelled: dict[str, outcome.Outcome] = {}
         self._spool = spool
         self._owner = registration.name
@@ -167,7 +174,8 @@ class Turns:
             self._lanes.done()
             if self._cancelled.pop(entry.job_id, None) is not None:
                 # now: what was asked of this run must not end the next one of this id
-                self._answer_cancel(entry.job_id)
+                with contextlib.suppress(OSError):  # it is looked at again at the next tick
+                    orders.withdraw_cancel(self._spool, self._owner, entry.job_id)
             del self._running[entry.job_id]
             for deferred in self._deferred.pop(entry.job_id, ()):
                 self._put_back(deferred)
@@ -205,8 +213,8 @@ class Turns:
         try:
             return self._spool.take(entry.job_id, entry.state, self._owner)
         except OSError as error:
-            is_gone = isinstance(error, FileNotFoundError)
-            if is_gone and not files.is_there(self._spool.file(entry.state, entry.job_id)):
+            source = self._spool.file(entry.state, entry.job_id)
+            if isinstance(error, FileNotFoundError) and files.is_gone(source):
                 return None  # somebody else was first
             self._lanes.drop(entry.job_id)
             if error.errno in _THIS_FILE_ONLY:
@@ -214,7 +222,7 @@ class Turns:
                 return None
             self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
             await self.stall.pause()
-            self.stall.end(entry.job_id)
+            self.stall.lift(entry.job_id)
             self._put_back(entry)
             return None
 
@@ -283,6 +291,7 @@ class Turns:
         except OSError as error:
             await self._refused(claim, error, before)
             return None
+        self.stall.end()
         return job
 
     # --- run --------------------------------------------------------------------------------
@@ -368,6 +377,8 @@ class Turns:
         settled = await self._persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )
+        if settled:
+            self.stall.end()
         if settled and claim.beside is not None:
             self._log.event("dead", claim.beside, detail=claim.reason)
         elif settled:
@@ -389,12 +400,12 @@ class Turns:
                 done = False
             else:
                 done = True
-            self.stall.end(claim.job_id)
+            self.stall.lift(claim.job_id)
             return done
 
 
 def _shown(command: str | list[str]) -> str:
-    text = command if isinstance(command, str) else " ".join(command)
+    text = command_line(command)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

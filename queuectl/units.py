@@ -116,7 +116,7 @@ def duration_text(seconds: float) -> str:
         return f"{max(seconds, 0) * 1000:.0f}ms"
     if seconds < 59.95:
         return f"{seconds:.1f}s"
-    whole = int(seconds)
+    whole = max(60, int(seconds))  # what rounds to 60 seconds is a minute
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     if whole < 86400:
@@ -132,6 +132,13 @@ def size_text(size_bytes: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def plain(text: str) -> str:
+    """Return text in which nothing can move the cursor of a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def show(value: object) -> str:

@@ -15,8 +15,7 @@ from queuectl import files, kernel
 from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
 from queuectl.job import again
 from queuectl.layout import PAUSED, SUFFIX, Claim, mending
-from queuectl.owners import CANCEL_MARK, Registration
-from queuectl.scratch import Scratch
+from queuectl.owners import Registration
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -214,35 +213,6 @@ def _staying(job: Job, state: str) -> Job:
     """Return a job that stays where it is; one that was moved to pending/ by hand starts again."""
     moved = state == "pending" and job.state != state
     return again(job) if moved else job.changed(state=state)
-
-
-# --- a job that runs, on whatever pool ------------------------------------------------------
-
-
-def ask_to_cancel(spool: Spool, owner: str, job_id: str, by: str) -> None:
-    """Ask the pool that runs a job to end it; `by` is what its record is to say.
-
-    Raises:
-        SpoolError: the file that asks could not be written.
-    """
-    target = _request(spool, owner, job_id)
-    try:
-        with Scratch(spool.directory("tmp")) as me:
-            draft = f"{spool.directory('tmp')}/cancel@{me.owner}{SUFFIX}"
-            files.write_new(draft, f"{by}\n".encode(), sync=False)
-            files.move(draft, target)
-    except OSError as error:
-        raise SpoolError("write", target, error) from error
-
-
-def withdraw_cancel(spool: Spool, owner: str, job_id: str) -> None:
-    """Take back what was asked of a pool that does not run the job any more."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_request(spool, owner, job_id))
-
-
-def _request(spool: Spool, owner: str, job_id: str) -> str:
-    return f"{spool.directory('workers')}/{owner}{CANCEL_MARK}{job_id}"
 
 
 # --- the whole spool ------------------------------------------------------------------------

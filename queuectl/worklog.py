@@ -4,30 +4,59 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import stat
 import time
 
-from queuectl.units import second_text, utc_text
+from queuectl.units import plain, second_text, utc_text
+
+_PATIENCE_MS = 100  # for who reads a pipe or a terminal to make room, once
 
 
 class WorkLog:
     """Writes lines to a descriptor, each in one write so that several pools may share a file.
 
-    A log that cannot be written never stops a job: its error is the one that is not raised.
+    A log that cannot be written never stops a job: its error is the one that is not raised, and of
+    lines that nobody reads only the number is told, once somebody does.
     """
 
     def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
         self._descriptor = descriptor
         self._as_json = as_json
+        self._room = None if _is_file(descriptor) else select.poll()
+        if self._room is not None:
+            self._room.register(descriptor, select.POLLOUT)
+        self._missing = 0
 
     def event(self, word: str, job_id: str | None = None, **details: object) -> None:
         """Write one line: when, what, which job, and what else there is to say."""
-        now = time.time()
+        if not self._has_room():
+            self._missing += 1
+            return
+        if self._missing:
+            detail = f"{self._missing} lines are missing here: nobody read the log"
+            self._missing = 0
+            self._write("warning", None, {"detail": detail})
+        self._write(word, job_id, details)
+
+    def _write(self, word: str, job_id: str | None, details: dict[str, object]) -> None:
         form = _json if self._as_json else _text
-        line = form(now, word, job_id, details)
+        line = form(time.time(), word, job_id, details)
         try:
             os.write(self._descriptor, line.encode(errors="backslashreplace"))
         except OSError:
             return  # see the class
+
+    def _has_room(self) -> bool:
+        """Tell whether a write would not wait for a reader."""
+        return self._room is None or bool(self._room.poll(0 if self._missing else _PATIENCE_MS))
+
+
+def _is_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:  # there is no log
+        return True
 
 
 def _json(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:
@@ -40,7 +69,7 @@ def _text(now: float, word: str, job_id: str | None, details: dict[str, object])
     for key, value in details.items():
         if value is not None:
             line += f"  {value}" if key in _SPEAK_FOR_THEMSELVES else f"  {key}={value}"
-    return line.replace("\n", "\\n") + "\n"
+    return plain(line) + "\n"
 
 
 _SPEAK_FOR_THEMSELVES = ("detail", "command")

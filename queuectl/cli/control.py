@@ -8,7 +8,7 @@ import click
 
 from queuectl import verbs
 from queuectl.cli import render
-from queuectl.cli.common import id_to_change, spool_to_change
+from queuectl.cli.common import going_on, id_to_change, spool_to_change, spool_to_write
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import (
     Misses,
@@ -135,7 +135,7 @@ def pause(ctx: click.Context, /) -> None:
     \b
     queuectl pause
     """
-    spool = spool_to_change(ctx)
+    spool = spool_to_write(ctx, told=going_on)
     if not verbs.pause(spool, verbs.by_whom()):
         render.note("it is paused already")
         return

@@ -9,6 +9,7 @@ import click
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.cli.common import json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
+from queuectl.units import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +54,7 @@ def doctor(ctx: click.Context, *, job_id: str | None, fix: bool, as_json: bool) 
 def _tell_mended(mended: Iterable[tuple[Finding, str]]) -> None:
     for finding, why_not in mended:
         text = f"could not be mended: {why_not}" if why_not else "mended"
-        render.note(f"{text}: {render.plain(finding.what)}")
+        render.note(f"{text}: {plain(finding.what)}")
 
 
 def _show(found: list[Finding], *, as_json: bool) -> None:
@@ -62,8 +63,8 @@ def _show(found: list[Finding], *, as_json: bool) -> None:
         return
     for finding in found:
         level = click.style(f"{finding.level:<7}", fg=_COLOURS[finding.level])
-        todo = f"  ({render.plain(finding.todo)})" if finding.todo else ""
-        click.echo(f"{level}  {render.plain(finding.what)}{todo}")
+        todo = f"  ({plain(finding.todo)})" if finding.todo else ""
+        click.echo(f"{level}  {plain(finding.what)}{todo}")
 
 
 def _document(finding: Finding) -> dict[str, Any]:

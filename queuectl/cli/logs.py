@@ -14,7 +14,7 @@ from queuectl.cli.common import resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
-from queuectl.units import size_text
+from queuectl.units import plain, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +118,7 @@ def _run(found: Found, attempt: int | None) -> int:
         msg = f'"{job_id}" was set aside and never ran; `queuectl doctor {job_id}` says why'
         raise QueuectlError(msg)
     if not last and found.state in _ENDED:
-        why = render.plain(str(found.job.record.get("error_message") or found.state))
+        why = plain(str(found.job.record.get("error_message") or found.state))
         msg = f'job "{found.job.id}" never ran: {why}'
         raise QueuectlError(msg)
     if not last:

@@ -17,6 +17,7 @@ from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import Selection, select, select_options
 from queuectl.files import is_there
 from queuectl.job import STATES
+from queuectl.units import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,9 +68,7 @@ def print_jobs(found: Iterator[Found], max_retries: int) -> None:
         tries = f"{job.attempts}/{max(1, job.record.get('max_retries', max_retries))}"
         tries = tries if job.command else "-"
         command = render.command_text(job.command, limit) if job.command else ""
-        table.row(
-            render.plain(job.id), render.state_text(item.state), tries, _detail(item), command
-        )
+        table.row(plain(job.id), render.state_text(item.state), tries, _detail(item), command)
     table.end()
     if empty:
         render.note("no such jobs")
@@ -84,7 +83,7 @@ def _detail(found: Found) -> str:
     if found.state == "completed":
         return f"{render.since_text(record.get('finished_at'))} ago"
     if found.state == "dead":
-        return render.plain(record.get("error_message") or "")[: render.cell_limit(_DETAIL_CHARS)]
+        return plain(record.get("error_message") or "")[: render.cell_limit(_DETAIL_CHARS)]
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():
         return render.in_text(record["run_at"])
@@ -122,9 +121,9 @@ def print_job(spool: Spool, found: Found) -> None:
         record.pop("error_message", None)
     names = [name for name in _SHOWN_FIRST if name in record]
     names += [name for name in record if name not in _SHOWN_FIRST and record[name] is not None]
-    width = max(len(render.plain(name)) for name in names)
+    width = max(len(plain(name)) for name in names)
     for name in names:
-        click.echo(f"{render.plain(name):<{width}}  {_value_text(name, record[name], width + 2)}")
+        click.echo(f"{plain(name):<{width}}  {_value_text(name, record[name], width + 2)}")
     _print_history(spool, found)
 
 
@@ -135,8 +134,8 @@ def _value_text(name: str, value: Any, indent: int) -> str:
         return render.state_text(value)
     if name == "command":
         lines = value.splitlines() if isinstance(value, str) else [shlex.join(value)]
-        return f"\n{' ' * indent}".join(map(render.plain, lines))
-    return render.plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        return f"\n{' ' * indent}".join(map(plain, lines))
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _print_history(spool: Spool, found: Found) -> None:
@@ -148,7 +147,7 @@ def _print_history(spool: Spool, found: Found) -> None:
         number = entry.get("number", "?")
         out = spool.log_files(found.job.id, number)[0] if isinstance(number, int) else ""
         table.row(
-            render.plain(str(number)),
+            plain(str(number)),
             render.when_text(entry.get("started_at")).partition(" (")[0],
             _took(entry),
             _ended(entry),
@@ -170,4 +169,4 @@ def _ended(entry: dict[str, Any]) -> str:
         words += f" {entry['exit_code']}"
     if "signal" in entry:
         words += f" {entry['signal']}"
-    return render.plain(words)
+    return plain(words)

@@ -14,7 +14,7 @@ from queuectl.cli import render
 from queuectl.job import STATES
 from queuectl.layout import SUFFIX
 from queuectl.top import Item, Rate, View
-from queuectl.units import instant
+from queuectl.units import instant, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -103,7 +103,7 @@ class Lookout:
             rate = self._rate.last(now)
             self._hinted = False
         return View(
-            spool=render.plain(self._spool.path),
+            spool=plain(self._spool.path),
             now=now,
             clock=time.strftime("%H:%M:%S", time.localtime(now)),
             counts={**self._counts, "processing": sum(1 for _ in self._spool.held())},
@@ -163,11 +163,11 @@ class Lookout:
             record = found.job.record
             at_s = instant(record.get("finished_at")) or instant(record.get("updated_at")) or 0.0
             item = Item(
-                job_id=render.plain(found.job.id),
+                job_id=plain(found.job.id),
                 command=render.command_text(found.job.command, 200),
                 at_s=at_s or None,
                 state=found.state,
-                detail=render.plain(str(record.get("error_message") or "")),
+                detail=plain(str(record.get("error_message") or "")),
             )
             self._failures[found.job.id, at_s] = item
         latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
@@ -181,7 +181,7 @@ class Lookout:
             job = found.job
             due_s = job.instant("next_retry_at" if state == "failed" else "run_at")
             item = Item(
-                job_id=render.plain(job.id),
+                job_id=plain(job.id),
                 command=render.command_text(job.command, 200),
                 at_s=due_s,
                 state=state,
@@ -207,7 +207,7 @@ class Lookout:
         found = islice(self._spool.jobs("processing", self._spool.names("processing")), _LISTED)
         items = [
             Item(
-                job_id=render.plain(item.job.id),
+                job_id=plain(item.job.id),
                 command=render.command_text(item.job.command, 200),
                 at_s=instant(item.job.record.get("started_at")),
             )

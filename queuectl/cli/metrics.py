@@ -73,7 +73,8 @@ def _now(spool: Spool, status: Mapping[str, Any], now: float) -> Iterator[tuple[
     yield _sample("queuectl_slots", sum(pool["slots"] for pool in pools))
     room = os.statvfs(spool.path)
     yield _sample("queuectl_free_bytes", room.f_bavail * room.f_frsize)
-    yield _sample("queuectl_free_inodes", room.f_favail)
+    if room.f_files:  # some file systems have no limit
+        yield _sample("queuectl_free_inodes", room.f_favail)
 
 
 def _utf8(path: str) -> str:

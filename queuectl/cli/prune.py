@@ -11,6 +11,7 @@ from queuectl import housekeeping
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, spool_to_change
 from queuectl.cli.selection import Misses, changed_at, go_ahead, state_option, touch_options
+from queuectl.ids import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +78,8 @@ def _ages(
     """Yield when each job ended: as its file's time says, or its record if that is earlier."""
     limit = float("inf") if older_than_s is None else time.time() - older_than_s
     for job_id, written_at in spool.written(state):
+        if not is_id(job_id):  # somebody's copy
+            continue
         ended_at = written_at
         if written_at > limit:  # not old by its file; a copied spool has only its records
             for found in spool.jobs(state, [job_id]):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.units import duration_text, instant, local_text
+from queuectl.job import command_line
+from queuectl.units import duration_text, instant, local_text, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,11 +45,6 @@ def state_text(state: str) -> str:
     return click.style(state, fg=COLOURS.get(state))
 
 
-def plain(text: str) -> str:
-    """Return text in which nothing can move the cursor of a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def cell_limit(chars: int) -> int:
     """Return how many characters a cell may have: all, where a program reads and not a person."""
     return chars if sys.stdout.isatty() else sys.maxsize
@@ -56,11 +52,7 @@ def cell_limit(chars: int) -> int:
 
 def command_text(command: str | list[str], limit: int) -> str:
     """Return a command on one line, cut to `limit` characters."""
-    if isinstance(command, list):
-        import shlex
-
-        command = shlex.join(command)
-    line = plain(" ".join(command.split()))
+    line = plain(command_line(command))
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 

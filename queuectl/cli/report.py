@@ -21,8 +21,8 @@ from queuectl import __version__, files
 from queuectl.cli.common import spool_to_read
 from queuectl.cli.stats import clear_progress, since_option, tell_progress
 from queuectl.errors import SpoolError
-from queuectl.figures import GIVEN_BACK, Codes, Figures, command_line, ended_s, runs
-from queuectl.job import STATES
+from queuectl.figures import GIVEN_BACK, Codes, Figures, ended_s, runs
+from queuectl.job import STATES, command_line
 from queuectl.scratch import new_owner
 from queuectl.survey import Survey
 from queuectl.units import size_text

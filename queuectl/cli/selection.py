@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import os
 import re
-import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, id_to_change
 from queuectl.ids import first_of
-from queuectl.job import STATES
+from queuectl.job import STATES, command_line
+from queuectl.units import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -142,7 +142,7 @@ class Selection:
         job = found.job
         if not all(tag in job.tags for tag in self.tags):
             return False
-        if self.command_matches and not self.command_matches.search(command_line(job)):
+        if self.command_matches and not self.command_matches.search(_typed(job)):
             return False
         if self.older_than_s is None:
             return True
@@ -150,9 +150,9 @@ class Selection:
         return changed_at(found) <= limit or written_at() <= limit
 
 
-def command_line(job: Job) -> str:
-    """Return a command as one would type it."""
-    return job.command if isinstance(job.command, str) else shlex.join(job.command)
+def _typed(job: Job) -> str:
+    """Return a command as one would type it, all its lines as they are."""
+    return job.command if isinstance(job.command, str) else command_line(job.command)
 
 
 def changed_at(found: Found) -> float:
@@ -245,14 +245,14 @@ def go_ahead(
     count = len(job_ids)
     what = f"{verb} {count} {'job' if count == 1 else 'jobs'}"
     if options.get("dry_run"):
-        click.echo("".join(f"{render.plain(job_id)}\n" for job_id in job_ids), nl=False)
+        click.echo("".join(f"{plain(job_id)}\n" for job_id in job_ids), nl=False)
         render.note(f"would {what}; nothing was done")
         return False
     if not count:
         render.note("no such jobs")
         return False
     if count > ask_above and not options.get("yes") and _person_is_there():
-        few = render.plain(first_of(job_ids, 5))
+        few = plain(first_of(job_ids, 5))
         if not click.confirm(f"{what} ({few})?", err=True):
             render.note("nothing was done")
             click.get_current_context().exit(1)

@@ -14,7 +14,7 @@ from queuectl.figures import Codes, Figures
 from queuectl.job import STATES
 from queuectl.survey import Survey
 from queuectl.top import fit, sparkline
-from queuectl.units import duration_text, local_text
+from queuectl.units import duration_text, local_text, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -148,10 +148,10 @@ def _print_bars(title: str, counts: Iterable[tuple[str, int]]) -> None:
         return
     click.echo()
     click.echo(click.style(title, bold=True))
-    width = max(len(render.plain(name)) for name, _ in rows)
+    width = max(len(plain(name)) for name, _ in rows)
     most = max(count for _, count in rows)
     for name, count in rows:
-        click.echo(f"  {render.plain(name):<{width}}  {count:>7,}  {_bar(count, most)}")
+        click.echo(f"  {plain(name):<{width}}  {count:>7,}  {_bar(count, most)}")
 
 
 def _print_groups(title: str, groups: list[dict[str, Any]]) -> None:
@@ -159,7 +159,7 @@ def _print_groups(title: str, groups: list[dict[str, Any]]) -> None:
         return
     click.echo()
     click.echo(click.style(title, bold=True))
-    names = [fit(render.plain(group["name"]), _NAME_COLUMNS, plain=_plain()) for group in groups]
+    names = [fit(plain(group["name"]), _NAME_COLUMNS, plain=_plain()) for group in groups]
     width = max(map(len, names))
     most = max(group["runs"] for group in groups)
     for name, group in zip(names, groups, strict=True):

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import owners
+from queuectl import orders, owners
 from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
 from queuectl.ids import first_of
 from queuectl.job import STATES
+from queuectl.units import plain
 
 if TYPE_CHECKING:
     from queuectl.layout import Found
@@ -77,7 +78,7 @@ def describe_workers(spool: Spool) -> list[dict[str, Any]]:
             "pid": worker.pid,
             "slots": worker.slots,
             "since": worker.since,
-            "stopping": owners.is_asked_to_stop(spool, worker.worker),
+            "stopping": orders.is_asked_to_stop(spool, worker.worker),
             "running": sorted(running.get(worker.worker, [])),
         }
         for worker in owners.workers(spool)
@@ -93,7 +94,7 @@ def _held_by_owner(spool: Spool) -> dict[str, list[str]]:
 
 def _print_status(spool: Spool, document: dict[str, Any]) -> None:
     paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
-    click.echo(f"spool    {render.plain(document['spool'])}{paused}")
+    click.echo(f"spool    {plain(document['spool'])}{paused}")
     jobs = "  ".join(f"{render.state_text(s)} {n}" for s, n in document["jobs"].items())
     click.echo(f"jobs     {jobs}")
     for number, worker in enumerate(document["workers"]):
@@ -139,7 +140,7 @@ def _print_due(spool: Spool, counts: dict[str, int]) -> None:
         field = "next_retry_at" if found.state == "failed" else "run_at"
         why = f"  {found.job.record.get('error_message')}" if found.state == "failed" else ""
         when = render.in_text(found.job.record.get(field))
-        click.echo(f"{head}{found.job.id}  {when}{render.plain(why)}")
+        click.echo(f"{head}{found.job.id}  {when}{plain(why)}")
     unread = max(counts["failed"] - _DUE_READ, 0) + max(counts["pending"] - _DUE_READ, 0)
     if unread and due:
         click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")

@@ -24,6 +24,7 @@ from queuectl.cli.drafting import (
 from queuectl.cli.logs import Printer, changes_of, print_new
 from queuectl.ids import first_of
 from queuectl.joblogs import Follower
+from queuectl.units import plain
 from queuectl.waiting import Endings
 
 if TYPE_CHECKING:
@@ -173,5 +174,5 @@ def _tell_failure(job_id: str, found: Found | None) -> None:
     if found is None:
         render.note(f"queuectl: {job_id} is gone: somebody deleted it")
     elif found.state != "completed":
-        why = render.plain(str(found.job.record.get("error_message")))
+        why = plain(str(found.job.record.get("error_message")))
         render.note(f"queuectl: {job_id} is dead: {why}")

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import owners
+from queuectl import orders, owners
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
+from queuectl.units import plain
 
 if TYPE_CHECKING:
     from queuectl.owners import Worker
@@ -109,7 +110,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     if not name:
         process.wait()
         raise QueuectlError(_last_line(log_path, begun))
-    where = render.plain(log_path)
+    where = plain(log_path)
     click.echo(f"worker {name} is up, process {process.pid}; its log is {where}")
 
 
@@ -144,7 +145,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         render.note("no worker is running")
         return
     for item in wanted:
-        owners.ask_to_stop(spool, item.worker, now=now)
+        orders.ask_to_stop(spool, item.worker, now=now)
     try:
         _wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:
@@ -171,7 +172,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
         for item in list(wanted):
             record = owners.read_worker(spool, item.worker)
             if owners.life(spool, item.worker, record) is owners.Life.DEAD:
-                owners.withdraw_stop(spool, item.worker)
+                orders.withdraw_stop(spool, item.worker)
                 wanted.remove(item)
                 click.echo(f"{item.worker} is gone")
         names = {item.worker for item in wanted}

@@ -7,7 +7,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from queuectl import owners, safety
+from queuectl import orders, owners, safety
 from queuectl.doctor.contents import rejection
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
@@ -121,7 +121,7 @@ def _nobody(spool: Spool) -> Iterator[Finding]:
     if spool.paused:
         yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
     alive = owners.workers(spool)
-    if alive and all(owners.is_asked_to_stop(spool, item.worker) for item in alive):
+    if alive and all(orders.is_asked_to_stop(spool, item.worker) for item in alive):
         what = "every worker was told to stop, and starts nothing more"
         yield problem(what, "`queuectl worker start` starts another")
     if not alive:

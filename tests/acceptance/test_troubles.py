@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl.ids import is_id
 from tests.support import (
     AHEAD,
+    DEADLINE_S,
+    SILENT,
     alive,
     processes_with,
     read_text,
@@ -304,3 +307,230 @@ def test_a_pool_whose_starter_was_interrupted_is_a_pool_like_any_other(spool: Sp
     pids = [worker["pid"] for worker in spool.run("worker", "list", "--json").json]
     spool.run("worker", "stop")
     wait_until(lambda: not any(map(alive, pids)), lambda: read_text(log))
+
+
+# --- what is away for a moment, or in the way ---------------------------------------------------
+
+
+def test_an_outcome_waits_for_a_directory_that_is_away(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=300)
+    spool.api.submit(f"{waiting_for(spool.path + '/go')}; echo done > {spool.path}/done", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        os.rename(f"{spool.path}/processing", f"{spool.path}/away")
+        open(f"{spool.path}/go", "x").close()
+        pool.wait_for("stalled")
+        os.rename(f"{spool.path}/away", f"{spool.path}/processing")
+        spool.wait_for("completed", "job")
+        assert not pool.events("lost")
+
+
+@pytest.mark.parametrize("state", ["pending", "failed"])
+def test_jobs_of_a_directory_that_was_away_run_once_it_is_back(spool: SpoolDir, state: str) -> None:
+    spool.configure(poll_interval=0.3, backoff_base=0)
+    spool.drop("running", waiting_for(f"{spool.path}/go"))
+    body = b'{"command": "true", "state": "%s", "attempts": 1}' % state.encode()
+    with spool.pool() as pool:
+        pool.wait_for("started", "running")
+        spool.drop_bytes("job", body, state)
+        time.sleep(0.5)  # it is known by then
+        os.rename(f"{spool.path}/{state}", f"{spool.path}/away")
+        open(f"{spool.path}/go", "x").close()
+        spool.wait_for("completed", "running")
+        pool.wait_for("stalled")
+        if os.path.isdir(f"{spool.path}/{state}"):  # made again meanwhile
+            os.rmdir(f"{spool.path}/{state}")
+        os.rename(f"{spool.path}/away", f"{spool.path}/{state}")
+        spool.wait_for("completed", "job")
+
+
+def test_an_edit_that_no_event_tells_of_is_found(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=0.2)
+    spool.drop("job", run_at="2100-01-01T00:00:00Z")
+    with spool.pool(env=with_code_at_start(tmp_path, SILENT)):
+        time.sleep(0.5)  # it is known by then
+        spool.drop("job")
+        spool.wait_for("completed", "job")
+
+
+def test_jobs_run_once_their_directory_lets_them_go(spool: SpoolDir, tmp_path: Path) -> None:
+    """Of what holds them in it their files do not tell."""
+    spool.configure(poll_interval=0.1)
+    soon = "from queuectl import intake\nintake._LEFT_S = 0.3\n"
+    spool.drop("job")
+    if not set_immutable(f"{spool.path}/pending", on=True):
+        pytest.skip("no immutable files here")
+    try:
+        with spool.pool(env=with_code_at_start(tmp_path, soon)) as pool:
+            pool.wait_for("error", "job")
+            time.sleep(1.0)
+            assert len(pool.events("error", "job")) == 1, "said once, however often it is tried"
+            set_immutable(f"{spool.path}/pending", on=False)
+            spool.wait_for("completed", "job")
+    finally:
+        set_immutable(f"{spool.path}/pending", on=False)
+
+
+NO_WATCH = """
+import errno, os
+from queuectl import loop
+def refused(*args):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+pidfd_open, in_thread = os.pidfd_open, loop.Loop.in_thread
+def no_thread(self, work):
+    if getattr(work, "func", None) is not os.waitid:
+        return in_thread(self, work)
+    os.pidfd_open = pidfd_open
+    return refused()
+os.pidfd_open, loop.Loop.in_thread = refused, no_thread
+"""
+
+
+def test_a_command_whose_end_nobody_could_see_does_not_run_beside_its_next_run(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    runs = f"{spool.path}/runs"
+    spool.drop("job", f"echo $$ >> {runs}; {waiting_for(spool.path + '/go')}")
+    with spool.pool(env=with_code_at_start(tmp_path, NO_WATCH)) as pool:
+        pool.wait_for("started", "job")
+        wait_until(lambda: [pid for pid in map(int, read_text(runs).split()) if alive(pid)])
+        assert sum(map(alive, map(int, read_text(runs).split()))) == 1
+        open(f"{spool.path}/go", "x").close()
+        spool.wait_for("completed", "job")
+    assert spool.record("completed", "job")["attempts"] == 1
+
+
+def test_a_refusal_that_goes_on_is_told_once(spool: SpoolDir, tmp_path: Path) -> None:
+    refused = """
+import errno, os
+from queuectl import files, turn
+move, tries = files.move_contended, iter(range(3))
+def refused_first(source, target):
+    if next(tries, None) is not None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    return move(source, target)
+files.move_contended = refused_first
+turn._STALL_S = 0.05
+"""
+    spool.drop("job")
+    with spool.pool(env=with_code_at_start(tmp_path, refused)) as pool:
+        spool.wait_for("completed", "job")
+    words = [event["event"] for event in pool.events() if event["event"] in ("stalled", "resumed")]
+    assert words == ["stalled", "resumed"]
+
+
+# --- pipes where files should be ----------------------------------------------------------------
+
+
+def test_a_pipe_in_the_place_of_output_costs_the_output_only(spool: SpoolDir) -> None:
+    spool.create()
+    os.mkfifo(f"{spool.path}/logs/job.1.out")
+    spool.drop("job", "echo hello")
+    with spool.pool() as pool:
+        spool.wait_for("completed", "job")
+        assert "its output is lost" in pool.events("error", "job")[0]["detail"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_place_of_a_request_holds_up_nothing(
+    spool: SpoolDir, make: Callable[[str], None]
+) -> None:
+    spool.configure(poll_interval=0.1)
+    with spool.pool() as pool:
+        make(f"{spool.path}/workers/{pool.name}.cancel.nobody")
+        spool.run("pause")
+        pool.wait_for("paused")
+        make(f"{spool.path}/workers/{pool.name}.stop")
+        assert pool.wait() == 0
+
+
+def test_a_pipe_in_the_place_of_the_settings_is_told(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.1)
+    with spool.pool() as pool:
+        os.unlink(f"{spool.path}/config.json")
+        os.mkfifo(f"{spool.path}/config.json")
+        pool.wait_for("warning")
+        spool.drop("job")
+        spool.wait_for("completed", "job")
+
+
+def test_a_log_that_nobody_reads_stops_nothing(spool: SpoolDir) -> None:
+    spool.configure(durability="relaxed")
+    for number in range(700):
+        spool.drop(f"job-{number:03}", "true # " + "x" * 60)
+    reader, writer = os.pipe()
+    process = spool.start("worker", "start", "--count", "4", stderr=writer)
+    os.close(writer)
+    try:
+        wait_until(lambda: len(spool.ids("completed")) == 700)
+        text = os.read(reader, 1 << 20).decode()
+        spool.drop("last")
+        spool.wait_for("completed", "last")
+        wait_until(lambda: b"lines are missing here" in os.read(reader, 1 << 20))
+        assert "started    job-000" in text
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+        os.close(reader)
+
+
+# --- a pool that stood still --------------------------------------------------------------------
+
+
+def test_a_command_that_ended_in_time_has_not_timed_out(spool: SpoolDir) -> None:
+    command = f"{waiting_for(spool.path + '/go')}; echo done"
+    spool.api.submit(command, id="job", timeout=1.5, max_retries=1)
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGSTOP)
+        open(f"{spool.path}/go", "x").close()
+        wait_until(lambda: spool.output("job") == "done\n")
+        time.sleep(1.6)  # the pool, which sees nothing of it, finds both the end and the timeout
+        pool.signal(signal.SIGCONT)
+        pool.wait_for("completed", "job")
+
+
+def test_a_cancel_that_another_has_taken_back_is_asked_again(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.2)
+    spool.api.submit("sleep 600", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGSTOP)
+        request = f"{spool.path}/workers/{pool.name}.cancel.job"
+        first = spool.start("cancel", "job", stderr=subprocess.DEVNULL)
+        second = spool.start("cancel", "job", stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert second.stderr is not None
+        assert b"ending 1" in second.stderr.readline()
+        wait_until(lambda: os.path.exists(request))
+        first.send_signal(signal.SIGINT)
+        first.wait()
+        pool.signal(signal.SIGCONT)
+        assert second.wait(DEADLINE_S) == 0
+        second.stderr.close()
+        spool.wait_for("dead", "job")
+
+
+# --- names of ours ------------------------------------------------------------------------------
+
+
+def test_no_job_has_a_name_that_is_one_of_ours_in_tmp(spool: SpoolDir) -> None:
+    """A draft of a job `spare-1` was the spare of that name, and went into another's body."""
+    with spool.pool():
+        for number in range(3):
+            spool.drop(f"job-{number}")
+            spool.wait_for("completed", f"job-{number}")
+        names = [name for name in os.listdir(f"{spool.path}/tmp") if name.endswith(".json")]
+        assert names
+        assert not any(is_id(name.partition("@")[0]) for name in names)
+
+
+def test_a_copy_whose_name_is_no_id_stops_no_retention(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    spool.drain()
+    with open(spool.file("completed", "job (copy)"), "w") as file:
+        file.write('{"command": "true"}')
+    spool.configure(retain_completed=0)
+    with spool.pool() as pool:
+        pool.wait_for("pruned")
+    assert spool.ids("completed") == ["job (copy)"]
+    assert spool.run("prune", "--keep", "0").out == ""

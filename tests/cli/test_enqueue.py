@@ -194,7 +194,7 @@ def test_wrong_usage_makes_no_spool(spool: SpoolDir) -> None:
     spool.refuse("enqueue", status=2)
     spool.refuse("enqueue", "--cwd", "", "--", "true", status=2)
     spool.refuse("run", status=2)
-    for words in (["pause"], ["retry", "--all"], ["dlq", "retry", "--all"], ["cancel", "--all"]):
+    for words in (["resume"], ["retry", "--all"], ["dlq", "retry", "--all"], ["cancel", "--all"]):
         assert "no spool at" in spool.refuse(*words)
     assert not os.path.exists(spool.path)
 

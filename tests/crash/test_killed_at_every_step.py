@@ -119,9 +119,10 @@ CHANGING = {
     "os.write", "os.fsync", "kernel.sync_data", "kernel.exchange",
     "kernel.move_new",
 }  # fmt: skip
-MOVERS = ("files.py", "moves.py", "spool.py", "scratch.py", "owners.py", "recovery.py", "config.py")
+MOVERS = ("files.py", "moves.py", "spool.py", "scratch.py", "owners.py", "orders.py", "recovery.py",
+          "config.py")  # fmt: skip
 # Functions for what another program did; the tests of those cases are elsewhere.
-NOT_ON_THE_WAY = {"withdraw_stop", "beat", "answer_cancel", "_withdraw"}
+NOT_ON_THE_WAY = {"withdraw_stop", "withdraw_cancel", "beat", "_withdraw"}
 RARE = {
     "os.ftruncate in _filling",  # bodies are padded: only one of more than a block is cut
     "os.unlink in _open_spare",  # of a spare that somebody has linked elsewhere, or a large one

@@ -171,3 +171,15 @@ def test_something_that_is_no_file_in_workers_holds_nothing_up(side: Spoolside) 
     side.drain()
     assert time.monotonic() - begun < PATIENCE_S
     assert side.wait_for(orphan)["attempts"] == 2
+
+
+def test_what_left_by_setsid_may_tidy_up_though_its_leader_is_stubborn(side: Spoolside) -> None:
+    told, script = side.path / "told", side.path / "leaver"
+    script.write_text(f"trap 'echo TERM > {told}; exit' TERM\nwhile :; do sleep 0.05; done\n")
+    job_id = side.submit(
+        f"setsid sh {script} & trap '' TERM; sleep 600", timeout=0.6, max_retries=1
+    )
+    pool = side.pool().up()
+    side.wait_for(job_id, "dead")
+    pool.stop()
+    assert told.read_text() == "TERM\n"

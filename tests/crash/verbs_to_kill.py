@@ -137,7 +137,7 @@ def _left_by_the_dead(spool: Spool) -> None:
     spool.submit(DIARY, id="unreadable")
     with open(spool.take("unreadable", "pending", dead).path, "wb") as file:
         file.write(b"torn")
-    for name in (f"draft@{dead}.json", f"spare-1@{dead}.json", "draft@gone-1-00000000.json"):
+    for name in (f"draft@{dead}.json", f"~spare-1@{dead}.json", "draft@gone-1-00000000.json"):
         with open(f"{spool.directory('tmp')}/{name}", "wb") as file:
             file.write(b"{")
     with open(f"{spool.directory('workers')}/{dead}.lock", "wb"):

@@ -355,7 +355,6 @@ def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_
 
 
 def test_a_pause_survives_a_restart_of_the_workers(spool: SpoolDir) -> None:
-    spool.create()
     spool.run("pause")
     spool.api.submit("true", id="job")
     with spool.pool() as pool:
@@ -368,7 +367,6 @@ def test_a_pause_survives_a_restart_of_the_workers(spool: SpoolDir) -> None:
 
 
 def test_the_file_that_pauses_says_who_did_it(spool: SpoolDir) -> None:
-    spool.create()
     spool.run("pause")
     path = f"{spool.path}/paused"
     text = read_text(path)

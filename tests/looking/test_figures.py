@@ -197,3 +197,10 @@ def test_groups_stay_few_and_the_busiest_stay() -> None:
 def test_a_tag_given_twice_counts_once() -> None:
     record = past("a", "completed", NOW - 9, run_entry(1, NOW - 8, 2, **EXIT_0), tags=["x", "x"])
     assert figures_of(record).document(NOW)["tags"][0]["runs"] == 1
+
+
+def test_a_run_that_ended_well_stays_so_when_its_job_is_cancelled_later() -> None:
+    completed = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, **EXIT_0))
+    given_back = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, ended="stopped"))
+    assert [run.outcome for run in runs(completed)] == ["completed"]
+    assert [run.outcome for run in runs(given_back)] == ["given back"]

@@ -171,3 +171,18 @@ def test_what_could_not_be_set_aside_runs_once_it_is_another(
     assert intake.next_look_s is None  # it is not tried again as it is
     spool.drop("odd")
     wait_until(finds_something)
+
+
+def test_a_look_that_the_file_system_refuses_is_made_again_and_ends_no_thread(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    pending = spool.api.directory("pending")
+    os.rmdir(pending)
+    open(pending, "x").close()  # not a directory: nothing there can be looked at
+    intake.pending_arrived("an odd name.json")
+    intake.pending_arrived("job.json")
+    os.unlink(pending)
+    os.mkdir(pending)
+    spool.drop("job")
+    intake.scan()
+    assert intake.next() is not None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import owners
+from queuectl import orders, owners
 from queuectl.owners import Heartbeats, Life, Registration
 from tests.support import environment
 
@@ -133,9 +133,9 @@ def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:
 
 def test_a_pool_reads_what_it_is_asked(api: Spool, spool: SpoolDir) -> None:
     with Registration(api, 1) as me:
-        assert me.asked_to_stop() is None
-        owners.ask_to_stop(api, me.name, now=False)
-        assert me.asked_to_stop() == ""
-        owners.ask_to_stop(api, me.name, now=True)
-        assert me.asked_to_stop() == "now"
+        assert orders.asked_to_stop(api, me.name) is None
+        orders.ask_to_stop(api, me.name, now=False)
+        assert orders.asked_to_stop(api, me.name) == ""
+        orders.ask_to_stop(api, me.name, now=True)
+        assert orders.asked_to_stop(api, me.name) == "now"
     assert spool.leftovers() == []

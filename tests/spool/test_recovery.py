@@ -113,7 +113,7 @@ def test_one_from_before_a_reboot_counts_since_its_output_may_be_gone(spool: Spo
 
 def leave_spare(spool: SpoolDir, number: int, body: bytes) -> None:
     """Leave a spare of the owner of what `leave` left."""
-    with open(f"{spool.path}/tmp/spare-{number}@{LOCAL}.json", "wb") as file:
+    with open(f"{spool.path}/tmp/~spare-{number}@{LOCAL}.json", "wb") as file:
         file.write(body)
 
 
@@ -217,7 +217,7 @@ def test_a_spare_that_cannot_be_read_hides_no_other(
     leave_undone(spool, "another boot", {})
 
     def read_on_a_bad_disk(path: str, *, any_owner: bool) -> bytes:
-        if path.endswith(f"spare-1@{LOCAL}.json"):
+        if path.endswith(f"~spare-1@{LOCAL}.json"):
             raise OSError(errno.EIO, os.strerror(errno.EIO), path)
         return read_regular(path, any_owner=any_owner)
 
@@ -322,7 +322,7 @@ def test_recovery_clears_what_the_dead_left_in_workers_and_tmp(spool: SpoolDir) 
         f"workers/{LOCAL}.json",
         f"workers/{LOCAL}.stop",
         f"tmp/a@{LOCAL}.json",
-        f"tmp/spare-1@{LOCAL}.json",
+        f"tmp/~spare-1@{LOCAL}.json",
         "tmp/b@cli-1-00000000.json",
         "tmp/cli-1-00000000.lock",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -276,3 +277,25 @@ def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
     loop.run(main())
     assert told == [child]
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_call_from_a_thread_is_taken_though_signals_have_filled_the_pipe(loop: Loop) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            loop._wake_writer.send(b"\0" * 4096)
+    called: list[str] = []
+    loop.soon_from_thread(lambda: called.append("x"))
+    loop.run(loop.rest())
+    assert called == ["x"]
+
+
+def test_a_timer_in_a_month_is_waited_for_like_any_other(loop: Loop) -> None:
+    future: Future[str] = Future(loop)
+
+    async def main() -> str:
+        return await future
+
+    timer = loop.later(40 * 86400, lambda: None)
+    threading.Timer(0.02, lambda: loop.soon_from_thread(lambda: future.set("woken"))).start()
+    assert loop.run(main()) == "woken"
+    timer.cancel()

@@ -1,0 +1,121 @@
+"""What a pool is asked by files in workers/: to stop, or to cancel a job that it holds.
+
+`WORKER.stop` says `now` or nothing, `WORKER.cancel.ID` who asks. The name is the request, so that
+one which cannot be read counts too. spool-layout.md, sections "Stopping" and "Cancelling".
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from queuectl import files
+from queuectl.errors import BadJobError, SpoolError
+from queuectl.reading import read_regular
+from queuectl.scratch import Scratch
+
+if TYPE_CHECKING:
+    from queuectl.spool import Spool
+
+STOP_SUFFIX = ".stop"
+CANCEL_MARK = ".cancel."  # between the worker's name and the job's
+
+
+def ask_to_stop(spool: Spool, worker: str, *, now: bool) -> None:
+    """Ask a pool to stop: after what it runs, or at once.
+
+    Raises:
+        SpoolError: the file that asks could not be written.
+    """
+    _ask(spool, f"{worker}{STOP_SUFFIX}", "now" if now else "")
+
+
+def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
+    """Ask the pool that runs a job to end it; `by` is what its record is to say.
+
+    Raises:
+        SpoolError: the file that asks could not be written.
+    """
+    _ask(spool, f"{worker}{CANCEL_MARK}{job_id}", by)
+
+
+def is_asked_to_stop(spool: Spool, worker: str) -> bool:
+    """Tell whether a pool takes nothing more."""
+    return files.is_there(_path(spool, f"{worker}{STOP_SUFFIX}"))
+
+
+def is_asked_to_cancel(spool: Spool, worker: str, job_id: str) -> bool:
+    """Tell whether a pool has been asked to cancel a job, and has not answered."""
+    return files.is_there(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
+
+
+def withdraw_stop(spool: Spool, worker: str) -> None:
+    """Take back what nobody is there to read any more.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    files.unlink_quietly(_path(spool, f"{worker}{STOP_SUFFIX}"))
+
+
+def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
+    """Take away what has been dealt with, or is asked no more.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    files.unlink_quietly(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
+
+
+def asked_to_stop(spool: Spool, worker: str) -> str | None:
+    """Return `now` or nothing if a pool is asked to stop, else None."""
+    return _read(_path(spool, f"{worker}{STOP_SUFFIX}"))
+
+
+def asked_to_cancel(spool: Spool, worker: str) -> list[tuple[str, str]]:
+    """Return the jobs that a pool is asked to end for good, and by whom each.
+
+    Raises:
+        OSError: workers/ cannot be read.
+    """
+    found = ((path, _read(path)) for path in cancel_requests(spool, worker))
+    before = len(_path(spool, f"{worker}{CANCEL_MARK}"))
+    return [(path[before:], by) for path, by in found if by is not None]
+
+
+def cancel_requests(spool: Spool, worker: str) -> list[str]:
+    """Return the paths of what a pool was asked to cancel and has not answered.
+
+    Raises:
+        OSError: workers/ cannot be read.
+    """
+    if not worker:
+        return []
+    prefix = f"{worker}{CANCEL_MARK}"
+    names = os.listdir(spool.directory("workers"))
+    return [_path(spool, name) for name in names if name.startswith(prefix)]
+
+
+def _ask(spool: Spool, name: str, text: str) -> None:
+    target = _path(spool, name)
+    try:
+        with Scratch(spool.directory("tmp")) as me:
+            draft = f"{spool.directory('tmp')}/~request@{me.owner}.json"
+            body = f"{text}\n".encode() if text else b""
+            files.write_new(draft, body, sync=False, mode=spool.config.file_mode)
+            files.move(draft, target)
+    except OSError as error:
+        raise SpoolError("write", target, error) from error
+
+
+def _read(path: str) -> str | None:
+    try:
+        return read_regular(path).decode(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except (BadJobError, OSError):  # not ours to read, or no file: it was put there to be followed
+        return ""
+
+
+def _path(spool: Spool, name: str) -> str:
+    return f"{spool.directory('workers')}/{name}"
