@@ -243,7 +243,20 @@ def _parsed(path: str, raw: bytes) -> dict[str, Any]:
     if not isinstance(stored, dict):
         msg = f"{path} must hold a JSON object; mend it, or remove it for the defaults"
         raise BadSettingError(msg)
-    return {listed(key): value for key, value in stored.items()}
+    named = {listed(key): value for key, value in stored.items()}
+    return {key: _as_meant(key, value) for key, value in named.items()}
+
+
+def _as_meant(key: str, value: Any) -> Any:
+    """Return the number that stands for `2h` or `10M`, which somebody wrote into the file."""
+    kind: Kind | None = SETTINGS[key].metadata["kind"] if key in SETTINGS else None
+    if kind is None or not isinstance(value, str) or kind.accepts(value) or value.isdigit():
+        return value
+    try:
+        number = kind.read(value)
+    except (ValueError, KeyError, OverflowError):
+        return value
+    return number if kind.accepts(number) and not isinstance(number, bool) else value
 
 
 def listed(key: str) -> str:

@@ -18,7 +18,7 @@ from queuectl.ids import check_id, is_id, new_id
 from queuectl.units import instant, show, utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 STATES = ("pending", "processing", "completed", "failed", "dead")
 MAX_RECORD_BYTES = 1 << 20
@@ -30,6 +30,7 @@ MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use co
 MAX_HISTORY = 20
 
 _INT64 = 1 << 63
+MAX_COUNT = _INT64 - 1
 
 
 # --- the fields -----------------------------------------------------------------------------
@@ -243,8 +244,12 @@ class Job:
 
     def due(self, state: str) -> str:
         """Return the times before which it is not to run from a directory, as they are written."""
-        fields = ("run_at", "next_retry_at") if state == "failed" else ("run_at",)
-        return " ".join([self.record.get(field) or "" for field in fields])
+        return " ".join([self.record.get(field) or "" for field in _due_fields(state)])
+
+    def not_before(self, state: str) -> float | None:
+        """Return the latest of those times in seconds since the epoch, None if there is none."""
+        times = [at for field in _due_fields(state) if (at := self.instant(field)) is not None]
+        return max(times, default=None)
 
     def instant(self, field: str) -> float | None:
         """Return a time field in seconds since the epoch, None where it is unset or no time."""
@@ -261,6 +266,10 @@ class Job:
         except UnicodeEncodeError:
             # a lone surrogate in a field that we keep: only \\ud800 holds it
             return json.dumps(self.record).encode() + b"\n"
+
+
+def _due_fields(state: str) -> Sequence[str]:
+    return ("run_at", "next_retry_at") if state == "failed" else ("run_at",)
 
 
 def command_line(command: object) -> str:

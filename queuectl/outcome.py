@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from queuectl.job import MAX_HISTORY, Job
+from queuectl.job import MAX_COUNT, MAX_HISTORY, Job
 from queuectl.retry import COMPLETED, DEAD, Verdict, after_failure
 from queuectl.units import duration_text, utc_text
 
@@ -74,7 +74,7 @@ def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
     at = utc_text(now)
     return job.changed(
         state="processing",
-        attempts=job.attempts + 1,
+        attempts=min(job.attempts + 1, MAX_COUNT),
         worker=worker,
         started_at=at,
         finished_at=None,

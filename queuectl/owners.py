@@ -49,6 +49,11 @@ class Worker:
         """Whether it was started under the kernel that runs now, by this boot."""
         return self.boot_id == kernel.boot_id()
 
+    @property
+    def suspended(self) -> bool:
+        """Whether it stands still, and does nothing until it is continued."""
+        return self.of_this_boot and kernel.is_suspended(self.pid)
+
 
 class Life(Enum):
     """What can be told of an owner from here."""
@@ -116,6 +121,7 @@ class Registration:
         """Have the lock appear as a held one: whose lock can be taken is dead."""
         from filelock import FileLock
 
+        self._spool.create()  # FileLock would make a directory that is gone, open to others
         draft = f"{self._spool.directory('tmp')}/{self.name}{LOCK_SUFFIX}"
         lock = FileLock(draft, mode=self._spool.config.file_mode, is_singleton=False)
         while True:

@@ -26,6 +26,7 @@ from queuectl.owners import Registration
 from queuectl.recovery import Recovery
 from queuectl.safety import check_safe
 from queuectl.turn import Turns
+from queuectl.units import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
+_STDERR = 2
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
 _NEVER_S = 1e9
@@ -72,6 +74,7 @@ class Pool:
         self._config_stamp: tuple[int, int] | None = None
         self._config_gone_at: float | None = None
         self._notifier = Notifier.from_environment()
+        self._has_terminal = os.isatty(_STDERR)
 
     def run(self) -> bool:
         """Work until asked to stop (or empty); tell whether it ended as it should.
@@ -84,8 +87,9 @@ class Pool:
         check_safe(self._spool)
         # Inherited as ignored it would make exit 7 look like 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # Sent to who holds a lease, and deadly unless ignored (kernel.keep_to_ourselves).
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        # Sent to who holds a lease, and deadly without a handler (kernel.keep_to_ourselves). One
+        # that does nothing, since what is ignored is inherited by commands, and a handler is not.
+        signal.signal(signal.SIGIO, lambda *_: None)
         with self._registration:
             self._loop = Loop()
             try:
@@ -110,7 +114,7 @@ class Pool:
         self._spool.keep_spares(self.name)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.on_signal(number, self._asked_by_signal)
-        self._loop.on_signal(signal.SIGHUP, self._reload)
+        self._loop.on_signal(signal.SIGHUP, self._hung_up)
         where = self._spool.path
         self._log.event("up", worker=self.name, slots=self._slots, spool=where)
         await self._loop.in_thread(self._recover)
@@ -244,8 +248,8 @@ class Pool:
     def _tick(self, arrivals: Arrivals | None) -> None:
         for name in DIRECTORIES:
             if not os.path.isdir(self._spool.directory(name)):
-                self._log.event("warning", detail=f"{name}/ was gone: made again")
                 self._spool.create()
+                self._log.event("warning", detail=f"{name}/ was gone: made again")
                 self._look_again()
         if arrivals is not None:
             arrivals.rearm()
@@ -310,8 +314,15 @@ class Pool:
         self._signals += 1
         self._attention.set()
 
+    def _hung_up(self) -> None:
+        """Stop if the terminal that we were started in is gone, else do what SIGHUP asks."""
+        if self._has_terminal and not os.isatty(_STDERR):
+            self._asked_by_signal()
+        else:
+            self._reload()
+
     def _reload(self) -> None:
-        """Read the settings again, and look at everything, as SIGHUP asks."""
+        """Read the settings again, and look at everything."""
         self._notifier.reloading()
         self._config_stamp = None
         self._attempt(self._follow_config)
@@ -338,6 +349,9 @@ class Pool:
     def _end_now(self) -> None:
         if not self._ended_now:
             self._ended_now = True
+            grace = duration_text(self._spool.config.kill_grace)
+            detail = f"ending {len(self._under_way)}; what is left after {grace} is killed"
+            self._log.event("stopping", detail=detail)
             self._turns.end_all(Outcome(ended=STOPPED, detail="the worker was told to stop"))
 
     def _stop_if_empty(self) -> None:

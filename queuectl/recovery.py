@@ -59,6 +59,7 @@ class Recovery:
         self._me = me
         self._log = log
         self._heartbeats = heartbeats or owners.Heartbeats()
+        self.faults: list[OSError] = []  # what the last run left for the next time
 
     def run(self) -> int:
         """Recover everything that a dead owner holds now; return how many jobs.
@@ -69,6 +70,8 @@ class Recovery:
             OSError: the spool itself cannot be looked at.
         """
         from filelock import FileLock, Timeout
+
+        self.faults.clear()
 
         # one at a time in a spool, so that no two settle the same orphan
         path = f"{self._spool.directory('workers')}/{owners.RECOVERY}.lock"
@@ -113,6 +116,7 @@ class Recovery:
             # the next owner's jobs must not wait for this one's disk
             who = dead.name or "nobody"
             self._log.event("error", detail=f"cannot recover from {who}: {error}")
+            self.faults.append(error)
             return 0
 
     def _bury(self, dead: _Dead) -> int:
@@ -149,7 +153,7 @@ class Recovery:
             Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),)), self._spool.config.kill_grace
         )
         if count:
-            self._log.event("ended", worker=name, detail=f"{count} processes of a dead worker")
+            self._log.event("ended", worker=name, detail=f"{count} of a dead worker's processes")
 
     def _recover(self, held_as: str, dead: _Dead, starts: Starts) -> None:
         owner = dead.name
@@ -263,16 +267,26 @@ class Recovery:
                 yield names, lock
 
 
-def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = None) -> int:
+def recover(
+    spool: Spool,
+    log: WorkLog,
+    heartbeats: owners.Heartbeats | None = None,
+    *,
+    strict: bool = False,
+) -> int:
     """Do once, as an owner in passing, what a pool does again and again; return how many jobs.
 
     Raises:
-        OSError: see `Recovery.run`.
+        OSError: see `Recovery.run`; if `strict`, also what was left for the next time.
         SpoolError: the spool cannot be written to.
     """
     spool.create()
     with owners.Registration(spool) as me:
-        return Recovery(spool, me.name, log, heartbeats).run()
+        recovery = Recovery(spool, me.name, log, heartbeats)
+        count = recovery.run()
+    if strict and recovery.faults:
+        raise recovery.faults[0]
+    return count
 
 
 def _remove(path: str) -> None:

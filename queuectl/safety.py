@@ -67,7 +67,8 @@ def _open_to_others(path: str) -> Iterator[Opening]:
     except OSError as error:
         raise SpoolError("look at", path, error) from error
     if status.st_uid not in (os.geteuid(), 0):
-        yield Opening(path, f"belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
+        remedy = f"chown {os.geteuid()} {path}" if os.geteuid() else "run queuectl as that user"
+        yield Opening(path, f"belongs to user {status.st_uid}", remedy)
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
         yield Opening(path, why, f"chmod go-w {path}")

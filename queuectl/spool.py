@@ -306,5 +306,6 @@ def _make_directory(path: str) -> None:
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        if not os.path.isdir(path):  # else somebody was first
+        # else somebody was first; without a place for output jobs run all the same
+        if not os.path.isdir(path) and os.path.basename(path) != "logs":
             raise

@@ -23,7 +23,7 @@ class WorkLog:
     def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
         self._descriptor = descriptor
         self._as_json = as_json
-        self._room = None if _is_file(descriptor) else select.poll()
+        self._room = select.poll() if _waits_for_a_reader(descriptor) else None
         if self._room is not None:
             self._room.register(descriptor, select.POLLOUT)
         self._missing = 0
@@ -52,11 +52,12 @@ class WorkLog:
         return self._room is None or bool(self._room.poll(0 if self._missing else _PATIENCE_MS))
 
 
-def _is_file(descriptor: int) -> bool:
+def _waits_for_a_reader(descriptor: int) -> bool:
     try:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+        mode = os.fstat(descriptor).st_mode
     except OSError:  # there is no log
-        return True
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
 
 def _json(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:

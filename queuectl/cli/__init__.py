@@ -54,6 +54,12 @@ _CALLED_ELSEWHERE = {
     "kill": "cancel",
     "rm": "cancel",
     "remove": "cancel",
+    "delete": "prune",
+    "purge": "dlq purge",
+    "log": "logs",
+    "follow": "logs -f",
+    "restart": "retry",
+    "version": "--version",
     "help": "-h",
 }
 # in a context's meta: the command changes things, or its exit status is what one asks it for

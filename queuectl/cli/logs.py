@@ -98,12 +98,16 @@ def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
 
 def _nothing(spool: Spool, found: Found, number: int, options: dict[str, Any]) -> str:
     """Return what to say where nothing was printed: the other stream may have something."""
+    nothing = f"run {number} printed nothing"
+    why = found.job.record.get("error_message")
+    if why and number == joblogs.last_run(found):
+        nothing += f": {plain(str(why))}"
     if options["both"]:
-        return f"run {number} printed nothing"
+        return nothing
     other = joblogs.OUT if options["only_stderr"] else joblogs.ERR
     path = joblogs.log_file(spool, found.job, number, other)
     if not (is_there(path) and os.path.getsize(path)):
-        return f"run {number} printed nothing"
+        return nothing
     size = size_text(os.path.getsize(path))
     if options["only_stderr"]:
         return f"nothing on standard error; {size} on standard output, without --stderr"

@@ -17,6 +17,7 @@ from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import Selection, select, select_options
 from queuectl.files import is_there
 from queuectl.job import STATES
+from queuectl.joblogs import OUT, log_file
 from queuectl.units import plain
 
 if TYPE_CHECKING:
@@ -79,14 +80,14 @@ def _detail(found: Found) -> str:
     if found.state == "processing":
         return f"for {render.since_text(record.get('started_at'))}"
     if found.state == "failed":
-        return f"again {render.in_text(record.get('next_retry_at'))}"
+        return f"again {render.in_text(found.job.not_before('failed'))}"
     if found.state == "completed":
         return f"{render.since_text(record.get('finished_at'))} ago"
     if found.state == "dead":
         return plain(record.get("error_message") or "")[: render.cell_limit(_DETAIL_CHARS)]
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():
-        return render.in_text(record["run_at"])
+        return render.in_text(run_at)
     return f"priority {found.job.priority}" if found.job.priority else ""
 
 
@@ -145,7 +146,7 @@ def _print_history(spool: Spool, found: Found) -> None:
     table = render.Table("RUN", "STARTED", "TOOK", "ENDED", "OUTPUT")
     for entry in found.job.history:
         number = entry.get("number", "?")
-        out = spool.log_files(found.job.id, number)[0] if isinstance(number, int) else ""
+        out = log_file(spool, found.job, number, OUT) if isinstance(number, int) else ""
         table.row(
             plain(str(number)),
             render.when_text(entry.get("started_at")).partition(" (")[0],

@@ -50,6 +50,16 @@ class Lookout:
         self._waiting: dict[tuple[str, str], tuple[tuple[float, ...], Item]] = {}
         self._failures: dict[tuple[str, float], Item] = {}
         self._partial = False
+        self._count_what_ended(time.time())
+
+    def _count_what_ended(self, now: float) -> None:
+        """Begin with what ended in the last minute, as files say that are not too many to ask."""
+        ended: list[float] = []
+        for state in _ENDS:
+            if sum(1 for _ in self._spool.file_names(state)) <= _DATED:
+                ended += [at for _, at in self._spool.written(state) if at > now - 60]
+        for at in sorted(ended):
+            self._rate.add(at)
 
     # --- events -----------------------------------------------------------------------------
 
@@ -179,7 +189,7 @@ class Lookout:
     def _read_waiting(self, state: str, name: str) -> tuple[tuple[float, ...], Item] | None:
         for found in self._spool.jobs(state, [name]):
             job = found.job
-            due_s = job.instant("next_retry_at" if state == "failed" else "run_at")
+            due_s = job.not_before(state)
             item = Item(
                 job_id=plain(job.id),
                 command=render.command_text(job.command, 200),

@@ -66,9 +66,8 @@ def when_text(text: object) -> str:
     return f"{local_text(at)} ({f'in {far}' if away > 0 else f'{far} ago'})"
 
 
-def in_text(text: object) -> str:
-    """Return only how far away a time field is: `in 5m00s`, `now`."""
-    at = instant(text)
+def in_text(at: float | None) -> str:
+    """Return how far away an instant is: `in 5m00s`, `now`."""
     away = 0.0 if at is None else at - time.time()
     return f"in {duration_text(away)}" if away > 0 else "now"
 

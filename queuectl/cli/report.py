@@ -22,7 +22,8 @@ from queuectl.cli.common import spool_to_read
 from queuectl.cli.stats import clear_progress, since_option, tell_progress
 from queuectl.errors import SpoolError
 from queuectl.figures import GIVEN_BACK, Codes, Figures, ended_s, runs
-from queuectl.job import STATES, command_line
+from queuectl.job import STATES, Job, command_line
+from queuectl.joblogs import ERR, OUT, log_file
 from queuectl.scratch import new_owner
 from queuectl.survey import Survey
 from queuectl.units import size_text
@@ -135,6 +136,7 @@ def _death(record: Mapping[str, Any], at_s: float) -> dict[str, Any]:
         "reason": record.get("error_message") or "moved here by hand",
         "tries": record.get("attempts", 0),
         "number": history[-1].get("number"),
+        "job": Job(record),
     }
 
 
@@ -167,11 +169,11 @@ def _gather(spool: Spool, now: float, period_s: float) -> dict[str, Any]:
 
 def _with_output(spool: Spool, row: dict[str, Any]) -> dict[str, Any]:
     """Return a dead job's row with what it printed last: errors first, else the rest."""
-    number = row.pop("number")
+    number, job = row.pop("number"), row.pop("job")
     if not isinstance(number, int):
         return {**row, "output": ""}
-    out, err = spool.log_files(row["id"], number)
-    return {**row, "output": last_lines(err) or last_lines(out)}
+    printed = (last_lines(log_file(spool, job, number, stream)) for stream in (ERR, OUT))
+    return {**row, "output": next(filter(None, printed), "")}
 
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")

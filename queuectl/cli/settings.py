@@ -105,10 +105,10 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
 
 @settings.command("set")
 @click.argument("key", shell_complete=complete_keys)
-@click.argument("value")
+@click.argument("value", metavar="VALUE", required=False)
 @click.pass_context
-def set_value(ctx: click.Context, key: str, value: str) -> None:
-    """Set KEY to VALUE, here and in every running worker.
+def set_value(ctx: click.Context, key: str, value: str | None) -> None:
+    """Set KEY to VALUE, here and in every running worker. KEY=VALUE will do, as `get` prints it.
 
     worker-count is for workers that start from then on.
 
@@ -116,6 +116,11 @@ def set_value(ctx: click.Context, key: str, value: str) -> None:
     queuectl config set backoff-base 3
     queuectl config set job_timeout 2h
     """
+    if value is None:
+        key, equals, value = key.partition("=")
+        if not equals:
+            msg = f"missing the value: `queuectl config set {key} VALUE`"
+            raise click.UsageError(msg)
     with _from_the_command_line():
         name = config.canonical_key(key)
         new = config.read_value(name, value)

@@ -85,6 +85,14 @@ def describe_workers(spool: Spool) -> list[dict[str, Any]]:
     ]
 
 
+def suspended_text(spool: Spool, name: str) -> str:
+    """Return what to say of a pool that stands still, nothing of any other."""
+    worker = owners.read_worker(spool, name)
+    if worker is None or not worker.suspended:
+        return ""
+    return f"suspended (`kill -CONT {worker.pid}` lets it go on)"
+
+
 def _held_by_owner(spool: Spool) -> dict[str, list[str]]:
     held: dict[str, list[str]] = {}
     for job_id, owner in spool.held():
@@ -102,6 +110,7 @@ def _print_status(spool: Spool, document: dict[str, Any]) -> None:
         up = render.since_text(worker["since"])
         busy = f"{len(worker['running'])} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
+        busy += ", " + suspended if (suspended := suspended_text(spool, worker["worker"])) else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
             click.echo(f"           {_running_text(found)}")
@@ -130,17 +139,18 @@ def _running_text(found: Found) -> str:
 def _print_due(spool: Spool, counts: dict[str, int]) -> None:
     """Print what is due next; of very many jobs only as many are read as a person waits for."""
     due = []
-    for state, field in (("failed", "next_retry_at"), ("pending", "run_at")):
+    for state in ("failed", "pending"):
         for found in islice(spool.jobs(state, spool.names(state)), _DUE_READ):
-            at = found.job.instant(field)
+            at = found.job.not_before(state)
             if at is not None and (at > time.time() or state == "failed"):
                 due.append((at, found))
-    for number, (_, found) in enumerate(heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0])):
+    for number, (at, found) in enumerate(
+        heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0])
+    ):
         head = "due      " if number == 0 else "         "
-        field = "next_retry_at" if found.state == "failed" else "run_at"
-        why = f"  {found.job.record.get('error_message')}" if found.state == "failed" else ""
-        when = render.in_text(found.job.record.get(field))
-        click.echo(f"{head}{found.job.id}  {when}{plain(why)}")
+        why = (found.job.record.get("error_message") or "") if found.state == "failed" else ""
+        line = f"{head}{plain(found.job.id)}  {render.in_text(at)}  {plain(why)}"
+        click.echo(line.rstrip())
     unread = max(counts["failed"] - _DUE_READ, 0) + max(counts["pending"] - _DUE_READ, 0)
     if unread and due:
         click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")

@@ -167,7 +167,12 @@ def _named(text: str, alive: list[Worker]) -> Worker:
 
 
 def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
+    from queuectl.cli.status import suspended_text
+
     told: dict[str, list[str]] = {}
+    for item in wanted:
+        if suspended := suspended_text(spool, item.worker):
+            render.note(f"{item.worker} is {suspended}")
     while wanted:
         for item in list(wanted):
             record = owners.read_worker(spool, item.worker)

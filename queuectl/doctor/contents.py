@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections import Counter
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
-from queuectl.errors import BadJobError, IncompleteJobError, NoSuchJobError
+from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.files import is_there
 from queuectl.job import STATES
-from queuectl.layout import DIRECTORIES, REJECTED, mending
+from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, recover
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from queuectl.doctor.finding import Finding
     from queuectl.job import Job
     from queuectl.spool import Spool
 
 _READ = 20_000  # files of each state read at most: some seconds
+_BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
 _FINAL = ("failed", "completed", "dead")  # where the body must name the directory
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
@@ -34,10 +38,11 @@ def examine(spool: Spool) -> Iterator[Finding]:
     if not all(os.path.isdir(spool.directory(name)) for name in DIRECTORIES):
         return  # that they are missing was told
     names = {state: list(spool.names(state)) for state in STATES}
-    yield from _some(_twice(names), "more ids in two states")
+    yield from _some(_twice(spool, names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
     yield from _some(_orphans(spool), "more orphans")
     yield from _some(_leftovers(spool), "more leftovers")
+    yield from _some(_ignored(spool), "more files that nobody reads")
     yield from _waiting(spool, names)
     yield ok(", ".join(f"{state} {len(ids)}" for state, ids in names.items()))
 
@@ -48,18 +53,37 @@ def _some(found: Iterator[Finding], what: str) -> Iterator[Finding]:
     more = list(found)
     if more:
         worst = problem if any(f.level == "problem" for f in more) else warning
-        yield worst(f"{len(more)} {what}", more[0].todo, more[0].mend)
+        todo = more[0].todo
+        if any(f.todo != todo for f in more):
+            todo = "look again once those above are mended"
+        mends = list(dict.fromkeys(f.mend for f in more if f.mend is not None))
+        mend = mends[0] if len(mends) == 1 else partial(_do_all, mends) if mends else None
+        yield worst(f"{len(more)} {what}", todo, mend)
 
 
-def _twice(names: dict[str, list[str]]) -> Iterator[Finding]:
+def _do_all(steps: Iterable[Callable[[], object]]) -> None:
+    for step in steps:
+        step()
+
+
+def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     counts = Counter(job_id for ids in names.values() for job_id in ids)
     for job_id in (job_id for job_id, count in counts.items() if count > 1):
         places = [state for state, ids in names.items() if job_id in ids]
+        # a job that moved while the directories were listed was seen in two: look again, and again
+        if not all(_is_in(spool, state, job_id) for state in (*places, *places)):
+            continue
         what = f"{job_id} is in {' and '.join(f'{place}/' for place in places)}"
         if len(places) > 1 and places[0] in ("pending", "failed"):
             yield warning(what, "a worker sets the waiting one aside when its turn comes")
         else:
             yield problem(what, f"`queuectl show` both files, then rename or remove one: {job_id}")
+
+
+def _is_in(spool: Spool, state: str, job_id: str) -> bool:
+    if state == "processing":
+        return any(held == job_id for held, _ in spool.held())
+    return is_there(spool.file(state, job_id))
 
 
 # --- bodies -----------------------------------------------------------------------------------
@@ -69,7 +93,7 @@ def _bodies(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     for state in ("pending", *_FINAL):
         for job_id in names[state][:_READ]:
             yield from _body(spool, state, job_id)
-    yield from _without_reason(spool, names["dead"])
+    yield from _without_reason(spool)
 
 
 def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
@@ -97,22 +121,29 @@ def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Find
     if state != "dead":
         when = " once it has been quiet for 3 s" if isinstance(why, IncompleteJobError) else ""
         return warning(f"{where} cannot be run: {why}", f"a worker sets it aside{when}")
-    reason = rejection(spool, job_id)
-    if reason is None:
+    rejected = rejection(spool, job_id)
+    if rejected is None:
         return problem(f"{where} is not a job: {why}", "mend it by hand, or remove it")
-    todo = f"{mending(job_id)}, or `queuectl dlq purge {job_id}`"
-    return warning(f"{job_id} was set aside: {reason}", todo)
+    return warning(f"{job_id} was set aside: {rejected.why}", rejected.todo)
 
 
-def rejection(spool: Spool, job_id: str) -> str | None:
+class Rejection(NamedTuple):
+    """Why a file was set aside, and what is to be done about it."""
+
+    why: str
+    todo: str
+
+
+def rejection(spool: Spool, job_id: str) -> Rejection | None:
     """Return why a file was set aside under this id, None if it is not the reason for one."""
-    try:
-        found = spool.find(job_id)
-    except (BadJobError, NoSuchJobError, OSError):
+    reason = spool.reason(job_id)
+    if reason is None:
         return None
-    if "rejected" not in found.job.record:
-        return None
-    return str(found.job.record.get("error_message", "")).removeprefix("rejected: ")
+    why = str(reason.record.get("error_message", "")).removeprefix("rejected: ")
+    todo = f"`queuectl dlq purge {job_id}`"
+    if is_there(f"{spool.directory('dead')}/{job_id}{REJECTED}"):
+        todo = f"{mending(job_id)}, or {todo}"
+    return Rejection(why, todo)
 
 
 def _say_where_it_is(spool: Spool, state: str, job_id: str) -> None:
@@ -123,10 +154,13 @@ def _say_where_it_is(spool: Spool, state: str, job_id: str) -> None:
         pass
 
 
-def _without_reason(spool: Spool, dead: Iterable[str]) -> Iterator[Finding]:
-    explained = set(dead)
-    for name in os.listdir(spool.directory("dead")):
-        if name.endswith(REJECTED) and name.removesuffix(REJECTED) not in explained:
+def _without_reason(spool: Spool) -> Iterator[Finding]:
+    dead = spool.directory("dead")
+    for name in os.listdir(dead):
+        # in this order: the reason is there before the file, and goes after it
+        if not name.endswith(REJECTED) or is_there(spool.file("dead", name.removesuffix(REJECTED))):
+            continue
+        if is_there(f"{dead}/{name}"):
             yield warning(f"dead/{name} has no reason beside it", "look at it, then remove it")
 
 
@@ -163,6 +197,18 @@ def _leftovers(spool: Spool) -> Iterator[Finding]:
         yield warning(f"tmp/{name} was left by somebody who is dead", _RECOVERS, recover)
 
 
+def _ignored(spool: Spool) -> Iterator[Finding]:
+    """Yield what somebody may have meant as a job, and has not renamed for a while."""
+    pending = spool.directory("pending")
+    for name in os.listdir(pending):
+        if name.endswith(SUFFIX) or name.startswith("."):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - os.lstat(f"{pending}/{name}").st_mtime > _BEING_WRITTEN_S:
+                todo = f"rename it to {name}{SUFFIX} if it is meant as a job"
+                yield warning(f"pending/{name} is read by nobody", todo)
+
+
 class _RecoveryOf:
     """Recovers a spool; equal for equal spools, so that it is done once."""
 
@@ -170,7 +216,7 @@ class _RecoveryOf:
         self._spool = spool
 
     def __call__(self) -> None:
-        recover(self._spool, WorkLog(-1))
+        recover(self._spool, WorkLog(-1), strict=True)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _RecoveryOf) and other._spool is self._spool

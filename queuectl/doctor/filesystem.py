@@ -38,6 +38,7 @@ def examine(spool: Spool) -> Iterator[Finding]:
         yield problem(what, "a worker or `queuectl doctor --fix` makes it again", spool.create)
         return
     yield from _permissions(spool)
+    yield from _writable(spool)
     yield from _settings(spool)
     yield from _one_file_system(spool)
     yield from _room(spool)
@@ -61,6 +62,13 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
         yield ok(
             "only its owner can put jobs in" if not spool.config.shared else "shared on purpose"
         )
+
+
+def _writable(spool: Spool) -> Iterator[Finding]:
+    for name in DIRECTORIES:
+        if not os.access(spool.directory(name), os.W_OK | os.X_OK):
+            todo = "no job can be moved there until it is; `ls -ld` shows whose it is"
+            yield problem(f"{name}/ cannot be written to by us", todo)
 
 
 def _settings(spool: Spool) -> Iterator[Finding]:

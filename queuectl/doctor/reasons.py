@@ -11,7 +11,6 @@ from queuectl import orders, owners, safety
 from queuectl.doctor.contents import rejection
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.layout import mending
 from queuectl.units import duration_text, local_text
 
 if TYPE_CHECKING:
@@ -67,9 +66,9 @@ def _when(at: float | None) -> str:
 
 
 def _dead(spool: Spool, job_id: str) -> Iterator[Finding]:
-    reason = rejection(spool, job_id)
-    if reason is not None:
-        yield problem(f"{job_id} was rejected: {reason}", mending(job_id))
+    rejected = rejection(spool, job_id)
+    if rejected is not None:
+        yield problem(f"{job_id} was rejected: {rejected.why}", rejected.todo)
         return
     job = spool.find(job_id).job
     why = job.record.get("error_message") or "no reason is recorded"
@@ -101,20 +100,21 @@ def _waits(spool: Spool, state: str, job: Job, path: str) -> Iterator[Finding]:
         return
     before = _before(spool, state, job, path)
     busy, slots = _busy(spool)
+    others = f"{before} other {'job' if before == 1 else 'jobs'}"
     if busy >= slots:
-        yield ok(f"{job.id} waits for one of {slots} slots, all busy, behind {before} other jobs")
+        yield ok(f"{job.id} waits for one of {slots} slots, all busy, behind {others}")
     else:
-        yield ok(f"{job.id} is about to run, behind {before} other jobs")
+        yield ok(f"{job.id} is about to run, behind {others}")
 
 
 def _not_yet(state: str, job: Job) -> Iterator[Finding]:
     run_at, retry_at = job.instant("run_at"), job.instant("next_retry_at")
-    if state == "failed" and retry_at is not None and retry_at > time.time():
+    if run_at is not None and run_at > max(time.time(), retry_at or 0.0):
+        yield warning(f"{job.id} is scheduled for {_when(run_at)}")
+    elif state == "failed" and retry_at is not None and retry_at > time.time():
         why = job.record.get("error_message") or "it failed"
         what = f"{job.id} waits for its retry until {_when(retry_at)} ({why})"
         yield warning(what, f"`queuectl retry {job.id}` runs it now")
-    elif state == "pending" and run_at is not None and run_at > time.time():
-        yield warning(f"{job.id} is scheduled for {_when(run_at)}")
 
 
 def _nobody(spool: Spool) -> Iterator[Finding]:

@@ -59,6 +59,15 @@ def can_list_processes() -> bool:
     return os.path.isdir("/proc/self")
 
 
+def is_suspended(pid: int) -> bool:
+    """Tell whether a process stands still, as Ctrl-Z makes it; False where that cannot be told."""
+    try:
+        stat = _read_bytes(f"/proc/{pid}/stat")
+    except OSError:
+        return False
+    return stat.rpartition(b") ")[2].startswith(b"T")
+
+
 @dataclass(frozen=True)
 class Tree:
     """The processes of a group, and those with all of `marks` (NAME=VALUE) in their environment."""

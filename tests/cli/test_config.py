@@ -124,3 +124,19 @@ def test_of_several_faults_in_the_file_each_can_be_taken_out(spool: SpoolDir) ->
 def test_a_directory_is_no_shell(spool: SpoolDir) -> None:
     text = spool.refuse("config", "set", "shell", "/tmp", status=2)
     assert "must be the absolute path of a program" in text
+
+
+def test_a_setting_is_taken_as_it_is_printed(spool: SpoolDir) -> None:
+    line = spool.run("config", "set", "max-retries=7").out
+    assert line == "max-retries=7\n"
+    assert "missing the value" in spool.refuse("config", "set", "max-retries", status=2)
+
+
+def test_a_duration_in_the_file_may_be_written_as_on_the_command_line(spool: SpoolDir) -> None:
+    spool.create()
+    with open(f"{spool.path}/config.json", "w") as file:
+        file.write('{"job-timeout": "2h", "log-max-size": "10M", "kill-grace": "none of these"}')
+    assert "kill-grace" in spool.refuse("config", "get", "job-timeout")
+    spool.run("config", "unset", "kill-grace")
+    assert spool.run("config", "get", "job-timeout").out == "7200\n"
+    assert spool.run("config", "get", "log-max-size").out == f"{10 << 20}\n"

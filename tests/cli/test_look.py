@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl.job import STATES
 from tests.cli.support import put
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -280,3 +283,27 @@ def test_the_logs_of_what_was_set_aside_are_not_waited_for(spool: SpoolDir) -> N
     spool.drop_bytes("odd", b'{"command": 7}')
     spool.drain()
     assert "was set aside" in spool.refuse("logs", "odd")
+
+
+def test_a_failed_job_that_waits_for_its_time_is_not_said_to_run_now(spool: SpoolDir) -> None:
+    body = (
+        b'{"command": "true", "state": "failed", "attempts": 1, "run_at": "2100-01-01T00:00:00Z"}'
+    )
+    spool.drop_bytes("job", body, "failed")
+    assert "again in" in spool.run("list").out
+    due = next(line for line in spool.run("status").lines if line.startswith("due"))
+    assert re.fullmatch(r"due      job  in \d+d\d\dh", due)
+    with spool.pool():
+        assert "scheduled for 2100" in spool.run("doctor", "job").out
+
+
+def test_a_pool_that_stands_still_is_told(spool: SpoolDir) -> None:
+    with spool.pool() as pool:
+        pool.signal(signal.SIGSTOP)
+        wait_until(lambda: "suspended" in spool.run("status").out)
+        stop = spool.start("worker", "stop", stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert stop.stderr is not None
+        assert f"kill -CONT {pool.pid}".encode() in stop.stderr.readline()
+        pool.signal(signal.SIGCONT)
+        assert stop.wait() == 0
+        stop.stderr.close()

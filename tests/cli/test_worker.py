@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import DEADLINE_S, alive, read_text, wait_until, waiting_for
+from tests.support import DEADLINE_S, alive, environment, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -213,3 +214,16 @@ def test_a_pool_that_is_to_stop_is_shown_as_such(spool: SpoolDir) -> None:
         with open(go, "x"):
             pass
         assert pool.wait() == 0
+
+
+def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(spool: SpoolDir) -> None:
+    spool.api.submit(waiting_for(f"{spool.path}/go"), id="job")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = spool.command("worker", "start")
+        os.execve(command[0], command, environment(spool.path))
+    wait_until(lambda: os.path.exists(f"{spool.path}/logs/job.1.out"))
+    os.close(terminal)
+    open(f"{spool.path}/go", "x").close()
+    spool.wait_for("completed", "job")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -25,6 +25,12 @@ def doctor(side: Spoolside, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def put(side: Spoolside, place: str, job_id: str, **record: Any) -> None:
+    """Put a record into a state directory."""
+    body = json.dumps({"command": "true", **record})
+    (side.path / place / f"{job_id}.json").write_text(body)
+
+
 def finding(text: str, words: str) -> str:
     """Return the one line with these words."""
     lines = [line for line in text.splitlines() if words in line]
@@ -141,7 +147,7 @@ def test_an_owner_without_a_trace_is_not_said_to_be_mended(side: Spoolside) -> N
     held = side.path / "processing" / f"orphan@{os.uname().nodename}-1-00000000.json"
     held.write_text('{"command": "true", "state": "processing"}')
     assert "of whom there is no trace" in doctor(side)[1]
-    assert "mended" not in doctor(side, "--fix")[1]
+    assert "mended" not in side.run("doctor", "--fix").stderr
     assert held.exists()
     assert side.run("cancel", "orphan").returncode == 0
     assert not held.exists()
@@ -196,7 +202,7 @@ def test_it_explains_a_queue_before_a_busy_worker(side: Spoolside) -> None:
     job_id = side.submit(priority=5)
     (side.path / "paused").unlink()
     pool.says("unpaused")
-    assert "behind 1 other jobs" in doctor(side, job_id)[1]
+    assert "behind 1 other job\n" in doctor(side, job_id)[1]
 
 
 def test_it_explains_a_wait_for_a_retry(tmp_path: Path) -> None:
@@ -221,3 +227,57 @@ def test_it_explains_a_dead_job_and_a_completed_one(side: Spoolside) -> None:
     status, text = doctor(side, done)
     assert status == 0
     assert "has run" in text
+
+
+def test_of_a_busy_spool_it_says_nothing_that_is_not_so(side: Spoolside) -> None:
+    side.run("config", "set", "durability", "relaxed")
+    for number in range(1500):
+        side.drop(f"job-{number}", command="true")
+    for number in range(40):
+        (side.path / "pending" / f"bad-{number}.json").write_text('{"x": 1}')
+    pool = side.pool("--count", "4").up()
+    while len(os.listdir(side.path / "completed")) < 1500:
+        _, told = doctor(side)
+        assert "/ and " not in told, told
+        assert "no reason beside it" not in told, told
+    pool.stop()
+
+
+def test_what_is_told_together_is_mended_together(side: Spoolside) -> None:
+    for number in range(25):
+        put(side, "dead", f"job-{number}", state="completed")
+    assert "15 more files" in doctor(side)[1]
+    doctor(side, "--fix")
+    assert {json.loads(file.read_text())["state"] for file in (side.path / "dead").iterdir()} == {
+        "dead"
+    }
+
+
+def test_a_job_with_a_field_rejected_was_not_set_aside(side: Spoolside) -> None:
+    put(side, "dead", "job", state="dead", rejected="x", error_message="exit status 1")
+    assert "failed" in doctor(side, "job")[1]
+
+
+def test_advice_names_only_what_is_there(side: Spoolside) -> None:
+    put(side, "dead", "job", state="dead", command="", rejected="job.json", error_message="bad")
+    told = doctor(side, "job")[1]
+    assert "dlq purge job" in told
+    assert "mend" not in told
+
+
+def test_a_file_where_a_directory_should_be_is_not_said_to_be_mended(side: Spoolside) -> None:
+    (side.path / "failed").rmdir()
+    (side.path / "failed").write_text("in the way")
+    status, told = doctor(side, "--fix")
+    assert status == 1
+    assert "failed/ missing" in told
+
+
+def test_a_file_that_nobody_reads_is_told(side: Spoolside) -> None:
+    forgotten, fresh = side.path / "pending" / "forgotten", side.path / "pending" / "fresh"
+    for file in (forgotten, fresh):
+        file.write_text('{"command": "true"}')
+    os.utime(forgotten, (0, 0))
+    told = doctor(side)[1]
+    assert "rename it to forgotten.json" in told
+    assert "fresh" not in told

@@ -234,3 +234,10 @@ def test_a_run_that_printed_nothing_there_says_where_it_did(spool: SpoolDir) -> 
         ("silent",): "run 1 printed nothing\n",
         ("silent", "--all"): "run 1 printed nothing\n",
     }
+
+
+def test_where_nothing_was_printed_the_reason_is_said(spool: SpoolDir) -> None:
+    spool.api.submit(["/nowhere"], id="job", max_retries=1)
+    spool.drain()
+    note = "run 1 printed nothing: exit status 127 (command not found)\n"
+    assert spool.run("logs", "job").err == note

@@ -89,8 +89,11 @@ class Terminal:
         wait_until(lambda: self.shows(text), lambda: f"{text!r} in {self.frames[-1:]}\n{self.raw}")
 
     def wait(self) -> int:
-        """Wait for the program's end; return its exit status."""
-        return self.process.wait(DEADLINE_S)
+        """Wait for the program's end, and all it wrote; return its exit status."""
+        status = self.process.wait(DEADLINE_S)
+        os.write(self.slave, b"after-the-end")
+        wait_until(lambda: b"after-the-end" in self._heard)
+        return status
 
     def is_clean(self) -> bool:
         """Tell whether the terminal is as it was before."""

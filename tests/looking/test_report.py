@@ -13,7 +13,7 @@ import pytest
 from queuectl.cli.report import last_lines
 from tests.looking.browser import chromium
 from tests.looking.support import EXIT_0, EXIT_1, past, put, run_entry
-from tests.support import SpoolDir, wait_until
+from tests.support import SpoolDir, read_text, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -336,3 +336,14 @@ def test_what_is_no_file_is_written_to_and_not_replaced(spool: SpoolDir, tmp_pat
     spool.run("report", "--output", str(link))
     assert link.is_symlink()
     assert "<html" in page.read_text()
+
+
+def test_the_output_of_a_job_that_is_kept_beside_another_is_quoted(spool: SpoolDir) -> None:
+    now = time.time()
+    record = past("a.2", "dead", now - 9, run_entry(1, now - 8, 1, **EXIT_1))
+    put(spool, {**record, "stdout_path": f"{spool.path}/logs/a.1.out"})
+    with open(f"{spool.path}/logs/a.1.out", "w") as file:
+        file.write("its last words")
+    spool.run("report", "--output", f"{spool.path}.html")
+    assert "its last words" in read_text(f"{spool.path}.html")
+    assert f"{spool.path}/logs/a.1.out" in spool.run("show", "a.2").out

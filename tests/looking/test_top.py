@@ -239,3 +239,11 @@ def test_no_colour_is_used_where_none_is_wanted(spool: SpoolDir) -> None:
         assert "\x1b[1m" not in screen.raw
         screen.type("q")
         screen.wait()
+
+
+def test_the_first_frame_counts_what_ended_before_it(spool: SpoolDir) -> None:
+    for number in range(3):
+        spool.drop(f"job-{number}")
+    spool.drain()
+    time.sleep(1.1)  # the second that goes on is not shown yet
+    assert "3/min ended" in spool.run("top").out

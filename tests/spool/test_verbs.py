@@ -527,3 +527,38 @@ def test_a_directory_that_cannot_be_listed_is_told(api: Spool, spool: SpoolDir) 
         pass
     with pytest.raises(SpoolError, match=f"cannot read {spool.path}/failed"):
         list(api.names("failed"))
+
+
+@pytest.mark.parametrize(
+    ("command", "fields", "why"),
+    [
+        ("true", {"note": float("nan")}, "NaN is not JSON"),
+        ("true", {"note": object()}, "cannot be written as JSON"),
+        ("true", {"note": json.loads("[" * 70 + "]" * 70)}, "nested more than 64"),
+        ({"command": "true"}, {}, '"command" must be'),
+        (None, {}, '"command" must be'),
+    ],
+)
+def test_what_could_not_be_run_is_not_accepted(
+    api: Spool, command: Any, fields: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(BadJobError, match=why):
+        api.submit(command, **fields)
+
+
+def test_a_tuple_is_a_list(api: Spool) -> None:
+    job = api.submit(("echo", "x"), tags=("a", "b"))
+    assert (job.command, job.tags) == (["echo", "x"], ["a", "b"])
+
+
+def test_a_spool_has_a_path(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        Spool("")
+    assert Spool(os.fsencode(tmp_path / "s")).path == str(tmp_path / "s")  # type: ignore[arg-type]
+
+
+def test_a_file_in_the_place_of_a_directory_is_told(api: Spool) -> None:
+    os.rmdir(api.directory("failed"))
+    open(api.directory("failed"), "x").close()
+    with pytest.raises(SpoolError, match="failed"):
+        api.create()
