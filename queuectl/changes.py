@@ -78,13 +78,12 @@ class Changes:
         return bool(new)
 
     def _follow_file(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):  # its arrival will be told
-            try:
-                self._writing[path] = _watch_writing(path, self._came)
-            except FileNotFoundError:
-                raise
-            except (ImportError, OSError):  # as above
-                self._look_every_s = min(self._look_every_s, WITHOUT_EVENTS_S)
+        try:
+            self._writing[path] = _watch_writing(path, self._came)
+        except FileNotFoundError:
+            pass  # its arrival will be told
+        except (ImportError, OSError):  # as above
+            self._look_every_s = min(self._look_every_s, WITHOUT_EVENTS_S)
 
     def wait(self, deadline_s: float | None = None) -> set[str]:
         """Return the names that came since the last call, none once it is time to look anyway.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 from queuectl import files
@@ -257,7 +258,7 @@ class Moves(Layout):
 
     def _free_name(self, claim: Claim, is_explained: Callable[[str], bool]) -> str:
         """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
-        for number in range(1, 1 << 31):
+        for number in count(1):
             suffix = "" if number == 1 else f".{number}"
             name = as_id(claim.job_id, room=len(suffix)) + suffix
             if files.is_there(self._rejected_file(name)):

@@ -40,7 +40,7 @@ class Outcome:
             return f"exit status {self.exit_code}" + (f" ({hint})" if hint else "")
         if self.ended == SIGNAL:
             return f"killed by {signal_name(self.signal or 0)}"
-        words = {TIMEOUT: "timed out", WORKER_LOST: "worker lost"}.get(self.ended, self.ended)
+        words = "timed out" if self.ended == TIMEOUT else self.ended
         return f"{words}: {self.detail}" if self.detail else words
 
     def entry(self, number: int, started_at: str | None, at: str, worker: str) -> dict[str, Any]:

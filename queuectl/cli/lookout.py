@@ -123,7 +123,7 @@ class Lookout:
             rate=rate,
             running=running,
             following=self._following(now),
-            failures=self._last_failures(),
+            failures=list(self._failures.values()),
             notes=self._notes(),
         )
 
@@ -182,9 +182,6 @@ class Lookout:
             self._failures[found.job.id, at_s] = item
         latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
         self._failures = dict(latest)
-
-    def _last_failures(self) -> list[Item]:
-        return list(self._failures.values())
 
     def _read_waiting(self, state: str, name: str) -> tuple[tuple[float, ...], Item] | None:
         for found in self._spool.jobs(state, [name]):

@@ -146,7 +146,7 @@ def _wait(
     followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids] if printer else []
     with changes_of(spool, job_ids) if printer else endings.changes() as changes:
         names: set[str] = set()
-        told_why = False
+        first = True
         while True:
             new = endings.look(names)
             if printer:  # after the look: of a job that has ended, all is there to be printed
@@ -155,19 +155,20 @@ def _wait(
                 tell(job_id)
             if endings.complete:
                 return True
-            told_why = told_why or _tell_what_is_missing(spool)
+            if first:
+                _tell_what_is_missing(spool)
+                first = False
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 return False
             names = changes.wait(deadline_s)
 
 
-def _tell_what_is_missing(spool: Spool) -> bool:
-    """Say, once, why nothing will happen as it is."""
+def _tell_what_is_missing(spool: Spool) -> None:
+    """Say why nothing will happen as it is."""
     if spool.paused:
         render.note("queuectl: the spool is paused; `queuectl resume` lets jobs start")
     elif not owners.workers(spool):
         render.note("queuectl: no worker is running; `queuectl worker start` runs what waits")
-    return True
 
 
 def _tell_failure(job_id: str, found: Found | None) -> None:

@@ -169,7 +169,7 @@ def _named(text: str, alive: list[Worker]) -> Worker:
 def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
     from queuectl.cli.status import suspended_text
 
-    told: dict[str, list[str]] = {}
+    told: list[str] | None = None  # the jobs that were last said to be waited for
     for item in wanted:
         if suspended := suspended_text(spool, item.worker):
             render.note(f"{item.worker} is {suspended}")
@@ -182,8 +182,8 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
                 click.echo(f"{item.worker} is gone")
         names = {item.worker for item in wanted}
         running = sorted(job_id for job_id, owner in spool.held() if owner in names)
-        if wanted and told.get("running") != running:
-            told["running"] = running
+        if wanted and running != told:
+            told = running
             few = first_of(running, 5)
             what = f"{len(running)} running: {few}" if running else "its last steps"
             hint = " (--now ends them)" if running and not now else ""

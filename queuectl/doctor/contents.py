@@ -168,7 +168,7 @@ def _without_reason(spool: Spool) -> Iterator[Finding]:
 
 
 def _orphans(spool: Spool) -> Iterator[Finding]:
-    recover = _recovery_of(spool)
+    recover = _RecoveryOf(spool)
     for job_id, owner in spool.held():
         life = owners.life(spool, owner, owners.read_worker(spool, owner))
         if life is owners.Life.ALIVE:
@@ -185,7 +185,7 @@ def _orphans(spool: Spool) -> Iterator[Finding]:
 
 
 def _leftovers(spool: Spool) -> Iterator[Finding]:
-    recover = _recovery_of(spool)
+    recover = _RecoveryOf(spool)
     for name, worker in owners.known(spool).items():
         if owners.life(spool, name, worker) is owners.Life.DEAD:
             if owners.is_traceless(spool, name):
@@ -223,10 +223,6 @@ class _RecoveryOf:
 
     def __hash__(self) -> int:
         return id(self._spool)
-
-
-def _recovery_of(spool: Spool) -> _RecoveryOf:
-    return _RecoveryOf(spool)
 
 
 # --- who runs what waits ----------------------------------------------------------------------

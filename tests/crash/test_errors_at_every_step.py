@@ -135,7 +135,10 @@ QUEUES: dict[str, tuple[str, ...]] = {
     "fsyncs queued": (),
     "fsyncs in threads": ("-e", "inject=io_setup:error=ENOSYS"),
 }
-in_both_ways = pytest.mark.parametrize("queue", QUEUES)
+in_both_ways = pytest.mark.parametrize(
+    "queue",
+    ["fsyncs queued", pytest.param("fsyncs in threads", marks=pytest.mark.slow)],
+)
 
 
 def prepare(directory: Path) -> Path:

@@ -7,14 +7,11 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.crash.support import PATIENCE_S, Spoolside, until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STUBBORN = {
     "ignores SIGTERM": "trap '' TERM; sleep 600 & wait; sleep 600",
@@ -37,6 +34,19 @@ def marked(spool: Path) -> list[int]:
         except OSError:
             continue  # gone, or not ours
     return found
+
+
+LOOK = """
+import os
+wanted = {b"QUEUECTL_ATTEMPT=1", os.fsencode("QUEUECTL_SPOOL=" + os.environ["QUEUECTL_SPOOL"])}
+for name in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        with open(f"/proc/{name}/environ", "rb") as file:
+            if wanted <= set(file.read().split(b"\\0")):
+                print(name)
+    except OSError:
+        pass
+"""
 
 
 def zombie(pid: int) -> bool:
@@ -72,18 +82,23 @@ def test_stop_now_leaves_nothing_and_gives_the_job_back(work: str, side: Spoolsi
 def test_what_a_dead_worker_left_is_gone_before_its_job_runs_again(
     work: str, side: Spoolside
 ) -> None:
+    look = side.path.parent / "look.py"
+    look.write_text(LOOK)
     # the second run tells what it finds alive of the first
-    alive = f"pgrep -f '[s]leep 600' -s 0 >> {side.runs}.alive; "
-    job_id = side.submit(f'if [ "$QUEUECTL_ATTEMPT" -gt 1 ]; then {alive} exit 0; fi; {work}')
+    tell = f"{sys.executable} {look} > {side.runs}.alive"
+    job_id = side.submit(f'if [ "$QUEUECTL_ATTEMPT" -gt 1 ]; then {tell}; exit; fi; {work}')
+    assert side.run("config", "set", "poll-interval", "0.2").returncode == 0
     pool = side.pool().up()
     pool.says("started")
+    other = side.pool().up()  # to whom the job is given as soon as it may be
     until(lambda: len(marked(side.path)) >= 2 or "kill" in work, "its children run")
     first = marked(side.path)
     pool.kill()
-    side.drain()
     assert side.wait_for(job_id)["attempts"] == 2
+    assert Path(f"{side.runs}.alive").read_text() == ""
     assert not set(first) & set(marked(side.path))
     assert marked(side.path) == []
+    other.stop()
     side.check_promise()
 
 
