@@ -47,8 +47,10 @@ class Ending:
             return True
         if not living:
             return False
+        # the first look may come late, or the grace be none: nobody is killed who was not told
+        grace_is_over = elapsed_s > self.grace_s and bool(self.told)
         for pid in living:
-            if elapsed_s > self.grace_s:
+            if grace_is_over:
                 kernel.signal_process(pid, SIGKILL, self.tree)
             elif pid not in self.told:
                 kernel.signal_process(pid, SIGTERM, self.tree)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from queuectl.kernel import Tree
+from queuectl.stragglers import Ending, end_tree
 from tests.crash.support import PATIENCE_S, Spoolside, until
 
 STUBBORN = {
@@ -198,3 +201,18 @@ def test_what_left_by_setsid_may_tidy_up_though_its_leader_is_stubborn(side: Spo
     side.wait_for(job_id, "dead")
     pool.stop()
     assert told.read_text() == "TERM\n"
+
+
+def test_without_any_grace_a_command_is_told_before_it_is_killed(tmp_path: Path) -> None:
+    told, up = tmp_path / "told", tmp_path / "up"
+    work = f"trap 'echo TERM > {told}' TERM; echo > {up}; while :; do sleep 0.01; done"
+    process = subprocess.Popen(["sh", "-c", work], start_new_session=True)
+    until(up.exists, "it has its trap")
+    tree = Tree(process.pid, ())
+    ending = Ending(tree, 0.0)
+    time.sleep(0.01)  # more than the grace
+    ending.go_on([process.pid])
+    until(told.exists, "it was told")
+    assert process.poll() is None
+    end_tree(tree, 0.0)
+    assert process.wait() == -signal.SIGKILL
