@@ -33,6 +33,7 @@ class Kind:
     range: str
     read: Callable[[str], Any]
     accepts: Callable[[Any], bool]
+    has_units: bool = False  # then config.json may say it as a command line does: "2h", "10M"
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
@@ -52,7 +53,8 @@ def _integer(low: int, high: int) -> Kind:
 
 def _seconds(low: float, high: float) -> Kind:
     text = f"a duration from {low:g} to {high:g} seconds, such as 90, 90s, 15m, 2h"
-    return Kind(text, lambda given: _tidy(parse_duration(given)), _number(low, high))
+    numbers = _number(low, high)
+    return Kind(text, lambda given: _tidy(parse_duration(given)), numbers, has_units=True)
 
 
 def _real(low: float, high: float) -> Kind:
@@ -93,11 +95,19 @@ def _optional(kind: Kind) -> Kind:
     def read(text: str) -> Any:
         return None if text.lower() == _NO_LIMIT else kind.read(text)
 
-    return Kind(f"{kind.range}, or none", read, lambda value: value is None or kind.accepts(value))
+    return Kind(
+        f"{kind.range}, or none",
+        read,
+        lambda value: value is None or kind.accepts(value),
+        kind.has_units,
+    )
 
 
 _SIZE = Kind(
-    "a size in bytes, such as 65536, 64k, 10M, from 4096", parse_size, _number(4096, 1 << 50)
+    "a size in bytes, such as 65536, 64k, 10M, from 4096",
+    parse_size,
+    _number(4096, 1 << 50),
+    has_units=True,
 )
 
 
@@ -250,13 +260,13 @@ def _parsed(path: str, raw: bytes) -> dict[str, Any]:
 def _as_meant(key: str, value: Any) -> Any:
     """Return the number that stands for `2h` or `10M`, which somebody wrote into the file."""
     kind: Kind | None = SETTINGS[key].metadata["kind"] if key in SETTINGS else None
-    if kind is None or not isinstance(value, str) or kind.accepts(value) or value.isdigit():
+    if kind is None or not kind.has_units or not isinstance(value, str):
         return value
     try:
         number = kind.read(value)
     except (ValueError, KeyError, OverflowError):
         return value
-    return number if kind.accepts(number) and not isinstance(number, bool) else value
+    return number if kind.accepts(number) else value
 
 
 def listed(key: str) -> str:

@@ -319,23 +319,13 @@ _FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks
 
 
 def is_gone(path: str) -> bool:
-    """Tell whether a file is not in its directory, and that is there: it may be back in a moment.
-
-    Raises:
-        OSError: it cannot be told.
-    """
-    directory, name = os.path.split(path)
+    """Tell whether a file is not in its directory: False while that is away, or cannot be told."""
+    directory = os.path.dirname(path)
     try:
-        descriptor = open_directory(directory)
-    except FileNotFoundError:
+        before = os.stat(directory)
+        return not is_there(path) and os.path.samestat(before, os.stat(directory))
+    except OSError:
         return False
-    try:
-        os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-    except FileNotFoundError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def side_by_side(count: int, work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:

@@ -133,10 +133,11 @@ class Intake:
         entry = Entry(job.priority, arrived_ns, job.id, state, job.due(state))
         run_at = job.instant("run_at")
         retry_in_s = self._retry_in_s(job) if state == "failed" else 0.0
+        later = entry._replace(arrived_ns=ctime_ns)  # by which `_knows` tells a change
         if run_at is not None and run_at > time.time() + retry_in_s:
-            self._enter_later(self._backlog.ready_at, entry, run_at)
+            self._enter_later(self._backlog.ready_at, later, run_at)
         elif state == "failed":
-            self._enter_later(self._backlog.ready_after, entry, time.monotonic() + retry_in_s)
+            self._enter_later(self._backlog.ready_after, later, time.monotonic() + retry_in_s)
         else:
             self.put_back(entry)
             return False

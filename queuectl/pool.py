@@ -317,7 +317,8 @@ class Pool:
     def _hung_up(self) -> None:
         """Stop if the terminal that we were started in is gone, else do what SIGHUP asks."""
         if self._has_terminal and not os.isatty(_STDERR):
-            self._asked_by_signal()
+            self._signals = max(self._signals, 1)  # kernel and shell may both say it
+            self._attention.set()
         else:
             self._reload()
 
@@ -350,8 +351,9 @@ class Pool:
         if not self._ended_now:
             self._ended_now = True
             grace = duration_text(self._spool.config.kill_grace)
-            detail = f"ending {len(self._under_way)}; what is left after {grace} is killed"
-            self._log.event("stopping", detail=detail)
+            if self._under_way:
+                detail = f"ending {len(self._under_way)}; what is left after {grace} is killed"
+                self._log.event("stopping", detail=detail)
             self._turns.end_all(Outcome(ended=STOPPED, detail="the worker was told to stop"))
 
     def _stop_if_empty(self) -> None:

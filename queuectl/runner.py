@@ -106,22 +106,18 @@ class Run:
         self._news = Future(self._loop)
 
     async def _end_tree(self) -> None:
-        """End all that it started, its group and what has left that: SIGTERM, SIGKILL later."""
-        if kernel.can_list_processes():
-            tree = Tree(self._child.pid, self._task.marks)
-            await self._task.sweeper.end(tree, self._task.grace_s)
-        else:
-            await self._end_group()
+        """End all that it started, its group and what has left that: SIGTERM, SIGKILL later.
+
+        The group is signalled as one: nothing in it can fork out of that, and it needs no
+        descriptor, of which there may be none.
+        """
+        self._signal(signal.SIGTERM)
+        timer = self._loop.later(self._task.grace_s, lambda: self._signal(signal.SIGKILL))
+        await self._task.sweeper.end(Tree(self._child.pid, self._task.marks), self._task.grace_s)
         while not self._exited:
             await self._next_news()
-
-    async def _end_group(self) -> None:
-        self._signal(signal.SIGTERM)
-        timer = self._loop.later(self._task.grace_s, self._tell)
-        if not self._exited:
-            await self._next_news()
         timer.cancel()
-        self._signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)  # to what was forked between two looks
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the group, which is ours as long as its leader is not reaped."""

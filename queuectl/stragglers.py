@@ -6,6 +6,7 @@ spool-layout.md, section "Run". Each look reads all of /proc, so one look serves
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +28,10 @@ _GIVE_UP_S = 5.0  # a process that SIGKILL does not end within this hangs in the
 
 @dataclass
 class Ending:
-    """One tree that is being ended: SIGTERM first, SIGKILL to what is left after the grace."""
+    """One tree that is being ended: SIGTERM first, SIGKILL to what is left after the grace.
+
+    The group of a tree was sent its SIGTERM by whoever has it ended.
+    """
 
     tree: Tree
     grace_s: float
@@ -52,10 +56,16 @@ class Ending:
         for pid in living:
             if grace_is_over:
                 kernel.signal_process(pid, SIGKILL, self.tree)
-            elif pid not in self.told:
+            elif pid not in self.told and not self._is_in_group(pid):
                 kernel.signal_process(pid, SIGTERM, self.tree)
         self.told.update(living)
         return True
+
+    def _is_in_group(self, pid: int) -> bool:
+        try:
+            return self.tree.group is not None and os.getpgid(pid) == self.tree.group
+        except ProcessLookupError:
+            return False
 
 
 def end_tree(tree: Tree, grace_s: float) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import stat
+import threading
 import time
 
 from queuectl.units import plain, second_text, utc_text
@@ -23,13 +24,19 @@ class WorkLog:
     def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
         self._descriptor = descriptor
         self._as_json = as_json
-        self._room = select.poll() if _waits_for_a_reader(descriptor) else None
-        if self._room is not None:
-            self._room.register(descriptor, select.POLLOUT)
+        self._waits = _waits_for_a_reader(descriptor)
         self._missing = 0
+        self._lock = threading.Lock()
 
     def event(self, word: str, job_id: str | None = None, **details: object) -> None:
         """Write one line: when, what, which job, and what else there is to say."""
+        if self._waits:
+            with self._lock:  # the threads of a pool share it
+                self._write_if_read(word, job_id, details)
+        else:
+            self._write(word, job_id, details)
+
+    def _write_if_read(self, word: str, job_id: str | None, details: dict[str, object]) -> None:
         if not self._has_room():
             self._missing += 1
             return
@@ -49,7 +56,9 @@ class WorkLog:
 
     def _has_room(self) -> bool:
         """Tell whether a write would not wait for a reader."""
-        return self._room is None or bool(self._room.poll(0 if self._missing else _PATIENCE_MS))
+        room = select.poll()
+        room.register(self._descriptor, select.POLLOUT)
+        return bool(room.poll(0 if self._missing else _PATIENCE_MS))
 
 
 def _waits_for_a_reader(descriptor: int) -> bool:

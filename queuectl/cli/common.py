@@ -43,14 +43,19 @@ def spool_to_be(ctx: click.Context, *, told: Told = refuse) -> Spool:
     return Spool(ctx.find_root().obj, told=told)
 
 
-def spool_to_change(ctx: click.Context) -> Spool:
-    """Return the spool that is there, whole; what is wrong in its config.json is said.
+def spool_to_change(ctx: click.Context, *, writes: bool = True) -> Spool:
+    """Return the spool that is there; what is wrong in its config.json is said.
+
+    Args:
+        ctx: of the command.
+        writes: it puts job files there: then the spool is whole, and root's only if it is root's.
 
     Raises:
         QueuectlError: there is none, or we may not change it.
     """
     spool = spool_to_read(ctx)
-    spool.create()  # a directory of it may be gone
+    if writes:
+        spool.create()  # a directory of it may be gone
     ctx.meta[STATUS_TELLS] = True
     return spool
 

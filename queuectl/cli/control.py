@@ -52,7 +52,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     """
     from queuectl.cancelling import cancel_all
 
-    spool = spool_to_change(ctx)
+    spool = spool_to_change(ctx, writes=not options["dry_run"])
     selection = Selection.of(options, CANCELLABLE)
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "cancel", options):
@@ -82,7 +82,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl retry --state dead --tag nightly
     queuectl retry --older-than 1d --dry-run
     """
-    spool = spool_to_change(ctx)
+    spool = spool_to_change(ctx, writes=not options["dry_run"])
     selection = Selection.of(options, ("failed", "dead"))
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "retry", options):
@@ -151,5 +151,5 @@ def resume(ctx: click.Context, /) -> None:
     \b
     queuectl resume
     """
-    spool = spool_to_change(ctx)
+    spool = spool_to_change(ctx, writes=False)
     render.note("resumed" if verbs.resume(spool) else "it is not paused")

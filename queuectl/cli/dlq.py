@@ -97,7 +97,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     from queuectl import verbs
 
-    spool = spool_to_change(ctx)
+    spool = spool_to_change(ctx, writes=not options["dry_run"])
     selection = Selection.of(options, _DEAD)
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD)
     if go_ahead(job_ids, "retry", options):
@@ -125,7 +125,7 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     from queuectl import housekeeping
 
-    spool = spool_to_change(ctx)
+    spool = spool_to_change(ctx, writes=False)
     selection = Selection.of(options, _DEAD)
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD, rejected=True)
     doomed = {job.job_id: job for job in housekeeping.doomed(spool, "dead", job_ids)}

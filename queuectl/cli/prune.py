@@ -47,7 +47,7 @@ def prune(
     queuectl prune --older-than 7d --dry-run
     queuectl prune --state completed --state dead --keep 100
     """
-    spool = spool_to_change(ctx)
+    spool = spool_to_change(ctx, writes=False)
     states = tuple(dict.fromkeys(options["states"])) or ("completed",)
     if older_than is None and keep is None:
         older_than = _DEFAULT_AGE_S

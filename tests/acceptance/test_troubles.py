@@ -18,6 +18,7 @@ from tests.support import (
     DEADLINE_S,
     SILENT,
     alive,
+    environment,
     processes_with,
     read_text,
     wait_until,
@@ -534,3 +535,72 @@ def test_a_copy_whose_name_is_no_id_stops_no_retention(spool: SpoolDir) -> None:
         pool.wait_for("pruned")
     assert spool.ids("completed") == ["job (copy)"]
     assert spool.run("prune", "--keep", "0").out == ""
+
+
+def test_a_log_in_a_pipe_is_written_by_all_threads(spool: SpoolDir) -> None:
+    spool.configure(durability="relaxed")
+    for number in range(400):
+        spool.drop(f"job-{number:03}")
+        spool.drop_bytes(f"bad-{number:03}", b'{"command": 5}')
+    done = spool.run("worker", "start", "--count", "2", "--stop-when-empty")
+    assert "internal error" not in done.err
+    assert done.err.count("  rejected   ") == 400
+    assert done.err.count("  completed  ") == 400
+
+
+def test_where_no_descriptor_is_free_what_timed_out_is_ended(spool: SpoolDir) -> None:
+    spool.configure(kill_grace=0.5)
+    for number in range(40):
+        spool.drop(f"job-{number:02}", "exec sleep 98765", timeout=2, max_retries=1)
+    words = " ".join(spool.command("worker", "start", "--count", "60", "--stop-when-empty"))
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 30; exec {words}"],
+        env=environment(spool.path),
+        capture_output=True,
+        timeout=2 * DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(spool.ids("dead")) == 40
+
+
+def test_a_tree_that_forks_all_the_time_is_ended(spool: SpoolDir, tmp_path: Path) -> None:
+    hop, beats = tmp_path / "hop.py", tmp_path / "beats"
+    hop.write_text(HOP)
+    spool.configure(kill_grace=0.3)
+    command = f"{sys.executable} {hop} {beats} & sleep 600"
+    spool.drop("job", command, timeout=1, max_retries=1)
+    with spool.pool() as pool:
+        pool.wait_for("dead", "job")
+        size = beats.stat().st_size
+        time.sleep(0.5)
+        assert size == beats.stat().st_size > 0
+
+
+HOP = """
+import os, sys, time
+descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+while True:
+    os.write(descriptor, b".")
+    if os.fork():
+        os._exit(0)
+    time.sleep(0.001)
+"""
+
+
+def test_a_job_given_back_and_put_off_keeps_no_pool_from_leaving(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(poll_interval=0.2)
+    spool.drop("a-short", priority=-2)
+    spool.drop("first", waiting_for(f"{spool.path}/go"), priority=-1)
+    spool.drop("job", run_at="2020-01-01T00:00:00Z")
+    env = with_code_at_start(tmp_path, AHEAD)
+    with spool.pool(1, "--stop-when-empty", env=env) as pool:
+        wait_until(lambda: os.path.exists(f"{tmp_path}/sitecustomize.py.job"))
+        spool.run("pause")
+        wait_until(lambda: spool.states("job") == ["pending"])
+        spool.drop("job", run_at="2100-01-01T00:00:00Z")
+        spool.run("resume")
+        open(f"{spool.path}/go", "x").close()
+        assert pool.wait() == 0
+    assert spool.states("job") == ["pending"]

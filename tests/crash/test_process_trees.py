@@ -206,9 +206,10 @@ def test_what_left_by_setsid_may_tidy_up_though_its_leader_is_stubborn(side: Spo
 def test_without_any_grace_a_command_is_told_before_it_is_killed(tmp_path: Path) -> None:
     told, up = tmp_path / "told", tmp_path / "up"
     work = f"trap 'echo TERM > {told}' TERM; echo > {up}; while :; do sleep 0.01; done"
-    process = subprocess.Popen(["sh", "-c", work], start_new_session=True)
+    mark = f"QUEUECTL_JOB_ID={tmp_path}"
+    process = subprocess.Popen(["env", mark, "sh", "-c", work], start_new_session=True)
     until(up.exists, "it has its trap")
-    tree = Tree(process.pid, ())
+    tree = Tree(None, (mark.encode(),))
     ending = Ending(tree, 0.0)
     time.sleep(0.01)  # more than the grace
     ending.go_on([process.pid])
