@@ -83,8 +83,12 @@ def _outcome(
     if last and record.get("state") == COMPLETED:
         return COMPLETED
     own = _outcome_alone(record, entry, codes)
-    # a job that is dead may have been cancelled, long after a run that ended well
-    return DEAD if last and record.get("state") == DEAD and own == FAILED else own
+    if not last or record.get("state") != DEAD:
+        return own
+    # cancelled, perhaps long after a run that ended well; else the run was its end, whatever the
+    # settings say of its code by now
+    cancelled = str(record.get("error_message")).startswith("cancelled")
+    return own if cancelled and own in (COMPLETED, GIVEN_BACK) else DEAD
 
 
 def _outcome_alone(record: Mapping[str, Any], entry: Mapping[str, Any], codes: Codes) -> str:

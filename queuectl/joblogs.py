@@ -244,7 +244,8 @@ def _end_of_line(descriptor: int, limit: int) -> int:
 
 def _start_of_line(descriptor: int, begin: int, size: int) -> int:
     at = os.pread(descriptor, min(_LINE_BYTES, size - begin), begin).find(b"\n")
-    return begin + at + 1 if at >= 0 else begin
+    start = begin + at + 1
+    return start if begin < start < size else begin
 
 
 # --- removing -------------------------------------------------------------------------------

@@ -336,8 +336,14 @@ class Pool:
             running = len(self._under_way)
             self._log.event("stopping", detail=f"{running} running; once more to end them")
             self._stop_claiming()
+            self._attempt(self._say_that_it_stops)
         if self._signals >= 2:
             self._end_now()
+
+    def _say_that_it_stops(self) -> None:
+        """Have those who look see it as if it had been asked by file."""
+        if not orders.is_asked_to_stop(self._spool, self.name):
+            orders.ask_to_stop(self._spool, self.name, now=False)
 
     def _stop_claiming(self) -> None:
         if not self._stopping:

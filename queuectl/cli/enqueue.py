@@ -18,6 +18,8 @@ from queuectl.cli.drafting import (
     job_options,
     sources,
 )
+from queuectl.errors import QueuectlError
+from queuectl.ids import first_of
 
 if TYPE_CHECKING:
     from queuectl.cli.drafting import Drafted
@@ -79,5 +81,10 @@ def _submit(spool: Spool, drafted: list[Drafted]) -> None:
 
 
 def _print_ids(batch: list[Job]) -> None:
-    sys.stdout.write("".join(f"{job.id}\n" for job in batch))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("".join(f"{job.id}\n" for job in batch))
+        sys.stdout.flush()
+    except QueuectlError as error:  # who is told that it failed must not try again
+        queued = first_of([job.id for job in batch])
+        msg = f"{error}; queued all the same: {queued}"
+        raise QueuectlError(msg) from None

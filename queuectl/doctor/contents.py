@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from queuectl.doctor.finding import Finding
     from queuectl.job import Job
+    from queuectl.owners import Worker
     from queuectl.spool import Spool
 
 _READ = 20_000  # files of each state read at most: some seconds
@@ -228,6 +229,11 @@ class _RecoveryOf:
 # --- who runs what waits ----------------------------------------------------------------------
 
 
+def suspended(worker: Worker) -> Finding:
+    """Return what is to be said of a pool that stands still."""
+    return problem(f"worker {worker.worker} is suspended", f"`kill -CONT {worker.pid}`")
+
+
 def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     if spool.paused:
         yield warning("it is paused: nothing new starts", "`queuectl resume`")
@@ -236,6 +242,7 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     if alive:
         workers = "1 worker" if len(alive) == 1 else f"{len(alive)} workers"
         yield ok(f"{workers}, jobs at a time: {sum(worker.slots for worker in alive)}")
+        yield from (suspended(worker) for worker in alive if worker.suspended)
     elif waiting:
         jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
         yield warning(f"{jobs} and no worker runs", "`queuectl worker start`")

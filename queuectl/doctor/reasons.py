@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import orders, owners, safety
-from queuectl.doctor.contents import rejection
+from queuectl.doctor.contents import rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.units import duration_text, local_text
@@ -124,6 +124,8 @@ def _nobody(spool: Spool) -> Iterator[Finding]:
     if alive and all(orders.is_asked_to_stop(spool, item.worker) for item in alive):
         what = "every worker was told to stop, and starts nothing more"
         yield problem(what, "`queuectl worker start` starts another")
+    if alive and all(item.suspended for item in alive):
+        yield suspended(alive[0])
     if not alive:
         yield problem("no worker runs", "`queuectl worker start`")
         for opening in safety.unsafe(spool):

@@ -301,6 +301,9 @@ def test_a_pool_that_stands_still_is_told(spool: SpoolDir) -> None:
     with spool.pool() as pool:
         pool.signal(signal.SIGSTOP)
         wait_until(lambda: "suspended" in spool.run("status").out)
+        assert "is suspended" in spool.run("doctor", status=1).out
+        spool.drop("job")
+        assert "is suspended" in spool.run("doctor", "job", status=1).out
         stop = spool.start("worker", "stop", stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert stop.stderr is not None
         assert f"kill -CONT {pool.pid}".encode() in stop.stderr.readline()

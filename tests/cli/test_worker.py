@@ -227,3 +227,15 @@ def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(spool: Spoo
     open(f"{spool.path}/go", "x").close()
     spool.wait_for("completed", "job")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_pool_that_was_told_to_stop_by_a_signal_is_seen_to(spool: SpoolDir) -> None:
+    spool.api.submit(waiting_for(f"{spool.path}/go"), id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        wait_until(lambda: "stopping" in spool.run("status").out)
+        open(f"{spool.path}/go", "x").close()
+        assert pool.wait() == 0
+    assert spool.leftovers() == []

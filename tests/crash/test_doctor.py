@@ -84,7 +84,8 @@ def test_nothing_of_a_living_worker_is_touched(side: Spoolside) -> None:
     pool.says("started")
     pool.send(signal.SIGSTOP)  # silent, but alive
     status, text = doctor(side, "--fix")
-    assert status == 0, text
+    assert status == 1, text
+    assert "is suspended" in text
     assert side.state_of(job_id) == "processing"
     assert "is running on" in doctor(side, job_id)[1]
 

@@ -156,3 +156,10 @@ def test_removing_leaves_the_output_of_jobs_with_a_similar_id(spool: SpoolDir) -
     for history in ([{"number": 2}], [{"number": 10**12}]):
         joblogs.remove(spool.api, Job({"id": "a", "command": "true", "history": history}))
         assert sorted(os.listdir(f"{spool.path}/logs")) == ["a.1.1.out", "a.b.1.out", "ab.1.out"]
+
+
+def test_the_end_is_kept_where_its_only_line_end_is_the_last_byte(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"HEAD\n" + b"x" * 20_000 + b"THE-END\n")
+    assert joblogs.cap(str(path), 8192) is None
+    assert path.read_bytes().endswith(b"THE-END\n")

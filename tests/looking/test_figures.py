@@ -200,7 +200,15 @@ def test_a_tag_given_twice_counts_once() -> None:
 
 
 def test_a_run_that_ended_well_stays_so_when_its_job_is_cancelled_later() -> None:
-    completed = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, **EXIT_0))
-    given_back = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, ended="stopped"))
+    why = {"error_message": "cancelled: by ann@box at 2026-01-01T00:00:00Z"}
+    completed = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, **EXIT_0), **why)
+    given_back = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, ended="stopped"), **why)
     assert [run.outcome for run in runs(completed)] == ["completed"]
     assert [run.outcome for run in runs(given_back)] == ["given back"]
+
+
+def test_what_a_job_died_of_is_no_success_by_a_later_setting() -> None:
+    record = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, **EXIT_1))
+    record["error_message"] = "exit status 1"
+    for codes in (Codes(success=(0, 1)), Codes(later=(1,))):
+        assert [run.outcome for run in runs(record, codes)] == ["dead"]
