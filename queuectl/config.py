@@ -324,8 +324,8 @@ def load_stored(spool_path: str, told: Told = refuse) -> dict[str, Any]:
     path = f"{spool_path}/{FILE_NAME}"
     try:
         stored = _read(path)
-    except (BadSettingError, SpoolError) as error:
-        told(BadSettingError(str(error)))
+    except BadSettingError as error:
+        told(error)
         return {}
     return {key: value for key, value in stored.items() if _is_sound(path, key, value, told)}
 
