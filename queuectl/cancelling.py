@@ -113,14 +113,15 @@ class _Cancelling:
             self._soon()
         elif worker is not None and worker.slots == 0:
             self._soon()
-        elif self._asked.get(job_id) != owner or not orders.is_asked_to_cancel(
-            self._spool,
-            owner,
-            job_id,  # who else asked for the same may have taken it back
-        ):
+        elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
             orders.ask_to_cancel(self._spool, owner, job_id, self._by)
             self._asked[job_id] = owner
+
+    def _is_asked(self, job_id: str, owner: str) -> bool:
+        # who else asked for the same may have taken it back
+        ours = self._asked.get(job_id) == owner
+        return ours and orders.is_asked_to_cancel(self._spool, owner, job_id)
 
     def _recover(self) -> None:
         """Do what the next worker to start would do: the job may then be waiting."""

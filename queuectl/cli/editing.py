@@ -7,12 +7,12 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuectl.cli import render
 from queuectl.cli.drafting import warn_of_slips
 from queuectl.errors import BadJobError, QueuectlError
 from queuectl.job import FIELDS, Job, check_fields, check_size, decode
@@ -111,7 +111,7 @@ def _same(name: str, fields: Mapping[str, Any], record: Mapping[str, Any]) -> bo
 
 def _edit_again(why: str) -> bool:
     """Ask whoever is there; nobody is where there is no terminal."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not render.person_answers():
         return False
     with contextlib.suppress(click.Abort):
         return click.confirm(f"queuectl: {why}\nedit again?", default=True, err=True)

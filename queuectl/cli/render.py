@@ -129,6 +129,11 @@ def note(text: str) -> None:
         click.echo(text, err=True)
 
 
+def person_answers() -> bool:
+    """Whether somebody sees a question and can type."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def person_looks() -> bool:
     """Whether standard output is a terminal."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

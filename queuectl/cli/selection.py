@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import os
 import re
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -251,16 +250,12 @@ def go_ahead(
     if not count:
         render.note("no such jobs")
         return False
-    if count > ask_above and not options.get("yes") and _person_is_there():
+    if count > ask_above and not options.get("yes") and render.person_answers():
         few = plain(first_of(job_ids, 5))
         if not click.confirm(f"{what} ({few})?", err=True):
             render.note("nothing was done")
             click.get_current_context().exit(1)
     return True
-
-
-def _person_is_there() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 class Misses:
