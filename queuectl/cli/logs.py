@@ -15,6 +15,7 @@ from queuectl.cli.completing import complete_ids
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
 from queuectl.units import plain, size_text
+from queuectl.waiting import FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from queuectl.layout import Found
     from queuectl.spool import Spool
 
-_ENDED = ("completed", "dead")
 _TITLES = {joblogs.OUT: b"stdout", joblogs.ERR: b"stderr"}
 
 
@@ -61,7 +61,7 @@ def _streams(options: dict[str, Any]) -> Sequence[str]:
 
 
 def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
-    if found.state in _ENDED:
+    if found.state in FINISHED:
         _run(found, options["attempt"])
     follower = joblogs.Follower(
         spool,
@@ -121,7 +121,7 @@ def _run(found: Found, attempt: int | None) -> int:
         job_id = found.job.id
         msg = f'"{job_id}" was set aside and never ran; `queuectl doctor {job_id}` says why'
         raise QueuectlError(msg)
-    if not last and found.state in _ENDED:
+    if not last and found.state in FINISHED:
         why = plain(str(found.job.record.get("error_message") or found.state))
         msg = f'job "{found.job.id}" never ran: {why}'
         raise QueuectlError(msg)
