@@ -13,6 +13,7 @@ from queuectl import orders, owners, verbs
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError, QueuectlError, WrongStateError
 from queuectl.layout import SUFFIX
+from queuectl.states import FINISHED, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.verbs import Missed
 
-_PLACES = ("pending", "failed", "completed", "dead")
 _TRIES = 5  # to take a job that waits: a pool may always be first, but not so often
 _PASSING_S = 0.1  # a command line holds a job no longer than this
 
@@ -53,7 +53,7 @@ def cancel_all(
             return
         note(f"ending {len(work.left)} that {'runs' if len(work.left) == 1 else 'run'}")
         names = {job_id + SUFFIX for job_id in work.left}
-        directories = [spool.directory(state) for state in _PLACES]
+        directories = [spool.directory(state) for state in (*WAITING, *FINISHED)]
         with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
             while work.left:
                 yield from work.round()
@@ -87,7 +87,7 @@ class _Cancelling:
                 self._withdraw(job_id)
                 msg = f'job "{job_id}" is {state} by now, and was left alone'
                 self._missed(job_id, WrongStateError(msg))
-            elif state in verbs.WAITING:
+            elif state in WAITING:
                 self._withdraw(job_id)  # it was given back: whoever takes it next is asked anew
                 waiting.append(job_id)
             elif state == "processing":
@@ -135,7 +135,7 @@ class _Cancelling:
         asked = self._withdraw(job_id)
         if state == "dead" and asked and self._says_so(job_id):
             return True
-        if state not in ("completed", "dead"):
+        if state not in FINISHED:
             self._missed(job_id, NoSuchJobError(state))
         else:
             how = "ended first, and is" if asked else "is"

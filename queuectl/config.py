@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from queuectl.errors import BadSettingError, SpoolError
-from queuectl.job import are_codes
+from queuectl.fields import are_codes
 from queuectl.units import parse_codes, parse_duration, parse_size
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.job import command_line
-from queuectl.tallies import OUTCOMES, Spread, Timeline
+from queuectl.states import OUTCOMES
+from queuectl.tallies import Spread, Timeline
 from queuectl.units import instant
 
 if TYPE_CHECKING:

@@ -20,6 +20,8 @@ from queuectl import joblogs
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.ids import is_id
 from queuectl.layout import REJECTED
+from queuectl.looks import Looks
+from queuectl.states import FINISHED
 from queuectl.units import parse_duration
 
 if TYPE_CHECKING:
@@ -28,11 +30,8 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
-FINISHED = ("completed", "dead")
 _BUDGET_S = 5.0  # one call of `run` deletes for no longer
-_LOOK_SHARE = 50  # a look at a whole directory takes at most 1/50 of the time
 _AHEAD = 50_000  # names kept of one look, oldest first, for the calls to come
-_SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
 
 
 class Doomed(NamedTuple):
@@ -154,16 +153,14 @@ class _Shelf:
     def __init__(self, spool: Spool, state: str) -> None:
         self._spool = spool
         self._state = state
-        self._path = spool.directory(state)
         self._oldest: deque[tuple[float, str]] = deque()
         self._count = 0
-        self._covered_ns: int | None = None
-        self._rest_until = 0.0
+        self._looks = Looks(spool.directory(state))
 
     def forget(self) -> None:
         """Have the next look look at everything."""
         self._oldest.clear()
-        self._covered_ns = None
+        self._looks.look_again()
 
     def doomed(self, retain: int | str, end_s: float) -> Iterator[Doomed]:
         """Yield the jobs beyond `retain`, until `end_s` (monotonic clock)."""
@@ -185,19 +182,11 @@ class _Shelf:
 
     def _look(self) -> None:
         """List the directory, unless that was done a moment ago or nothing can have changed."""
-        begun = time.monotonic()
-        try:
-            stamp_ns = os.stat(self._path).st_mtime_ns
-        except FileNotFoundError:  # the pool makes it again
+        if not self._looks.due:
             return
-        if begun < self._rest_until or stamp_ns == self._covered_ns:
-            return
-        self._count = 0
-        self._oldest = deque(heapq.nsmallest(_AHEAD, self._counted()))
-        took = time.monotonic() - begun
-        self._rest_until = begun + took * (1 + _LOOK_SHARE)
-        settled = time.time() - stamp_ns / 1e9 - took >= _SETTLED_S
-        self._covered_ns = stamp_ns if settled else None
+        with self._looks:
+            self._count = 0
+            self._oldest = deque(heapq.nsmallest(_AHEAD, self._counted()))
 
     def _counted(self) -> Iterator[tuple[float, str]]:
         for job_id, written_at in self._spool.written(self._state):

@@ -5,7 +5,6 @@ spool-layout.md, sections "Waking" and "What a dropped file may look like".
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -19,7 +18,9 @@ from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, parse
 from queuectl.layout import SUFFIX
+from queuectl.looks import Looks
 from queuectl.reading import read_with_status
+from queuectl.states import WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 QUIET_S = 3.0  # a file that does not parse and has not changed for this long has no writer any more
-_SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
 _LEFT_S = 60.0  # then what could not be moved is tried again: the cause need not be in the file
 _LEFT_HINT = "it is tried again once it changes, or in a minute"
-_SCAN_SHARE = 50  # a look at everything takes at most 1/50 of the time
 
 
 class News(NamedTuple):
@@ -66,7 +65,7 @@ class Intake:
         self._held: deque[tuple[Claim, str, str]] = deque()
         # what cannot be moved: as it was then, and when to try again (monotonic clock)
         self._left: dict[tuple[str, str], tuple[_Signature, float]] = {}
-        self._scans = {state: _ScanState() for state in ("pending", "failed")}
+        self._looks = {state: Looks(spool.directory(state)) for state in WAITING}
         self._stopped = False
 
     # --- one file ---------------------------------------------------------------------------
@@ -93,7 +92,7 @@ class Intake:
             if ctime_ns is not None and self._has_changed(state, job_id, ctime_ns):
                 self._look_once(state, job_id)
         except OSError as error:
-            self._scans[state].look_again()
+            self._looks[state].look_again()
             detail = f"cannot read {state}/{job_id}{SUFFIX}: {error.strerror}"
             self._log.event("error", detail=detail)
 
@@ -252,12 +251,12 @@ class Intake:
         """Look at everything there is that is not known yet."""
         self._look_at_half_written()
         self._look_at_left()
-        for state, scan in self._scans.items():
-            if scan.due(self._spool.directory(state)):
-                self._scan(state, scan)
+        for state, looks in self._looks.items():
+            if looks.due:
+                self._scan(state, looks)
 
-    def _scan(self, state: str, scan: _ScanState) -> None:
-        with scan:
+    def _scan(self, state: str, looks: Looks) -> None:
+        with looks:
             for job_id in self._spool.file_names_by_place(state):
                 if self._stopped:
                     return
@@ -344,8 +343,8 @@ class Intake:
     def forget_scans(self) -> None:
         """Have the next scan look at everything, whatever the time stamps say."""
         self._left.clear()
-        for scan in self._scans.values():
-            scan.look_again()
+        for looks in self._looks.values():
+            looks.look_again()
 
     def stop(self) -> None:
         """Let a scan that is going on end early."""
@@ -369,42 +368,3 @@ _Signature: TypeAlias = "tuple[int, int, int]"
 
 def _signature(status: os.stat_result) -> _Signature:
     return status.st_ino, status.st_size, status.st_ctime_ns
-
-
-class _ScanState:
-    """When one directory was looked at, and whether another look could find anything."""
-
-    def __init__(self) -> None:
-        self._covered_ns: int | None = None
-        self._again = False
-        self._stamp: tuple[int, float] = (0, 0.0)
-        self._begun = 0.0
-        self._rest_until = 0.0
-
-    def look_again(self) -> None:
-        """Have another look find something, whatever the time stamp says."""
-        self._again = True  # so that a look that is going on now does not count
-        self._covered_ns = None
-
-    def due(self, path: str) -> bool:
-        now = time.monotonic()
-        with contextlib.suppress(FileNotFoundError):
-            stamp_ns = os.stat(path).st_mtime_ns
-            if stamp_ns != self._stamp[0]:
-                self._stamp = (stamp_ns, now)
-            return stamp_ns != self._covered_ns and now >= self._rest_until
-        return False
-
-    def __enter__(self) -> None:
-        self._begun = time.monotonic()
-        self._again = False
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        now = time.monotonic()
-        self._rest_until = now + (now - self._begun) * _SCAN_SHARE
-        stamp_ns, seen = self._stamp
-        # a change within the clock tick of the look may have left the same stamp: look once more
-        if kind is None and self._begun - seen >= _SETTLED_S:
-            self._covered_ns = stamp_ns
-        if self._again:  # asked last: another thread may say so between the two
-            self._covered_ns = None

@@ -1,26 +1,25 @@
-"""The job record: its fields, how it is read, and how it is written (pure).
+"""The job record: how it is read, what it says, and how it is written (pure).
 
-spool-layout.md, section "The record", is the public side of `FIELDS`.
+spool-layout.md, section "The record".
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from codecs import BOM_UTF8
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.ids import check_id, is_id, new_id
+from queuectl.fields import FIELDS, MAX_COUNT, OUR_FIELDS, check_fields
+from queuectl.ids import new_id
 from queuectl.units import instant, show, utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-STATES = ("pending", "processing", "completed", "failed", "dead")
 MAX_RECORD_BYTES = 1 << 20
 MAX_GROWN_BYTES = MAX_RECORD_BYTES + (1 << 17)  # of one that has run, for what we write into it
 # JSON that others wrote is longer when we write it: [1,1] gets a blank, 1e15 all its zeros, an é an
@@ -28,150 +27,6 @@ MAX_GROWN_BYTES = MAX_RECORD_BYTES + (1 << 17)  # of one that has run, for what 
 _LONGER, _FORM_BYTES = 8, 1 << 15
 MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use comes near it
 MAX_HISTORY = 20
-
-_INT64 = 1 << 63
-MAX_COUNT = _INT64 - 1
-
-
-# --- the fields -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Field:
-    """One field of the record: what it must be, who writes it, and the check that says so."""
-
-    must_be: str
-    writer: str
-    accepts: Callable[[Any], bool]
-
-
-def _passable(text: object) -> bool:
-    """Tell whether a string can be handed to another process: no NUL, and encodable."""
-    if not isinstance(text, str) or "\0" in text:
-        return False
-    if text.isascii():
-        return True
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _command(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip() != "" and _passable(value)
-    return _strings(value) and len(value) > 0 and value[0] != "" and all(map(_passable, value))
-
-
-def _strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
-
-
-def _count(value: Any) -> bool:
-    return _whole(value) and value >= 0
-
-
-def _seconds(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value is None or (number and 0 < value < _INT64)
-
-
-def _time(value: Any) -> bool:
-    return value is None or instant(value) is not None
-
-
-def _env(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        key != "" and "=" not in key and _passable(key) and _passable(text)
-        for key, text in value.items()
-    )
-
-
-def _cwd(value: Any) -> bool:
-    return value is None or (_passable(value) and cast("str", value).startswith("/"))
-
-
-def are_codes(value: Any) -> bool:
-    """Tell whether a value is a list of exit codes."""
-    return isinstance(value, list) and all(_whole(code) and 0 <= code <= 255 for code in value)
-
-
-def _text(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _history(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
-
-
-_COMMAND = "a string without NUL that is not blank, or a list of such strings"
-_WHOLE = "an integer"
-_COUNT = "an integer, 0 or more"
-_SECONDS = "a number of seconds above 0, or null"
-_TIME = 'a time with its zone such as "2030-01-31T08:00:00Z", or null'
-_ANY_TIME = "a string or null, such a time where we wrote it"
-_CODES = "a list of exit codes, 0 to 255"
-_TEXT = "a string or null"
-
-FIELDS: dict[str, Field] = {
-    "id": Field("the file's name without .json", "user", is_id),
-    "command": Field(_COMMAND, "user", _command),
-    "state": Field(f"one of {', '.join(STATES)}", "queuectl", lambda value: value in STATES),
-    "attempts": Field(_COUNT, "queuectl", _count),
-    "max_retries": Field(_COUNT, "user", _count),
-    "priority": Field(_WHOLE, "user", _whole),
-    "run_at": Field(_TIME, "user", _time),
-    "timeout": Field(_SECONDS, "user", _seconds),
-    "cwd": Field("an absolute path, or null", "user", _cwd),
-    "env": Field("an object of strings (no NUL, no = in a name)", "user", _env),
-    "tags": Field("a list of strings", "user", _strings),
-    "success_codes": Field(_CODES, "user", are_codes),
-    "fatal_codes": Field(_CODES, "user", are_codes),
-    "later_codes": Field(_CODES, "user", are_codes),
-    "created_at": Field(_ANY_TIME, "queuectl", _text),
-    "updated_at": Field(_ANY_TIME, "queuectl", _text),
-    "next_retry_at": Field(_TIME, "queuectl", _time),
-    "error_message": Field(_TEXT, "queuectl", _text),
-    "exit_code": Field("an integer or null", "queuectl", lambda v: v is None or _whole(v)),
-    "worker": Field(_TEXT, "queuectl", _text),
-    "started_at": Field(_ANY_TIME, "queuectl", _text),
-    "finished_at": Field(_ANY_TIME, "queuectl", _text),
-    "stdout_path": Field(_TEXT, "queuectl", _text),
-    "stderr_path": Field(_TEXT, "queuectl", _text),
-    "history": Field("a list of objects", "queuectl", _history),
-}
-_OUR_FIELDS = frozenset(name for name, field in FIELDS.items() if field.writer == "queuectl")
-USER_FIELDS = tuple(name for name, field in FIELDS.items() if field.writer == "user")
-
-
-def check_fields(record: Mapping[str, Any]) -> None:
-    """Check every field that we know; the others are kept as they are.
-
-    Raises:
-        BadJobError: naming the first field that is wrong, and what it must be.
-    """
-    for name, value in record.items():
-        field = FIELDS.get(name)
-        if field is not None and not field.accepts(value):
-            if name == "id":
-                check_id(value)
-            msg = f'"{name}" must be {field.must_be}, got {show(value)}'
-            raise BadJobError(msg)
-    if "command" not in record:
-        msg = f'"command" is missing{_meant(record, "command")}'
-        raise BadJobError(msg)
-
-
-def _meant(record: Mapping[str, Any], name: str) -> str:
-    from difflib import get_close_matches  # only on the way to an error
-
-    near = get_close_matches(name, [key for key in record if key not in FIELDS], n=1)
-    return f' (is "{near[0]}" a slip of the pen?)' if near else ""
 
 
 # --- the record -----------------------------------------------------------------------------
@@ -238,7 +93,7 @@ class Job:
     def run_number(self) -> int:
         """The number of the last run that has ended, counted over retries by hand too."""
         recorded = self.history[-1].get("number") if self.history else 0
-        if isinstance(recorded, int) and 0 <= recorded < _INT64 - 1:
+        if isinstance(recorded, int) and 0 <= recorded < MAX_COUNT:
             return recorded
         return len(self.history)
 
@@ -433,7 +288,7 @@ def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
     record.update(
         (name, value)
         for name, value in fields.items()
-        if name not in record and name not in _OUR_FIELDS
+        if name not in record and name not in OUR_FIELDS
     )
     job = Job(record)
     if not fields.keys() <= FIELDS.keys():  # what we do not know may hold anything

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import NoSuchJobError
 from queuectl.files import is_there
+from queuectl.states import FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,7 +151,7 @@ class Follower:
             self._number += 1
         if current_run(found) == self._number:
             yield from self._run(found.job)
-        self.over = found.state in ("completed", "dead")
+        self.over = found.state in FINISHED
 
     def _run(self, job: Job) -> Iterator[tuple[str, bytes]]:
         if not self._outputs:

@@ -12,8 +12,9 @@ from queuectl import config
 from queuectl.errors import BadJobError, NoSuchJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
-from queuectl.job import STATES, Job, decode, parse
+from queuectl.job import Job, decode, parse
 from queuectl.reading import read_regular
+from queuectl.states import FINISHED, STATES, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -184,13 +185,13 @@ class Layout:
         """
         # A job on its way can slip from a place not looked at yet to one that was: look twice.
         for _ in range(2 if is_id(job_id) else 0):  # ../config is none, whatever is there
-            for state in ("pending", "failed"):
+            for state in WAITING:
                 if is_there(path := self.file(state, job_id)):
                     return state, path
             for held_id, owner in self.held():
                 if held_id == job_id:
                     return "processing", self.held_file(job_id, owner)
-            for state in ("completed", "dead"):
+            for state in FINISHED:
                 if is_there(path := self.file(state, job_id)):
                     return state, path
         msg = f'no job "{job_id}" in {self.path}; `queuectl list` shows what there is'

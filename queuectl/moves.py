@@ -22,6 +22,7 @@ from queuectl.errors import ClaimLostError, JobExistsError
 from queuectl.ids import as_id
 from queuectl.job import Job, again
 from queuectl.layout import REJECTED, SUFFIX, Claim, Layout
+from queuectl.states import WAITING
 
 if TYPE_CHECKING:
     import os
@@ -263,7 +264,7 @@ class Moves(Layout):
             name = as_id(claim.job_id, room=len(suffix)) + suffix
             if files.is_there(self._rejected_file(name)):
                 continue
-            if self.found_in(name, ("pending", "failed", "completed")) is not None:
+            if self.found_in(name, (*WAITING, "completed")) is not None:
                 continue
             if files.is_there(self.file("dead", name)) and not is_explained(name):
                 continue

@@ -9,7 +9,8 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from queuectl.job import MAX_COUNT, MAX_HISTORY, Job
+from queuectl.fields import MAX_COUNT
+from queuectl.job import MAX_HISTORY, Job
 from queuectl.retry import COMPLETED, DEAD, Verdict, after_failure
 from queuectl.units import duration_text, utc_text
 

@@ -15,15 +15,17 @@ from queuectl import orders, owners
 from queuectl.errors import BadJobError, ClaimLostError
 from queuectl.files import is_there
 from queuectl.job import again
-from queuectl.kernel import Tree
+from queuectl.kernel import Tree, processes_of
 from queuectl.layout import SUFFIX, Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
 from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
 from queuectl.starts import Starts
-from queuectl.stragglers import end_tree
+from queuectl.stragglers import LOOK_S, Ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from filelock import BaseFileLock
 
     from queuectl.job import Job
     from queuectl.spool import Spool
@@ -60,29 +62,61 @@ class Recovery:
         self._log = log
         self._heartbeats = heartbeats or owners.Heartbeats()
         self.faults: list[OSError] = []  # what the last run left for the next time
+        self._endings: dict[str, Ending] = {}  # of what a dead owner ran
+        self._lock: BaseFileLock | None = None
+
+    @property
+    def waiting_s(self) -> float | None:
+        """In how many seconds `run` is to be called again; None: it waits for nothing to end."""
+        return LOOK_S if self._endings else None
 
     def run(self) -> int:
         """Recover everything that a dead owner holds now; return how many jobs.
 
-        What the file system refuses to give is left as it is for the next time, and told.
+        What an owner ran is told to end first; while it has not ended its jobs stay, see
+        `waiting_s`. What the file system refuses to give is left for the next time, and told.
 
         Raises:
             OSError: the spool itself cannot be looked at.
         """
+        self.faults.clear()
+        if not self._has_lock():
+            return 0
+        try:
+            dead = list(self._dead())
+            for name in self._endings.keys() - {owner.name for owner in dead}:
+                del self._endings[name]
+            recovered = sum(map(self._try_to_bury, dead))
+            self._clear_tmp()
+            return recovered
+        finally:
+            if not self._endings:
+                self.close()
+
+    def close(self) -> None:
+        """Leave what has not ended to others."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _has_lock(self) -> bool:
+        """Tell whether nobody else recovers here: one at a time, so that no two settle an orphan.
+
+        It is kept while something ends, which is to be told once and not by everybody.
+        """
         from filelock import FileLock, Timeout
 
-        self.faults.clear()
-
-        # one at a time in a spool, so that no two settle the same orphan
+        if self._lock is not None:
+            return True
         path = f"{self._spool.directory('workers')}/{owners.RECOVERY}.lock"
-        lock = FileLock(path, mode=self._spool.config.file_mode)
+        # one run may be in another thread than the next
+        lock = FileLock(path, mode=self._spool.config.file_mode, thread_local=False)
         try:
-            with lock.acquire(blocking=False):
-                recovered = sum(map(self._try_to_bury, self._dead()))
-                self._clear_tmp()
-                return recovered
+            lock.acquire(blocking=False)
         except Timeout:
-            return 0
+            return False
+        self._lock = lock
+        return True
 
     def _dead(self) -> Iterator[_Dead]:
         found = owners.known(self._spool)
@@ -98,7 +132,7 @@ class Recovery:
                 continue
             local = life is owners.Life.DEAD
             by_lock = local and not traceless
-            if by_lock or self._is_silent(name):
+            if by_lock or name in self._endings or self._is_silent(name):
                 this_boot = worker is not None and worker.of_this_boot
                 yield _Dead(name, local=local, by_lock=by_lock, this_boot=this_boot)
 
@@ -117,6 +151,7 @@ class Recovery:
             who = dead.name or "nobody"
             self._log.event("error", detail=f"cannot recover from {who}: {error}")
             self.faults.append(error)
+            self._endings.pop(dead.name, None)  # as a fault it waits for longer
             return 0
 
     def _bury(self, dead: _Dead) -> int:
@@ -133,8 +168,9 @@ class Recovery:
                 alive = lock is None
             if alive:
                 return 0
-            self._end_what_it_ran(name)
         try:
+            if dead.local and name and not self._has_ended(name):
+                return 0
             held = [job_id for job_id, owner in self._spool.held() if owner == name]
             starts = Starts(self._spool, name, self._log)
             for job_id in held:
@@ -148,12 +184,17 @@ class Recovery:
             if lock is not None:
                 os.close(lock)
 
-    def _end_what_it_ran(self, name: str) -> None:
-        count = end_tree(
-            Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),)), self._spool.config.kill_grace
-        )
-        if count:
-            self._log.event("ended", worker=name, detail=f"{count} of a dead worker's processes")
+    def _has_ended(self, name: str) -> bool:
+        """Tell whether nothing that an owner ran is left; what is, is told to end."""
+        tree = Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),))
+        ending = self._endings.setdefault(name, Ending(tree, self._spool.config.kill_grace))
+        if ending.go_on(processes_of([tree])[tree]):
+            return False
+        del self._endings[name]
+        if ending.told:
+            detail = f"{len(ending.told)} of a dead worker's processes"
+            self._log.event("ended", worker=name, detail=detail)
+        return True
 
     def _recover(self, held_as: str, dead: _Dead, starts: Starts) -> None:
         owner = dead.name
@@ -284,6 +325,9 @@ def recover(
     with owners.Registration(spool) as me:
         recovery = Recovery(spool, me.name, log, heartbeats)
         count = recovery.run()
+        while (wait_s := recovery.waiting_s) is not None:
+            time.sleep(wait_s)
+            count += recovery.run()
     if strict and recovery.faults:
         raise recovery.faults[0]
     return count

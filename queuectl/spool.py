@@ -23,11 +23,12 @@ from queuectl.errors import (
     WrongUserError,
 )
 from queuectl.ids import as_id
-from queuectl.job import STATES, Job, draft
+from queuectl.job import Job, draft
 from queuectl.layout import DIRECTORIES, SUFFIX, Claim
 from queuectl.moves import Moves
 from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
+from queuectl.states import OUTCOMES, STATES
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 _MANY = 16  # drafts: fewer are synced sooner than threads are started
 _SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
-_ENDED = ("failed", "completed", "dead")
 _BATCH = 512  # jobs that share one fsync of the directory
 
 
@@ -174,7 +174,7 @@ class Spool(Moves):
         """
         held = {job_id for job_id, _ in self.held()} if jobs else set()
         for job in jobs:
-            state = "processing" if job.id in held else self.found_in(job.id, _ENDED)
+            state = "processing" if job.id in held else self.found_in(job.id, OUTCOMES)
             # in this order: if it is not in pending/ any more, it is ours that was found
             if state is not None and self._is_pending(job):
                 raise JobExistsError(job.id, state)

@@ -14,8 +14,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJobError
+from queuectl.fields import check_fields
 from queuectl.files import spares_of
-from queuectl.job import Job, again, check_fields, decode
+from queuectl.job import Job, again, decode
 from queuectl.outcome import is_start_of
 from queuectl.reading import read_regular
 

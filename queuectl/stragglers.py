@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from queuectl.kernel import Tree
     from queuectl.loop import Loop
 
-_LOOK_S = 0.02  # between two looks at what is being ended
+LOOK_S = 0.02  # between two looks at what is being ended
 _GIVE_UP_S = 5.0  # a process that SIGKILL does not end within this hangs in the kernel: go on
 
 
@@ -68,14 +68,6 @@ class Ending:
             return False
 
 
-def end_tree(tree: Tree, grace_s: float) -> int:
-    """End a tree, waiting here; return how many processes there were."""
-    ending = Ending(tree, grace_s)
-    while ending.go_on(kernel.processes_of([tree])[tree]):
-        time.sleep(_LOOK_S)
-    return len(ending.told)
-
-
 class Sweeper:
     """Ends trees for the turns of one event loop."""
 
@@ -108,7 +100,7 @@ class Sweeper:
                 if not goes_on:
                     del self._endings[tree]
                     over.set(None)
-            await self._loop.sleep(_LOOK_S)
+            await self._loop.sleep(LOOK_S)
         self._sweeping = False
 
 

@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from typing import Any
 
-OUTCOMES = ("completed", "failed", "dead")
+from queuectl.states import OUTCOMES
+
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
 # --- distributions --------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from queuectl.job import STATES
+from queuectl.states import STATES
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.job import command_line
 from queuectl.kernel.events import Exits
-from queuectl.loop import Event, Future
 from queuectl.spawn import Environment
+from queuectl.stall import Stall
+from queuectl.states import OUTCOMES
 from queuectl.stragglers import Sweeper
 from queuectl.units import duration_text
 
@@ -32,57 +33,15 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.lanes import Lanes
     from queuectl.layout import Claim
-    from queuectl.loop import Loop
+    from queuectl.loop import Future
     from queuectl.owners import Registration
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
 # said of a file that is immutable, somebody else's in a sticky directory, or a mount point
 _THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
-_STALL_S = 1.0  # how long to wait before a file system that refused is asked again
 # A job that spoke to systemd in the name of its pool would be heard.
 _NOT_FOR_JOBS = {name.encode() for name in notify.VARIABLES}
-_FINISHED = ("completed", "failed", "dead")
-
-
-class Stall:
-    """Holds a pool back while the file system refuses to take an outcome or to give a job."""
-
-    def __init__(self, loop: Loop, log: WorkLog) -> None:
-        self._log = log
-        self._waiting: set[str] = set()  # for whom something is about to be tried again
-        self._told = False
-        self._over = Event(loop)
-
-    @property
-    def on(self) -> bool:
-        """Whether nothing new may be claimed."""
-        return bool(self._waiting)
-
-    def begin(self, job_id: str, what: str, error: OSError) -> None:
-        """Say that something could not be done; once, however often it is tried."""
-        self._waiting.add(job_id)
-        if not self._told:
-            self._told = True
-            self._log.event("stalled", detail=f"cannot {what}: {error.strerror or error}; waiting")
-
-    def lift(self, job_id: str) -> None:
-        """Let others go on: what this job waited for was done, or is given up, or to be tried."""
-        self._waiting.discard(job_id)
-
-    def end(self) -> None:
-        """Say, if it was not so, that a job could be counted or its outcome recorded."""
-        if self._told and not self._waiting:
-            self._told = False
-            self._log.event("resumed", detail="the file system answers again")
-
-    async def pause(self) -> bool:
-        """Wait before trying again; False when there is no time left to try."""
-        return not await self._over.wait(_STALL_S)
-
-    def give_up(self) -> None:
-        """Let nobody try again."""
-        self._over.set()
 
 
 class Turns:
@@ -245,7 +204,7 @@ class Turns:
         return job
 
     def _check_only(self, claim: Claim) -> None:
-        state = self._spool.found_in(claim.job_id, _FINISHED, but=claim.origin)
+        state = self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin)
         if state == "dead" and self._spool.drop_reason(claim):
             return  # of the file that was set aside, and is here now, mended
         if state is not None:

@@ -16,6 +16,7 @@ from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStat
 from queuectl.job import again
 from queuectl.layout import PAUSED, SUFFIX, Claim, mending
 from queuectl.owners import Registration
+from queuectl.states import FINISHED, WAITING
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 
     Missed = Callable[[str, QueuectlError], None]
 
-WAITING = ("pending", "failed")
 CANCELLABLE = (*WAITING, "processing")
-_RESTING = (*WAITING, "completed", "dead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +180,7 @@ def _check_only(spool: Spool, job_id: str, state: str) -> None:
     Raises:
         WrongStateError: the id is in another state too.
     """
-    other = spool.found_in(job_id, _RESTING, but=state)
+    other = spool.found_in(job_id, (*WAITING, *FINISHED), but=state)
     if other is not None:
         path = spool.file(other, job_id)
         msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'

@@ -13,6 +13,7 @@ from queuectl.errors import NoSuchJobError
 from queuectl.files import is_there
 from queuectl.layout import SUFFIX
 from queuectl.outcome import EXIT, SIGNAL, TIMEOUT
+from queuectl.states import FINISHED, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from queuectl.layout import Found
     from queuectl.spool import Spool
 
-FINISHED = ("completed", "dead")
 NOT_DONE = 1  # the exit status for a job that is dead for a reason that has no number
 
 
@@ -62,7 +62,7 @@ class Endings:
     def _gone(self) -> list[str]:
         """Return those that no state seems to hold; one on its way is found by a second look."""
         held = {job_id for job_id, _ in self._spool.held()}
-        states = ("pending", "failed", *FINISHED)
+        states = (*WAITING, *FINISHED)
         return [
             job_id
             for job_id in self.remaining

@@ -8,8 +8,13 @@ import select
 import stat
 import threading
 import time
+from typing import TYPE_CHECKING
 
+from queuectl.errors import QueuectlError
 from queuectl.units import plain, second_text, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PATIENCE_MS = 100  # for who reads a pipe or a terminal to make room, once
 
@@ -83,3 +88,11 @@ def _text(now: float, word: str, job_id: str | None, details: dict[str, object])
 
 
 _SPEAK_FOR_THEMSELVES = ("detail", "command")
+
+
+def attempt(log: WorkLog, step: Callable[[], object]) -> None:
+    """Do something that will be done again: a fault in it is told, and the next time waits."""
+    try:
+        step()
+    except (OSError, QueuectlError) as error:
+        log.event("error", detail=str(error))

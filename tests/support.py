@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import queuectl
 from queuectl import config
-from queuectl.job import STATES
+from queuectl.states import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,8 @@ from queuectl.cli import STATUS_TELLS, render
 from queuectl.config import refuse
 from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.ids import first_of, is_id
-from queuectl.job import STATES
 from queuectl.spool import Spool
+from queuectl.states import STATES
 from queuectl.units import parse_duration, parse_time
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import heapq
 import os
 from typing import TYPE_CHECKING
 
-from queuectl.job import STATES
+from queuectl.states import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -20,12 +20,11 @@ from queuectl.cli.selection import (
     touch_options,
 )
 from queuectl.errors import QueuectlError, WrongStateError
+from queuectl.states import OUTCOMES, WAITING
 from queuectl.verbs import CANCELLABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_RETRIABLE = ("failed", "dead", "completed")
 
 
 def _print_each(job_ids: Iterable[str]) -> None:
@@ -66,8 +65,8 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
 
 
 @click.command()
-@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_RETRIABLE))
-@select_options(*_RETRIABLE)
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*OUTCOMES))
+@select_options(*OUTCOMES)
 @all_option
 @touch_options
 @click.pass_context
@@ -88,13 +87,13 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     if go_ahead(job_ids, "retry", options):
         misses = Misses()
         # what was selected failed and has completed meanwhile is not to run again
-        states = _RETRIABLE if texts else selection.states
+        states = OUTCOMES if texts else selection.states
         _print_each(verbs.retry(spool, job_ids, states, misses))
         misses.exit()
 
 
 @click.command()
-@click.argument("text", metavar="ID", shell_complete=complete_ids(*verbs.WAITING))
+@click.argument("text", metavar="ID", shell_complete=complete_ids(*WAITING))
 @click.pass_context
 def edit(ctx: click.Context, /, text: str) -> None:
     """Change a waiting job in $VISUAL, or $EDITOR.
@@ -109,7 +108,7 @@ def edit(ctx: click.Context, /, text: str) -> None:
 
     spool = spool_to_change(ctx)
     found = spool.find(id_to_change(spool, text))
-    if found.state not in verbs.WAITING:
+    if found.state not in WAITING:
         msg = f'job "{found.job.id}" is {found.state}; only pending or failed jobs can be edited'
         raise WrongStateError(msg)
     new = edited(found.job)

@@ -13,7 +13,8 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, TIME, Duration
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
-from queuectl.job import FIELDS, USER_FIELDS, Job, check_fields, decode
+from queuectl.fields import FIELDS, USER_FIELDS, check_fields
+from queuectl.job import Job, decode
 from queuectl.units import parse_codes, utc_text
 
 if TYPE_CHECKING:

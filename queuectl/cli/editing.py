@@ -15,7 +15,8 @@ import click
 from queuectl.cli import render
 from queuectl.cli.drafting import warn_of_slips
 from queuectl.errors import BadJobError, QueuectlError
-from queuectl.job import FIELDS, Job, check_fields, check_size, decode
+from queuectl.fields import FIELDS, check_fields
+from queuectl.job import Job, check_size, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,8 @@ from queuectl.cli.common import resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
+from queuectl.states import FINISHED
 from queuectl.units import plain, size_text
-from queuectl.waiting import FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

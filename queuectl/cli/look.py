@@ -16,8 +16,8 @@ from queuectl.cli.common import json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import Selection, select, select_options
 from queuectl.files import is_there
-from queuectl.job import STATES
 from queuectl.joblogs import OUT, log_file
+from queuectl.states import STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners
 from queuectl.cli import render
-from queuectl.job import STATES
 from queuectl.layout import SUFFIX
+from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.top import Item, Rate, View
 from queuectl.units import instant, plain
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from queuectl.layout import Found
     from queuectl.spool import Spool
 
-_ENDS = ("completed", "failed", "dead")
 _LISTED = 100  # more rows than a terminal has
 _WAITING_READ = 2000  # of pending/ and failed/ each, to tell what is next
 _DATED = 20_000  # more dead than that are ordered by their names instead of their dates
@@ -55,7 +54,7 @@ class Lookout:
     def _count_what_ended(self, now: float) -> None:
         """Begin with what ended in the last minute, as files say that are not too many to ask."""
         ended: list[float] = []
-        for state in _ENDS:
+        for state in OUTCOMES:
             if sum(1 for _ in self._spool.file_names(state)) <= _DATED:
                 ended += [at for _, at in self._spool.written(state) if at > now - 60]
         for at in sorted(ended):
@@ -89,7 +88,7 @@ class Lookout:
             return
         with self._lock:
             # a file that is written in place is reported more than once
-            if state in _ENDS and self._last.get(state) != name:
+            if state in OUTCOMES and self._last.get(state) != name:
                 self._last[state] = name
                 self._rate.add(time.time())
             self._dirty = True
@@ -152,7 +151,7 @@ class Lookout:
         self._counts = {state: sum(1 for _ in spool.file_names(state)) for state in STATES}
         self._partial = max(self._counts["pending"], self._counts["failed"]) > _WAITING_READ
         waiting = {}
-        for state in ("pending", "failed"):
+        for state in WAITING:
             for name in heapq.nsmallest(_WAITING_READ, spool.names(state)):
                 known = self._waiting.get((state, name)) or self._read_waiting(state, name)
                 if known is not None:

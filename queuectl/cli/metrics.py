@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
 from queuectl.figures import Codes, Figures
+from queuectl.states import FINISHED, OUTCOMES
 from queuectl.survey import Survey
-from queuectl.tallies import OUTCOMES, QUANTILES, Spread
+from queuectl.tallies import QUANTILES, Spread
 from queuectl.units import instant
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _recent(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
     figures = Figures(now - RECENT_S, Codes.of(spool.config))
     for record in Survey(spool, now - RECENT_S).records():
         figures.add(record)
-    for state in ("completed", "dead"):
+    for state in FINISHED:
         yield _sample("queuectl_recent_ended_jobs", figures.ended[state], state=state)
     for outcome in OUTCOMES:
         yield _sample("queuectl_recent_runs", figures.outcomes[outcome], outcome=outcome)

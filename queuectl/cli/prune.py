@@ -12,6 +12,7 @@ from queuectl.cli import render
 from queuectl.cli.common import DURATION, spool_to_change
 from queuectl.cli.selection import Misses, changed_at, go_ahead, state_option, touch_options
 from queuectl.ids import is_id
+from queuectl.states import FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ _DEFAULT_AGE_S = 7 * 86400
     metavar="DURATION",
     help="Only what ended so long ago; 7d unless --keep is given.",
 )
-@state_option(housekeeping.FINISHED)
+@state_option(FINISHED)
 @click.option(
     "--keep", type=click.IntRange(0), metavar="N", help="Keep the N newest of each state."
 )

@@ -18,7 +18,8 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, id_to_change
 from queuectl.ids import first_of
-from queuectl.job import STATES, command_line
+from queuectl.job import command_line
+from queuectl.states import FINISHED, STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _typed(job: Job) -> str:
 
 def changed_at(found: Found) -> float:
     """Return when something last happened to a job, as its record says: `inf` if it does not."""
-    over = ("finished_at",) if found.state in ("completed", "dead") else ()
+    over = ("finished_at",) if found.state in FINISHED else ()
     for field in (*over, "updated_at", "created_at"):
         at_s = found.job.instant(field)
         if at_s is not None:

@@ -11,7 +11,7 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, json_option, spool_to_read
 from queuectl.figures import Codes, Figures
-from queuectl.job import STATES
+from queuectl.states import FINISHED, OUTCOMES, STATES
 from queuectl.survey import Survey
 from queuectl.top import fit, sparkline
 from queuectl.units import duration_text, local_text, plain
@@ -100,7 +100,7 @@ def _print(document: dict[str, Any], survey: Survey) -> None:
     period = duration_text(document["until"] - document["since"])
     click.echo(f"since     {local_text(document['since'])} ({period})")
     ended = document["ended"]
-    parts = [f"{render.state_text(state)} {ended[state]:,}" for state in ("completed", "dead")]
+    parts = [f"{render.state_text(state)} {ended[state]:,}" for state in FINISHED]
     rate = document["success_rate"]
     parts.append("" if rate is None else f"success {rate:.1%}")
     click.echo(f"ended     {'  '.join(parts)}".rstrip())
@@ -135,7 +135,7 @@ def _print_timeline(document: dict[str, Any]) -> None:
         return
     click.echo()
     click.echo(click.style(f"runs by outcome, {duration_text(document['step'])} each", bold=True))
-    for outcome in ("completed", "failed", "dead"):
+    for outcome in OUTCOMES:
         counts = [column[outcome] for column in columns]
         bars = click.style(sparkline(counts, plain=_plain()), fg=render.COLOURS[outcome])
         click.echo(f"  {outcome:<9} {bars} at most {max(counts):,}")

@@ -13,7 +13,7 @@ from queuectl import orders, owners
 from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
 from queuectl.ids import first_of
-from queuectl.job import STATES
+from queuectl.states import STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:

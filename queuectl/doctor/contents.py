@@ -14,9 +14,9 @@ from queuectl import owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.files import is_there
-from queuectl.job import STATES
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, recover
+from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _READ = 20_000  # files of each state read at most: some seconds
 _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
-_FINAL = ("failed", "completed", "dead")  # where the body must name the directory
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
 
 
@@ -75,7 +74,7 @@ def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
         if not all(_is_in(spool, state, job_id) for state in (*places, *places)):
             continue
         what = f"{job_id} is in {' and '.join(f'{place}/' for place in places)}"
-        if len(places) > 1 and places[0] in ("pending", "failed"):
+        if len(places) > 1 and places[0] in WAITING:
             yield warning(what, "a worker sets the waiting one aside when its turn comes")
         else:
             yield problem(what, f"`queuectl show` both files, then rename or remove one: {job_id}")
@@ -91,7 +90,7 @@ def _is_in(spool: Spool, state: str, job_id: str) -> bool:
 
 
 def _bodies(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
-    for state in ("pending", *_FINAL):
+    for state in ("pending", *OUTCOMES):
         for job_id in names[state][:_READ]:
             yield from _body(spool, state, job_id)
     yield from _without_reason(spool)

@@ -404,14 +404,14 @@ def test_a_command_whose_end_nobody_could_see_does_not_run_beside_its_next_run(
 def test_a_refusal_that_goes_on_is_told_once(spool: SpoolDir, tmp_path: Path) -> None:
     refused = """
 import errno, os
-from queuectl import files, turn
+from queuectl import files, stall
 move, tries = files.move_contended, iter(range(3))
 def refused_first(source, target):
     if next(tries, None) is not None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     return move(source, target)
 files.move_contended = refused_first
-turn._STALL_S = 0.05
+stall._WAIT_S = 0.05
 """
     spool.drop("job")
     with spool.pool(env=with_code_at_start(tmp_path, refused)) as pool:

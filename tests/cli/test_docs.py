@@ -12,7 +12,8 @@ import pytest
 
 from queuectl.cli import cli
 from queuectl.config import SETTINGS, Config
-from queuectl.job import FIELDS, STATES
+from queuectl.fields import FIELDS
+from queuectl.states import STATES
 from tests.cli.test_help import COMMANDS
 from tests.support import ROOT
 

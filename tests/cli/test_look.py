@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.job import STATES
+from queuectl.states import STATES
 from tests.cli.support import put
 from tests.support import wait_until
 

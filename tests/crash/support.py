@@ -12,9 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl.job import STATES, parse
+from queuectl.job import parse
 from queuectl.layout import DIRECTORIES
 from queuectl.spool import Spool
+from queuectl.states import STATES
 from tests.support import end_processes_of
 
 if TYPE_CHECKING:
@@ -229,6 +230,10 @@ class Spoolside:
         found = until(there, f"{job_id} is in {states or 'completed'}: {places(self.path)}")
         record: dict[str, Any] = json.loads(found.read_bytes())
         return record
+
+    def wait_for_run(self, job_id: str) -> None:
+        """Return once a job's command has begun."""
+        until(lambda: self.times_run()[job_id], f"{job_id} runs")
 
     def drain(self, within_s: float = PATIENCE_S) -> None:
         """Have a fresh pool run everything to its end."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from queuectl.kernel import Tree
-from queuectl.stragglers import Ending, end_tree
+from queuectl.kernel import Tree, processes_of
+from queuectl.stragglers import Ending
 from tests.crash.support import PATIENCE_S, Spoolside, until
 
 STUBBORN = {
@@ -103,6 +103,41 @@ def test_what_a_dead_worker_left_is_gone_before_its_job_runs_again(
     assert marked(side.path) == []
     other.stop()
     side.check_promise()
+
+
+def test_what_a_dead_worker_left_holds_up_no_other_job_and_no_stop(side: Spoolside) -> None:
+    held = side.submit("trap '' TERM; sleep 600 & wait; sleep 600")
+    dead = side.pool().up()
+    side.wait_for_run(held)
+    dead.kill()
+    side.run("config", "set", "kill-grace", "600")
+    pool = side.pool().up()
+    side.wait_for(side.submit())
+    assert side.state_of(held) == "processing"
+
+    def alive() -> list[int]:
+        found = json.loads(side.run("status", "--json").stdout)["workers"]
+        return [worker["pid"] for worker in found]
+
+    until(lambda: alive() == [pool.process.pid], "the dead one is not told as alive")
+    pool.stop()
+    assert side.state_of(held) == "processing"
+
+
+def test_what_a_dead_worker_left_is_killed_after_the_grace_by_a_pool_that_is_busy(
+    side: Spoolside,
+) -> None:
+    held = side.submit("trap '' TERM; sleep 600 & wait; sleep 600", max_retries=1)
+    dead = side.pool().up()
+    side.wait_for_run(held)
+    dead.kill()
+    side.run("config", "set", "kill-grace", "2")
+    pool = side.pool().up()
+    side.wait_for(side.submit("sleep 1"))
+    side.wait_for(held, "dead")
+    assert marked(side.path) == []
+    pool.says("of a dead worker's processes")
+    pool.stop()
 
 
 def test_a_background_child_does_not_hold_up_its_job(side: Spoolside) -> None:
@@ -215,5 +250,5 @@ def test_without_any_grace_a_command_is_told_before_it_is_killed(tmp_path: Path)
     ending.go_on([process.pid])
     until(told.exists, "it was told")
     assert process.poll() is None
-    end_tree(tree, 0.0)
+    until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
     assert process.wait() == -signal.SIGKILL

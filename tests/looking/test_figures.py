@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectl.figures import Codes, Figures, Groups, Run, command_kind, runs, wait_s
-from queuectl.tallies import OUTCOMES, Spread, Timeline
+from queuectl.states import OUTCOMES
+from queuectl.tallies import Spread, Timeline
 from queuectl.units import utc_text
 from tests.looking.support import EXIT_0, EXIT_1, past, run_entry
 

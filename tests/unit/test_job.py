@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from queuectl import ids, job
 from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.fields import FIELDS
 from queuectl.job import Job
 
 NOW = 1_900_000_000.0
@@ -24,131 +24,6 @@ any_json = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-
-
-# --- ids ------------------------------------------------------------------------------------
-
-
-@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True))
-def test_letters_digits_and_dot_underscore_dash_make_an_id(text: str) -> None:
-    assert ids.check_id(text) == text
-
-
-@given(st.text())
-def test_nothing_else_does(text: str) -> None:
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text) is None:
-        assert not ids.is_id(text)
-        with pytest.raises(BadJobError, match='"id" must be'):
-            ids.check_id(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["../x", "-rf", ".", "..", "a/b", "a\n", "x" * 129, "é", "a b", ""]
-)
-def test_an_id_can_never_be_a_path_or_an_option(text: str) -> None:
-    assert not ids.is_id(text)
-
-
-def test_new_ids_are_unique_and_sort_as_they_were_made() -> None:
-    fresh = [ids.new_id(NOW + number / 1000) for number in range(500)] + [
-        ids.new_id(NOW) for _ in range(500)
-    ]
-    assert fresh == sorted(fresh)
-    assert len(set(fresh)) == len(fresh)
-    assert all(ids.is_id(made) and len(made) == 15 for made in fresh)
-
-
-# --- fields ---------------------------------------------------------------------------------
-
-WRONG = [
-    ("command", None),
-    ("command", ""),
-    ("command", "  "),
-    ("command", []),
-    ("command", [""]),
-    ("command", ["ls", 1]),
-    ("command", "a\0b"),
-    ("command", ["ls", "a\0b"]),
-    ("command", "lone \ud800"),
-    ("id", "../x"),
-    ("id", 7),
-    ("state", "waiting"),
-    ("attempts", -1),
-    ("attempts", 1.5),
-    ("attempts", True),
-    ("max_retries", -1),
-    ("max_retries", "3"),
-    ("priority", "high"),
-    ("priority", 1.0),
-    ("priority", 1 << 63),
-    ("run_at", "tomorrow"),
-    ("run_at", "2030-01-31T08:00:00"),
-    ("run_at", 1900000000),
-    ("timeout", 0),
-    ("timeout", -1),
-    ("timeout", "5m"),
-    ("timeout", True),
-    ("cwd", "relative"),
-    ("cwd", "/a\0"),
-    ("env", {"A": 1}),
-    ("env", {"": "x"}),
-    ("env", {"A=B": "x"}),
-    ("env", {"A": "x\0"}),
-    ("env", ["A=B"]),
-    ("tags", "nightly"),
-    ("tags", [1]),
-    ("success_codes", [256]),
-    ("fatal_codes", 1),
-    ("later_codes", [-1]),
-    ("history", [1]),
-    ("exit_code", "0"),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), WRONG)
-def test_a_wrong_field_is_refused_by_its_name_and_what_it_must_be(name: str, value: Any) -> None:
-    with pytest.raises(BadJobError) as error:
-        job.check_fields({"command": "true", name: value})
-    assert str(error.value).startswith(f'"{name}" must be ')
-
-
-def test_the_error_shows_what_was_given() -> None:
-    with pytest.raises(BadJobError, match='"priority" must be an integer, got "high"'):
-        job.check_fields({"command": "true", "priority": "high"})
-
-
-def test_a_long_value_is_cut_in_the_error() -> None:
-    with pytest.raises(BadJobError) as error:
-        job.check_fields({"command": "true", "tags": "x" * 5000})
-    assert len(str(error.value)) < 200
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"command": "echo hi"},
-        {"command": ["echo", ""]},
-        {"command": "true", "timeout": None, "cwd": None, "run_at": None},
-        {"command": "true", "timeout": 0.5, "priority": -(1 << 63), "max_retries": 0},
-        {"command": "true", "env": {"A": ""}, "tags": [], "later_codes": [0, 255]},
-        {"command": "true", "ours": {"anything": [1, None]}},
-    ],
-)
-def test_right_fields_pass(fields: dict[str, Any]) -> None:
-    job.check_fields(fields)
-
-
-def test_a_missing_command_is_told_with_the_key_that_looks_like_it() -> None:
-    with pytest.raises(BadJobError, match='"command" is missing \\(is "comand" a slip'):
-        job.check_fields({"comand": "true"})
-    with pytest.raises(BadJobError, match='^"command" is missing$'):
-        job.check_fields({"priority": 1})
-
-
-def test_every_field_says_what_it_must_be_and_who_writes_it() -> None:
-    for field in job.FIELDS.values():
-        assert field.must_be
-        assert field.writer in ("user", "queuectl")
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -214,7 +89,7 @@ def test_any_json_is_a_record_or_a_bad_job(value: Any) -> None:
         job.parse(json.dumps(value).encode(), "j")
 
 
-@given(st.sampled_from(sorted(job.FIELDS)), any_json)
+@given(st.sampled_from(sorted(FIELDS)), any_json)
 def test_any_json_in_any_field_is_a_record_or_a_bad_job(name: str, value: Any) -> None:
     with suppress(BadJobError):
         job.parse(json.dumps({"command": "true", name: value}).encode(), "j")
@@ -236,7 +111,7 @@ def test_a_record_over_a_mebibyte_is_refused() -> None:
 
 @given(st.dictionaries(st.text(), any_json, max_size=5))
 def test_a_record_comes_back_as_it_was_written(extra: dict[str, Any]) -> None:
-    extra = {key: value for key, value in extra.items() if key not in job.FIELDS}
+    extra = {key: value for key, value in extra.items() if key not in FIELDS}
     written = Job({"id": "j", "command": "true", **extra})
     raw = written.encode()
     assert raw.count(b"\n") == 1

@@ -1,0 +1,119 @@
+"""What a pool claims, and when: as many jobs as there is room for, the most urgent first.
+
+spool-layout.md, section "The moves".
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from queuectl.lanes import Lanes
+from queuectl.turn import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.backlog import Entry
+    from queuectl.intake import Intake
+    from queuectl.loop import Future, Loop
+    from queuectl.owners import Registration
+    from queuectl.spool import Spool
+    from queuectl.worklog import WorkLog
+
+
+class Claims:
+    """Gives the jobs of an intake their turns, once there has been a look at what there is.
+
+    Args:
+        spool: whose jobs.
+        log: where it is told how they went.
+        loop: in which the turns are run.
+        intake: says who is next.
+        registration: the owner that claims; it runs as many at a time as its record says.
+        on_over: is called in the loop with each turn that is over.
+    """
+
+    def __init__(  # noqa: PLR0913 - what the turns need passes through here
+        self,
+        spool: Spool,
+        log: WorkLog,
+        loop: Loop,
+        intake: Intake,
+        registration: Registration,
+        *,
+        on_over: Callable[[Future[None]], None],
+    ) -> None:
+        self._spool = spool
+        self._loop = loop
+        self._intake = intake
+        self._on_over = on_over
+        self._lanes = Lanes(loop, registration.record.slots, self._fill)
+        self.turns = Turns(spool, log, self._lanes, intake, registration)
+        self.under_way: set[Future[None]] = set()
+        self.begun = False
+        self.paused = False
+        self.stopped = False
+        self._asked = False  # to look soon
+        self._wanting = True
+
+    def begin(self) -> None:
+        """Claim from here on: enough is known for the order to be right; in any thread."""
+        self.begun = True
+
+    def pause(self) -> None:
+        """Claim nothing, and let no command start, until `resume`."""
+        self.paused = True
+        self._lanes.close()
+
+    def resume(self) -> None:
+        """Go on claiming, unless it is stopped."""
+        self.paused = False
+        if not self.stopped:
+            self._lanes.open()
+
+    def stop(self) -> None:
+        """Claim nothing more; what has not started is given back."""
+        self.stopped = True
+        self._lanes.close()
+
+    def arrived(self, entry: Entry) -> None:
+        """Claim what there is, unless that could not be this; in any thread."""
+        if not self._asked and (self._wanting or entry.priority < self._lanes.bar):
+            self._asked = True
+            self._loop.soon_from_thread(self.look)
+
+    def look(self) -> None:
+        """Claim what there is room for, and what is more urgent than what has been claimed."""
+        self._fill()
+        while not self._held_back:
+            entry = self._intake.next(self._lanes.bar)
+            if entry is None:
+                return
+            self._begin(entry)
+
+    def _fill(self) -> None:
+        self._asked = False
+        # before the look: who puts a job in after it must see that one is wanted
+        self._wanting = True
+        while not self._held_back and self._lanes.has_room(in_rows=self._spool.config.sync):
+            entry = self._intake.next()
+            if entry is None:
+                return
+            self._begin(entry)
+        self._wanting = False  # until there is room, which has the next look follow
+
+    @property
+    def _held_back(self) -> bool:
+        return self.stopped or self.paused or not self.begun or self.turns.stall.on
+
+    def _begin(self, entry: Entry) -> None:
+        turn = self.turns.begin(entry)
+        if turn is not None:
+            self.under_way.add(turn)
+            turn.on_done(partial(self._over, turn))
+
+    def _over(self, turn: Future[None]) -> None:
+        self.under_way.discard(turn)
+        self._on_over(turn)
+        self._fill()

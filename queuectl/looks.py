@@ -1,0 +1,55 @@
+"""When a whole directory is worth a look: not if nothing can have changed, nor too often."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+_SHARE = 50  # looks take at most 1/50 of the time
+_SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
+
+
+class Looks:
+    """When one directory was looked at, and whether another look could find anything.
+
+    Each look is a `with` block around the listing; one that is left by an error does not count.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._covered_ns: int | None = None
+        self._again = False
+        self._stamp: tuple[int, float] = (0, 0.0)
+        self._begun = 0.0
+        self._rest_until = 0.0
+
+    def look_again(self) -> None:
+        """Have another look find something, whatever the time stamp says; in any thread."""
+        self._again = True  # so that a look that is going on now does not count
+        self._covered_ns = None
+
+    @property
+    def due(self) -> bool:
+        """Whether a look could find anything, and the last one was long enough ago."""
+        now = time.monotonic()
+        with contextlib.suppress(FileNotFoundError):  # the pool makes it again
+            stamp_ns = os.stat(self._path).st_mtime_ns
+            if stamp_ns != self._stamp[0]:
+                self._stamp = (stamp_ns, now)
+            return stamp_ns != self._covered_ns and now >= self._rest_until
+        return False
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+        self._again = False
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        now = time.monotonic()
+        self._rest_until = now + (now - self._begun) * _SHARE
+        stamp_ns, seen = self._stamp
+        # a change within the clock tick of the look may have left the same stamp: look once more
+        if kind is None and self._begun - seen >= _SETTLED_S:
+            self._covered_ns = stamp_ns
+        if self._again:  # asked last: another thread may say so between the two
+            self._covered_ns = None

@@ -1,0 +1,53 @@
+"""Waiting for a file system that refuses: told once, and nothing new is claimed meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuectl.loop import Event
+
+if TYPE_CHECKING:
+    from queuectl.loop import Loop
+    from queuectl.worklog import WorkLog
+
+_WAIT_S = 1.0  # before a file system that refused is asked again
+
+
+class Stall:
+    """Holds a pool back while the file system refuses to take an outcome or to give a job."""
+
+    def __init__(self, loop: Loop, log: WorkLog) -> None:
+        self._log = log
+        self._waiting: set[str] = set()  # for whom something is about to be tried again
+        self._told = False
+        self._over = Event(loop)
+
+    @property
+    def on(self) -> bool:
+        """Whether nothing new may be claimed."""
+        return bool(self._waiting)
+
+    def begin(self, job_id: str, what: str, error: OSError) -> None:
+        """Say that something could not be done; once, however often it is tried."""
+        self._waiting.add(job_id)
+        if not self._told:
+            self._told = True
+            self._log.event("stalled", detail=f"cannot {what}: {error.strerror or error}; waiting")
+
+    def lift(self, job_id: str) -> None:
+        """Let others go on: what this job waited for was done, or is given up, or to be tried."""
+        self._waiting.discard(job_id)
+
+    def end(self) -> None:
+        """Say, if it was not so, that a job could be counted or its outcome recorded."""
+        if self._told and not self._waiting:
+            self._told = False
+            self._log.event("resumed", detail="the file system answers again")
+
+    async def pause(self) -> bool:
+        """Wait before trying again; False when there is no time left to try."""
+        return not await self._over.wait(_WAIT_S)
+
+    def give_up(self) -> None:
+        """Let nobody try again."""
+        self._over.set()

@@ -1,0 +1,103 @@
+"""What a pool does beside its jobs, in a thread of its own: look, recover, tidy.
+
+spool-layout.md, sections "Waking" and "Crashes".
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from queuectl.errors import QueuectlError
+from queuectl.housekeeping import Housekeeping
+from queuectl.recovery import Recovery
+from queuectl.worklog import attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.intake import Intake
+    from queuectl.spool import Spool
+    from queuectl.worklog import WorkLog
+
+_FIRST_RECOVERY_S = 1.0  # most commands end within this when they are told to
+_TIDY_S = 60.0  # between two looks at what is beyond its retention
+_TIDY_SHARE = 5  # while there is more to delete, it takes a sixth of the time
+_REJECTS_A_TURN = 20  # files set aside between two looks at what else there is to do
+
+
+class Upkeep:
+    """Keeps a pool's view of its spool true, and the spool in order, until it is stopped.
+
+    Args:
+        spool: which.
+        log: where it is told.
+        intake: is had to look at everything, once in a `poll-interval` and when it asks for it.
+        owner: the name under which it recovers what the dead left.
+        looked: is called after each look at everything, in that thread.
+    """
+
+    def __init__(
+        self, spool: Spool, log: WorkLog, intake: Intake, owner: str, looked: Callable[[], None]
+    ) -> None:
+        self._spool = spool
+        self._log = log
+        self._intake = intake
+        self._looked = looked
+        self._recovery = Recovery(spool, owner, log)
+        self._housekeeping = Housekeeping(spool, log)
+        self._wanted = threading.Event()
+        self._stopped = False
+
+    def begin(self) -> None:
+        """Put what the dead left where it belongs, so that order is right from the start.
+
+        What they left running is waited for only so long; `run` goes on with it.
+        """
+        end = time.monotonic() + _FIRST_RECOVERY_S
+        self._recover()
+        while self._recovery.waiting_s is not None and time.monotonic() < end:
+            time.sleep(self._recovery.waiting_s)
+            self._recover()
+
+    def soon(self) -> None:
+        """Have the next look follow at once; may be called in any thread."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Have `run` return after what it is doing; may be called in any thread."""
+        self._stopped = True
+        self._wanted.set()
+
+    def run(self) -> None:
+        """Look at everything, recover and tidy, again and again."""
+        next_recovery = time.monotonic() + self._spool.config.poll_interval
+        next_tidying = 0.0
+        while not self._stopped:
+            attempt(self._log, self._intake.scan)
+            self._looked()
+            attempt(self._log, lambda: self._intake.set_aside_rejects(_REJECTS_A_TURN))
+            interval_s = self._spool.config.poll_interval
+            if self._recovery.waiting_s is not None or time.monotonic() >= next_recovery:
+                self._recover()
+                next_recovery = time.monotonic() + interval_s
+            if time.monotonic() >= next_tidying:
+                next_tidying = time.monotonic() + self._tidy()
+            waits = (interval_s, self._intake.next_look_s, self._recovery.waiting_s)
+            self._wanted.wait(min(wait for wait in waits if wait is not None))
+            if not self._stopped:
+                self._wanted.clear()
+        self._recovery.close()
+
+    def _recover(self) -> None:
+        attempt(self._log, self._recovery.run)
+
+    def _tidy(self) -> float:
+        """Delete what is beyond its retention; return the seconds until the next time."""
+        begun, more = time.monotonic(), False
+        try:
+            more = self._housekeeping.run()
+        except (OSError, QueuectlError) as error:
+            self._log.event("error", detail=str(error))
+        return _TIDY_SHARE * (time.monotonic() - begun) if more else _TIDY_S
