@@ -246,7 +246,10 @@ def read_value(key: str, text: str) -> Any:
 def _parsed(path: str, raw: bytes) -> dict[str, Any]:
     """Return what is in the file, by the keys as they are listed, others as they are."""
     try:
-        stored = json.loads(raw)
+        stored = json.loads(raw, object_pairs_hook=_once)
+    except BadSettingError as error:
+        msg = f"{path}: {error}; take one of them out, with an editor"
+        raise BadSettingError(msg) from None
     except (ValueError, RecursionError) as error:
         msg = f"{path} is not JSON ({error}); mend it, or remove it for the defaults"
         raise BadSettingError(msg) from None
@@ -255,6 +258,20 @@ def _parsed(path: str, raw: bytes) -> dict[str, Any]:
         raise BadSettingError(msg)
     named = {listed(key): value for key, value in stored.items()}
     return {key: _as_meant(key, value) for key, value in named.items()}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object that names nothing twice, in either spelling: one of the two would not hold.
+
+    Raises:
+        BadSettingError: it does.
+    """
+    keys = [listed(key) for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            msg = f'"{key}" stands there twice'
+            raise BadSettingError(msg)
+    return dict(pairs)
 
 
 def _as_meant(key: str, value: Any) -> Any:

@@ -248,7 +248,7 @@ class Figures:
         if at is not None and at >= self.since_s:
             self.ended[record["state"]] += 1
             if record["state"] == COMPLETED:
-                self.tries[len(found)] += 1
+                self.tries[sum(run.outcome != GIVEN_BACK for run in found)] += 1
             if not found:  # cancelled or rejected before it ever ran
                 self.timeline.add(at, record["state"])
         self._add_wait(record, found)

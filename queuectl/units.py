@@ -46,12 +46,12 @@ def parse_size(text: str) -> int:
 
 
 def parse_codes(text: str) -> list[int]:
-    """Return the exit codes that `0,3` or `0 3` stand for, in order.
+    """Return the exit codes that `0,3` or `0 3` stand for, in order; `""` stands for none.
 
     Raises:
         ValueError: one of them is no number.
     """
-    return sorted({int(code) for code in text.replace(",", " ").split()})
+    return sorted({int(code) for code in text.replace(",", " ").split() if code != '""'})
 
 
 @lru_cache(maxsize=8)

@@ -37,6 +37,12 @@ def test_a_job_that_failed_once_and_then_succeeded_counts_as_one_completed_and_o
     assert document["success_rate"] == 1
 
 
+def test_runs_that_do_not_count_are_no_tries_either() -> None:
+    given_back = [run_entry(n, NOW - 100 + n, 0.5, ended="stopped") for n in (1, 2)]
+    record = past("a", "completed", NOW - 200, *given_back, run_entry(3, NOW - 90, 1))
+    assert figures_of(record).document(NOW)["tries_to_complete"] == {"1": 1}
+
+
 def test_the_last_run_of_a_dead_job_is_what_killed_it_and_is_no_retry() -> None:
     history = [run_entry(n, NOW - 100 + n, 0.5, **EXIT_1) for n in (1, 2, 3)]
     figures = figures_of(past("a", "dead", NOW - 200, *history))

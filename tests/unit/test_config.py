@@ -62,6 +62,8 @@ def test_a_key_like_none_is_told_with_all() -> None:
         ("shared", "yes", True),
         ("shared", "off", False),
         ("success-codes", "3,0, 3", [0, 3]),
+        ("later-codes", "", []),
+        ("later-codes", '""', []),  # as `config get` prints it
     ],
 )
 def test_a_value_is_read_as_people_write_it(key: str, text: str, value: Any) -> None:
@@ -116,6 +118,7 @@ def test_a_file_may_use_either_spelling(tmp_path: Path) -> None:
         (b'{"max-retry": 1}', 'did you mean "max-retries"'),
         (b'{"max-retries": "5"}', 'must be an integer from 0 to 1000, got "5"'),
         (b'{"shared": 1}', "must be true or false"),
+        (b'{"max-retries": 1, "max_retries": 2}', '"max-retries" stands there twice'),
     ],
 )
 def test_a_bad_file_is_told_with_its_path_and_left_as_it_is(
@@ -129,7 +132,7 @@ def test_a_bad_file_is_told_with_its_path_and_left_as_it_is(
     assert path.read_bytes() == body
 
 
-@pytest.mark.parametrize("body", [b"{", b"[1]"])
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'{"lease": 1, "lease": 2}'])
 def test_what_holds_no_settings_is_not_edited(tmp_path: Path, body: bytes) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(body)
