@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import count
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -78,6 +78,21 @@ def sync_directory(path: str) -> None:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked(directory: str) -> Iterator[None]:
+    """Let others that do the same with a directory wait, where its file system has locks.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = open_directory(directory)
+    try:
+        kernel.lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def open_directory(path: str) -> int:
     """Return a descriptor of a directory, to be synced.
 
@@ -95,7 +110,7 @@ def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Ste
     """
     descriptor = os.open(path, _NEW_FILE, mode)
     try:
-        yield from _filling(descriptor, data, 0, sync=sync)
+        yield from _filling(_Open(descriptor), data, sync=sync)
     except BaseException:
         unlink_quietly(path)
         raise
@@ -106,20 +121,29 @@ def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     carry_out(writing_new(path, data, sync=sync, mode=mode))
 
 
-def _filling(
-    descriptor: int, data: bytes, old_size: int, *, sync: bool, beside: Sequence[str] = ()
-) -> Steps[None]:
+class _Open(NamedTuple):
+    """A file that is about to be written over, and its size; `kept` if all others are kept off."""
+
+    descriptor: int
+    size: int = 0
+    kept: bool = False
+
+
+def _filling(file: _Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) -> Steps[None]:
     """Write a file from its beginning and close it; what was there before is gone.
 
     If `sync`, it is on disk at the end, and so are the names in the directories `beside`.
     """
+    descriptor = file.descriptor
     try:
         written = os.write(descriptor, data)
         while written < len(data):  # a nearly full disk writes a part, then says ENOSPC
             written += os.write(descriptor, data[written:])
         # not O_TRUNC: ext4 flushes at close what was cut to nothing and written again
-        if old_size > len(data):
+        if file.size > len(data):
             os.ftruncate(descriptor, len(data))
+        if file.kept:
+            kernel.share_again(descriptor)
         if sync:
             yield Step(beside, descriptor)
     finally:
@@ -178,8 +202,8 @@ class Spares:
         spare = self._take()
         try:
             body = _padded(data) if sync else data
-            descriptor, old_size = _open_spare(spare, mode)
-            yield from _filling(descriptor, body, old_size, sync=sync, beside=beside)
+            file = _open_spare(spare, mode)
+            yield from _filling(file, body, sync=sync, beside=beside)
             self._can_exchange = kernel.exchange(spare, path)
         except BaseException:
             unlink_quietly(spare)
@@ -220,11 +244,8 @@ def spares_of(directory: str, owner: str) -> list[str]:
 _SPARE = "~spare-"  # no id has a ~: no draft of a job is called so
 
 
-def _open_spare(path: str, mode: int) -> tuple[int, int]:
-    """Open a file to be written over, or a new one where that is not ours alone or too large.
-
-    Returns the descriptor and the size.
-    """
+def _open_spare(path: str, mode: int) -> _Open:
+    """Open a file to be written over, or a new one where that is not ours alone or too large."""
     descriptor = os.open(path, _OLD_FILE, mode)
     status = os.fstat(descriptor)
     plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
@@ -233,10 +254,10 @@ def _open_spare(path: str, mode: int) -> tuple[int, int]:
     if ours and kernel.keep_to_ourselves(descriptor):
         if stat.S_IMODE(status.st_mode) != mode:  # it was dropped with another
             os.fchmod(descriptor, mode)
-        return descriptor, status.st_size
+        return _Open(descriptor, status.st_size, kept=True)
     os.close(descriptor)
     os.unlink(path)
-    return os.open(path, _NEW_FILE, mode), 0
+    return _Open(os.open(path, _NEW_FILE, mode))
 
 
 _SPARE_BYTES = 1 << 16

@@ -188,9 +188,9 @@ _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
 
 
 def keep_to_ourselves(descriptor: int) -> bool:
-    """Keep all others from a file until this descriptor is closed; False if one has it open.
+    """Keep all others from a file until `share_again`; False if one has it open.
 
-    The kernel grants a lease on those terms. Whoever opens the file meanwhile waits for the close,
+    The kernel grants a lease on those terms. Whoever opens the file meanwhile waits for its end,
     and SIGIO tells us: have that ignored.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
@@ -198,5 +198,29 @@ def keep_to_ourselves(descriptor: int) -> bool:
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except OSError:  # EAGAIN, or a file system that knows no leases
+        return False
+    return True
+
+
+def share_again(descriptor: int) -> None:
+    """Let others open a file that we have kept to ourselves.
+
+    A close would not do: a process that is being started has all our descriptors until it has
+    loaded its program, and the lease with them.
+    """
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+# of a file system without locks, or of one that locks no directories
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+
+
+def lock(descriptor: int) -> bool:
+    """Wait for the lock of a file or a directory, until it is closed; False where there is none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
         return False
     return True

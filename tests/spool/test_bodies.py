@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,28 @@ def test_who_goes_on_writing_a_file_that_was_taken_harms_no_other_job(
     assert [spool.record("completed", job_id)["id"] for job_id in jobs] == jobs
     api.drop_spares()
     assert spool.leftovers() == []
+
+
+def test_a_body_is_for_all_to_read_before_its_descriptor_is_closed(
+    api: Spool, spool: SpoolDir
+) -> None:
+    """A process that is being started has that descriptor until it has loaded its program."""
+    claim = held(api)
+    job = api.read_claim(claim)
+    for number in range(20):  # more than are kept back for those who are reading
+        files.carry_out(api.rewriting(claim, job.changed(attempts=number)))
+        files.carry_out(api.securing(claim))
+    steps = api.rewriting(claim, job.changed(attempts=99))
+    next(steps)  # written over, and waiting for the disk
+    tmp = spool.api.directory("tmp")
+    before = signal.signal(signal.SIGIO, lambda *_: None)  # deadly to who keeps a file from others
+    try:
+        for name in os.listdir(tmp):
+            os.close(os.open(f"{tmp}/{name}", os.O_RDONLY | os.O_NONBLOCK))
+    finally:
+        signal.signal(signal.SIGIO, before)
+    for step in steps:
+        step.run()
 
 
 @pytest.mark.parametrize("gone", ["pending", "tmp"])

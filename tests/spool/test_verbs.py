@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +22,7 @@ from queuectl.errors import (
     WrongStateError,
     WrongUserError,
 )
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -365,6 +367,23 @@ def test_of_two_jobs_queued_with_one_id_at_once_one_is_refused(api: Spool, spool
 
 
 # --- what is in the way ------------------------------------------------------------------------
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    with open("/proc/locks", encoding="ascii") as locks:
+        return any("->" in line and str(pid) in line.split() for line in locks)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="says who waits for a lock")
+def test_who_gives_an_id_waits_for_who_is_giving_one_and_looks_then(spool: SpoolDir) -> None:
+    spool.create()
+    with files.locked(spool.api.directory("pending")):
+        process = spool.start("enqueue", "--id", "a", "true", stderr=subprocess.PIPE)
+        wait_until(lambda: waits_for_a_lock(process.pid) or process.poll() is not None)
+        spool.drop_bytes("a", b'{"command": "true", "state": "completed"}', state="completed")
+    assert b'job "a" exists already' in process.communicate()[1]
+    assert process.returncode == 1
+    assert spool.states("a") == ["completed"]
 
 
 def test_what_is_set_aside_takes_no_name_of_a_job_that_is_held(api: Spool, spool: SpoolDir) -> None:
