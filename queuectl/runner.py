@@ -112,6 +112,7 @@ class Run:
         descriptor, of which there may be none.
         """
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # what stands still could not end by itself
         timer = self._loop.later(self._task.grace_s, lambda: self._signal(signal.SIGKILL))
         await self._task.sweeper.end(Tree(self._child.pid, self._task.marks), self._task.grace_s)
         while not self._exited:

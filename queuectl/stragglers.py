@@ -10,7 +10,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from signal import SIGKILL, SIGTERM
+from signal import SIGCONT, SIGKILL, SIGTERM
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
@@ -58,6 +58,7 @@ class Ending:
                 kernel.signal_process(pid, SIGKILL, self.tree)
             elif pid not in self.told and not self._is_in_group(pid):
                 kernel.signal_process(pid, SIGTERM, self.tree)
+                kernel.signal_process(pid, SIGCONT, self.tree)  # what stands still could not end
         self.told.update(living)
         return True
 

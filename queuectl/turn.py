@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 # said of a file that is immutable, somebody else's in a sticky directory, or a mount point
 _THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
-# A job that spoke to systemd in the name of its pool would be heard.
-_NOT_FOR_JOBS = {name.encode() for name in notify.VARIABLES}
+# A job that spoke to systemd in the name of its pool would be heard; and where that was started
+# says nothing of where a command runs.
+_NOT_FOR_JOBS = {*(name.encode() for name in notify.VARIABLES), b"PWD", b"OLDPWD"}
 
 
 class Turns:
@@ -292,6 +293,7 @@ class Turns:
 
     def _task(self, job: Job) -> runner.Task:
         record, config = job.record, self._spool.config
+        cwd, given = record.get("cwd") or self._home, record.get("env") or {}
         own = {
             "QUEUECTL_JOB_ID": job.id,
             "QUEUECTL_WORKER": self._owner,
@@ -299,11 +301,13 @@ class Turns:
             "QUEUECTL_MAX_RETRIES": str(record.get("max_retries", config.max_retries)),
             "QUEUECTL_SPOOL": self._spool.path,
         }
+        if "PWD" not in given:
+            own["PWD"] = cwd
         command = job.command
         return runner.Task(
             argv=[config.shell, "-c", command] if isinstance(command, str) else command,
-            env=self._environment_with(record.get("env"), own),
-            cwd=record.get("cwd") or self._home,
+            env=self._environment_with(given, own),
+            cwd=cwd,
             logs=(record["stdout_path"], record["stderr_path"]),
             log_mode=config.file_mode,
             timeout_s=record.get("timeout", config.job_timeout),
@@ -314,7 +318,7 @@ class Turns:
             sweeper=self._sweeper,
         )
 
-    def _environment_with(self, given: dict[str, str] | None, own: dict[str, str]) -> Environment:
+    def _environment_with(self, given: dict[str, str], own: dict[str, str]) -> Environment:
         """Return the pool's environment, the job's in its place, and ours."""
         ours = os.fsencode("\0".join([f"{name}={value}" for name, value in own.items()]))
         shared = self._shared_environment

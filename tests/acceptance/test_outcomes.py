@@ -232,3 +232,15 @@ def test_the_settings_name_codes_that_succeed_that_are_fatal_and_that_mean_later
         spool.wait_for("failed", "exit-5")
     assert spool.record("dead", "exit-4")["attempts"] == 1
     assert spool.record("failed", "exit-5")["attempts"] == 0
+
+
+def test_pwd_is_where_the_command_runs_and_not_where_its_worker_does(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("words", ["printenv", "PWD"], cwd=str(tmp_path))
+    spool.drop("its-own", ["printenv", "PWD"], cwd=str(tmp_path), env={"PWD": "/its/own"})
+    spool.drop("old", "echo ${OLDPWD-none}")
+    spool.drain(env={"PWD": "/of/the/worker", "OLDPWD": "/before"})
+    assert spool.output("words") == f"{tmp_path}\n"
+    assert spool.output("its-own") == "/its/own\n"
+    assert spool.output("old") == "none\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -232,6 +233,17 @@ def test_what_left_by_setsid_may_tidy_up_though_its_leader_is_stubborn(side: Spo
     job_id = side.submit(
         f"setsid sh {script} & trap '' TERM; sleep 600", timeout=0.6, max_retries=1
     )
+    pool = side.pool().up()
+    side.wait_for(job_id, "dead")
+    pool.stop()
+    assert told.read_text() == "TERM\n"
+
+
+def test_what_stands_still_may_tidy_up_when_it_is_ended(side: Spoolside) -> None:
+    told = side.path / "told"
+    work = f"trap 'echo TERM > {told}; exit' TERM; kill -STOP $$; while :; do sleep 0.05; done"
+    job_id = side.submit(f"sh -c {shlex.quote(work)}", timeout=0.6, max_retries=1)
+    side.run("config", "set", "kill-grace", "60")
     pool = side.pool().up()
     side.wait_for(job_id, "dead")
     pool.stop()
