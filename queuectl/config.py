@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from queuectl.errors import BadSettingError, SpoolError
-from queuectl.fields import are_codes
+from queuectl.fields import are_codes, are_success_codes
 from queuectl.units import parse_codes, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ _SIZE = Kind(
 )
 
 
-_CODES = Kind("exit codes from 0 to 255, such as 0,3", parse_codes, are_codes)
+_CODES = Kind("exit codes from 0 to 255, such as 0,3 or 64-78", parse_codes, are_codes)
+_SUCCESS_CODES = Kind(f"{_CODES.range}, at least one", parse_codes, are_success_codes)
 
 
 def _read_retention(text: str) -> int | str:
@@ -166,7 +167,7 @@ class Config:
         "/bin/sh", _PROGRAM, "runs commands that are strings, as SHELL -c COMMAND"
     )
     worker_count: int = _setting(1, _integer(1, 10000), "jobs at a time where --count does not say")
-    success_codes: Sequence[int] = _setting((0,), _CODES, "exit codes that complete a job")
+    success_codes: Sequence[int] = _setting((0,), _SUCCESS_CODES, "exit codes that complete a job")
     fatal_codes: Sequence[int] = _setting(
         (), _CODES, "exit codes that make a job dead without a retry"
     )

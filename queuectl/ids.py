@@ -58,6 +58,14 @@ def new_id(now: float | None = None) -> str:
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(70, -1, -10)])[1:]
 
 
+def is_made(job_id: str) -> bool:
+    """Tell whether an id looks like one that `new_id` has made, and nobody has thought of."""
+    return len(job_id) == _MADE_CHARS and not set(job_id).difference(_ALPHABET)
+
+
+_MADE_CHARS = 15
+
+
 def first_of(job_ids: Iterable[str], most: int = 3) -> str:
     """Return a few ids as one text, for a message: `a, b, c, ...`."""
     listed = list(job_ids)

@@ -127,7 +127,7 @@ class Follower:
     ) -> None:
         self.job_id = job_id
         self.over = False
-        self.found: Found | None = None
+        self.found: Found | None = None  # as it was at the last reading; None: no state holds it
         self._spool = spool
         self._streams = streams
         self._lines = lines
@@ -143,7 +143,7 @@ class Follower:
             found = self.found = self._spool.find(self.job_id)
         except NoSuchJobError:
             yield from self._drain()
-            self.over = True
+            self.over, self.found = True, None
             return
         while self._number <= found.job.run_number:
             yield from self._run(found.job)

@@ -46,12 +46,23 @@ def parse_size(text: str) -> int:
 
 
 def parse_codes(text: str) -> list[int]:
-    """Return the exit codes that `0,3` or `0 3` stand for, in order; `""` stands for none.
+    """Return the exit codes that `0,3` or `0 64-78` stand for, in order; `""` stands for none.
 
     Raises:
         ValueError: one of them is no number.
     """
-    return sorted({int(code) for code in text.replace(",", " ").split() if code != '""'})
+    words = (word for word in text.replace(",", " ").split() if word != '""')
+    return sorted({code for word in words for code in _code_range(word)})
+
+
+def _code_range(word: str) -> range:
+    first, dash, last = word.partition("-")
+    if not dash:
+        return range(int(word), int(word) + 1)
+    if not first.isdecimal() or not last.isdecimal() or not int(first) <= int(last) < 1000:
+        msg = f"{word} is no range of exit codes"
+        raise ValueError(msg)
+    return range(int(first), int(last) + 1)
 
 
 @lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from queuectl.cli.completing import complete_directories
 from queuectl.errors import QueuectlError
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option(
     "--spool",
     metavar="DIR",
+    shell_complete=complete_directories,
     help="The directory that is the queue: else $QUEUECTL_SPOOL, else ~/.queuectl.",
 )
 @click.option(
@@ -136,6 +138,8 @@ def cli(ctx: click.Context, spool: str | None) -> None:
     queuectl worker start --count 2
     queuectl status
     """
+    if spool == "":  # of a variable that is not set, perhaps: it would be the usual spool
+        raise click.UsageError("--spool must name a directory")
     ctx.obj = spool or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl"
     if os.environ.get("NO_COLOR"):
         ctx.color = False

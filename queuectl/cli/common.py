@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.config import refuse
 from queuectl.errors import NoSuchJobError, QueuectlError
-from queuectl.ids import first_of, is_id
+from queuectl.ids import first_of, is_id, is_made
 from queuectl.spool import Spool
 from queuectl.states import STATES
 from queuectl.units import parse_duration, parse_time
@@ -74,11 +75,18 @@ def spool_to_read(ctx: click.Context, *, told: Told = going_on) -> Spool:
 
 
 def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
-    """Return the id that `text` is, or is the only beginning of.
+    """Return the id that `text` is, or is the only beginning of: then it is said.
 
     Raises:
         NoSuchJobError: no job is, or several are.
     """
+    job_id = _only_one(spool, text, states)
+    if job_id != text:
+        render.note(f'queuectl: "{text}" is the beginning of "{job_id}"')
+    return job_id
+
+
+def _only_one(spool: Spool, text: str, states: Sequence[str]) -> str:
     try:
         spool.locate(text)
     except NoSuchJobError:
@@ -94,15 +102,18 @@ def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
 
 
 def id_to_change(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
-    """Do what `resolve_id` does, and say so if the id is longer: it may not be the job meant.
+    """Do what `resolve_id` does, but take only ids that were made by us by their beginning.
+
+    One that a person has given is whole: once job1 is gone, it would be job10 that is changed.
 
     Raises:
         NoSuchJobError: no job is, or several are.
     """
-    job_id = resolve_id(spool, text, states)
-    if job_id != text:
-        render.note(f'queuectl: "{text}" is the beginning of "{job_id}"')
-    return job_id
+    job_id = _only_one(spool, text, states)
+    if job_id != text and not is_made(job_id):
+        msg = f'no job "{text}"; did you mean "{job_id}"?'
+        raise NoSuchJobError(msg)
+    return resolve_id(spool, text, states)
 
 
 class Duration(_FloatType):
@@ -123,7 +134,7 @@ class Duration(_FloatType):
 
 
 class Time(_FloatType):
-    """ISO 8601, local where it names no zone; seconds since the epoch."""
+    """ISO 8601, local where it names no zone, or `now`; seconds since the epoch."""
 
     name = "time"
 
@@ -132,6 +143,8 @@ class Time(_FloatType):
     ) -> float:
         if isinstance(value, (int, float)):
             return value
+        if value == "now":
+            return time.time()
         try:
             return parse_time(value, local=True)
         except ValueError as error:

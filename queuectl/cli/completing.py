@@ -1,4 +1,4 @@
-"""What the tab key offers: ids of jobs in the states that a command takes.
+"""What the tab key offers: ids of jobs in the states that a command takes, workers, files.
 
 @click.argument("job_ids", nargs=-1, shell_complete=complete_ids("pending", "processing"))
 """
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import click
     from click.shell_completion import CompletionItem
+
+    from queuectl.spool import Spool
 
 MAX_OFFERED = 100  # more than a person reads; the newest, since ids sort by time
 
@@ -60,14 +62,53 @@ def complete_keys(
     ]
 
 
+def complete_files(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Leave files to the shell."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_directories(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Leave directories to the shell."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def complete_workers(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the pools that are alive."""
+    from click.shell_completion import CompletionItem
+
+    from queuectl.errors import QueuectlError
+    from queuectl.owners import workers
+
+    try:
+        names = [item.worker for item in workers(_spool(ctx))]
+    except (OSError, QueuectlError):
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 def _names(ctx: click.Context, states: Iterable[str]) -> Iterable[tuple[str, str]]:
     from queuectl.errors import QueuectlError
+
+    try:
+        spool = _spool(ctx)
+        return {name: state for state in states for name in spool.names(state)}.items()
+    except (OSError, QueuectlError):
+        return ()
+
+
+def _spool(ctx: click.Context) -> Spool:
     from queuectl.spool import Spool
 
     # the group's own callback does not run while completing: ctx.obj is not there
     given = ctx.find_root().params.get("spool")
-    try:
-        spool = Spool(given or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl")
-        return {name: state for state in states for name in spool.names(state)}.items()
-    except (OSError, QueuectlError):
-        return ()
+    return Spool(given or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl")

@@ -10,6 +10,7 @@ from queuectl import verbs
 from queuectl.cli import render
 from queuectl.cli.common import going_on, id_to_change, spool_to_change, spool_to_write
 from queuectl.cli.completing import complete_ids
+from queuectl.cli.drafting import change_options, given_fields
 from queuectl.cli.selection import (
     Misses,
     Selection,
@@ -94,24 +95,28 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
 @click.command()
 @click.argument("text", metavar="ID", shell_complete=complete_ids(*WAITING))
+@change_options
 @click.pass_context
-def edit(ctx: click.Context, /, text: str) -> None:
-    """Change a waiting job in $VISUAL, or $EDITOR.
+def edit(ctx: click.Context, /, text: str, **options: Any) -> None:
+    """Change a waiting job, by options or in $EDITOR (or $VISUAL).
 
     What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
-    it was, and the text is kept. A field that is deleted goes back to its default.
+    it was, and the text is kept. A field that is deleted goes back to its default; --tag and --env
+    stand for all that the job has.
 
     \b
+    queuectl edit job1 --priority -5 --run-at now
     EDITOR=nano queuectl edit job1
     """
-    from queuectl.cli.editing import edited, keep
+    from queuectl.cli.editing import edited, keep, with_fields
 
+    given = given_fields(options)
     spool = spool_to_change(ctx)
     found = spool.find(id_to_change(spool, text))
     if found.state not in WAITING:
         msg = f'job "{found.job.id}" is {found.state}; only pending or failed jobs can be edited'
         raise WrongStateError(msg)
-    new = edited(found.job)
+    new = with_fields(found.job, given) if given else edited(found.job)
     if new is None:
         render.note("nothing was changed")
         return
@@ -119,7 +124,7 @@ def edit(ctx: click.Context, /, text: str) -> None:
         verbs.edit(spool, found.job, new)
     except (QueuectlError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        msg = f"{why}; your text is in {keep(new)}"
+        msg = f"{why}" if given else f"{why}; your text is in {keep(new)}"
         raise QueuectlError(msg) from None
     click.echo(found.job.id)
 

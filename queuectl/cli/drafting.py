@@ -12,13 +12,14 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, TIME, Duration
+from queuectl.cli.completing import complete_directories
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
 from queuectl.fields import FIELDS, USER_FIELDS, check_fields
 from queuectl.job import Job, decode
 from queuectl.units import parse_codes, utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from queuectl.spool import Spool
 
@@ -51,11 +52,15 @@ def current_directory() -> str:
 
 
 def _pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    for value in values:
-        if not value.partition("=")[0] or "=" not in value:
-            msg = f'"{value}" is not NAME=VALUE'
-            raise click.BadParameter(msg)
-    return dict(value.partition("=")[::2] for value in values)
+    return dict(_pair(value) for value in values)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or (not equals and name not in os.environ):
+        is_not = "not set here" if name else "not NAME=VALUE"
+        raise click.BadParameter(f'"{text}" is {is_not}')
+    return name, value if equals else os.environ[name]
 
 
 def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[int] | None:
@@ -68,16 +73,23 @@ def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
         raise click.BadParameter(msg) from None
 
 
+_ID_OPTION = click.option(
+    "--id", "id_", metavar="ID", help="Its name; else one that sorts by time."
+)
 _OPTIONS = (
-    click.option("--id", "id_", metavar="ID", help="Its name; else one that sorts by time."),
     click.option("--command", metavar="TEXT", help="A command line for the shell."),
     click.option("--priority", type=int, help="Lower runs first; 0 if not given."),
     click.option("--run-at", type=TIME, metavar="TIME", help="Not before; local if without zone."),
     click.option("--delay", type=DURATION, metavar="DURATION", help="Not before so long from now."),
     click.option("--timeout", type=_Timeout(), metavar="DURATION", help="End it after; or none."),
     click.option("--max-retries", type=int, help="Dead once it has failed so often."),
-    click.option("--cwd", metavar="DIR", help="Where it runs; else the current directory."),
-    click.option("--env", metavar="K=V", multiple=True, callback=_pairs, help="Set a variable."),
+    click.option(
+        "--cwd",
+        metavar="DIR",
+        shell_complete=complete_directories,
+        help="Where it runs; else the current directory.",
+    ),
+    click.option("--env", metavar="K[=V]", multiple=True, callback=_pairs, help="Set it; as here."),
     click.option("--tag", "tags", metavar="WORD", multiple=True, help="A word to find it by."),
     click.option(
         "--success-codes", callback=_codes, metavar="CODES", help="Exits that complete it; 0."
@@ -93,6 +105,11 @@ _OPTIONS = (
 
 def job_options(command: Any) -> Any:
     """Add the options that describe a job."""
+    return _ID_OPTION(change_options(command))
+
+
+def change_options(command: Any) -> Any:
+    """Add the options that describe a job, but for its name, which stays."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -152,6 +169,8 @@ def sources(
         if "command" in given:
             msg = "--command and a command after it exclude one another"
             raise click.UsageError(msg)
+        if not dashes and len(words) > 1:
+            _refuse_words_after_a_line(words)
         # one word is a line for the shell, as people quote it; after -- it is a program
         return [("", {"command": list(words) if dashes or len(words) > 1 else words[0]})]
     is_json = words[0].startswith("{")
@@ -164,6 +183,16 @@ def sources(
     if is_json:
         return [_object(word.encode("utf-8", "surrogateescape"), "") for word in words]
     return _lines(words[0])
+
+
+def _refuse_words_after_a_line(words: Sequence[str]) -> None:
+    """Refuse 'make && make test' --timeout 2h: no program is called so."""
+    if set(words[0]).intersection(" \t\n|&;<>$`("):
+        msg = (
+            f'unexpected "{words[1]}" after a command line; options go before it, '
+            "and after -- the words of one command"
+        )
+        raise click.UsageError(msg)
 
 
 _AROUND_JSON = " \t\r\n\ufeff"
@@ -185,7 +214,8 @@ def _object(raw: bytes, where: str) -> tuple[str, dict[str, Any]]:
     except BadJobError as error:
         text = raw.decode("utf-8", "surrogateescape")
         hint = f"in {text[:40]!r}; a command goes after --command or --"
-        msg = f"{where}{error} ({'each line is a JSON object' if where else hint})"
+        hint = "each line is a JSON object, as `jq -c` writes them" if where else hint
+        msg = f"{where}{error} ({hint})"
         raise BadJobError(msg) from None
 
 

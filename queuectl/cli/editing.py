@@ -49,6 +49,17 @@ def edited(job: Job) -> Job | None:
             return None if new.record == job.record else new
 
 
+def with_fields(job: Job, fields: Mapping[str, Any]) -> Job | None:
+    """Return a job with these fields, None if it has them.
+
+    Raises:
+        BadJobError: it would be too large.
+    """
+    new = job.changed(**fields)
+    check_size(new)
+    return None if new.record == job.record else new
+
+
 def keep(job: Job) -> str:
     """Keep what was edited where the editor's user can get at it; return the file."""
     return _keep(job.id, _text(job))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli.common import spool_to_be
+from queuectl.cli.completing import complete_files
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
@@ -32,13 +33,15 @@ _BAR_FROM = 2000  # jobs: fewer are queued before a person sees a bar
 @click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})
 @job_options
 @click.option("--wait", is_flag=True, help="Return when it has ended, with its exit status.")
-@click.argument("words", metavar="JSON | @FILE | - | [--] COMMAND", nargs=-1)
+@click.argument(
+    "words", metavar="JSON | @FILE | - | [--] COMMAND", nargs=-1, shell_complete=complete_files
+)
 @click.pass_context
 def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **options: Any) -> int:
     """Queue a job; print its id once it is safe on disk.
 
     A job is JSON, or options, or the words of a command after --. @FILE and - (standard input)
-    hold one JSON object a line; all are checked before the first is queued.
+    hold one JSON object a line; all are checked before the first is queued. Options go before it.
 
     \b
     queuectl enqueue '{"id":"job1","command":"sleep 2"}'

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import joblogs
+from queuectl import joblogs, owners
 from queuectl.cli import render
 from queuectl.cli.common import resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
@@ -71,9 +72,17 @@ def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
         lines=options["lines"],
     )
     printer = Printer(headings=options["both"])
+    said = Remarks(spool)
     with changes_of(spool, [found.job.id]) as changes:
         while not print_new([follower], changes, printer):
+            said.about([follower])
             changes.wait()
+    if follower.found is None:
+        msg = f"{found.job.id} is gone: somebody deleted it"
+        raise QueuectlError(msg)
+    number = _run(follower.found, options["attempt"])
+    if not printer.has_printed and options["lines"] != 0:
+        render.note(_nothing(spool, follower.found, number, options))
 
 
 def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
@@ -158,6 +167,55 @@ class Printer:
             self._last = stream
         target.buffer.write(data)
         target.buffer.flush()
+
+
+class Remarks:
+    """Says on standard error what whoever follows jobs would else wonder at, once each.
+
+    Why nothing happens, as long as it is so; and that a run has failed, and another will follow.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._hindrance = ""
+        self._next_look_s = 0.0
+        self._told: dict[str, int] = {}
+
+    def about(self, followers: Sequence[Follower] = ()) -> None:
+        """Say what is new."""
+        if time.monotonic() >= self._next_look_s:
+            self._next_look_s = time.monotonic() + _REMARK_S
+            hindrance = _hindrance(self._spool)
+            if hindrance and hindrance != self._hindrance:
+                render.note(f"queuectl: {hindrance}")
+            self._hindrance = hindrance
+        for follower in followers:
+            if follower.found is not None and follower.found.state not in FINISHED:
+                self._tell_of_failures(follower.found)
+
+    def _tell_of_failures(self, found: Found) -> None:
+        last = found.job.run_number
+        told = self._told.setdefault(found.job.id, last if found.state != "failed" else last - 1)
+        for entry in found.job.history:
+            number = entry.get("number")
+            if isinstance(number, int) and told < number <= last:
+                text = f"run {number} of {found.job.id} ended: {render.ended_text(entry)}"
+                if number == last and found.state == "failed":
+                    text += f"; again {render.in_text(found.job.not_before('failed'))}"
+                render.note(f"queuectl: {text}")
+        self._told[found.job.id] = last
+
+
+_REMARK_S = 1.0  # between two looks at whether anything can run
+
+
+def _hindrance(spool: Spool) -> str:
+    """Return why nothing will happen as it is, empty if something may."""
+    if spool.paused:
+        return "the spool is paused; `queuectl resume` lets jobs start"
+    if not owners.workers(spool):
+        return "no worker is running; `queuectl worker start` runs what waits"
+    return ""
 
 
 def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer) -> bool:

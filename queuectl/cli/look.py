@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from queuectl.layout import Found
     from queuectl.spool import Spool
 
-_COMMAND_CHARS, _DETAIL_CHARS = 60, 50  # in a table that a person looks at
+_DETAIL_SHARE = 3  # of a terminal, what DETAIL may take: a third
 
 limit_option = click.option(
     "--limit",
@@ -41,34 +41,43 @@ limit_option = click.option(
 @select_options(*STATES)
 @limit_option
 @json_option
+@click.option("--ids", "only_ids", is_flag=True, help="Print only ids, one a line.")
 @click.pass_context
-def list_jobs(ctx: click.Context, /, *, limit: int | None, as_json: bool, **options: Any) -> None:
+def list_jobs(
+    ctx: click.Context, /, *, limit: int | None, as_json: bool, only_ids: bool, **options: Any
+) -> None:
     """List jobs: state by state, by id (the ids that queuectl makes sort by time).
 
     \b
     queuectl list --state failed --state dead
     queuectl list --tag nightly --limit 20 --json
+    queuectl list --state dead --ids | xargs -n1 queuectl logs
     queuectl list --state completed --older-than 2h --command-matches '^rsync '
     """
+    if as_json and only_ids:
+        raise click.UsageError("--json and --ids exclude one another")
     spool = spool_to_read(ctx)
     found = islice(select(spool, Selection.of(options), limit), limit)
     if as_json:
         render.json_array(job.record() for job in found)
+        return
+    if only_ids:
+        for item in found:
+            click.echo(plain(item.job.id))
         return
     print_jobs(found, spool.config.max_retries)
 
 
 def print_jobs(found: Iterator[Found], max_retries: int) -> None:
     """Print a table of jobs; `max_retries` is that of a job that does not say."""
-    table = render.Table("ID", "STATE", "TRIES", "DETAIL", "COMMAND")
-    limit = render.cell_limit(_COMMAND_CHARS)
+    table = render.Table("ID", "STATE", "TRIES", "DETAIL", "COMMAND", cuts_last=True)
     empty = True
     for item in found:
         empty = False
         job = item.job
         tries = f"{job.attempts}/{max(1, job.record.get('max_retries', max_retries))}"
         tries = tries if job.command else "-"
-        command = render.command_text(job.command, limit) if job.command else ""
+        command = render.command_text(job.command) if job.command else ""
         table.row(plain(job.id), render.state_text(item.state), tries, _detail(item), command)
     table.end()
     if empty:
@@ -84,7 +93,7 @@ def _detail(found: Found) -> str:
     if found.state == "completed":
         return f"{render.since_text(record.get('finished_at'))} ago"
     if found.state == "dead":
-        return plain(record.get("error_message") or "")[: render.cell_limit(_DETAIL_CHARS)]
+        return plain(record.get("error_message") or "")[: render.cell_limit(_DETAIL_SHARE)]
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():
         return render.in_text(run_at)
@@ -151,7 +160,7 @@ def _print_history(spool: Spool, found: Found) -> None:
             plain(str(number)),
             render.when_text(entry.get("started_at")).partition(" (")[0],
             _took(entry),
-            _ended(entry),
+            render.ended_text(entry),
             out if is_there(out) else "-",
         )
     table.end()
@@ -162,12 +171,3 @@ def _took(entry: dict[str, Any]) -> str:
 
     started, finished = instant(entry.get("started_at")), instant(entry.get("finished_at"))
     return "-" if started is None or finished is None else duration_text(finished - started)
-
-
-def _ended(entry: dict[str, Any]) -> str:
-    words = str(entry.get("ended", "?"))
-    if "exit_code" in entry:
-        words += f" {entry['exit_code']}"
-    if "signal" in entry:
-        words += f" {entry['signal']}"
-    return plain(words)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,14 +46,21 @@ def state_text(state: str) -> str:
     return click.style(state, fg=COLOURS.get(state))
 
 
-def cell_limit(chars: int) -> int:
-    """Return how many characters a cell may have: all, where a program reads and not a person."""
-    return chars if sys.stdout.isatty() else sys.maxsize
+def cell_limit(share: int) -> int:
+    """Return how many characters a cell may have that is to take one of `share` parts of a line.
+
+    All it has, where a program reads and not a person.
+    """
+    return get_terminal_size().columns // share if sys.stdout.isatty() else sys.maxsize
 
 
-def command_text(command: str | list[str], limit: int) -> str:
+def command_text(command: str | list[str], limit: int = sys.maxsize) -> str:
     """Return a command on one line, cut to `limit` characters."""
     line = plain(command_line(command))
+    return _cut(line, limit)
+
+
+def _cut(line: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
@@ -78,13 +86,28 @@ def since_text(text: object) -> str:
     return "-" if at is None else duration_text(max(0.0, time.time() - at))
 
 
+def ended_text(entry: dict[str, Any]) -> str:
+    """Return how a run ended, from its entry of `history`: `exit 4`, `signal SIGKILL`."""
+    words = str(entry.get("ended", "?"))
+    if "exit_code" in entry:
+        words += f" {entry['exit_code']}"
+    if "signal" in entry:
+        words += f" {entry['signal']}"
+    return plain(words)
+
+
 class Table:
-    """Aligned columns, printed as they come once the first rows have set the widths."""
+    """Aligned columns, printed as they come once the first rows have set the widths.
+
+    If `cuts_last`, the last column has what room a terminal leaves it; it must be plain text.
+    """
 
     _SAMPLE = 200
+    _LEAST = 20  # characters of a last column that is cut: on a narrow terminal, lines wrap
 
-    def __init__(self, *headings: str) -> None:
+    def __init__(self, *headings: str, cuts_last: bool = False) -> None:
         self._headings = headings
+        self._cuts_last = cuts_last and sys.stdout.isatty()
         self._rows: list[Sequence[str]] = []
         self._widths: list[int] | None = None
 
@@ -112,6 +135,10 @@ class Table:
 
     def _print(self, cells: Sequence[str]) -> None:
         assert self._widths is not None
+        if self._cuts_last:
+            taken = sum(self._widths[:-1]) + 2 * len(self._widths[:-1])
+            room = max(get_terminal_size().columns - taken, self._LEAST)
+            cells = [*cells[:-1], _cut(cells[-1], room)]
         padded = [
             cell + " " * (width - _width(cell))
             for cell, width in zip(cells, self._widths, strict=True)

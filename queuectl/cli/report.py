@@ -19,6 +19,7 @@ import click
 
 from queuectl import __version__, files
 from queuectl.cli.common import spool_to_read
+from queuectl.cli.completing import complete_files
 from queuectl.cli.stats import clear_progress, since_option, tell_progress
 from queuectl.errors import SpoolError
 from queuectl.figures import GIVEN_BACK, Codes, Figures, ended_s, runs
@@ -45,7 +46,11 @@ _BOUNDS_S = (
 
 @click.command()
 @click.option(
-    "--output", metavar="FILE", default="report.html", help="Where to; - for standard output."
+    "--output",
+    metavar="FILE",
+    default="report.html",
+    shell_complete=complete_files,
+    help="Where to; - for standard output.",
 )
 @since_option
 @click.pass_context

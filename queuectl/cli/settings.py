@@ -94,16 +94,26 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     stored = config.load_stored(spool.path)
     values = _in_force(spool)
     if as_json:
-        render.json_document(values)
+        render.json_document(
+            {
+                key: {"value": value, "set": key in stored, "about": _about(key)}
+                for key, value in values.items()
+            }
+        )
         return
     table = render.Table("KEY", "VALUE", "", "WHAT IT IS")
     for key, value in values.items():
         changed = "set" if key in stored else ""
-        table.row(key, value_text(value), changed, config.SETTINGS[key].metadata["about"])
+        table.row(key, value_text(value), changed, _about(key))
     table.end()
 
 
-@settings.command("set")
+def _about(key: str) -> str:
+    text: str = config.SETTINGS[key].metadata["about"]
+    return text
+
+
+@settings.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a value
 @click.argument("key", shell_complete=complete_keys)
 @click.argument("value", metavar="VALUE", required=False)
 @click.pass_context

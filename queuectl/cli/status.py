@@ -14,7 +14,7 @@ from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
 from queuectl.ids import first_of
 from queuectl.states import STATES
-from queuectl.units import plain
+from queuectl.units import plain, utc_text
 
 if TYPE_CHECKING:
     from queuectl.layout import Found
@@ -53,13 +53,17 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
 
         click.echo(exposition(spool, document, now=time.time()), nl=False)
     elif as_json or form == "json":
-        render.json_document(document)
+        due = [
+            {"id": found.job.id, "state": found.state, "at": utc_text(at)}
+            for at, found in _due(spool)
+        ]
+        render.json_document({**document, "due": due})
     else:
         _print_status(spool, document)
 
 
 def describe(spool: Spool) -> dict[str, Any]:
-    """Return what `status --json` prints."""
+    """Return what `status --json` prints, but for what is due."""
     return {
         "spool": spool.path,
         "paused": spool.paused,
@@ -136,17 +140,20 @@ def _running_text(found: Found) -> str:
     return f"{job.id}  {since}  {render.command_text(job.command, 45)}"
 
 
-def _print_due(spool: Spool, counts: dict[str, int]) -> None:
-    """Print what is due next; of very many jobs only as many are read as a person waits for."""
+def _due(spool: Spool) -> list[tuple[float, Found]]:
+    """Return what is due next; of very many jobs only as many are read as a person waits for."""
     due = []
     for state in ("failed", "pending"):
         for found in islice(spool.jobs(state, spool.names(state)), _DUE_READ):
             at = found.job.not_before(state)
             if at is not None and (at > time.time() or state == "failed"):
                 due.append((at, found))
-    for number, (at, found) in enumerate(
-        heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0])
-    ):
+    return heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0])
+
+
+def _print_due(spool: Spool, counts: dict[str, int]) -> None:
+    due = _due(spool)
+    for number, (at, found) in enumerate(due):
         head = "due      " if number == 0 else "         "
         why = (found.job.record.get("error_message") or "") if found.state == "failed" else ""
         line = f"{head}{plain(found.job.id)}  {render.in_text(at)}  {plain(why)}"

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import owners
 from queuectl.cli import STATUS_TELLS, render
-from queuectl.cli.common import DURATION, resolve_id, spool_to_be, spool_to_read
-from queuectl.cli.completing import complete_ids
+from queuectl.cli.common import DURATION, spool_to_be, spool_to_read
+from queuectl.cli.completing import complete_files, complete_ids
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
@@ -21,10 +20,12 @@ from queuectl.cli.drafting import (
     job_options,
     sources,
 )
-from queuectl.cli.logs import Printer, changes_of, print_new
+from queuectl.cli.logs import Printer, Remarks, changes_of, print_new
+from queuectl.cli.selection import Selection, all_option, chosen, select_options
 from queuectl.ids import first_of
 from queuectl.joblogs import Follower
 from queuectl.units import plain
+from queuectl.verbs import CANCELLABLE
 from queuectl.waiting import Endings
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ TIMED_OUT, INTERRUPTED = 124, 130
 
 
 @click.command()
-@click.argument("texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids())
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids())
+@select_options(*CANCELLABLE)
+@all_option
 @click.option("--any", "any_one", is_flag=True, help="Return once one of them has ended.")
 @click.option("--timeout", type=DURATION, metavar="DURATION", help="Give up after so long.")
 @click.pass_context
@@ -49,8 +52,11 @@ def wait(
     *,
     any_one: bool,
     timeout: float | None,
+    **options: Any,
 ) -> None:
     """Wait until jobs have ended; print the id of each as it does.
+
+    Of jobs that are selected, those are waited for that have not ended when it begins.
 
     A job that will be retried has not ended. Exit status: 0 if all completed; else, of the first
     that did not, the exit status of its last run, 128 + N if signal N ended it (143 for its own
@@ -59,10 +65,13 @@ def wait(
     \b
     queuectl wait job1 job2 && echo both are done
     queuectl wait --any --timeout 10m job1 job2
+    queuectl wait --tag nightly
     """
     spool = spool_to_read(ctx)
     ctx.meta[STATUS_TELLS] = True
-    job_ids = [resolve_id(spool, text) for text in texts]
+    job_ids = chosen(spool, texts, Selection.of(options, CANCELLABLE))
+    if not job_ids:
+        render.note("no such jobs")
     endings = Endings(spool, job_ids, any_one=any_one)
 
     def tell(job_id: str) -> None:
@@ -78,7 +87,7 @@ def wait(
 
 @click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})
 @job_options
-@click.argument("words", metavar="JSON | [--] COMMAND", nargs=-1)
+@click.argument("words", metavar="JSON | [--] COMMAND", nargs=-1, shell_complete=complete_files)
 @click.pass_context
 def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """Queue a job, wait for it, and show what it prints as it comes.
@@ -146,7 +155,7 @@ def _wait(
     followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids] if printer else []
     with changes_of(spool, job_ids) if printer else endings.changes() as changes:
         names: set[str] = set()
-        first = True
+        remarks = Remarks(spool)
         while True:
             new = endings.look(names)
             if printer:  # after the look: of a job that has ended, all is there to be printed
@@ -155,20 +164,10 @@ def _wait(
                 tell(job_id)
             if endings.complete:
                 return True
-            if first:
-                _tell_what_is_missing(spool)
-                first = False
+            remarks.about(followers)
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 return False
             names = changes.wait(deadline_s)
-
-
-def _tell_what_is_missing(spool: Spool) -> None:
-    """Say why nothing will happen as it is."""
-    if spool.paused:
-        render.note("queuectl: the spool is paused; `queuectl resume` lets jobs start")
-    elif not owners.workers(spool):
-        render.note("queuectl: no worker is running; `queuectl worker start` runs what waits")
 
 
 def _tell_failure(job_id: str, found: Found | None) -> None:

@@ -14,6 +14,7 @@ import click
 from queuectl import orders, owners
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
+from queuectl.cli.completing import complete_workers
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
 from queuectl.units import plain
@@ -38,7 +39,7 @@ def worker() -> None:
 
 @worker.command()
 @click.option("--count", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at a time.")
-@click.option("--stop-when-empty", is_flag=True, help="Leave once there is nothing left to do.")
+@click.option("--stop-when-empty", is_flag=True, help="Leave once nothing is due or running.")
 @click.option("--detach", is_flag=True, help="Return once the pool is up; it logs to a file.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="text or json lines."
@@ -50,7 +51,7 @@ def start(
     """Run jobs, N at a time, logging each on standard error.
 
     Ctrl-C or SIGTERM finishes what runs and leaves; a second one ends the commands and gives their
-    jobs back.
+    jobs back. --stop-when-empty waits for retries too, not for what is scheduled.
 
     \b
     queuectl worker start --count 2 --stop-when-empty
@@ -92,6 +93,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     # A pool started by a job is not of that job: recovery must not take it for a leftover.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUECTL_")}
     ready, tell = os.pipe()
+    others = owners.workers(spool)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(log_path, flags, 0o600)
     begun = os.fstat(log).st_size
@@ -112,6 +114,10 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
         raise QueuectlError(_last_line(log_path, begun))
     where = plain(log_path)
     click.echo(f"worker {name} is up, process {process.pid}; its log is {where}")
+    if others:
+        slots = sum(item.slots for item in others)
+        what = f"{len(others)} other {'worker is' if len(others) == 1 else 'workers are'}"
+        render.note(f"{what} up here, for {slots} more jobs at a time; `queuectl worker stop`")
 
 
 def _last_line(path: str, begun: int) -> str:
@@ -122,7 +128,7 @@ def _last_line(path: str, begun: int) -> str:
 
 
 @worker.command()
-@click.argument("names", metavar="[WORKER]...", nargs=-1)
+@click.argument("names", metavar="[WORKER]...", nargs=-1, shell_complete=complete_workers)
 @click.option("--now", is_flag=True, help="End what runs and give it back, attempt not counted.")
 @click.pass_context
 def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:

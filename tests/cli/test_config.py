@@ -39,7 +39,17 @@ def test_show_says_what_each_is_for_and_which_are_set(spool: SpoolDir) -> None:
     for key, item in SETTINGS.items():
         assert item.metadata["about"] in lines[key]
     assert lines["lease"].split()[1:3] == ["120", "set"]
-    assert spool.run("config", "show", "--json").json["lease"] == 120
+    assert spool.run("config", "show", "--json").json["lease"] == {
+        "value": 120,
+        "set": True,
+        "about": SETTINGS["lease"].metadata["about"],
+    }
+    assert spool.run("config", "get", "--json").json["lease"] == 120
+
+
+def test_a_negative_number_is_a_value_and_no_option(spool: SpoolDir) -> None:
+    told = spool.refuse("config", "set", "max-retries", "-1", status=2)
+    assert '"max-retries" must be an integer from 0 to 1000, got "-1"' in told
 
 
 REFUSED = [

@@ -156,7 +156,27 @@ def test_one_bad_line_is_told_with_its_number_and_nothing_is_queued(
 def test_a_bad_line_of_a_file_is_told_with_the_file(spool: SpoolDir, tmp_path: Any) -> None:
     (tmp_path / "jobs.jsonl").write_bytes(b'{"command":"true"}\n\xff\n')
     text = spool.refuse("enqueue", "@jobs.jsonl", cwd=str(tmp_path))
-    assert text == "queuectl: jobs.jsonl, line 2: not UTF-8 (each line is a JSON object)"
+    assert text == (
+        "queuectl: jobs.jsonl, line 2: not UTF-8 "
+        "(each line is a JSON object, as `jq -c` writes them)"
+    )
+
+
+@pytest.mark.parametrize("line", ["make && make test", "sleep 1", "ls|wc", "$EDITOR"])
+def test_options_after_a_command_line_are_refused(spool: SpoolDir, line: str) -> None:
+    told = spool.refuse("enqueue", line, "--timeout", "2h", status=2)
+    assert 'unexpected "--timeout" after a command line; options go before it' in told
+    assert not os.path.exists(spool.path)
+
+
+def test_words_are_one_command(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "a", "rsync", "--timeout", "9", "my dir")
+    assert spool.record("pending", "a")["command"] == ["rsync", "--timeout", "9", "my dir"]
+
+
+def test_a_variable_that_is_only_named_is_as_it_is_here(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "a", "--env", "MINE", "--env", "B=c", "true", MINE="x=y")
+    assert spool.record("pending", "a")["env"] == {"MINE": "x=y", "B": "c"}
 
 
 def test_an_empty_input_queues_nothing(spool: SpoolDir) -> None:

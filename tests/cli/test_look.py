@@ -22,12 +22,25 @@ if TYPE_CHECKING:
 
 
 def test_status_as_json_has_the_shape_that_is_promised(filled: SpoolDir) -> None:
-    assert filled.run("status", "--json").json == {
+    document = filled.run("status", "--json").json
+    assert [item["id"] for item in document.pop("due")] == ["f1", "p2"]
+    assert document == {
         "spool": filled.path,
         "paused": False,
         "jobs": {"pending": 2, "processing": 0, "completed": 1, "failed": 1, "dead": 1},
         "workers": [],
     }
+
+
+def test_status_as_json_tells_what_is_due(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="later", run_at="2100-01-01T00:00:00Z")
+    due = spool.run("status", "--json").json["due"]
+    assert due == [{"id": "later", "state": "pending", "at": "2100-01-01T00:00:00.000000Z"}]
+
+
+def test_a_list_of_ids_is_for_other_commands(filled: SpoolDir) -> None:
+    assert filled.run("list", "--ids", "--state", "pending").lines == ["p1", "p2"]
+    assert "exclude" in filled.refuse("list", "--ids", "--json", status=2)
 
 
 def test_status_as_json_shows_who_works_on_what(spool: SpoolDir) -> None:
@@ -149,7 +162,9 @@ def test_show_has_the_record_its_runs_and_where_its_output_is(spool: SpoolDir) -
 
 
 def test_an_id_may_be_shortened_as_long_as_it_is_the_only_one(filled: SpoolDir) -> None:
-    assert filled.run("show", "d", "--json").json["id"] == "d1"
+    shown = filled.run("show", "d", "--json")
+    assert shown.json["id"] == "d1"
+    assert shown.err == 'queuectl: "d" is the beginning of "d1"\n'
     text = filled.refuse("show", "p")
     assert text == 'queuectl: "p" is the beginning of 2 ids (p1, p2); give more of it'
 

@@ -8,6 +8,7 @@ import pty
 import subprocess
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 from tests.support import DEADLINE_S, environment
@@ -52,7 +53,9 @@ def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> 
     for text in (command, why):
         assert text in spool.run("list").out
         assert text not in on_a_terminal(spool, "list")
-        assert text[:30] in on_a_terminal(spool, "list")
+        assert text[:20] in on_a_terminal(spool, "list")
+    lines = on_a_terminal(spool, "list").splitlines()
+    assert max(len(click.unstyle(line)) for line in lines) <= 80
 
 
 def piped_into_head(

@@ -75,6 +75,16 @@ def test_detach_returns_when_the_pool_is_up_and_tells_where_its_log_is(spool: Sp
             os.kill(pid, signal.SIGKILL)
 
 
+def test_detach_tells_of_the_pools_that_are_up_already(spool: SpoolDir) -> None:
+    with spool.pool(3) as other:
+        other.wait_for("up")
+        try:
+            said = spool.run("worker", "start", "--detach").err
+            assert said.startswith("1 other worker is up here, for 3 more jobs at a time")
+        finally:
+            spool.run("worker", "stop")
+
+
 def test_detach_says_why_the_pool_did_not_come_up(spool: SpoolDir) -> None:
     spool.create()
     os.chmod(f"{spool.path}/pending", 0o777)

@@ -228,6 +228,17 @@ def test_a_waiting_job_is_changed_as_it_was_edited(spool: SpoolDir, tmp_path: Pa
     assert spool.output("job") == "new\n"
 
 
+def test_a_waiting_job_is_changed_as_options_say(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="a", priority=3, run_at="2100-01-01T00:00:00Z", tags=["x"])
+    words = ("--priority", "-5", "--timeout", "none", "--run-at", "now", "--tag", "y")
+    assert spool.run("edit", "a", *words).lines == ["a"]
+    record = spool.record("pending", "a")
+    assert (record["priority"], record["timeout"], record["tags"]) == (-5, None, ["y"])
+    assert record["run_at"] < "2100"
+    assert spool.run("edit", "a", "--priority", "-5").err == "nothing was changed\n"
+    assert "--priority" in spool.refuse("edit", "a", "--priority", "x", status=2)
+
+
 def test_a_running_pool_follows_what_was_edited(spool: SpoolDir, tmp_path: Path) -> None:
     spool.api.submit("echo ran", id="job", run_at="2100-01-01T00:00:00Z")
     with spool.pool():

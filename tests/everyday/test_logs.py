@@ -215,6 +215,26 @@ def test_the_middle_of_large_output_is_cut_out_when_the_run_ends(spool: SpoolDir
     assert spool.output("small") == "".join(f"{n}\n" for n in range(1, 11))
 
 
+def test_following_a_job_that_never_ran_says_why(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job", run_at="2100-01-01T00:00:00Z")
+    words = ("logs", "-f", "job")
+    following = spool.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert following.stderr is not None
+    with following:
+        assert b"no worker is running" in following.stderr.readline()
+        spool.run("cancel", "job")
+        assert b'job "job" never ran: cancelled' in following.stderr.read()
+    assert following.returncode == 1
+
+
+def test_following_what_printed_only_errors_says_where_they_are(spool: SpoolDir) -> None:
+    spool.api.submit("echo bad >&2", id="job")
+    spool.drain()
+    followed = spool.run("logs", "-f", "job")
+    assert followed.out == ""
+    assert followed.err == "nothing on standard output; 4 B on standard error, with --stderr\n"
+
+
 def test_a_run_that_printed_nothing_there_says_where_it_did(spool: SpoolDir) -> None:
     spool.drop("errs", "echo wrong >&2; exit 1", max_retries=1)
     spool.drop("talks", "echo fine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -177,10 +178,33 @@ def test_more_jobs_than_there_can_be_is_no_limit(spool: SpoolDir) -> None:
 
 
 def test_of_a_shortened_id_that_is_changed_the_whole_is_said(spool: SpoolDir) -> None:
+    made = spool.api.submit("true").id
+    done = spool.run("cancel", made[:-1])
+    assert done.lines == [made]
+    assert done.err == f'queuectl: "{made[:-1]}" is the beginning of "{made}"\n'
+
+
+@pytest.mark.parametrize("words", [("cancel",), ("wait",), ("edit", "--priority", "1")])
+def test_an_id_that_a_person_gave_is_not_shortened_where_it_matters(
+    spool: SpoolDir, words: tuple[str, ...]
+) -> None:
+    """The command that has just cancelled job1 must not cancel job10 when it is typed again."""
     spool.api.submit("true", id="job10")
-    done = spool.run("cancel", "job1")
-    assert done.lines == ["job10"]
-    assert done.err == 'queuectl: "job1" is the beginning of "job10"\n'
+    told = spool.refuse(words[0], "job1", *words[1:])
+    assert told == 'queuectl: no job "job1"; did you mean "job10"?'
+    assert spool.states("job10") == ["pending"]
+
+
+def test_jobs_that_are_selected_can_be_waited_for(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="a", tags=["x"])
+    spool.api.submit("exit 3", id="b", tags=["x"], max_retries=1)
+    spool.api.submit("true", id="other", run_at="2100-01-01T00:00:00Z")
+    waiting = spool.start("wait", "--tag", "x", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with waiting, spool.pool():
+        assert waiting.stdout is not None
+        assert set(waiting.stdout.read().split()) == {b"a", b"b"}
+    assert waiting.returncode == 3
+    assert spool.run("wait", "--tag", "x").err == "no such jobs\n"
 
 
 @pytest.fixture

@@ -173,6 +173,29 @@ def test_run_shows_what_the_job_prints_and_ends_as_it_does(spool: SpoolDir) -> N
     assert "is dead: exit status 9" in result.err
 
 
+def test_run_says_that_a_run_failed_and_when_the_next_one_is(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0)
+    with spool.pool():
+        result = spool.run("run", "--id", "a", "--max-retries", "2", "--", "false", status=1)
+    lines = result.err.splitlines()
+    assert lines[0].startswith("queuectl: run 1 of a ended: exit 1")
+    assert lines[1] == "queuectl: a is dead: exit status 1"
+
+
+def test_who_waits_is_told_when_the_last_pool_has_gone(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.2)
+    with spool.pool() as pool:
+        words = ("run", "--", "sleep", "1000")
+        waiting = spool.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        pool.wait_for("started")
+        spool.run("worker", "stop", "--now")
+        assert waiting.stderr is not None
+        with waiting:
+            assert b"ended: stopped" in waiting.stderr.readline()
+            assert b"no worker is running" in waiting.stderr.readline()
+            waiting.terminate()
+
+
 def test_run_of_words_is_status_0_when_they_complete(spool: SpoolDir) -> None:
     with spool.pool():
         assert spool.run("run", "--", "printf", "%s|", "a b", "$x").out == "a b|$x|"

@@ -91,6 +91,33 @@ def test_the_tab_key_of_a_person_completes_an_id(spool: SpoolDir, path: str) -> 
         wait_until(lambda: "show only-one-begins-so" in shell.raw, lambda: shell.raw)
 
 
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("queuectl enqueue -- cat a-file-o", "cat a-file-of-mine "),
+        ("queuectl enqueue --cwd a-dir", "--cwd a-directory/"),
+    ],
+)
+def test_the_tab_key_of_a_person_completes_files(
+    spool: SpoolDir, path: str, tmp_path: Path, typed: str, completed: str
+) -> None:
+    (tmp_path / "a-file-of-mine").touch()
+    (tmp_path / "a-directory").mkdir()
+    env = environment(spool.path, PATH=path, PS1="ready> ", INPUTRC="/dev/null")
+    with Terminal(["bash", "--norc", "--noprofile", "-i"], env, 80, 24) as shell:
+        wait_until(lambda: "ready> " in shell.raw, lambda: shell.raw)
+        shell.type(f'cd {tmp_path}; eval "$(queuectl completion bash)"\n')
+        wait_until(lambda: shell.raw.count("ready> ") == 2, lambda: shell.raw)
+        shell.type(f"{typed}\t")
+        wait_until(lambda: completed in shell.raw, lambda: shell.raw)
+
+
+def test_the_pools_that_are_up_are_offered(spool: SpoolDir, path: str) -> None:
+    with spool.pool() as pool:
+        pool.wait_for("up")
+        assert press_tab(spool, path, "worker", "stop", "") == [pool.name]
+
+
 def test_of_very_many_ids_the_newest_are_offered(spool: SpoolDir, path: str) -> None:
     for number in range(MAX_OFFERED + 50):
         spool.drop(f"job-{number:04}")

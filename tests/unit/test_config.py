@@ -62,6 +62,7 @@ def test_a_key_like_none_is_told_with_all() -> None:
         ("shared", "yes", True),
         ("shared", "off", False),
         ("success-codes", "3,0, 3", [0, 3]),
+        ("fatal-codes", "1, 64-66", [1, 64, 65, 66]),
         ("later-codes", "", []),
         ("later-codes", '""', []),  # as `config get` prints it
     ],
@@ -89,6 +90,9 @@ def test_a_value_is_read_as_people_write_it(key: str, text: str, value: Any) -> 
         ("shared", "maybe", "true or false"),
         ("success-codes", "0,256", "exit codes from 0 to 255"),
         ("later-codes", "x", "exit codes from 0 to 255"),
+        ("later-codes", "5-3", "exit codes from 0 to 255"),
+        ("later-codes", "0-999", "exit codes from 0 to 255"),
+        ("success-codes", "", "exit codes from 0 to 255, such as 0,3 or 64-78, at least one"),
         ("job-timeout", "9" * 400, "a duration from"),
         ("worker-count", "9" * 5000, "an integer from"),
     ],
