@@ -246,7 +246,13 @@ _SPARE = "~spare-"  # no id has a ~: no draft of a job is called so
 
 def _open_spare(path: str, mode: int) -> _Open:
     """Open a file to be written over, or a new one where that is not ours alone or too large."""
-    descriptor = os.open(path, _OLD_FILE, mode)
+    try:
+        descriptor = os.open(path, _OLD_FILE, mode)
+    except OSError as error:
+        if error.errno not in _NOT_OURS_TO_WRITE:
+            raise
+        os.unlink(path)
+        return _Open(os.open(path, _NEW_FILE, mode))
     status = os.fstat(descriptor)
     plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     ours = plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES
@@ -260,6 +266,8 @@ def _open_spare(path: str, mode: int) -> _Open:
     return _Open(os.open(path, _NEW_FILE, mode))
 
 
+# a file that was dropped read-only, or by another user, or that is a program which runs
+_NOT_OURS_TO_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.ETXTBSY})
 _SPARE_BYTES = 1 << 16
 _BLOCK = 1024
 _RESTING = 16  # a reader that opened a body before it was exchanged has this many moves to read it

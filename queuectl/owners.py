@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from queuectl import files, kernel, orders
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.reading import read_regular
-from queuectl.scratch import new_owner, try_lock
+from queuectl.scratch import new_owner, try_lock, was_named_here
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -194,14 +194,13 @@ def read_worker(spool: Spool, name: str) -> Worker | None:
 
 def life(spool: Spool, name: str, worker: Worker | None) -> Life:
     """Return what can be told of an owner at this instant, changing nothing."""
-    here = kernel.host()
     if worker is None:
         # Registered, it would have a record; the name begins with the host it ran on.
-        local = name == "" or name.startswith(f"{here}-")
+        local = name == "" or was_named_here(name)
         return _locked(spool, name) if local else Life.AWAY
     if worker.of_this_boot:
         return _locked(spool, name)
-    same_machine = worker.host == here and worker.machine_id == kernel.machine_id()
+    same_machine = worker.host == kernel.host() and worker.machine_id == kernel.machine_id()
     return Life.DEAD if same_machine else Life.AWAY
 
 

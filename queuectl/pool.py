@@ -78,19 +78,23 @@ class Pool:
         # Sent to who holds a lease, and deadly without a handler (kernel.keep_to_ourselves). One
         # that does nothing, since what is ignored is inherited by commands, and a handler is not.
         signal.signal(signal.SIGIO, lambda *_: None)
-        with self._registration:
-            self._loop = Loop()
-            try:
+        self._loop = Loop()
+        try:
+            self._attention = Event(self._loop)
+            # before anybody can see the pool, and stop it
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.on_signal(number, self._asked_by_signal)
+            self._loop.on_signal(signal.SIGHUP, self._hung_up)
+            with self._registration:
                 self._loop.run(self._live())
-            finally:
-                self._loop.close()
+        finally:
+            self._loop.close()
         return not self._crashed
 
     # --- the life of a pool -----------------------------------------------------------------
 
     async def _live(self) -> None:
         loop, spool, log = self._loop, self._spool, self._log
-        self._attention = Event(loop)
         news = News(ready=self._arrived, due=self._look_up, look=self._look_soon)
         self._intake = Intake(spool, log, self.name, news)
         self._claims = Claims(
@@ -99,9 +103,6 @@ class Pool:
         self._upkeep = Upkeep(spool, log, self._intake, self.name, self._looked)
         self._config = LiveConfig(spool, log, self._look_up_in, self._upkeep.soon)
         spool.keep_spares(self.name)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.on_signal(number, self._asked_by_signal)
-        self._loop.on_signal(signal.SIGHUP, self._hung_up)
         slots = self._registration.record.slots
         log.event("up", worker=self.name, slots=slots, spool=spool.path)
         await loop.in_thread(self._upkeep.begin)

@@ -22,8 +22,16 @@ LOCK_SUFFIX = ".lock"
 
 def new_owner() -> str:
     """Return a name that no other process has had: host-pid-random."""
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", kernel.host())[:40]
-    return f"{host}-{os.getpid()}-{os.urandom(4).hex()}"
+    return f"{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def was_named_here(owner: str) -> bool:
+    """Tell whether a machine of this name has given an owner its name."""
+    return owner.rsplit("-", 2)[0] == _host()
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", kernel.host())[:40]
 
 
 def owner_of(name: str) -> str | None:

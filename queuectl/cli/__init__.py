@@ -156,13 +156,17 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     os._exit(status)
 
 
+# since click 8.2: before, it printed the help by itself
+_NO_ARGS_IS_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 def _run(args: Sequence[str] | None) -> int:
     """The one place where what went wrong becomes one line and an exit status."""
     _have_streams()
     try:
         result: Any = cli.main(args=args, prog_name="queuectl", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
+    except _NO_ARGS_IS_HELP as error:
         click.echo(error.message, err=True)
         return 2
     except click.UsageError as error:

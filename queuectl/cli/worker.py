@@ -181,8 +181,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
             render.note(f"{item.worker} is {suspended}")
     while wanted:
         for item in list(wanted):
-            record = owners.read_worker(spool, item.worker)
-            if owners.life(spool, item.worker, record) is owners.Life.DEAD:
+            if _is_gone(spool, item.worker):
                 orders.withdraw_stop(spool, item.worker)
                 wanted.remove(item)
                 click.echo(f"{item.worker} is gone")
@@ -196,6 +195,15 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
             render.note(f"waiting for {what}{hint}")
         if wanted:
             time.sleep(_LOOK_S)
+
+
+def _is_gone(spool: Spool, name: str) -> bool:
+    """Tell whether a pool has left, or has died; of another machine's, only the first is seen."""
+    record = owners.read_worker(spool, name)
+    if owners.life(spool, name, record) is owners.Life.DEAD:
+        return True
+    holds = any(owner == name for _, owner in spool.held())
+    return record is None and owners.is_traceless(spool, name) and not holds
 
 
 @worker.command("list")

@@ -22,7 +22,6 @@ O_NOATIME: int = getattr(os, "O_NOATIME", 0)
 
 # what says nothing of what was asked for, only that this machine has too much to do now
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
 def host() -> str:
@@ -52,6 +51,24 @@ def machine_id() -> str:
 def _read_line(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.readline().strip()
+
+
+@lru_cache(maxsize=1)
+def has_pidfd() -> bool:
+    """Whether a descriptor can hold a process: what this Python knows, a sandbox may forbid.
+
+    Raises:
+        OSError: it cannot be told now, for want of descriptors.
+    """
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno in OUT_OF_RESOURCES:
+            raise
+        return False
+    return True
 
 
 def can_list_processes() -> bool:
@@ -100,8 +117,9 @@ def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
     groups = {} if tree.group is None else {tree.group: tree}
     marked = {tree.marks[0]: tree} if tree.marks else {}
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if not HAS_PIDFD:
-            os.kill(pid, number)
+        if not has_pidfd():
+            if _tree_of(pid, groups, marked) is not None:
+                os.kill(pid, number)
             return
         from signal import pidfd_send_signal  # the module costs each command line 2 ms
 

@@ -13,7 +13,7 @@ from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from queuectl.kernel import HAS_PIDFD
+from queuectl.kernel import has_pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ class Exits:
     def watch(self, pid: int, ended: Callable[[], None]) -> None:
         """Have `ended` called when a child has ended."""
         try:
-            watched = HAS_PIDFD and self._watch_descriptor(pid, ended)
+            watched = has_pidfd() and self._watch_descriptor(pid, ended)
         except OSError:  # no descriptor left for it; the command runs, and must not be lost
             watched = False
         if not watched:

@@ -155,6 +155,23 @@ def test_a_timeout_ends_the_whole_tree(spool: SpoolDir) -> None:
     assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
 
 
+@pytest.mark.parametrize("code", ["ENOSYS", "EPERM"])
+def test_a_timeout_ends_the_whole_tree_where_pidfd_is_forbidden(
+    spool: SpoolDir, tmp_path: Path, code: str
+) -> None:
+    forbidden = f"""
+import errno, os
+def forbidden(*_):
+    raise OSError(errno.{code}, os.strerror(errno.{code}))
+os.pidfd_open = forbidden
+"""
+    spool.drop("job", "setsid sleep 1000 & sleep 1000", timeout=0.3, max_retries=1)
+    pool = spool.drain(1, env=with_code_at_start(tmp_path, forbidden))
+    assert spool.states("job") == ["dead"]
+    assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
+    assert not pool.events("error")
+
+
 def test_without_a_timeout_of_its_own_a_job_has_that_of_the_settings(spool: SpoolDir) -> None:
     spool.configure(job_timeout=0.2)
     assert run_one(spool, "sleep 1000", "dead", max_retries=1)["error_message"].startswith("timed")

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import DEADLINE_S, alive, environment, read_text, wait_until, waiting_for
+from tests.support import (
+    DEADLINE_S,
+    alive,
+    environment,
+    read_text,
+    wait_until,
+    waiting_for,
+    with_code_at_start,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import SpoolDir
 
 
@@ -83,6 +93,20 @@ def test_detach_tells_of_the_pools_that_are_up_already(spool: SpoolDir) -> None:
             assert said.startswith("1 other worker is up here, for 3 more jobs at a time")
         finally:
             spool.run("worker", "stop")
+
+
+ELSEWHERE = """
+from queuectl import kernel
+kernel.host = lambda: "another_host"
+kernel.boot_id = kernel.machine_id = lambda: "another"
+"""
+
+
+def test_a_pool_of_another_machine_is_seen_to_leave(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=0.2)
+    with spool.pool(env=with_code_at_start(tmp_path, ELSEWHERE)) as pool:
+        pool.wait_for("up")
+        assert spool.run("worker", "stop").out == f"{pool.name} is gone\n"
 
 
 def test_detach_says_why_the_pool_did_not_come_up(spool: SpoolDir) -> None:

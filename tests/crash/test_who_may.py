@@ -66,6 +66,20 @@ def test_others_put_jobs_into_a_shared_spool(open_path: Path) -> None:
         assert side.state_of("theirs") == "completed"
 
 
+@needs_root
+def test_files_that_a_pool_may_not_write_to_do_not_hold_it_up(open_path: Path) -> None:
+    """Their names are ours once they are taken, and bodies are written over old ones."""
+    with Spoolside(make_spool(open_path / "q")) as side:
+        ids = [side.drop(f"job{number:02}", command="true", cwd="/").stem for number in range(40)]
+        for path in (side.path, *side.path.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+            path.chmod(0o700 if path.is_dir() else 0o400)
+        ran = as_nobody(side.path, "worker", "start", "--stop-when-empty")
+        assert ran.returncode == 0
+        assert "stalled" not in ran.stderr
+        assert {side.state_of(job_id) for job_id in ids} == {"completed"}
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_a_spool_is_private_whatever_the_umask(umask: int, tmp_path: Path) -> None:
     with Spoolside(tmp_path / "q") as side:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import orders, owners
+from queuectl import kernel, orders, owners
 from queuectl.owners import Heartbeats, Life, Registration
+from queuectl.scratch import new_owner
 from tests.support import environment
 
 if TYPE_CHECKING:
@@ -35,6 +36,23 @@ def api(spool: SpoolDir) -> Spool:
     """Return a spool with its directories."""
     spool.create()
     return spool.api
+
+
+@pytest.mark.parametrize("host", ["build_host_1", "x" * 63, "mill"])
+def test_an_owner_without_a_record_is_known_by_the_host_in_its_name(
+    api: Spool, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr(kernel, "host", lambda: host)
+    assert owners.life(api, new_owner(), None) is Life.DEAD
+
+
+def test_a_host_whose_name_begins_like_ours_is_another(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "host", lambda: "mill-2")
+    there = new_owner()
+    monkeypatch.setattr(kernel, "host", lambda: "mill")
+    assert owners.life(api, there, None) is Life.AWAY
 
 
 def forge(api: Spool, name: str, **changes: object) -> owners.Worker:

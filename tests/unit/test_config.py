@@ -122,6 +122,7 @@ def test_a_file_may_use_either_spelling(tmp_path: Path) -> None:
         (b'{"max-retry": 1}', 'did you mean "max-retries"'),
         (b'{"max-retries": "5"}', 'must be an integer from 0 to 1000, got "5"'),
         (b'{"shared": 1}', "must be true or false"),
+        (b'{"kill-grace": 1' + b"0" * 400 + b"}", "must be a duration from 0"),
         (b'{"max-retries": 1, "max_retries": 2}', '"max-retries" stands there twice'),
     ],
 )

@@ -257,9 +257,9 @@ def test_who_rests_lets_the_others_go_first(loop: Loop) -> None:
 def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
     has_pidfd: bool, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if has_pidfd and not kernel.HAS_PIDFD:
+    if has_pidfd and not kernel.has_pidfd():
         pytest.skip("this kernel has no pidfd")
-    monkeypatch.setattr("queuectl.kernel.events.HAS_PIDFD", has_pidfd)
+    monkeypatch.setattr("queuectl.kernel.events.has_pidfd", lambda: has_pidfd)
     child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {})
     told: list[int] = []
 
