@@ -7,9 +7,12 @@ Nothing here lists a directory, so a job costs the same at a thousand waiting as
 from __future__ import annotations
 
 from collections import defaultdict
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Entry(NamedTuple):
@@ -38,6 +41,21 @@ class Backlog:
     def known(self, state: str, job_id: str) -> Entry | None:
         """Return what is known of a file."""
         return self._current[state].get(job_id)
+
+    def entries(self, state: str) -> list[Entry]:
+        """Return what is known of the files of a state."""
+        return list(self._current[state].values())
+
+    def forget(self, entries: Iterable[Entry]) -> None:
+        """Drop entries that count for no file any more, and the room that they take."""
+        for entry in entries:
+            if self._counts(entry):
+                del self._current[entry.state][entry.job_id]
+        self._ready = list(filter(self._counts, self._ready))
+        heapify(self._ready)
+        for heap in (self._at, self._after):
+            heap[:] = [item for item in heap if self._counts(item[1])]
+            heapify(heap)
 
     def ready(self, entry: Entry) -> None:
         """Put in a job that may run now; it replaces what was known of the same file."""

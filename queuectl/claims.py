@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 
+# Then others go on: of what is known, any number may have been run by other pools meanwhile.
+_AT_A_TIME = 100
+
+
 class Claims:
     """Gives the jobs of an intake their turns, once there has been a look at what there is.
 
@@ -86,22 +90,26 @@ class Claims:
     def look(self) -> None:
         """Claim what there is room for, and what is more urgent than what has been claimed."""
         self._fill()
-        while not self._held_back:
-            entry = self._intake.next(self._lanes.bar)
+        for _ in range(_AT_A_TIME):
+            entry = None if self._held_back else self._intake.next(self._lanes.bar)
             if entry is None:
                 return
             self._begin(entry)
+        self._loop.soon(self.look)
 
     def _fill(self) -> None:
         self._asked = False
         # before the look: who puts a job in after it must see that one is wanted
         self._wanting = True
-        while not self._held_back and self._lanes.has_room(in_rows=self._spool.config.sync):
+        for _ in range(_AT_A_TIME):
+            if self._held_back or not self._lanes.has_room(in_rows=self._spool.config.sync):
+                self._wanting = False  # until there is room, which has the next look follow
+                return
             entry = self._intake.next()
             if entry is None:
                 return
             self._begin(entry)
-        self._wanting = False  # until there is room, which has the next look follow
+        self._loop.soon(self._fill)
 
     @property
     def _held_back(self) -> bool:

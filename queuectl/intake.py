@@ -5,6 +5,7 @@ spool-layout.md, sections "Waking" and "What a dropped file may look like".
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl.backlog import Backlog, Entry
-from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError
+from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, parse
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 QUIET_S = 3.0  # a file that does not parse and has not changed for this long has no writer any more
+_FEW_GONE = 1000  # entries without a file: not worth looking for
 _LEFT_S = 60.0  # then what could not be moved is tried again: the cause need not be in the file
 _LEFT_HINT = "it is tried again once it changes, or in a minute"
 
@@ -233,9 +235,18 @@ class Intake:
                 detail = f"cannot set aside {name}: {error.strerror}; {_LEFT_HINT}"
                 self._log.event("error", detail=detail)
             return
+        if self._is_another(claim, as_it_was) and name == claim.job_id + SUFFIX:
+            with contextlib.suppress(JobExistsError):
+                self._spool.release(claim, state)  # it arrives anew
+                return
         self._held.append((claim, why, name))
         self._finish(claim, why, name)
         self._held.pop()
+
+    def _is_another(self, claim: Claim, as_it_was: _Signature) -> bool:
+        """Tell whether a file was put in the place of the one that was found bad."""
+        status = os.lstat(claim.path)
+        return (status.st_ino, status.st_size) != as_it_was[:2]
 
     def _finish(self, claim: Claim, why: str, name: str) -> None:
         try:
@@ -256,12 +267,24 @@ class Intake:
                 self._scan(state, looks)
 
     def _scan(self, state: str, looks: Looks) -> None:
+        count = 0
         with looks:
             for job_id in self._spool.file_names_by_place(state):
                 if self._stopped:
                     return
                 if not self._knows(state, job_id):
                     self.look(state, job_id)
+                count += 1
+        self._forget_gone(state, count)
+
+    def _forget_gone(self, state: str, count: int) -> None:
+        """Drop what others have run, if that is the most of what is known of a state."""
+        with self._lock:
+            known = self._backlog.entries(state)
+        if len(known) > 2 * count + _FEW_GONE:
+            gone = [e for e in known if not is_there(self._spool.file(state, e.job_id))]
+            with self._lock:
+                self._backlog.forget(gone)
 
     def _knows(self, state: str, job_id: str) -> bool:
         """Tell whether there is nothing to be learned from a file."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ STREAMS = (OUT, ERR)
 _CHUNK_BYTES = 1 << 16
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
+_MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
 _MARK_BYTES = 100  # room for the line that says what was cut out
 _LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
 _PROBED = 1000  # runs: of a job with more, logs/ is listed rather than asked for each
@@ -61,10 +64,16 @@ def log_file(spool: Spool, job: Job, number: int, stream: str) -> str:
 
 
 class Output:
-    """One file of output, read on from where the last reading ended."""
+    """One file of output, read on from where the last reading ended.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: of the file; it need not be there yet.
+        max_bytes: the size to which its middle may be cut meanwhile, see `cap`.
+    """
+
+    def __init__(self, path: str, max_bytes: float | None = None) -> None:
         self._path = path
+        self._max_bytes = max_bytes
         self._descriptor = -1
 
     def start_at_last(self, lines: int) -> None:
@@ -74,8 +83,25 @@ class Output:
 
     def read(self) -> Iterator[bytes]:
         """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone."""
+        if self._opened() and self._max_bytes is not None:
+            self._go_on_behind_the_cut(int(self._max_bytes))
         while self._opened() and (data := os.read(self._descriptor, _CHUNK_BYTES)):
             yield data
+
+    def _go_on_behind_the_cut(self, max_bytes: int) -> None:
+        """Find what has not been read in a file whose middle was cut out since."""
+        size, position = os.fstat(self._descriptor).st_size, os.lseek(self._descriptor, 0, 1)
+        if not 0 < position != size <= max_bytes:
+            return
+        begin = max(0, (max_bytes - _MARK_BYTES) // 2 - _LINE_BYTES)
+        mark = _MARK.search(os.pread(self._descriptor, _LINE_BYTES + 2 * _MARK_BYTES, begin))
+        if mark is None:
+            return
+        head, tail = begin + mark.start(), begin + mark.end()
+        unread = head + int(mark[1]) + size - tail - position
+        if position > head:  # else what is before the cut is to be read first
+            os.lseek(self._descriptor, head if unread > size - tail else size - max(unread, 0), 0)
+        self._max_bytes = None
 
     def _opened(self) -> bool:
         if self._descriptor < 0:
@@ -156,7 +182,8 @@ class Follower:
     def _run(self, job: Job) -> Iterator[tuple[str, bytes]]:
         if not self._outputs:
             for stream in self._streams:
-                self._outputs[stream] = Output(log_file(self._spool, job, self._number, stream))
+                path = log_file(self._spool, job, self._number, stream)
+                self._outputs[stream] = Output(path, self._spool.config.log_max_size)
             self._pass_over()
         yield from self._drain()
 
@@ -217,7 +244,7 @@ def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:
     head = _end_of_line(descriptor, kept // 2)
     tail = _start_of_line(descriptor, size - (kept - kept // 2), size)
     joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"
-    mark = joint + b"[queuectl: %d bytes cut out here: log-max-size]\n" % (tail - head)
+    mark = joint + _MARK_TEXT % (tail - head)
     position = head
     try:
         position += _write(descriptor, mark, position)

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from queuectl import config
-from queuectl.errors import BadJobError, NoSuchJobError, SpoolError
+from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, decode, parse
@@ -74,6 +74,7 @@ class Layout:
     Raises:
         BadSettingError: config.json holds something that is no setting, unless `told` bears it.
         SpoolError: config.json cannot be read.
+        QueuectlError: it begins with ~, and there is no home directory.
         ValueError: the path is empty.
     """
 
@@ -81,8 +82,12 @@ class Layout:
         if not os.fspath(path):
             msg = "the path of a spool is empty"
             raise ValueError(msg)
+        expanded = os.path.expanduser(os.fsdecode(path))
+        if expanded == "~" or expanded.startswith("~/"):
+            msg = f"no home directory is known for {os.fsdecode(path)}: set HOME, or --spool DIR"
+            raise QueuectlError(msg)
         # the real path: inotify reports nothing through a symlink
-        self.path = os.path.realpath(os.path.expanduser(os.fsdecode(path)))
+        self.path = os.path.realpath(expanded)
         self.config = config.load(self.path, told)
 
     # --- where things are -------------------------------------------------------------------
@@ -236,16 +241,25 @@ class Layout:
         raise FileNotFoundError(path)
 
     def _rejection(self, job_id: str) -> Job | None:
-        record = decode(read_regular(self.file("dead", job_id)))
-        return Job(record) if "rejected" in record else None
+        """Return why a file was set aside, None if this says nothing of the kind.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            record = decode(read_regular(self.file("dead", job_id)))
+            parse(Job({**record, "command": "true"}).encode(), job_id)  # sound but for its command
+        except BadJobError:
+            return None
+        is_reason = "rejected" in record and record.get("command") == ""
+        return Job(record) if is_reason else None
 
     def reason(self, job_id: str) -> Job | None:
         """Return what dead/ID.json says if that is why a file was set aside, else None."""
         try:
-            found = self._rejection(job_id)
-        except (OSError, BadJobError):
+            return self._rejection(job_id)
+        except OSError:
             return None
-        return found if found is not None and found.record.get("command") == "" else None
 
     def jobs(
         self,

@@ -113,7 +113,7 @@ def settled(
     due = None if verdict.delay_s is None else utc_text(now + verdict.delay_s)
     return job.changed(
         state=verdict.state,
-        attempts=job.attempts if counted else job.attempts - 1,
+        attempts=job.attempts if counted else max(job.attempts - 1, 0),
         exit_code=outcome.exit_code,
         error_message=None if verdict is COMPLETED else outcome.message(),
         finished_at=at,

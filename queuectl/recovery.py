@@ -243,7 +243,7 @@ class Recovery:
 
     def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
-        if job.worker != claim.owner and job.state not in ("failed", "processing"):
+        if _was_only_taken(claim, job):
             # Taken, and not yet rewritten by who took it: whatever it was taken for, it is to run.
             job = job if job.state == "pending" else again(job)
         elif job.state == "processing":
@@ -306,6 +306,13 @@ class Recovery:
                 continue  # nobody can tell now: the next time, perhaps
             if not alive:
                 yield names, lock
+
+
+def _was_only_taken(claim: Claim, job: Job) -> bool:
+    """Tell whether an owner died before it had written the body of what it took."""
+    if job.worker == claim.owner or job.state == "failed":
+        return False
+    return job.state != "processing" or claim.owner != ""
 
 
 def recover(

@@ -169,10 +169,11 @@ def _null() -> int:
     return _null_descriptor
 
 
-def could_not_start(error: OSError, cwd: str) -> Outcome:
+def could_not_start(error: OSError, task: Task) -> Outcome:
     """Return the outcome of a command that the system refused to start."""
-    if error.filename == cwd:
-        return Outcome(ended=COULD_NOT_START, detail=f"cwd {cwd}: {error.strerror}")
+    if error.filename == task.cwd and task.argv[0] != task.cwd:
+        # a path may be as long as a record: not once more in each run's reason
+        return Outcome(ended=COULD_NOT_START, detail=f"cwd {task.cwd[:500]}: {error.strerror}")
     if isinstance(error, FileNotFoundError):
         return Outcome(ended=EXIT, exit_code=127)  # what a shell says of the same
     if isinstance(error, PermissionError):

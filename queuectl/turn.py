@@ -74,7 +74,8 @@ class Turns:
         self._owner = registration.name
         self._log = log
         self._ending: outcome.Outcome | None = None
-        self._home = os.path.expanduser("~")
+        home = os.path.expanduser("~")
+        self._home = home if home.startswith("/") else "/"  # there need be none
         self._environment = {
             name: name + b"=" + value
             for name, value in os.environb.items()
@@ -267,7 +268,7 @@ class Turns:
                 self.stall.begin(job.id, f"start {job.id}", error)
                 await self.stall.pause()
                 return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
-            return runner.could_not_start(error, task.cwd)
+            return runner.could_not_start(error, task)
         self._running[job.id] = run
         if self._ending is not None:
             run.end(self._ending)

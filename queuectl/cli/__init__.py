@@ -147,13 +147,24 @@ def cli(ctx: click.Context, spool: str | None) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 done, 1 could not be done, 2 wrong usage."""
-    status = _run(args)
     if args is not None:
-        sys.exit(status)
+        sys.exit(_run(args))
+    _speak_utf8()
+    status = _run(args)
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     # Tearing the interpreter down takes 8 ms of a command's 60, to free what the kernel frees.
     os._exit(status)
+
+
+def _speak_utf8() -> None:
+    """Start again if the locale says another encoding: what a record holds is UTF-8.
+
+    Else an é of a record would be another byte in its command's arguments, or none at all.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        words = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execv(words[0], words)  # noqa: S606 - a shell would only read it anew
 
 
 # since click 8.2: before, it printed the help by itself

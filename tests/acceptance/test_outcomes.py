@@ -261,3 +261,20 @@ def test_pwd_is_where_the_command_runs_and_not_where_its_worker_does(
     assert spool.output("words") == f"{tmp_path}\n"
     assert spool.output("its-own") == "/its/own\n"
     assert spool.output("old") == "none\n"
+
+
+def test_what_a_record_holds_is_utf_8_whatever_the_locale_of_its_worker(spool: SpoolDir) -> None:
+    spool.drop("job", 'printf %s "$GREETING é日本"', env={"GREETING": "ñ"})
+    spool.drain(1, env={"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    assert spool.output("job") == "ñ é日本"
+
+
+def test_a_cwd_that_is_a_program_name_too_and_one_that_is_too_long(spool: SpoolDir) -> None:
+    spool.drop("both", ["/tmp"], cwd="/tmp", max_retries=1)
+    spool.drop("long", "true", cwd="/" + "x" * 300_000, max_retries=2)
+    spool.configure(backoff_base=0)
+    spool.drain(1)
+    assert spool.record("dead", "both")["exit_code"] == 126
+    record = spool.record("dead", "long")
+    assert record["attempts"] == 2
+    assert len(record["error_message"]) < 1000

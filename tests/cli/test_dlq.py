@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -93,3 +94,22 @@ def test_purge_goes_on_with_the_rest(spool: SpoolDir) -> None:
     assert done.lines == ["b-empty", "c-bad"]
     assert spool.ids("dead") == ["a-full"]
     assert sorted(os.listdir(f"{spool.path}/dead")) == ["a-full.json", "a-full.rejected"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"rejected": "x"},
+        {"id": "a", "rejected": "x", "command": "", "history": 5, "tags": 7, "attempts": "z"},
+        {"id": "other", "rejected": "x", "command": ""},
+    ],
+)
+def test_a_reason_that_is_none_of_ours_is_told_and_hinders_nothing(
+    spool: SpoolDir, body: dict[str, object]
+) -> None:
+    spool.drop_bytes("a", json.dumps(body).encode(), state="dead")
+    spool.drop_bytes("b", b'{"command": "true", "state": "dead"}', state="dead")
+    for words in (["list"], ["dlq", "list"], ["stats"], ["dlq", "list", "--tag", "x"]):
+        spool.run(*words)
+    assert f"{spool.path}/dead/a.json" in spool.refuse("show", "a")
+    assert spool.run("dlq", "purge", "--all", "--yes").lines == ["b"]

@@ -48,6 +48,30 @@ def test_the_last_n_lines_are_those_of_the_file(data: bytes, lines: int, chunk: 
         assert last_lines(file.name, lines) == expected  # type: ignore[arg-type]
 
 
+@given(read=st.integers(1, 30_000), late=st.integers(0, 3000))
+def test_who_follows_a_file_whose_middle_is_cut_out_misses_nothing_of_its_end(
+    read: int, late: int
+) -> None:
+    data = b"".join(b"line %d\n" % number for number in range(3000))
+    with tempfile.NamedTemporaryFile() as file:
+        output = joblogs.Output(file.name, 4096)
+        file.write(data[:read])
+        file.flush()
+        seen = b"".join(output.read())
+        file.write(data[read:] + b"e" * late + b"the end\n")
+        file.flush()
+        assert joblogs.cap(file.name, 4096) is None
+        seen += b"".join(output.read())
+        output.close()
+    rest = data[read:] + b"e" * late + b"the end\n"
+    assert seen.startswith(data[: min(read, 1000)])
+    if len(rest) < 1900:
+        assert seen == data[:read] + rest
+    else:
+        assert seen.endswith(rest[-1900:])
+        assert MARK.search(seen)
+
+
 @given(size=st.integers(0, 20_000), limit=st.integers(4096, 8000), line=st.integers(1, 9000))
 def test_a_capped_file_keeps_its_ends_and_says_what_is_missing(
     size: int, limit: int, line: int

@@ -186,3 +186,39 @@ def test_a_look_that_the_file_system_refuses_is_made_again_and_ends_no_thread(
     spool.drop("job")
     intake.scan()
     assert intake.next() is not None
+
+
+def test_a_good_file_in_the_place_of_a_bad_one_is_not_set_aside_with_it(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.drop_bytes("odd", b'{"command": 7}')
+    intake.scan()
+    take = Spool.take_name
+
+    def take_what_was_mended_now(api: Spool, name: str, state: str, owner: str) -> object:
+        spool.drop("odd", "echo mended")
+        return take(api, name, state, owner)
+
+    monkeypatch.setattr(Spool, "take_name", take_what_was_mended_now)
+    intake.set_aside_rejects(1)
+    assert spool.states("odd") == ["pending"]
+    intake.pending_arrived("odd.json")
+    entry = intake.next()
+    assert entry is not None
+    assert entry.job_id == "odd"
+
+
+def test_what_others_have_run_is_forgotten(spool: SpoolDir, intake: Intake) -> None:
+    for number in range(1100):
+        spool.drop(f"job-{number}")
+    intake.scan()
+    for number in range(1, 1100):
+        os.unlink(spool.file("pending", f"job-{number}"))
+
+    def is_forgotten() -> bool:
+        intake.forget_scans()
+        intake.scan()  # rests in proportion to the time that the last one took
+        return len(intake._backlog) == 1
+
+    wait_until(is_forgotten)
+    assert [entry and entry.job_id for entry in (intake.next(), intake.next())] == ["job-0", None]

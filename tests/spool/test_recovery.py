@@ -404,3 +404,13 @@ def test_an_owner_can_register_whenever_a_recovery_clears_tmp(spool: SpoolDir) -
 
     recover_while(spool, come_and_go)
     assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize("attempts", [{}, {"attempts": 2}])
+def test_what_was_dropped_as_processing_and_only_taken_starts_from_the_beginning(
+    spool: SpoolDir, attempts: dict[str, int]
+) -> None:
+    leave(spool, state="processing", **attempts)
+    recover(spool)
+    assert spool.states("a") == ["pending"]
+    assert spool.record("pending", "a")["attempts"] == 0

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import pwd
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -581,3 +582,13 @@ def test_a_file_in_the_place_of_a_directory_is_told(api: Spool) -> None:
     open(api.directory("failed"), "x").close()
     with pytest.raises(SpoolError, match="failed"):
         api.create()
+
+
+def test_without_a_home_directory_there_is_no_spool_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_uid: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(QueuectlError, match="no home directory is known for ~/.queuectl"):
+        Spool("~/.queuectl")
