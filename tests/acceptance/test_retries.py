@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.support import SILENT, wait_until, waiting_for, with_code_at_start
+import pytest
+
+from tests.support import ROOT, SILENT, wait_until, waiting_for, with_code_at_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,3 +85,26 @@ def test_a_time_to_start_set_while_it_waits_counts_too(spool: SpoolDir) -> None:
         time.sleep(0.5)
         assert starts(pool, "job") == 1
     assert spool.states("job") == ["failed"]
+
+
+@pytest.mark.parametrize(("code", "state"), [(0, "completed"), (3, "dead")])
+def test_a_job_that_asks_for_another_follows_it_and_takes_no_slot_meanwhile(
+    spool: SpoolDir, code: int, state: str
+) -> None:
+    spool.configure(later_delay=0.2)
+    queuectl = shlex.join(spool.command())
+    spool.api.submit(f"exit {code}", id="build", max_retries=1)
+    spool.api.submit(
+        f"{queuectl} wait --timeout 0.01 build && echo deployed",
+        id="deploy",
+        priority=-1,
+        later_codes=[124],
+        max_retries=1,
+        env={"PYTHONPATH": ROOT},
+    )
+    with spool.pool(1):
+        spool.wait_for(state, "deploy")
+    record = spool.record(state, "deploy")
+    assert record["attempts"] == 1
+    assert record["history"][0]["exit_code"] == 124
+    assert spool.output("deploy", record["history"][-1]["number"]) == "deployed\n" * (code == 0)
