@@ -186,15 +186,27 @@ class Recovery:
 
     def _has_ended(self, name: str) -> bool:
         """Tell whether nothing that an owner ran is left; what is, is told to end."""
-        tree = Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),))
-        ending = self._endings.setdefault(name, Ending(tree, self._spool.config.kill_grace))
-        if ending.go_on(processes_of([tree])[tree]):
+        ending = self._endings.get(name)
+        if ending is None:
+            marks = (os.fsencode(f"QUEUECTL_WORKER={name}"),)
+            tree = Tree(None, marks, tuple(self._outputs_of(name)))
+            ending = self._endings[name] = Ending(tree, self._spool.config.kill_grace)
+        if ending.go_on(processes_of([ending.tree])[ending.tree]):
             return False
         del self._endings[name]
         if ending.told:
             detail = f"{len(ending.told)} of a dead worker's processes"
             self._log.event("ended", worker=name, detail=detail)
         return True
+
+    def _outputs_of(self, name: str) -> Iterator[str]:
+        """Yield where the commands of an owner write, which may have dropped their environment."""
+        for job_id, owner in self._spool.held():
+            if owner == name:
+                with contextlib.suppress(FileNotFoundError, BadJobError):
+                    job = self._spool.read_file(self._spool.held_file(job_id, owner), job_id)
+                    if job.state == "processing":
+                        yield from self._spool.log_files(job.id, job.run_number + 1)
 
     def _recover(self, held_as: str, dead: _Dead, starts: Starts) -> None:
         owner = dead.name

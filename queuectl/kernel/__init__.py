@@ -9,11 +9,11 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 # Forces what is needed to read a file again, but not its times; macOS has only the whole.
 sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
@@ -87,10 +87,31 @@ def is_suspended(pid: int) -> bool:
 
 @dataclass(frozen=True)
 class Tree:
-    """The processes of a group, and those with all of `marks` (NAME=VALUE) in their environment."""
+    """The processes of a group, those with all of `marks` (NAME=VALUE) in their environment.
+
+    And those that write their standard output or error to one of `outputs`: some have dropped their
+    environment.
+    """
 
     group: int | None
     marks: tuple[bytes, ...]
+    outputs: tuple[str, ...] = ()
+
+
+class _Signs(NamedTuple):
+    """By what a process is known to be of a tree."""
+
+    groups: dict[int, Tree]
+    marks: dict[bytes, Tree]  # the first mark of each tree is its own
+    outputs: dict[str, Tree]
+
+    @classmethod
+    def of(cls, trees: Sequence[Tree]) -> _Signs:
+        return cls(
+            {tree.group: tree for tree in trees if tree.group is not None},
+            {tree.marks[0]: tree for tree in trees if tree.marks},
+            {path: tree for tree in trees for path in tree.outputs},
+        )
 
 
 def processes_of(trees: Sequence[Tree]) -> dict[Tree, list[int]]:
@@ -102,11 +123,10 @@ def processes_of(trees: Sequence[Tree]) -> dict[Tree, list[int]]:
     if not can_list_processes():
         return found
     mine = os.getpid()
-    groups = {tree.group: tree for tree in trees if tree.group is not None}
-    marked = {tree.marks[0]: tree for tree in trees if tree.marks}
+    signs = _Signs.of(trees)
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != mine:
-            tree = _tree_of(int(name), groups, marked)
+            tree = _tree_of(int(name), signs)
             if tree is not None:
                 found[tree].append(int(name))
     return found
@@ -114,11 +134,10 @@ def processes_of(trees: Sequence[Tree]) -> dict[Tree, list[int]]:
 
 def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
     """Signal a process if it still is of that tree."""
-    groups = {} if tree.group is None else {tree.group: tree}
-    marked = {tree.marks[0]: tree} if tree.marks else {}
+    signs = _Signs.of([tree])
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if not has_pidfd():
-            if _tree_of(pid, groups, marked) is not None:
+            if _tree_of(pid, signs) is not None:
                 os.kill(pid, number)
             return
         from signal import pidfd_send_signal  # the module costs each command line 2 ms
@@ -126,28 +145,37 @@ def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
         descriptor = os.pidfd_open(pid)
         try:
             # looked at once the descriptor holds it: from here the pid cannot pass to another
-            if _tree_of(pid, groups, marked) is not None:
+            if _tree_of(pid, signs) is not None:
                 pidfd_send_signal(descriptor, number)
         finally:
             os.close(descriptor)
 
 
-def _tree_of(pid: int, groups: dict[int, Tree], marked: dict[bytes, Tree]) -> Tree | None:
-    """Return the tree that a living process is of; the first mark of each tree is its own."""
+def _tree_of(pid: int, signs: _Signs) -> Tree | None:
+    """Return the tree that a living process is of."""
     try:
         status = _read_bytes(f"/proc/{pid}/stat")
         # behind the name, which may hold anything: state, parent, group
         state, _, group = status[status.rindex(b")") + 2 :].split(b" ", 3)[:3]
         if state in b"ZX":
             return None
-        if int(group) in groups:
-            return groups[int(group)]
+        if int(group) in signs.groups:
+            return signs.groups[int(group)]
         environment = set(_read_bytes(f"/proc/{pid}/environ").split(b"\0"))
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None  # gone meanwhile, or somebody else's
-    for mark in marked.keys() & environment:
-        if environment.issuperset(marked[mark].marks):
-            return marked[mark]
+    for mark in signs.marks.keys() & environment:
+        if environment.issuperset(signs.marks[mark].marks):
+            return signs.marks[mark]
+    return _writer_of(pid, signs.outputs) if signs.outputs else None
+
+
+def _writer_of(pid: int, outputs: Mapping[str, Tree]) -> Tree | None:
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):  # closed, or the process is gone
+            tree = outputs.get(os.readlink(f"/proc/{pid}/fd/{stream}"))
+            if tree is not None:
+                return tree
     return None
 
 

@@ -106,6 +106,23 @@ def test_what_a_dead_worker_left_is_gone_before_its_job_runs_again(
     side.check_promise()
 
 
+def test_what_dropped_its_environment_is_gone_too_before_its_job_runs_again(
+    side: Spoolside,
+) -> None:
+    pid_file = side.path / "pid"
+    work = f'[ "$QUEUECTL_ATTEMPT" -gt 1 ] && exit; echo $$ > {pid_file}; exec env -i sleep 600'
+    job_id = side.spool.submit(work).id
+    dead = side.pool().up()
+    until(lambda: pid_file.exists() and pid_file.read_text(), "it runs")
+    pid = int(pid_file.read_text())
+    until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it is sleep now")
+    dead.kill()
+    pool = side.pool().up()
+    side.wait_for(job_id, "completed")
+    assert not Path(f"/proc/{pid}").exists() or zombie(pid)
+    pool.stop()
+
+
 def test_what_a_dead_worker_left_holds_up_no_other_job_and_no_stop(side: Spoolside) -> None:
     held = side.submit("trap '' TERM; sleep 600 & wait; sleep 600")
     dead = side.pool().up()
