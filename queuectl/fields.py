@@ -15,7 +15,7 @@ from queuectl.states import STATES
 from queuectl.units import instant, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _INT64 = 1 << 63
 MAX_COUNT = _INT64 - 1
@@ -155,6 +155,19 @@ def check_fields(record: Mapping[str, Any]) -> None:
     if "command" not in record:
         msg = f'"command" is missing{_meant(record, "command")}'
         raise BadJobError(msg)
+
+
+def slips(names: Iterable[str]) -> Iterator[str]:
+    """Yield what to say of each name that is no field, but looks like one of a user's."""
+    for name in names:
+        if name not in FIELDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, USER_FIELDS, n=1, cutoff=0.6)
+            if name == "delay":  # the option
+                near = ["run_at"]
+            if near:
+                yield f'"{name}" is kept, but means nothing here; "{near[0]}" would'
 
 
 def _meant(record: Mapping[str, Any], name: str) -> str:

@@ -96,6 +96,13 @@ def cancel_requests(spool: Spool, worker: str) -> list[str]:
     return [_path(spool, name) for name in names if name.startswith(prefix)]
 
 
+def owner_of_request(name: str) -> str | None:
+    """Return the pool that a file of workers/ asks for something, None if it is no request."""
+    if CANCEL_MARK in name:
+        return name.partition(CANCEL_MARK)[0]
+    return name.removesuffix(STOP_SUFFIX) if name.endswith(STOP_SUFFIX) else None
+
+
 def _ask(spool: Spool, name: str, text: str) -> None:
     target = _path(spool, name)
     try:

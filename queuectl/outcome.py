@@ -123,6 +123,19 @@ def settled(
     )
 
 
+def forgotten_run(job: Job, config: Config) -> int | None:
+    """Return the number of a run whose output goes when this one has ended: it only meant later.
+
+    A job that waits so for something may be run again for years; others come to an end.
+    """
+    if len(job.history) < MAX_HISTORY:
+        return None
+    oldest = job.history[0]
+    later = job.record.get("later_codes", config.later_codes)
+    number = oldest.get("number")
+    return number if isinstance(number, int) and oldest.get("exit_code") in later else None
+
+
 def _judge(
     job: Job, outcome: Outcome, config: Config, random: Callable[[], float]
 ) -> tuple[Verdict, bool]:

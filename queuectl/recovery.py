@@ -83,15 +83,31 @@ class Recovery:
         if not self._has_lock():
             return 0
         try:
+            requests = self._requests()  # before: who is asked was known when it was asked
             dead = list(self._dead())
             for name in self._endings.keys() - {owner.name for owner in dead}:
                 del self._endings[name]
             recovered = sum(map(self._try_to_bury, dead))
             self._clear_tmp()
+            self._withdraw_from_strangers(requests)
             return recovered
         finally:
             if not self._endings:
                 self.close()
+
+    def _requests(self) -> list[tuple[str, str]]:
+        """Return the names of the requests in workers/, and whom each asks."""
+        names = os.listdir(self._spool.directory("workers"))
+        asked = ((name, orders.owner_of_request(name)) for name in names)
+        return [(name, owner) for name, owner in asked if owner is not None]
+
+    def _withdraw_from_strangers(self, requests: list[tuple[str, str]]) -> None:
+        """Remove requests to pools that had left when they were asked."""
+        if requests:
+            there = {*owners.known(self._spool), *(owner for _, owner in self._spool.held())}
+            for name, owner in requests:
+                if owner not in there:
+                    _remove(f"{self._spool.directory('workers')}/{name}")
 
     def close(self) -> None:
         """Leave what has not ended to others."""

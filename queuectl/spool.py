@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from queuectl import files
@@ -22,6 +23,7 @@ from queuectl.errors import (
     SpoolError,
     WrongUserError,
 )
+from queuectl.fields import slips
 from queuectl.ids import as_id
 from queuectl.job import Job, draft
 from queuectl.layout import DIRECTORIES, SUFFIX, Claim
@@ -90,13 +92,16 @@ class Spool(Moves):
 
         Args:
             command: a string for the shell, or a list that is run without one.
-            fields: any user's field of the record, such as id, priority, run_at, timeout.
+            fields: any user's field of the record, such as id, priority, run_at, timeout; others
+                are kept, with a warning if they look like one of these.
 
         Raises:
             BadJobError: a field is wrong.
             JobExistsError: the id is taken.
             SpoolError: the file system refused; nothing was queued.
         """
+        for slip in slips(fields):
+            warnings.warn(slip, stacklevel=2)
         given = {"command": command, **fields}
         listed = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
         job = self.draft(listed)

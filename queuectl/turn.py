@@ -343,10 +343,18 @@ class Turns:
         )
         if settled:
             self.stall.end()
+            self._forget_output(job)
         if settled and claim.beside is not None:
             self._log.event("dead", claim.beside, detail=claim.reason)
         elif settled:
             self._log.event(done.state, job.id, **_story(done, ended, now, took_s))
+
+    def _forget_output(self, job: Job) -> None:
+        number = outcome.forgotten_run(job, self._spool.config)
+        if number is not None:
+            for path in self._spool.log_files(job.id, number):
+                with contextlib.suppress(OSError):  # it goes with the job, else
+                    os.unlink(path)
 
     async def _persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:
         """Do what must not be given up because a disk is full: try until it is done."""

@@ -14,7 +14,7 @@ from queuectl.cli import render
 from queuectl.cli.common import DURATION, TIME, Duration
 from queuectl.cli.completing import complete_directories
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
-from queuectl.fields import FIELDS, USER_FIELDS, check_fields
+from queuectl.fields import check_fields, slips
 from queuectl.job import Job, decode
 from queuectl.units import parse_codes, utc_text
 
@@ -261,19 +261,8 @@ def draft(spool: Spool, where: str, fields: dict[str, Any]) -> Drafted:
 
 def warn_of_slips(where: str, names: Iterable[str]) -> None:
     """Unknown fields are kept; of one that looks like a field of ours it is said."""
-    for name in names:
-        if name not in FIELDS:
-            _warn_of_slip(where, name)
-
-
-def _warn_of_slip(where: str, name: str) -> None:
-    from difflib import get_close_matches
-
-    is_option = name == "delay"
-    near = ["run_at"] if is_option else get_close_matches(name, USER_FIELDS, n=1, cutoff=0.6)
-    if near:
-        text = f'queuectl: {where}"{name}" is kept, but means nothing here; "{near[0]}" would'
-        render.note(text)
+    for slip in slips(names):
+        render.note(f"queuectl: {where}{slip}")
 
 
 def check_ids(spool: Spool, jobs: list[Drafted]) -> None:

@@ -40,6 +40,7 @@ def examine(spool: Spool) -> Iterator[Finding]:
     yield from _permissions(spool)
     yield from _writable(spool)
     yield from _settings(spool)
+    yield from _kernel()
     yield from _one_file_system(spool)
     yield from _room(spool)
     try:
@@ -69,6 +70,14 @@ def _writable(spool: Spool) -> Iterator[Finding]:
         if not os.access(spool.directory(name), os.W_OK | os.X_OK):
             todo = "no job can be moved there until it is; `ls -ld` shows whose it is"
             yield problem(f"{name}/ cannot be written to by us", todo)
+
+
+def _kernel() -> Iterator[Finding]:
+    try:
+        kernel.boot_id()
+    except OSError as error:
+        what = f"{error.filename} cannot be read: {error.strerror}"
+        yield problem(what, "no worker can start: it must be told from one of before a reboot")
 
 
 def _settings(spool: Spool) -> Iterator[Finding]:

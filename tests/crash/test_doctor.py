@@ -12,7 +12,8 @@ import pytest
 
 from queuectl.layout import DIRECTORIES
 from tests.crash.mounts import mounted, needs_root
-from tests.crash.support import Spoolside, make_spool, places
+from tests.crash.support import Spoolside, environment, make_spool, places
+from tests.support import with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -282,3 +283,17 @@ def test_a_file_that_nobody_reads_is_told(side: Spoolside) -> None:
     told = doctor(side)[1]
     assert "rename it to forgotten.json" in told
     assert "fresh" not in told
+
+
+def test_what_a_worker_needs_of_the_kernel_is_told_where_it_is_missing(
+    side: Spoolside, tmp_path: Path
+) -> None:
+    code = """
+from queuectl import kernel
+def missing():
+    raise FileNotFoundError(2, "No such file or directory", "/proc/sys/kernel/random/boot_id")
+kernel.boot_id = missing
+"""
+    done = side.run("doctor", env={**environment(), **with_code_at_start(tmp_path, code)})
+    assert done.returncode == 1
+    assert "boot_id cannot be read: No such file or directory" in done.stdout

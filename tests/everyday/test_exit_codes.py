@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from queuectl.job import MAX_HISTORY
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -95,3 +99,17 @@ def test_what_is_no_exit_code_is_refused(spool: SpoolDir, value: str) -> None:
 def test_codes_of_a_wrong_type_are_refused_with_the_job(spool: SpoolDir) -> None:
     job = '{"command": "true", "fatal_codes": "7"}'
     assert '"fatal_codes" must be a list of exit codes' in spool.refuse("enqueue", job)
+
+
+def test_of_runs_that_meant_later_the_output_goes_with_their_history(spool: SpoolDir) -> None:
+    spool.configure(later_delay=0, later_codes=[75], backoff_base=0)
+    spool.api.submit("echo; exit 75", id="job")
+    spool.api.submit("echo; exit 1", id="other", max_retries=25)
+    with spool.pool(2):
+        wait_until(lambda: os.path.exists(f"{spool.path}/logs/job.30.out"))
+        spool.wait_for("dead", "other")
+        spool.run("cancel", "job")
+    names = [name for name in os.listdir(f"{spool.path}/logs") if name.startswith("job")]
+    numbers = {int(name.split(".")[1]) for name in names}
+    assert max(numbers) - min(numbers) in (MAX_HISTORY - 1, MAX_HISTORY)
+    assert os.path.exists(f"{spool.path}/logs/other.1.out")

@@ -592,3 +592,9 @@ def test_without_a_home_directory_there_is_no_spool_in_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     with pytest.raises(QueuectlError, match="no home directory is known for ~/.queuectl"):
         Spool("~/.queuectl")
+
+
+def test_a_slip_of_the_pen_in_a_keyword_is_a_warning(api: Spool) -> None:
+    with pytest.warns(UserWarning, match='"max_retires" is kept, .* "max_retries" would'):
+        job = api.submit("true", max_retires=7)
+    assert job.record["max_retires"] == 7
