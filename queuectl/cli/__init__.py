@@ -17,7 +17,7 @@ from queuectl.cli.completing import complete_directories
 from queuectl.errors import QueuectlError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # Where each command lives, in the order that help shows them: an import costs more than a command.
 COMMANDS = {
@@ -67,8 +67,30 @@ _CALLED_ELSEWHERE = {
 STATUS_TELLS = "queuectl.status-tells"
 
 
-class LazyGroup(click.Group):
-    """Imports a command when it is asked for, and suggests one for a word that is none."""
+class SuggestingGroup(click.Group):
+    """Suggests a command for a word that is none."""
+
+    called_elsewhere: Mapping[str, str] = {}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            meant = self.called_elsewhere.get(args[0])
+            found = [meant] if meant else get_close_matches(args[0], names, n=2)
+            near = [f'"{name}"' for name in found]
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+            ctx.fail(f'no command "{args[0]}"; {hint}')
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(SuggestingGroup):
+    """Imports a command when it is asked for."""
+
+    called_elsewhere = _CALLED_ELSEWHERE
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -87,21 +109,6 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            meant = _CALLED_ELSEWHERE.get(args[0])
-            names = [meant] if meant else get_close_matches(args[0], COMMANDS, n=2)
-            near = [f'"{name}"' for name in names]
-            hint = (
-                f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMMANDS)}"
-            )
-            ctx.fail(f'no command "{args[0]}"; {hint}')
-        return super().resolve_command(ctx, args)
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
@@ -167,17 +174,13 @@ def _speak_utf8() -> None:
         os.execv(words[0], words)  # noqa: S606 - a shell would only read it anew
 
 
-# since click 8.2: before, it printed the help by itself
-_NO_ARGS_IS_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
-
-
 def _run(args: Sequence[str] | None) -> int:
     """The one place where what went wrong becomes one line and an exit status."""
     _have_streams()
     try:
         result: Any = cli.main(args=args, prog_name="queuectl", standalone_mode=False)
         sys.stdout.flush()
-    except _NO_ARGS_IS_HELP as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.message, err=True)
         return 2
     except click.UsageError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from queuectl.cli import render
+from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import (
     json_option,
     resolve_id,
@@ -31,7 +31,7 @@ from queuectl.errors import WrongStateError
 _DEAD = ("dead",)
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def dlq() -> None:
     """Look at dead jobs, give them another life, or delete them.
 

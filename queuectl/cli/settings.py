@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl import config
-from queuectl.cli import render
+from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import going_on, json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
 from queuectl.errors import BadSettingError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def settings() -> None:
     """Read and change the settings of a spool; running workers follow.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl import orders, owners
-from queuectl.cli import STATUS_TELLS, render
+from queuectl.cli import STATUS_TELLS, SuggestingGroup, render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_workers
 from queuectl.errors import QueuectlError
@@ -28,7 +28,7 @@ _READY_VARIABLE = "QUEUECTL_READY_FD"
 _LOOK_S = 0.1
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def worker() -> None:
     """Start, stop and list the pools that run jobs.
 
