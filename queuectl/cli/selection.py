@@ -225,8 +225,12 @@ def chosen(
     if not selected:
         msg = f"which jobs? name them, or select them by {_ways(ctx)}"
         raise click.UsageError(msg)
-    found = select(spool, selection)
-    return [item.job.id for item in found if rejected or item.job.command]
+    # of a million jobs only the ids are kept
+    ids = [item.job.id if rejected or item.job.command else "" for item in select(spool, selection)]
+    job_ids = list(filter(None, ids))
+    if set_aside := len(ids) - len(job_ids):
+        render.note(f"{set_aside} set aside, not among these: `queuectl dlq list` says why")
+    return job_ids
 
 
 def _ways(ctx: click.Context) -> str:

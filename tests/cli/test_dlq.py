@@ -96,6 +96,17 @@ def test_purge_goes_on_with_the_rest(spool: SpoolDir) -> None:
     assert sorted(os.listdir(f"{spool.path}/dead")) == ["a-full.json", "a-full.rejected"]
 
 
+def test_what_was_set_aside_is_not_retried_with_all_and_that_is_said(spool: SpoolDir) -> None:
+    spool.drop_bytes("bad", b"[1]")
+    spool.drop("fails", "exit 1", max_retries=1)
+    spool.configure(poll_interval=0.1)
+    with spool.pool():
+        spool.wait_for("dead", "bad", "fails")
+    done = spool.run("dlq", "retry", "--all")
+    assert done.lines == ["fails"]
+    assert done.err == "1 set aside, not among these: `queuectl dlq list` says why\n"
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -119,7 +119,7 @@ def sweep_pool(directory: Path, stride: int) -> int:
 
 
 def test_a_pool_killed_at_some_calls_loses_nothing(tmp_path: Path, tell_faults: TellFaults) -> None:
-    tell_faults(sweep_pool(tmp_path, 12))
+    tell_faults(sweep_pool(tmp_path, 24))
 
 
 @pytest.mark.slow
