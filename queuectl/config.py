@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from queuectl.errors import BadSettingError, SpoolError
-from queuectl.fields import are_codes, are_success_codes
+from queuectl.fields import are_codes
 from queuectl.units import parse_codes, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -112,7 +112,17 @@ _SIZE = Kind(
 
 
 _CODES = Kind("exit codes from 0 to 255, such as 0,3 or 64-78", parse_codes, are_codes)
-_SUCCESS_CODES = Kind(f"{_CODES.range}, at least one", parse_codes, are_success_codes)
+
+
+def _read_success_codes(text: str) -> list[int]:
+    """Read codes, at least one: without any nothing could complete (a file may say so)."""
+    codes = parse_codes(text)
+    if not codes:
+        raise ValueError(text)
+    return codes
+
+
+_SUCCESS_CODES = Kind(f"{_CODES.range}, at least one", _read_success_codes, are_codes)
 
 
 def _read_retention(text: str) -> int | str:

@@ -86,11 +86,6 @@ def are_codes(value: Any) -> bool:
     return isinstance(value, list) and all(_whole(code) and 0 <= code <= 255 for code in value)
 
 
-def are_success_codes(value: Any) -> bool:
-    """Tell whether a value is a list of exit codes with which a job can complete."""
-    return are_codes(value) and len(value) > 0
-
-
 def _text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
@@ -120,7 +115,7 @@ FIELDS: dict[str, Field] = {
     "cwd": Field("an absolute path, or null", "user", _cwd),
     "env": Field("an object of strings (no NUL, no = in a name)", "user", _env),
     "tags": Field("a list of strings", "user", _strings),
-    "success_codes": Field(f"{_CODES}, at least one", "user", are_success_codes),
+    "success_codes": Field(_CODES, "user", are_codes),
     "fatal_codes": Field(_CODES, "user", are_codes),
     "later_codes": Field(_CODES, "user", are_codes),
     "created_at": Field(_ANY_TIME, "queuectl", _text),
@@ -154,6 +149,18 @@ def check_fields(record: Mapping[str, Any]) -> None:
             raise BadJobError(msg)
     if "command" not in record:
         msg = f'"command" is missing{_meant(record, "command")}'
+        raise BadJobError(msg)
+
+
+def check_new(record: Mapping[str, Any]) -> None:
+    """Check fields that a person has just given: more than what a record may hold.
+
+    Raises:
+        BadJobError: as `check_fields` does, or such a job could never complete.
+    """
+    check_fields(record)
+    if record.get("success_codes") == []:
+        msg = '"success_codes" must be a list of exit codes, at least one: it could never complete'
         raise BadJobError(msg)
 
 

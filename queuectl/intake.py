@@ -64,7 +64,7 @@ class Intake:
         self._first_arrived: dict[str, int] = {}
         self._half_written: dict[tuple[str, str], tuple[_Signature, float]] = {}
         self._rejects: deque[tuple[str, str, str, _Signature]] = deque()
-        self._held: deque[tuple[Claim, str, str]] = deque()
+        self._held: deque[tuple[Claim, str, str, _Signature]] = deque()
         # what cannot be moved: as it was then, and when to try again (monotonic clock)
         self._left: dict[tuple[str, str], tuple[_Signature, float]] = {}
         self._looks = {state: Looks(spool.directory(state)) for state in WAITING}
@@ -235,20 +235,23 @@ class Intake:
                 detail = f"cannot set aside {name}: {error.strerror}; {_LEFT_HINT}"
                 self._log.event("error", detail=detail)
             return
-        if self._is_another(claim, as_it_was) and name == claim.job_id + SUFFIX:
-            with contextlib.suppress(JobExistsError):
-                self._spool.release(claim, state)  # it arrives anew
-                return
-        self._held.append((claim, why, name))
-        self._finish(claim, why, name)
+        self._held.append((claim, why, name, as_it_was))
+        self._finish(claim, why, name, as_it_was)
         self._held.pop()
 
     def _is_another(self, claim: Claim, as_it_was: _Signature) -> bool:
         """Tell whether a file was put in the place of the one that was found bad."""
-        status = os.lstat(claim.path)
+        try:
+            status = os.lstat(claim.path)
+        except FileNotFoundError:
+            return False
         return (status.st_ino, status.st_size) != as_it_was[:2]
 
-    def _finish(self, claim: Claim, why: str, name: str) -> None:
+    def _finish(self, claim: Claim, why: str, name: str, as_it_was: _Signature) -> None:
+        if self._is_another(claim, as_it_was) and name == claim.job_id + SUFFIX:
+            with contextlib.suppress(JobExistsError, ClaimLostError):
+                self._spool.release(claim, claim.origin)  # it arrives anew
+                return
         try:
             shown = self._spool.set_aside(claim, why, name)
         except ClaimLostError as error:

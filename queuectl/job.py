@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.fields import FIELDS, MAX_COUNT, OUR_FIELDS, check_fields
+from queuectl.fields import FIELDS, MAX_COUNT, OUR_FIELDS, check_fields, check_new
 from queuectl.ids import new_id
 from queuectl.units import instant, show, utc_text
 
@@ -274,7 +274,7 @@ def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
     Raises:
         BadJobError: a field is wrong, `command` is missing, or it is too large.
     """
-    check_fields(fields)
+    check_new(fields)
     at = utc_text(now)
     record: dict[str, Any] = {
         "id": fields.get("id") or new_id(now),

@@ -27,6 +27,7 @@ STREAMS = (OUT, ERR)
 _CHUNK_BYTES = 1 << 16
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_KNOWN_BYTES = 64  # of what was read last, to be found again
 _MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
 _MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
 _MARK_BYTES = 100  # room for the line that says what was cut out
@@ -74,6 +75,7 @@ class Output:
     def __init__(self, path: str, max_bytes: float | None = None) -> None:
         self._path = path
         self._max_bytes = max_bytes
+        self._last = b""
         self._descriptor = -1
 
     def start_at_last(self, lines: int) -> None:
@@ -86,12 +88,13 @@ class Output:
         if self._opened() and self._max_bytes is not None:
             self._go_on_behind_the_cut(int(self._max_bytes))
         while self._opened() and (data := os.read(self._descriptor, _CHUNK_BYTES)):
+            self._last = (self._last + data)[-_KNOWN_BYTES:]
             yield data
 
     def _go_on_behind_the_cut(self, max_bytes: int) -> None:
         """Find what has not been read in a file whose middle was cut out since."""
         size, position = os.fstat(self._descriptor).st_size, os.lseek(self._descriptor, 0, 1)
-        if not 0 < position != size <= max_bytes:
+        if not self._last or size > max_bytes or self._ends_with_last(position):
             return
         begin = max(0, (max_bytes - _MARK_BYTES) // 2 - _LINE_BYTES)
         mark = _MARK.search(os.pread(self._descriptor, _LINE_BYTES + 2 * _MARK_BYTES, begin))
@@ -99,9 +102,19 @@ class Output:
             return
         head, tail = begin + mark.start(), begin + mark.end()
         unread = head + int(mark[1]) + size - tail - position
-        if position > head:  # else what is before the cut is to be read first
-            os.lseek(self._descriptor, head if unread > size - tail else size - max(unread, 0), 0)
-        self._max_bytes = None
+        at = size - max(unread, 0)
+        if at < tail:
+            at = head
+        elif not self._ends_with_last(at) and self._ends_with_last(at + 1):
+            at += 1  # the newline before the mark is not of what was printed
+        os.lseek(self._descriptor, at, 0)
+
+    def _ends_with_last(self, position: int) -> bool:
+        """Tell whether what was read last stands before a place in the file."""
+        count = len(self._last)
+        return position >= count and self._last == os.pread(
+            self._descriptor, count, position - count
+        )
 
     def _opened(self) -> bool:
         if self._descriptor < 0:
@@ -152,6 +165,7 @@ class Follower:
         lines: int | None = None,
     ) -> None:
         self.job_id = job_id
+        self.first_run = first_run
         self.over = False
         self.found: Found | None = None  # as it was at the last reading; None: no state holds it
         self._spool = spool

@@ -62,19 +62,20 @@ class Recovery:
         self._log = log
         self._heartbeats = heartbeats or owners.Heartbeats()
         self.faults: list[OSError] = []  # what the last run left for the next time
-        self._endings: dict[str, Ending] = {}  # of what a dead owner ran
+        self._endings: dict[str, tuple[_Dead, Ending]] = {}  # of what dead owners ran
+        self._living: dict[Tree, list[int]] = {}
         self._lock: BaseFileLock | None = None
 
     @property
     def waiting_s(self) -> float | None:
-        """In how many seconds `run` is to be called again; None: it waits for nothing to end."""
+        """In how many seconds `go_on` is to be called; None: nothing is waited for."""
         return LOOK_S if self._endings else None
 
     def run(self) -> int:
         """Recover everything that a dead owner holds now; return how many jobs.
 
-        What an owner ran is told to end first; while it has not ended its jobs stay, see
-        `waiting_s`. What the file system refuses to give is left for the next time, and told.
+        What an owner ran is told to end first; while it has not ended its jobs stay, for `go_on`.
+        What the file system refuses to give is left for the next time, and told.
 
         Raises:
             OSError: the spool itself cannot be looked at.
@@ -87,13 +88,31 @@ class Recovery:
             dead = list(self._dead())
             for name in self._endings.keys() - {owner.name for owner in dead}:
                 del self._endings[name]
-            recovered = sum(map(self._try_to_bury, dead))
+            recovered = self._bury_all(dead)
             self._clear_tmp()
             self._withdraw_from_strangers(requests)
             return recovered
         finally:
             if not self._endings:
                 self.close()
+
+    def go_on(self) -> int:
+        """Recover what waited for commands that have ended since; return how many jobs."""
+        recovered = self._bury_all([dead for dead, _ in self._endings.values()])
+        if not self._endings:
+            self.close()
+        return recovered
+
+    def _bury_all(self, dead: list[_Dead]) -> int:
+        """Recover from these, as far as nothing runs any more that they have started."""
+        try:
+            self._living = processes_of(list(map(self._tree_of, dead)))
+        except OSError as error:
+            self._log.event("error", detail=f"cannot recover: {error}")
+            self.faults.append(error)
+            self._endings.clear()  # as a fault it waits for longer
+            return 0
+        return sum(map(self._try_to_bury, dead))
 
     def _requests(self) -> list[tuple[str, str]]:
         """Return the names of the requests in workers/, and whom each asks."""
@@ -167,7 +186,7 @@ class Recovery:
             who = dead.name or "nobody"
             self._log.event("error", detail=f"cannot recover from {who}: {error}")
             self.faults.append(error)
-            self._endings.pop(dead.name, None)  # as a fault it waits for longer
+            self._endings.pop(dead.name, None)
             return 0
 
     def _bury(self, dead: _Dead) -> int:
@@ -185,7 +204,7 @@ class Recovery:
             if alive:
                 return 0
         try:
-            if dead.local and name and not self._has_ended(name):
+            if dead.local and name and not self._has_ended(dead):
                 return 0
             held = [job_id for job_id, owner in self._spool.held() if owner == name]
             starts = Starts(self._spool, name, self._log)
@@ -200,20 +219,28 @@ class Recovery:
             if lock is not None:
                 os.close(lock)
 
-    def _has_ended(self, name: str) -> bool:
+    def _has_ended(self, dead: _Dead) -> bool:
         """Tell whether nothing that an owner ran is left; what is, is told to end."""
-        ending = self._endings.get(name)
-        if ending is None:
-            marks = (os.fsencode(f"QUEUECTL_WORKER={name}"),)
-            tree = Tree(None, marks, tuple(self._outputs_of(name)))
-            ending = self._endings[name] = Ending(tree, self._spool.config.kill_grace)
-        if ending.go_on(processes_of([ending.tree])[ending.tree]):
+        tree = self._tree_of(dead)
+        _, ending = self._endings.setdefault(
+            dead.name, (dead, Ending(tree, self._spool.config.kill_grace))
+        )
+        if ending.go_on(self._living[tree]):
             return False
-        del self._endings[name]
+        del self._endings[dead.name]
         if ending.told:
             detail = f"{len(ending.told)} of a dead worker's processes"
-            self._log.event("ended", worker=name, detail=detail)
+            self._log.event("ended", worker=dead.name, detail=detail)
         return True
+
+    def _tree_of(self, dead: _Dead) -> Tree:
+        """Return what a dead owner may have left running."""
+        name = dead.name
+        if name in self._endings:
+            return self._endings[name][1].tree
+        if not dead.local or not name:
+            return Tree(None, ())
+        return Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),), tuple(self._outputs_of(name)))
 
     def _outputs_of(self, name: str) -> Iterator[str]:
         """Yield where the commands of an owner write, which may have dropped their environment."""
@@ -362,7 +389,7 @@ def recover(
         count = recovery.run()
         while (wait_s := recovery.waiting_s) is not None:
             time.sleep(wait_s)
-            count += recovery.run()
+            count += recovery.go_on()
     if strict and recovery.faults:
         raise recovery.faults[0]
     return count

@@ -159,13 +159,14 @@ class Spool(Moves):
         Else two could be queued under one id, each while a pool has just taken the other.
         """
         pending = self.directory("pending")
-        try:
-            with files.locked(pending):
-                for _ in range(2):  # a job on its way can slip from a place not looked at yet
-                    self.check_free(given)
-                self._submit_batch(batch, given, owner)
-        except OSError as error:
-            raise SpoolError("lock", pending, error) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(pending))
+            except OSError as error:
+                raise SpoolError("lock", pending, error) from error
+            for _ in range(2):  # a job on its way can slip from a place not looked at yet
+                self.check_free(given)
+            self._submit_batch(batch, given, owner)
 
     def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
         published: list[Job] = []  # appended to by several threads, which a list bears

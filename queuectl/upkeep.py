@@ -59,7 +59,7 @@ class Upkeep:
         self._recover()
         while self._recovery.waiting_s is not None and time.monotonic() < end:
             time.sleep(self._recovery.waiting_s)
-            self._recover()
+            self._recovery.go_on()
 
     def soon(self) -> None:
         """Have the next look follow at once; may be called in any thread."""
@@ -79,9 +79,11 @@ class Upkeep:
             self._looked()
             attempt(self._log, lambda: self._intake.set_aside_rejects(_REJECTS_A_TURN))
             interval_s = self._spool.config.poll_interval
-            if self._recovery.waiting_s is not None or time.monotonic() >= next_recovery:
+            if time.monotonic() >= next_recovery:
                 self._recover()
                 next_recovery = time.monotonic() + interval_s
+            elif self._recovery.waiting_s is not None:
+                self._recovery.go_on()
             if time.monotonic() >= next_tidying:
                 next_tidying = time.monotonic() + self._tidy()
             waits = (interval_s, self._intake.next_look_s, self._recovery.waiting_s)

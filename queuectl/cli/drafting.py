@@ -14,7 +14,7 @@ from queuectl.cli import render
 from queuectl.cli.common import DURATION, TIME, Duration
 from queuectl.cli.completing import complete_directories
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
-from queuectl.fields import check_fields, slips
+from queuectl.fields import check_new, slips
 from queuectl.job import Job, decode
 from queuectl.units import parse_codes, utc_text
 
@@ -142,7 +142,7 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     if "cwd" in fields:
         fields["cwd"] = os.path.abspath(fields["cwd"])
     try:
-        check_fields({"command": "true", **fields})
+        check_new({"command": "true", **fields})
     except BadJobError as error:
         raise click.UsageError(str(error)) from None
     return fields

@@ -15,7 +15,7 @@ import click
 from queuectl.cli import render
 from queuectl.cli.drafting import warn_of_slips
 from queuectl.errors import BadJobError, QueuectlError
-from queuectl.fields import FIELDS, check_fields
+from queuectl.fields import FIELDS, check_new
 from queuectl.job import Job, check_size, decode
 
 if TYPE_CHECKING:
@@ -50,12 +50,14 @@ def edited(job: Job) -> Job | None:
 
 
 def with_fields(job: Job, fields: Mapping[str, Any]) -> Job | None:
-    """Return a job with these fields, None if it has them.
+    """Return a job with these fields, None if it has them; a new time stands for its retry's too.
 
     Raises:
         BadJobError: it would be too large.
     """
     new = job.changed(**fields)
+    if "run_at" in fields and "next_retry_at" in job.record:
+        new = new.changed(next_retry_at=None)
     check_size(new)
     return None if new.record == job.record else new
 
@@ -106,7 +108,7 @@ def _run_editor(path: str) -> None:
 def _read(path: str, job: Job) -> Job:
     with open(path, "rb") as file:
         fields = decode(file.read())
-    check_fields(fields)
+    check_new(fields)
     taken = sorted(name for name in fields if name in _OURS and not _same(name, fields, job.record))
     if taken:
         msg = f'"{taken[0]}" is not for editing: queuectl writes it'

@@ -72,11 +72,13 @@ def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
         lines=options["lines"],
     )
     printer = Printer(headings=options["both"])
-    said = Remarks(spool)
+    remarks = Remarks(spool, printer)
     with changes_of(spool, [found.job.id]) as changes:
         while not print_new([follower], changes, printer):
-            said.about([follower])
+            remarks.of_runs([follower])
+            remarks.of_hindrances([found.job.id])
             changes.wait()
+    remarks.of_runs([follower])
     if follower.found is None:
         msg = f"{found.job.id} is gone: somebody deleted it"
         raise QueuectlError(msg)
@@ -155,6 +157,7 @@ class Printer:
         self._headings = headings
         self._apart = apart
         self._last = ""
+        self._in_line = False
         self.has_printed = False
 
     def __call__(self, stream: str, data: bytes) -> None:
@@ -167,6 +170,20 @@ class Printer:
             self._last = stream
         target.buffer.write(data)
         target.buffer.flush()
+        self._in_line = not data.endswith(b"\n")
+
+    def end_line(self) -> None:
+        """Have what is said next begin a line, where it goes to the same file or terminal."""
+        if self._in_line and _is_one_file(1, 2):
+            render.note("")
+            self._in_line = False
+
+
+def _is_one_file(one: int, other: int) -> bool:
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:  # one of them is closed
+        return False
 
 
 class Remarks:
@@ -175,43 +192,58 @@ class Remarks:
     Why nothing happens, as long as it is so; and that a run has failed, and another will follow.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, printer: Printer | None = None) -> None:
         self._spool = spool
+        self._printer = printer
         self._hindrance = ""
         self._next_look_s = 0.0
         self._told: dict[str, int] = {}
 
-    def about(self, followers: Sequence[Follower] = ()) -> None:
-        """Say what is new."""
-        if time.monotonic() >= self._next_look_s:
-            self._next_look_s = time.monotonic() + _REMARK_S
-            hindrance = _hindrance(self._spool)
-            if hindrance and hindrance != self._hindrance:
-                render.note(f"queuectl: {hindrance}")
-            self._hindrance = hindrance
-        for follower in followers:
-            if follower.found is not None and follower.found.state not in FINISHED:
-                self._tell_of_failures(follower.found)
+    def of_hindrances(self, job_ids: Sequence[str]) -> None:
+        """Say why none of these jobs comes to its end as it is, if that is so."""
+        if time.monotonic() < self._next_look_s:
+            return
+        self._next_look_s = time.monotonic() + _REMARK_S
+        hindrance = _hindrance(self._spool, job_ids)
+        if hindrance and hindrance != self._hindrance:
+            self._say(hindrance)
+        self._hindrance = hindrance
 
-    def _tell_of_failures(self, found: Found) -> None:
+    def of_runs(self, followers: Sequence[Follower]) -> None:
+        """Say of each run that failed how it did, but for the last, whose failure is the job's."""
+        for follower in followers:
+            found = follower.found
+            if found is not None:
+                self._tell_of_runs(found, self._told.get(found.job.id, follower.first_run - 1))
+
+    def _tell_of_runs(self, found: Found, told: int) -> None:
         last = found.job.run_number
-        told = self._told.setdefault(found.job.id, last if found.state != "failed" else last - 1)
+        # the end of the last run is known once its job is where it goes, and told there if it stays
+        is_open = found.state in FINISHED or (
+            found.state == "processing" and found.job.state != "processing"
+        )
+        until = last - 1 if is_open else last
         for entry in found.job.history:
             number = entry.get("number")
-            if isinstance(number, int) and told < number <= last:
+            if isinstance(number, int) and told < number <= until:
                 text = f"run {number} of {found.job.id} ended: {render.ended_text(entry)}"
                 if number == last and found.state == "failed":
                     text += f"; again {render.in_text(found.job.not_before('failed'))}"
-                render.note(f"queuectl: {text}")
-        self._told[found.job.id] = last
+                self._say(text)
+        self._told[found.job.id] = max(told, until)
+
+    def _say(self, text: str) -> None:
+        if self._printer is not None:
+            self._printer.end_line()
+        render.note(f"queuectl: {text}")
 
 
 _REMARK_S = 1.0  # between two looks at whether anything can run
 
 
-def _hindrance(spool: Spool) -> str:
+def _hindrance(spool: Spool, job_ids: Sequence[str]) -> str:
     """Return why nothing will happen as it is, empty if something may."""
-    if spool.paused:
+    if spool.paused and not {job_id for job_id, _ in spool.held()}.issuperset(job_ids):
         return "the spool is paused; `queuectl resume` lets jobs start"
     if not owners.workers(spool):
         return "no worker is running; `queuectl worker start` runs what waits"

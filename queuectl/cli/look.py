@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from queuectl.layout import Found
     from queuectl.spool import Spool
 
+_LEAST_DETAIL = 35  # columns: "exit status 127 (command not found)"
 _DETAIL_SHARE = 3  # of a terminal, what DETAIL may take: a third
 
 limit_option = click.option(
@@ -51,7 +52,7 @@ def list_jobs(
     \b
     queuectl list --state failed --state dead
     queuectl list --tag nightly --limit 20 --json
-    queuectl list --state dead --ids | xargs -n1 queuectl logs
+    queuectl list --state dead --ids | xargs -r -n1 queuectl logs
     queuectl list --state completed --older-than 2h --command-matches '^rsync '
     """
     if as_json and only_ids:
@@ -93,7 +94,8 @@ def _detail(found: Found) -> str:
     if found.state == "completed":
         return f"{render.since_text(record.get('finished_at'))} ago"
     if found.state == "dead":
-        return plain(record.get("error_message") or "")[: render.cell_limit(_DETAIL_SHARE)]
+        why = plain(record.get("error_message") or "")
+        return render.cut(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL))
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():
         return render.in_text(run_at)

@@ -57,11 +57,17 @@ def cell_limit(share: int) -> int:
 def command_text(command: str | list[str], limit: int = sys.maxsize) -> str:
     """Return a command on one line, cut to `limit` characters."""
     line = plain(command_line(command))
-    return _cut(line, limit)
+    return cut(line, limit)
 
 
-def _cut(line: str, limit: int) -> str:
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+def cut(line: str, limit: int) -> str:
+    """Return a line that takes no more than `limit` columns."""
+    if _width(line) <= limit:
+        return line
+    line = line[: limit - 3]
+    while _width(line) > limit - 3:
+        line = line[:-1]
+    return line + "..."
 
 
 def when_text(text: object) -> str:
@@ -138,7 +144,7 @@ class Table:
         if self._cuts_last:
             taken = sum(self._widths[:-1]) + 2 * len(self._widths[:-1])
             room = max(get_terminal_size().columns - taken, self._LEAST)
-            cells = [*cells[:-1], _cut(cells[-1], room)]
+            cells = [*cells[:-1], cut(cells[-1], room)]
         padded = [
             cell + " " * (width - _width(cell))
             for cell, width in zip(cells, self._widths, strict=True)
@@ -147,7 +153,13 @@ class Table:
 
 
 def _width(cell: str) -> int:
-    return len(click.unstyle(cell))
+    """Return the columns that a cell takes; what is Chinese or Japanese takes two a character."""
+    text = click.unstyle(cell)
+    if text.isascii():
+        return len(text)
+    from unicodedata import east_asian_width
+
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def note(text: str) -> None:

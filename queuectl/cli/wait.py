@@ -129,8 +129,14 @@ def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> i
     """
     endings = Endings(spool, job_ids)
     printer = Printer(apart=True) if show_output else None
+
+    def tell(job_id: str) -> None:
+        if printer:
+            printer.end_line()
+        _tell_failure(job_id, endings.ended[job_id])
+
     try:
-        _wait(spool, endings, lambda job: _tell_failure(job, endings.ended[job]), printer=printer)
+        _wait(spool, endings, tell, printer=printer)
     except KeyboardInterrupt:
         left = first_of(endings.remaining)
         render.note(
@@ -155,16 +161,17 @@ def _wait(
     followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids] if printer else []
     with changes_of(spool, job_ids) if printer else endings.changes() as changes:
         names: set[str] = set()
-        remarks = Remarks(spool)
+        remarks = Remarks(spool, printer)
         while True:
             new = endings.look(names)
             if printer:  # after the look: of a job that has ended, all is there to be printed
                 print_new(followers, changes, printer)
+            remarks.of_runs(followers)
             for job_id in new:
                 tell(job_id)
             if endings.complete:
                 return True
-            remarks.about(followers)
+            remarks.of_hindrances(endings.remaining)
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 return False
             names = changes.wait(deadline_s)

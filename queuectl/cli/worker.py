@@ -93,7 +93,9 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     # A pool started by a job is not of that job: recovery must not take it for a leftover.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUECTL_")}
     ready, tell = os.pipe()
-    others = owners.workers(spool)
+    others = [
+        item for item in owners.workers(spool) if not orders.is_asked_to_stop(spool, item.worker)
+    ]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(log_path, flags, 0o600)
     begun = os.fstat(log).st_size
@@ -116,8 +118,10 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     click.echo(f"worker {name} is up, process {process.pid}; its log is {where}")
     if others:
         slots = sum(item.slots for item in others)
-        what = f"{len(others)} other {'worker is' if len(others) == 1 else 'workers are'}"
-        render.note(f"{what} up here, for {slots} more jobs at a time; `queuectl worker stop`")
+        who = "another worker is" if len(others) == 1 else f"{len(others)} others are"
+        names = first_of([item.worker for item in others])
+        more = f"{slots} more {'job' if slots == 1 else 'jobs'} at a time"
+        render.note(f"{who} up here, for {more}: {names}")
 
 
 def _last_line(path: str, begun: int) -> str:

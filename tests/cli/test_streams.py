@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,10 @@ def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> 
         assert text in spool.run("list").out
         assert text not in on_a_terminal(spool, "list")
         assert text[:20] in on_a_terminal(spool, "list")
+    spool.drop("wide", "echo " + "日本" * 50)
     lines = on_a_terminal(spool, "list").splitlines()
-    assert max(len(click.unstyle(line)) for line in lines) <= 80
+    shown = [click.unstyle(line) for line in lines]
+    assert max(len(line) + len(re.findall("[日本]", line)) for line in shown) <= 80
 
 
 def piped_into_head(

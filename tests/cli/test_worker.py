@@ -90,7 +90,7 @@ def test_detach_tells_of_the_pools_that_are_up_already(spool: SpoolDir) -> None:
         other.wait_for("up")
         try:
             said = spool.run("worker", "start", "--detach").err
-            assert said.startswith("1 other worker is up here, for 3 more jobs at a time")
+            assert said == f"another worker is up here, for 3 more jobs at a time: {other.name}\n"
         finally:
             spool.run("worker", "stop")
 

@@ -239,6 +239,16 @@ def test_a_waiting_job_is_changed_as_options_say(spool: SpoolDir) -> None:
     assert "--priority" in spool.refuse("edit", "a", "--priority", "x", status=2)
 
 
+def test_a_new_time_stands_for_that_of_a_retry(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=1000, poll_interval=0.1)
+    spool.api.submit('[ "$QUEUECTL_ATTEMPT" = 2 ]', id="a")
+    with spool.pool():
+        spool.wait_for("failed", "a")
+        spool.run("edit", "a", "--run-at", "now")
+        spool.wait_for("completed", "a")
+    assert spool.record("completed", "a")["attempts"] == 2
+
+
 def test_a_running_pool_follows_what_was_edited(spool: SpoolDir, tmp_path: Path) -> None:
     spool.api.submit("echo ran", id="job", run_at="2100-01-01T00:00:00Z")
     with spool.pool():

@@ -48,11 +48,11 @@ def test_the_last_n_lines_are_those_of_the_file(data: bytes, lines: int, chunk: 
         assert last_lines(file.name, lines) == expected  # type: ignore[arg-type]
 
 
-@given(read=st.integers(1, 30_000), late=st.integers(0, 3000))
+@given(read=st.integers(1, 30_000), late=st.integers(0, 3000), end=st.sampled_from(b"\n,"))
 def test_who_follows_a_file_whose_middle_is_cut_out_misses_nothing_of_its_end(
-    read: int, late: int
+    read: int, late: int, end: int
 ) -> None:
-    data = b"".join(b"line %d\n" % number for number in range(3000))
+    data = b"".join(b"line %d%c" % (number, end) for number in range(3000))
     with tempfile.NamedTemporaryFile() as file:
         output = joblogs.Output(file.name, 4096)
         file.write(data[:read])
@@ -70,6 +70,21 @@ def test_who_follows_a_file_whose_middle_is_cut_out_misses_nothing_of_its_end(
     else:
         assert seen.endswith(rest[-1900:])
         assert MARK.search(seen)
+
+
+def test_a_mark_in_what_was_printed_is_no_cut(tmp_path: Path) -> None:
+    """A job may print the output of another."""
+    path = tmp_path / "job.1.out"
+    path.write_bytes(b"".join(b"%d\n" % number for number in range(5000)))
+    assert joblogs.cap(str(path), 8192) is None
+    printed = path.read_bytes()
+    output = joblogs.Output(str(path), 8192)
+    seen = b"".join(output.read())
+    with open(path, "ab") as file:
+        file.write(b"more\n")
+    seen += b"".join(output.read())
+    output.close()
+    assert seen == printed + b"more\n"
 
 
 @given(size=st.integers(0, 20_000), limit=st.integers(4096, 8000), line=st.integers(1, 9000))

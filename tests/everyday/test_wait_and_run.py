@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from queuectl.job import Job
 from queuectl.layout import Found
 from queuectl.waiting import Endings, exit_status
-from tests.support import DEADLINE_S, wait_until
+from tests.support import DEADLINE_S, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,6 +181,34 @@ def test_run_says_that_a_run_failed_and_when_the_next_one_is(spool: SpoolDir) ->
     lines = result.err.splitlines()
     assert lines[0].startswith("queuectl: run 1 of a ended: exit 1")
     assert lines[1] == "queuectl: a is dead: exit status 1"
+
+
+def test_of_a_run_that_completes_nothing_is_said(spool: SpoolDir) -> None:
+    with spool.pool():
+        said = [spool.run("run", "--", "true").err for _ in range(15)]
+    assert set(said) == {""}
+
+
+def test_what_is_said_begins_a_line_of_its_own(spool: SpoolDir, tmp_path: Path) -> None:
+    with spool.pool(), open(tmp_path / "both", "wb") as both:
+        words = ("run", "--id", "a", "--max-retries", "1", "--command", "printf abc; exit 3")
+        spool.start(*words, stdout=both, stderr=both).wait(DEADLINE_S)
+    assert (tmp_path / "both").read_text() == "abc\nqueuectl: a is dead: exit status 3\n"
+
+
+def test_a_pause_is_no_hindrance_to_what_runs(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.configure(poll_interval=0.2)
+    with spool.pool() as pool:
+        words = ("run", "--id", "a", "--", "sh", "-c", waiting_for(go))
+        running = spool.start(*words, stderr=subprocess.PIPE)
+        pool.wait_for("started")
+        spool.run("pause")
+        pool.wait_for("paused")
+        assert spool.run("wait", "a", "--timeout", "0.2", status=124).lines == []
+        time.sleep(1.5)  # more than between two looks at what hinders
+        open(go, "x").close()
+        assert running.communicate()[1] == b""
 
 
 def test_who_waits_is_told_when_the_last_pool_has_gone(spool: SpoolDir) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -18,11 +20,12 @@ from queuectl.outcome import started
 from queuectl.owners import Registration, Worker
 from queuectl.reading import read_regular
 from queuectl.recovery import Recovery
+from queuectl.spool import Spool
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support import SpoolDir
 
@@ -426,3 +429,44 @@ def test_a_request_to_a_pool_that_is_not_there_is_withdrawn(spool: SpoolDir) -> 
         requests = [name for name in os.listdir(f"{spool.path}/workers") if ".cancel." in name]
         assert requests == [f"{other.name}.cancel.b"]
     assert spool.leftovers() == []
+
+
+def test_what_cannot_be_recovered_is_tried_once_while_another_is_waited_for(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubborn = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done"]
+    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
+    other = LOCAL.replace("-1-", "-2-")
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    body = {"id": "b", "command": "true", "state": "processing", "attempts": 1, "worker": other}
+    with open(f"{spool.path}/processing/b@{other}.json", "w") as file:
+        json.dump(body, file)
+    open(f"{spool.path}/workers/{other}.lock", "x").close()
+
+    tries: list[object] = []
+
+    def refused(*what: object) -> NoReturn:
+        tries.append(what)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with ended_at_last(subprocess.Popen(stubborn, env=env, stdout=subprocess.PIPE)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        monkeypatch.setattr(Spool, "settle", refused)
+        with Registration(spool.api, 1) as me:
+            recovery = Recovery(spool.api, me.name, WorkLog(-1))
+            recovery.run()
+            assert recovery.waiting_s is not None
+            for _ in range(5):
+                recovery.go_on()
+            assert (len(recovery.faults), len(tries)) == (1, 1)
+            recovery.close()
+
+
+@contextlib.contextmanager
+def ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -165,3 +165,8 @@ def test_an_edit_keeps_the_other_keys_and_leaves_nothing_in_tmp(tmp_path: Path) 
     assert list((tmp_path / "tmp").iterdir()) == []
     config.edit(str(tmp_path), lambda stored: stored.pop("lease"))
     assert config.load(str(tmp_path)) == Config(max_retries=1)
+
+
+def test_a_stored_list_of_no_success_codes_is_borne(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"success-codes": []}')
+    assert config.load(str(tmp_path)).success_codes == []

@@ -45,7 +45,6 @@ WRONG = [
     ("tags", "nightly"),
     ("tags", [1]),
     ("success_codes", [256]),
-    ("success_codes", []),
     ("fatal_codes", 1),
     ("later_codes", [-1]),
     ("history", [1]),

@@ -165,3 +165,10 @@ def test_the_number_of_a_run_counts_on_over_retries_by_hand() -> None:
     assert Job(fields).run_number == 0
     assert Job({**fields, "history": [{"number": 41}]}).run_number == 41
     assert Job({**fields, "history": [{"number": "?"}, {}]}).run_number == 2
+
+
+def test_a_job_that_could_never_complete_is_not_drafted_but_read() -> None:
+    fields = {"command": "true", "success_codes": []}
+    with pytest.raises(BadJobError, match="at least one: it could never complete"):
+        job.draft(fields, max_retries=1, now=NOW)
+    assert job.parse(json.dumps(fields).encode(), "j").record["success_codes"] == []
