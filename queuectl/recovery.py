@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import orders, owners
-from queuectl.errors import BadJobError, ClaimLostError
+from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
 from queuectl.files import is_there
 from queuectl.job import again
 from queuectl.kernel import Tree, processes_of
@@ -61,9 +61,8 @@ class Recovery:
         self._me = me
         self._log = log
         self._heartbeats = heartbeats or owners.Heartbeats()
-        self.faults: list[OSError] = []  # what the last run left for the next time
+        self.faults: list[OSError | QueuectlError] = []  # what the last run left for the next time
         self._endings: dict[str, tuple[_Dead, Ending]] = {}  # of what dead owners ran
-        self._living: dict[Tree, list[int]] = {}
         self._lock: BaseFileLock | None = None
 
     @property
@@ -106,13 +105,17 @@ class Recovery:
     def _bury_all(self, dead: list[_Dead]) -> int:
         """Recover from these, as far as nothing runs any more that they have started."""
         try:
-            self._living = processes_of(list(map(self._tree_of, dead)))
-        except OSError as error:
+            trees = [self._tree_of(one) for one in dead]
+            living = processes_of(trees)
+        except (OSError, QueuectlError) as error:
             self._log.event("error", detail=f"cannot recover: {error}")
             self.faults.append(error)
             self._endings.clear()  # as a fault it waits for longer
             return 0
-        return sum(map(self._try_to_bury, dead))
+        return sum(
+            self._try_to_bury(one, tree, living[tree])
+            for one, tree in zip(dead, trees, strict=True)
+        )
 
     def _requests(self) -> list[tuple[str, str]]:
         """Return the names of the requests in workers/, and whom each asks."""
@@ -178,10 +181,10 @@ class Recovery:
             self._heartbeats.forget(name)
         return silent
 
-    def _try_to_bury(self, dead: _Dead) -> int:
+    def _try_to_bury(self, dead: _Dead, tree: Tree, living: list[int]) -> int:
         try:
-            return self._bury(dead)
-        except OSError as error:
+            return self._bury(dead, tree, living)
+        except (OSError, QueuectlError) as error:
             # the next owner's jobs must not wait for this one's disk
             who = dead.name or "nobody"
             self._log.event("error", detail=f"cannot recover from {who}: {error}")
@@ -189,7 +192,7 @@ class Recovery:
             self._endings.pop(dead.name, None)
             return 0
 
-    def _bury(self, dead: _Dead) -> int:
+    def _bury(self, dead: _Dead, tree: Tree, living: list[int]) -> int:
         name = dead.name
         path = f"{self._spool.directory('workers')}/{name}"
         lock = None
@@ -204,7 +207,7 @@ class Recovery:
             if alive:
                 return 0
         try:
-            if dead.local and name and not self._has_ended(dead):
+            if dead.local and name and not self._has_ended(dead, tree, living):
                 return 0
             held = [job_id for job_id, owner in self._spool.held() if owner == name]
             starts = Starts(self._spool, name, self._log)
@@ -219,13 +222,12 @@ class Recovery:
             if lock is not None:
                 os.close(lock)
 
-    def _has_ended(self, dead: _Dead) -> bool:
+    def _has_ended(self, dead: _Dead, tree: Tree, living: list[int]) -> bool:
         """Tell whether nothing that an owner ran is left; what is, is told to end."""
-        tree = self._tree_of(dead)
         _, ending = self._endings.setdefault(
             dead.name, (dead, Ending(tree, self._spool.config.kill_grace))
         )
-        if ending.go_on(self._living[tree]):
+        if ending.go_on(living):
             return False
         del self._endings[dead.name]
         if ending.told:

@@ -434,21 +434,21 @@ def test_a_request_to_a_pool_that_is_not_there_is_withdrawn(spool: SpoolDir) -> 
 def test_what_cannot_be_recovered_is_tried_once_while_another_is_waited_for(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stubborn = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done"]
-    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
-    other = LOCAL.replace("-1-", "-2-")
-    leave(spool, state="processing", attempts=1, worker=DEAD)
-    body = {"id": "b", "command": "true", "state": "processing", "attempts": 1, "worker": other}
-    with open(f"{spool.path}/processing/b@{other}.json", "w") as file:
-        json.dump(body, file)
-    open(f"{spool.path}/workers/{other}.lock", "x").close()
-
+    waited_for, refused_for = (f"{os.uname().nodename}-1-{os.urandom(4).hex()}" for _ in range(2))
+    spool.create()
+    for job_id, owner in (("a", waited_for), ("b", refused_for)):
+        body = {"id": job_id, "command": "true", "state": "processing", "worker": owner}
+        with open(f"{spool.path}/processing/{job_id}@{owner}.json", "w") as file:
+            json.dump(body, file)
+        open(f"{spool.path}/workers/{owner}.lock", "x").close()
     tries: list[object] = []
 
     def refused(*what: object) -> NoReturn:
         tries.append(what)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    stubborn = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done"]
+    env = {**os.environ, "QUEUECTL_WORKER": waited_for}
     with ended_at_last(subprocess.Popen(stubborn, env=env, stdout=subprocess.PIPE)) as process:
         assert process.stdout is not None
         process.stdout.readline()
