@@ -579,7 +579,8 @@ def test_a_tree_that_forks_all_the_time_is_ended(spool: SpoolDir, tmp_path: Path
 HOP = """
 import os, sys, time
 descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-while True:
+end = time.monotonic() + 60  # nobody could find it after a test that has failed
+while time.monotonic() < end:
     os.write(descriptor, b".")
     if os.fork():
         os._exit(0)
