@@ -76,7 +76,9 @@ def wait(
 
     def tell(job_id: str) -> None:
         click.echo(job_id)
-        _tell_failure(job_id, endings.ended[job_id])
+        text = _failure_text(job_id, endings.ended[job_id])
+        if text:
+            render.note(text)
 
     if not _wait(spool, endings, tell, timeout_s=timeout):
         left = endings.remaining
@@ -131,9 +133,11 @@ def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> i
     printer = Printer(apart=True) if show_output else None
 
     def tell(job_id: str) -> None:
-        if printer:
+        text = _failure_text(job_id, endings.ended[job_id])
+        if text and printer:
             printer.end_line()
-        _tell_failure(job_id, endings.ended[job_id])
+        if text:
+            render.note(text)
 
     try:
         _wait(spool, endings, tell, printer=printer)
@@ -177,9 +181,10 @@ def _wait(
             names = changes.wait(deadline_s)
 
 
-def _tell_failure(job_id: str, found: Found | None) -> None:
+def _failure_text(job_id: str, found: Found | None) -> str:
+    """Return what to say of a job that has ended; nothing of one that completed."""
     if found is None:
-        render.note(f"queuectl: {job_id} is gone: somebody deleted it")
-    elif found.state != "completed":
-        why = plain(str(found.job.record.get("error_message")))
-        render.note(f"queuectl: {job_id} is dead: {why}")
+        return f"queuectl: {job_id} is gone: somebody deleted it"
+    if found.state == "completed":
+        return ""
+    return f"queuectl: {job_id} is dead: {plain(str(found.job.record.get('error_message')))}"

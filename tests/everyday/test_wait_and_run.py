@@ -193,7 +193,9 @@ def test_what_is_said_begins_a_line_of_its_own(spool: SpoolDir, tmp_path: Path) 
     with spool.pool(), open(tmp_path / "both", "wb") as both:
         words = ("run", "--id", "a", "--max-retries", "1", "--command", "printf abc; exit 3")
         spool.start(*words, stdout=both, stderr=both).wait(DEADLINE_S)
-    assert (tmp_path / "both").read_text() == "abc\nqueuectl: a is dead: exit status 3\n"
+        assert (tmp_path / "both").read_text() == "abc\nqueuectl: a is dead: exit status 3\n"
+        spool.start("run", "--", "printf", "abc", stdout=both, stderr=both).wait(DEADLINE_S)
+    assert (tmp_path / "both").read_text().endswith("\nabc")
 
 
 def test_a_pause_is_no_hindrance_to_what_runs(spool: SpoolDir) -> None:
