@@ -90,7 +90,8 @@ def locked(directory: str) -> Iterator[None]:
         kernel.lock(descriptor)
         yield
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
+            os.close(descriptor)
 
 
 def open_directory(path: str) -> int:

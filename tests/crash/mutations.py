@@ -25,6 +25,7 @@ _fsync = os.fsync
 
 def _put(owner: object, **replacements: object) -> None:
     for name, value in replacements.items():
+        getattr(owner, name)  # it is there to be replaced
         setattr(owner, name, value)
 
 
@@ -93,7 +94,7 @@ def _bury_the_traceless() -> None:
 
 
 def _leave_running() -> None:
-    _put(recovery.Recovery, _end_what_it_ran=lambda _self, _name: None)
+    _put(recovery.Recovery, _has_ended=lambda _self, _dead, _tree, _living: True)
 
 
 def _trust_everybody() -> None:
