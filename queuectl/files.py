@@ -206,6 +206,9 @@ class Spares:
             file = _open_spare(spare, mode)
             yield from _filling(file, body, sync=sync, beside=beside)
             self._can_exchange = kernel.exchange(spare, path)
+        except PermissionError:  # of this file, or in this sandbox: a plain rename will tell
+            unlink_quietly(spare)
+            return None
         except BaseException:
             unlink_quietly(spare)
             raise
@@ -295,8 +298,9 @@ def move_new(source: str, target: str) -> None:
         FileExistsError: it is taken.
         OSError: it was not moved.
     """
-    if kernel.move_new(source, target):
-        return
+    with contextlib.suppress(PermissionError):  # of this file, or in this sandbox
+        if kernel.move_new(source, target):
+            return
     if is_there(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     move(source, target)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import NoSuchJobError
 from queuectl.files import is_there
@@ -64,6 +64,14 @@ def log_file(spool: Spool, job: Job, number: int, stream: str) -> str:
 # --- reading --------------------------------------------------------------------------------
 
 
+class _Mark(NamedTuple):
+    """Where the line stands that says how much was cut out, and how much that is."""
+
+    head: int
+    tail: int
+    cut: int
+
+
 class Output:
     """One file of output, read on from where the last reading ended.
 
@@ -76,38 +84,56 @@ class Output:
         self._path = path
         self._max_bytes = max_bytes
         self._last = b""
+        self._known: _Mark | None = None  # was there when all that is before it had been read
         self._descriptor = -1
 
     def start_at_last(self, lines: int) -> None:
         """Pass over all but the last lines of what is there now."""
         if self._opened():
-            os.lseek(self._descriptor, _start_of_last(self._descriptor, lines), os.SEEK_SET)
+            at = _start_of_last(self._descriptor, lines)
+            os.lseek(self._descriptor, at, os.SEEK_SET)
+            before = min(at, _KNOWN_BYTES)
+            self._last, self._known = os.pread(self._descriptor, before, at - before), self._mark()
 
     def read(self) -> Iterator[bytes]:
         """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone."""
-        if self._opened() and self._max_bytes is not None:
-            self._go_on_behind_the_cut(int(self._max_bytes))
+        if self._opened():
+            self._go_on_behind_a_cut()
         while self._opened() and (data := os.read(self._descriptor, _CHUNK_BYTES)):
             self._last = (self._last + data)[-_KNOWN_BYTES:]
             yield data
+        if self._opened() and self._size() == self._position():  # else it may have been cut now
+            self._known = self._mark()
 
-    def _go_on_behind_the_cut(self, max_bytes: int) -> None:
+    def _go_on_behind_a_cut(self) -> None:
         """Find what has not been read in a file whose middle was cut out since."""
-        size, position = os.fstat(self._descriptor).st_size, os.lseek(self._descriptor, 0, 1)
-        if not self._last or size > max_bytes or self._ends_with_last(position):
+        mark, position = self._mark(), self._position()
+        if mark is None or mark == self._known or position <= mark.head:
             return
-        begin = max(0, (max_bytes - _MARK_BYTES) // 2 - _LINE_BYTES)
-        mark = _MARK.search(os.pread(self._descriptor, _LINE_BYTES + 2 * _MARK_BYTES, begin))
-        if mark is None:
-            return
-        head, tail = begin + mark.start(), begin + mark.end()
-        unread = head + int(mark[1]) + size - tail - position
-        at = size - max(unread, 0)
-        if at < tail:
-            at = head
+        unread = mark.head + mark.cut + self._size() - mark.tail - position
+        at = self._size() - max(unread, 0)
+        if at < mark.tail:
+            at = mark.head
         elif not self._ends_with_last(at) and self._ends_with_last(at + 1):
             at += 1  # the newline before the mark is not of what was printed
-        os.lseek(self._descriptor, at, 0)
+        os.lseek(self._descriptor, at, os.SEEK_SET)
+
+    def _mark(self) -> _Mark | None:
+        """Return the mark that stands where `cap` puts it: it may have been printed, too."""
+        if self._max_bytes is None or self._size() > self._max_bytes:
+            return None
+        begin = max(0, (int(self._max_bytes) - _MARK_BYTES) // 2 - _LINE_BYTES)
+        window = os.pread(self._descriptor, _LINE_BYTES + 2 * _MARK_BYTES, begin)
+        found = _MARK.search(window)
+        if found is None:
+            return None
+        return _Mark(begin + found.start(), begin + found.end(), int(found[1]))
+
+    def _size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def _position(self) -> int:
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
     def _ends_with_last(self, position: int) -> bool:
         """Tell whether what was read last stands before a place in the file."""

@@ -244,14 +244,15 @@ class Recovery:
             return Tree(None, ())
         return Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),), tuple(self._outputs_of(name)))
 
-    def _outputs_of(self, name: str) -> Iterator[str]:
+    def _outputs_of(self, name: str) -> Iterator[tuple[int, int]]:
         """Yield where the commands of an owner write, which may have dropped their environment."""
         for job_id, owner in self._spool.held():
             if owner == name:
-                with contextlib.suppress(FileNotFoundError, BadJobError):
+                with contextlib.suppress(OSError, BadJobError):  # told of when it is recovered
                     job = self._spool.read_file(self._spool.held_file(job_id, owner), job_id)
-                    if job.state == "processing":
-                        yield from self._spool.log_files(job.id, job.run_number + 1)
+                    for path in self._spool.log_files(job.id, job.run_number + 1):
+                        status = os.stat(path)
+                        yield status.st_dev, status.st_ino
 
     def _recover(self, held_as: str, dead: _Dead, starts: Starts) -> None:
         owner = dead.name

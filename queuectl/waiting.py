@@ -30,7 +30,7 @@ class Endings:
     def __init__(self, spool: Spool, job_ids: Sequence[str], *, any_one: bool = False) -> None:
         self.ended: dict[str, Found | None] = {}  # None: no state holds it any more
         self._spool = spool
-        self._any_one = any_one
+        self.any_one = any_one
         self._job_ids = dict.fromkeys(job_ids)
 
     @property
@@ -41,7 +41,7 @@ class Endings:
     @property
     def complete(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return len(self.ended) >= (1 if self._any_one and self._job_ids else len(self._job_ids))
+        return len(self.ended) >= (1 if self.any_one and self._job_ids else len(self._job_ids))
 
     def look(self, names: Collection[str] = ()) -> list[str]:
         """Return the jobs that have ended since the last look.

@@ -76,14 +76,15 @@ class SuggestingGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
-        if args and args[0] not in names and not args[0].startswith("-"):
+        word = args[0] if args and not ctx.resilient_parsing else "-"
+        if word not in names and not word.startswith("-"):
             from difflib import get_close_matches
 
-            meant = self.called_elsewhere.get(args[0])
-            found = [meant] if meant else get_close_matches(args[0], names, n=2)
+            meant = self.called_elsewhere.get(word)
+            found = [meant] if meant else get_close_matches(word, names, n=2)
             near = [f'"{name}"' for name in found]
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-            ctx.fail(f'no command "{args[0]}"; {hint}')
+            ctx.fail(f'no command "{word}"; {hint}')
         return super().resolve_command(ctx, args)
 
 

@@ -199,12 +199,12 @@ class Remarks:
         self._next_look_s = 0.0
         self._told: dict[str, int] = {}
 
-    def of_hindrances(self, job_ids: Sequence[str]) -> None:
-        """Say why none of these jobs comes to its end as it is, if that is so."""
+    def of_hindrances(self, job_ids: Sequence[str], *, any_one: bool = False) -> None:
+        """Say why not all of these jobs (or not `any_one`) come to their end, if that is so."""
         if time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + _REMARK_S
-        hindrance = _hindrance(self._spool, job_ids)
+        hindrance = _hindrance(self._spool, job_ids, any_one=any_one)
         if hindrance and hindrance != self._hindrance:
             self._say(hindrance)
         self._hindrance = hindrance
@@ -241,9 +241,11 @@ class Remarks:
 _REMARK_S = 1.0  # between two looks at whether anything can run
 
 
-def _hindrance(spool: Spool, job_ids: Sequence[str]) -> str:
+def _hindrance(spool: Spool, job_ids: Sequence[str], *, any_one: bool) -> str:
     """Return why nothing will happen as it is, empty if something may."""
-    if spool.paused and not {job_id for job_id, _ in spool.held()}.issuperset(job_ids):
+    held = {job_id for job_id, _ in spool.held()} if spool.paused else set()
+    enough_run = not held.isdisjoint(job_ids) if any_one else held.issuperset(job_ids)
+    if spool.paused and not enough_run:
         return "the spool is paused; `queuectl resume` lets jobs start"
     if not owners.workers(spool):
         return "no worker is running; `queuectl worker start` runs what waits"

@@ -175,7 +175,7 @@ def _wait(
                 tell(job_id)
             if endings.complete:
                 return True
-            remarks.of_hindrances(endings.remaining)
+            remarks.of_hindrances(endings.remaining, any_one=endings.any_one)
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 return False
             names = changes.wait(deadline_s)

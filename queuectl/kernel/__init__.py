@@ -89,13 +89,13 @@ def is_suspended(pid: int) -> bool:
 class Tree:
     """The processes of a group, those with all of `marks` (NAME=VALUE) in their environment.
 
-    And those that write their standard output or error to one of `outputs`: some have dropped their
-    environment.
+    And those that write their standard output or error to one of `outputs` (device and inode): some
+    have dropped their environment.
     """
 
     group: int | None
     marks: tuple[bytes, ...]
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[tuple[int, int], ...] = ()
 
 
 class _Signs(NamedTuple):
@@ -103,14 +103,14 @@ class _Signs(NamedTuple):
 
     groups: dict[int, Tree]
     marks: dict[bytes, Tree]  # the first mark of each tree is its own
-    outputs: dict[str, Tree]
+    outputs: dict[tuple[int, int], Tree]
 
     @classmethod
     def of(cls, trees: Sequence[Tree]) -> _Signs:
         return cls(
             {tree.group: tree for tree in trees if tree.group is not None},
             {tree.marks[0]: tree for tree in trees if tree.marks},
-            {path: tree for tree in trees for path in tree.outputs},
+            {output: tree for tree in trees for output in tree.outputs},
         )
 
 
@@ -120,10 +120,10 @@ def processes_of(trees: Sequence[Tree]) -> dict[Tree, list[int]]:
     Without /proc nobody can be asked; a group can still be signalled as a whole.
     """
     found: dict[Tree, list[int]] = {tree: [] for tree in trees}
-    if not can_list_processes():
+    signs = _Signs.of(trees)
+    if not any(signs) or not can_list_processes():
         return found
     mine = os.getpid()
-    signs = _Signs.of(trees)
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != mine:
             tree = _tree_of(int(name), signs)
@@ -170,11 +170,11 @@ def _tree_of(pid: int, signs: _Signs) -> Tree | None:
     return _writer_of(pid, signs.outputs) if signs.outputs else None
 
 
-def _writer_of(pid: int, outputs: Mapping[str, Tree]) -> Tree | None:
+def _writer_of(pid: int, outputs: Mapping[tuple[int, int], Tree]) -> Tree | None:
     for stream in (1, 2):
         with contextlib.suppress(OSError):  # closed, or the process is gone
-            tree = outputs.get(os.readlink(f"/proc/{pid}/fd/{stream}"))
-            if tree is not None:
+            status = os.stat(f"/proc/{pid}/fd/{stream}")
+            if (tree := outputs.get((status.st_dev, status.st_ino))) is not None:
                 return tree
     return None
 

@@ -72,6 +72,50 @@ def test_who_follows_a_file_whose_middle_is_cut_out_misses_nothing_of_its_end(
         assert MARK.search(seen) or seen == data[:read] + rest
 
 
+def test_a_cut_in_output_that_is_all_the_same_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "job.1.out"
+    path.write_bytes(b"." * 7000)
+    output = joblogs.Output(str(path), 10_000)
+    assert len(b"".join(output.read())) == 7000
+    with open(path, "ab") as file:
+        file.write(b"." * 100_000)
+    assert joblogs.cap(str(path), 10_000) is None
+    assert MARK.search(b"".join(output.read()))
+    output.close()
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_who_follows_from_the_last_lines_sees_what_comes_behind_a_cut(
+    tmp_path: Path, lines: int
+) -> None:
+    path = tmp_path / "job.1.out"
+    path.write_bytes(b"".join(b"%d\n" % number for number in range(20_000)))
+    output = joblogs.Output(str(path), 10_000)
+    output.start_at_last(lines)
+    seen = b"".join(output.read())
+    with open(path, "ab") as file:
+        file.write(b"the result\n")
+    assert joblogs.cap(str(path), 10_000) is None
+    seen += b"".join(output.read())
+    output.close()
+    assert seen == b"19999\n" * lines + b"the result\n"
+
+
+def test_a_mark_that_is_printed_while_it_is_followed_is_no_cut(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole", tmp_path / "job.1.out"
+    whole.write_bytes(b"".join(b"%d\n" % number for number in range(5000)))
+    assert joblogs.cap(str(whole), 8192) is None
+    printed = whole.read_bytes()
+    output = joblogs.Output(str(path), 8192)
+    seen = b""
+    for at in range(0, len(printed), 1000):
+        with open(path, "ab") as file:
+            file.write(printed[at : at + 1000])
+        seen += b"".join(output.read())
+    output.close()
+    assert seen == printed
+
+
 def test_a_mark_in_what_was_printed_is_no_cut(tmp_path: Path) -> None:
     """A job may print the output of another."""
     path = tmp_path / "job.1.out"

@@ -207,7 +207,10 @@ def test_a_pause_is_no_hindrance_to_what_runs(spool: SpoolDir) -> None:
         pool.wait_for("started")
         spool.run("pause")
         pool.wait_for("paused")
-        assert spool.run("wait", "a", "--timeout", "0.2", status=124).lines == []
+        spool.api.submit("true", id="b")
+        told = spool.run("wait", "--any", "a", "b", "--timeout", "0.2", status=124).err
+        assert "paused" not in told
+        assert "paused" in spool.run("wait", "a", "b", "--timeout", "0.2", status=124).err
         time.sleep(1.5)  # more than between two looks at what hinders
         open(go, "x").close()
         assert running.communicate()[1] == b""

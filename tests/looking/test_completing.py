@@ -112,6 +112,10 @@ def test_the_tab_key_of_a_person_completes_files(
         wait_until(lambda: completed in shell.raw, lambda: shell.raw)
 
 
+def test_behind_a_word_that_is_none_nothing_is_said(spool: SpoolDir, path: str) -> None:
+    press_tab(spool, path, "worker", "foo", "")  # checks that nothing is
+
+
 def test_the_pools_that_are_up_are_offered(spool: SpoolDir, path: str) -> None:
     with spool.pool() as pool:
         pool.wait_for("up")

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -111,6 +111,32 @@ def test_who_goes_on_writing_a_file_that_was_taken_harms_no_other_job(
     assert [spool.record("completed", job_id)["id"] for job_id in jobs] == jobs
     api.drop_spares()
     assert spool.leftovers() == []
+
+
+def test_an_exchange_that_is_refused_once_is_tried_again(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = held(api)
+    job = api.read_claim(claim)
+
+    def refused(*_: object) -> NoReturn:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel, "exchange", refused)
+        files.carry_out(api.rewriting(claim, job.changed(attempts=1)))
+        assert read_json(claim.path)["attempts"] == 1
+    exchanged: list[str] = []
+    exchange = kernel.exchange
+
+    def counted(one: str, other: str) -> bool:
+        exchanged.append(other)
+        return exchange(one, other)
+
+    monkeypatch.setattr(kernel, "exchange", counted)
+    files.carry_out(api.rewriting(claim, job.changed(attempts=2)))
+    assert read_json(claim.path)["attempts"] == 2
+    assert exchanged
 
 
 def test_a_body_is_for_all_to_read_before_its_descriptor_is_closed(

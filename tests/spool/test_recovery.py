@@ -463,6 +463,43 @@ def test_what_cannot_be_recovered_is_tried_once_while_another_is_waited_for(
             recovery.close()
 
 
+def test_what_cannot_be_read_keeps_no_other_owner_from_being_recovered(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    other = LOCAL.replace("-1-", "-2-")
+    open(f"{spool.path}/processing/b@{other}.json", "x").close()
+    open(f"{spool.path}/workers/{other}.lock", "x").close()
+    read = Spool.read_file
+
+    def refused(api: Spool, path: str, job_id: str, **how: bool) -> Job:
+        if job_id == "b":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return read(api, path, job_id, **how)
+
+    monkeypatch.setattr(Spool, "read_file", refused)
+    assert recover(spool) == 1
+    assert spool.states("a") == ["failed"]
+    assert spool.states("b") == ["processing"]
+
+
+def test_where_nobody_is_dead_nobody_looks_at_all_processes(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.create()
+    listed: list[str] = []
+    listdir = os.listdir
+
+    def listing(path: str) -> list[str]:
+        listed.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    recover(spool)
+    assert listed
+    assert "/proc" not in listed
+
+
 @contextlib.contextmanager
 def ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     with process:
