@@ -548,6 +548,7 @@ def test_a_log_in_a_pipe_is_written_by_all_threads(spool: SpoolDir) -> None:
     assert done.err.count("  completed  ") == 400
 
 
+@pytest.mark.slow
 def test_where_no_descriptor_is_free_what_timed_out_is_ended(spool: SpoolDir) -> None:
     spool.configure(kill_grace=0.5)
     for number in range(40):

@@ -189,6 +189,7 @@ def judge_pool(side: Spoolside, status: int, log: str) -> None:
     assert (side.state_of("good"), side.state_of("fails")) == ("completed", "dead")
 
 
+@pytest.mark.slow
 @needs_strace
 @in_both_ways
 def test_a_pool_that_meets_an_error_goes_on_when_it_is_over(
@@ -210,6 +211,7 @@ def test_a_pool_that_meets_an_error_at_any_call_goes_on_when_it_is_over(
     tell_faults(every(cases, hardy_pool(tmp_path, template, queue)))
 
 
+@pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize("error", ["EIO", pytest.param("ENOSPC", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(

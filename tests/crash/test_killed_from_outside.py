@@ -71,6 +71,7 @@ def killed_enqueue(directory: Path, point: Point) -> str:
         return judged(side, point, ("completed",))
 
 
+@pytest.mark.slow
 def test_an_enqueue_killed_at_any_call_loses_no_id_that_it_printed(
     tmp_path: Path, tell_faults: TellFaults
 ) -> None:
@@ -118,6 +119,7 @@ def sweep_pool(directory: Path, stride: int) -> int:
     return sweep([partial(killed_pool, directory, template, point) for point in found])
 
 
+@pytest.mark.slow
 def test_a_pool_killed_at_some_calls_loses_nothing(tmp_path: Path, tell_faults: TellFaults) -> None:
     tell_faults(sweep_pool(tmp_path, 24))
 

@@ -97,6 +97,7 @@ def test_a_spool_is_private_whatever_the_umask(umask: int, tmp_path: Path) -> No
             assert path.stat().st_mode & 0o777 == wanted, path
 
 
+@pytest.mark.slow
 @needs_root
 def test_reading_commands_work_for_a_reader_and_change_nothing(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:

@@ -108,7 +108,7 @@ def test_of_runs_that_meant_later_the_output_goes_with_their_history(spool: Spoo
     with spool.pool(2):
         wait_until(lambda: os.path.exists(f"{spool.path}/logs/job.30.out"))
         spool.wait_for("dead", "other")
-        spool.run("cancel", "job")
+        spool.run("worker", "stop", "--now")
     names = [name for name in os.listdir(f"{spool.path}/logs") if name.startswith("job")]
     numbers = {int(name.split(".")[1]) for name in names}
     assert max(numbers) - min(numbers) in (MAX_HISTORY - 1, MAX_HISTORY)
