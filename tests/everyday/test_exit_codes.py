@@ -102,14 +102,17 @@ def test_codes_of_a_wrong_type_are_refused_with_the_job(spool: SpoolDir) -> None
 
 
 def test_of_runs_that_meant_later_the_output_goes_with_their_history(spool: SpoolDir) -> None:
-    spool.configure(later_delay=0, later_codes=[75], backoff_base=0)
+    spool.configure(later_delay=0.02, later_codes=[75], backoff_base=0)
     spool.api.submit("echo; exit 75", id="job")
     spool.api.submit("echo; exit 1", id="other", max_retries=25)
+
+    def numbers() -> set[int]:
+        names = os.listdir(f"{spool.path}/logs")
+        return {int(name.split(".")[1]) for name in names if name.startswith("job")}
+
     with spool.pool(2):
-        wait_until(lambda: os.path.exists(f"{spool.path}/logs/job.30.out"))
+        wait_until(lambda: max(numbers(), default=0) >= 30)
         spool.wait_for("dead", "other")
         spool.run("worker", "stop", "--now")
-    names = [name for name in os.listdir(f"{spool.path}/logs") if name.startswith("job")]
-    numbers = {int(name.split(".")[1]) for name in names}
-    assert max(numbers) - min(numbers) in (MAX_HISTORY - 1, MAX_HISTORY)
+    assert max(numbers()) - min(numbers()) in (MAX_HISTORY - 1, MAX_HISTORY)
     assert os.path.exists(f"{spool.path}/logs/other.1.out")
