@@ -19,7 +19,7 @@ from queuectl.states import FINISHED
 from queuectl.units import plain, size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from queuectl.changes import Changes
     from queuectl.joblogs import Follower
@@ -76,7 +76,7 @@ def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
     with changes_of(spool, [found.job.id]) as changes:
         while not print_new([follower], changes, printer):
             remarks.of_runs([follower])
-            remarks.of_hindrances([found.job.id])
+            remarks.of_hindrances(lambda: [found.job.id])
             changes.wait()
     remarks.of_runs([follower])
     if follower.found is None:
@@ -199,12 +199,15 @@ class Remarks:
         self._next_look_s = 0.0
         self._told: dict[str, int] = {}
 
-    def of_hindrances(self, job_ids: Sequence[str], *, any_one: bool = False) -> None:
-        """Say why not all of these jobs (or not `any_one`) come to their end, if that is so."""
+    def of_hindrances(self, job_ids: Callable[[], Sequence[str]], *, any_one: bool = False) -> None:
+        """Say why not all of these jobs (or not `any_one`) come to their end, if that is so.
+
+        Which they are is asked for only when it is time to look: there may be thousands.
+        """
         if time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + _REMARK_S
-        hindrance = _hindrance(self._spool, job_ids, any_one=any_one)
+        hindrance = _hindrance(self._spool, job_ids(), any_one=any_one)
         if hindrance and hindrance != self._hindrance:
             self._say(hindrance)
         self._hindrance = hindrance
@@ -231,6 +234,14 @@ class Remarks:
                     text += f"; again {render.in_text(found.job.not_before('failed'))}"
                 self._say(text)
         self._told[found.job.id] = max(told, until)
+
+    def of_end(self, job_id: str, found: Found | None) -> None:
+        """Say how a job has ended that did not complete."""
+        if found is None:
+            self._say(f"{job_id} is gone: somebody deleted it")
+        elif found.state != "completed":
+            why = plain(str(found.job.record.get("error_message")))
+            self._say(f"{job_id} is dead: {why}")
 
     def _say(self, text: str) -> None:
         if self._printer is not None:

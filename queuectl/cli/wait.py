@@ -24,7 +24,6 @@ from queuectl.cli.logs import Printer, Remarks, changes_of, print_new
 from queuectl.cli.selection import Selection, all_option, chosen, select_options
 from queuectl.ids import first_of
 from queuectl.joblogs import Follower
-from queuectl.units import plain
 from queuectl.verbs import CANCELLABLE
 from queuectl.waiting import Endings
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuectl.cli.drafting import Drafted
-    from queuectl.layout import Found
     from queuectl.spool import Spool
 
 TIMED_OUT, INTERRUPTED = 124, 130
@@ -74,13 +72,7 @@ def wait(
         render.note("no such jobs")
     endings = Endings(spool, job_ids, any_one=any_one)
 
-    def tell(job_id: str) -> None:
-        click.echo(job_id)
-        text = _failure_text(job_id, endings.ended[job_id])
-        if text:
-            render.note(text)
-
-    if not _wait(spool, endings, tell, timeout_s=timeout):
+    if not _wait(spool, endings, click.echo, timeout_s=timeout):
         left = endings.remaining
         render.note(f"queuectl: {len(left)} still to end: {first_of(left)}")
         ctx.exit(TIMED_OUT)
@@ -131,16 +123,8 @@ def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> i
     """
     endings = Endings(spool, job_ids)
     printer = Printer(apart=True) if show_output else None
-
-    def tell(job_id: str) -> None:
-        text = _failure_text(job_id, endings.ended[job_id])
-        if text and printer:
-            printer.end_line()
-        if text:
-            render.note(text)
-
     try:
-        _wait(spool, endings, tell, printer=printer)
+        _wait(spool, endings, printer=printer)
     except KeyboardInterrupt:
         left = first_of(endings.remaining)
         render.note(
@@ -154,7 +138,7 @@ def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> i
 def _wait(
     spool: Spool,
     endings: Endings,
-    tell: Callable[[str], None],
+    tell: Callable[[str], None] = lambda _job_id: None,
     *,
     printer: Printer | None = None,
     timeout_s: float | None = None,
@@ -173,18 +157,10 @@ def _wait(
             remarks.of_runs(followers)
             for job_id in new:
                 tell(job_id)
+                remarks.of_end(job_id, endings.ended[job_id])
             if endings.complete:
                 return True
-            remarks.of_hindrances(endings.remaining, any_one=endings.any_one)
+            remarks.of_hindrances(lambda: endings.remaining, any_one=endings.any_one)
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 return False
             names = changes.wait(deadline_s)
-
-
-def _failure_text(job_id: str, found: Found | None) -> str:
-    """Return what to say of a job that has ended; nothing of one that completed."""
-    if found is None:
-        return f"queuectl: {job_id} is gone: somebody deleted it"
-    if found.state == "completed":
-        return ""
-    return f"queuectl: {job_id} is dead: {plain(str(found.job.record.get('error_message')))}"
