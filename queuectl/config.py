@@ -6,14 +6,12 @@ spool-layout.md, section "config.json".
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from queuectl import kinds
 from queuectl.errors import BadSettingError, SpoolError
-from queuectl.fields import are_codes
-from queuectl.units import parse_codes, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,126 +24,7 @@ FILE_NAME = "config.json"
 LOCK_NAME = "config.lock"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a setting may be: the words for it, reading it from a command line, checking it."""
-
-    range: str
-    read: Callable[[str], Any]
-    accepts: Callable[[Any], bool]
-    has_units: bool = False  # then config.json may say it as a command line does: "2h", "10M"
-
-
-def _number(low: float, high: float) -> Callable[[Any], bool]:
-    def accepts(value: Any) -> bool:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and low <= value <= high  # which neither inf nor nan is
-
-    return accepts
-
-
-def _integer(low: int, high: int) -> Kind:
-    def accepts(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-    return Kind(f"an integer from {low} to {high}", int, accepts)
-
-
-def _seconds(low: float, high: float) -> Kind:
-    text = f"a duration from {low:g} to {high:g} seconds, such as 90, 90s, 15m, 2h"
-    numbers = _number(low, high)
-    return Kind(text, lambda given: _tidy(parse_duration(given)), numbers, has_units=True)
-
-
-def _real(low: float, high: float) -> Kind:
-    text = f"a number from {low:g} to {high:g}"
-    return Kind(text, lambda given: _tidy(float(given)), _number(low, high))
-
-
-def _tidy(value: float) -> float | int:
-    return int(value) if math.isfinite(value) and value == int(value) else value
-
-
-def _choice(*words: str) -> Kind:
-    return Kind(f"one of {', '.join(words)}", str, lambda value: value in words)
-
-
-def _read_switch(text: str) -> bool:
-    return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[
-        text.lower()
-    ]
-
-
-_SWITCH = Kind("true or false", _read_switch, lambda value: isinstance(value, bool))
-
-
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
-
-
-_PROGRAM = Kind(
-    "the absolute path of a program",
-    str,
-    lambda value: isinstance(value, str) and value.startswith("/") and _is_program(value),
-)
-_NO_LIMIT = "none"
-
-
-def _optional(kind: Kind) -> Kind:
-    def read(text: str) -> Any:
-        return None if text.lower() == _NO_LIMIT else kind.read(text)
-
-    return Kind(
-        f"{kind.range}, or none",
-        read,
-        lambda value: value is None or kind.accepts(value),
-        kind.has_units,
-    )
-
-
-_SIZE = Kind(
-    "a size in bytes, such as 65536, 64k, 10M, from 4096",
-    parse_size,
-    _number(4096, 1 << 50),
-    has_units=True,
-)
-
-
-_CODES = Kind("exit codes from 0 to 255, such as 0,3 or 64-78", parse_codes, are_codes)
-
-
-def _read_success_codes(text: str) -> list[int]:
-    """Read codes, at least one: without any nothing could complete (a file may say so)."""
-    codes = parse_codes(text)
-    if not codes:
-        raise ValueError(text)
-    return codes
-
-
-_SUCCESS_CODES = Kind(f"{_CODES.range}, at least one", _read_success_codes, are_codes)
-
-
-def _read_retention(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text.strip()
-
-
-def _is_retention(value: Any) -> bool:
-    if isinstance(value, str):
-        try:
-            # with its unit: a bare number is a count
-            return value[-1:].isalpha() and parse_duration(value) <= _LONGEST_S
-        except ValueError:
-            return False
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
-
-
-_LONGEST_S = 1000 * 366 * 86400
-_RETENTION = Kind(
-    "an age such as 12h or 7d, or a count such as 1000", _read_retention, _is_retention
-)
-
-
-def _setting(default: Any, kind: Kind, about: str) -> Any:
+def _setting(default: Any, kind: kinds.Kind, about: str) -> Any:
     return field(default=default, metadata={"kind": kind, "about": about})
 
 
@@ -156,47 +35,59 @@ _YEAR_S = 366 * 86400
 class Config:
     """Every setting, with its default where config.json does not name it."""
 
-    max_retries: int = _setting(3, _integer(0, 1000), "failures until a job is dead")
-    backoff_base: float = _setting(2, _real(0, 1000), "wait base ^ n seconds after failure n")
-    backoff_max: float = _setting(3600, _seconds(0, _YEAR_S), "the longest such wait, in seconds")
-    backoff_jitter: float = _setting(0, _real(0, 1), "random part added to a wait, as a fraction")
-    job_timeout: float | None = _setting(
-        300, _optional(_seconds(0.001, _YEAR_S)), "seconds that a job may run which does not say"
+    max_retries: int = _setting(3, kinds.integer(0, 1000), "failures until a job is dead")
+    backoff_base: float = _setting(2, kinds.real(0, 1000), "wait base ^ n seconds after failure n")
+    backoff_max: float = _setting(
+        3600, kinds.seconds(0, _YEAR_S), "the longest such wait, in seconds"
     )
-    kill_grace: float = _setting(5, _seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
+    backoff_jitter: float = _setting(
+        0, kinds.real(0, 1), "random part added to a wait, as a fraction"
+    )
+    job_timeout: float | None = _setting(
+        300,
+        kinds.optional(kinds.seconds(0.001, _YEAR_S)),
+        "seconds that a job may run which does not say",
+    )
+    kill_grace: float = _setting(5, kinds.seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
     poll_interval: float = _setting(
-        5, _seconds(0.05, 3600), "seconds between two looks at the spool, events or not"
+        5, kinds.seconds(0.05, 3600), "seconds between two looks at the spool, events or not"
     )
     lease: float = _setting(
-        30, _seconds(1, 86400), "seconds of silence after which a worker on another machine is dead"
+        30,
+        kinds.seconds(1, 86400),
+        "seconds of silence after which a worker on another machine is dead",
     )
     durability: str = _setting(
-        "full", _choice("full", "relaxed"), "full survives a power cut, relaxed only crashes"
+        "full", kinds.choice("full", "relaxed"), "full survives a power cut, relaxed only crashes"
     )
     shell: str = _setting(
-        "/bin/sh", _PROGRAM, "runs commands that are strings, as SHELL -c COMMAND"
+        "/bin/sh", kinds.PROGRAM, "runs commands that are strings, as SHELL -c COMMAND"
     )
-    worker_count: int = _setting(1, _integer(1, 10000), "jobs at a time where --count does not say")
-    success_codes: Sequence[int] = _setting((0,), _SUCCESS_CODES, "exit codes that complete a job")
+    worker_count: int = _setting(
+        1, kinds.integer(1, 10000), "jobs at a time where --count does not say"
+    )
+    success_codes: Sequence[int] = _setting(
+        (0,), kinds.SUCCESS_CODES, "exit codes that complete a job"
+    )
     fatal_codes: Sequence[int] = _setting(
-        (), _CODES, "exit codes that make a job dead without a retry"
+        (), kinds.CODES, "exit codes that make a job dead without a retry"
     )
     later_codes: Sequence[int] = _setting(
-        (), _CODES, "exit codes that mean again later, the attempt not counted"
+        (), kinds.CODES, "exit codes that mean again later, the attempt not counted"
     )
-    later_delay: float = _setting(60, _seconds(0, _YEAR_S), "how much later, in seconds")
+    later_delay: float = _setting(60, kinds.seconds(0, _YEAR_S), "how much later, in seconds")
     log_max_size: int | None = _setting(
-        None, _optional(_SIZE), "the middle of a run's output is cut out above this size"
+        None, kinds.optional(kinds.SIZE), "the middle of a run's output is cut out above this size"
     )
     retain_completed: int | str | None = _setting(
-        None, _optional(_RETENTION), "completed jobs are deleted beyond this age or count"
+        None, kinds.optional(kinds.RETENTION), "completed jobs are deleted beyond this age or count"
     )
     retain_dead: int | str | None = _setting(
-        None, _optional(_RETENTION), "dead jobs are deleted beyond this age or count"
+        None, kinds.optional(kinds.RETENTION), "dead jobs are deleted beyond this age or count"
     )
     shared: bool = _setting(
         False,  # noqa: FBT003 - a default, like those above
-        _SWITCH,
+        kinds.SWITCH,
         "let others of the directory's group put jobs in",
     )
 
@@ -243,7 +134,7 @@ def read_value(key: str, text: str) -> Any:
     Raises:
         BadSettingError: not a value that the setting takes; the text says which are.
     """
-    kind: Kind = SETTINGS[canonical_key(key)].metadata["kind"]
+    kind: kinds.Kind = SETTINGS[canonical_key(key)].metadata["kind"]
     try:
         value = kind.read(text)
     except (ValueError, KeyError, OverflowError):
@@ -287,7 +178,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _as_meant(key: str, value: Any) -> Any:
     """Return the number that stands for `2h` or `10M`, which somebody wrote into the file."""
-    kind: Kind | None = SETTINGS[key].metadata["kind"] if key in SETTINGS else None
+    kind: kinds.Kind | None = SETTINGS[key].metadata["kind"] if key in SETTINGS else None
     if kind is None or not kind.has_units or not isinstance(value, str):
         return value
     try:
@@ -308,7 +199,7 @@ def listed(key: str) -> str:
 def _check(path: str, key: str, value: Any) -> None:
     remedy = f"`queuectl config unset {key}` takes it out"
     try:
-        kind: Kind = SETTINGS[canonical_key(key)].metadata["kind"]
+        kind: kinds.Kind = SETTINGS[canonical_key(key)].metadata["kind"]
     except BadSettingError as error:
         msg = f"{path}: {error}; {remedy}"
         raise BadSettingError(msg) from None

@@ -11,14 +11,14 @@ import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import orders, owners
+from queuectl import leftovers, orders, owners
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
 from queuectl.files import is_there
 from queuectl.job import again
 from queuectl.kernel import Tree, processes_of
 from queuectl.layout import SUFFIX, Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
-from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
+from queuectl.scratch import try_lock
 from queuectl.starts import Starts
 from queuectl.stragglers import LOOK_S, Ending
 
@@ -83,13 +83,12 @@ class Recovery:
         if not self._has_lock():
             return 0
         try:
-            requests = self._requests()  # before: who is asked was known when it was asked
+            asked = leftovers.requests(self._spool)
             dead = list(self._dead())
             for name in self._endings.keys() - {owner.name for owner in dead}:
                 del self._endings[name]
             recovered = self._bury_all(dead)
-            self._clear_tmp()
-            self._withdraw_from_strangers(requests)
+            leftovers.clear(self._spool, self._me, asked)
             return recovered
         finally:
             if not self._endings:
@@ -116,20 +115,6 @@ class Recovery:
             self._try_to_bury(one, tree, living[tree])
             for one, tree in zip(dead, trees, strict=True)
         )
-
-    def _requests(self) -> list[tuple[str, str]]:
-        """Return the names of the requests in workers/, and whom each asks."""
-        names = os.listdir(self._spool.directory("workers"))
-        asked = ((name, orders.owner_of_request(name)) for name in names)
-        return [(name, owner) for name, owner in asked if owner is not None]
-
-    def _withdraw_from_strangers(self, requests: list[tuple[str, str]]) -> None:
-        """Remove requests to pools that had left when they were asked."""
-        if requests:
-            there = {*owners.known(self._spool), *(owner for _, owner in self._spool.held())}
-            for name, owner in requests:
-                if owner not in there:
-                    _remove(f"{self._spool.directory('workers')}/{name}")
 
     def close(self) -> None:
         """Leave what has not ended to others."""
@@ -216,7 +201,7 @@ class Recovery:
             requests = orders.cancel_requests(self._spool, name)
             suffixes = (owners.RECORD_SUFFIX, orders.STOP_SUFFIX, owners.LOCK_SUFFIX)
             for leftover in [*self._drafts_of(name), *requests, *(path + s for s in suffixes)]:
-                _remove(leftover)
+                leftovers.remove(leftover)
             return len(held)
         finally:
             if lock is not None:
@@ -324,47 +309,6 @@ class Recovery:
         tmp = self._spool.directory("tmp")
         return [f"{tmp}/{draft}" for draft in os.listdir(tmp) if draft.endswith(f"@{name}{SUFFIX}")]
 
-    def abandoned_drafts(self) -> list[str]:
-        """Return the names in tmp/ of writers that are dead and own nothing else."""
-        found = []
-        for names, lock in self._abandoned():
-            found += names
-            if lock is not None:
-                os.close(lock)
-        return found
-
-    def _clear_tmp(self) -> None:
-        """Remove the drafts of command lines that died before they could publish them."""
-        tmp = self._spool.directory("tmp")
-        for names, lock in self._abandoned():
-            # the lock last: without it its drafts are nobody's
-            for name in sorted(names, key=lambda name: name.endswith(LOCK_SUFFIX)):
-                _remove(f"{tmp}/{name}")
-            if lock is not None:
-                os.close(lock)
-
-    def _abandoned(self) -> Iterator[tuple[list[str], int | None]]:
-        """Yield the files in tmp/ of each dead writer, and its lock, which the caller closes."""
-        tmp, workers = self._spool.directory("tmp"), self._spool.directory("workers")
-        holding = {owner for _, owner in self._spool.held()}
-        registered = {*owners.known(self._spool), *holding, self._me}
-        drafts: dict[str, list[str]] = {}
-        for name in os.listdir(tmp):
-            # another program may write there what it is about to rename into pending/
-            if (writer := owner_of(name)) is not None and writer not in registered:
-                drafts.setdefault(writer, []).append(name)
-        for writer, names in drafts.items():
-            try:
-                lock = try_lock(f"{tmp}/{writer}{LOCK_SUFFIX}")
-                alive = lock is None
-            except FileNotFoundError:
-                # an owner's lock moves on to workers/, and it writes drafts after that
-                lock, alive = None, is_there(f"{workers}/{writer}{LOCK_SUFFIX}")
-            except OSError:
-                continue  # nobody can tell now: the next time, perhaps
-            if not alive:
-                yield names, lock
-
 
 def _was_only_taken(claim: Claim, job: Job) -> bool:
     """Tell whether an owner died before it had written the body of what it took."""
@@ -396,8 +340,3 @@ def recover(
     if strict and recovery.faults:
         raise recovery.faults[0]
     return count
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-        os.unlink(path)

@@ -23,7 +23,7 @@ from queuectl.spawn import Child, Environment, spawn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.kernel.events import Exits
+    from queuectl.kernel.exits import Exits
     from queuectl.loop import Loop
     from queuectl.stragglers import Sweeper
 

@@ -17,7 +17,7 @@ from queuectl import files, kernel, notify, orders, outcome, runner
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.job import command_line
-from queuectl.kernel.events import Exits
+from queuectl.kernel.exits import Exits
 from queuectl.spawn import Environment
 from queuectl.stall import Stall
 from queuectl.states import OUTCOMES

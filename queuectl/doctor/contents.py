@@ -10,12 +10,12 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import owners, verbs
+from queuectl import leftovers, owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.files import is_there
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
-from queuectl.recovery import Recovery, recover
+from queuectl.recovery import recover
 from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.worklog import WorkLog
 
@@ -193,7 +193,7 @@ def _leftovers(spool: Spool) -> Iterator[Finding]:
                 yield warning(f"workers/{name} has no lock", todo)
             else:
                 yield warning(f"workers/{name} is dead", _RECOVERS, recover)
-    for name in Recovery(spool, "", WorkLog(-1)).abandoned_drafts():
+    for name in leftovers.abandoned_drafts(spool):
         yield warning(f"tmp/{name} was left by somebody who is dead", _RECOVERS, recover)
 
 

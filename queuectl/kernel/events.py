@@ -1,4 +1,4 @@
-"""What a pool waits for: descriptors, ended children and fsyncs; how depends on the kernel."""
+"""What a pool waits for in the kernel: descriptors that can be read, and fsyncs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ import math
 import os
 import select
 import sys
-from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from queuectl.kernel import has_pidfd
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from queuectl.loop import Loop
 
 
 class Poller:
@@ -51,41 +46,6 @@ class Poller:
 
 def _nothing(_descriptor: int) -> None:
     pass
-
-
-class Exits:
-    """Calls back, once each, in an event loop, when a child has ended; leaves it to be reaped.
-
-    Until it is reaped its pid, and that of its group, cannot become another's.
-    """
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-
-    def watch(self, pid: int, ended: Callable[[], None]) -> None:
-        """Have `ended` called when a child has ended."""
-        try:
-            watched = has_pidfd() and self._watch_descriptor(pid, ended)
-        except OSError:  # no descriptor left for it; the command runs, and must not be lost
-            watched = False
-        if not watched:
-            over = self._loop.in_thread(partial(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT))
-            over.on_done(ended)
-
-    def _watch_descriptor(self, pid: int, ended: Callable[[], None]) -> bool:
-        descriptor = os.pidfd_open(pid)
-
-        def readable() -> None:
-            self._loop.unwatch(descriptor)
-            os.close(descriptor)
-            ended()
-
-        try:
-            self._loop.watch(descriptor, readable)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return True
 
 
 class Syncs:

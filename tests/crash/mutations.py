@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl import files, kernel, owners, pool, reading, recovery, starts, turn
+from queuectl import files, kernel, leftovers, owners, pool, reading, recovery, starts, turn
 from queuectl.kernel import events
 from tests.crash.support import MUTATION
 
@@ -112,7 +112,7 @@ def _give_up_at_once() -> None:
 
 
 def _leave_tmp() -> None:
-    _put(recovery.Recovery, _clear_tmp=lambda _self: None)
+    _put(leftovers, _clear_tmp=lambda _spool, _there: None)
 
 
 def _look_at_no_spare() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import kernel
-from queuectl.kernel import events
+from queuectl.kernel.exits import Exits
 from queuectl.loop import Event, Future, Loop
 from tests.support import wait_until
 
@@ -259,7 +259,7 @@ def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
 ) -> None:
     if has_pidfd and not kernel.has_pidfd():
         pytest.skip("this kernel has no pidfd")
-    monkeypatch.setattr("queuectl.kernel.events.has_pidfd", lambda: has_pidfd)
+    monkeypatch.setattr("queuectl.kernel.exits.has_pidfd", lambda: has_pidfd)
     child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {})
     told: list[int] = []
 
@@ -270,7 +270,7 @@ def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
             told.append(child)
             over.set(None)
 
-        events.Exits(loop).watch(child, ended)
+        Exits(loop).watch(child, ended)
         await over
         await loop.sleep(0.02)
 

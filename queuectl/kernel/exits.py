@@ -1,0 +1,49 @@
+"""The ends of children: by descriptors of processes where there are some, else by threads."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from queuectl.kernel import has_pidfd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.loop import Loop
+
+
+class Exits:
+    """Calls back, once each, in an event loop, when a child has ended; leaves it to be reaped.
+
+    Until it is reaped its pid, and that of its group, cannot become another's.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def watch(self, pid: int, ended: Callable[[], None]) -> None:
+        """Have `ended` called when a child has ended."""
+        try:
+            watched = has_pidfd() and self._watch_descriptor(pid, ended)
+        except OSError:  # no descriptor left for it; the command runs, and must not be lost
+            watched = False
+        if not watched:
+            over = self._loop.in_thread(partial(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT))
+            over.on_done(ended)
+
+    def _watch_descriptor(self, pid: int, ended: Callable[[], None]) -> bool:
+        descriptor = os.pidfd_open(pid)
+
+        def readable() -> None:
+            self._loop.unwatch(descriptor)
+            os.close(descriptor)
+            ended()
+
+        try:
+            self._loop.watch(descriptor, readable)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return True

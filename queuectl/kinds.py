@@ -1,0 +1,139 @@
+"""What a setting may be: how it is read, and which values it takes (pure).
+
+spool-layout.md, section "config.json".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from queuectl.fields import are_codes
+from queuectl.units import parse_codes, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a setting may be: the words for it, reading it from a command line, checking it."""
+
+    range: str
+    read: Callable[[str], Any]
+    accepts: Callable[[Any], bool]
+    has_units: bool = False  # then config.json may say it as a command line does: "2h", "10M"
+
+
+def integer(low: int, high: int) -> Kind:
+    """Return the integers between these."""
+    return Kind(
+        f"an integer from {low} to {high}",
+        int,
+        lambda value: _is_integer(value) and low <= value <= high,
+    )
+
+
+def real(low: float, high: float) -> Kind:
+    """Return the numbers between these."""
+    text = f"a number from {low:g} to {high:g}"
+    return Kind(text, lambda given: _tidy(float(given)), _between(low, high))
+
+
+def seconds(low: float, high: float) -> Kind:
+    """Return the durations between these."""
+    text = f"a duration from {low:g} to {high:g} seconds, such as 90, 90s, 15m, 2h"
+    numbers = _between(low, high)
+    return Kind(text, lambda given: _tidy(parse_duration(given)), numbers, has_units=True)
+
+
+def choice(*words: str) -> Kind:
+    """Return these words."""
+    return Kind(f"one of {', '.join(words)}", str, lambda value: value in words)
+
+
+def optional(kind: Kind) -> Kind:
+    """Return what is of this kind, and None, which is written `none`."""
+    return Kind(
+        f"{kind.range}, or none",
+        lambda text: None if text.lower() == "none" else kind.read(text),
+        lambda value: value is None or kind.accepts(value),
+        kind.has_units,
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _between(low: float, high: float) -> Callable[[Any], bool]:
+    def accepts(value: Any) -> bool:
+        number = _is_integer(value) or isinstance(value, float)
+        return number and low <= value <= high  # which neither inf nor nan is
+
+    return accepts
+
+
+def _tidy(value: float) -> float | int:
+    return int(value) if math.isfinite(value) and value == int(value) else value
+
+
+def _read_switch(text: str) -> bool:
+    return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[
+        text.lower()
+    ]
+
+
+SWITCH = Kind("true or false", _read_switch, lambda value: isinstance(value, bool))
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+PROGRAM = Kind(
+    "the absolute path of a program",
+    str,
+    lambda value: isinstance(value, str) and value.startswith("/") and _is_program(value),
+)
+
+SIZE = Kind(
+    "a size in bytes, such as 65536, 64k, 10M, from 4096",
+    parse_size,
+    _between(4096, 1 << 50),
+    has_units=True,
+)
+CODES = Kind("exit codes from 0 to 255, such as 0,3 or 64-78", parse_codes, are_codes)
+
+
+def _read_success_codes(text: str) -> list[int]:
+    """Read codes, at least one: without any nothing could complete (a file may say so)."""
+    codes = parse_codes(text)
+    if not codes:
+        raise ValueError(text)
+    return codes
+
+
+SUCCESS_CODES = Kind(f"{CODES.range}, at least one", _read_success_codes, are_codes)
+
+
+def _read_retention(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text.strip()
+
+
+def _is_retention(value: Any) -> bool:
+    if isinstance(value, str):
+        try:
+            # with its unit: a bare number is a count
+            return value[-1:].isalpha() and parse_duration(value) <= _LONGEST_S
+        except ValueError:
+            return False
+    return _is_integer(value) and 0 <= value < 1 << 53
+
+
+_LONGEST_S = 1000 * 366 * 86400
+RETENTION = Kind(
+    "an age such as 12h or 7d, or a count such as 1000", _read_retention, _is_retention
+)

@@ -1,0 +1,104 @@
+"""What those who have left did not take with them: drafts in tmp/, requests in workers/.
+
+spool-layout.md, sections "tmp/" and "workers/".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from queuectl import orders, owners
+from queuectl.files import is_there
+from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.spool import Spool
+
+
+def requests(spool: Spool) -> list[tuple[str, str]]:
+    """Return the names of the requests in workers/, and whom each asks.
+
+    Raises:
+        OSError: workers/ cannot be read.
+    """
+    names = os.listdir(spool.directory("workers"))
+    asked = ((name, orders.owner_of_request(name)) for name in names)
+    return [(name, owner) for name, owner in asked if owner is not None]
+
+
+def clear(spool: Spool, me: str, asked: list[tuple[str, str]]) -> None:
+    """Remove the drafts of writers that are dead, and requests to owners that are not there.
+
+    Args:
+        spool: where.
+        me: an owner that is there, whatever its files say.
+        asked: what `requests` returned before: who is asked was there when it was asked.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    there = {*_owners(spool), me}
+    _clear_tmp(spool, there)
+    for name, owner in asked:
+        if owner not in there:
+            remove(f"{spool.directory('workers')}/{name}")
+
+
+def abandoned_drafts(spool: Spool) -> list[str]:
+    """Return the names in tmp/ of writers that are dead and own nothing else.
+
+    Raises:
+        OSError: tmp/ or workers/ cannot be read.
+    """
+    found = []
+    for names, lock in _abandoned(spool, _owners(spool)):
+        found += names
+        if lock is not None:
+            os.close(lock)
+    return found
+
+
+def remove(path: str) -> None:
+    """Remove a file if it is there; a directory that somebody made in its place stays."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(path)
+
+
+def _owners(spool: Spool) -> set[str]:
+    """Return all who are registered, or hold a job."""
+    return {*owners.known(spool), *(owner for _, owner in spool.held())}
+
+
+def _clear_tmp(spool: Spool, there: set[str]) -> None:
+    tmp = spool.directory("tmp")
+    for names, lock in _abandoned(spool, there):
+        # the lock last: without it its drafts are nobody's
+        for name in sorted(names, key=lambda name: name.endswith(LOCK_SUFFIX)):
+            remove(f"{tmp}/{name}")
+        if lock is not None:
+            os.close(lock)
+
+
+def _abandoned(spool: Spool, there: set[str]) -> Iterator[tuple[list[str], int | None]]:
+    """Yield the files in tmp/ of each dead writer, and its lock, which the caller closes."""
+    tmp, workers = spool.directory("tmp"), spool.directory("workers")
+    drafts: dict[str, list[str]] = {}
+    for name in os.listdir(tmp):
+        # another program may write there what it is about to rename into pending/
+        if (writer := owner_of(name)) is not None and writer not in there:
+            drafts.setdefault(writer, []).append(name)
+    for writer, names in drafts.items():
+        try:
+            lock = try_lock(f"{tmp}/{writer}{LOCK_SUFFIX}")
+            alive = lock is None
+        except FileNotFoundError:
+            # an owner's lock moves on to workers/, and it writes drafts after that
+            lock, alive = None, is_there(f"{workers}/{writer}{LOCK_SUFFIX}")
+        except OSError:
+            continue  # nobody can tell now: the next time, perhaps
+        if not alive:
+            yield names, lock
