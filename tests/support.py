@@ -31,23 +31,25 @@ _LOOK_S = 0.005
 
 
 def wait_until(
-    condition: Callable[[], object], what: object = "", deadline_s: float = DEADLINE_S
-) -> None:
-    """Return once `condition` holds; fail when it has not for `deadline_s` seconds."""
+    condition: Callable[[], Any], what: object = "", deadline_s: float = DEADLINE_S
+) -> Any:
+    """Return the first true value of `condition`; fail when there is none for so many seconds."""
     until = time.monotonic() + deadline_s
-    while not condition():
+    while not (value := condition()):
         if time.monotonic() > until:
             text = what() if callable(what) else what
             msg = f"not within {deadline_s:g} s: {text}"
             raise AssertionError(msg)
         time.sleep(_LOOK_S)
+    return value
 
 
-def environment(spool_path: str, **extra: str) -> dict[str, str]:
+def environment(spool_path: str | None = None, **extra: str) -> dict[str, str]:
     """Return the environment for a child: ours, without what queuectl and terminals put there."""
     drop = ("QUEUECTL_", "NO_COLOR", "FORCE_COLOR", "COV_")
     own = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
-    return {**own, "PYTHONPATH": ROOT, "QUEUECTL_SPOOL": spool_path, **extra}
+    spool = {} if spool_path is None else {"QUEUECTL_SPOOL": spool_path}
+    return {**own, "PYTHONPATH": ROOT, **spool, **extra}
 
 
 def read_json(path: str) -> Any:
@@ -59,7 +61,7 @@ def read_json(path: str) -> Any:
 def read_text(path: str) -> str:
     """Return the text in a file, empty if there is none."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except (FileNotFoundError, ProcessLookupError):  # the latter in /proc
         return ""
@@ -118,7 +120,7 @@ class Pool:
         """Wait until it has logged such an event."""
         wait_until(lambda: self.events(word, job_id), lambda: f"{word} {job_id}\n{self.log()}")
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
 

@@ -16,15 +16,14 @@ from queuectl.job import parse
 from queuectl.layout import DIRECTORIES
 from queuectl.spool import Spool
 from queuectl.states import STATES
-from tests.support import end_processes_of
+from tests import support
+from tests.support import DEADLINE_S, end_processes_of, environment, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-ROOT = Path(__file__).parents[2]
 MUTATED = Path(__file__).with_name("mutated.py")
 MUTATION = "CRASH_TEST_MUTATION"  # names what mutated.py takes out
-PATIENCE_S = 40.0  # far more than anything here takes on a busy machine
 QUICK = {
     "poll-interval": 0.1,
     "lease": 1,
@@ -35,13 +34,6 @@ QUICK = {
 }
 # workers/recovery.lock and config.lock are made once and stay: spool-layout.md
 LASTING = {"recovery.lock"}
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a child: this checkout first, nothing of a worker around us."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("QUEUECTL_")}
-    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths), **more}
 
 
 def make_spool(path: Path, **settings: Any) -> Path:
@@ -58,60 +50,23 @@ def command_line(*words: str, mutated: bool = False) -> list[str]:
     return [sys.executable, *program, *words]
 
 
-def until(condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
-    """Return the first true value of `condition`; fail, naming `what`, when the time is up."""
-    deadline = time.monotonic() + within_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(0.01)
-    return value
-
-
-class Pool:
-    """A `worker start` of our own; its log is in a file."""
-
-    def __init__(
-        self,
-        spool: Path,
-        *options: str,
-        before: Sequence[str] = (),
-        log_in: Path | None = None,
-        mutated: bool = False,
-        **popen: Any,
-    ) -> None:
-        self.log_file = (log_in or spool.parent) / f"{spool.name}.{time.monotonic_ns()}.log"
-        start = ("--spool", str(spool), "worker", "start", *options)
-        words = command_line(*start, mutated=mutated)
-        with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*before, *words],
-                **{"stderr": log, "env": environment(), "start_new_session": True, **popen},
-            )
-
-    @property
-    def log(self) -> str:
-        """What it has said so far."""
-        return self.log_file.read_text(errors="replace")
+class Pool(support.Pool):
+    """A pool whose log is text, as a person reads it, and which faults befall."""
 
     def up(self) -> Pool:
         """Wait until it has registered."""
-        until(lambda: "  up " in self.log or self.process.poll() is not None, "a pool comes up")
-        assert self.process.poll() is None, self.log
+        wait_until(lambda: "  up " in self.log() or self.process.poll() is not None, self.log)
+        assert self.process.poll() is None, self.log()
         return self
 
     def says(self, text: str) -> None:
         """Wait until its log has `text`."""
-        until(lambda: text in self.log, f"the pool says {text!r}, but only:\n{self.log}")
+        wait_until(lambda: text in self.log(), lambda: f"the pool says {text!r}:\n{self.log()}")
 
     def send(self, number: int) -> None:
-        """Signal the pool alone, not what it runs."""
+        """Signal the pool alone, not what it runs, unless it has ended."""
         if self.process.poll() is None:
-            self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """End it as a crash does."""
-        self.send(signal.SIGKILL)
-        self.process.wait()
+            self.signal(number)
 
     def stop(self) -> None:
         """End it as a person does."""
@@ -119,12 +74,24 @@ class Pool:
         self.send(signal.SIGTERM)
         self.wait()
 
-    def wait(self, within_s: float = PATIENCE_S) -> int:
-        """Return its exit status."""
-        try:
-            return self.process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it does not end:\n{self.log[-2000:]}") from None
+
+def start_pool(
+    spool: Path,
+    *options: str,
+    before: Sequence[str] = (),
+    log_in: Path | None = None,
+    mutated: bool = False,
+    **popen: Any,
+) -> Pool:
+    """Start a pool in a session of its own; whoever calls this ends it."""
+    log_file = (log_in or spool.parent) / f"{spool.name}.{time.monotonic_ns()}.log"
+    words = command_line("--spool", str(spool), "worker", "start", *options, mutated=mutated)
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [*before, *words],
+            **{"stderr": log, "env": environment(), "start_new_session": True, **popen},
+        )
+    return Pool(process, str(log_file))
 
 
 class Spoolside:
@@ -155,7 +122,7 @@ class Spoolside:
         if self.mutation:
             env = popen.get("env") or environment()
             popen |= {"env": {**env, MUTATION: self.mutation}, "mutated": True}
-        self._pools.append(Pool(self.path, *options, **popen))
+        self._pools.append(start_pool(self.path, *options, **popen))
         return self._pools[-1]
 
     def pools(self) -> list[Pool]:
@@ -174,7 +141,7 @@ class Spoolside:
             env={**(env or environment()), MUTATION: self.mutation},
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=DEADLINE_S,
             check=False,
         )
 
@@ -227,18 +194,18 @@ class Spoolside:
             files = [self.path / state / f"{job_id}.json" for state in states or ("completed",)]
             return next((file for file in files if file.exists()), None)
 
-        found = until(there, f"{job_id} is in {states or 'completed'}: {places(self.path)}")
+        found = wait_until(there, f"{job_id} is in {states or 'completed'}: {places(self.path)}")
         record: dict[str, Any] = json.loads(found.read_bytes())
         return record
 
     def wait_for_run(self, job_id: str) -> None:
         """Return once a job's command has begun."""
-        until(lambda: self.times_run()[job_id], f"{job_id} runs")
+        wait_until(lambda: self.times_run()[job_id], f"{job_id} runs")
 
-    def drain(self, within_s: float = PATIENCE_S) -> None:
+    def drain(self, deadline_s: float = DEADLINE_S) -> None:
         """Have a fresh pool run everything to its end."""
         pool = self.pool("--count", "4", "--stop-when-empty")
-        assert pool.wait(within_s) == 0, pool.log[-2000:]
+        assert pool.wait(deadline_s) == 0, pool.log()[-2000:]
 
     def check_promise(self, ended: Sequence[str] = ("completed",)) -> None:
         """Check that every accepted job has come to its end, and nothing else is left over."""

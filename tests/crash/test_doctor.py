@@ -12,8 +12,8 @@ import pytest
 
 from queuectl.layout import DIRECTORIES
 from tests.crash.mounts import mounted, needs_root
-from tests.crash.support import Spoolside, environment, make_spool, places
-from tests.support import with_code_at_start
+from tests.crash.support import Spoolside, make_spool, places
+from tests.support import environment, with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.support import Spoolside, environment, make_spool, places
+from tests.crash.support import Spoolside, make_spool, places
 from tests.crash.tracing import (
     STEADY,
     Point,
@@ -21,6 +21,7 @@ from tests.crash.tracing import (
     points,
     trace,
 )
+from tests.support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -155,7 +156,7 @@ def pool_points(directory: Path, template: Path, queue: str) -> list[Point]:
     with Spoolside(shutil.copytree(template, directory / "counted")) as side:
         before = [*trace(log, *POOL_NAMES, "io_setup"), *QUEUES[queue]]
         pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
-        assert pool.wait() == 0, pool.log
+        assert pool.wait() == 0, pool.log()
         found = points(log, side.path, POOL_NAMES)
     # a pipe to itself and the log are no files of the spool
     return [p for p in found if not re.match(r'write\((2,|\d+, "w", 1\))', p.line)]
@@ -171,10 +172,10 @@ def hardy_pool(directory: Path, template: Path, queue: str) -> Callable[[Point, 
             before = [*inject(log, point, f"error={error}", *also), *QUEUES[queue]]
             pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
             try:
-                judge_pool(side, pool.wait(), pool.log)
+                judge_pool(side, pool.wait(), pool.log())
                 assert not failed_descriptors_asked_again(log)
             except AssertionError as fault:
-                return f"{point} {error}: {fault}\n  said: {pool.log[-600:]}"
+                return f"{point} {error}: {fault}\n  said: {pool.log()[-600:]}"
         return ""
 
     return check
@@ -229,8 +230,8 @@ def test_a_pool_waits_while_nothing_can_be_synced_and_runs_each_job_once(
             *("-e", f"inject={refused}"),
         ]
         pool = side.pool("--stop-when-empty", before=before, env=STEADY)
-        assert pool.wait() == 0, pool.log
-        assert "stalled" in pool.log
+        assert pool.wait() == 0, pool.log()
+        assert "stalled" in pool.log()
         side.check_promise()
         assert set(side.times_run().values()) == {1}
 
@@ -287,7 +288,7 @@ def test_a_job_runs_once_where_every_rename_is_done_and_reported_lost(
     assert done.stdout == "one\n", done.stderr
     side.accepted.append("one")
     pool = side.pool("--stop-when-empty", env=forgetful)
-    assert pool.wait() == 0, pool.log
+    assert pool.wait() == 0, pool.log()
     side.check_promise()
     assert side.times_run() == {"one": 1}
 

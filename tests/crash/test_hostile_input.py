@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from queuectl.errors import BadJobError
 from queuectl.job import MAX_RECORD_BYTES, Job, parse
 from tests.crash.mounts import needs_root
-from tests.crash.support import Spoolside, make_spool, until
+from tests.crash.support import Spoolside, make_spool
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ def working(side: Spoolside) -> Iterator[Any]:
     peak_kb = next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]
     assert int(peak_kb) << 10 < MUCH_MEMORY
     pool.stop()
-    assert "Traceback" not in pool.log
+    assert "Traceback" not in pool.log()
 
 
 def explained(side: Spoolside, name: str) -> str:
@@ -54,7 +55,7 @@ def explained(side: Spoolside, name: str) -> str:
     record = side.wait_for(name, "dead")
     assert "rejected" in record, record
     # the reason is there first: a crash between leaves no bytes without one
-    until((side.path / "dead" / f"{name}.rejected").exists, "its bytes are there too")
+    wait_until((side.path / "dead" / f"{name}.rejected").exists, "its bytes are there too")
     reason: str = record["error_message"]
     return reason
 
@@ -152,13 +153,13 @@ def test_names_that_are_no_ids_are_set_aside_and_name_nothing_else(side: Spoolsi
         for name in NAMES:
             with open(pending + b"/" + name, "wb") as file:
                 file.write(b'{"command":"true"}')
-        until(
+        wait_until(
             lambda: len(list((side.path / "dead").glob("*.rejected"))) == len(NAMES),
             "all set aside",
         )
         assert os.listdir(pending) == []
     assert set(os.listdir(side.path.parent)) - before == {
-        pool.log_file.name, side.runs.name
+        os.path.basename(pool.log_path), side.runs.name
     }  # fmt: skip
     side.check_promise()
 
@@ -232,7 +233,9 @@ def flood(side: Spoolside, count: int) -> None:
         side.wait_for(good)
         rejected = len(list((side.path / "dead").glob("*.rejected")))
         assert rejected < count, "the good job came last"
-        until(lambda: not any(pending.iterdir()), f"all are set aside: {pool.log[-300:]}", 120)
+        wait_until(
+            lambda: not any(pending.iterdir()), f"all are set aside: {pool.log()[-300:]}", 120
+        )
     assert len(list((side.path / "dead").glob("*.rejected"))) == count
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.crash.support import MUTATION, check_promise, environment
+from tests.crash.support import MUTATION, check_promise
 from tests.crash.verbs_to_kill import VERBS
+from tests.support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

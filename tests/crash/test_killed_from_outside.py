@@ -99,7 +99,7 @@ def work_points(directory: Path, template: Path) -> list[Point]:
     before = trace(directory / "counted.trace", *names)
     with Spoolside(path) as side:
         pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
-        assert pool.wait() == 0, pool.log
+        assert pool.wait() == 0, pool.log()
     return points(directory / "counted.trace", path, names)
 
 

@@ -14,9 +14,10 @@ import pytest
 from queuectl import owners
 from tests.crash import test_errors_at_every_step as errors
 from tests.crash import test_time as clocks
-from tests.crash.support import Spoolside, make_spool, until
+from tests.crash.support import Spoolside, make_spool
 from tests.crash.test_errors_at_every_step import forgetful
 from tests.crash.test_process_trees import marked
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,18 +58,18 @@ def test_a_live_pool_that_is_buried_has_its_job_run_twice(mutated: Spoolside) ->
     make_spool(mutated.path, lease=60)  # it puts its files back after 20 s only
     job_id = mutated.submit("sleep 600")
     mutated.pool("--count", "1").up()
-    until(lambda: mutated.times_run()[job_id], "it runs")
+    wait_until(lambda: mutated.times_run()[job_id], "it runs")
     for file in (mutated.path / "workers").iterdir():
         file.unlink()
     mutated.mutation = "bury who has lost its files"
     mutated.pool("--count", "1").up()
-    until(lambda: mutated.times_run()[job_id] == 2, "it is run a second time")
+    wait_until(lambda: mutated.times_run()[job_id] == 2, "it is run a second time")
 
 
 def test_what_is_left_running_is_there_when_its_job_runs_again(mutated: Spoolside) -> None:
     mutated.submit("test $QUEUECTL_ATTEMPT -gt 1 || sleep 600")
     pool = mutated.pool().up()
-    until(lambda: len(marked(mutated.path)) >= 1, "it runs")
+    wait_until(lambda: len(marked(mutated.path)) >= 1, "it runs")
     pool.kill()
     mutated.mutation = "leave running what the dead ran"
     mutated.drain()
@@ -94,11 +95,11 @@ def test_an_outcome_that_is_given_up_is_not_there_when_the_fault_is_over(
     gate, completed, away = tmp_path / "gate", mutated.path / "completed", tmp_path / "away"
     mutated.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="kept")
     pool = mutated.pool("--count", "2", log_in=tmp_path).up()
-    until(lambda: mutated.times_run()["kept"], "it runs")
+    wait_until(lambda: mutated.times_run()["kept"], "it runs")
     completed.rename(away)
     completed.touch()  # no directory any more: nothing can be moved there
     gate.touch()
-    until(lambda: "stalled" in pool.log, "its outcome finds no place")
+    wait_until(lambda: "stalled" in pool.log(), "its outcome finds no place")
     completed.unlink()
     away.rename(completed)
     mutated.submit(id="later")

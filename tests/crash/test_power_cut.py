@@ -16,7 +16,8 @@ import pytest
 
 from queuectl.job import parse
 from tests.crash.mounts import Disk, needs_root
-from tests.crash.support import MUTATION, Spoolside, environment, make_spool, places
+from tests.crash.support import MUTATION, Spoolside, make_spool, places
+from tests.support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl.kernel import Tree, processes_of
 from queuectl.stragglers import Ending
-from tests.crash.support import PATIENCE_S, Spoolside, until
+from tests.support import DEADLINE_S, wait_until
+
+if TYPE_CHECKING:
+    from tests.crash.support import Spoolside
 
 STUBBORN = {
     "ignores SIGTERM": "trap '' TERM; sleep 600 & wait; sleep 600",
@@ -74,7 +78,7 @@ def test_stop_now_leaves_nothing_and_gives_the_job_back(work: str, side: Spoolsi
     job_id = side.submit(work)
     pool = side.pool().up()
     pool.says("started")
-    until(lambda: len(marked(side.path)) >= 1, "it runs")
+    wait_until(lambda: len(marked(side.path)) >= 1, "it runs")
     assert side.run("worker", "stop", "--now").returncode == 0
     assert pool.wait() == 0
     assert marked(side.path) == []
@@ -95,7 +99,7 @@ def test_what_a_dead_worker_left_is_gone_before_its_job_runs_again(
     pool = side.pool().up()
     pool.says("started")
     other = side.pool().up()  # to whom the job is given as soon as it may be
-    until(lambda: len(marked(side.path)) >= 2 or "kill" in work, "its children run")
+    wait_until(lambda: len(marked(side.path)) >= 2 or "kill" in work, "its children run")
     first = marked(side.path)
     pool.kill()
     assert side.wait_for(job_id)["attempts"] == 2
@@ -113,9 +117,9 @@ def test_what_dropped_its_environment_is_gone_too_before_its_job_runs_again(
     work = f'[ "$QUEUECTL_ATTEMPT" -gt 1 ] && exit; echo $$ > {pid_file}; exec env -i sleep 600'
     job_id = side.spool.submit(work).id
     dead = side.pool().up()
-    until(lambda: pid_file.exists() and pid_file.read_text(), "it runs")
+    wait_until(lambda: pid_file.exists() and pid_file.read_text(), "it runs")
     pid = int(pid_file.read_text())
-    until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it is sleep now")
+    wait_until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it is sleep now")
     dead.kill()
     pool = side.pool().up()
     side.wait_for(job_id, "completed")
@@ -137,7 +141,7 @@ def test_what_a_dead_worker_left_holds_up_no_other_job_and_no_stop(side: Spoolsi
         found = json.loads(side.run("status", "--json").stdout)["workers"]
         return [worker["pid"] for worker in found]
 
-    until(lambda: alive() == [pool.process.pid], "the dead one is not told as alive")
+    wait_until(lambda: alive() == [pool.process.pid], "the dead one is not told as alive")
     pool.stop()
     assert side.state_of(held) == "processing"
 
@@ -172,7 +176,7 @@ def test_an_exit_code_is_seen_where_sigchld_was_inherited_as_ignored(side: Spool
     ignoring = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
     before = [sys.executable, "-c", f"{ignoring}; os.execvp(sys.argv[1], sys.argv[1:])"]
     pool = side.pool("--stop-when-empty", before=before)
-    assert pool.wait() == 0, pool.log
+    assert pool.wait() == 0, pool.log()
     assert side.wait_for(job_id, "dead")["exit_code"] == 7
 
 
@@ -211,7 +215,7 @@ def test_a_forged_worker_record_holds_nothing_up(text: str, side: Spoolside) -> 
     side.wait_for(job_id)
     assert side.run("status").returncode == 0
     # no lock goes with it: for the lease it might be a living worker's
-    until(lambda: not forged.exists(), "it is cleared")
+    wait_until(lambda: not forged.exists(), "it is cleared")
     pool.stop()
     side.check_promise()
 
@@ -240,7 +244,7 @@ def test_something_that_is_no_file_in_workers_holds_nothing_up(side: Spoolside) 
     pool.kill()
     begun = time.monotonic()
     side.drain()
-    assert time.monotonic() - begun < PATIENCE_S
+    assert time.monotonic() - begun < DEADLINE_S
     assert side.wait_for(orphan)["attempts"] == 2
 
 
@@ -272,12 +276,12 @@ def test_without_any_grace_a_command_is_told_before_it_is_killed(tmp_path: Path)
     work = f"trap 'echo TERM > {told}' TERM; echo > {up}; while :; do sleep 0.01; done"
     mark = f"QUEUECTL_JOB_ID={tmp_path}"
     process = subprocess.Popen(["env", mark, "sh", "-c", work], start_new_session=True)
-    until(up.exists, "it has its trap")
+    wait_until(up.exists, "it has its trap")
     tree = Tree(None, (mark.encode(),))
     ending = Ending(tree, 0.0)
     time.sleep(0.01)  # more than the grace
     ending.go_on([process.pid])
-    until(told.exists, "it was told")
+    wait_until(told.exists, "it was told")
     assert process.poll() is None
-    until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
+    wait_until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
     assert process.wait() == -signal.SIGKILL

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.mounts import mounted, needs_root
-from tests.crash.support import Spoolside, command_line, environment, make_spool, until
+from tests.crash.support import Spoolside, command_line, make_spool
+from tests.support import environment, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def test_a_full_disk_runs_no_job_twice_and_claims_nothing_until_there_is_room(
         gate = tmp_path / "gate"
         side.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="running")
         pool = side.pool("--count", "1", log_in=tmp_path).up()
-        until(lambda: side.times_run()["running"], "the first job runs")
+        wait_until(lambda: side.times_run()["running"], "the first job runs")
         side.submit(id="waiting")
         fillers = side.path.parent / "fillers"
         fillers.mkdir()
@@ -84,9 +85,11 @@ def test_a_full_disk_runs_no_job_twice_and_claims_nothing_until_there_is_room(
         else:
             fill_with(partial(tempfile.mkdtemp, dir=fillers))
         gate.touch()
-        until(lambda: "end" in side.runs.read_text(), "the first job ends")
+        wait_until(lambda: "end" in side.runs.read_text(), "the first job ends")
         # either its outcome found a place in what was kept for it, or the pool waits for one
-        until(lambda: re.search("stalled|completed", pool.log), "the outcome is kept, or not")
+        wait_until(
+            lambda: re.search("stalled|completed", pool.log()), "the outcome is kept, or not"
+        )
         shutil.rmtree(fillers)
         side.wait_for("running")
         side.wait_for("waiting")
@@ -140,7 +143,7 @@ def test_a_pool_with_sixteen_descriptors_runs_everything_once(side: Spoolside) -
     for _ in range(12):
         side.submit("sleep 0.05")
     pool = side.pool("--count", "8", "--stop-when-empty", preexec_fn=limits(nofile=16))
-    assert pool.wait() == 0, pool.log
+    assert pool.wait() == 0, pool.log()
     side.check_promise()
     assert set(side.times_run().values()) == {1}
 
@@ -163,7 +166,7 @@ def test_without_inotify_a_pool_warns_once_and_polls(side: Spoolside) -> None:
     job_id = side.submit()
     side.wait_for(job_id)
     pool.stop()
-    assert pool.log.count("no file system events") == 1
+    assert pool.log().count("no file system events") == 1
     side.check_promise()
 
 
@@ -194,7 +197,7 @@ def test_a_directory_removed_while_running_is_made_again_and_jobs_go_on(
     pool = side.pool("--count", "2").up()
     shutil.rmtree(side.path / name)
     pool.says(f"{name}/ was gone")
-    until((side.path / name).is_dir, f"{name}/ is there again")
+    wait_until((side.path / name).is_dir, f"{name}/ is there again")
     side.wait_for(side.submit())
     side.drop("dropped")
     side.wait_for("dropped")
@@ -219,11 +222,11 @@ def test_a_live_pool_without_its_worker_files_is_not_taken_for_dead(tmp_path: Pa
         gate = tmp_path / "gate"
         job_id = side.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done")
         first = side.pool("--count", "1").up()
-        until(lambda: side.times_run()[job_id], "it runs")
+        wait_until(lambda: side.times_run()[job_id], "it runs")
         for file in (side.path / "workers").iterdir():
             file.unlink()
         second = side.pool("--count", "1").up()
-        until(lambda: len(list((side.path / "workers").glob("*.json"))) == 2, "it is back")
+        wait_until(lambda: len(list((side.path / "workers").glob("*.json"))) == 2, "it is back")
         gate.touch()
         side.wait_for(job_id)
         first.stop()
@@ -260,8 +263,8 @@ def test_jobs_run_where_their_output_cannot_be_kept(side: Spoolside) -> None:
     job_id = side.submit("echo lost")
     with mounted(side.path / "logs", "-t", "tmpfs", "-o", "ro,mode=700", "none"):
         pool = side.pool("--stop-when-empty")
-        assert pool.wait() == 0, pool.log
-        assert "output is lost" in pool.log
+        assert pool.wait() == 0, pool.log()
+        assert "output is lost" in pool.log()
     assert side.wait_for(job_id)["exit_code"] == 0
     side.check_promise()
 

@@ -13,7 +13,8 @@ import pytest
 
 from queuectl import verbs
 from queuectl.errors import QueuectlError
-from tests.crash.support import PATIENCE_S, Pool, Spoolside, places
+from tests.crash.support import Pool, Spoolside, places
+from tests.support import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,7 @@ def weather(side: Spoolside, seconds: float, seed: int) -> int:
     storm.blow(seconds)
     for pool in side.pools():
         pool.kill()
-    side.drain(PATIENCE_S + 4 * seconds)
+    side.drain(DEADLINE_S + 4 * seconds)
     side.check_promise(("completed", "dead"))
     assert not overlaps(side.diary()), f"seed {seed}"
     assert not list((side.path / "dead").glob("*.rejected")), f"seed {seed}"

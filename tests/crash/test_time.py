@@ -15,7 +15,8 @@ import pytest
 from queuectl import owners
 from queuectl.backlog import Backlog, Entry
 from queuectl.units import utc_text
-from tests.crash.support import Spoolside, environment, make_spool
+from tests.crash.support import Spoolside, make_spool
+from tests.support import environment
 
 if TYPE_CHECKING:
     from pathlib import Path

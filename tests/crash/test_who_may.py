@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash.mounts import needs_root
-from tests.crash.support import Spoolside, environment, make_spool
+from tests.crash.support import Spoolside, make_spool
+from tests.support import environment
 
 NOBODY = 65534
 AS_NOBODY = Path(__file__).with_name("as_nobody.py")
@@ -89,7 +90,7 @@ def test_a_spool_is_private_whatever_the_umask(umask: int, tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
         done = side.run("config", "set", "poll-interval", "0.1", before=before)
         pool = side.pool("--stop-when-empty", before=before)
-        assert pool.wait() == 0, pool.log
+        assert pool.wait() == 0, pool.log()
         side.accepted = ["one"]
         side.check_promise()
         for path in (side.path, *side.path.rglob("*")):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.support import environment
+from tests.support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
