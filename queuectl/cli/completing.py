@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import heapq
-import os
 from typing import TYPE_CHECKING
 
 from queuectl.states import STATES
@@ -107,8 +106,8 @@ def _names(ctx: click.Context, states: Iterable[str]) -> Iterable[tuple[str, str
 
 
 def _spool(ctx: click.Context) -> Spool:
+    from queuectl.cli import spool_path
     from queuectl.spool import Spool
 
     # the group's own callback does not run while completing: ctx.obj is not there
-    given = ctx.find_root().params.get("spool")
-    return Spool(given or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl")
+    return Spool(spool_path(ctx.find_root().params.get("spool")))

@@ -14,7 +14,7 @@ from queuectl.figures import Codes, Figures
 from queuectl.states import FINISHED, OUTCOMES, STATES
 from queuectl.survey import Survey
 from queuectl.top import fit, sparkline
-from queuectl.units import duration_text, local_text, plain
+from queuectl.units import duration_text, local_text, plain, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,9 +62,16 @@ def stats(ctx: click.Context, /, *, period_s: float, as_json: bool) -> None:
         **figures.document(now),
     }
     if as_json:
-        render.json_document(document)
+        render.json_document(_with_times(document))
     else:
         _print(document, survey)
+
+
+def _with_times(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document whose instants are written as in records."""
+    columns = [{**column, "at": utc_text(column["at"])} for column in document["timeline"]]
+    times = {name: utc_text(document[name]) for name in ("since", "until")}
+    return {**document, **times, "timeline": columns}
 
 
 def survey_since(spool: Spool, since_s: float) -> tuple[Survey, Figures]:

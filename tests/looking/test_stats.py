@@ -4,8 +4,11 @@ import time
 import tracemalloc
 from typing import TYPE_CHECKING
 
+import pytest
+
 from queuectl.figures import Figures
 from queuectl.survey import Survey
+from queuectl.units import parse_time
 from tests.looking.support import EXIT_1, past, put, run_entry
 
 if TYPE_CHECKING:
@@ -71,6 +74,17 @@ def test_files_that_are_no_jobs_are_counted_as_unreadable(spool: SpoolDir) -> No
     spool.drop_bytes("list", b"[]", "dead")
     document = spool.run("stats", "--json").json
     assert document["read"]["unreadable"] == 2
+
+
+def test_instants_are_written_as_in_records(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "one", "--", "true")
+    spool.drain()
+    document = spool.run("stats", "--since", "24h", "--json").json
+    since, until = parse_time(document["since"]), parse_time(document["until"])
+    assert until - since == pytest.approx(86400, abs=1)
+    ended = spool.record("completed", "one")["finished_at"]
+    (column,) = document["timeline"]
+    assert parse_time(column["at"]) <= parse_time(ended) <= parse_time(column["at"]) + 1
 
 
 def test_an_empty_spool_has_no_rates(spool: SpoolDir) -> None:
