@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class Worker:
     pid: int
     slots: int
     since: str
+    directory: str = ""  # "DEVICE:INODE" of the workers/ that it registered in
 
     @property
     def of_this_boot(self) -> bool:
@@ -53,6 +54,16 @@ class Worker:
     def suspended(self) -> bool:
         """Whether it stands still, and does nothing until it is continued."""
         return self.of_this_boot and kernel.is_suspended(self.pid)
+
+    def is_of(self, spool: Spool) -> bool:
+        """Tell whether it registered in this spool, not in one that this is a copy of."""
+        return self.directory in ("", _identity(spool))
+
+
+def _identity(spool: Spool) -> str:
+    """Return what a directory keeps while it is moved about in its file system."""
+    status = os.stat(spool.directory("workers"))
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 class Life(Enum):
@@ -138,6 +149,7 @@ class Registration:
         draft = f"{self._spool.directory('tmp')}/~worker@{self.name}{RECORD_SUFFIX}"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)  # of an earlier try that failed
+        self.record = replace(self.record, directory=_identity(self._spool))
         raw = json.dumps(asdict(self.record)).encode() + b"\n"
         files.write_new(draft, raw, sync=False, mode=self._spool.config.file_mode)
         try:
@@ -177,17 +189,19 @@ def known(spool: Spool) -> dict[str, Worker | None]:
 
 RECOVERY = "recovery"
 _NOT_FOR_US = (FileNotFoundError, PermissionError)
+_FIELDS = {item.name for item in fields(Worker)}
 
 
 def read_worker(spool: Spool, name: str) -> Worker | None:
     """Return an owner's record, None if there is none, it is not one of ours or not for us."""
     try:
         raw = read_regular(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}")
-        worker = Worker(**json.loads(raw))
-    except (*_NOT_FOR_US, BadJobError, ValueError, TypeError, RecursionError):
+        found = json.loads(raw)
+        worker = Worker(**{name: found[name] for name in _FIELDS & found.keys()})
+    except (*_NOT_FOR_US, BadJobError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     numbers = (worker.pid, worker.slots)
-    texts = (worker.worker, worker.host, worker.machine_id, worker.boot_id, worker.since)
+    texts = [value for name, value in asdict(worker).items() if name not in ("pid", "slots")]
     sound = all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)
     return worker if sound and worker.worker == name else None
 

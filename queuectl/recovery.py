@@ -42,6 +42,7 @@ class _Dead(NamedTuple):
     local: bool  # whether what it ran ran under this kernel
     by_lock: bool  # whether its lock told, not its silence
     this_boot: bool  # and that is known: what it has made is there, synced or not
+    copied: bool  # with the spool: what it ran is another spool's
 
 
 class Recovery:
@@ -157,7 +158,8 @@ class Recovery:
             by_lock = local and not traceless
             if by_lock or name in self._endings or self._is_silent(name):
                 this_boot = worker is not None and worker.of_this_boot
-                yield _Dead(name, local=local, by_lock=by_lock, this_boot=this_boot)
+                copied = worker is not None and not worker.is_of(self._spool)
+                yield _Dead(name, local, by_lock, this_boot, copied)
 
     def _is_silent(self, name: str) -> bool:
         lease_s = self._spool.config.lease
@@ -195,6 +197,9 @@ class Recovery:
             if dead.local and name and not self._has_ended(dead, tree, living):
                 return 0
             held = [job_id for job_id, owner in self._spool.held() if owner == name]
+            if dead.copied and held:
+                what = "this spool is a copy: what that worker runs in the other is left alone"
+                self._log.event("warning", worker=name, detail=what)
             starts = Starts(self._spool, name, self._log)
             for job_id in held:
                 self._recover(job_id, dead, starts)
@@ -225,7 +230,7 @@ class Recovery:
         name = dead.name
         if name in self._endings:
             return self._endings[name][1].tree
-        if not dead.local or not name:
+        if not dead.local or not name or dead.copied:
             return Tree(None, ())
         return Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),), tuple(self._outputs_of(name)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 
 from queuectl.kernel import Tree, processes_of
 from queuectl.stragglers import Ending
-from tests.support import DEADLINE_S, wait_until
+from tests.crash.support import command_line
+from tests.support import DEADLINE_S, alive, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from tests.crash.support import Spoolside
@@ -84,6 +86,42 @@ def test_stop_now_leaves_nothing_and_gives_the_job_back(work: str, side: Spoolsi
     assert marked(side.path) == []
     record = side.wait_for(job_id, "pending")
     assert record["attempts"] == 0
+
+
+def test_who_works_on_a_copy_of_a_spool_ends_nothing_of_the_spool_itself(side: Spoolside) -> None:
+    go_on = side.path.parent / "go-on"
+    live = side.submit(waiting_for(str(go_on)), max_retries=1)
+    held_too = side.submit(waiting_for(str(go_on)), max_retries=1)
+    side.pool("--count", "2").up()
+    side.wait_for_run(live)
+    side.wait_for_run(held_too)
+    copy = side.path.parent / "copy"
+    shutil.copytree(side.path, copy)
+    words = [*command_line("--spool", str(copy)), "cancel", held_too]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    assert "this spool is a copy" in done.stderr, done
+    for words in (["doctor", "--fix"], ["worker", "start", "--stop-when-empty"]):
+        subprocess.run(
+            [*command_line("--spool", str(copy)), *words], env=environment(), check=False
+        )
+    go_on.touch()
+    for job_id in (live, held_too):
+        assert side.wait_for(job_id, "completed", "dead")["state"] == "completed"
+
+
+def test_what_a_dead_worker_left_is_found_after_its_spool_was_moved(side: Spoolside) -> None:
+    job_id = side.submit("sleep 600")
+    pool = side.pool().up()
+    side.wait_for_run(job_id)
+    left = marked(side.path)
+    pool.kill()
+    moved = side.path.parent / "moved"
+    side.path.rename(moved)
+    subprocess.run(
+        [*command_line("--spool", str(moved)), "doctor", "--fix"], env=environment(), check=False
+    )
+    assert left
+    assert not any(map(alive, left))
 
 
 @pytest.mark.parametrize("work", STUBBORN.values(), ids=STUBBORN.keys())
