@@ -54,7 +54,7 @@ class SpoolError(QueuectlError):
 
 
 class WrongUserError(QueuectlError):
-    """What root writes into a user's spool, that user's workers cannot read."""
+    """Root is to change nothing in a user's spool: they could not read it, or lead it astray."""
 
     def __init__(self, path: str, owner: int) -> None:
         super().__init__(

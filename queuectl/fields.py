@@ -72,7 +72,7 @@ def _time(value: Any) -> bool:
 
 def _env(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        key != "" and "=" not in key and _passable(key) and _passable(text)
+        _passable(key) and key != "" and "=" not in key and _passable(text)
         for key, text in value.items()
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import config, orders
 from queuectl.claims import Claims
+from queuectl.errors import QueuectlError
 from queuectl.intake import Intake, News
 from queuectl.layout import DIRECTORIES, PAUSED
 from queuectl.live_config import LiveConfig
@@ -70,7 +71,11 @@ class Pool:
         Raises:
             UnsafeSpoolError: others could put commands into the spool.
             SpoolError: the spool cannot be used.
+            QueuectlError: this system cannot wait for commands as it must.
         """
+        if not hasattr(os, "waitid"):
+            msg = "this Python has no os.waitid, which macOS has from Python 3.13: take that"
+            raise QueuectlError(msg)
         self._spool.create()
         check_safe(self._spool)
         # Inherited as ignored it would make exit 7 look like 0.

@@ -12,7 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from queuectl import kernel
+from queuectl import files, kernel
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,7 +39,12 @@ def owner_of(name: str) -> str | None:
     _, at, rest = name.rpartition("@")
     owner, suffix = os.path.splitext(rest)
     ours = suffix == (".json" if at else LOCK_SUFFIX)
-    return owner if ours and _OWNER.fullmatch(owner) else None
+    return owner if ours and is_owner(owner) else None
+
+
+def is_owner(name: str) -> bool:
+    """Tell whether this could be a name that `new_owner` made."""
+    return _OWNER.fullmatch(name) is not None
 
 
 _OWNER = re.compile(r"[A-Za-z0-9.-]*-[0-9]+-[0-9a-f]{8}")  # as `new_owner` makes them
@@ -59,8 +64,12 @@ class Scratch:
 
     def __enter__(self) -> Scratch:
         descriptor = None
-        while descriptor is None:  # who clears tmp/ may hold the fresh lock for an instant
-            descriptor = try_lock(self._path, create=True)
+        try:
+            while descriptor is None:  # who clears tmp/ may hold the fresh lock for an instant
+                descriptor = try_lock(self._path, create=True)
+        except OSError:
+            files.unlink_quietly(self._path)
+            raise
         self._descriptor = descriptor
         return self
 
@@ -91,6 +100,9 @@ def try_lock(path: str, *, create: bool = False) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError as error:  # of a file system, or a sandbox, without locks
+            os.close(descriptor)
+            raise OSError(error.errno, f"cannot be locked: {error.strerror}", path) from None
         if os.fstat(descriptor).st_nlink > 0:
             return descriptor
         os.close(descriptor)  # cleared between our open and our lock: it guards no name any more

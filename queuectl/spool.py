@@ -63,7 +63,7 @@ class Spool(Moves):
             WrongUserError: we are root, and it is somebody else's.
             SpoolError: a directory could not be made.
         """
-        self._refuse_root()
+        self.refuse_root()
         if self.exists() and all(map(os.path.isdir, map(self.directory, DIRECTORIES))):
             return
         path = self.path
@@ -77,7 +77,12 @@ class Spool(Moves):
         except OSError as error:
             raise SpoolError("make", path, error) from error
 
-    def _refuse_root(self) -> None:
+    def refuse_root(self) -> None:
+        """Let root write and delete nothing in the spool of somebody who could lead it astray.
+
+        Raises:
+            WrongUserError: we are root, and it is somebody else's.
+        """
         if os.geteuid() != 0 or self.config.shared:
             return
         with contextlib.suppress(FileNotFoundError):

@@ -93,8 +93,9 @@ class Timeline:
 
     @property
     def step_s(self) -> int:
-        """Seconds to a column."""
-        return _STEPS_S[self._level]
+        """Seconds to a column: beyond the last of the steps twice as many each time."""
+        beyond = max(0, self._level - len(_STEPS_S) + 1)
+        return _STEPS_S[self._level - beyond] << beyond
 
     def add(self, at_s: float, outcome: str) -> None:
         """Count one outcome."""
@@ -107,7 +108,7 @@ class Timeline:
             slot = int((at_s + self._zone_s) // self.step_s)
             first = slot if self._first is None else min(self._first, slot)
             last = slot if self._first is None else max(self._last, slot)
-            if last - first < _MAX_COLUMNS or self._level == len(_STEPS_S) - 1:
+            if last - first < _MAX_COLUMNS:
                 self._first, self._last = first, last
                 return slot
             self._coarsen()

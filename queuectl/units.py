@@ -156,6 +156,6 @@ def show(value: object) -> str:
     """Return a value as JSON, cut to what fits a line of an error."""
     try:
         text = json.dumps(value)
-    except (TypeError, ValueError):
-        text = repr(value)
+    except (TypeError, ValueError):  # no JSON, or a number with more digits than str() writes
+        text = f"something of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

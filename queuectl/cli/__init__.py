@@ -15,6 +15,7 @@ import click
 
 from queuectl.cli.completing import complete_directories
 from queuectl.errors import QueuectlError
+from queuectl.units import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,6 +64,7 @@ _CALLED_ELSEWHERE = {
     "version": "--version",
     "help": "-h",
 }
+_NAME = "queuectl"
 # in a context's meta: the command changes things, or its exit status is what one asks it for
 STATUS_TELLS = "queuectl.status-tells"
 
@@ -158,6 +160,17 @@ def spool_path(given: str | None) -> str:
     return given or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl"
 
 
+def program() -> list[str]:
+    """Return the absolute words that start this queuectl, wherever they are said."""
+    for beside in (sys.executable, os.path.abspath(sys.argv[0])):
+        script = f"{os.path.dirname(beside)}/{_NAME}"
+        if os.path.isfile(script) and os.access(script, os.X_OK):
+            return [script]
+    # -m would import what lies in the current directory, which may be anybody's
+    code = "import sys; del sys.path[0]; from queuectl.cli import main; main()"
+    return [sys.executable, "-c", code]
+
+
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 done, 1 could not be done, 2 wrong usage."""
     if args is not None:
@@ -184,7 +197,7 @@ def _run(args: Sequence[str] | None) -> int:
     """The one place where what went wrong becomes one line and an exit status."""
     _have_streams()
     try:
-        result: Any = cli.main(args=args, prog_name="queuectl", standalone_mode=False)
+        result: Any = cli.main(args=args, prog_name=_NAME, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.message, err=True)
@@ -253,7 +266,7 @@ def _usage_text(error: click.UsageError) -> str:
 
 def _fail(text: str, status: int) -> int:
     with contextlib.suppress(OSError):  # nobody reads: the exit status still says it
-        click.echo(f"queuectl: {' '.join(text.split())}", err=True)
+        click.echo(f"queuectl: {plain(' '.join(text.split()))}", err=True)
     return status
 
 

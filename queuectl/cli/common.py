@@ -49,12 +49,13 @@ def spool_to_change(ctx: click.Context, *, writes: bool = True) -> Spool:
 
     Args:
         ctx: of the command.
-        writes: it puts job files there: then the spool is whole, and root's only if it is root's.
+        writes: it puts job files there: then all directories of the spool are there.
 
     Raises:
         QueuectlError: there is none, or we may not change it.
     """
     spool = spool_to_read(ctx)
+    spool.refuse_root()
     if writes:
         spool.create()  # a directory of it may be gone
     ctx.meta[STATUS_TELLS] = True

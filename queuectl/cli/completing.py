@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
+from queuectl.ids import is_id
 from queuectl.states import STATES
 
 if TYPE_CHECKING:
@@ -87,9 +88,10 @@ def complete_workers(
 
     from queuectl.errors import QueuectlError
     from queuectl.owners import workers
+    from queuectl.scratch import is_owner
 
     try:
-        names = [item.worker for item in workers(_spool(ctx))]
+        names = [item.worker for item in workers(_spool(ctx)) if is_owner(item.worker)]
     except (OSError, QueuectlError):
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -100,7 +102,9 @@ def _names(ctx: click.Context, states: Iterable[str]) -> Iterable[tuple[str, str
 
     try:
         spool = _spool(ctx)
-        return {name: state for state in states for name in spool.names(state)}.items()
+        # a shell runs what is on its line: of the names that others may have made, only ids
+        found = ((name, state) for state in states for name in spool.names(state))
+        return {name: state for name, state in found if is_id(name)}.items()
     except (OSError, QueuectlError):
         return ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -52,6 +53,7 @@ def logs(ctx: click.Context, /, job_id: str, *, follow: bool, **options: Any) ->
         raise click.UsageError("--stderr and --all exclude one another")
     spool = spool_to_read(ctx)
     found = spool.find(resolve_id(spool, job_id))
+    _check_not_fed_to_itself(spool, found, options)
     (_follow if follow else _print_run)(spool, found, options)
 
 
@@ -59,6 +61,19 @@ def _streams(options: dict[str, Any]) -> Sequence[str]:
     if options["both"]:
         return joblogs.STREAMS
     return (joblogs.ERR if options["only_stderr"] else joblogs.OUT,)
+
+
+def _check_not_fed_to_itself(spool: Spool, found: Found, options: dict[str, Any]) -> None:
+    """Refuse to print output into the same output, in the job itself: there would be no end."""
+    paths = [
+        joblogs.log_file(spool, found.job, joblogs.last_run(found), stream)
+        for stream in _streams(options)
+    ]
+    with contextlib.suppress(OSError):  # standard output is closed
+        ours = os.fstat(sys.stdout.fileno())
+        if any(is_there(path) and os.path.samestat(ours, os.lstat(path)) for path in paths):
+            msg = f'standard output is the output of "{found.job.id}" itself'
+            raise QueuectlError(msg)
 
 
 def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:

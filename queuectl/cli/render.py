@@ -46,12 +46,17 @@ def state_text(state: str) -> str:
     return click.style(state, fg=COLOURS.get(state))
 
 
+def columns() -> int:
+    """Return the width of the terminal; Python 3.10 says 0 where a terminal does not know."""
+    return get_terminal_size().columns or 80
+
+
 def cell_limit(share: int) -> int:
     """Return how many characters a cell may have that is to take one of `share` parts of a line.
 
     All it has, where a program reads and not a person.
     """
-    return get_terminal_size().columns // share if sys.stdout.isatty() else sys.maxsize
+    return columns() // share if sys.stdout.isatty() else sys.maxsize
 
 
 def command_text(command: str | list[str], limit: int = sys.maxsize) -> str:
@@ -143,7 +148,7 @@ class Table:
         assert self._widths is not None
         if self._cuts_last:
             taken = sum(self._widths[:-1]) + 2 * len(self._widths[:-1])
-            room = max(get_terminal_size().columns - taken, self._LEAST)
+            room = max(columns() - taken, self._LEAST)
             cells = [*cells[:-1], cut(cells[-1], room)]
         padded = [
             cell + " " * (width - _width(cell))
@@ -165,7 +170,7 @@ def _width(cell: str) -> int:
 def note(text: str) -> None:
     """Tell a person something that is not the answer: on standard error."""
     with contextlib.suppress(OSError):  # nobody reads it, and what was asked for goes on
-        click.echo(text, err=True)
+        click.echo("\n".join(map(plain, text.split("\n"))), err=True)
 
 
 def person_answers() -> bool:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from queuectl.spool import Spool
 
+_NAME = "report.html"
 _SLOWEST, _DEAD, _GROUPS = 200, 500, 200  # rows: more make a page that nobody reads to its end
 _COMMAND_CHARS = 400
 _OUTPUT_BYTES, _OUTPUT_LINES = 4096, 20
@@ -48,7 +49,7 @@ _BOUNDS_S = (
 @click.option(
     "--output",
     metavar="FILE",
-    default="report.html",
+    default=_NAME,
     shell_complete=complete_files,
     help="Where to; - for standard output.",
 )
@@ -80,7 +81,8 @@ def _write(path: str, page: bytes) -> None:
             with open(path, "wb") as file:
                 file.write(page)
         else:
-            _replace(os.path.realpath(path), page)
+            # a link that was not asked for may be anybody's
+            _replace(path if path == _NAME else os.path.realpath(path), page)
     except OSError as error:
         raise SpoolError("write", path, error) from error
 

@@ -129,8 +129,8 @@ def _print_left(spool: Spool) -> None:
     """Print what is held by workers that died, until somebody recovers it."""
     for owner, job_ids in sorted(_held_by_owner(spool).items()):
         if owners.life(spool, owner, owners.read_worker(spool, owner)) is owners.Life.DEAD:
-            who = f"{owner}, who is dead" if owner else "nobody"
-            click.echo(f"lost     {first_of(sorted(job_ids))}, held by {who}")
+            who = f"{plain(owner)}, who is dead" if owner else "nobody"
+            click.echo(f"lost     {plain(first_of(sorted(job_ids)))}, held by {who}")
             click.echo("           (the next worker recovers it, `queuectl doctor --fix` now)")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from queuectl.cli import program
 from queuectl.errors import QueuectlError
 from queuectl.spool import Spool
 
@@ -85,7 +85,7 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     queuectl --spool /srv/jobs systemd-unit --count 8
     """
     spool = Spool(ctx.find_root().obj)
-    words = [*_program(), "--spool", spool.path, "worker", "start"]
+    words = [*program(), "--spool", spool.path, "worker", "start"]
     words += ["--count", str(count)] if count else []
     stop, patience = _patience(spool)
     unit = _UNIT.format(
@@ -99,12 +99,6 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
         target="default.target" if for_user else "multi-user.target",
     )
     click.echo(unit, nl=False)
-
-
-def _program() -> list[str]:
-    """Return the absolute words that start this queuectl."""
-    script = f"{os.path.dirname(sys.executable)}/queuectl"
-    return [script] if os.access(script, os.X_OK) else [sys.executable, "-m", "queuectl"]
 
 
 def _patience(spool: Spool) -> tuple[str, str]:
@@ -167,4 +161,6 @@ def completion(shell: str) -> None:
     maker = get_completion_class(shell)
     assert maker is not None
     script = maker(cli, {}, "queuectl", "_QUEUECTL_COMPLETE").source()
+    # click's for bash would set variables of the shell that it is loaded into
+    script = script.replace("local response\n", "local response completion type value\n")
     click.echo(f"# {_HOW_TO_LOAD[shell]}\n{script.strip()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def wait(
 ) -> None:
     """Wait until jobs have ended; print the id of each as it does.
 
-    Of jobs that are selected, those are waited for that have not ended when it begins.
+    Jobs that have ended before count as well, but with --all only those that have not.
 
     A job that will be retried has not ended. Exit status: 0 if all completed; else, of the first
     that did not, the exit status of its last run, 128 + N if signal N ended it (143 for its own
@@ -67,7 +68,12 @@ def wait(
     """
     spool = spool_to_read(ctx)
     ctx.meta[STATUS_TELLS] = True
-    job_ids = chosen(spool, texts, Selection.of(options, CANCELLABLE))
+    # of those that are selected by what they are, the ended ones count: else it would be a matter
+    # of time whether a failure is seen
+    selection = Selection.of(options)
+    if not selection.narrow:
+        selection = Selection.of(options, CANCELLABLE)
+    job_ids = _but_ourselves(spool, chosen(spool, texts, selection), named=bool(texts))
     if not job_ids:
         render.note("no such jobs")
     endings = Endings(spool, job_ids, any_one=any_one)
@@ -77,6 +83,21 @@ def wait(
         render.note(f"queuectl: {len(left)} still to end: {first_of(left)}")
         ctx.exit(TIMED_OUT)
     ctx.exit(endings.status())
+
+
+def _but_ourselves(spool: Spool, job_ids: list[str], *, named: bool) -> list[str]:
+    """Return the ids without that of the job which this is a command of: it would wait for ever.
+
+    Raises:
+        click.UsageError: that one was named.
+    """
+    ours = os.environ.get("QUEUECTL_JOB_ID")
+    if ours not in job_ids or os.environ.get("QUEUECTL_SPOOL") != spool.path:
+        return job_ids
+    if named:
+        msg = f'"{ours}" is this job: it would wait for itself'
+        raise click.UsageError(msg)
+    return [job_id for job_id in job_ids if job_id != ours]
 
 
 @click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})

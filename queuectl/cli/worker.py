@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl import orders, owners
-from queuectl.cli import STATUS_TELLS, SuggestingGroup, render
+from queuectl.cli import STATUS_TELLS, SuggestingGroup, program, render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_workers
 from queuectl.errors import QueuectlError
@@ -87,7 +87,7 @@ def _tell_starter(name: str) -> None:
 
 def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_format: str) -> None:
     log_path = f"{spool.path}/{LOG_NAME}"
-    words = [sys.executable, "-m", "queuectl", "--spool", spool.path, "worker", "start"]
+    words = [*program(), "--spool", spool.path, "worker", "start"]
     words += ["--log-format", log_format, *(["--count", str(count)] if count else [])]
     words += ["--stop-when-empty"] if stop_when_empty else []
     # A pool started by a job is not of that job: recovery must not take it for a leftover.

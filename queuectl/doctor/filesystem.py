@@ -56,7 +56,7 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
     for opening in safety.unsafe(spool):
         found, path = True, opening.path
         close = partial(os.chmod, path, stat.S_IMODE(os.stat(path).st_mode) & ~0o022)
-        mine = os.stat(path).st_uid == os.geteuid()
+        mine = os.stat(path).st_uid == os.lstat(path).st_uid == os.geteuid()
         what = f"{path} {opening.why}: a worker refuses to start"
         yield problem(what, opening.todo, close if mine else None)
     if not found:

@@ -5,6 +5,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,18 @@ def test_detach_returns_when_the_pool_is_up_and_tells_where_its_log_is(spool: Sp
     finally:
         if alive(pid):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_detach_runs_nothing_of_the_directory_that_it_is_started_in(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit('not the click that is meant')")
+    script = os.path.join(os.path.dirname(sys.executable), "queuectl")
+    words = [script, "worker", "start", "--detach"]
+    env = environment(spool.path)
+    done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True)
+    spool.run("worker", "stop")
+    assert done.returncode == 0, done
 
 
 def test_detach_tells_of_the_pools_that_are_up_already(spool: SpoolDir) -> None:
@@ -273,3 +286,13 @@ def test_a_pool_that_was_told_to_stop_by_a_signal_is_seen_to(spool: SpoolDir) ->
         open(f"{spool.path}/go", "x").close()
         assert pool.wait() == 0
     assert spool.leftovers() == []
+
+
+def test_where_no_end_of_a_command_could_be_told_a_pool_says_so(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("job")
+    env = with_code_at_start(tmp_path, "import os\ndel os.waitid")
+    told = spool.refuse("worker", "start", "--stop-when-empty", PYTHONPATH=env["PYTHONPATH"])
+    assert "Python 3.13" in told
+    assert spool.states("job") == ["pending"]

@@ -151,3 +151,26 @@ def test_a_spool_of_somebody_else_is_refused(open_path: Path) -> None:
         done = side.run("worker", "start", "--stop-when-empty")
         assert done.returncode == 1
         assert f"belongs to user {NOBODY}" in done.stderr
+
+
+@needs_root
+def test_root_deletes_and_mends_nothing_through_links_of_somebody_else(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        other = open_path / "others"
+        other.mkdir()
+        other.chmod(0o1777)
+        precious = other / "package.json"
+        precious.write_text("{}")
+        os.utime(precious, (0, 0))
+        for name in ("completed", "logs"):
+            (side.path / name).rmdir()
+            (side.path / name).symlink_to(other)
+        os.chown(side.path, NOBODY, NOBODY)
+        for name in os.listdir(side.path):
+            os.chown(side.path / name, NOBODY, NOBODY, follow_symlinks=False)
+        done = side.run("prune", "--yes")
+        assert done.returncode == 1
+        assert f"belongs to user {NOBODY}" in done.stderr
+        side.run("doctor", "--fix")
+        assert precious.exists()
+        assert other.stat().st_mode & 0o7777 == 0o1777

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -261,3 +262,21 @@ def test_where_nothing_was_printed_the_reason_is_said(spool: SpoolDir) -> None:
     spool.drain()
     note = "run 1 printed nothing: exit status 127 (command not found)\n"
     assert spool.run("logs", "job").err == note
+
+
+@pytest.mark.parametrize("options", [[], ["-f"], ["--all"]])
+def test_a_job_does_not_print_its_output_into_its_output(
+    spool: SpoolDir, options: list[str]
+) -> None:
+    words = shlex.join(spool.command("logs", *options, "me"))
+    spool.api.submit(f"echo begun; {words}", id="me", max_retries=1)
+    spool.drain()
+    assert spool.output("me") == "begun\n"
+    assert "itself" in spool.output("me", 1, "err")
+
+
+def test_a_job_may_hand_on_what_it_has_printed(spool: SpoolDir) -> None:
+    words = shlex.join(spool.command("logs", "me"))
+    spool.api.submit(f"echo begun; {words} | sed s/^/again:/", id="me")
+    spool.drain()
+    assert spool.output("me") == "begun\nagain:begun\n"

@@ -198,13 +198,22 @@ def test_an_id_that_a_person_gave_is_not_shortened_where_it_matters(
 def test_jobs_that_are_selected_can_be_waited_for(spool: SpoolDir) -> None:
     spool.api.submit("true", id="a", tags=["x"])
     spool.api.submit("exit 3", id="b", tags=["x"], max_retries=1)
-    spool.api.submit("true", id="other", run_at="2100-01-01T00:00:00Z")
+    spool.api.submit("true", id="other", run_at="2100-01-01T00:00:00Z", tags=["y"])
     waiting = spool.start("wait", "--tag", "x", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with waiting, spool.pool():
         assert waiting.stdout is not None
         assert set(waiting.stdout.read().split()) == {b"a", b"b"}
     assert waiting.returncode == 3
-    assert spool.run("wait", "--tag", "x").err == "no such jobs\n"
+    assert spool.run("wait", "--tag", "nobody").err == "no such jobs\n"
+
+
+def test_a_failure_is_seen_by_who_waits_however_soon_it_comes(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="a", tags=["x"])
+    spool.api.submit("exit 3", id="b", tags=["x"], max_retries=1)
+    spool.drain()
+    result = spool.run("wait", "--tag", "x", status=3)
+    assert set(result.lines) == {"a", "b"}
+    assert spool.run("wait", "--all").lines == []
 
 
 @pytest.fixture

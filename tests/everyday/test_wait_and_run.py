@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -283,3 +284,13 @@ def test_run_checks_the_job_as_enqueue_does(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
     assert "exists already" in spool.refuse("run", "--id", "job", "--", "true")
     assert "no command" in spool.refuse("run", status=2)
+
+
+def test_a_job_does_not_wait_for_itself(spool: SpoolDir) -> None:
+    queuectl = shlex.join(spool.command())
+    spool.api.submit(f"{queuectl} wait named", id="named", max_retries=1)
+    spool.api.submit(f"{queuectl} wait --tag x", id="selected", tags=["x"], max_retries=1)
+    spool.drain()
+    assert spool.record("dead", "named")["exit_code"] == 2
+    assert "wait for itself" in spool.output("named", 1, "err")
+    assert spool.states("selected") == ["completed"]

@@ -183,3 +183,21 @@ def test_each_script_says_how_to_load_it(spool: SpoolDir) -> None:
     for shell in SHELLS:
         assert spool.run("completion", shell).out.startswith("# ")
     assert "bash" in spool.refuse("completion", "tcsh", status=2)
+
+
+def test_nothing_is_offered_that_a_shell_would_run(spool: SpoolDir, path: str) -> None:
+    some_jobs(spool)
+    spool.drop_bytes("pending-1;touch${IFS}x;", b"{}")
+    spool.drop_bytes("pending-1$(x)", b"{}")
+    assert press_tab(spool, path, "show", "pending-1") == ["pending-1"]
+
+
+def test_completing_leaves_the_variables_of_the_shell_alone(spool: SpoolDir, path: str) -> None:
+    script = (
+        'eval "$(queuectl completion bash)"; type=T value=V completion=C response=R\n'
+        "COMP_WORDS=(queuectl stat); COMP_CWORD=1; _queuectl_completion queuectl\n"
+        'echo "$type$value$completion$response ${COMPREPLY[*]}"\n'
+    )
+    env = environment(spool.path, PATH=path)
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
+    assert done.stdout == "TVCR status stats\n"

@@ -176,6 +176,15 @@ def test_columns_that_were_fine_are_added_up_when_they_must_be_coarse() -> None:
     assert columns[-1]["completed"] > 1
 
 
+def test_a_time_of_a_far_year_makes_no_more_columns() -> None:
+    timeline = Timeline()
+    timeline.add(NOW, "completed")
+    timeline.add(NOW + 7900 * 365 * DAY, "dead")
+    columns = timeline.columns(NOW)
+    assert len(columns) <= 60
+    assert sum(column["completed"] + column["dead"] for column in columns) == 2
+
+
 def test_columns_of_a_day_begin_at_local_midnight() -> None:
     timeline = Timeline(zone_s=7200)
     timeline.add(NOW - 40 * DAY, "completed")

@@ -107,6 +107,20 @@ def test_it_is_named_report_html_where_no_name_is_given(spool: SpoolDir, tmp_pat
     assert (tmp_path / "report.html").exists()
 
 
+def test_a_link_that_nobody_named_is_replaced_and_not_followed(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.create()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "report.html").symlink_to("precious")
+    spool.run("report", cwd=str(tmp_path))
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert "<!doctype html>" in (tmp_path / "report.html").read_text()
+    (tmp_path / "page.html").symlink_to("precious")
+    spool.run("report", "--output", "page.html", cwd=str(tmp_path))
+    assert "<!doctype html>" in (tmp_path / "precious").read_text()
+
+
 def test_a_dash_is_standard_output(spool: SpoolDir) -> None:
     spool.create()
     assert spool.run("report", "--output", "-").out.startswith("<!doctype html>")
