@@ -63,9 +63,14 @@ def delete(spool: Spool, job: Doomed) -> bool:
         raise ValueError(msg)
     path = spool.file(job.state, job.job_id)
     try:
-        if os.lstat(path).st_mtime != job.written_at:
+        before = os.lstat(path)
+        if before.st_mtime != job.written_at:
             return False
         _delete_what_goes_with(spool, job.state, job.job_id)
+        # which takes its time with much output: it may have been run again since
+        after = os.lstat(path)
+        if (after.st_ino, after.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+            return False
         os.unlink(path)
     except FileNotFoundError:
         return False

@@ -195,8 +195,8 @@ def _speak_utf8() -> None:
 
 def _run(args: Sequence[str] | None) -> int:
     """The one place where what went wrong becomes one line and an exit status."""
-    _have_streams()
     try:
+        _have_streams()
         result: Any = cli.main(args=args, prog_name=_NAME, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:

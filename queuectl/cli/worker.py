@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOG_NAME = "worker.log"
 _READY_VARIABLE = "QUEUECTL_READY_FD"
+_WORKER = "QUEUECTL_WORKER"  # of whom this is a job, if it is one
 _LOOK_S = 0.1
 
 
@@ -156,6 +157,9 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         return
     for item in wanted:
         orders.ask_to_stop(spool, item.worker, now=now)
+    if ours := next((item for item in wanted if item.worker == os.environ.get(_WORKER)), None):
+        wanted.remove(ours)  # it waits for this very command
+        render.note(f"{ours.worker} runs this command, and leaves once that has ended")
     try:
         _wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:

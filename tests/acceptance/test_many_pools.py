@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import read_text
+from tests.support import read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import SpoolDir
 
 JOBS = 2000
@@ -78,3 +80,20 @@ def test_two_thousand_jobs_run_exactly_once_and_are_never_in_two_directories(
     workers = {spool.record("completed", job_id)["worker"] for job_id in ids}
     assert len(workers) > 1, "the pools shared the work"
     assert spool.leftovers() == []
+
+
+def test_of_two_files_of_one_id_in_two_pools_the_second_to_end_is_set_beside(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go-on"
+    with spool.pool() as one, spool.pool() as other:
+        spool.drop("x", f"echo one; {waiting_for(str(go_on))}")
+        wait_until(lambda: one.events("started") or other.events("started"), "the first runs")
+        spool.drop("x", f"{waiting_for(str(go_on) + '2')}; exit 1", max_retries=1)
+        wait_until(lambda: one.events("started") and other.events("started"), "both run")
+        go_on.touch()
+        spool.wait_for("completed", "x")
+        (tmp_path / "go-on2").touch()
+        spool.wait_for("dead", "x.2")
+    assert spool.states("x") == ["completed"]
+    assert "exists already, in completed/" in spool.record("dead", "x.2")["error_message"]

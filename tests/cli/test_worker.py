@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -296,3 +297,11 @@ def test_where_no_end_of_a_command_could_be_told_a_pool_says_so(
     told = spool.refuse("worker", "start", "--stop-when-empty", PYTHONPATH=env["PYTHONPATH"])
     assert "Python 3.13" in told
     assert spool.states("job") == ["pending"]
+
+
+def test_a_job_can_stop_the_pool_that_runs_it(spool: SpoolDir) -> None:
+    spool.api.submit(shlex.join(spool.command("worker", "stop")), id="last")
+    with spool.pool() as pool:
+        pool.wait_for("down")
+    assert spool.states("last") == ["completed"]
+    assert "runs this command" in spool.output("last", 1, "err")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import resource
 import shutil
@@ -17,6 +18,7 @@ import pytest
 
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool
+from tests.crash.tracing import needs_strace
 from tests.support import environment, wait_until
 
 if TYPE_CHECKING:
@@ -276,3 +278,22 @@ def test_a_log_that_takes_nothing_stops_no_job(side: Spoolside) -> None:
         pool = side.pool("--stop-when-empty", stderr=full)
         assert pool.wait() == 0
     side.check_promise()
+
+
+@needs_strace
+def test_what_was_run_again_while_its_output_was_deleted_is_not_deleted(side: Spoolside) -> None:
+    side.pool().up()
+    job_id = side.submit()
+    side.wait_for(job_id, "completed")
+    output = side.path / "logs" / f"{job_id}.1.out"
+    slow = "inject=unlink:delay_exit=3000000"  # as of a large file on a slow disk
+    words = ["strace", "-f", "-o", os.devnull, "-P", str(output), "-e", "trace=unlink", "-e", slow]
+    prune = command_line("--spool", str(side.path), "prune", "--yes", "--keep", "0")
+    with subprocess.Popen([*words, *prune], env=environment(), stdout=subprocess.PIPE) as pruning:
+        wait_until(lambda: not output.exists(), "it is being deleted")
+        assert side.run("retry", job_id).returncode == 0
+        wait_until(lambda: side.times_run()[job_id] == 2, "it is run again")
+        side.wait_for(job_id, "completed")
+        assert pruning.stdout is not None
+        assert job_id.encode() not in pruning.stdout.read()
+    assert side.state_of(job_id) == "completed"
