@@ -82,7 +82,12 @@ class _Cancelling:
         before, self.left, self.look_again_s = self.left, [], None
         waiting = []
         for job_id in before:
-            state, owner = self._place(job_id)
+            try:
+                state, owner = self._place(job_id)
+            except NoSuchJobError as error:
+                self._withdraw(job_id)
+                self._missed(job_id, error)
+                continue
             if state in verbs.CANCELLABLE and state not in self._states:
                 self._withdraw(job_id)
                 msg = f'job "{job_id}" is {state} by now, and was left alone'
@@ -97,10 +102,15 @@ class _Cancelling:
         yield from verbs.cancel(self._spool, waiting, self._by, self._not_taken)
 
     def _place(self, job_id: str) -> tuple[str, str]:
+        """Return the state that holds a job, and its owner.
+
+        Raises:
+            NoSuchJobError: none does.
+        """
         try:
             found = self._spool.find(job_id)
-        except NoSuchJobError as error:
-            return str(error), ""
+        except NoSuchJobError:
+            raise
         except QueuectlError:  # not a job's file: taking it will say so
             return self._spool.locate(job_id)[0], ""
         return found.state, found.owner or ""
@@ -135,12 +145,9 @@ class _Cancelling:
         asked = self._withdraw(job_id)
         if state == "dead" and asked and self._says_so(job_id):
             return True
-        if state not in FINISHED:
-            self._missed(job_id, NoSuchJobError(state))
-        else:
-            how = "ended first, and is" if asked else "is"
-            msg = f'job "{job_id}" {how} {state}: too late to cancel it'
-            self._missed(job_id, WrongStateError(msg))
+        how = "ended first, and is" if asked else "is"
+        msg = f'job "{job_id}" {how} {state}: too late to cancel it'
+        self._missed(job_id, WrongStateError(msg))
         return False
 
     def _says_so(self, job_id: str) -> bool:

@@ -295,8 +295,7 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
             # for others to read, if they may put jobs in: what they queue follows the settings
             mode = 0o640 if stored.get("shared") else 0o600
             # always synced: an edit is rare, and durability itself may be what it changes
-            files.write_new(draft, body, sync=True, mode=mode)
-            files.move(draft, path)
+            files.replace(path, body, draft, sync=True, mode=mode)
             files.sync_directory(spool_path)
     except OSError as error:
         raise SpoolError("change", path, error) from error

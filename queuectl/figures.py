@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from queuectl.config import Config
 from queuectl.job import command_line
+from queuectl.outcome import EXIT, STOPPED, ended_text, list_with
 from queuectl.states import OUTCOMES
 from queuectl.tallies import Spread, Timeline
 from queuectl.units import instant
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    from queuectl.config import Config
+    from collections.abc import Iterator, Mapping
 
 COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back"
-_GIVEN_BACK = ("stopped",)  # ended by hand on the way down: the attempt does not count
 
 
 # --- one run --------------------------------------------------------------------------------
@@ -43,27 +42,15 @@ class Run:
         return max(0.0, self.finished_s - self.started_s)
 
 
-class Codes(NamedTuple):
-    """Exit codes that are no failure, of jobs that do not say so themselves."""
-
-    success: Collection[int] = (0,)
-    later: Collection[int] = ()
-
-    @classmethod
-    def of(cls, config: Config) -> Codes:
-        """Return those of the settings."""
-        return cls(config.success_codes, config.later_codes)
+_DEFAULTS = Config()
 
 
-_NO_SETTINGS = Codes()
-
-
-def runs(record: Mapping[str, Any], codes: Codes = _NO_SETTINGS) -> Iterator[Run]:
+def runs(record: Mapping[str, Any], config: Config = _DEFAULTS) -> Iterator[Run]:
     """Yield the runs in a record, oldest first.
 
     Args:
         record: with the directory it was found in as its `state`.
-        codes: the settings.
+        config: whose exit codes hold for jobs that name none.
     """
     history = record.get("history") or []
     for entry in history:
@@ -73,17 +60,17 @@ def runs(record: Mapping[str, Any], codes: Codes = _NO_SETTINGS) -> Iterator[Run
         yield Run(
             started_s=started_s,
             finished_s=finished_s,
-            outcome=_outcome(record, entry, codes, last=entry is history[-1]),
+            outcome=_outcome(record, entry, config, last=entry is history[-1]),
             ended=ended_text(entry),
         )
 
 
 def _outcome(
-    record: Mapping[str, Any], entry: Mapping[str, Any], codes: Codes, *, last: bool
+    record: Mapping[str, Any], entry: Mapping[str, Any], config: Config, *, last: bool
 ) -> str:
     if last and record.get("state") == COMPLETED:
         return COMPLETED
-    own = _outcome_alone(record, entry, codes)
+    own = _outcome_alone(record, entry, config)
     if not last or record.get("state") != DEAD:
         return own
     # cancelled, perhaps long after a run that ended well; else the run was its end, whatever the
@@ -92,22 +79,13 @@ def _outcome(
     return own if cancelled and own in (COMPLETED, GIVEN_BACK) else DEAD
 
 
-def _outcome_alone(record: Mapping[str, Any], entry: Mapping[str, Any], codes: Codes) -> str:
-    if entry.get("ended") in _GIVEN_BACK:
+def _outcome_alone(record: Mapping[str, Any], entry: Mapping[str, Any], config: Config) -> str:
+    if entry.get("ended") == STOPPED:
         return GIVEN_BACK
-    if entry.get("ended") == "exit":
-        code = entry.get("exit_code")
-        if code in record.get("success_codes", codes.success):
-            return COMPLETED
-        if code in record.get("later_codes", codes.later):
-            return GIVEN_BACK
-    return FAILED
-
-
-def ended_text(entry: Mapping[str, Any]) -> str:
-    """Return how a run ended in a few words: `exit 1`, `signal SIGKILL`, `timeout`."""
-    parts = [entry.get("ended", "?"), entry.get("exit_code"), entry.get("signal")]
-    return " ".join(str(part) for part in parts if part is not None)
+    if entry.get("ended") != EXIT:
+        return FAILED
+    decided_by = list_with(record, entry.get("exit_code"), config)
+    return {"success_codes": COMPLETED, "later_codes": GIVEN_BACK}.get(decided_by or "", FAILED)
 
 
 def ended_s(record: Mapping[str, Any]) -> float | None:
@@ -218,12 +196,12 @@ class Figures:
 
     Args:
         since_s: nothing before this instant counts.
-        codes: the settings.
+        config: whose exit codes hold for jobs that name none.
         zone_s: how far local time is ahead of UTC, so that days begin at midnight.
     """
 
     since_s: float
-    codes: Codes = _NO_SETTINGS
+    config: Config = _DEFAULTS
     zone_s: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -240,7 +218,7 @@ class Figures:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one job; its `state` is the directory it was found in."""
-        found = list(runs(record, self.codes))
+        found = list(runs(record, self.config))
         recent = [run for run in found if run.finished_s >= self.since_s]
         for run in recent:
             self._add_run(record, run)

@@ -122,6 +122,23 @@ def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     carry_out(writing_new(path, data, sync=sync, mode=mode))
 
 
+def replace(path: str, data: bytes, draft: str, *, sync: bool, mode: int = 0o600) -> None:
+    """Give a file these bytes at one instant, by way of the new file `draft`.
+
+    If `sync`, the bytes are on disk before; the name is not, see `sync_directory`.
+
+    Raises:
+        OSError: any step failed; the file is as it was, and there is no draft.
+    """
+    unlink_quietly(draft)  # of an earlier try that failed
+    write_new(draft, data, sync=sync, mode=mode)
+    try:
+        move(draft, path)
+    except BaseException:
+        unlink_quietly(draft)
+        raise
+
+
 class _Open(NamedTuple):
     """A file that is about to be written over, and its size; `kept` if all others are kept off."""
 

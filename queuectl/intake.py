@@ -64,7 +64,7 @@ class Intake:
         self._first_arrived: dict[str, int] = {}
         self._half_written: dict[tuple[str, str], tuple[_Signature, float]] = {}
         self._rejects: deque[tuple[str, str, str, _Signature]] = deque()
-        self._held: deque[tuple[Claim, str, str, _Signature]] = deque()
+        self._held: tuple[Claim, str, str, _Signature] | None = None  # taken, not yet in dead/
         # what cannot be moved: as it was then, and when to try again (monotonic clock)
         self._left: dict[tuple[str, str], tuple[_Signature, float]] = {}
         self._looks = {state: Looks(spool.directory(state)) for state in WAITING}
@@ -216,28 +216,33 @@ class Intake:
         Raises:
             OSError: one is held, and cannot be put into dead/ yet: it is tried again.
         """
-        for _ in range(min(limit, len(self._held))):
-            self._finish(*self._held[0])
-            self._held.popleft()
+        self._finish_held()
         for _ in range(min(limit, len(self._rejects))):
-            self._set_aside(*self._rejects.popleft())
+            self._held = self._taken(*self._rejects.popleft())
+            self._finish_held()
 
-    def _set_aside(self, state: str, name: str, why: str, as_it_was: _Signature) -> None:
+    def _finish_held(self) -> None:
+        if self._held is not None:
+            self._finish(*self._held)  # if this raises it is still held, and tried again
+            self._held = None
+
+    def _taken(
+        self, state: str, name: str, why: str, as_it_was: _Signature
+    ) -> tuple[Claim, str, str, _Signature] | None:
+        """Take a file that can never run; None if there is nothing to set aside after all."""
         if self._as_it_is(state, name) != as_it_was:  # mended, perhaps
             self.look(state, name.removesuffix(SUFFIX))
-            return
+            return None
         try:
             claim = self._spool.take_name(name, state, self._owner)
         except FileNotFoundError:
-            return
+            return None
         except OSError as error:
             if self._leave(state, name):
                 detail = f"cannot set aside {name}: {error.strerror}; {_LEFT_HINT}"
                 self._log.event("error", detail=detail)
-            return
-        self._held.append((claim, why, name, as_it_was))
-        self._finish(claim, why, name, as_it_was)
-        self._held.pop()
+            return None
+        return claim, why, name, as_it_was
 
     def _is_another(self, claim: Claim, as_it_was: _Signature) -> bool:
         """Tell whether a file was put in the place of the one that was found bad."""

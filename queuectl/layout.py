@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import config
 from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError
@@ -62,6 +62,14 @@ class Claim:
         spares = [spare for spare in (self.first_spare, self.spare) if spare is not None]
         self.first_spare = self.spare = None
         return spares
+
+
+class Held(NamedTuple):
+    """A file of processing/: its job, and who holds it: "" if it was put there by hand."""
+
+    job_id: str
+    owner: str
+    path: str
 
 
 class Layout:
@@ -123,7 +131,7 @@ class Layout:
     def names(self, state: str) -> Iterator[str]:
         """Yield the ids in a state, in no order; of processing/ too."""
         for name in self.file_names(state):
-            yield name.rpartition("@")[0] or name if state == "processing" else name
+            yield split_held(name)[0] if state == "processing" else name
 
     def file_names(self, state: str) -> Iterator[str]:
         """Yield the names of the job files in a state, without `.json`, in no order.
@@ -166,11 +174,14 @@ class Layout:
         except OSError as error:
             raise SpoolError("read", path, error) from error
 
-    def held(self) -> Iterator[tuple[str, str]]:
-        """Yield the id and the owner of every job in processing/."""
+    def held(self) -> Iterator[Held]:
+        """Yield every job file in processing/.
+
+        Raises:
+            SpoolError: the directory cannot be read.
+        """
         for name in self.file_names("processing"):
-            job_id, _, owner = name.rpartition("@")
-            yield (job_id, owner) if job_id else (owner, "")
+            yield Held(*split_held(name), self.file("processing", name))
 
     def found_in(self, job_id: str, states: Iterable[str], but: str = "") -> str | None:
         """Return the first of these states, `but` one, that has a file of this id.
@@ -193,9 +204,9 @@ class Layout:
             for state in WAITING:
                 if is_there(path := self.file(state, job_id)):
                     return state, path
-            for held_id, owner in self.held():
-                if held_id == job_id:
-                    return "processing", self.held_file(job_id, owner)
+            for held in self.held():
+                if held.job_id == job_id:
+                    return "processing", held.path
             for state in FINISHED:
                 if is_there(path := self.file(state, job_id)):
                     return state, path
@@ -236,7 +247,7 @@ class Layout:
                 raise
         else:
             if os.lstat(path).st_ino == inode:
-                return Found("processing", job, path.rpartition("@")[2].removesuffix(SUFFIX))
+                return Found("processing", job, split_held(_file_stem(path))[1])
         # exchanged for a newer body while it was read, and perhaps written over since
         raise FileNotFoundError(path)
 
@@ -277,13 +288,9 @@ class Layout:
         Raises:
             SpoolError: processing/ cannot be read.
         """
-        owners = dict(self.held()) if state == "processing" else {}
+        paths = {held.job_id: held.path for held in self.held()} if state == "processing" else {}
         for job_id in ids:
-            owner = owners.get(job_id)
-            if state == "processing":
-                path = self.held_file(job_id, owner or "")
-            else:
-                path = self.file(state, job_id)
+            path = paths.get(job_id) or self.file(state, job_id)
             try:
                 found = self._read_found(state, path, job_id)
             except FileNotFoundError:
@@ -303,5 +310,15 @@ class Layout:
         return parse(read_regular(path, any_owner=any_owner), job_id)
 
 
+def split_held(name: str) -> tuple[str, str]:
+    """Return the job and the owner that a name in processing/ says, without `.json`."""
+    job_id, _, owner = name.rpartition("@")
+    return (job_id, owner) if job_id else (owner, "")
+
+
 def _stem(entry: os.DirEntry[str]) -> str:
     return entry.name[: -len(SUFFIX)]
+
+
+def _file_stem(path: str) -> str:
+    return os.path.basename(path).removesuffix(SUFFIX)

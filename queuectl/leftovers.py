@@ -70,7 +70,7 @@ def remove(path: str) -> None:
 
 def _owners(spool: Spool) -> set[str]:
     """Return all who are registered, or hold a job."""
-    return {*owners.known(spool), *(owner for _, owner in spool.held())}
+    return {*owners.known(spool), *(held.owner for held in spool.held())}
 
 
 def _clear_tmp(spool: Spool, there: set[str]) -> None:

@@ -275,9 +275,7 @@ class Moves(Layout):
 
     def _is_held(self, job_id: str, but: str) -> bool:
         """Tell whether an owner holds a job of this id, in another file than `but`."""
-        return any(
-            held == job_id and self.held_file(held, owner) != but for held, owner in self.held()
-        )
+        return any(held.job_id == job_id and held.path != but for held in self.held())
 
     def _draft_file(self, job_id: str, owner: str) -> str:
         return f"{self.path}/tmp/{job_id}@{owner}{SUFFIX}"

@@ -109,8 +109,7 @@ def _ask(spool: Spool, name: str, text: str) -> None:
         with Scratch(spool.directory("tmp")) as me:
             draft = f"{spool.directory('tmp')}/~request@{me.owner}.json"
             body = f"{text}\n".encode() if text else b""
-            files.write_new(draft, body, sync=False, mode=spool.config.file_mode)
-            files.move(draft, target)
+            files.replace(target, body, draft, sync=False, mode=spool.config.file_mode)
     except OSError as error:
         raise SpoolError("write", target, error) from error
 

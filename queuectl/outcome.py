@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from queuectl.fields import MAX_COUNT
 from queuectl.job import MAX_HISTORY, Job
 from queuectl.retry import COMPLETED, DEAD, Verdict, after_failure
-from queuectl.units import duration_text, utc_text
+from queuectl.units import duration_text, plain, utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from queuectl.config import Config
 
@@ -60,6 +60,12 @@ class Outcome:
             entry["detail"] = self.detail
         entry["worker"] = worker
         return entry
+
+
+def ended_text(entry: Mapping[str, Any]) -> str:
+    """Return how a run ended, from its entry of `history`: `exit 4`, `signal SIGKILL`."""
+    parts = (entry.get("ended", "?"), entry.get("exit_code"), entry.get("signal"))
+    return plain(" ".join(str(part) for part in parts if part is not None))
 
 
 def signal_name(number: int) -> str:
@@ -131,9 +137,17 @@ def forgotten_run(job: Job, config: Config) -> int | None:
     if len(job.history) < MAX_HISTORY:
         return None
     oldest = job.history[0]
-    later = job.record.get("later_codes", config.later_codes)
     number = oldest.get("number")
-    return number if isinstance(number, int) and oldest.get("exit_code") in later else None
+    meant_later = list_with(job.record, oldest.get("exit_code"), config) == "later_codes"
+    return number if isinstance(number, int) and meant_later else None
+
+
+def list_with(record: Mapping[str, Any], code: object, config: Config) -> str | None:
+    """Return which list of exit codes decides about one; None if none names it."""
+    for name in ("success_codes", "fatal_codes", "later_codes"):
+        if code in record.get(name, getattr(config, name)):
+            return name
+    return None
 
 
 def _judge(
@@ -145,12 +159,12 @@ def _judge(
     if outcome.ended == STOPPED:
         return Verdict(state="pending"), False
     if outcome.ended == EXIT:
-        code = outcome.exit_code
-        if code in job.record.get("success_codes", config.success_codes):
+        decided_by = list_with(job.record, outcome.exit_code, config)
+        if decided_by == "success_codes":
             return COMPLETED, True
-        if code in job.record.get("fatal_codes", config.fatal_codes):
+        if decided_by == "fatal_codes":
             return DEAD, True
-        if code in job.record.get("later_codes", config.later_codes):
+        if decided_by == "later_codes":
             return Verdict(state="failed", delay_s=config.later_delay), False
     limit = job.record.get("max_retries", config.max_retries)
     return after_failure(job.attempts, limit, config.backoff(), random), True

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from queuectl import files, kernel, orders
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.reading import read_regular
-from queuectl.scratch import new_owner, try_lock, was_named_here
+from queuectl.scratch import LOCK_SUFFIX, new_owner, try_lock, was_named_here
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from queuectl.spool import Spool
 
-RECORD_SUFFIX, LOCK_SUFFIX = ".json", ".lock"
+RECORD_SUFFIX = ".json"
 _SUFFIXES = (RECORD_SUFFIX, orders.STOP_SUFFIX, LOCK_SUFFIX)  # in the order of their removal
 _LOOKED_AT_S = 2.0  # whoever asks whether an owner is alive holds its lock for an instant
 
@@ -96,7 +96,12 @@ class Registration:
         self._lock: BaseFileLock | None = None
 
     def __enter__(self) -> Registration:
-        self._register()
+        self._take_lock()
+        try:
+            self._write_record()
+        except BaseException:
+            self._clear()
+            raise
         return self
 
     def __exit__(
@@ -111,22 +116,11 @@ class Registration:
         # What cannot be removed is a dead owner's from here on. The lock goes last, and only if the
         # rest went, and nothing is held: it is by the lock that the next recovery knows at once.
         with contextlib.suppress(OSError, SpoolError):
-            if not any(owner == self.name for _, owner in self._spool.held()):
-                requests = orders.cancel_requests(self._spool, self.name)
-                paths = [self._path(suffix) for suffix in _SUFFIXES]
-                for path in [*requests, *paths]:
-                    files.unlink_quietly(path)
+            if not any(held.owner == self.name for held in self._spool.held()):
+                remove_files(self._spool, self.name)
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 self._lock.release()
-
-    def _register(self) -> None:
-        self._take_lock()
-        try:
-            self._write_record()
-        except BaseException:
-            self._clear()
-            raise
 
     def _take_lock(self) -> None:
         """Have the lock appear as a held one: whose lock can be taken is dead."""
@@ -147,17 +141,10 @@ class Registration:
 
     def _write_record(self) -> None:
         draft = f"{self._spool.directory('tmp')}/~worker@{self.name}{RECORD_SUFFIX}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)  # of an earlier try that failed
         self.record = replace(self.record, directory=_identity(self._spool))
         raw = json.dumps(asdict(self.record)).encode() + b"\n"
-        files.write_new(draft, raw, sync=False, mode=self._spool.config.file_mode)
-        try:
-            files.move(draft, self._path(RECORD_SUFFIX))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-            raise
+        mode = self._spool.config.file_mode
+        files.replace(self._path(RECORD_SUFFIX), raw, draft, sync=False, mode=mode)
 
     def beat(self) -> None:
         """Show that this owner lives; put back what was taken away of its files.
@@ -173,7 +160,24 @@ class Registration:
             self._write_record()
 
     def _path(self, suffix: str) -> str:
-        return f"{self._spool.directory('workers')}/{self.name}{suffix}"
+        return path(self._spool, self.name, suffix)
+
+
+def path(spool: Spool, name: str, suffix: str) -> str:
+    """Return where an owner has its record (`.json`) or its lock (`.lock`)."""
+    return f"{spool.directory('workers')}/{name}{suffix}"
+
+
+def remove_files(spool: Spool, name: str) -> None:
+    """Remove what an owner that holds nothing has in workers/: its lock last, which tells of it.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    requests = orders.cancel_requests(spool, name)
+    for file in [*requests, *(path(spool, name, suffix) for suffix in _SUFFIXES)]:
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(file)
 
 
 def known(spool: Spool) -> dict[str, Worker | None]:
@@ -195,8 +199,7 @@ _FIELDS = {item.name for item in fields(Worker)}
 def read_worker(spool: Spool, name: str) -> Worker | None:
     """Return an owner's record, None if there is none, it is not one of ours or not for us."""
     try:
-        raw = read_regular(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}")
-        found = json.loads(raw)
+        found = json.loads(read_regular(path(spool, name, RECORD_SUFFIX)))
         worker = Worker(**{name: found[name] for name in _FIELDS & found.keys()})
     except (*_NOT_FOR_US, BadJobError, ValueError, TypeError, AttributeError, RecursionError):
         return None
@@ -221,7 +224,7 @@ def life(spool: Spool, name: str, worker: Worker | None) -> Life:
 def _locked(spool: Spool, name: str) -> Life:
     """Tell by the lock, which the kernel frees at death, with no pid to be reused."""
     try:
-        descriptor = try_lock(f"{spool.directory('workers')}/{name}{LOCK_SUFFIX}")
+        descriptor = try_lock(path(spool, name, LOCK_SUFFIX))
     except FileNotFoundError:
         return Life.DEAD
     except PermissionError:
@@ -242,7 +245,7 @@ def is_traceless(spool: Spool, name: str) -> bool:
     Such an owner puts its files back with its next heartbeat; until the lease has passed without
     one, nobody can tell it from a dead one.
     """
-    return name != "" and not files.is_there(f"{spool.directory('workers')}/{name}{LOCK_SUFFIX}")
+    return name != "" and not files.is_there(path(spool, name, LOCK_SUFFIX))
 
 
 class Heartbeats:
@@ -254,7 +257,7 @@ class Heartbeats:
     def silent(self, spool: Spool, name: str, lease_s: float, monotonic_s: float) -> bool:
         """Tell whether an owner has not been seen to change for the lease."""
         try:
-            beat = os.stat(f"{spool.directory('workers')}/{name}{RECORD_SUFFIX}").st_mtime_ns
+            beat = os.stat(path(spool, name, RECORD_SUFFIX)).st_mtime_ns
         except FileNotFoundError:
             beat = 0
         last, since = self._seen.setdefault(name, (beat, monotonic_s))

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 import traceback
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import config, orders
@@ -38,7 +39,26 @@ if TYPE_CHECKING:
 _STDERR = 2
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
-_NEVER_S = 1e9
+
+
+class _Periodic:
+    """Something to be done at once, and then every `period_s()` seconds, which may change."""
+
+    def __init__(self, do: Callable[[], object], period_s: Callable[[], float]) -> None:
+        self._do = do
+        self._period_s = period_s
+        self._last = -inf
+
+    @property
+    def wait_s(self) -> float:
+        """The seconds until it is due; negative once it is."""
+        return self._last + self._period_s() - time.monotonic()
+
+    def run_if_due(self) -> None:
+        """Do it, if it is due."""
+        if self.wait_s <= 0:
+            self._last = time.monotonic()
+            self._do()
 
 
 class Pool:
@@ -208,46 +228,34 @@ class Pool:
     # --- control ----------------------------------------------------------------------------
 
     async def _control(self, arrivals: Arrivals | None) -> None:
-        begun = time.monotonic()
-        # when each was done last, not when it is next: the settings may change meanwhile
-        beat = tick = ping = -_NEVER_S
+        periodic = self._periodic(arrivals)
+        claim_at = time.monotonic() + _FIRST_SCAN_S
         while True:
             self._attention.clear()
             now = time.monotonic()
-            for follow in self._controls:
-                attempt(self._log, follow)
-            if now >= beat + self._beat_s:
-                attempt(self._log, self._registration.beat)
-                beat = now
-            if now >= ping + self._ping_s:
-                self._notifier.beat()
-                ping = now
-            if now >= tick + self._spool.config.poll_interval:
-                attempt(self._log, lambda: self._tick(arrivals))
-                tick = now
+            for step in (*self._controls, *(task.run_if_due for task in periodic)):
+                attempt(self._log, step)
             self._follow_signals()
-            if now >= begun + _FIRST_SCAN_S:
+            if now >= claim_at:
                 self._claims.begin()
             self._intake.advance()
             self._claims.look()
             if self._stop_when_empty and not self._claims.stopped:
                 attempt(self._log, self._stop_if_empty)
             if self._claims.stopped and not self._claims.under_way:
-                break
-            poll_s = self._spool.config.poll_interval
-            next_s = min(beat + self._beat_s, ping + self._ping_s, tick + poll_s)
-            await self._attention.wait(self._wait_s(next_s - time.monotonic()))
+                return
+            await self._attention.wait(self._wait_s(periodic))
 
-    @property
-    def _beat_s(self) -> float:
-        return self._spool.config.lease / 3
+    def _periodic(self, arrivals: Arrivals | None) -> list[_Periodic]:
+        tasks = [
+            _Periodic(self._registration.beat, lambda: self._spool.config.lease / 3),
+            _Periodic(lambda: self._tick(arrivals), lambda: self._spool.config.poll_interval),
+        ]
+        ping_s = self._notifier.beat_s
+        return tasks if ping_s is None else [*tasks, _Periodic(self._notifier.beat, lambda: ping_s)]
 
-    @property
-    def _ping_s(self) -> float:
-        return self._notifier.beat_s or _NEVER_S
-
-    def _wait_s(self, until_tick_s: float) -> float:
-        waits = [until_tick_s, self._intake.wait_s()]
+    def _wait_s(self, periodic: list[_Periodic]) -> float:
+        waits = [*(task.wait_s for task in periodic), self._intake.wait_s()]
         waits.append(None if self._claims.begun else _FIRST_SCAN_S)
         waits.append(_EMPTY_CHECK_S if self._stop_when_empty else None)
         return max(0.0, min(wait for wait in waits if wait is not None))

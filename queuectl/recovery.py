@@ -11,14 +11,14 @@ import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import leftovers, orders, owners
+from queuectl import leftovers, owners
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
 from queuectl.files import is_there
 from queuectl.job import again
 from queuectl.kernel import Tree, processes_of
 from queuectl.layout import SUFFIX, Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
-from queuectl.scratch import try_lock
+from queuectl.scratch import LOCK_SUFFIX, try_lock
 from queuectl.starts import Starts
 from queuectl.stragglers import LOOK_S, Ending
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
     from queuectl.job import Job
+    from queuectl.layout import Held
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -144,8 +145,8 @@ class Recovery:
 
     def _dead(self) -> Iterator[_Dead]:
         found = owners.known(self._spool)
-        for _, name in self._spool.held():
-            found.setdefault(name, None)
+        for held in self._spool.held():
+            found.setdefault(held.owner, None)
         for name, worker in found.items():
             if name == self._me:
                 continue
@@ -181,12 +182,11 @@ class Recovery:
 
     def _bury(self, dead: _Dead, tree: Tree, living: list[int]) -> int:
         name = dead.name
-        path = f"{self._spool.directory('workers')}/{name}"
         lock = None
         if dead.local and name:
             try:
                 # held until its files are gone: an owner that registers late cannot come between
-                lock = try_lock(path + owners.LOCK_SUFFIX)
+                lock = try_lock(owners.path(self._spool, name, LOCK_SUFFIX))
             except FileNotFoundError:
                 alive = dead.by_lock  # perhaps: the lock was removed since it was looked at
             else:
@@ -196,18 +196,17 @@ class Recovery:
         try:
             if dead.local and name and not self._has_ended(dead, tree, living):
                 return 0
-            held = [job_id for job_id, owner in self._spool.held() if owner == name]
-            if dead.copied and held:
+            orphans = [held for held in self._spool.held() if held.owner == name]
+            if dead.copied and orphans:
                 what = "this spool is a copy: what that worker runs in the other is left alone"
                 self._log.event("warning", worker=name, detail=what)
             starts = Starts(self._spool, name, self._log)
-            for job_id in held:
-                self._recover(job_id, dead, starts)
-            requests = orders.cancel_requests(self._spool, name)
-            suffixes = (owners.RECORD_SUFFIX, orders.STOP_SUFFIX, owners.LOCK_SUFFIX)
-            for leftover in [*self._drafts_of(name), *requests, *(path + s for s in suffixes)]:
-                leftovers.remove(leftover)
-            return len(held)
+            for orphan in orphans:
+                self._recover(orphan, dead, starts)
+            for draft in self._drafts_of(name):
+                leftovers.remove(draft)
+            owners.remove_files(self._spool, name)
+            return len(orphans)
         finally:
             if lock is not None:
                 os.close(lock)
@@ -236,20 +235,17 @@ class Recovery:
 
     def _outputs_of(self, name: str) -> Iterator[tuple[int, int]]:
         """Yield where the commands of an owner write, which may have dropped their environment."""
-        for job_id, owner in self._spool.held():
-            if owner == name:
+        for held in self._spool.held():
+            if held.owner == name:
                 with contextlib.suppress(OSError, BadJobError):  # told of when it is recovered
-                    job = self._spool.read_file(self._spool.held_file(job_id, owner), job_id)
+                    job = self._spool.read_file(held.path, held.job_id)
                     for path in self._spool.log_files(job.id, job.run_number + 1):
                         status = os.stat(path)
                         yield status.st_dev, status.st_ino
 
-    def _recover(self, held_as: str, dead: _Dead, starts: Starts) -> None:
-        owner = dead.name
-        job_id, was_rejected, _ = held_as.partition(_REJECT_MARK)
-        claim = Claim(job_id, owner, self._spool.held_file(held_as, owner), "pending")
-        if not owner:
-            claim.path = self._put_by_hand(held_as)
+    def _recover(self, orphan: Held, dead: _Dead, starts: Starts) -> None:
+        job_id, was_rejected, _ = orphan.job_id.partition(_REJECT_MARK)
+        claim = Claim(job_id, orphan.owner, orphan.path, "pending")
         with contextlib.suppress(FileNotFoundError, ClaimLostError):
             try:
                 if was_rejected:
@@ -282,12 +278,6 @@ class Recovery:
     def _read(self, claim: Claim) -> Job:
         any_owner = self._spool.config.shared
         return self._spool.read_file(claim.path, claim.job_id, any_owner=any_owner)
-
-    def _put_by_hand(self, job_id: str) -> str:
-        """Return the file of a job that somebody put into processing/ under no owner's name."""
-        names = (job_id, f"{job_id}@", f"@{job_id}")
-        paths = [self._spool.file("processing", name) for name in names]
-        return next(filter(is_there, paths), paths[0])
 
     def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""

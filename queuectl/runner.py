@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 from queuectl import kernel
 from queuectl.kernel import Tree
+from queuectl.kernel.exits import Exits
 from queuectl.loop import Future
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
 from queuectl.spawn import Child, Environment, spawn
+from queuectl.stragglers import Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.kernel.exits import Exits
     from queuectl.loop import Loop
-    from queuectl.stragglers import Sweeper
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -41,30 +41,40 @@ class Task:
     timeout_s: float | None
     grace_s: float
     marks: tuple[bytes, ...]  # what of env tells this job's processes; the first is its own
-    loop: Loop
-    exits: Exits
-    sweeper: Sweeper
     log_mode: int
+
+
+class Runner:
+    """Starts commands, and tells the coroutines of one event loop when they have ended."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.exits = Exits(loop)
+        self.sweeper = Sweeper(loop)
+
+    def start(self, task: Task) -> Run:
+        """Start a command.
+
+        Raises:
+            OSError: it could not be started; `filename` says what was missing.
+        """
+        return Run(self, task)
 
 
 class Run:
     """A running command, waited for in an event loop."""
 
-    def __init__(self, task: Task) -> None:
-        """Start the command.
-
-        Raises:
-            OSError: it could not be started; `filename` says what was missing.
-        """
+    def __init__(self, runner: Runner, task: Task) -> None:
         self._task = task
-        self._loop = task.loop
+        self._sweeper = runner.sweeper
+        self._loop = runner.loop
         self._news: Future[None] = Future(self._loop)
         self._reason: Outcome | None = None
         self._exited = False
         self.lost_output: list[OSError] = []
         self._child = _start(task, self.lost_output)
         try:
-            task.exits.watch(self._child.pid, self._on_exit)
+            runner.exits.watch(self._child.pid, self._on_exit)
         except OSError:  # nobody would learn of its end: it must not run on beside its next run
             self._signal(signal.SIGKILL)
             self._child.reap()
@@ -114,7 +124,7 @@ class Run:
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)  # what stands still could not end by itself
         timer = self._loop.later(self._task.grace_s, lambda: self._signal(signal.SIGKILL))
-        await self._task.sweeper.end(Tree(self._child.pid, self._task.marks), self._task.grace_s)
+        await self._sweeper.end(Tree(self._child.pid, self._task.marks), self._task.grace_s)
         while not self._exited:
             await self._next_news()
         timer.cancel()

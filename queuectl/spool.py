@@ -30,7 +30,7 @@ from queuectl.layout import DIRECTORIES, SUFFIX, Claim
 from queuectl.moves import Moves
 from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
-from queuectl.states import OUTCOMES, STATES
+from queuectl.states import FINISHED, OUTCOMES, WAITING
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -110,8 +110,6 @@ class Spool(Moves):
         given = {"command": command, **fields}
         listed = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
         job = self.draft(listed)
-        if "id" in fields:
-            self.check_free([job.id])
         for _ in self.submit_all([job], given=[job.id] if "id" in fields else ()):
             pass
         return job
@@ -130,13 +128,11 @@ class Spool(Moves):
         Raises:
             JobExistsError: one does.
         """
-        held = {job_id for job_id, _ in self.held()}
+        held = {held.job_id for held in self.held()}
         for job_id in job_ids:
-            if job_id in held:
-                raise JobExistsError(job_id, "processing")
-            for state in STATES:
-                if files.is_there(self.file(state, job_id)):
-                    raise JobExistsError(job_id, state)
+            state = "processing" if job_id in held else self.found_in(job_id, (*WAITING, *FINISHED))
+            if state is not None:
+                raise JobExistsError(job_id, state)
 
     def submit_all(self, jobs: Sequence[Job], given: Collection[str] = ()) -> Iterator[list[Job]]:
         """Queue jobs whose ids are free; yield them batch by batch once they are queued for good.
@@ -199,7 +195,7 @@ class Spool(Moves):
         Raises:
             JobExistsError: one has.
         """
-        held = {job_id for job_id, _ in self.held()} if jobs else set()
+        held = {held.job_id for held in self.held()} if jobs else set()
         for job in jobs:
             state = "processing" if job.id in held else self.found_in(job.id, OUTCOMES)
             # in this order: if it is not in pending/ any more, it is ours that was found
@@ -297,11 +293,7 @@ class Spool(Moves):
         if self.reason(job_id) is None:
             return False
         # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
-        held = [
-            self.held_file(name, owner)
-            for name, owner in self.held()
-            if name.partition("~")[0] == job_id
-        ]
+        held = [held.path for held in self.held() if held.job_id.partition("~")[0] == job_id]
         if held != [claim.path] or files.is_there(self._rejected_file(job_id)):
             return False
         files.unlink_quietly(self.file("dead", job_id))

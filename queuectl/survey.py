@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from queuectl.layout import split_held
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -57,7 +59,7 @@ class Survey:
             if written_s < self.since_s - _CLOCK_SLACK_S:
                 self.older += 1
             else:
-                yield name.rpartition("@")[0] or name if state == "processing" else name
+                yield split_held(name)[0] if state == "processing" else name
 
     def _read(self, state: str, job_id: str) -> list[dict[str, Any]]:
         found = [item.record() for item in self.spool.jobs(state, [job_id], self._missed)]

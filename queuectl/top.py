@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from queuectl.columns import columns, fit, pad
 from queuectl.states import STATES
 from queuectl.units import duration_text
 
@@ -165,43 +165,6 @@ def _due(item: Item, now: float) -> Line:
 def _ago(item: Item, now: float) -> Line:
     text = "-" if item.at_s is None else f"{duration_text(max(0.0, now - item.at_s))} ago"
     return [("dim", f"{text:>10}"), (item.state, f"  {item.state:<6}"), ("", f"  {item.detail}")]
-
-
-# --- columns of a terminal ------------------------------------------------------------------
-
-
-def columns(text: str) -> int:
-    """Return how many columns a terminal gives to text."""
-    return len(text) if text.isascii() else sum(map(_columns, text))
-
-
-def _columns(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def fit(text: str, width: int, *, plain: bool = False) -> str:
-    """Return text of at most `width` columns, with a mark where it was cut."""
-    if columns(text) <= width:
-        return text
-    mark = "..." if plain else "…"
-    room = width - len(mark)
-    if room < 0:
-        return ""
-    kept = ""
-    for character in text:
-        room -= _columns(character)
-        if room < 0:
-            break
-        kept += character
-    return kept + mark
-
-
-def pad(text: str, width: int) -> str:
-    """Return text of exactly `width` columns."""
-    cut = fit(text, width)
-    return cut + " " * (width - columns(cut))
 
 
 def _cut(line: Line, width: int, *, plain: bool) -> Line:

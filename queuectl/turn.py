@@ -17,11 +17,9 @@ from queuectl import files, kernel, notify, orders, outcome, runner
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.job import command_line
-from queuectl.kernel.exits import Exits
 from queuectl.spawn import Environment
 from queuectl.stall import Stall
 from queuectl.states import OUTCOMES
-from queuectl.stragglers import Sweeper
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:
@@ -63,8 +61,7 @@ class Turns:
         self._disk = Disk(loop)
         if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
             self._disk.prepare()
-        self._sweeper = Sweeper(loop)
-        self._exits = Exits(loop)
+        self._runner = runner.Runner(loop)
         self._lanes = lanes
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
@@ -262,7 +259,7 @@ class Turns:
             return self._cancelled[job.id]
         task = self._task(job)
         try:
-            run = runner.Run(task)
+            run = self._runner.start(task)
         except OSError as error:
             if error.errno in kernel.OUT_OF_RESOURCES:
                 self.stall.begin(job.id, f"start {job.id}", error)
@@ -314,9 +311,6 @@ class Turns:
             timeout_s=record.get("timeout", config.job_timeout),
             grace_s=config.kill_grace,
             marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),
-            loop=self._loop,
-            exits=self._exits,
-            sweeper=self._sweeper,
         )
 
     def _environment_with(self, given: dict[str, str], own: dict[str, str]) -> Environment:

@@ -104,21 +104,6 @@ def edit(spool: Spool, was: Job, new: Job) -> None:
         pass
 
 
-def change(
-    spool: Spool,
-    job_ids: Iterable[str],
-    states: Sequence[str],
-    new_body: Callable[[Job], Job],
-    done: str,
-) -> Iterator[str]:
-    """Take, rewrite and release jobs, each to where its new body says; yield each id once there.
-
-    Raises:
-        QueuectlError: see `carry_out`.
-    """
-    return carry_out(spool, job_ids, Verb(states=states, new_body=new_body, done=done))
-
-
 def carry_out(
     spool: Spool, job_ids: Iterable[str], verb: Verb, missed: Missed | None = None
 ) -> Iterator[str]:

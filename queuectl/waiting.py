@@ -61,7 +61,7 @@ class Endings:
 
     def _gone(self) -> list[str]:
         """Return those that no state seems to hold; one on its way is found by a second look."""
-        held = {job_id for job_id, _ in self._spool.held()}
+        held = {held.job_id for held in self._spool.held()}
         states = (*WAITING, *FINISHED)
         return [
             job_id

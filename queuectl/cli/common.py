@@ -81,7 +81,10 @@ def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
     Raises:
         NoSuchJobError: no job is, or several are.
     """
-    job_id = _only_one(spool, text, states)
+    return _said(text, _only_one(spool, text, states))
+
+
+def _said(text: str, job_id: str) -> str:
     if job_id != text:
         render.note(f'queuectl: "{text}" is the beginning of "{job_id}"')
     return job_id
@@ -114,7 +117,7 @@ def id_to_change(spool: Spool, text: str, states: Sequence[str] = STATES) -> str
     if job_id != text and not is_made(job_id):
         msg = f'no job "{text}"; did you mean "{job_id}"?'
         raise NoSuchJobError(msg)
-    return resolve_id(spool, text, states)
+    return _said(text, job_id)
 
 
 class Duration(_FloatType):

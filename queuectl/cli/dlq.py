@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 import click
@@ -53,7 +52,7 @@ def list_dead(ctx: click.Context, /, *, limit: int | None, as_json: bool, **opti
     queuectl dlq list --older-than 1d --command-matches rsync
     """
     spool = spool_to_read(ctx)
-    found = islice(select(spool, Selection.of(options, _DEAD), limit), limit)
+    found = select(spool, Selection.of(options, _DEAD), limit)
     if as_json:
         render.json_array(item.record() for item in found)
     else:

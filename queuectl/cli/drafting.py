@@ -156,33 +156,41 @@ def sources(
     Raises:
         QueuectlError: a file cannot be read, or holds what is no JSON object.
     """
-    is_empty = not dashes and words in {("",), ("@",)}
-    if is_empty or (not words and "command" not in given):
-        raise click.UsageError("no command: give JSON, --command TEXT, or -- COMMAND WORDS")
-    if not words:
+    if not words and "command" in given:
         return [("", {})]
-    if not dashes and words[0].lstrip(_AROUND_JSON)[:1] in ("{", "["):
-        words = (words[0].lstrip(_AROUND_JSON), *words[1:])
-    if not dashes and words[0].startswith("["):
-        _refuse_array(words[0])
-    if dashes or words[0][0:1] not in ("{", "@", "-"):
-        if "command" in given:
-            msg = "--command and a command after it exclude one another"
-            raise click.UsageError(msg)
-        if not dashes and len(words) > 1:
-            _refuse_words_after_a_line(words)
-        # one word is a line for the shell, as people quote it; after -- it is a program
-        return [("", {"command": list(words) if dashes or len(words) > 1 else words[0]})]
-    is_json = words[0].startswith("{")
-    stray = [word for word in words[1:] if not (is_json and word.startswith("{"))]
-    if stray:
-        msg = (
-            f'unexpected "{stray[0]}" after {"JSON" if is_json else words[0]}; options go before it'
-        )
+    if not words or (not dashes and words in {("",), ("@",)}):
+        raise click.UsageError("no command: give JSON, --command TEXT, or -- COMMAND WORDS")
+    if not dashes:
+        json_text = words[0].lstrip(_AROUND_JSON)
+        if json_text.startswith("{"):
+            return _objects(json_text, words[1:])
+        if json_text.startswith("["):
+            _refuse_array(json_text)
+        if words[0][:1] in ("@", "-"):
+            _refuse_stray(words[1:], words[0])
+            return _lines(words[0])
+    if "command" in given:
+        raise click.UsageError("--command and a command after it exclude one another")
+    return [("", {"command": list(words) if dashes else _shell_line(words)})]
+
+
+def _objects(first: str, others: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    _refuse_stray([word for word in others if not word.startswith("{")], "JSON")
+    return [_object(word.encode("utf-8", "surrogateescape"), "") for word in (first, *others)]
+
+
+def _refuse_stray(words: Sequence[str], after: str) -> None:
+    if words:
+        msg = f'unexpected "{words[0]}" after {after}; options go before it'
         raise click.UsageError(msg)
-    if is_json:
-        return [_object(word.encode("utf-8", "surrogateescape"), "") for word in words]
-    return _lines(words[0])
+
+
+def _shell_line(words: Sequence[str]) -> str | list[str]:
+    """Return one word as a line for the shell, as people quote it; several as a program's."""
+    if len(words) == 1:
+        return words[0]
+    _refuse_words_after_a_line(words)
+    return list(words)
 
 
 def _refuse_words_after_a_line(words: Sequence[str]) -> None:

@@ -15,13 +15,13 @@ import click
 from queuectl.cli import render
 from queuectl.cli.drafting import warn_of_slips
 from queuectl.errors import BadJobError, QueuectlError
-from queuectl.fields import FIELDS, check_new
+from queuectl.fields import OUR_FIELDS, check_new
 from queuectl.job import Job, check_size, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_OURS = {name for name, field in FIELDS.items() if field.writer == "queuectl"} | {"id"}
+_OURS = OUR_FIELDS | {"id"}
 
 
 def edited(job: Job) -> Job | None:

@@ -16,6 +16,7 @@ from queuectl.cli.common import resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
+from queuectl.outcome import ended_text
 from queuectl.states import FINISHED
 from queuectl.units import plain, size_text
 
@@ -244,7 +245,7 @@ class Remarks:
         for entry in found.job.history:
             number = entry.get("number")
             if isinstance(number, int) and told < number <= until:
-                text = f"run {number} of {found.job.id} ended: {render.ended_text(entry)}"
+                text = f"run {number} of {found.job.id} ended: {ended_text(entry)}"
                 if number == last and found.state == "failed":
                     text += f"; again {render.in_text(found.job.not_before('failed'))}"
                 self._say(text)
@@ -269,7 +270,7 @@ _REMARK_S = 1.0  # between two looks at whether anything can run
 
 def _hindrance(spool: Spool, job_ids: Sequence[str], *, any_one: bool) -> str:
     """Return why nothing will happen as it is, empty if something may."""
-    held = {job_id for job_id, _ in spool.held()} if spool.paused else set()
+    held = {held.job_id for held in spool.held()} if spool.paused else set()
     enough_run = not held.isdisjoint(job_ids) if any_one else held.issuperset(job_ids)
     if spool.paused and not enough_run:
         return "the spool is paused; `queuectl resume` lets jobs start"

@@ -6,7 +6,6 @@ import json
 import shlex
 import sys
 import time
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,8 +14,10 @@ from queuectl.cli import render
 from queuectl.cli.common import json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import Selection, select, select_options
+from queuectl.columns import fit
 from queuectl.files import is_there
 from queuectl.joblogs import OUT, log_file
+from queuectl.outcome import ended_text
 from queuectl.states import STATES
 from queuectl.units import plain
 
@@ -58,7 +59,7 @@ def list_jobs(
     if as_json and only_ids:
         raise click.UsageError("--json and --ids exclude one another")
     spool = spool_to_read(ctx)
-    found = islice(select(spool, Selection.of(options), limit), limit)
+    found = select(spool, Selection.of(options), limit)
     if as_json:
         render.json_array(job.record() for job in found)
         return
@@ -95,7 +96,7 @@ def _detail(found: Found) -> str:
         return f"{render.since_text(record.get('finished_at'))} ago"
     if found.state == "dead":
         why = plain(record.get("error_message") or "")
-        return render.cut(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL))
+        return fit(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL), plain=True)
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():
         return render.in_text(run_at)
@@ -162,7 +163,7 @@ def _print_history(spool: Spool, found: Found) -> None:
             plain(str(number)),
             render.when_text(entry.get("started_at")).partition(" (")[0],
             _took(entry),
-            render.ended_text(entry),
+            ended_text(entry),
             out if is_there(out) else "-",
         )
     table.end()

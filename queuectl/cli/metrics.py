@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
-from queuectl.figures import Codes, Figures
+from queuectl.figures import Figures
 from queuectl.states import FINISHED, OUTCOMES
 from queuectl.survey import Survey
 from queuectl.tallies import QUANTILES, Spread
@@ -92,7 +92,7 @@ def _waiting(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _recent(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
-    figures = Figures(now - RECENT_S, Codes.of(spool.config))
+    figures = Figures(now - RECENT_S, spool.config)
     for record in Survey(spool, now - RECENT_S).records():
         figures.add(record)
     for state in FINISHED:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuectl.columns import columns, fit
 from queuectl.job import command_line
 from queuectl.units import duration_text, instant, local_text, plain
 
@@ -46,8 +47,8 @@ def state_text(state: str) -> str:
     return click.style(state, fg=COLOURS.get(state))
 
 
-def columns() -> int:
-    """Return the width of the terminal; Python 3.10 says 0 where a terminal does not know."""
+def width() -> int:
+    """Return the columns of the terminal; Python 3.10 says 0 where a terminal does not know."""
     return get_terminal_size().columns or 80
 
 
@@ -56,23 +57,12 @@ def cell_limit(share: int) -> int:
 
     All it has, where a program reads and not a person.
     """
-    return columns() // share if sys.stdout.isatty() else sys.maxsize
+    return width() // share if sys.stdout.isatty() else sys.maxsize
 
 
 def command_text(command: str | list[str], limit: int = sys.maxsize) -> str:
     """Return a command on one line, cut to `limit` characters."""
-    line = plain(command_line(command))
-    return cut(line, limit)
-
-
-def cut(line: str, limit: int) -> str:
-    """Return a line that takes no more than `limit` columns."""
-    if _width(line) <= limit:
-        return line
-    line = line[: limit - 3]
-    while _width(line) > limit - 3:
-        line = line[:-1]
-    return line + "..."
+    return fit(plain(command_line(command)), limit, plain=True)
 
 
 def when_text(text: object) -> str:
@@ -95,16 +85,6 @@ def since_text(text: object) -> str:
     """Return how long ago a time field was, `-` where it holds no time."""
     at = instant(text)
     return "-" if at is None else duration_text(max(0.0, time.time() - at))
-
-
-def ended_text(entry: dict[str, Any]) -> str:
-    """Return how a run ended, from its entry of `history`: `exit 4`, `signal SIGKILL`."""
-    words = str(entry.get("ended", "?"))
-    if "exit_code" in entry:
-        words += f" {entry['exit_code']}"
-    if "signal" in entry:
-        words += f" {entry['signal']}"
-    return plain(words)
 
 
 class Table:
@@ -138,8 +118,7 @@ class Table:
 
     def _begin(self) -> None:
         rows = [self._headings, *self._rows]
-        columns = range(len(self._headings))
-        self._widths = [max(_width(row[i]) for row in rows) for i in columns]
+        self._widths = [max(map(_width, cells)) for cells in zip(*rows, strict=True)]
         self._print([click.style(heading, bold=True) for heading in self._headings])
         for row in self._rows:
             self._print(row)
@@ -148,8 +127,8 @@ class Table:
         assert self._widths is not None
         if self._cuts_last:
             taken = sum(self._widths[:-1]) + 2 * len(self._widths[:-1])
-            room = max(columns() - taken, self._LEAST)
-            cells = [*cells[:-1], cut(cells[-1], room)]
+            room = max(width() - taken, self._LEAST)
+            cells = [*cells[:-1], fit(cells[-1], room, plain=True)]
         padded = [
             cell + " " * (width - _width(cell))
             for cell, width in zip(cells, self._widths, strict=True)
@@ -158,13 +137,7 @@ class Table:
 
 
 def _width(cell: str) -> int:
-    """Return the columns that a cell takes; what is Chinese or Japanese takes two a character."""
-    text = click.unstyle(cell)
-    if text.isascii():
-        return len(text)
-    from unicodedata import east_asian_width
-
-    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+    return columns(click.unstyle(cell))
 
 
 def note(text: str) -> None:

@@ -22,7 +22,7 @@ from queuectl.cli.common import spool_to_read
 from queuectl.cli.completing import complete_files
 from queuectl.cli.stats import clear_progress, since_option, tell_progress
 from queuectl.errors import SpoolError
-from queuectl.figures import GIVEN_BACK, Codes, Figures, ended_s, runs
+from queuectl.figures import GIVEN_BACK, Figures, ended_s, runs
 from queuectl.job import Job, command_line
 from queuectl.joblogs import ERR, OUT, log_file
 from queuectl.scratch import new_owner
@@ -82,19 +82,10 @@ def _write(path: str, page: bytes) -> None:
                 file.write(page)
         else:
             # a link that was not asked for may be anybody's
-            _replace(path if path == _NAME else os.path.realpath(path), page)
+            real = path if path == _NAME else os.path.realpath(path)
+            files.replace(real, page, f"{real}.{new_owner()}", sync=False)
     except OSError as error:
         raise SpoolError("write", path, error) from error
-
-
-def _replace(path: str, page: bytes) -> None:
-    draft = f"{path}.{new_owner()}"
-    try:
-        files.write_new(draft, page, sync=False)
-        files.move(draft, path)
-    except OSError:
-        files.unlink_quietly(draft)
-        raise
 
 
 # --- what is in it --------------------------------------------------------------------------
@@ -111,7 +102,7 @@ class _Extremes:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Look at one job."""
-        for run in runs(record, self._figures.codes):
+        for run in runs(record, self._figures.config):
             if run.finished_s >= self._figures.since_s and run.outcome != GIVEN_BACK:
                 row = {"took": run.took_s, "at": run.started_s, "ended": run.ended}
                 row["outcome"] = run.outcome
@@ -151,7 +142,7 @@ def _death(record: Mapping[str, Any], at_s: float) -> dict[str, Any]:
 def _gather(spool: Spool, now: float, period_s: float) -> dict[str, Any]:
     since_s = now - period_s
     survey = Survey(spool, since_s)
-    figures = Figures(since_s, Codes.of(spool.config), time.localtime(now).tm_gmtoff)
+    figures = Figures(since_s, spool.config, time.localtime(now).tm_gmtoff)
     extremes = _Extremes(figures)
     for record in survey.records(tell_progress):
         figures.add(record)

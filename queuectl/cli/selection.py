@@ -11,6 +11,7 @@ import re
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -166,10 +167,11 @@ def changed_at(found: Found) -> float:
 
 
 def select(spool: Spool, selection: Selection, limit: int | None = None) -> Iterator[Found]:
-    """Yield the jobs that are selected, state by state, by id.
+    """Yield the jobs that are selected, state by state, by id; at most `limit` of them."""
+    return islice(_selected(spool, selection, limit), limit)
 
-    It may end after `limit` of them, if that makes it cheaper.
-    """
+
+def _selected(spool: Spool, selection: Selection, limit: int | None) -> Iterator[Found]:
     now = time.time()
     for state in selection.states:
         names = spool.names(state)

@@ -10,10 +10,11 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, json_option, spool_to_read
-from queuectl.figures import Codes, Figures
+from queuectl.columns import fit
+from queuectl.figures import Figures
 from queuectl.states import FINISHED, OUTCOMES, STATES
 from queuectl.survey import Survey
-from queuectl.top import fit, sparkline
+from queuectl.top import sparkline
 from queuectl.units import duration_text, local_text, plain, utc_text
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def survey_since(spool: Spool, since_s: float) -> tuple[Survey, Figures]:
         SpoolError: a directory cannot be read.
     """
     survey = Survey(spool, since_s)
-    figures = Figures(since_s, Codes.of(spool.config), time.localtime().tm_gmtoff)
+    figures = Figures(since_s, spool.config, time.localtime().tm_gmtoff)
     for record in survey.records(tell_progress):
         figures.add(record)
     clear_progress()

@@ -99,7 +99,7 @@ def suspended_text(spool: Spool, name: str) -> str:
 
 def _held_by_owner(spool: Spool) -> dict[str, list[str]]:
     held: dict[str, list[str]] = {}
-    for job_id, owner in spool.held():
+    for job_id, owner, _ in spool.held():
         held.setdefault(owner, []).append(job_id)
     return held
 

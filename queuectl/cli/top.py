@@ -38,7 +38,7 @@ def top(ctx: click.Context, /) -> int:
     spool = spool_to_read(ctx)
     if not render.person_looks():
         height = shutil.get_terminal_size().lines or 24
-        for line in _painted(Lookout(spool), render.columns(), height, colour=False):
+        for line in _painted(Lookout(spool), render.width(), height, colour=False):
             click.echo(line.rstrip())
         return 0
     from queuectl.cli.terminal import Screen

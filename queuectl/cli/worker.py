@@ -194,7 +194,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
                 wanted.remove(item)
                 click.echo(f"{item.worker} is gone")
         names = {item.worker for item in wanted}
-        running = sorted(job_id for job_id, owner in spool.held() if owner in names)
+        running = sorted(held.job_id for held in spool.held() if held.owner in names)
         if wanted and running != told:
             told = running
             few = first_of(running, 5)
@@ -210,7 +210,7 @@ def _is_gone(spool: Spool, name: str) -> bool:
     record = owners.read_worker(spool, name)
     if owners.life(spool, name, record) is owners.Life.DEAD:
         return True
-    holds = any(owner == name for _, owner in spool.held())
+    holds = any(held.owner == name for held in spool.held())
     return record is None and owners.is_traceless(spool, name) and not holds
 
 

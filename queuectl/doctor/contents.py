@@ -17,6 +17,7 @@ from queuectl.files import is_there
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import recover
 from queuectl.states import OUTCOMES, STATES, WAITING
+from queuectl.verbs import Verb
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def examine(spool: Spool) -> Iterator[Finding]:
     names = {state: list(spool.names(state)) for state in STATES}
     yield from _some(_twice(spool, names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
-    yield from _some(_orphans(spool), "more orphans")
-    yield from _some(_leftovers(spool), "more leftovers")
+    recovers = partial(recover, spool, WorkLog(-1), strict=True)  # one object: it is done once
+    yield from _some(_orphans(spool, recovers), "more orphans")
+    yield from _some(_leftovers(spool, recovers), "more leftovers")
     yield from _some(_ignored(spool), "more files that nobody reads")
     yield from _waiting(spool, names)
     yield ok(", ".join(f"{state} {len(ids)}" for state, ids in names.items()))
@@ -82,7 +84,7 @@ def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
 
 def _is_in(spool: Spool, state: str, job_id: str) -> bool:
     if state == "processing":
-        return any(held == job_id for held, _ in spool.held())
+        return any(held.job_id == job_id for held in spool.held())
     return is_there(spool.file(state, job_id))
 
 
@@ -150,8 +152,7 @@ def _say_where_it_is(spool: Spool, state: str, job_id: str) -> None:
     def body(job: Job) -> Job:
         return job.changed(state=state)
 
-    for _ in verbs.change(spool, [job_id], (state,), body, "mended"):
-        pass
+    list(verbs.carry_out(spool, [job_id], Verb(states=(state,), new_body=body, done="mended")))
 
 
 def _without_reason(spool: Spool) -> Iterator[Finding]:
@@ -167,9 +168,8 @@ def _without_reason(spool: Spool) -> Iterator[Finding]:
 # --- what the dead left -----------------------------------------------------------------------
 
 
-def _orphans(spool: Spool) -> Iterator[Finding]:
-    recover = _RecoveryOf(spool)
-    for job_id, owner in spool.held():
+def _orphans(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
+    for job_id, owner, _ in spool.held():
         life = owners.life(spool, owner, owners.read_worker(spool, owner))
         if life is owners.Life.ALIVE:
             continue
@@ -181,20 +181,19 @@ def _orphans(spool: Spool) -> Iterator[Finding]:
             yield warning(f"{job_id} is held by {owner}, of whom there is no trace", todo)
         else:
             who = f"{owner}, who is dead" if owner else "nobody"
-            yield problem(f"{job_id} is held by {who}", _RECOVERS, recover)
+            yield problem(f"{job_id} is held by {who}", _RECOVERS, recovers)
 
 
-def _leftovers(spool: Spool) -> Iterator[Finding]:
-    recover = _RecoveryOf(spool)
+def _leftovers(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
     for name, worker in owners.known(spool).items():
         if owners.life(spool, name, worker) is owners.Life.DEAD:
             if owners.is_traceless(spool, name):
                 todo = "a worker clears it away after the lease"
                 yield warning(f"workers/{name} has no lock", todo)
             else:
-                yield warning(f"workers/{name} is dead", _RECOVERS, recover)
+                yield warning(f"workers/{name} is dead", _RECOVERS, recovers)
     for name in leftovers.abandoned_drafts(spool):
-        yield warning(f"tmp/{name} was left by somebody who is dead", _RECOVERS, recover)
+        yield warning(f"tmp/{name} was left by somebody who is dead", _RECOVERS, recovers)
 
 
 def _ignored(spool: Spool) -> Iterator[Finding]:
@@ -207,22 +206,6 @@ def _ignored(spool: Spool) -> Iterator[Finding]:
             if time.time() - os.lstat(f"{pending}/{name}").st_mtime > _BEING_WRITTEN_S:
                 todo = f"rename it to {name}{SUFFIX} if it is meant as a job"
                 yield warning(f"pending/{name} is read by nobody", todo)
-
-
-class _RecoveryOf:
-    """Recovers a spool; equal for equal spools, so that it is done once."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-
-    def __call__(self) -> None:
-        recover(self._spool, WorkLog(-1), strict=True)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _RecoveryOf) and other._spool is self._spool
-
-    def __hash__(self) -> int:
-        return id(self._spool)
 
 
 # --- who runs what waits ----------------------------------------------------------------------

@@ -80,7 +80,7 @@ def _dead(spool: Spool, job_id: str) -> Iterator[Finding]:
 
 
 def _held(spool: Spool, job: Job, path: str) -> Iterator[Finding]:
-    owner = path.rpartition("@")[2].removesuffix(".json") if "@" in path else ""
+    owner = next((held.owner for held in spool.held() if held.path == path), "")
     life = owners.life(spool, owner, owners.read_worker(spool, owner))
     since = _when(job.instant("started_at"))
     if life is owners.Life.ALIVE:
@@ -90,7 +90,8 @@ def _held(spool: Spool, job: Job, path: str) -> Iterator[Finding]:
         yield warning(what, "if that is gone, a worker here takes it back after the lease")
     else:
         todo = "the next worker, or `queuectl doctor --fix`, takes it back"
-        yield problem(f"{job.id} was being run by {owner or 'nobody'}, who is dead", todo)
+        what = f"was being run by {owner}, who is dead" if owner else "is held by nobody"
+        yield problem(f"{job.id} {what}", todo)
 
 
 def _waits(spool: Spool, state: str, job: Job, path: str) -> Iterator[Finding]:
@@ -157,4 +158,4 @@ def _before(spool: Spool, state: str, job: Job, path: str) -> int:
 def _busy(spool: Spool) -> tuple[int, int]:
     alive = owners.workers(spool)
     names = {worker.worker for worker in alive}
-    return sum(owner in names for _, owner in spool.held()), sum(w.slots for w in alive)
+    return sum(held.owner in names for held in spool.held()), sum(w.slots for w in alive)

@@ -254,3 +254,14 @@ def test_a_job_that_is_edited_in_place_while_it_waits_runs_as_it_is_then(spool: 
         spool.drop("job", "echo old")
         spool.drop("job", "echo new")
     assert spool.output("job") == "new\n"
+
+
+def test_a_job_that_was_put_into_processing_by_hand_is_seen_by_all(spool: SpoolDir) -> None:
+    spool.drop("a")
+    os.rename(spool.file("pending", "a"), f"{spool.path}/processing/a.json")
+    (job,) = spool.run("list", "--json").json
+    assert (job["id"], job["state"]) == ("a", "processing")
+    assert spool.run("show", "a", "--json").json["state"] == "processing"
+    assert "held by nobody" in spool.run("doctor", "a", status=1).out
+    assert spool.run("cancel", "a").lines == ["a"]
+    assert spool.states("a") == ["dead"]

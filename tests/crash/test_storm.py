@@ -82,7 +82,8 @@ class Storm:
 
         wanted, states = [self._some_id()], ("pending", "failed")
         with contextlib.suppress(QueuectlError):
-            list(verbs.change(self._spool, wanted, states, cancelled, "cancelled"))
+            verb = verbs.Verb(states=states, new_body=cancelled, done="cancelled")
+            list(verbs.carry_out(self._spool, wanted, verb))
 
     def _retry(self) -> None:
         with contextlib.suppress(QueuectlError):

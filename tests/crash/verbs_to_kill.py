@@ -176,8 +176,12 @@ def _change(spool: Spool) -> Iterator[str]:
     yield "one"
     cancelled = {"state": "dead", "error_message": "cancelled by the test"}
     list(
-        verbs.change(
-            spool, ["one"], ("pending",), lambda job: job.changed(**cancelled), "cancelled"
+        verbs.carry_out(
+            spool,
+            ["one"],
+            verbs.Verb(
+                states=("pending",), new_body=lambda job: job.changed(**cancelled), done="cancelled"
+            ),
         )
     )
 

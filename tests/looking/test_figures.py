@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.figures import Codes, Figures, Groups, Run, command_kind, runs, wait_s
+from queuectl.config import Config
+from queuectl.figures import Figures, Groups, Run, command_kind, runs, wait_s
 from queuectl.states import OUTCOMES
 from queuectl.tallies import Spread, Timeline
 from queuectl.units import utc_text
@@ -87,7 +88,15 @@ def test_which_codes_are_success_is_the_jobs_own_word_before_the_spools(
 ) -> None:
     entry = run_entry(1, NOW - 9, 1, ended="exit", exit_code=code)
     record = past("a", "pending", NOW - 10, entry, **own)
-    assert [run.outcome for run in runs(record, Codes(success=(3,), later=(76,)))] == [outcome]
+    config = Config(success_codes=(3,), later_codes=(76,))
+    assert [run.outcome for run in runs(record, config)] == [outcome]
+
+
+def test_a_code_that_is_fatal_is_so_before_it_means_later() -> None:
+    entry = run_entry(1, NOW - 9, 1, ended="exit", exit_code=7)
+    record = past("a", "pending", NOW - 10, entry)
+    config = Config(fatal_codes=(7,), later_codes=(7,))
+    assert [run.outcome for run in runs(record, config)] == ["failed"]
 
 
 def test_a_wait_begins_when_the_job_might_have_run() -> None:
@@ -226,5 +235,5 @@ def test_a_run_that_ended_well_stays_so_when_its_job_is_cancelled_later() -> Non
 def test_what_a_job_died_of_is_no_success_by_a_later_setting() -> None:
     record = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, **EXIT_1))
     record["error_message"] = "exit status 1"
-    for codes in (Codes(success=(0, 1)), Codes(later=(1,))):
+    for codes in (Config(success_codes=(0, 1)), Config(later_codes=(1,))):
         assert [run.outcome for run in runs(record, codes)] == ["dead"]

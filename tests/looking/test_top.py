@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from queuectl.columns import columns, fit
 from queuectl.states import STATES
-from queuectl.top import Item, Rate, View, columns, fit, frame, sparkline
+from queuectl.top import Item, Rate, View, frame, sparkline
 from tests.looking.support import EXIT_1, past, put, run_entry
 from tests.looking.terminal import END_FRAME, ENTER, Terminal, terminal
 from tests.support import ROOT, environment, wait_until

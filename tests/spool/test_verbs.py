@@ -23,6 +23,7 @@ from queuectl.errors import (
     WrongStateError,
     WrongUserError,
 )
+from queuectl.layout import Held
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def test_take_moves_the_file_to_a_name_that_says_who_has_it(api: Spool, spool: S
     assert claim.path == f"{spool.path}/processing/a@w1.json"
     assert os.path.exists(claim.path)
     assert spool.states("a") == ["processing"]
-    assert list(api.held()) == [("a", "w1")]
+    assert list(api.held()) == [Held("a", "w1", claim.path)]
 
 
 def test_only_one_of_many_takes_a_job(api: Spool) -> None:
@@ -167,7 +168,7 @@ def test_only_one_of_many_takes_a_job(api: Spool) -> None:
     for thread in threads:
         thread.join()
     assert sorted(job_id for job_id, _ in won) == sorted(f"j{n}" for n in range(50))
-    assert sorted(won) == sorted(api.held())
+    assert sorted(won) == sorted((held.job_id, held.owner) for held in api.held())
 
 
 def test_take_of_what_is_gone_is_the_named_error(api: Spool) -> None:
@@ -473,8 +474,9 @@ def test_a_verb_tells_where_the_job_went_if_not_where_it_was_to_go(
         spool.drop("a")  # somebody else's, at that instant
         return job.changed(state="pending")
 
+    verb = verbs.Verb(states=["dead"], new_body=anew, done="retried")
     with pytest.raises(WrongStateError, match="exists already, in pending/.*dead/a.2.json"):
-        list(verbs.change(api, ["a"], ["dead"], anew, "retried"))
+        list(verbs.carry_out(api, ["a"], verb))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into anybody's spool")

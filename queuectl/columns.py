@@ -1,0 +1,39 @@
+"""How many columns of a terminal text takes, and text that takes no more (pure)."""
+
+from __future__ import annotations
+
+
+def columns(text: str) -> int:
+    """Return how many columns a terminal gives to text."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    from unicodedata import combining, east_asian_width  # most text is ASCII, and needs neither
+
+    if combining(character):
+        return 0
+    return 2 if east_asian_width(character) in "WF" else 1
+
+
+def fit(text: str, width: int, *, plain: bool = False) -> str:
+    """Return text of at most `width` columns, with a mark where it was cut."""
+    if columns(text) <= width:
+        return text
+    mark = "..." if plain else "…"
+    room = width - len(mark)
+    if room < 0:
+        return ""
+    kept = ""
+    for character in text:
+        room -= _columns(character)
+        if room < 0:
+            break
+        kept += character
+    return kept + mark
+
+
+def pad(text: str, width: int) -> str:
+    """Return text of exactly `width` columns."""
+    cut = fit(text, width)
+    return cut + " " * (width - columns(cut))
