@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from queuectl.fields import are_codes
-from queuectl.units import parse_codes, parse_duration, parse_size
+from queuectl.units import duration_text, parse_codes, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,8 @@ def real(low: float, high: float) -> Kind:
 
 def seconds(low: float, high: float) -> Kind:
     """Return the durations between these."""
-    text = f"a duration from {low:g} to {high:g} seconds, such as 90, 90s, 15m, 2h"
+    span = f"{duration_text(low)} to {duration_text(high)}"
+    text = f"a duration from {span}, such as 90, 90s, 15m, 2h"
     numbers = _between(low, high)
     return Kind(text, lambda given: _tidy(parse_duration(given)), numbers, has_units=True)
 

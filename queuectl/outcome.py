@@ -170,11 +170,8 @@ def _judge(
     return after_failure(job.attempts, limit, config.backoff(), random), True
 
 
-_WHENCE = "its timeout, or the setting job-timeout"
-
-
-def timed_out(timeout_s: float) -> Outcome:
-    """Return the outcome of a run that outlived its timeout."""
-    return Outcome(
-        ended=TIMEOUT, detail=f"still running after {duration_text(timeout_s)} ({_WHENCE})"
-    )
+def timed_out(timeout_s: float, *, own: bool) -> Outcome:
+    """Return the outcome of a run that outlived its `own` timeout, or else that of the settings."""
+    whence = "its timeout" if own else "the setting job-timeout; a job may have its own timeout"
+    detail = f"still running after {duration_text(timeout_s)} ({whence})"
+    return Outcome(ended=TIMEOUT, detail=detail)

@@ -282,6 +282,9 @@ class Pool:
     def _follow_stop(self) -> None:
         asked = orders.asked_to_stop(self._spool, self.name)
         if asked is not None:
+            if not self._claims.stopped:
+                running = len(self._claims.under_way)
+                self._log.event("stopping", detail=f"asked to; {running} running")
             self._stop_claiming()
             if asked == "now":
                 self._end_now()

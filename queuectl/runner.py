@@ -39,6 +39,7 @@ class Task:
     cwd: str
     logs: tuple[str, str]
     timeout_s: float | None
+    has_own_timeout: bool  # or it is that of the settings
     grace_s: float
     marks: tuple[bytes, ...]  # what of env tells this job's processes; the first is its own
     log_mode: int
@@ -85,7 +86,8 @@ class Run:
         timeout_s = self._task.timeout_s
         timer = None
         if timeout_s is not None:
-            timer = self._loop.later(timeout_s, lambda: self.end(timed_out(timeout_s)))
+            own = self._task.has_own_timeout
+            timer = self._loop.later(timeout_s, lambda: self.end(timed_out(timeout_s, own=own)))
         await self._next_news()
         if timer is not None:
             timer.cancel()

@@ -13,11 +13,11 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel, notify, orders, outcome, runner
+from queuectl import files, kernel, orders, outcome, runner
+from queuectl.commands import Commands
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.job import command_line
-from queuectl.spawn import Environment
 from queuectl.stall import Stall
 from queuectl.states import OUTCOMES
 from queuectl.units import duration_text
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 # said of a file that is immutable, somebody else's in a sticky directory, or a mount point
 _THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
-# A job that spoke to systemd in the name of its pool would be heard; and where that was started
-# says nothing of where a command runs.
-_NOT_FOR_JOBS = {*(name.encode() for name in notify.VARIABLES), b"PWD", b"OLDPWD"}
 
 
 class Turns:
@@ -62,6 +59,7 @@ class Turns:
         if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
             self._disk.prepare()
         self._runner = runner.Runner(loop)
+        self._commands = Commands(spool, registration.name)
         self._lanes = lanes
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
@@ -71,14 +69,6 @@ class Turns:
         self._owner = registration.name
         self._log = log
         self._ending: outcome.Outcome | None = None
-        home = os.path.expanduser("~")
-        self._home = home if home.startswith("/") else "/"  # there need be none
-        self._environment = {
-            name: name + b"=" + value
-            for name, value in os.environb.items()
-            if not name.startswith(b"QUEUECTL_") and name not in _NOT_FOR_JOBS
-        }
-        self._shared_environment = tuple(self._environment.values())
 
     def end_all(self, reason: outcome.Outcome) -> None:
         """End every command that runs, and every one that starts from here on."""
@@ -257,7 +247,7 @@ class Turns:
     async def _run(self, job: Job) -> outcome.Outcome:
         if job.id in self._cancelled:
             return self._cancelled[job.id]
-        task = self._task(job)
+        task = self._commands.task(job)
         try:
             run = self._runner.start(task)
         except OSError as error:
@@ -288,43 +278,6 @@ class Turns:
             error = cap(path, int(limit))
             if error is not None:
                 self._log.event("error", job.id, detail=f"cannot cut its output: {error}")
-
-    def _task(self, job: Job) -> runner.Task:
-        record, config = job.record, self._spool.config
-        cwd, given = record.get("cwd") or self._home, record.get("env") or {}
-        own = {
-            "QUEUECTL_JOB_ID": job.id,
-            "QUEUECTL_WORKER": self._owner,
-            "QUEUECTL_ATTEMPT": str(job.attempts),
-            "QUEUECTL_MAX_RETRIES": str(record.get("max_retries", config.max_retries)),
-            "QUEUECTL_SPOOL": self._spool.path,
-        }
-        if "PWD" not in given:
-            own["PWD"] = cwd
-        command = job.command
-        return runner.Task(
-            argv=[config.shell, "-c", command] if isinstance(command, str) else command,
-            env=self._environment_with(given, own),
-            cwd=cwd,
-            logs=(record["stdout_path"], record["stderr_path"]),
-            log_mode=config.file_mode,
-            timeout_s=record.get("timeout", config.job_timeout),
-            grace_s=config.kill_grace,
-            marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),
-        )
-
-    def _environment_with(self, given: dict[str, str], own: dict[str, str]) -> Environment:
-        """Return the pool's environment, the job's in its place, and ours."""
-        ours = os.fsencode("\0".join([f"{name}={value}" for name, value in own.items()]))
-        shared = self._shared_environment
-        if given:
-            job_gives = {
-                os.fsencode(name): os.fsencode(f"{name}={value}")
-                for name, value in given.items()
-                if name not in own
-            }
-            shared = tuple((self._environment | job_gives).values())
-        return Environment(shared, ours.split(b"\0"))
 
     # --- settle -----------------------------------------------------------------------------
 

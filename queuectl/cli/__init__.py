@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from queuectl import program
 from queuectl.cli.completing import complete_directories
 from queuectl.errors import QueuectlError
 from queuectl.units import plain
@@ -20,51 +21,66 @@ from queuectl.units import plain
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Where each command lives, in the order that help shows them: an import costs more than a command.
+# Where each command lives and what it does, in the order that help shows them: to import one costs
+# more than to run it.
 COMMANDS = {
-    "enqueue": "queuectl.cli.enqueue:enqueue",
-    "run": "queuectl.cli.wait:run",
-    "wait": "queuectl.cli.wait:wait",
-    "worker": "queuectl.cli.worker:worker",
-    "status": "queuectl.cli.status:status",
-    "top": "queuectl.cli.top:top",
-    "list": "queuectl.cli.look:list_jobs",
-    "show": "queuectl.cli.look:show",
-    "logs": "queuectl.cli.logs:logs",
-    "cancel": "queuectl.cli.control:cancel",
-    "retry": "queuectl.cli.control:retry",
-    "edit": "queuectl.cli.control:edit",
-    "pause": "queuectl.cli.control:pause",
-    "resume": "queuectl.cli.control:resume",
-    "dlq": "queuectl.cli.dlq:dlq",
-    "prune": "queuectl.cli.prune:prune",
-    "config": "queuectl.cli.settings:settings",
-    "stats": "queuectl.cli.stats:stats",
-    "report": "queuectl.cli.report:report",
-    "doctor": "queuectl.cli.doctor:doctor",
-    "systemd-unit": "queuectl.cli.system:systemd_unit",
-    "completion": "queuectl.cli.system:completion",
+    "enqueue": ("enqueue:enqueue", "Queue a job; print its id once it is safe on disk."),
+    "run": ("wait:run", "Queue a job, show what it prints, end as it does."),
+    "wait": ("wait:wait", "Wait until jobs have ended."),
+    "worker": ("worker:worker", "Start, stop and list the pools that run jobs."),
+    "status": ("status:status", "Show jobs by state, workers, and what is due."),
+    "top": ("top:top", "Watch the spool: what runs, what is next, what failed."),
+    "list": ("look:list_jobs", "List jobs."),
+    "show": ("look:show", "Show one job: its record, its runs, its output files."),
+    "logs": ("logs:logs", "Print what jobs printed."),
+    "cancel": ("control:cancel", "Have jobs never run, and end those that run."),
+    "retry": ("control:retry", "Queue jobs that have ended again."),
+    "edit": ("control:edit", "Change a waiting job, by options or in an editor."),
+    "pause": ("control:pause", "Have workers start nothing until `queuectl resume`."),
+    "resume": ("control:resume", "Let workers start jobs again."),
+    "dlq": ("dlq:dlq", "Look at dead jobs, give them another life, or delete them."),
+    "prune": ("prune:prune", "Delete old completed jobs with their output."),
+    "config": ("settings:settings", "Read and change the settings; running workers follow."),
+    "stats": ("stats:stats", "Show what happened: outcomes, waits, run times."),
+    "report": ("report:report", "Write a page about a period."),
+    "doctor": ("doctor:doctor", "Check the spool; tell why a job is not running."),
+    "systemd-unit": ("system:systemd_unit", "Print a unit file that runs a pool for years."),
+    "completion": ("system:completion", "Print what makes the tab key complete."),
 }
 
 
 _CALLED_ELSEWHERE = {
     "add": "enqueue",
+    "submit": "enqueue",
     "start": "worker start",
     "stop": "worker stop",
+    "parallel": "worker start --count",
     "ps": "list",
     "ls": "list",
+    "jobs": "list",
+    "info": "show",
     "kill": "cancel",
     "rm": "cancel",
     "remove": "cancel",
     "delete": "prune",
+    "clean": "prune",
     "purge": "dlq purge",
     "log": "logs",
+    "tail": "logs -f",
     "follow": "logs -f",
     "restart": "retry",
+    "stash": "enqueue --delay",
     "version": "--version",
     "help": "-h",
 }
-_NAME = "queuectl"
+_OPTIONS_CALLED_ELSEWHERE = {
+    "--label": "--tag",
+    "--group": "--tag",
+    "--since": "--newer-than",
+    "--failed": "--state failed",
+    "--parallel": "--count",
+    "--workers": "--count",
+}
 # in a context's meta: the command changes things, or its exit status is what one asks it for
 STATUS_TELLS = "queuectl.status-tells"
 
@@ -72,7 +88,11 @@ STATUS_TELLS = "queuectl.status-tells"
 class SuggestingGroup(click.Group):
     """Suggests a command for a word that is none."""
 
-    called_elsewhere: Mapping[str, str] = {}
+    def __init__(
+        self, *args: Any, called_elsewhere: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self._called_elsewhere = called_elsewhere or {}
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -82,7 +102,7 @@ class SuggestingGroup(click.Group):
         if word not in names and not word.startswith("-"):
             from difflib import get_close_matches
 
-            meant = self.called_elsewhere.get(word)
+            meant = self._called_elsewhere.get(word)
             found = [meant] if meant else get_close_matches(word, names, n=2)
             near = [f'"{name}"' for name in found]
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
@@ -92,8 +112,6 @@ class SuggestingGroup(click.Group):
 
 class LazyGroup(SuggestingGroup):
     """Imports a command when it is asked for."""
-
-    called_elsewhere = _CALLED_ELSEWHERE
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -109,9 +127,13 @@ class LazyGroup(SuggestingGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"queuectl.cli.{module}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
@@ -122,7 +144,11 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    called_elsewhere=_CALLED_ELSEWHERE,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--spool",
     metavar="DIR",
@@ -160,17 +186,6 @@ def spool_path(given: str | None) -> str:
     return given or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl"
 
 
-def program() -> list[str]:
-    """Return the absolute words that start this queuectl, wherever they are said."""
-    for beside in (sys.executable, os.path.abspath(sys.argv[0])):
-        script = f"{os.path.dirname(beside)}/{_NAME}"
-        if os.path.isfile(script) and os.access(script, os.X_OK):
-            return [script]
-    # -m would import what lies in the current directory, which may be anybody's
-    code = "import sys; del sys.path[0]; from queuectl.cli import main; main()"
-    return [sys.executable, "-c", code]
-
-
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 done, 1 could not be done, 2 wrong usage."""
     if args is not None:
@@ -197,7 +212,7 @@ def _run(args: Sequence[str] | None) -> int:
     """The one place where what went wrong becomes one line and an exit status."""
     try:
         _have_streams()
-        result: Any = cli.main(args=args, prog_name=_NAME, standalone_mode=False)
+        result: Any = cli.main(args=args, prog_name=program.NAME, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.message, err=True)
@@ -258,8 +273,14 @@ def _output_like(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 def _usage_text(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx else "queuectl"
-    if isinstance(error, click.NoSuchOption) and error.option_name == "--spool":
-        return "--spool goes before the command: queuectl --spool DIR COMMAND"
+    if isinstance(error, click.NoSuchOption):
+        name = error.option_name
+        if name == "--spool":
+            return "--spool goes before the command: queuectl --spool DIR COMMAND"
+        if name == "--after":
+            return "there is no --after; README says how a job follows another (--later-codes)"
+        if meant := _OPTIONS_CALLED_ELSEWHERE.get(name):
+            return f"no such option {name}; did you mean {meant}?; see `{path} -h`"
     text = error.format_message().rstrip(".")
     return f"{text[:1].lower()}{text[1:]}; see `{path} -h`"
 

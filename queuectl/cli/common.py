@@ -137,8 +137,26 @@ class Duration(_FloatType):
         return int(seconds) if seconds == int(seconds) else seconds
 
 
+def _next(text: str) -> float:
+    """Return when it is this time of day next, or what `parse_time` makes of it.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    from datetime import datetime, timedelta
+
+    now = datetime.now().astimezone()
+    try:
+        at = datetime.strptime(text.strip(), "%H:%M")  # noqa: DTZ007 - only its hour and minute count
+    except ValueError:
+        return parse_time(text, local=True)
+    today = now.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0, tzinfo=None)
+    later = today if today.timestamp() > now.timestamp() else today + timedelta(days=1)
+    return later.timestamp()
+
+
 class Time(_FloatType):
-    """ISO 8601, local where it names no zone, or `now`; seconds since the epoch."""
+    """ISO 8601, local where it names no zone, 08:00 or `now`; seconds since the epoch."""
 
     name = "time"
 
@@ -150,9 +168,9 @@ class Time(_FloatType):
         if value == "now":
             return time.time()
         try:
-            return parse_time(value, local=True)
+            return parse_time(value, local=True) if value.count(":") != 1 else _next(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error}, or 08:00 for the next time that it is that", param, ctx)
 
 
 DURATION = Duration()

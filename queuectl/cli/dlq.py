@@ -39,7 +39,7 @@ def dlq() -> None:
     """
 
 
-@dlq.command("list")
+@dlq.command("list", short_help="List them: jobs out of retries, cancelled ones, files.")
 @select_options(*_DEAD)
 @limit_option
 @json_option
@@ -59,7 +59,7 @@ def list_dead(ctx: click.Context, /, *, limit: int | None, as_json: bool, **opti
         print_jobs(found, spool.config.max_retries)
 
 
-@dlq.command()
+@dlq.command(short_help="Show one dead job, and why it is dead.")
 @click.argument("text", metavar="ID", shell_complete=complete_ids(*_DEAD))
 @json_option
 @click.pass_context
@@ -80,7 +80,7 @@ def show(ctx: click.Context, /, text: str, *, as_json: bool) -> None:
         print_job(spool, found)
 
 
-@dlq.command()
+@dlq.command(short_help="Queue dead jobs again; print their ids.")
 @click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_DEAD))
 @all_option
 @select_options(*_DEAD)
@@ -106,7 +106,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
         misses.exit()
 
 
-@dlq.command()
+@dlq.command(short_help="Delete dead jobs for good, with their output.")
 @click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*_DEAD))
 @all_option
 @select_options(*_DEAD)

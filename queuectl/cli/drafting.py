@@ -74,25 +74,44 @@ def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
 
 
 _ID_OPTION = click.option(
-    "--id", "id_", metavar="ID", help="Its name; else one that sorts by time."
+    "--id", "id_", metavar="ID", help="Its name. Else one that sorts by time."
 )
 _OPTIONS = (
     click.option("--command", metavar="TEXT", help="A command line for the shell."),
-    click.option("--priority", type=int, help="Lower runs first; 0 if not given."),
-    click.option("--run-at", type=TIME, metavar="TIME", help="Not before; local if without zone."),
+    click.option("--priority", type=int, help="Lower runs first. Else 0."),
+    click.option(
+        "--run-at", type=TIME, metavar="TIME", help="Not before; local if without zone, as 08:00."
+    ),
     click.option("--delay", type=DURATION, metavar="DURATION", help="Not before so long from now."),
-    click.option("--timeout", type=_Timeout(), metavar="DURATION", help="End it after; or none."),
-    click.option("--max-retries", type=int, help="Dead once it has failed so often."),
+    click.option(
+        "--timeout",
+        type=_Timeout(),
+        metavar="DURATION",
+        help="End a run after; or none. Else job-timeout.",
+    ),
+    click.option("--max-retries", type=int, help="Failures until it is dead. Else max-retries."),
     click.option(
         "--cwd",
         metavar="DIR",
         shell_complete=complete_directories,
-        help="Where it runs; else the current directory.",
+        help="Where it runs. Else the current directory.",
     ),
-    click.option("--env", metavar="K[=V]", multiple=True, callback=_pairs, help="Set it; as here."),
-    click.option("--tag", "tags", metavar="WORD", multiple=True, help="A word to find it by."),
     click.option(
-        "--success-codes", callback=_codes, metavar="CODES", help="Exits that complete it; 0."
+        "--env",
+        metavar="K[=V]",
+        multiple=True,
+        callback=_pairs,
+        help="Set K to V, or to its value here.",
+    ),
+    click.option(
+        "--tag",
+        "tags",
+        metavar="WORD",
+        multiple=True,
+        help="A word to find it by; may be repeated.",
+    ),
+    click.option(
+        "--success-codes", callback=_codes, metavar="CODES", help="Exits that complete it. Else 0."
     ),
     click.option(
         "--fatal-codes", callback=_codes, metavar="CODES", help="Exits that make it dead at once."

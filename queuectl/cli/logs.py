@@ -14,6 +14,7 @@ from queuectl import joblogs, owners
 from queuectl.cli import render
 from queuectl.cli.common import resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
+from queuectl.cli.selection import Misses
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
 from queuectl.outcome import ended_text
@@ -32,18 +33,18 @@ _TITLES = {joblogs.OUT: b"stdout", joblogs.ERR: b"stderr"}
 
 
 @click.command()
-@click.argument("job_id", metavar="ID", shell_complete=complete_ids())
+@click.argument("texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids())
 @click.option("--follow", "-f", is_flag=True, help="Go on, through its retries, until it ends.")
 @click.option("--stderr", "only_stderr", is_flag=True, help="Its standard error instead.")
 @click.option("--all", "both", is_flag=True, help="Both, each piece under a heading.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Run N instead of the last.")
 @click.option("--lines", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
 @click.pass_context
-def logs(ctx: click.Context, /, job_id: str, *, follow: bool, **options: Any) -> None:
+def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **options: Any) -> None:
     """Print what a job printed: its last run, on standard output.
 
     Runs are numbered as `queuectl show` lists them, on over retries by hand. With -f a job that
-    has not begun is waited for.
+    has not begun is waited for. Of several jobs each comes under its id.
 
     \b
     queuectl logs job1
@@ -52,8 +53,24 @@ def logs(ctx: click.Context, /, job_id: str, *, follow: bool, **options: Any) ->
     """
     if options["only_stderr"] and options["both"]:
         raise click.UsageError("--stderr and --all exclude one another")
+    if follow and len(texts) > 1:
+        raise click.UsageError("-f follows one job")
     spool = spool_to_read(ctx)
-    found = spool.find(resolve_id(spool, job_id))
+    if len(texts) == 1:
+        _print_job(spool, texts[0], options, follow=follow)
+        return
+    misses = Misses()
+    for number, text in enumerate(texts):
+        click.echo(f"{chr(10) if number else ''}==> {plain(text)} <==")
+        try:
+            _print_job(spool, text, options)
+        except QueuectlError as error:
+            misses(text, error)
+    misses.exit()
+
+
+def _print_job(spool: Spool, text: str, options: dict[str, Any], *, follow: bool = False) -> None:
+    found = spool.find(resolve_id(spool, text))
     _check_not_fed_to_itself(spool, found, options)
     (_follow if follow else _print_run)(spool, found, options)
 
@@ -99,8 +116,7 @@ def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
         msg = f"{found.job.id} is gone: somebody deleted it"
         raise QueuectlError(msg)
     number = _run(follower.found, options["attempt"])
-    if not printer.has_printed and options["lines"] != 0:
-        render.note(_nothing(spool, follower.found, number, options))
+    _remark_on_the_rest(spool, follower.found, number, options, printer)
 
 
 def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
@@ -119,23 +135,45 @@ def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
         for data in output.read():
             printer(stream, data)
         output.close()
-    if not printer.has_printed and options["lines"] != 0:
+    _remark_on_the_rest(spool, found, number, options, printer)
+
+
+def _remark_on_the_rest(
+    spool: Spool, found: Found, number: int, options: dict[str, Any], printer: Printer
+) -> None:
+    """Say what else there is, where that is what one may have looked for."""
+    if options["lines"] == 0:
+        return
+    if not printer.has_printed:
         render.note(_nothing(spool, found, number, options))
+    elif not options["both"] and not options["only_stderr"] and _has_failed(found, number):
+        path = joblogs.log_file(spool, found.job, number, joblogs.ERR)
+        if size := _size(path):
+            printer.end_line()
+            render.note(f"and {size_text(size)} on standard error, with --stderr or --all")
+
+
+def _has_failed(found: Found, number: int) -> bool:
+    """Tell whether this is the last run of a job, and an error was its end."""
+    return bool(found.job.record.get("error_message")) and number == joblogs.last_run(found)
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if is_there(path) else 0
 
 
 def _nothing(spool: Spool, found: Found, number: int, options: dict[str, Any]) -> str:
     """Return what to say where nothing was printed: the other stream may have something."""
     nothing = f"run {number} printed nothing"
-    why = found.job.record.get("error_message")
-    if why and number == joblogs.last_run(found):
-        nothing += f": {plain(str(why))}"
+    if _has_failed(found, number):
+        nothing += f": {plain(str(found.job.record['error_message']))}"
     if options["both"]:
         return nothing
     other = joblogs.OUT if options["only_stderr"] else joblogs.ERR
-    path = joblogs.log_file(spool, found.job, number, other)
-    if not (is_there(path) and os.path.getsize(path)):
+    count = _size(joblogs.log_file(spool, found.job, number, other))
+    if not count:
         return nothing
-    size = size_text(os.path.getsize(path))
+    size = size_text(count)
     if options["only_stderr"]:
         return f"nothing on standard error; {size} on standard output, without --stderr"
     return f"nothing on standard output; {size} on standard error, with --stderr"

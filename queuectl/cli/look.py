@@ -53,7 +53,7 @@ def list_jobs(
     \b
     queuectl list --state failed --state dead
     queuectl list --tag nightly --limit 20 --json
-    queuectl list --state dead --ids | xargs -r -n1 queuectl logs
+    queuectl list --error-matches '^timed out' --ids | xargs -r queuectl logs
     queuectl list --state completed --older-than 2h --command-matches '^rsync '
     """
     if as_json and only_ids:

@@ -13,6 +13,7 @@ from queuectl.cli.common import DURATION, spool_to_change
 from queuectl.cli.selection import Misses, changed_at, go_ahead, state_option, touch_options
 from queuectl.ids import is_id
 from queuectl.states import FINISHED
+from queuectl.units import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,9 @@ def prune(
         older_than = _DEFAULT_AGE_S
     doomed = [job for state in states for job in _oldest(spool, state, older_than, keep)]
     misses = Misses()
-    if go_ahead([job.job_id for job in doomed], "delete", options, ask_above=0):
+    if not doomed and older_than is not None and not options["dry_run"]:
+        render.note(f"none ended more than {duration_text(older_than)} ago (--older-than)")
+    elif go_ahead([job.job_id for job in doomed], "delete", options, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:
                 click.echo(job_id)

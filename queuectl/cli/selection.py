@@ -41,7 +41,7 @@ MANY = 10  # jobs: a person is asked before more are touched
 
 
 class _Pattern(_PatternType):
-    """A regular expression, found anywhere in a command."""
+    """A regular expression, found anywhere in a text."""
 
     name = "regex"
 
@@ -51,41 +51,42 @@ class _Pattern(_PatternType):
         if isinstance(value, re.Pattern):
             return value
         if not value:  # of a variable that is not set, perhaps: it would select all
-            self.fail("an empty expression is found in every command; --all is all", param, ctx)
+            self.fail("an empty expression is found everywhere; --all is all", param, ctx)
         try:
             return re.compile(value)
         except re.error as error:
             self.fail(f'"{value}" is no regular expression: {error}', param, ctx)
 
 
-def _tag_option() -> Any:
-    return click.option(
+def _matching(name: str, help_: str) -> Any:
+    return click.option(name, type=_Pattern(), metavar="REGEX", help=help_)
+
+
+def _unchanged(name: str, help_: str) -> Any:
+    return click.option(name, type=DURATION, metavar="DURATION", help=help_)
+
+
+_SELECTING = {
+    "--tag": click.option(
         "--tag", "tags", multiple=True, metavar="WORD", help="Only jobs with all of these."
-    )
-
-
-def _older_than_option() -> Any:
-    return click.option(
-        "--older-than",
-        type=DURATION,
-        metavar="DURATION",
-        help="Only jobs that nothing happened to for so long.",
-    )
-
-
-def _matches_option() -> Any:
-    return click.option(
-        "--command-matches",
-        type=_Pattern(),
-        metavar="REGEX",
-        help="Only jobs in whose command this is found.",
-    )
+    ),
+    "--older-than": _unchanged("--older-than", "Only jobs unchanged for so long."),
+    "--newer-than": _unchanged("--newer-than", "Only jobs changed within so long."),
+    "--command-matches": _matching(
+        "--command-matches", "Only jobs in whose command this is found."
+    ),
+    "--error-matches": _matching("--error-matches", "Only jobs in whose error this is found."),
+}
 
 
 def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
     """Return the option --state, for a command to which only these states apply."""
     return click.option(
-        "--state", "states", type=click.Choice(states), multiple=True, help="Only these."
+        "--state",
+        "states",
+        type=click.Choice(states),
+        multiple=True,
+        help="Only these; may be repeated.",
     )
 
 
@@ -93,7 +94,7 @@ def select_options(*states: str) -> Callable[[Any], Any]:
     """Add the options that select jobs; --state only where there is a choice of several."""
 
     def add(command: Any) -> Any:
-        for option in (_matches_option(), _older_than_option(), _tag_option()):
+        for option in reversed(_SELECTING.values()):
             command = option(command)
         return state_option(states)(command) if len(states) > 1 else command
 
@@ -104,7 +105,7 @@ def touch_options(command: Any) -> Any:
     """Add the options of a command that changes many jobs at once."""
     command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
     return click.option(
-        "--dry-run", is_flag=True, help="Only print the ids of the jobs that it would be."
+        "--dry-run", is_flag=True, help="Print the ids that it would be; do nothing."
     )(command)
 
 
@@ -121,7 +122,9 @@ class Selection:
     states: tuple[str, ...]
     tags: tuple[str, ...] = ()
     older_than_s: float | None = None
+    newer_than_s: float | None = None
     command_matches: re.Pattern[str] | None = None
+    error_matches: re.Pattern[str] | None = None
 
     @classmethod
     def of(cls, options: dict[str, Any], default: Sequence[str] = STATES) -> Selection:
@@ -130,13 +133,18 @@ class Selection:
             tuple(dict.fromkeys(options.get("states") or default)),
             options.get("tags", ()),
             options.get("older_than"),
+            options.get("newer_than"),
             options.get("command_matches"),
+            options.get("error_matches"),
         )
 
     @property
     def narrow(self) -> bool:
         """Whether it asks for more than states."""
-        return bool(self.tags) or self.older_than_s is not None or self.command_matches is not None
+        wanted = (
+            self.older_than_s, self.newer_than_s, self.command_matches, self.error_matches,
+        )  # fmt: skip
+        return bool(self.tags) or any(item is not None for item in wanted)
 
     def admits(self, found: Found, written_at: Callable[[], float], now: float) -> bool:
         """Tell whether a job is selected; `written_at` is asked only if need be."""
@@ -145,10 +153,16 @@ class Selection:
             return False
         if self.command_matches and not self.command_matches.search(_typed(job)):
             return False
-        if self.older_than_s is None:
-            return True
-        limit = now - self.older_than_s
-        return changed_at(found) <= limit or written_at() <= limit
+        error = str(job.record.get("error_message") or "")
+        if self.error_matches and not self.error_matches.search(error):
+            return False
+
+        def is_unchanged_for(seconds: float) -> bool:
+            return changed_at(found) <= now - seconds or written_at() <= now - seconds
+
+        if self.older_than_s is not None and not is_unchanged_for(self.older_than_s):
+            return False
+        return self.newer_than_s is None or not is_unchanged_for(self.newer_than_s)
 
 
 def _typed(job: Job) -> str:
@@ -236,9 +250,8 @@ def chosen(
 
 
 def _ways(ctx: click.Context) -> str:
-    ways = ("--state", "--tag", "--older-than", "--command-matches", "--all")
     have = {name for parameter in ctx.command.params for name in parameter.opts}
-    return ", ".join(way for way in ways if way in have)
+    return ", ".join(way for way in ("--state", *_SELECTING, "--all") if way in have)
 
 
 def go_ahead(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl.cli import program
+from queuectl import program
 from queuectl.errors import QueuectlError
 from queuectl.spool import Spool
 
@@ -85,7 +85,7 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     queuectl --spool /srv/jobs systemd-unit --count 8
     """
     spool = Spool(ctx.find_root().obj)
-    words = [*program(), "--spool", spool.path, "worker", "start"]
+    words = [*program.words(), "--spool", spool.path, "worker", "start"]
     words += ["--count", str(count)] if count else []
     stop, patience = _patience(spool)
     unit = _UNIT.format(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import orders, owners
-from queuectl.cli import STATUS_TELLS, SuggestingGroup, program, render
+from queuectl import orders, owners, program
+from queuectl.cli import STATUS_TELLS, SuggestingGroup, render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_workers
 from queuectl.errors import QueuectlError
@@ -29,7 +29,10 @@ _WORKER = "QUEUECTL_WORKER"  # of whom this is a job, if it is one
 _LOOK_S = 0.1
 
 
-@click.group(cls=SuggestingGroup)
+@click.group(
+    cls=SuggestingGroup,
+    called_elsewhere=dict.fromkeys(("status", "ls", "ps"), "list") | {"kill": "stop --now"},
+)
 def worker() -> None:
     """Start, stop and list the pools that run jobs.
 
@@ -88,7 +91,7 @@ def _tell_starter(name: str) -> None:
 
 def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_format: str) -> None:
     log_path = f"{spool.path}/{LOG_NAME}"
-    words = [*program(), "--spool", spool.path, "worker", "start"]
+    words = [*program.words(), "--spool", spool.path, "worker", "start"]
     words += ["--log-format", log_format, *(["--count", str(count)] if count else [])]
     words += ["--stop-when-empty"] if stop_when_empty else []
     # A pool started by a job is not of that job: recovery must not take it for a leftover.

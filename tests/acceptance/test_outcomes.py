@@ -278,3 +278,22 @@ def test_a_cwd_that_is_a_program_name_too_and_one_that_is_too_long(spool: SpoolD
     record = spool.record("dead", "long")
     assert record["attempts"] == 2
     assert len(record["error_message"]) < 1000
+
+
+def test_a_command_finds_queuectl_wherever_its_pool_was_started(spool: SpoolDir) -> None:
+    spool.api.submit("command -v queuectl; echo $PATH", id="a")
+    spool.drain(env={"PATH": "/usr/bin:/bin"})
+    found, path = spool.output("a").splitlines()
+    assert path == f"/usr/bin:/bin:{os.path.dirname(found)}"
+
+
+@pytest.mark.parametrize(("own", "said"), [(True, "its timeout"), (False, "job-timeout")])
+def test_a_timeout_says_whose_it_was(spool: SpoolDir, own: bool, said: str) -> None:
+    spool.configure(job_timeout=0.2)
+    fields = {"timeout": 0.1} if own else {}
+    spool.api.submit("sleep 60", id="a", max_retries=1, **fields)
+    spool.drain()
+    message = spool.record("dead", "a")["error_message"]
+    assert message.startswith("timed out: still running after ")
+    assert said in message
+    assert ("job-timeout" in message) != own

@@ -12,6 +12,8 @@ import pytest
 from tests.support import DEADLINE_S, processes_with, wait_until, waiting_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import SpoolDir
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -170,3 +172,16 @@ def test_stop_when_empty_does_not_wait_for_a_job_cancelled_during_a_pause(spool:
         time.sleep(0.5)  # it has looked at the job meanwhile
         spool.run("cancel", "job")
         assert pool.wait() == 0
+
+
+def test_a_stop_by_file_is_in_the_log(spool: SpoolDir, tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    spool.drop("a", waiting_for(str(go_on)))
+    with spool.pool() as pool:
+        pool.wait_for("started")
+        open(f"{spool.path}/workers/{pool.name}.stop", "x").close()
+        pool.wait_for("stopping")
+        go_on.touch()
+        pool.wait_for("down")
+    (event,) = pool.events("stopping")
+    assert event["detail"] == "asked to; 1 running"

@@ -369,3 +369,13 @@ def test_a_field_that_is_an_option_is_told(spool: SpoolDir) -> None:
     result = spool.run("enqueue", '{"command": "true", "delay": 60, "prio": 5}')
     assert '"run_at" would' in result.err
     assert '"priority" would' in result.err
+
+
+def test_a_time_of_day_is_the_next_time_that_it_is_that(spool: SpoolDir) -> None:
+    for minutes in (-2, 2):
+        at = time.localtime(time.time() + minutes * 60)
+        spool.run("enqueue", "--id", f"a{minutes}", "--run-at", time.strftime("%H:%M", at), "true")
+        seconds = parse_time(spool.record("pending", f"a{minutes}")["run_at"]) - time.time()
+        assert 0 < seconds <= 86400
+        assert (seconds < 3600) == (minutes > 0)
+    assert "08:00" in spool.refuse("enqueue", "--run-at", "25:00", "true", status=2)

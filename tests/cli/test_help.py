@@ -130,3 +130,19 @@ def test_wrong_usage_is_one_line_that_says_what_would_be_right(
 def test_no_words_at_all_show_the_help(spool: SpoolDir) -> None:
     result = spool.run(status=2)
     assert "Usage: queuectl" in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["worker", "status"], '"list"'),
+        (["jobs"], '"list"'),
+        (["enqueue", "--label", "x", "--", "true"], "--tag"),
+        (["enqueue", "--after", "x", "--", "true"], "--later-codes"),
+        (["list", "--failed"], "--state failed"),
+    ],
+)
+def test_what_is_called_otherwise_elsewhere_is_known(
+    words: list[str], meant: str, spool: SpoolDir
+) -> None:
+    assert meant in spool.refuse(*words, status=2)

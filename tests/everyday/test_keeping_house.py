@@ -283,3 +283,7 @@ def test_a_stored_retention_is_checked_too(spool: SpoolDir, value: object) -> No
         json.dump({"retain-dead": value}, file)
     with pytest.raises(BadSettingError, match="retain-dead"):
         _ = spool.api
+
+
+def test_where_nothing_is_old_enough_it_is_said_what_old_is(house: SpoolDir) -> None:
+    assert "none ended more than 200d00h ago" in house.run("prune", "--older-than", "200d").err

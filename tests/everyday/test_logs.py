@@ -280,3 +280,23 @@ def test_a_job_may_hand_on_what_it_has_printed(spool: SpoolDir) -> None:
     spool.api.submit(f"echo begun; {words} | sed s/^/again:/", id="me")
     spool.drain()
     assert spool.output("me") == "begun\nagain:begun\n"
+
+
+def test_of_several_jobs_each_comes_under_its_id(spool: SpoolDir) -> None:
+    spool.api.submit("echo one", id="a")
+    spool.api.submit("echo two", id="b")
+    spool.drain()
+    spool.api.submit("true", id="waits")
+    result = spool.run("logs", "a", "waits", "b", status=1)
+    assert result.out == "==> a <==\none\n\n==> waits <==\n\n==> b <==\ntwo\n"
+    assert "has not run yet" in result.err
+    assert "one job" in spool.refuse("logs", "-f", "a", "b", status=2)
+
+
+def test_of_a_run_that_failed_its_standard_error_is_pointed_to(spool: SpoolDir) -> None:
+    spool.api.submit("echo progress; echo no room >&2; exit 3", id="a", max_retries=1)
+    spool.api.submit("echo progress; echo warning >&2", id="b")
+    spool.drain()
+    for words in (["logs", "a"], ["logs", "-f", "a"]):
+        assert "on standard error, with --stderr" in spool.run(*words).err
+    assert spool.run("logs", "b").err == ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl.units import utc_text
 from tests.support import DEADLINE_S, environment
 
 if TYPE_CHECKING:
@@ -303,3 +304,24 @@ def test_a_job_that_has_died_anew_meanwhile_is_not_deleted(
     _, seen = in_terminal(many, "y", *words, meanwhile=dies_again)
     assert "delete 1 job" in seen
     assert many.states("job05") == ["dead"]
+
+
+def test_jobs_are_selected_by_what_they_died_of(spool: SpoolDir) -> None:
+    spool.api.submit("exit 3", id="three", max_retries=1)
+    spool.api.submit("exit 4", id="four", max_retries=1)
+    spool.api.submit("true", id="cancelled", run_at="2100-01-01T00:00:00Z")
+    spool.run("cancel", "cancelled")
+    spool.drain()
+    assert spool.run("list", "--error-matches", "^cancelled", "--ids").lines == ["cancelled"]
+    retried = spool.run("dlq", "retry", "--error-matches", "exit status [34]").lines
+    assert set(retried) == {"three", "four"}
+
+
+def test_jobs_are_selected_by_how_lately_they_changed(spool: SpoolDir) -> None:
+    for job_id, days in (("new", 1), ("old", 3)):
+        at = time.time() - days * 86400
+        body = {"id": job_id, "command": "true", "state": "dead", "finished_at": utc_text(at)}
+        spool.drop_bytes(job_id, json.dumps(body).encode(), "dead")
+    assert spool.run("dlq", "list", "--newer-than", "2d", "--json").json[0]["id"] == "new"
+    assert spool.run("list", "--newer-than", "2d", "--ids").lines == ["new"]
+    assert spool.run("list", "--newer-than", "4d", "--older-than", "2d", "--ids").lines == ["old"]

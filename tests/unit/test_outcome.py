@@ -60,7 +60,7 @@ def test_the_last_failure_is_dead() -> None:
         (Outcome(ended="exit", exit_code=126), "exit status 126 (permission denied, or not a"),
         (Outcome(ended="signal", signal=9), "killed by SIGKILL"),
         (Outcome(ended="signal", signal=63), "killed by signal 63"),
-        (outcome.timed_out(90), "timed out: still running after 1m30s"),
+        (outcome.timed_out(90, own=True), "timed out: still running after 1m30s"),
         (Outcome(ended="could not start", detail="cwd /x: No"), "could not start: cwd /x: No"),
         (Outcome(ended="worker lost", detail="w died"), "worker lost: w died"),
     ],

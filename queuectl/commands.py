@@ -1,0 +1,95 @@
+"""What the command of a job is run with: its words, its directory, its environment, its output.
+
+spool-layout.md, section "Run".
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from queuectl import notify, program
+from queuectl.runner import Task
+from queuectl.spawn import Environment
+
+if TYPE_CHECKING:
+    from queuectl.job import Job
+    from queuectl.spool import Spool
+
+# A job that spoke to systemd in the name of its pool would be heard; and where that was started
+# says nothing of where a command runs.
+_NOT_FOR_JOBS = {*(name.encode() for name in notify.VARIABLES), b"PWD", b"OLDPWD"}
+
+
+class Commands:
+    """Makes tasks of jobs, for the pool that runs in this process.
+
+    Args:
+        spool: whose jobs.
+        owner: the pool's name.
+    """
+
+    def __init__(self, spool: Spool, owner: str) -> None:
+        self._spool = spool
+        self._owner = owner
+        home = os.path.expanduser("~")
+        self._home = home if home.startswith("/") else "/"  # there need be none
+        self._environment = {
+            name: name + b"=" + value
+            for name, value in _our_environment().items()
+            if not name.startswith(b"QUEUECTL_") and name not in _NOT_FOR_JOBS
+        }
+        self._shared_environment = tuple(self._environment.values())
+
+    def task(self, job: Job) -> Task:
+        """Return what there is to run of a job that has been counted."""
+        record, config = job.record, self._spool.config
+        cwd, given = record.get("cwd") or self._home, record.get("env") or {}
+        own = {
+            "QUEUECTL_JOB_ID": job.id,
+            "QUEUECTL_WORKER": self._owner,
+            "QUEUECTL_ATTEMPT": str(job.attempts),
+            "QUEUECTL_MAX_RETRIES": str(record.get("max_retries", config.max_retries)),
+            "QUEUECTL_SPOOL": self._spool.path,
+        }
+        if "PWD" not in given:
+            own["PWD"] = cwd
+        command = job.command
+        return Task(
+            argv=[config.shell, "-c", command] if isinstance(command, str) else command,
+            env=self._environment_with(given, own),
+            cwd=cwd,
+            logs=(record["stdout_path"], record["stderr_path"]),
+            log_mode=config.file_mode,
+            timeout_s=record.get("timeout", config.job_timeout),
+            has_own_timeout="timeout" in record,
+            grace_s=config.kill_grace,
+            marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),
+        )
+
+    def _environment_with(self, given: dict[str, str], own: dict[str, str]) -> Environment:
+        """Return the pool's environment, the job's in its place, and ours."""
+        ours = os.fsencode("\0".join([f"{name}={value}" for name, value in own.items()]))
+        shared = self._shared_environment
+        if given:
+            job_gives = {
+                os.fsencode(name): os.fsencode(f"{name}={value}")
+                for name, value in given.items()
+                if name not in own
+            }
+            shared = tuple((self._environment | job_gives).values())
+        return Environment(shared, ours.split(b"\0"))
+
+
+def _our_environment() -> dict[bytes, bytes]:
+    """Return the environment of this process, in which commands find queuectl.
+
+    A pool may have been started by the path of its program: by systemd, by cron, in a venv.
+    """
+    environment = dict(os.environb)
+    script = program.path()
+    if script is not None and shutil.which(program.NAME) is None:
+        directory = os.fsencode(os.path.dirname(script))
+        environment[b"PATH"] = environment.get(b"PATH", os.fsencode(os.defpath)) + b":" + directory
+    return environment
