@@ -94,12 +94,12 @@ def _history(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
-_COMMAND = "a string without NUL that is not blank, or a list of such strings"
+_COMMAND = "a string that is not blank, or a list of strings, the first not empty; no NUL"
 _WHOLE = "an integer"
 _COUNT = "an integer, 0 or more"
 _SECONDS = "a number of seconds above 0, or null"
 _TIME = 'a time with its zone such as "2030-01-31T08:00:00Z", or null'
-_ANY_TIME = "a string or null, such a time where we wrote it"
+_ANY_TIME = "a string or null: a time, where queuectl wrote it"
 _CODES = "a list of exit codes, 0 to 255"
 _TEXT = "a string or null"
 
@@ -113,7 +113,7 @@ FIELDS: dict[str, Field] = {
     "run_at": Field(_TIME, "user", _time),
     "timeout": Field(_SECONDS, "user", _seconds),
     "cwd": Field("an absolute path, or null", "user", _cwd),
-    "env": Field("an object of strings (no NUL, no = in a name)", "user", _env),
+    "env": Field("an object of strings; no NUL, and names not empty and without =", "user", _env),
     "tags": Field("a list of strings", "user", _strings),
     "success_codes": Field(_CODES, "user", are_codes),
     "fatal_codes": Field(_CODES, "user", are_codes),

@@ -44,7 +44,7 @@ def real(low: float, high: float) -> Kind:
 
 def seconds(low: float, high: float) -> Kind:
     """Return the durations between these."""
-    span = f"{duration_text(low)} to {duration_text(high)}"
+    span = f"{_short(low)} to {_short(high)}"
     text = f"a duration from {span}, such as 90, 90s, 15m, 2h"
     numbers = _between(low, high)
     return Kind(text, lambda given: _tidy(parse_duration(given)), numbers, has_units=True)
@@ -63,6 +63,12 @@ def optional(kind: Kind) -> Kind:
         lambda value: value is None or kind.accepts(value),
         kind.has_units,
     )
+
+
+def _short(seconds: float) -> str:
+    """Return a round duration without its zeros: `1h`, not `1h00m`."""
+    text = duration_text(seconds) if seconds else "0"
+    return text.replace(".0s", "s").removesuffix("00h").removesuffix("00m")
 
 
 def _is_integer(value: Any) -> bool:
