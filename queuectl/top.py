@@ -21,6 +21,8 @@ _ID_COLUMNS = 20
 _BARS, _PLAIN_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 _HEAD_LINES, _GAP = 4, 1
 
+KEYS = "q quits"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
@@ -73,7 +75,7 @@ def frame(view: View, width: int, height: int, *, plain: bool = False) -> list[L
     """Return at most `height` lines of at most `width` columns; `plain` keeps to ASCII."""
     sections = _sections(view, max(0, height - _HEAD_LINES - 1))
     lines = [*_head(view, width, plain=plain), *sections]
-    footer: Line = [("dim", "  ".join(["q quits", *view.notes]))]
+    footer: Line = [("dim", "  ".join([KEYS, *view.notes]))]
     lines = lines[: max(0, height - 1)]
     lines += [[] for _ in range(height - 1 - len(lines))]
     return [_cut(line, width, plain=plain) for line in [*lines, footer][-height:]]

@@ -14,7 +14,7 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
 from queuectl.cli.lookout import Lookout
-from queuectl.top import Line, frame
+from queuectl.top import KEYS, Line, frame
 
 if TYPE_CHECKING:
     from queuectl.cli.terminal import Screen
@@ -38,8 +38,9 @@ def top(ctx: click.Context, /) -> int:
     spool = spool_to_read(ctx)
     if not render.person_looks():
         height = shutil.get_terminal_size().lines or 24
-        for line in _painted(Lookout(spool), render.width(), height, colour=False):
-            click.echo(line.rstrip())
+        lines = _painted(Lookout(spool), render.width(), height, colour=False)
+        lines[-1] = lines[-1].removeprefix(KEYS)
+        click.echo("\n".join(line.rstrip() for line in lines).rstrip())
         return 0
     from queuectl.cli.terminal import Screen
 

@@ -112,7 +112,7 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
 
     \b
     queuectl run --timeout 1h -- make -j4
-    queuectl run --max-retries 1 --command 'backup | tee log'
+    queuectl run --max-retries 1 --command 'make && make install'
     """
     spool = spool_to_be(ctx)
     _, job, named = _one_job(ctx, spool, words, options)
