@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 
-# Then others go on: of what is known, any number may have been run by other pools meanwhile.
+# Entries tried before others may go on: any number may have been run by other pools meanwhile.
 _AT_A_TIME = 100
 
 

@@ -46,7 +46,7 @@ class Config:
     job_timeout: float | None = _setting(
         300,
         kinds.optional(kinds.seconds(0.001, _YEAR_S)),
-        "seconds that a job may run which does not say",
+        "time limit of a job without one of its own, in seconds",
     )
     kill_grace: float = _setting(5, kinds.seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
     poll_interval: float = _setting(
@@ -225,7 +225,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def refuse(error: BadSettingError) -> NoReturn:
-    """Bear nothing that is no setting."""
+    """Raise the error: config.json must be sound."""
     raise error
 
 

@@ -46,10 +46,10 @@ class Disk:
         self._next_round = 0.0
 
     def prepare(self) -> _Queue:
-        """Return who waits for fsyncs: had from the kernel at the first call, if it has enough.
+        """Return the queue for fsyncs, set up at the first call.
 
         Raises:
-            OSError: it has not.
+            OSError: no descriptor or memory is left for it.
         """
         if self._queue is None:
             self._queue = _queue(self._loop, self._over)

@@ -40,7 +40,7 @@ class News(NamedTuple):
     """Whom an intake calls, in any thread."""
 
     ready: Callable[[Entry], None]  # this may be claimed
-    due: Callable[[], None]  # the job that falls due next is another
+    due: Callable[[], None]  # a job has come that falls due before all others
     look: Callable[[], None]  # the next look at everything is wanted sooner, see `next_look_s`
 
 
@@ -89,8 +89,8 @@ class Intake:
         """Read one file and put it where it belongs in the backlog."""
         try:
             ctime_ns = self._look_once(state, job_id)
-            # What waits for hours must be the newest word: another thread may have entered a newer
-            # one between the reading and the entering.
+            # This entry may be used hours later: make sure that no newer file came between the
+            # reading and the entering.
             if ctime_ns is not None and self._has_changed(state, job_id, ctime_ns):
                 self._look_once(state, job_id)
         except OSError as error:
@@ -307,7 +307,7 @@ class Intake:
             self.look(state, name.removesuffix(SUFFIX))
 
     def _look_at_left(self) -> None:
-        """Look again at what could not be moved: of a change its directory need not tell."""
+        """Look again at what could not be moved: it may change without its directory changing."""
         for state, name in list(self._left):
             if not self._is_left(state, name):
                 if not is_there(f"{self._spool.directory(state)}/{name}"):

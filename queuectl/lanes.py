@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from queuectl.loop import Loop
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
-_PATIENCE_S = 0.25  # a claim that has found no lane for this long goes back, twice as long at most
+_PATIENCE_S = 0.25  # a claim without a lane is given back after one to two of these
 _SOON_S = 0.05  # what would not start within this, on average, is not claimed yet
 _MOST_AHEAD = 32  # enough for rounds of fsyncs 6 ms apart (disk.py)
 # Claimed one after the other where claims wait for the disk: what a claim needs is in the caches

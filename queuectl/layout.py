@@ -52,10 +52,10 @@ class Claim:
     path: str
     origin: str
     rewritten: bool = False  # the body is no longer the one that was taken
-    spare: str | None = None  # the file in tmp/ that holds the body before the last
+    spare: str | None = None  # the file in tmp/ with the body that the last rewrite replaced
     first_spare: str | None = None  # the body before its start, until its outcome is on disk
     beside: str | None = None  # the id in dead/ that it gets because its own is taken
-    reason: str = ""
+    reason: str = ""  # why it goes to dead/ under another id
 
     def part_with_spares(self) -> list[str]:
         """Return the spares that are kept for it, which are the caller's from here on."""

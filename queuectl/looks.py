@@ -25,7 +25,7 @@ class Looks:
         self._rest_until = 0.0
 
     def look_again(self) -> None:
-        """Have another look find something, whatever the time stamp says; in any thread."""
+        """Make another look due, even if the directory has not changed since; in any thread."""
         self._again = True  # so that a look that is going on now does not count
         self._covered_ns = None
 

@@ -99,7 +99,7 @@ class Moves(Layout):
                 claim.first_spare, claim.spare = claim.spare, None
 
     def rewriting(self, claim: Claim, job: Job, beside: Sequence[str] = ()) -> Steps[None]:
-        """Put a new body in a held file; on disk at the end, its name with `securing`.
+        """Put a new body in a held file: its bytes are on disk then, its name after `securing`.
 
         Where names can be exchanged, those in the directories `beside` are on disk before it.
 
@@ -175,7 +175,7 @@ class Moves(Layout):
             raise JobExistsError(claim.job_id, state) from None
 
     def _parting(self, claim: Claim, target: str, state: str) -> Steps[None]:
-        """Move a held file to where nobody holds it; once moved, only make sure of it.
+        """Move a held file out of processing/ and sync that; called again, it only syncs.
 
         Raises:
             FileExistsError: the name is taken, and the file still held.

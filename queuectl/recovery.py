@@ -42,7 +42,7 @@ class _Dead(NamedTuple):
     name: str
     local: bool  # whether what it ran ran under this kernel
     by_lock: bool  # whether its lock told, not its silence
-    this_boot: bool  # and that is known: what it has made is there, synced or not
+    this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
     copied: bool  # with the spool: what it ran is another spool's
 
 
@@ -219,7 +219,11 @@ class Recovery:
         if ending.go_on(living):
             return False
         del self._endings[dead.name]
-        if ending.told:
+        if ending.survivors:
+            pids = ", ".join(map(str, ending.survivors))
+            detail = f"processes of a dead worker that not even SIGKILL ends: {pids}"
+            self._log.event("error", worker=dead.name, detail=detail)
+        elif ending.told:
             detail = f"{len(ending.told)} of a dead worker's processes"
             self._log.event("ended", worker=dead.name, detail=detail)
         return True

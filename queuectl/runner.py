@@ -100,7 +100,8 @@ class Run:
     def end(self, reason: Outcome) -> None:
         """Have the command ended, and all it has started, unless it has ended already.
 
-        The first reason counts. Of an end while the pool stood still nobody has been told yet.
+        The first reason counts. It may have ended while the pool was suspended, which `_on_exit`
+        has not heard of yet.
         """
         if self._reason is None and not self._exited and not self._child.has_ended():
             self._reason = reason

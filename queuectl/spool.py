@@ -261,7 +261,7 @@ class Spool(Moves):
             claim: of the file.
             why: it cannot run.
             name: what it was called, if not ID.json.
-            cut_short: whoever began this has died, and whatever it said of the file holds.
+            cut_short: to finish what a dead owner began: a reason that is in dead/ already holds.
 
         Raises:
             ClaimLostError: the claim was taken away.

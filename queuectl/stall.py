@@ -39,7 +39,7 @@ class Stall:
         self._waiting.discard(job_id)
 
     def end(self) -> None:
-        """Say, if it was not so, that a job could be counted or its outcome recorded."""
+        """Log that the file system answers again, if it was logged that it did not."""
         if self._told and not self._waiting:
             self._told = False
             self._log.event("resumed", detail="the file system answers again")

@@ -1,4 +1,4 @@
-"""Starts that the file of their job does not tell of: the spares of who died do.
+"""Attempts that were counted, whose count a power cut has left only in a spare.
 
 A claim makes sure of its names and of the new body, in a spare, and only then exchanges the two
 bodies' names; the exchange is made sure of with the outcome. So after a power cut the held file may

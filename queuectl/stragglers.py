@@ -37,6 +37,7 @@ class Ending:
     grace_s: float
     begun_s: float = field(default_factory=time.monotonic)
     told: set[int] = field(default_factory=set)
+    survivors: tuple[int, ...] = ()  # of SIGKILL, for so long that nobody waits any more
 
     def go_on(self, living: list[int] | None) -> bool:
         """Signal what lives; tell whether there is anything left to wait for.
@@ -46,6 +47,7 @@ class Ending:
         """
         elapsed_s = time.monotonic() - self.begun_s
         if elapsed_s > self.grace_s + _GIVE_UP_S:
+            self.survivors = tuple(living or ())
             return False
         if living is None:
             return True
@@ -78,7 +80,7 @@ class Sweeper:
         self._sweeping = False
 
     async def end(self, tree: Tree, grace_s: float) -> None:
-        """Return once nothing of the tree is left."""
+        """Return once nothing of the tree is left, but for what not even SIGKILL ends."""
         over: Future[None] = Future(self._loop)
         self._endings[tree] = (Ending(tree, grace_s), over)
         if not self._sweeping:

@@ -22,8 +22,8 @@ _PATIENCE_MS = 100  # for who reads a pipe or a terminal to make room, once
 class WorkLog:
     """Writes lines to a descriptor, each in one write so that several pools may share a file.
 
-    A log that cannot be written never stops a job: its error is the one that is not raised, and of
-    lines that nobody reads only the number is told, once somebody does.
+    A log that cannot be written never stops a job: its errors are not raised. Lines for which there
+    is no room, since nobody reads, are counted, and the count is logged once somebody does.
     """
 
     def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
@@ -91,7 +91,7 @@ _SPEAK_FOR_THEMSELVES = ("detail", "command")
 
 
 def attempt(log: WorkLog, step: Callable[[], object]) -> None:
-    """Do something that will be done again: a fault in it is told, and the next time waits."""
+    """Do something that will be done again anyway: if it fails, log that."""
     try:
         step()
     except (OSError, QueuectlError) as error:

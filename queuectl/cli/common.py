@@ -76,7 +76,7 @@ def spool_to_read(ctx: click.Context, *, told: Told = going_on) -> Spool:
 
 
 def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
-    """Return the id that `text` is, or is the only beginning of: then it is said.
+    """Return the id that `text` is, or the only one that begins so: which, is said.
 
     Raises:
         NoSuchJobError: no job is, or several are.

@@ -21,7 +21,7 @@ from queuectl.cli.drafting import (
     job_options,
     sources,
 )
-from queuectl.cli.logs import Printer, Remarks, changes_of, print_new
+from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.selection import Selection, all_option, chosen, select_options
 from queuectl.ids import first_of
 from queuectl.joblogs import Follower

@@ -20,7 +20,7 @@ sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 # Reading a job changes nothing, so its inode need not be written: 3 us of CPU, 10 us of waiting.
 O_NOATIME: int = getattr(os, "O_NOATIME", 0)
 
-# what says nothing of what was asked for, only that this machine has too much to do now
+# errors that only mean that the machine has no more to give now
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 

@@ -1,0 +1,169 @@
+"""Following jobs for who waits: what they print, and what one would else wonder at."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from queuectl import joblogs, owners
+from queuectl.cli import render
+from queuectl.outcome import ended_text
+from queuectl.states import FINISHED, STATES
+from queuectl.units import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from queuectl.changes import Changes
+    from queuectl.joblogs import Follower
+    from queuectl.layout import Found
+    from queuectl.spool import Spool
+
+_TITLES = {joblogs.OUT: b"stdout", joblogs.ERR: b"stderr"}
+
+
+class Printer:
+    """Writes output as it was printed.
+
+    Args:
+        headings: all of it to standard output, with a heading where the stream changes.
+        apart: its standard error to ours.
+    """
+
+    def __init__(self, *, headings: bool = False, apart: bool = False) -> None:
+        self._headings = headings
+        self._apart = apart
+        self._last = ""
+        self._in_line = False
+        self.has_printed = False
+
+    def __call__(self, stream: str, data: bytes) -> None:
+        """Write one piece, and let it be seen."""
+        self.has_printed = True
+        target = sys.stderr if self._apart and stream == joblogs.ERR else sys.stdout
+        if self._headings and stream != self._last:
+            gap = b"\n" if self._last else b""
+            target.buffer.write(b"%s==> %s <==\n" % (gap, _TITLES[stream]))
+            self._last = stream
+        target.buffer.write(data)
+        target.buffer.flush()
+        self._in_line = not data.endswith(b"\n")
+
+    def end_line(self) -> None:
+        """Have what is said next begin a line, where it goes to the same file or terminal."""
+        if self._in_line and _is_one_file(1, 2):
+            render.note("")
+            self._in_line = False
+
+
+def _is_one_file(one: int, other: int) -> bool:
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:  # one of them is closed
+        return False
+
+
+class Remarks:
+    """Says on standard error what whoever follows jobs would else wonder at, once each.
+
+    Why nothing happens, as long as it is so; and that a run has failed, and another will follow.
+    """
+
+    def __init__(self, spool: Spool, printer: Printer | None = None) -> None:
+        self._spool = spool
+        self._printer = printer
+        self._hindrance = ""
+        self._next_look_s = 0.0
+        self._told: dict[str, int] = {}
+
+    def of_hindrances(self, job_ids: Callable[[], Sequence[str]], *, any_one: bool = False) -> None:
+        """Say why not all of these jobs (or not `any_one`) come to their end, if that is so.
+
+        Which they are is asked for only when it is time to look: there may be thousands.
+        """
+        if time.monotonic() < self._next_look_s:
+            return
+        self._next_look_s = time.monotonic() + _REMARK_S
+        hindrance = _hindrance(self._spool, job_ids(), any_one=any_one)
+        if hindrance and hindrance != self._hindrance:
+            self._say(hindrance)
+        self._hindrance = hindrance
+
+    def of_runs(self, followers: Sequence[Follower]) -> None:
+        """Say of each run that failed how it did, but for the last, whose failure is the job's."""
+        for follower in followers:
+            found = follower.found
+            if found is not None:
+                self._tell_of_runs(found, self._told.get(found.job.id, follower.first_run - 1))
+
+    def _tell_of_runs(self, found: Found, told: int) -> None:
+        last = found.job.run_number
+        # the end of the last run is known once its job is where it goes, and told there if it stays
+        is_open = found.state in FINISHED or (
+            found.state == "processing" and found.job.state != "processing"
+        )
+        until = last - 1 if is_open else last
+        for entry in found.job.history:
+            number = entry.get("number")
+            if isinstance(number, int) and told < number <= until:
+                text = f"run {number} of {found.job.id} ended: {ended_text(entry)}"
+                if number == last and found.state == "failed":
+                    text += f"; again {render.in_text(found.job.not_before('failed'))}"
+                self._say(text)
+        self._told[found.job.id] = max(told, until)
+
+    def of_end(self, job_id: str, found: Found | None) -> None:
+        """Say how a job has ended that did not complete."""
+        if found is None:
+            self._say(f"{job_id} is gone: somebody deleted it")
+        elif found.state != "completed":
+            why = plain(str(found.job.record.get("error_message")))
+            self._say(f"{job_id} is dead: {why}")
+
+    def _say(self, text: str) -> None:
+        if self._printer is not None:
+            self._printer.end_line()
+        render.note(f"queuectl: {text}")
+
+
+_REMARK_S = 1.0  # between two looks at whether anything can run
+
+
+def _hindrance(spool: Spool, job_ids: Sequence[str], *, any_one: bool) -> str:
+    """Return why nothing will happen as it is, empty if something may."""
+    held = {held.job_id for held in spool.held()} if spool.paused else set()
+    enough_run = not held.isdisjoint(job_ids) if any_one else held.issuperset(job_ids)
+    if spool.paused and not enough_run:
+        return "the spool is paused; `queuectl resume` lets jobs start"
+    if not owners.workers(spool):
+        return "no worker is running; `queuectl worker start` runs what waits"
+    return ""
+
+
+def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer) -> bool:
+    """Print what came since the last time; tell whether all jobs have ended."""
+    while True:
+        for follower in followers:
+            for stream, data in follower.read():
+                printer(stream, data)
+        files = [path for follower in followers for path in follower.files()]
+        # what was written before a watch was armed told nobody: look once more
+        if not changes.follow_files(files):
+            return all(follower.over for follower in followers)
+
+
+def changes_of(spool: Spool, job_ids: Sequence[str]) -> Changes:
+    """Return what tells of every move of these jobs, and of their output."""
+    from queuectl.changes import Changes
+
+    wanted = set(job_ids)
+
+    def of_these(name: str) -> bool:
+        # ID.json, ID@OWNER.json, ID.NUMBER.out: an id may hold dots, but no @
+        stem = name.rpartition("@")[0] or name.rpartition(".")[0]
+        return stem in wanted or stem.rpartition(".")[0] in wanted
+
+    directories = [spool.directory(name) for name in (*STATES, "logs")]
+    return Changes(directories, of_these, spool.config.poll_interval)
