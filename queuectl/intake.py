@@ -5,35 +5,30 @@ spool-layout.md, sections "Waking" and "What a dropped file may look like".
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.backlog import Backlog, Entry
-from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
+from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, parse
 from queuectl.layout import SUFFIX
 from queuectl.looks import Looks
 from queuectl.reading import read_with_status
+from queuectl.rejects import Rejects
 from queuectl.states import WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.layout import Claim
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
-QUIET_S = 3.0  # a file that does not parse and has not changed for this long has no writer any more
 _FEW_GONE = 1000  # entries without a file: not worth looking for
-_LEFT_S = 60.0  # then what could not be moved is tried again: the cause need not be in the file
-_LEFT_HINT = "it is tried again once it changes, or in a minute"
 
 
 class News(NamedTuple):
@@ -41,7 +36,7 @@ class News(NamedTuple):
 
     ready: Callable[[Entry], None]  # this may be claimed
     due: Callable[[], None]  # a job has come that falls due before all others
-    look: Callable[[], None]  # the next look at everything is wanted sooner, see `next_look_s`
+    look: Callable[[], None]  # the next look at everything is wanted sooner
 
 
 class Intake:
@@ -59,14 +54,9 @@ class Intake:
         self._lock = threading.Lock()
         self._spool = spool
         self._log = log
-        self._owner = owner
         self._news = news
         self._first_arrived: dict[str, int] = {}
-        self._half_written: dict[tuple[str, str], tuple[_Signature, float]] = {}
-        self._rejects: deque[tuple[str, str, str, _Signature]] = deque()
-        self._held: tuple[Claim, str, str, _Signature] | None = None  # taken, not yet in dead/
-        # what cannot be moved: as it was then, and when to try again (monotonic clock)
-        self._left: dict[tuple[str, str], tuple[_Signature, float]] = {}
+        self.rejects = Rejects(spool, log, owner, look=self.look, soon=news.look)
         self._looks = {state: Looks(spool.directory(state)) for state in WAITING}
         self._stopped = False
 
@@ -82,7 +72,7 @@ class Intake:
 
     def _arrived(self, state: str, name: str) -> None:
         if name.endswith(SUFFIX) and not name.startswith("."):
-            self._left.pop((state, name), None)
+            self.rejects.forget(state, name)
             self.look(state, name.removesuffix(SUFFIX))
 
     def look(self, state: str, job_id: str) -> None:
@@ -108,15 +98,15 @@ class Intake:
         try:
             job, ctime_ns = self._read(state, job_id)
         except FileNotFoundError:
-            self._half_written.pop((state, name), None)
+            self.rejects.is_whole(state, name)
         except IncompleteJobError as error:
-            self._wait_for_writer(state, name, str(error))
+            self.rejects.wait_for_writer(state, name, str(error))
         except BadJobError as error:
-            self.reject(state, name, str(error))
+            self.rejects.reject(state, name, str(error))
         except PermissionError as error:
-            self.reject(state, name, f"cannot be read: {error.strerror}")
+            self.rejects.reject(state, name, f"cannot be read: {error.strerror}")
         else:
-            self._half_written.pop((state, name), None)
+            self.rejects.is_whole(state, name)
             return ctime_ns if self._enter(job, state, ctime_ns) else None
         return None
 
@@ -163,113 +153,11 @@ class Intake:
         longest = max(config.backoff().longest_s, config.later_delay)
         return 0.0 if due is None else min(max(due - time.time(), 0.0), longest)
 
-    # --- what cannot run --------------------------------------------------------------------
-
-    def _wait_for_writer(self, state: str, name: str, why: str) -> None:
-        try:
-            status = os.lstat(f"{self._spool.directory(state)}/{name}")
-        except FileNotFoundError:
-            self._half_written.pop((state, name), None)
-            return
-        now_is = _signature(status)
-        was, since = self._half_written.get((state, name), (None, 0.0))
-        if was != now_is:
-            self._half_written[state, name] = (now_is, time.monotonic())
-            if was is None:
-                self._news.look()
-        elif time.monotonic() - since >= QUIET_S:
-            self._half_written.pop((state, name), None)
-            self.reject(state, name, why)
-
-    def reject(self, state: str, name: str, why: str) -> None:
-        """Have a file set aside."""
-        if not self._is_left(state, name):
-            self._rejects.append((state, name, why, self._as_it_is(state, name)))
-            self._news.look()
-
-    def leave(self, entry: Entry, error: OSError) -> None:
-        """Leave a job that was taken out where it is for a while: it cannot be moved."""
-        if self._leave(entry.state, entry.job_id + SUFFIX):
-            detail = f"cannot take it: {error.strerror}; {_LEFT_HINT}"
-            self._log.event("error", entry.job_id, detail=detail)
-
-    def _leave(self, state: str, name: str) -> bool:
-        """Remember a file that cannot be moved; tell whether that is news of it as it is."""
-        now_is, (was, _) = self._as_it_is(state, name), self._left.get((state, name), (None, 0.0))
-        self._left[state, name] = (now_is, time.monotonic() + _LEFT_S)
-        return now_is != was
-
-    def _is_left(self, state: str, name: str) -> bool:
-        """Tell whether a file could not be moved a while ago, and has not changed since."""
-        was, until = self._left.get((state, name), (None, 0.0))
-        return time.monotonic() < until and was == self._as_it_is(state, name)
-
-    def _as_it_is(self, state: str, name: str) -> _Signature:
-        try:
-            return _signature(os.lstat(f"{self._spool.directory(state)}/{name}"))
-        except FileNotFoundError:
-            return (0, 0, 0)
-
-    def set_aside_rejects(self, limit: int) -> None:
-        """Set aside up to `limit` files that can never run.
-
-        Raises:
-            OSError: one is held, and cannot be put into dead/ yet: it is tried again.
-        """
-        self._finish_held()
-        for _ in range(min(limit, len(self._rejects))):
-            self._held = self._taken(*self._rejects.popleft())
-            self._finish_held()
-
-    def _finish_held(self) -> None:
-        if self._held is not None:
-            self._finish(*self._held)  # if this raises it is still held, and tried again
-            self._held = None
-
-    def _taken(
-        self, state: str, name: str, why: str, as_it_was: _Signature
-    ) -> tuple[Claim, str, str, _Signature] | None:
-        """Take a file that can never run; None if there is nothing to set aside after all."""
-        if self._as_it_is(state, name) != as_it_was:  # mended, perhaps
-            self.look(state, name.removesuffix(SUFFIX))
-            return None
-        try:
-            claim = self._spool.take_name(name, state, self._owner)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if self._leave(state, name):
-                detail = f"cannot set aside {name}: {error.strerror}; {_LEFT_HINT}"
-                self._log.event("error", detail=detail)
-            return None
-        return claim, why, name, as_it_was
-
-    def _is_another(self, claim: Claim, as_it_was: _Signature) -> bool:
-        """Tell whether a file was put in the place of the one that was found bad."""
-        try:
-            status = os.lstat(claim.path)
-        except FileNotFoundError:
-            return False
-        return (status.st_ino, status.st_size) != as_it_was[:2]
-
-    def _finish(self, claim: Claim, why: str, name: str, as_it_was: _Signature) -> None:
-        if self._is_another(claim, as_it_was) and name == claim.job_id + SUFFIX:
-            with contextlib.suppress(JobExistsError, ClaimLostError):
-                self._spool.release(claim, claim.origin)  # it arrives anew
-                return
-        try:
-            shown = self._spool.set_aside(claim, why, name)
-        except ClaimLostError as error:
-            self._log.event("lost", claim.job_id, detail=str(error))
-        else:
-            self._log.event("rejected", shown, detail=why)
-
     # --- everything -------------------------------------------------------------------------
 
     def scan(self) -> None:
         """Look at everything there is that is not known yet."""
-        self._look_at_half_written()
-        self._look_at_left()
+        self.rejects.look_again()
         for state, looks in self._looks.items():
             if looks.due:
                 self._scan(state, looks)
@@ -298,21 +186,9 @@ class Intake:
         """Tell whether there is nothing to be learned from a file."""
         entry = self._backlog.known(state, job_id)
         if entry is None:
-            return self._is_left(state, job_id + SUFFIX)
+            return self.rejects.is_left(state, job_id + SUFFIX)
         # what waits for a time is read by nobody until then: an edit may have no other witness
         return not entry.due or not self._has_changed(state, job_id, entry.arrived_ns)
-
-    def _look_at_half_written(self) -> None:
-        for state, name in list(self._half_written):
-            self.look(state, name.removesuffix(SUFFIX))
-
-    def _look_at_left(self) -> None:
-        """Look again at what could not be moved: it may change without its directory changing."""
-        for state, name in list(self._left):
-            if not self._is_left(state, name):
-                if not is_there(f"{self._spool.directory(state)}/{name}"):
-                    self._left.pop((state, name), None)
-                self.look(state, name.removesuffix(SUFFIX))
 
     def idle_after_a_look(self) -> bool:
         """Look at pending/ once more, and tell whether nothing waits."""
@@ -362,7 +238,7 @@ class Intake:
     def idle(self) -> bool:
         """Whether nothing waits but what is due later."""
         with self._lock:
-            return not self._one_is_ready() and not self.busy
+            return not self._one_is_ready() and not self.rejects.busy
 
     def _one_is_ready(self) -> bool:
         while (entry := self._backlog.first()) is not None:
@@ -373,29 +249,10 @@ class Intake:
 
     def forget_scans(self) -> None:
         """Have the next scan look at everything, whatever the time stamps say."""
-        self._left.clear()
+        self.rejects.forget_all()
         for looks in self._looks.values():
             looks.look_again()
 
     def stop(self) -> None:
         """Let a scan that is going on end early."""
         self._stopped = True
-
-    @property
-    def next_look_s(self) -> float | None:
-        """The seconds until `scan` or `set_aside_rejects` is to be called again; None: no hurry."""
-        if self._rejects and not self._held:
-            return 0.0
-        return QUIET_S / 4 if self._half_written or self._held else None
-
-    @property
-    def busy(self) -> bool:
-        """Whether there are files that were seen and are neither in the backlog nor put aside."""
-        return bool(self._half_written or self._rejects or self._held)
-
-
-_Signature: TypeAlias = "tuple[int, int, int]"
-
-
-def _signature(status: os.stat_result) -> _Signature:
-    return status.st_ino, status.st_size, status.st_ctime_ns

@@ -63,7 +63,7 @@ class Turns:
         self._lanes = lanes
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
-        self._leave = intake.leave
+        self._leave = intake.rejects.leave
         self._cancelled: dict[str, outcome.Outcome] = {}
         self._spool = spool
         self._owner = registration.name
@@ -166,7 +166,7 @@ class Turns:
                 return None  # somebody else was first
             self._lanes.drop(entry.job_id)
             if error.errno in _THIS_FILE_ONLY:
-                self._leave(entry, error)
+                self._leave(entry.state, entry.job_id, error)
                 return None
             self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
             await self.stall.pause()

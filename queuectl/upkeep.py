@@ -77,7 +77,7 @@ class Upkeep:
         while not self._stopped:
             attempt(self._log, self._intake.scan)
             self._looked()
-            attempt(self._log, lambda: self._intake.set_aside_rejects(_REJECTS_A_TURN))
+            attempt(self._log, lambda: self._intake.rejects.set_aside(_REJECTS_A_TURN))
             interval_s = self._spool.config.poll_interval
             if time.monotonic() >= next_recovery:
                 self._recover()
@@ -86,7 +86,7 @@ class Upkeep:
                 self._recovery.go_on()
             if time.monotonic() >= next_tidying:
                 next_tidying = time.monotonic() + self._tidy()
-            waits = (interval_s, self._intake.next_look_s, self._recovery.waiting_s)
+            waits = (interval_s, self._intake.rejects.next_look_s, self._recovery.waiting_s)
             self._wanted.wait(min(wait for wait in waits if wait is not None))
             if not self._stopped:
                 self._wanted.clear()

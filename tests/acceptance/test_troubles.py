@@ -357,7 +357,7 @@ def test_an_edit_that_no_event_tells_of_is_found(spool: SpoolDir, tmp_path: Path
 def test_jobs_run_once_their_directory_lets_them_go(spool: SpoolDir, tmp_path: Path) -> None:
     """Of what holds them in it their files do not tell."""
     spool.configure(poll_interval=0.1)
-    soon = "from queuectl import intake\nintake._LEFT_S = 0.3\n"
+    soon = "from queuectl import rejects\nrejects._LEFT_S = 0.3\n"
     spool.drop("job")
     if not set_immutable(f"{spool.path}/pending", on=True):
         pytest.skip("no immutable files here")

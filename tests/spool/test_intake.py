@@ -34,10 +34,10 @@ def test_a_half_written_file_that_is_taken_away_is_not_waited_for(
 ) -> None:
     spool.drop_bytes("half", b'{"command": ')
     intake.pending_arrived("half.json")
-    assert intake.busy
+    assert intake.rejects.busy
     os.unlink(f"{spool.path}/pending/half.json")
     intake.scan()
-    assert not intake.busy
+    assert not intake.rejects.busy
 
 
 def test_the_backlog_gives_what_arrived_by_priority_then_by_arrival(
@@ -146,7 +146,7 @@ def test_a_bad_file_that_is_mended_in_time_is_not_set_aside(
     spool.drop_bytes("job", b'{"command": "true", "priority": "high"}')
     intake.scan()
     spool.drop("job", priority=1)
-    intake.set_aside_rejects(10)
+    intake.rejects.set_aside(10)
     assert spool.ids("dead") == []
     assert intake.next() is not None
 
@@ -160,7 +160,7 @@ def test_what_could_not_be_set_aside_runs_once_it_is_another(
     os.rmdir(processing)
     open(processing, "x").close()  # not a directory: nothing can be taken
     intake.scan()
-    intake.set_aside_rejects(1)
+    intake.rejects.set_aside(1)
 
     def finds_something() -> bool:
         intake.forget_scans()
@@ -168,7 +168,7 @@ def test_what_could_not_be_set_aside_runs_once_it_is_another(
         return intake.next() is not None
 
     assert not finds_something()
-    assert intake.next_look_s is None  # it is not tried again as it is
+    assert intake.rejects.next_look_s is None  # it is not tried again as it is
     spool.drop("odd")
     wait_until(finds_something)
 
@@ -200,7 +200,7 @@ def test_a_good_file_in_the_place_of_a_bad_one_is_not_set_aside_with_it(
         return take(api, name, state, owner)
 
     monkeypatch.setattr(Spool, "take_name", take_what_was_mended_now)
-    intake.set_aside_rejects(1)
+    intake.rejects.set_aside(1)
     assert spool.states("odd") == ["pending"]
     intake.pending_arrived("odd.json")
     entry = intake.next()

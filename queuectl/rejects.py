@@ -1,0 +1,215 @@
+"""Files that cannot run: those that may be half-written, are to be set aside, or cannot be moved.
+
+spool-layout.md, sections "Set aside" and "What a dropped file may look like".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from queuectl.errors import ClaimLostError, JobExistsError
+from queuectl.files import is_there
+from queuectl.layout import SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.layout import Claim
+    from queuectl.spool import Spool
+    from queuectl.worklog import WorkLog
+
+QUIET_S = 3.0  # a file that does not parse and has not changed for this long has no writer any more
+_LEFT_S = 60.0  # then what could not be moved is tried again: the cause need not be in the file
+_LEFT_HINT = "it is tried again once it changes, or in a minute"
+
+
+class _Reject(NamedTuple):
+    """A file that is to be set aside: `name` is of pending/ or failed/, with its suffix."""
+
+    state: str
+    name: str
+    why: str
+    as_it_was: _Signature
+
+
+class Rejects:
+    """What an intake has found that cannot run, until it is in dead/, mended or gone.
+
+    Args:
+        spool: whose pending/ and failed/ it is in.
+        log: where it is told.
+        owner: the name under which it is set aside.
+        look: is called with the state and the id of a file that may have been mended.
+        soon: is called when there is something to be done sooner, see `next_look_s`.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        log: WorkLog,
+        owner: str,
+        *,
+        look: Callable[[str, str], None],
+        soon: Callable[[], None],
+    ) -> None:
+        self._spool = spool
+        self._log = log
+        self._owner = owner
+        self._look = look
+        self._soon = soon
+        self._half_written: dict[tuple[str, str], tuple[_Signature, float]] = {}
+        self._waiting: deque[_Reject] = deque()
+        self._held: tuple[Claim, _Reject] | None = None  # taken, and not yet in dead/
+        # what cannot be moved: as it was then, and when to try again (monotonic clock)
+        self._left: dict[tuple[str, str], tuple[_Signature, float]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a file is neither set aside nor given up yet."""
+        return bool(self._half_written or self._waiting or self._held)
+
+    @property
+    def next_look_s(self) -> float | None:
+        """The seconds until `look_again` or `set_aside` is to be called again; None: no hurry."""
+        if self._waiting and not self._held:
+            return 0.0
+        return QUIET_S / 4 if self._half_written or self._held else None
+
+    # --- half-written -----------------------------------------------------------------------
+
+    def wait_for_writer(self, state: str, name: str, why: str) -> None:
+        """Have a file that does not parse set aside once nobody has written to it for a while."""
+        now_is = self._as_it_is(state, name)
+        if now_is == _GONE:
+            self.is_whole(state, name)
+            return
+        was, since = self._half_written.get((state, name), (None, 0.0))
+        if was != now_is:
+            self._half_written[state, name] = (now_is, time.monotonic())
+            if was is None:
+                self._soon()
+        elif time.monotonic() - since >= QUIET_S:
+            self.is_whole(state, name)
+            self.reject(state, name, why)
+
+    def is_whole(self, state: str, name: str) -> None:
+        """Wait for no writer of a file: it parses, or is gone."""
+        self._half_written.pop((state, name), None)
+
+    # --- what cannot be moved ---------------------------------------------------------------
+
+    def leave(self, state: str, job_id: str, error: OSError) -> None:
+        """Leave a job where it is for a while: it cannot be taken."""
+        if self._leave(state, job_id + SUFFIX):
+            detail = f"cannot take it: {error.strerror}; {_LEFT_HINT}"
+            self._log.event("error", job_id, detail=detail)
+
+    def _leave(self, state: str, name: str) -> bool:
+        """Remember a file that cannot be moved; tell whether that is news of it as it is."""
+        now_is, (was, _) = self._as_it_is(state, name), self._left.get((state, name), (None, 0.0))
+        self._left[state, name] = (now_is, time.monotonic() + _LEFT_S)
+        return now_is != was
+
+    def is_left(self, state: str, name: str) -> bool:
+        """Tell whether a file could not be moved a while ago, and has not changed since."""
+        was, until = self._left.get((state, name), (None, 0.0))
+        return time.monotonic() < until and was == self._as_it_is(state, name)
+
+    def forget(self, state: str, name: str) -> None:
+        """Try again to move a file that could not be: something has come under its name."""
+        self._left.pop((state, name), None)
+
+    def forget_all(self) -> None:
+        """Try again to move all that could not be."""
+        self._left.clear()
+
+    # --- setting aside ----------------------------------------------------------------------
+
+    def reject(self, state: str, name: str, why: str) -> None:
+        """Have a file set aside."""
+        if not self.is_left(state, name):
+            self._waiting.append(_Reject(state, name, why, self._as_it_is(state, name)))
+            self._soon()
+
+    def set_aside(self, limit: int) -> None:
+        """Set aside up to `limit` files that can never run.
+
+        Raises:
+            OSError: one is held, and cannot be put into dead/ yet: it is tried again.
+        """
+        self._finish_held()
+        for _ in range(min(limit, len(self._waiting))):
+            reject = self._waiting.popleft()
+            claim = self._take(reject)
+            if claim is not None:
+                self._held = claim, reject
+                self._finish_held()
+
+    def _take(self, reject: _Reject) -> Claim | None:
+        """Take a file that can never run; None if there is nothing to set aside after all."""
+        state, name = reject.state, reject.name
+        if self._as_it_is(state, name) != reject.as_it_was:  # mended, perhaps
+            self._look(state, name.removesuffix(SUFFIX))
+            return None
+        try:
+            return self._spool.take_name(name, state, self._owner)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if self._leave(state, name):
+                detail = f"cannot set aside {name}: {error.strerror}; {_LEFT_HINT}"
+                self._log.event("error", detail=detail)
+            return None
+
+    def _finish_held(self) -> None:
+        if self._held is not None:
+            self._finish(*self._held)  # if this raises it is still held, and tried again
+            self._held = None
+
+    def _finish(self, claim: Claim, reject: _Reject) -> None:
+        if _is_another(claim, reject.as_it_was) and reject.name == claim.job_id + SUFFIX:
+            with contextlib.suppress(JobExistsError, ClaimLostError):
+                self._spool.release(claim, claim.origin)  # it arrives anew
+                return
+        try:
+            shown = self._spool.set_aside(claim, reject.why, reject.name)
+        except ClaimLostError as error:
+            self._log.event("lost", claim.job_id, detail=str(error))
+        else:
+            self._log.event("rejected", shown, detail=reject.why)
+
+    # --- looking again ----------------------------------------------------------------------
+
+    def look_again(self) -> None:
+        """Have those looked at that may have changed without their directory changing."""
+        for state, name in list(self._half_written):
+            self._look(state, name.removesuffix(SUFFIX))
+        for state, name in list(self._left):
+            if not self.is_left(state, name):
+                if not is_there(f"{self._spool.directory(state)}/{name}"):
+                    self._left.pop((state, name), None)
+                self._look(state, name.removesuffix(SUFFIX))
+
+    def _as_it_is(self, state: str, name: str) -> _Signature:
+        try:
+            status = os.lstat(f"{self._spool.directory(state)}/{name}")
+        except FileNotFoundError:
+            return _GONE
+        return status.st_ino, status.st_size, status.st_ctime_ns
+
+
+_Signature: TypeAlias = "tuple[int, int, int]"
+_GONE: _Signature = (0, 0, 0)
+
+
+def _is_another(claim: Claim, as_it_was: _Signature) -> bool:
+    """Tell whether a file was put in the place of the one that was found bad."""
+    try:
+        status = os.lstat(claim.path)
+    except FileNotFoundError:
+        return False
+    return (status.st_ino, status.st_size) != as_it_was[:2]
