@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import orders, owners, verbs
+from queuectl import owners, requests, verbs
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError, QueuectlError, WrongStateError
 from queuectl.layout import SUFFIX
@@ -125,13 +125,13 @@ class _Cancelling:
             self._soon()
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
-            orders.ask_to_cancel(self._spool, owner, job_id, self._by)
+            requests.ask_to_cancel(self._spool, owner, job_id, self._by)
             self._asked[job_id] = owner
 
     def _is_asked(self, job_id: str, owner: str) -> bool:
         # who else asked for the same may have taken it back
         ours = self._asked.get(job_id) == owner
-        return ours and orders.is_asked_to_cancel(self._spool, owner, job_id)
+        return ours and requests.is_asked_to_cancel(self._spool, owner, job_id)
 
     def _recover(self) -> None:
         """Do what the next worker to start would do: the job may then be waiting."""
@@ -174,5 +174,5 @@ class _Cancelling:
     def _withdraw(self, job_id: str) -> bool:
         owner = self._asked.pop(job_id, None)
         if owner is not None:
-            orders.withdraw_cancel(self._spool, owner, job_id)
+            requests.withdraw_cancel(self._spool, owner, job_id)
         return owner is not None

@@ -9,7 +9,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from queuectl import orders, owners
+from queuectl import owners
 from queuectl.files import is_there
 from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
 
@@ -19,24 +19,13 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 
-def requests(spool: Spool) -> list[tuple[str, str]]:
-    """Return the names of the requests in workers/, and whom each asks.
-
-    Raises:
-        OSError: workers/ cannot be read.
-    """
-    names = os.listdir(spool.directory("workers"))
-    asked = ((name, orders.owner_of_request(name)) for name in names)
-    return [(name, owner) for name, owner in asked if owner is not None]
-
-
 def clear(spool: Spool, me: str, asked: list[tuple[str, str]]) -> None:
     """Remove the drafts of writers that are dead, and requests to owners that are not there.
 
     Args:
         spool: where.
         me: an owner that is there, whatever its files say.
-        asked: what `requests` returned before: who is asked was there when it was asked.
+        asked: what `requests.standing` returned before: who is asked was there when it was asked.
 
     Raises:
         OSError: the file system refused.

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel, orders
+from queuectl import files, kernel, requests
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.reading import read_regular
 from queuectl.scratch import LOCK_SUFFIX, new_owner, try_lock, was_named_here
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 RECORD_SUFFIX = ".json"
-_SUFFIXES = (RECORD_SUFFIX, orders.STOP_SUFFIX, LOCK_SUFFIX)  # in the order of their removal
+_SUFFIXES = (RECORD_SUFFIX, requests.STOP_SUFFIX, LOCK_SUFFIX)  # in the order of their removal
 _LOOKED_AT_S = 2.0  # whoever asks whether an owner is alive holds its lock for an instant
 
 
@@ -174,8 +174,8 @@ def remove_files(spool: Spool, name: str) -> None:
     Raises:
         OSError: the file system refused.
     """
-    requests = orders.cancel_requests(spool, name)
-    for file in [*requests, *(path(spool, name, suffix) for suffix in _SUFFIXES)]:
+    asked = requests.cancel_files(spool, name)
+    for file in [*asked, *(path(spool, name, suffix) for suffix in _SUFFIXES)]:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(file)
 
@@ -185,7 +185,7 @@ def known(spool: Spool) -> dict[str, Worker | None]:
     names = set()
     for name in os.listdir(spool.directory("workers")):
         stem, suffix = os.path.splitext(name)
-        ours = stem != RECOVERY and orders.CANCEL_MARK not in name
+        ours = stem != RECOVERY and requests.CANCEL_MARK not in name
         if suffix in (RECORD_SUFFIX, LOCK_SUFFIX) and ours:
             names.add(stem)
     return {name: read_worker(spool, name) for name in sorted(names)}

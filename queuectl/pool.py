@@ -12,7 +12,7 @@ import traceback
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl import config, orders
+from queuectl import config, requests
 from queuectl.claims import Claims
 from queuectl.errors import QueuectlError
 from queuectl.intake import Intake, News
@@ -175,7 +175,7 @@ class Pool:
 
     def _workers_changed(self, name: str) -> None:
         if name.startswith(
-            (f"{self.name}{orders.STOP_SUFFIX}", f"{self.name}{orders.CANCEL_MARK}")
+            (f"{self.name}{requests.STOP_SUFFIX}", f"{self.name}{requests.CANCEL_MARK}")
         ):
             self._look_up()
 
@@ -275,12 +275,12 @@ class Pool:
         return (self._config.follow, self._follow_cancels, self._follow_stop, self._follow_pause)
 
     def _follow_cancels(self) -> None:
-        for job_id, detail in orders.asked_to_cancel(self._spool, self.name):
+        for job_id, detail in requests.read_cancels(self._spool, self.name):
             if not self._claims.turns.cancel(job_id, detail):
-                orders.withdraw_cancel(self._spool, self.name, job_id)
+                requests.withdraw_cancel(self._spool, self.name, job_id)
 
     def _follow_stop(self) -> None:
-        asked = orders.asked_to_stop(self._spool, self.name)
+        asked = requests.read_stop(self._spool, self.name)
         if asked is not None:
             if not self._claims.stopped:
                 running = len(self._claims.under_way)
@@ -327,8 +327,8 @@ class Pool:
 
     def _say_that_it_stops(self) -> None:
         """Have those who look see it as if it had been asked by file."""
-        if not orders.is_asked_to_stop(self._spool, self.name):
-            orders.ask_to_stop(self._spool, self.name, now=False)
+        if not requests.is_asked_to_stop(self._spool, self.name):
+            requests.ask_to_stop(self._spool, self.name, now=False)
 
     def _stop_claiming(self) -> None:
         if not self._claims.stopped:

@@ -11,7 +11,7 @@ import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import leftovers, owners
+from queuectl import leftovers, owners, requests
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
 from queuectl.files import is_there
 from queuectl.job import again
@@ -85,7 +85,7 @@ class Recovery:
         if not self._has_lock():
             return 0
         try:
-            asked = leftovers.requests(self._spool)
+            asked = requests.standing(self._spool)
             dead = list(self._dead())
             for name in self._endings.keys() - {owner.name for owner in dead}:
                 del self._endings[name]

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel, orders, outcome, runner
+from queuectl import files, kernel, outcome, requests, runner
 from queuectl.commands import Commands
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
@@ -123,7 +123,7 @@ class Turns:
             if self._cancelled.pop(entry.job_id, None) is not None:
                 # now: what was asked of this run must not end the next one of this id
                 with contextlib.suppress(OSError):  # it is looked at again at the next tick
-                    orders.withdraw_cancel(self._spool, self._owner, entry.job_id)
+                    requests.withdraw_cancel(self._spool, self._owner, entry.job_id)
             del self._running[entry.job_id]
             for deferred in self._deferred.pop(entry.job_id, ()):
                 self._put_back(deferred)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import orders, owners
+from queuectl import owners, requests
 from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
 from queuectl.ids import first_of
@@ -82,7 +82,7 @@ def describe_workers(spool: Spool) -> list[dict[str, Any]]:
             "pid": worker.pid,
             "slots": worker.slots,
             "since": worker.since,
-            "stopping": orders.is_asked_to_stop(spool, worker.worker),
+            "stopping": requests.is_asked_to_stop(spool, worker.worker),
             "running": sorted(running.get(worker.worker, [])),
         }
         for worker in owners.workers(spool)

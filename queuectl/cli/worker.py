@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import orders, owners, program
+from queuectl import owners, program, requests
 from queuectl.cli import STATUS_TELLS, SuggestingGroup, render
 from queuectl.cli.common import json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_workers
@@ -98,7 +98,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUECTL_")}
     ready, tell = os.pipe()
     others = [
-        item for item in owners.workers(spool) if not orders.is_asked_to_stop(spool, item.worker)
+        item for item in owners.workers(spool) if not requests.is_asked_to_stop(spool, item.worker)
     ]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(log_path, flags, 0o600)
@@ -159,7 +159,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         render.note("no worker is running")
         return
     for item in wanted:
-        orders.ask_to_stop(spool, item.worker, now=now)
+        requests.ask_to_stop(spool, item.worker, now=now)
     if ours := next((item for item in wanted if item.worker == os.environ.get(_WORKER)), None):
         wanted.remove(ours)  # it waits for this very command
         render.note(f"{ours.worker} runs this command, and leaves once that has ended")
@@ -193,7 +193,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
     while wanted:
         for item in list(wanted):
             if _is_gone(spool, item.worker):
-                orders.withdraw_stop(spool, item.worker)
+                requests.withdraw_stop(spool, item.worker)
                 wanted.remove(item)
                 click.echo(f"{item.worker} is gone")
         names = {item.worker for item in wanted}

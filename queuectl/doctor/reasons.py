@@ -7,7 +7,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from queuectl import orders, owners, safety
+from queuectl import owners, requests, safety
 from queuectl.doctor.contents import rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
@@ -122,7 +122,7 @@ def _nobody(spool: Spool) -> Iterator[Finding]:
     if spool.paused:
         yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
     alive = owners.workers(spool)
-    if alive and all(orders.is_asked_to_stop(spool, item.worker) for item in alive):
+    if alive and all(requests.is_asked_to_stop(spool, item.worker) for item in alive):
         what = "every worker was told to stop, and starts nothing more"
         yield problem(what, "`queuectl worker start` starts another")
     if alive and all(item.suspended for item in alive):

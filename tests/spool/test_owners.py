@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import kernel, orders, owners
+from queuectl import kernel, owners, requests
 from queuectl.owners import Heartbeats, Life, Registration
 from queuectl.scratch import new_owner
 from tests.support import environment
@@ -151,9 +151,9 @@ def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:
 
 def test_a_pool_reads_what_it_is_asked(api: Spool, spool: SpoolDir) -> None:
     with Registration(api, 1) as me:
-        assert orders.asked_to_stop(api, me.name) is None
-        orders.ask_to_stop(api, me.name, now=False)
-        assert orders.asked_to_stop(api, me.name) == ""
-        orders.ask_to_stop(api, me.name, now=True)
-        assert orders.asked_to_stop(api, me.name) == "now"
+        assert requests.read_stop(api, me.name) is None
+        requests.ask_to_stop(api, me.name, now=False)
+        assert requests.read_stop(api, me.name) == ""
+        requests.ask_to_stop(api, me.name, now=True)
+        assert requests.read_stop(api, me.name) == "now"
     assert spool.leftovers() == []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import kernel, orders, starts
+from queuectl import kernel, requests, starts
 from queuectl.job import Job, again
 from queuectl.outcome import started
 from queuectl.owners import Registration, Worker
@@ -422,12 +422,12 @@ def test_what_was_dropped_as_processing_and_only_taken_starts_from_the_beginning
 def test_a_request_to_a_pool_that_is_not_there_is_withdrawn(spool: SpoolDir) -> None:
     spool.create()
     with Registration(spool.api, 1) as other:
-        orders.ask_to_cancel(spool.api, other.name, "b", "cancelled: x")
-        orders.ask_to_cancel(spool.api, LOCAL, "a", "cancelled: x")
-        orders.ask_to_stop(spool.api, LOCAL, now=False)
+        requests.ask_to_cancel(spool.api, other.name, "b", "cancelled: x")
+        requests.ask_to_cancel(spool.api, LOCAL, "a", "cancelled: x")
+        requests.ask_to_stop(spool.api, LOCAL, now=False)
         recover(spool)
-        requests = [name for name in os.listdir(f"{spool.path}/workers") if ".cancel." in name]
-        assert requests == [f"{other.name}.cancel.b"]
+        left = [name for name in os.listdir(f"{spool.path}/workers") if ".cancel." in name]
+        assert left == [f"{other.name}.cancel.b"]
     assert spool.leftovers() == []
 
 

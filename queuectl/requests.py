@@ -67,23 +67,23 @@ def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
     files.unlink_quietly(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
 
 
-def asked_to_stop(spool: Spool, worker: str) -> str | None:
+def read_stop(spool: Spool, worker: str) -> str | None:
     """Return `now` or nothing if a pool is asked to stop, else None."""
     return _read(_path(spool, f"{worker}{STOP_SUFFIX}"))
 
 
-def asked_to_cancel(spool: Spool, worker: str) -> list[tuple[str, str]]:
+def read_cancels(spool: Spool, worker: str) -> list[tuple[str, str]]:
     """Return the jobs that a pool is asked to end for good, and by whom each.
 
     Raises:
         OSError: workers/ cannot be read.
     """
-    found = ((path, _read(path)) for path in cancel_requests(spool, worker))
+    found = ((path, _read(path)) for path in cancel_files(spool, worker))
     before = len(_path(spool, f"{worker}{CANCEL_MARK}"))
     return [(path[before:], by) for path, by in found if by is not None]
 
 
-def cancel_requests(spool: Spool, worker: str) -> list[str]:
+def cancel_files(spool: Spool, worker: str) -> list[str]:
     """Return the paths of what a pool was asked to cancel and has not answered.
 
     Raises:
@@ -96,7 +96,18 @@ def cancel_requests(spool: Spool, worker: str) -> list[str]:
     return [_path(spool, name) for name in names if name.startswith(prefix)]
 
 
-def owner_of_request(name: str) -> str | None:
+def standing(spool: Spool) -> list[tuple[str, str]]:
+    """Return the names of all requests in workers/, and whom each asks.
+
+    Raises:
+        OSError: workers/ cannot be read.
+    """
+    names = os.listdir(spool.directory("workers"))
+    asked = ((name, owner_of(name)) for name in names)
+    return [(name, owner) for name, owner in asked if owner is not None]
+
+
+def owner_of(name: str) -> str | None:
     """Return the pool that a file of workers/ asks for something, None if it is no request."""
     if CANCEL_MARK in name:
         return name.partition(CANCEL_MARK)[0]
