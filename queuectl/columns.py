@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 
 def columns(text: str) -> int:
     """Return how many columns a terminal gives to text."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
+@lru_cache(maxsize=4096)
 def _columns(character: str) -> int:
     from unicodedata import combining, east_asian_width  # most text is ASCII, and needs neither
 

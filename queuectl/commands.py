@@ -89,7 +89,9 @@ def _our_environment() -> dict[bytes, bytes]:
     """
     environment = dict(os.environb)
     script = program.path()
-    if script is not None and shutil.which(program.NAME) is None:
+    path = environment.get(b"PATH")
+    # without one a shell has its own, which a shorter one would hide
+    if path and script is not None and shutil.which(program.NAME) is None:
         directory = os.fsencode(os.path.dirname(script))
-        environment[b"PATH"] = environment.get(b"PATH", os.fsencode(os.defpath)) + b":" + directory
+        environment[b"PATH"] = path + b":" + directory
     return environment

@@ -58,6 +58,6 @@ class WrongUserError(QueuectlError):
 
     def __init__(self, path: str, owner: int) -> None:
         super().__init__(
-            f"{path} belongs to user {owner}, whose workers cannot read what root writes; "
+            f"{path} belongs to user {owner}, and root is to change nothing there; "
             f"use `sudo -u '#{owner}' queuectl ...`"
         )

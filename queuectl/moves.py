@@ -197,6 +197,12 @@ class Moves(Layout):
             ClaimLostError: the claim was taken away.
             OSError: it is still held, with the old body or the new one.
         """
+        if not claim.reason and job.state == "dead" and claim.origin != "dead":
+            # dead/ has room for it, but its id may be another's by now, dropped while it ran
+            other = self.found_in(job.id, ("completed", "failed"), but=claim.origin)
+            if other is not None:
+                why = job.record.get("error_message")
+                claim.reason = f"{why}; another job of this id is in {other}/"
         if not claim.reason:
             try:
                 if claim.path != self.file(job.state, claim.job_id):

@@ -44,6 +44,7 @@ class Worker:
     slots: int
     since: str
     directory: str = ""  # "DEVICE:INODE" of the workers/ that it registered in
+    spool: str = ""  # where that was
 
     @property
     def of_this_boot(self) -> bool:
@@ -57,7 +58,12 @@ class Worker:
 
     def is_of(self, spool: Spool) -> bool:
         """Tell whether it registered in this spool, not in one that this is a copy of."""
-        return self.directory in ("", _identity(spool))
+        if self.directory in ("", _identity(spool)):
+            return True
+        # a remount, a container begun again, or FUSE gives other numbers in the same place; and of
+        # what was moved to another file system nothing is left where it was
+        there = f"{self.spool}/workers"
+        return not os.path.isdir(there) or os.path.samefile(there, spool.directory("workers"))
 
 
 def _identity(spool: Spool) -> str:
@@ -141,7 +147,7 @@ class Registration:
 
     def _write_record(self) -> None:
         draft = f"{self._spool.directory('tmp')}/~worker@{self.name}{RECORD_SUFFIX}"
-        self.record = replace(self.record, directory=_identity(self._spool))
+        self.record = replace(self.record, directory=_identity(self._spool), spool=self._spool.path)
         raw = json.dumps(asdict(self.record)).encode() + b"\n"
         mode = self._spool.config.file_mode
         files.replace(self._path(RECORD_SUFFIX), raw, draft, sync=False, mode=mode)

@@ -10,18 +10,27 @@ NAME = "queuectl"
 
 def words() -> list[str]:
     """Return the absolute words that start this queuectl, wherever they are said."""
-    script = path()
+    script = _our_script()
     if script is not None:
         return [script]
     # -m would import what lies in the current directory, which may be anybody's
-    code = "import sys; del sys.path[0]; from queuectl.cli import main; main()"
+    code = "import sys; sys.path[:] = filter(None, sys.path); from queuectl.cli import main; main()"
     return [sys.executable, "-c", code]
 
 
 def path() -> str | None:
     """Return where the program is, None if this Python runs it in another way."""
-    for beside in (sys.executable, os.path.abspath(sys.argv[0])):
-        script = f"{os.path.dirname(beside)}/{NAME}"
-        if os.path.isfile(script) and os.access(script, os.X_OK):
-            return script
-    return None
+    beside = f"{os.path.dirname(sys.executable or '')}/{NAME}"
+    return _our_script() or (beside if _is_program(beside) else None)
+
+
+def _our_script() -> str | None:
+    """Return the script that was started; after -c and -m there is none, and no directory of it."""
+    if os.path.basename(sys.argv[0]) != NAME:
+        return None
+    script = os.path.abspath(sys.argv[0])
+    return script if _is_program(script) else None
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)

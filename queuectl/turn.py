@@ -285,9 +285,6 @@ class Turns:
         now = time.time()
         job = outcome.began(job, now - took_s)
         done = outcome.settled(job, ended, config=self._spool.config, now=now, random=random.random)
-        if done.state == "dead":  # dead/ has room for it, but the id may be another's by now
-            other = self._spool.found_in(job.id, ("completed", "failed"))
-            claim.reason = str(JobExistsError(job.id, other)) if other else ""
         settled = await self._persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )

@@ -277,9 +277,15 @@ def _usage_text(error: click.UsageError) -> str:
         name = error.option_name
         if name == "--spool":
             return "--spool goes before the command: queuectl --spool DIR COMMAND"
-        if name == "--after":
+        have = (
+            {word for item in error.ctx.command.params for word in item.opts}
+            if error.ctx
+            else set()
+        )
+        if name == "--after" and "--later-codes" in have:
             return "there is no --after; README says how a job follows another (--later-codes)"
-        if meant := _OPTIONS_CALLED_ELSEWHERE.get(name):
+        meant = _OPTIONS_CALLED_ELSEWHERE.get(name, "")
+        if meant.partition(" ")[0] in have:
             return f"no such option {name}; did you mean {meant}?; see `{path} -h`"
     text = error.format_message().rstrip(".")
     return f"{text[:1].lower()}{text[1:]}; see `{path} -h`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -44,19 +45,21 @@ def spool_to_be(ctx: click.Context, *, told: Told = refuse) -> Spool:
     return Spool(ctx.find_root().obj, told=told)
 
 
-def spool_to_change(ctx: click.Context, *, writes: bool = True) -> Spool:
+def spool_to_change(ctx: click.Context, *, writes: bool = True, dry_run: bool = False) -> Spool:
     """Return the spool that is there; what is wrong in its config.json is said.
 
     Args:
         ctx: of the command.
         writes: it puts job files there: then all directories of the spool are there.
+        dry_run: it only says what it would do.
 
     Raises:
         QueuectlError: there is none, or we may not change it.
     """
     spool = spool_to_read(ctx)
-    spool.refuse_root()
-    if writes:
+    if not dry_run:
+        spool.refuse_root()
+    if writes and not dry_run:
         spool.create()  # a directory of it may be gone
     ctx.meta[STATUS_TELLS] = True
     return spool
@@ -118,6 +121,29 @@ def id_to_change(spool: Spool, text: str, states: Sequence[str] = STATES) -> str
         msg = f'no job "{text}"; did you mean "{job_id}"?'
         raise NoSuchJobError(msg)
     return _said(text, job_id)
+
+
+def is_this_job(spool: Spool, job_id: str) -> bool:
+    """Tell whether we are a command of that job, while it runs."""
+    ours = os.environ.get("QUEUECTL_JOB_ID"), os.environ.get("QUEUECTL_SPOOL")
+    return ours == (job_id, spool.path)
+
+
+class Misses:
+    """Says, job by job, what could not be done, and remembers that something could not."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, _job_id: str, error: Exception) -> None:
+        """Tell one."""
+        self.count += 1
+        render.note(f"queuectl: {error}")
+
+    def exit(self) -> None:
+        """Leave with status 1 if there was one."""
+        if self.count:
+            click.get_current_context().exit(1)
 
 
 class Duration(_FloatType):

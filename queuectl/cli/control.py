@@ -8,11 +8,10 @@ import click
 
 from queuectl import verbs
 from queuectl.cli import render
-from queuectl.cli.common import going_on, id_to_change, spool_to_change, spool_to_write
+from queuectl.cli.common import Misses, going_on, id_to_change, spool_to_change, spool_to_write
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.drafting import change_options, given_fields
 from queuectl.cli.selection import (
-    Misses,
     Selection,
     all_option,
     chosen,
@@ -52,7 +51,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     """
     from queuectl.cancelling import cancel_all
 
-    spool = spool_to_change(ctx, writes=not options["dry_run"])
+    spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, CANCELLABLE)
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "cancel", options):
@@ -82,7 +81,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl retry --state dead --tag nightly
     queuectl retry --older-than 1d --dry-run
     """
-    spool = spool_to_change(ctx, writes=not options["dry_run"])
+    spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, ("failed", "dead"))
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "retry", options):

@@ -8,6 +8,7 @@ import click
 
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import (
+    Misses,
     json_option,
     resolve_id,
     spool_to_change,
@@ -16,7 +17,6 @@ from queuectl.cli.common import (
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.look import limit_option, print_job, print_jobs
 from queuectl.cli.selection import (
-    Misses,
     Selection,
     all_option,
     chosen,
@@ -96,7 +96,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     from queuectl import verbs
 
-    spool = spool_to_change(ctx, writes=not options["dry_run"])
+    spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD)
     if go_ahead(job_ids, "retry", options):
@@ -124,7 +124,7 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     from queuectl import housekeeping
 
-    spool = spool_to_change(ctx, writes=False)
+    spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD, rejected=True)
     doomed = {job.job_id: job for job in housekeeping.doomed(spool, "dead", job_ids)}

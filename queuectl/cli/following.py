@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from queuectl import joblogs, owners
 from queuectl.cli import render
-from queuectl.outcome import ended_text
 from queuectl.states import FINISHED, STATES
 from queuectl.units import plain
 
@@ -99,6 +98,8 @@ class Remarks:
                 self._tell_of_runs(found, self._told.get(found.job.id, follower.first_run - 1))
 
     def _tell_of_runs(self, found: Found, told: int) -> None:
+        from queuectl.outcome import ended_text  # few that follow have a run to tell of
+
         last = found.job.run_number
         # the end of the last run is known once its job is where it goes, and told there if it stays
         is_open = found.state in FINISHED or (

@@ -11,10 +11,9 @@ import click
 
 from queuectl import joblogs
 from queuectl.cli import render
-from queuectl.cli.common import resolve_id, spool_to_read
+from queuectl.cli.common import Misses, is_this_job, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
-from queuectl.cli.selection import Misses
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
 from queuectl.states import FINISHED
@@ -52,21 +51,24 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
         raise click.UsageError("-f follows one job")
     spool = spool_to_read(ctx)
     if len(texts) == 1:
-        _print_job(spool, texts[0], options, follow=follow)
+        _print_job(spool, resolve_id(spool, texts[0]), options, follow=follow)
         return
     misses = Misses()
-    for number, text in enumerate(texts):
-        click.echo(f"{chr(10) if number else ''}==> {plain(text)} <==")
+    gap = ""
+    for text in texts:
         try:
-            _print_job(spool, text, options)
-        except QueuectlError as error:
+            job_id = resolve_id(spool, text)
+            click.echo(f"{gap}==> {plain(job_id)} <==")
+            gap = "\n"
+            _print_job(spool, job_id, options)
+        except QueuectlError as error:  # noqa: PERF203 - the others are printed all the same
             misses(text, error)
     misses.exit()
 
 
-def _print_job(spool: Spool, text: str, options: dict[str, Any], *, follow: bool = False) -> None:
-    found = spool.find(resolve_id(spool, text))
-    _check_not_fed_to_itself(spool, found, options)
+def _print_job(spool: Spool, job_id: str, options: dict[str, Any], *, follow: bool = False) -> None:
+    found = spool.find(job_id)
+    _check_not_fed_to_itself(spool, found, options, follow=follow)
     (_follow if follow else _print_run)(spool, found, options)
 
 
@@ -76,16 +78,18 @@ def _streams(options: dict[str, Any]) -> Sequence[str]:
     return (joblogs.ERR if options["only_stderr"] else joblogs.OUT,)
 
 
-def _check_not_fed_to_itself(spool: Spool, found: Found, options: dict[str, Any]) -> None:
+def _check_not_fed_to_itself(
+    spool: Spool, found: Found, options: dict[str, Any], *, follow: bool
+) -> None:
     """Refuse to print output into the same output, in the job itself: there would be no end."""
-    paths = [
-        joblogs.log_file(spool, found.job, joblogs.last_run(found), stream)
-        for stream in _streams(options)
-    ]
+    msg = f'standard output is the output of "{found.job.id}" itself'
+    if follow and is_this_job(spool, found.job.id):  # by way of a pipe, perhaps
+        raise QueuectlError(msg)
+    number = options["attempt"] or joblogs.last_run(found)
+    paths = [joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)]
     with contextlib.suppress(OSError):  # standard output is closed
         ours = os.fstat(sys.stdout.fileno())
         if any(is_there(path) and os.path.samestat(ours, os.lstat(path)) for path in paths):
-            msg = f'standard output is the output of "{found.job.id}" itself'
             raise QueuectlError(msg)
 
 
@@ -150,7 +154,8 @@ def _remark_on_the_rest(
 
 def _has_failed(found: Found, number: int) -> bool:
     """Tell whether this is the last run of a job, and an error was its end."""
-    return bool(found.job.record.get("error_message")) and number == joblogs.last_run(found)
+    ended = joblogs.current_run(found) is None and number == joblogs.last_run(found)
+    return ended and bool(found.job.record.get("error_message"))
 
 
 def _size(path: str) -> int:

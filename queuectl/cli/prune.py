@@ -9,8 +9,8 @@ import click
 
 from queuectl import housekeeping
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, spool_to_change
-from queuectl.cli.selection import Misses, changed_at, go_ahead, state_option, touch_options
+from queuectl.cli.common import DURATION, Misses, spool_to_change
+from queuectl.cli.selection import changed_at, go_ahead, state_option, touch_options
 from queuectl.ids import is_id
 from queuectl.states import FINISHED
 from queuectl.units import duration_text
@@ -49,13 +49,13 @@ def prune(
     queuectl prune --older-than 7d --dry-run
     queuectl prune --state completed --state dead --keep 100
     """
-    spool = spool_to_change(ctx, writes=False)
+    spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
     states = tuple(dict.fromkeys(options["states"])) or ("completed",)
     if older_than is None and keep is None:
         older_than = _DEFAULT_AGE_S
     doomed = [job for state in states for job in _oldest(spool, state, older_than, keep)]
     misses = Misses()
-    if not doomed and older_than is not None and not options["dry_run"]:
+    if not doomed and older_than is not None and not keep:
         render.note(f"none ended more than {duration_text(older_than)} ago (--older-than)")
     elif go_ahead([job.job_id for job in doomed], "delete", options, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):

@@ -16,6 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from queuectl import __version__, files
 from queuectl.cli.common import spool_to_read
@@ -70,19 +71,21 @@ def report(ctx: click.Context, /, *, output: str, period_s: float) -> None:
     if output == "-":
         sys.stdout.buffer.write(page)
         return
-    _write(output, page)
+    source = ctx.get_parameter_source("output")
+    _write(output, page, named=source is not ParameterSource.DEFAULT)
     click.echo(f"{output}  {size_text(len(page))}")
 
 
-def _write(path: str, page: bytes) -> None:
+def _write(path: str, page: bytes, *, named: bool) -> None:
     """Put the page where it belongs: as a file whole or not at all, behind a link if it is one."""
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a device, or a pipe
+        # a link that nobody named may be anybody's
+        is_link = os.path.islink(path) and not named
+        if os.path.exists(path) and not os.path.isfile(path) and not is_link:  # a device, or a pipe
             with open(path, "wb") as file:
                 file.write(page)
         else:
-            # a link that was not asked for may be anybody's
-            real = path if path == _NAME else os.path.realpath(path)
+            real = os.path.realpath(path) if named else path
             files.replace(real, page, f"{real}.{new_owner()}", sync=False)
     except OSError as error:
         raise SpoolError("write", path, error) from error

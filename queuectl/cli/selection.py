@@ -276,20 +276,3 @@ def go_ahead(
             render.note("nothing was done")
             click.get_current_context().exit(1)
     return True
-
-
-class Misses:
-    """Says, job by job, what could not be done, and remembers that something could not."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, _job_id: str, error: Exception) -> None:
-        """Tell one."""
-        self.count += 1
-        render.note(f"queuectl: {error}")
-
-    def exit(self) -> None:
-        """Leave with status 1 if there was one."""
-        if self.count:
-            click.get_current_context().exit(1)

@@ -85,7 +85,9 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     queuectl --spool /srv/jobs systemd-unit --count 8
     """
     spool = Spool(ctx.find_root().obj)
-    words = [*program.words(), "--spool", spool.path, "worker", "start"]
+    script = program.path()
+    start = program.words() if script is None else [script]
+    words = [*start, "--spool", spool.path, "worker", "start"]
     words += ["--count", str(count)] if count else []
     stop, patience = _patience(spool)
     unit = _UNIT.format(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import STATUS_TELLS, render
-from queuectl.cli.common import DURATION, spool_to_be, spool_to_read
+from queuectl.cli.common import DURATION, is_this_job, spool_to_be, spool_to_read
 from queuectl.cli.completing import complete_files, complete_ids
 from queuectl.cli.drafting import (
     CommandAfterDashes,
@@ -55,7 +54,7 @@ def wait(
 ) -> None:
     """Wait until jobs have ended; print the id of each as it does.
 
-    Jobs that have ended before count as well, but with --all only those that have not.
+    Jobs that have ended before count as well, but with --all and --any only those that have not.
 
     A job that will be retried has not ended. Exit status: 0 if all completed; else, of the first
     that did not, the exit status of its last run, 128 + N if signal N ended it (143 for its own
@@ -64,14 +63,14 @@ def wait(
     \b
     queuectl wait job1 job2 && echo both are done
     queuectl wait --any --timeout 10m job1 job2
-    queuectl wait --tag nightly
+    queuectl wait --tag nightly --newer-than 12h
     """
     spool = spool_to_read(ctx)
     ctx.meta[STATUS_TELLS] = True
     # of those that are selected by what they are, the ended ones count: else it would be a matter
     # of time whether a failure is seen
     selection = Selection.of(options)
-    if not selection.narrow:
+    if any_one or not selection.narrow:
         selection = Selection.of(options, CANCELLABLE)
     job_ids = _but_ourselves(spool, chosen(spool, texts, selection), named=bool(texts))
     if not job_ids:
@@ -91,13 +90,10 @@ def _but_ourselves(spool: Spool, job_ids: list[str], *, named: bool) -> list[str
     Raises:
         click.UsageError: that one was named.
     """
-    ours = os.environ.get("QUEUECTL_JOB_ID")
-    if ours not in job_ids or os.environ.get("QUEUECTL_SPOOL") != spool.path:
-        return job_ids
-    if named:
-        msg = f'"{ours}" is this job: it would wait for itself'
-        raise click.UsageError(msg)
-    return [job_id for job_id in job_ids if job_id != ours]
+    others = [job_id for job_id in job_ids if not is_this_job(spool, job_id)]
+    if named and others != job_ids:
+        raise click.UsageError("this job would wait for itself")
+    return others
 
 
 @click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})

@@ -96,4 +96,5 @@ def test_of_two_files_of_one_id_in_two_pools_the_second_to_end_is_set_beside(
         (tmp_path / "go-on2").touch()
         spool.wait_for("dead", "x.2")
     assert spool.states("x") == ["completed"]
-    assert "exists already, in completed/" in spool.record("dead", "x.2")["error_message"]
+    why = spool.record("dead", "x.2")["error_message"]
+    assert why == "exit status 1; another job of this id is in completed/"

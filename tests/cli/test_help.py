@@ -146,3 +146,12 @@ def test_what_is_called_otherwise_elsewhere_is_known(
     words: list[str], meant: str, spool: SpoolDir
 ) -> None:
     assert meant in spool.refuse(*words, status=2)
+
+
+@pytest.mark.parametrize("words", [["logs", "--since", "1h", "x"], ["list", "--after", "x"]])
+def test_no_option_is_suggested_that_the_command_does_not_have(
+    words: list[str], spool: SpoolDir
+) -> None:
+    told = spool.refuse(*words, status=2)
+    assert "--newer-than" not in told
+    assert "README" not in told

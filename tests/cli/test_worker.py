@@ -305,3 +305,17 @@ def test_a_job_can_stop_the_pool_that_runs_it(spool: SpoolDir) -> None:
         pool.wait_for("down")
     assert spool.states("last") == ["completed"]
     assert "runs this command" in spool.output("last", 1, "err")
+
+
+def test_a_program_of_this_name_in_the_current_directory_is_not_ours(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    planted = tmp_path / "queuectl"
+    planted.write_text("#!/bin/sh\necho planted\n")
+    planted.chmod(0o755)
+    words = [sys.executable, "-c", "from queuectl.cli import main; main()"]
+    done = subprocess.run(
+        [*words, "systemd-unit"], env=environment(spool.path), cwd=tmp_path, capture_output=True
+    )
+    assert str(planted).encode() not in done.stdout
+    assert b"ExecStart=" in done.stdout

@@ -109,14 +109,23 @@ def test_who_works_on_a_copy_of_a_spool_ends_nothing_of_the_spool_itself(side: S
         assert side.wait_for(job_id, "completed", "dead")["state"] == "completed"
 
 
-def test_what_a_dead_worker_left_is_found_after_its_spool_was_moved(side: Spoolside) -> None:
+@pytest.mark.parametrize("way", ["moved", "copied elsewhere", "restored in place"])
+def test_what_a_dead_worker_left_is_found_after_its_spool_was_moved(
+    side: Spoolside, way: str
+) -> None:
     job_id = side.submit("sleep 600")
     pool = side.pool().up()
     side.wait_for_run(job_id)
     left = marked(side.path)
     pool.kill()
     moved = side.path.parent / "moved"
-    side.path.rename(moved)
+    if way == "moved":
+        side.path.rename(moved)
+    else:  # as `mv` does to another file system
+        shutil.copytree(side.path, moved)
+        shutil.rmtree(side.path)
+    if way == "restored in place":
+        moved = moved.rename(side.path)
     subprocess.run(
         [*command_line("--spool", str(moved)), "doctor", "--fix"], env=environment(), check=False
     )

@@ -171,6 +171,7 @@ def test_root_deletes_and_mends_nothing_through_links_of_somebody_else(open_path
         done = side.run("prune", "--yes")
         assert done.returncode == 1
         assert f"belongs to user {NOBODY}" in done.stderr
+        assert side.run("prune", "--dry-run").returncode == 0
         side.run("doctor", "--fix")
         assert precious.exists()
         assert other.stat().st_mode & 0o7777 == 0o1777

@@ -287,3 +287,7 @@ def test_a_stored_retention_is_checked_too(spool: SpoolDir, value: object) -> No
 
 def test_where_nothing_is_old_enough_it_is_said_what_old_is(house: SpoolDir) -> None:
     assert "none ended more than 200d00h ago" in house.run("prune", "--older-than", "200d").err
+
+
+def test_of_jobs_that_are_kept_by_number_no_age_is_said(house: SpoolDir) -> None:
+    assert house.run("prune", "--older-than", "2d", "--keep", "9").err.startswith("no such jobs")

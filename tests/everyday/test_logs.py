@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import DEADLINE_S, environment, wait_until
+from tests.support import DEADLINE_S, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -300,3 +300,30 @@ def test_of_a_run_that_failed_its_standard_error_is_pointed_to(spool: SpoolDir) 
     for words in (["logs", "a"], ["logs", "-f", "a"]):
         assert "on standard error, with --stderr" in spool.run(*words).err
     assert spool.run("logs", "b").err == ""
+
+
+def test_a_job_does_not_follow_itself_by_way_of_a_pipe(spool: SpoolDir) -> None:
+    words = shlex.join(spool.command("logs", "-f", "me"))
+    spool.api.submit(f"echo begun; {words} | cat", id="me", max_retries=1)
+    spool.drain()
+    assert spool.output("me") == "begun\n"
+
+
+def test_a_job_may_print_an_earlier_run(spool: SpoolDir) -> None:
+    words = shlex.join(spool.command("logs", "--attempt", "1", "me"))
+    spool.configure(backoff_base=0)
+    work = f"echo $QUEUECTL_ATTEMPT; [ $QUEUECTL_ATTEMPT = 2 ] && {words}"
+    spool.api.submit(work, id="me", max_retries=2)
+    spool.drain()
+    assert spool.output("me", 2) == "2\n1\n"
+
+
+def test_of_a_run_that_goes_on_no_failure_is_pointed_to(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(backoff_base=0)
+    first = "echo out; echo err >&2; [ $QUEUECTL_ATTEMPT = 2 ] || exit 1"
+    work = f"{first}; {waiting_for(str(tmp_path / 'go'))}"
+    spool.api.submit(work, id="a", max_retries=2)
+    with spool.pool():
+        wait_until(lambda: spool.output("a", 2, "err"), "the second run")
+        assert spool.run("logs", "a").err == ""
+        (tmp_path / "go").touch()

@@ -215,6 +215,7 @@ def test_a_failure_is_seen_by_who_waits_however_soon_it_comes(spool: SpoolDir) -
     result = spool.run("wait", "--tag", "x", status=3)
     assert set(result.lines) == {"a", "b"}
     assert spool.run("wait", "--all").lines == []
+    assert spool.run("wait", "--any", "--tag", "x").lines == []  # one of those still to come
 
 
 @pytest.fixture

@@ -116,6 +116,10 @@ def test_a_link_that_nobody_named_is_replaced_and_not_followed(
     spool.run("report", cwd=str(tmp_path))
     assert (tmp_path / "precious").read_text() == "mine"
     assert "<!doctype html>" in (tmp_path / "report.html").read_text()
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "report.html").symlink_to("/dev/full")
+    spool.run("report", cwd=str(tmp_path))
+    assert not (tmp_path / "report.html").is_symlink()
     (tmp_path / "page.html").symlink_to("precious")
     spool.run("report", "--output", "page.html", cwd=str(tmp_path))
     assert "<!doctype html>" in (tmp_path / "precious").read_text()
