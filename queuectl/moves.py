@@ -199,7 +199,7 @@ class Moves(Layout):
         """
         if not claim.reason and job.state == "dead" and claim.origin != "dead":
             # dead/ has room for it, but its id may be another's by now, dropped while it ran
-            other = self.found_in(job.id, ("completed", "failed"), but=claim.origin)
+            other = self.found_in(job.id, ("completed", "failed"))
             if other is not None:
                 why = job.record.get("error_message")
                 claim.reason = f"{why}; another job of this id is in {other}/"

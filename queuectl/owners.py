@@ -44,7 +44,7 @@ class Worker:
     slots: int
     since: str
     directory: str = ""  # "DEVICE:INODE" of the workers/ that it registered in
-    spool: str = ""  # where that was
+    started: int = 0  # with its pid, which process it is: in ticks of the kernel's clock
 
     @property
     def of_this_boot(self) -> bool:
@@ -56,14 +56,9 @@ class Worker:
         """Whether it stands still, and does nothing until it is continued."""
         return self.of_this_boot and kernel.is_suspended(self.pid)
 
-    def is_of(self, spool: Spool) -> bool:
-        """Tell whether it registered in this spool, not in one that this is a copy of."""
-        if self.directory in ("", _identity(spool)):
-            return True
-        # a remount, a container begun again, or FUSE gives other numbers in the same place; and of
-        # what was moved to another file system nothing is left where it was
-        there = f"{self.spool}/workers"
-        return not os.path.isdir(there) or os.path.samefile(there, spool.directory("workers"))
+    def lives_elsewhere(self, spool: Spool) -> bool:
+        """Tell whether it is a pool of another spool, alive, of which this one is a copy."""
+        return self.directory not in ("", _identity(spool)) and kernel.lives(self.pid, self.started)
 
 
 def _identity(spool: Spool) -> str:
@@ -97,6 +92,7 @@ class Registration:
             pid=os.getpid(),
             slots=slots,
             since=utc_text(time.time()),
+            started=kernel.started(),
         )
         self.name = self.record.worker
         self._lock: BaseFileLock | None = None
@@ -147,7 +143,7 @@ class Registration:
 
     def _write_record(self) -> None:
         draft = f"{self._spool.directory('tmp')}/~worker@{self.name}{RECORD_SUFFIX}"
-        self.record = replace(self.record, directory=_identity(self._spool), spool=self._spool.path)
+        self.record = replace(self.record, directory=_identity(self._spool))
         raw = json.dumps(asdict(self.record)).encode() + b"\n"
         mode = self._spool.config.file_mode
         files.replace(self._path(RECORD_SUFFIX), raw, draft, sync=False, mode=mode)
@@ -199,19 +195,17 @@ def known(spool: Spool) -> dict[str, Worker | None]:
 
 RECOVERY = "recovery"
 _NOT_FOR_US = (FileNotFoundError, PermissionError)
-_FIELDS = {item.name for item in fields(Worker)}
+_FIELDS = {item.name: item.type for item in fields(Worker)}
 
 
 def read_worker(spool: Spool, name: str) -> Worker | None:
     """Return an owner's record, None if there is none, it is not one of ours or not for us."""
     try:
         found = json.loads(read_regular(path(spool, name, RECORD_SUFFIX)))
-        worker = Worker(**{name: found[name] for name in _FIELDS & found.keys()})
+        worker = Worker(**{name: found[name] for name in _FIELDS.keys() & found.keys()})
     except (*_NOT_FOR_US, BadJobError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    numbers = (worker.pid, worker.slots)
-    texts = [value for name, value in asdict(worker).items() if name not in ("pid", "slots")]
-    sound = all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)
+    sound = all(type(getattr(worker, name)).__name__ == kind for name, kind in _FIELDS.items())
     return worker if sound and worker.worker == name else None
 
 

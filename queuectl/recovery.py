@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 
+_MOST_BESIDE = 10  # ID.2, ID.3 ...: looked for among the names that a held body may have
 _REJECT_MARK = "~"  # ID~reject1@OWNER is held to be set aside, whatever its body says
 
 
@@ -43,7 +44,7 @@ class _Dead(NamedTuple):
     local: bool  # whether what it ran ran under this kernel
     by_lock: bool  # whether its lock told, not its silence
     this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
-    copied: bool  # with the spool: what it ran is another spool's
+    copied: bool  # it lives, and works in the spool that this is a copy of
 
 
 class Recovery:
@@ -159,7 +160,7 @@ class Recovery:
             by_lock = local and not traceless
             if by_lock or name in self._endings or self._is_silent(name):
                 this_boot = worker is not None and worker.of_this_boot
-                copied = worker is not None and not worker.is_of(self._spool)
+                copied = worker is not None and worker.lives_elsewhere(self._spool)
                 yield _Dead(name, local, by_lock, this_boot, copied)
 
     def _is_silent(self, name: str) -> bool:
@@ -198,7 +199,7 @@ class Recovery:
                 return 0
             orphans = [held for held in self._spool.held() if held.owner == name]
             if dead.copied and orphans:
-                what = "this spool is a copy: what that worker runs in the other is left alone"
+                what = "this spool is a copy: what that worker runs elsewhere is left alone"
                 self._log.event("warning", worker=name, detail=what)
             starts = Starts(self._spool, name, self._log)
             for orphan in orphans:
@@ -281,7 +282,18 @@ class Recovery:
 
     def _read(self, claim: Claim) -> Job:
         any_owner = self._spool.config.shared
-        return self._spool.read_file(claim.path, claim.job_id, any_owner=any_owner)
+        try:
+            return self._spool.read_file(claim.path, claim.job_id, any_owner=any_owner)
+        except BadJobError:
+            # it was on its way to dead/ under another id, since its own was taken
+            for number in range(2, _MOST_BESIDE):
+                claim.beside = f"{claim.job_id}.{number}"
+                with contextlib.suppress(BadJobError):
+                    job = self._spool.read_file(claim.path, claim.beside, any_owner=any_owner)
+                    claim.reason = str(job.record.get("error_message"))
+                    return job
+            claim.beside = None
+            raise
 
     def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""

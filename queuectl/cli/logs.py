@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -82,14 +83,16 @@ def _check_not_fed_to_itself(
     spool: Spool, found: Found, options: dict[str, Any], *, follow: bool
 ) -> None:
     """Refuse to print output into the same output, in the job itself: there would be no end."""
-    msg = f'standard output is the output of "{found.job.id}" itself'
-    if follow and is_this_job(spool, found.job.id):  # by way of a pipe, perhaps
-        raise QueuectlError(msg)
     number = options["attempt"] or joblogs.last_run(found)
     paths = [joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)]
     with contextlib.suppress(OSError):  # standard output is closed
         ours = os.fstat(sys.stdout.fileno())
+        is_pipe = stat.S_ISFIFO(ours.st_mode) or stat.S_ISSOCK(ours.st_mode)
+        if follow and is_pipe and joblogs.current_run(found) and is_this_job(spool, found.job.id):
+            msg = f'this is a command of "{found.job.id}": what it follows might be its own output'
+            raise QueuectlError(msg)
         if any(is_there(path) and os.path.samestat(ours, os.lstat(path)) for path in paths):
+            msg = f'standard output is the output of "{found.job.id}" itself'
             raise QueuectlError(msg)
 
 

@@ -39,7 +39,7 @@ def top(ctx: click.Context, /) -> int:
     if not render.person_looks():
         height = shutil.get_terminal_size().lines or 24
         lines = _painted(Lookout(spool), render.width(), height, colour=False)
-        lines[-1] = lines[-1].removeprefix(KEYS)
+        lines[-1] = lines[-1].removeprefix(KEYS).strip()
         click.echo("\n".join(line.rstrip() for line in lines).rstrip())
         return 0
     from queuectl.cli.terminal import Screen

@@ -54,7 +54,8 @@ def wait(
 ) -> None:
     """Wait until jobs have ended; print the id of each as it does.
 
-    Jobs that have ended before count as well, but with --all and --any only those that have not.
+    Jobs that have ended before count as well; of those that --all selects, or --any with a
+    selection, only those that have not.
 
     A job that will be retried has not ended. Exit status: 0 if all completed; else, of the first
     that did not, the exit status of its last run, 128 + N if signal N ended it (143 for its own

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,6 +84,35 @@ def is_suspended(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(b") ")[2].startswith(b"T")
+
+
+def started() -> int:
+    """Return when this process started, in ticks of the kernel's clock; 0 where nobody can tell."""
+    try:
+        return int(_read_bytes("/proc/self/stat").rpartition(b") ")[2].split()[_STARTED])
+    except OSError:
+        return 0
+
+
+def lives(pid: int, started: int) -> bool:
+    """Tell whether a process lives that has this pid, as seen by itself, and started then.
+
+    It may be in a container, where its pid is another than here.
+    """
+    if not started or not can_list_processes():
+        return False
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            stat = _read_bytes(f"/proc/{name}/stat").rpartition(b") ")[2].split()
+            if int(stat[_STARTED]) == started and stat[0] not in (b"Z", b"X"):
+                status = _read_bytes(f"/proc/{name}/status").decode(errors="replace")
+                own = re.search(r"^NSpid:.*?(\d+)$", status, re.MULTILINE)
+                if own is not None and int(own[1]) == pid:
+                    return True
+    return False
+
+
+_STARTED = 19  # of what follows the name in /proc/PID/stat, from 0
 
 
 @dataclass(frozen=True)

@@ -98,3 +98,18 @@ def test_of_two_files_of_one_id_in_two_pools_the_second_to_end_is_set_beside(
     assert spool.states("x") == ["completed"]
     why = spool.record("dead", "x.2")["error_message"]
     assert why == "exit status 1; another job of this id is in completed/"
+
+
+def test_one_that_dies_on_a_retry_leaves_a_file_of_its_id_in_failed_alone(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(backoff_base=0)
+    waits = waiting_for(str(tmp_path / "go-on"))
+    spool.api.submit(f"[ $QUEUECTL_ATTEMPT = 2 ] && {{ {waits}; }}; exit 7", id="x", max_retries=2)
+    with spool.pool() as pool:
+        wait_until(lambda: len(pool.events("started", "x")) == 2, "the second run")
+        other = {"command": "true", "next_retry_at": "2100-01-01T00:00:00Z"}
+        spool.drop_bytes("x", json.dumps(other).encode(), "failed")
+        (tmp_path / "go-on").touch()
+        spool.wait_for("dead", "x.2")
+    assert spool.states("x") == ["failed"]

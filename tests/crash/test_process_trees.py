@@ -88,15 +88,22 @@ def test_stop_now_leaves_nothing_and_gives_the_job_back(work: str, side: Spoolsi
     assert record["attempts"] == 0
 
 
-def test_who_works_on_a_copy_of_a_spool_ends_nothing_of_the_spool_itself(side: Spoolside) -> None:
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_who_works_on_a_copy_of_a_spool_ends_nothing_of_the_spool_itself(
+    side: Spoolside, is_moved: bool
+) -> None:
     go_on = side.path.parent / "go-on"
     live = side.submit(waiting_for(str(go_on)), max_retries=1)
     held_too = side.submit(waiting_for(str(go_on)), max_retries=1)
-    side.pool("--count", "2").up()
+    pool = side.pool("--count", "2").up()
     side.wait_for_run(live)
     side.wait_for_run(held_too)
     copy = side.path.parent / "copy"
     shutil.copytree(side.path, copy)
+    away = side.path.parent / "away"
+    if is_moved:  # or is not to be seen from here: a container's
+        pool.send(signal.SIGSTOP)  # which else would make the directories again
+        side.path.rename(away)
     words = [*command_line("--spool", str(copy)), "cancel", held_too]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     assert "this spool is a copy" in done.stderr, done
@@ -104,6 +111,9 @@ def test_who_works_on_a_copy_of_a_spool_ends_nothing_of_the_spool_itself(side: S
         subprocess.run(
             [*command_line("--spool", str(copy)), *words], env=environment(), check=False
         )
+    if is_moved:
+        away.rename(side.path)
+        pool.send(signal.SIGCONT)
     go_on.touch()
     for job_id in (live, held_too):
         assert side.wait_for(job_id, "completed", "dead")["state"] == "completed"

@@ -309,6 +309,15 @@ def test_a_job_does_not_follow_itself_by_way_of_a_pipe(spool: SpoolDir) -> None:
     assert spool.output("me") == "begun\n"
 
 
+def test_a_job_may_have_its_output_copied_to_a_file(spool: SpoolDir, tmp_path: Path) -> None:
+    words = shlex.join(spool.command("logs", "-f", "me"))
+    copy = tmp_path / "copy"
+    work = f"{words} > {copy} & echo one; while ! grep -q one {copy}; do sleep 0.01; done; echo two"
+    spool.api.submit(work, id="me")
+    spool.drain()
+    wait_until(lambda: copy.read_text() == "one\ntwo\n", copy.read_text)
+
+
 def test_a_job_may_print_an_earlier_run(spool: SpoolDir) -> None:
     words = shlex.join(spool.command("logs", "--attempt", "1", "me"))
     spool.configure(backoff_base=0)

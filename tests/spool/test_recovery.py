@@ -507,3 +507,12 @@ def ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.kill()
+
+
+def test_one_that_was_on_its_way_to_another_id_gets_there(spool: SpoolDir) -> None:
+    leave(spool, id="a.2", state="dead", attempts=1, worker=DEAD, error_message="exit status 1; x")
+    recover(spool)
+    record = spool.record("dead", "a.2")
+    assert record["error_message"] == "exit status 1; x"
+    assert spool.states("a") == []
+    assert spool.leftovers() == []
