@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,3 +28,8 @@ def spool(tmp_path: Path) -> Iterator[SpoolDir]:
     place = SpoolDir(os.path.realpath(tmp_path / "spool"))
     yield place
     place.end_processes()
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C end what tests start: a run in the background inherits SIGINT as ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
