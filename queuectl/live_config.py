@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
+_UNKNOWN = (0, 0)  # of no file: what is there now is read, also if there is none
 _SAVING_S = 1.0  # an editor that moves config.json away and writes it anew takes less
 
 
@@ -42,12 +43,12 @@ class LiveConfig:
         self._log = log
         self._ask_again = ask_again
         self._changed = changed
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int] | None = _UNKNOWN
         self._gone_at: float | None = None
 
     def forget(self) -> None:
         """Have the next `follow` read the file, changed or not."""
-        self._stamp = None
+        self._stamp = _UNKNOWN
 
     def follow(self) -> None:
         """Read the file if it is another than the last time; what is wrong in it is told.
