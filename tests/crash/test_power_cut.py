@@ -48,7 +48,9 @@ class Outage:
             assert enqueuer.stdout is not None
             ids = [enqueuer.stdout.readline().decode().strip() for _ in range(told)]
             self._disk.cut()
-            ids += enqueuer.communicate()[0].decode().split()
+            # What is told from here on is told by a machine without power: on xfs the last id of
+            # all was not there afterwards, in 1 of 1,000 cuts.
+            enqueuer.communicate()
         self._disk.power_on()
         self.accepted += ids
         self._check()
@@ -56,7 +58,8 @@ class Outage:
     def _check(self) -> None:
         found = places(self._path)
         lost = [job_id for job_id in self.accepted if len(found.get(job_id, [])) != 1]
-        assert not lost, f"{len(lost)} of {len(self.accepted)} not in one place: {lost[:3]}"
+        where = {job_id: found.get(job_id) for job_id in lost[:3]}
+        assert not lost, f"{len(lost)} of {len(self.accepted)} not in one place: {where}"
         for job_id, (file,) in found.items():
             raw = file.read_bytes()
             assert b'"rejected": ' not in raw, f"set aside: {raw!r}"
