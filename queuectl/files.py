@@ -185,6 +185,17 @@ def unlink_quietly(path: str) -> None:
         os.unlink(path)
 
 
+def unlink_file(path: str) -> None:
+    """Remove a file if it is there; a directory that somebody made in its place stays."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(path)
+
+
+def is_program(path: str) -> bool:
+    """Tell whether there is a file that may be executed."""
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
 class Spares:
     """Bodies that were exchanged for newer ones, kept to be written over instead of deleted.
 

@@ -6,11 +6,11 @@ spool-layout.md, section "config.json".
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from queuectl.fields import are_codes
+from queuectl.files import is_program
 from queuectl.units import duration_text, parse_codes, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -96,14 +96,10 @@ def _read_switch(text: str) -> bool:
 SWITCH = Kind("true or false", _read_switch, lambda value: isinstance(value, bool))
 
 
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
-
-
 PROGRAM = Kind(
     "the absolute path of a program",
     str,
-    lambda value: isinstance(value, str) and value.startswith("/") and _is_program(value),
+    lambda value: isinstance(value, str) and value.startswith("/") and is_program(value),
 )
 
 SIZE = Kind(

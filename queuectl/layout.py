@@ -247,7 +247,7 @@ class Layout:
                 raise
         else:
             if os.lstat(path).st_ino == inode:
-                return Found("processing", job, split_held(_file_stem(path))[1])
+                return Found("processing", job, holder_of(path))
         # exchanged for a newer body while it was read, and perhaps written over since
         raise FileNotFoundError(path)
 
@@ -316,9 +316,10 @@ def split_held(name: str) -> tuple[str, str]:
     return (job_id, owner) if job_id else (owner, "")
 
 
+def holder_of(path: str) -> str:
+    """Return the owner that the path of a file in processing/ says."""
+    return split_held(os.path.basename(path).removesuffix(SUFFIX))[1]
+
+
 def _stem(entry: os.DirEntry[str]) -> str:
     return entry.name[: -len(SUFFIX)]
-
-
-def _file_stem(path: str) -> str:
-    return os.path.basename(path).removesuffix(SUFFIX)

@@ -5,12 +5,11 @@ spool-layout.md, sections "tmp/" and "workers/".
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
 from queuectl import owners
-from queuectl.files import is_there
+from queuectl.files import is_there, unlink_file
 from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def clear(spool: Spool, me: str, asked: list[tuple[str, str]]) -> None:
     _clear_tmp(spool, there)
     for name, owner in asked:
         if owner not in there:
-            remove(f"{spool.directory('workers')}/{name}")
+            unlink_file(f"{spool.directory('workers')}/{name}")
 
 
 def abandoned_drafts(spool: Spool) -> list[str]:
@@ -51,12 +50,6 @@ def abandoned_drafts(spool: Spool) -> list[str]:
     return found
 
 
-def remove(path: str) -> None:
-    """Remove a file if it is there; a directory that somebody made in its place stays."""
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-        os.unlink(path)
-
-
 def _owners(spool: Spool) -> set[str]:
     """Return all who are registered, or hold a job."""
     return {*owners.known(spool), *(held.owner for held in spool.held())}
@@ -67,14 +60,14 @@ def _clear_tmp(spool: Spool, there: set[str]) -> None:
     for names, lock in _abandoned(spool, there):
         # the lock last: without it its drafts are nobody's
         for name in sorted(names, key=lambda name: name.endswith(LOCK_SUFFIX)):
-            remove(f"{tmp}/{name}")
+            unlink_file(f"{tmp}/{name}")
         if lock is not None:
             os.close(lock)
 
 
 def _abandoned(spool: Spool, there: set[str]) -> Iterator[tuple[list[str], int | None]]:
     """Yield the files in tmp/ of each dead writer, and its lock, which the caller closes."""
-    tmp, workers = spool.directory("tmp"), spool.directory("workers")
+    tmp = spool.directory("tmp")
     drafts: dict[str, list[str]] = {}
     for name in os.listdir(tmp):
         # another program may write there what it is about to rename into pending/
@@ -86,7 +79,7 @@ def _abandoned(spool: Spool, there: set[str]) -> Iterator[tuple[list[str], int |
             alive = lock is None
         except FileNotFoundError:
             # an owner's lock moves on to workers/, and it writes drafts after that
-            lock, alive = None, is_there(f"{workers}/{writer}{LOCK_SUFFIX}")
+            lock, alive = None, is_there(owners.path(spool, writer, LOCK_SUFFIX))
         except OSError:
             continue  # nobody can tell now: the next time, perhaps
         if not alive:

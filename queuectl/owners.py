@@ -178,8 +178,7 @@ def remove_files(spool: Spool, name: str) -> None:
     """
     asked = requests.cancel_files(spool, name)
     for file in [*asked, *(path(spool, name, suffix) for suffix in _SUFFIXES)]:
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-            os.unlink(file)
+        files.unlink_file(file)
 
 
 def known(spool: Spool) -> dict[str, Worker | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from queuectl.files import is_program
+
 NAME = "queuectl"
 
 
@@ -21,7 +23,7 @@ def words() -> list[str]:
 def path() -> str | None:
     """Return where the program is, None if this Python runs it in another way."""
     beside = f"{os.path.dirname(sys.executable or '')}/{NAME}"
-    return _our_script() or (beside if _is_program(beside) else None)
+    return _our_script() or (beside if is_program(beside) else None)
 
 
 def _our_script() -> str | None:
@@ -29,8 +31,4 @@ def _our_script() -> str | None:
     if os.path.basename(sys.argv[0]) != NAME:
         return None
     script = os.path.abspath(sys.argv[0])
-    return script if _is_program(script) else None
-
-
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
+    return script if is_program(script) else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import leftovers, owners, requests
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
-from queuectl.files import is_there
+from queuectl.files import is_there, unlink_file
 from queuectl.job import again
 from queuectl.kernel import Tree, processes_of
 from queuectl.layout import SUFFIX, Claim
@@ -205,7 +205,7 @@ class Recovery:
             for orphan in orphans:
                 self._recover(orphan, dead, starts)
             for draft in self._drafts_of(name):
-                leftovers.remove(draft)
+                unlink_file(draft)
             owners.remove_files(self._spool, name)
             return len(orphans)
         finally:

@@ -124,7 +124,7 @@ def id_to_change(spool: Spool, text: str, states: Sequence[str] = STATES) -> str
 
 
 def is_this_job(spool: Spool, job_id: str) -> bool:
-    """Tell whether we are a command of that job, while it runs."""
+    """Tell whether we are a command of that job, or something that one left behind."""
     ours = os.environ.get("QUEUECTL_JOB_ID"), os.environ.get("QUEUECTL_SPOOL")
     return ours == (job_id, spool.path)
 
@@ -164,7 +164,7 @@ class Duration(_FloatType):
 
 
 def _next(text: str) -> float:
-    """Return when it is this time of day next, or what `parse_time` makes of it.
+    """Return when it is this time of day next; of another text what `parse_time` makes of it.
 
     Raises:
         ValueError: it is no time.
@@ -194,7 +194,7 @@ class Time(_FloatType):
         if value == "now":
             return time.time()
         try:
-            return parse_time(value, local=True) if value.count(":") != 1 else _next(value)
+            return _next(value)
         except ValueError as error:
             self.fail(f"{error}, or 08:00 for the next time that it is that", param, ctx)
 

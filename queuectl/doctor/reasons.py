@@ -11,7 +11,7 @@ from queuectl import owners, requests, safety
 from queuectl.doctor.contents import rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.layout import SUFFIX, split_held
+from queuectl.layout import holder_of
 from queuectl.units import duration_text, local_text
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _dead(spool: Spool, job_id: str) -> Iterator[Finding]:
 
 
 def _held(spool: Spool, job: Job, path: str) -> Iterator[Finding]:
-    _, owner = split_held(os.path.basename(path).removesuffix(SUFFIX))
+    owner = holder_of(path)
     life = owners.life(spool, owner, owners.read_worker(spool, owner))
     since = _when(job.instant("started_at"))
     if life is owners.Life.ALIVE:

@@ -80,16 +80,15 @@ def can_list_processes() -> bool:
 def is_suspended(pid: int) -> bool:
     """Tell whether a process stands still, as Ctrl-Z makes it; False where that cannot be told."""
     try:
-        stat = _read_bytes(f"/proc/{pid}/stat")
+        return _stat(pid)[_STATE] == b"T"
     except OSError:
         return False
-    return stat.rpartition(b") ")[2].startswith(b"T")
 
 
 def started() -> int:
     """Return when this process started, in ticks of the kernel's clock; 0 where nobody can tell."""
     try:
-        return int(_read_bytes("/proc/self/stat").rpartition(b") ")[2].split()[_STARTED])
+        return int(_stat("self")[_STARTED])
     except OSError:
         return 0
 
@@ -103,8 +102,8 @@ def lives(pid: int, started: int) -> bool:
         return False
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # gone meanwhile
-            stat = _read_bytes(f"/proc/{name}/stat").rpartition(b") ")[2].split()
-            if int(stat[_STARTED]) == started and stat[0] not in (b"Z", b"X"):
+            stat = _stat(name)
+            if int(stat[_STARTED]) == started and stat[_STATE] not in _ENDED:
                 status = _read_bytes(f"/proc/{name}/status").decode(errors="replace")
                 own = re.search(r"^NSpid:.*?(\d+)$", status, re.MULTILINE)
                 if own is not None and int(own[1]) == pid:
@@ -112,7 +111,17 @@ def lives(pid: int, started: int) -> bool:
     return False
 
 
-_STARTED = 19  # of what follows the name in /proc/PID/stat, from 0
+def _stat(pid: int | str) -> list[bytes]:
+    """Return what /proc says of a process behind its name, which may hold anything.
+
+    Raises:
+        OSError: it is gone, or somebody else's.
+    """
+    return _read_bytes(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
+
+
+_STATE, _GROUP, _STARTED = 0, 2, 19
+_ENDED = (b"Z", b"X")
 
 
 @dataclass(frozen=True)
@@ -184,13 +193,11 @@ def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
 def _tree_of(pid: int, signs: _Signs) -> Tree | None:
     """Return the tree that a living process is of."""
     try:
-        status = _read_bytes(f"/proc/{pid}/stat")
-        # behind the name, which may hold anything: state, parent, group
-        state, _, group = status[status.rindex(b")") + 2 :].split(b" ", 3)[:3]
-        if state in b"ZX":
+        stat = _stat(pid)
+        if stat[_STATE] in _ENDED:
             return None
-        if int(group) in signs.groups:
-            return signs.groups[int(group)]
+        if (group := int(stat[_GROUP])) in signs.groups:
+            return signs.groups[group]
         environment = set(_read_bytes(f"/proc/{pid}/environ").split(b"\0"))
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None  # gone meanwhile, or somebody else's
