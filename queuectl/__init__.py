@@ -1,8 +1,25 @@
 """A job queue that is a directory: see spool-layout.md for what is in it."""
 
-from queuectl.errors import QueuectlError
-from queuectl.job import Job
-from queuectl.spool import Spool
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from queuectl.errors import QueuectlError
+    from queuectl.job import Job
+    from queuectl.spool import Spool
 
 __all__ = ["Job", "QueuectlError", "Spool", "__version__"]
 __version__ = "1.0.0"
+
+_MODULES = {"Job": "job", "QueuectlError": "errors", "Spool": "spool"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: the command line has to be running before it takes its time."""
+    from importlib import import_module
+
+    if name not in _MODULES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -131,7 +131,7 @@ class Layout:
     def names(self, state: str) -> Iterator[str]:
         """Yield the ids in a state, in no order; of processing/ too."""
         for name in self.file_names(state):
-            yield split_held(name)[0] if state == "processing" else name
+            yield _job_id(state, name)
 
     def file_names(self, state: str) -> Iterator[str]:
         """Yield the names of the job files in a state, without `.json`, in no order.
@@ -142,14 +142,15 @@ class Layout:
         return (_stem(entry) for entry in self._entries(state))
 
     def written(self, state: str) -> Iterator[tuple[str, float]]:
-        """Yield the name of each job file, without `.json`, and when it was last written.
+        """Yield the id of each job file, of processing/ too, and when it was last written.
 
         Raises:
             SpoolError: the directory cannot be read.
         """
         for entry in self._entries(state):
             with contextlib.suppress(FileNotFoundError):  # moved on since
-                yield _stem(entry), entry.stat(follow_symlinks=False).st_mtime
+                written_s = entry.stat(follow_symlinks=False).st_mtime
+                yield _job_id(state, _stem(entry)), written_s
 
     def file_names_by_place(self, state: str) -> Iterator[str]:
         """Yield what `file_names` does in the order of the disk, for who reads all the files.
@@ -308,6 +309,10 @@ class Layout:
             OSError: it could not be read.
         """
         return parse(read_regular(path, any_owner=any_owner), job_id)
+
+
+def _job_id(state: str, name: str) -> str:
+    return split_held(name)[0] if state == "processing" else name
 
 
 def split_held(name: str) -> tuple[str, str]:

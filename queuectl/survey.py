@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from queuectl.layout import split_held
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -54,12 +52,12 @@ class Survey:
                 self.took_s = time.monotonic() - begun
 
     def _written_since(self, state: str) -> Iterator[str]:
-        for name, written_s in self.spool.written(state):
+        for job_id, written_s in self.spool.written(state):
             self.jobs[state] += 1
             if written_s < self.since_s - _CLOCK_SLACK_S:
                 self.older += 1
             else:
-                yield split_held(name)[0] if state == "processing" else name
+                yield job_id
 
     def _read(self, state: str, job_id: str) -> list[dict[str, Any]]:
         found = [item.record() for item in self.spool.jobs(state, [job_id], self._missed)]

@@ -15,7 +15,7 @@ from queuectl.cli.common import (
     spool_to_read,
 )
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.look import limit_option, print_job, print_jobs
+from queuectl.cli.look import limit_option, newest_option, print_job, print_jobs
 from queuectl.cli.selection import (
     Selection,
     all_option,
@@ -41,6 +41,7 @@ def dlq() -> None:
 
 @dlq.command("list", short_help="List them: jobs out of retries, cancelled ones, files.")
 @select_options(*_DEAD)
+@newest_option
 @limit_option
 @json_option
 @click.pass_context
@@ -52,7 +53,7 @@ def list_dead(ctx: click.Context, /, *, limit: int | None, as_json: bool, **opti
     queuectl dlq list --older-than 1d --command-matches rsync
     """
     spool = spool_to_read(ctx)
-    found = select(spool, Selection.of(options, _DEAD), limit)
+    found = select(spool, Selection.of(options, _DEAD), limit, newest_first=options["newest_first"])
     if as_json:
         render.json_array(item.record() for item in found)
     else:

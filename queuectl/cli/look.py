@@ -37,10 +37,14 @@ limit_option = click.option(
     metavar="N",
     help="At most so many.",
 )
+newest_option = click.option(
+    "--newest-first", is_flag=True, help="Last changed first, whatever the state."
+)
 
 
 @click.command("list")
 @select_options(*STATES)
+@newest_option
 @limit_option
 @json_option
 @click.option("--ids", "only_ids", is_flag=True, help="Print only ids, one a line.")
@@ -52,14 +56,15 @@ def list_jobs(
 
     \b
     queuectl list --state failed --state dead
-    queuectl list --tag nightly --limit 20 --json
+    queuectl list --newest-first --limit 20
+    queuectl list --tag nightly --json
     queuectl list --error-matches '^timed out' --ids | xargs -r queuectl logs
     queuectl list --state completed --older-than 2h --command-matches '^rsync '
     """
     if as_json and only_ids:
         raise click.UsageError("--json and --ids exclude one another")
     spool = spool_to_read(ctx)
-    found = select(spool, Selection.of(options), limit)
+    found = select(spool, Selection.of(options), limit, newest_first=options["newest_first"])
     if as_json:
         render.json_array(job.record() for job in found)
         return

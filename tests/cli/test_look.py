@@ -126,6 +126,21 @@ def test_list_selects(filled: SpoolDir, words: list[str], ids: list[str]) -> Non
     assert [record["id"] for record in filled.run("list", "--json", *words).json] == ids
 
 
+def test_newest_first_is_by_the_last_change_whatever_the_state(filled: SpoolDir) -> None:
+    for at_s, job_id in enumerate(["p2", "d1", "p1", "f1", "c1"], start=1_700_000_000):
+        (state,) = filled.states(job_id)
+        os.utime(filled.file(state, job_id), (at_s, at_s))
+
+    def ids(*words: str) -> list[str]:
+        return [item["id"] for item in filled.run(*words, "--newest-first", "--json").json]
+
+    assert ids("list") == ["c1", "f1", "p1", "d1", "p2"]
+    assert ids("list", "--limit", "2") == ["c1", "f1"]
+    assert ids("list", "--state", "pending") == ["p1", "p2"]
+    assert ids("list", "--tag", "nightly", "--limit", "1") == ["c1"]
+    assert ids("dlq", "list") == ["d1"]
+
+
 def test_list_for_people_has_a_line_a_job(filled: SpoolDir) -> None:
     lines = filled.run("list").lines
     assert lines[0].split()[:2] == ["ID", "STATE"]

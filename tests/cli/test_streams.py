@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from tests.support import DEADLINE_S, environment
+from tests.support import DEADLINE_S, ROOT, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,3 +173,11 @@ def test_nothing_in_a_record_or_a_name_reaches_the_terminal_as_a_command(spool: 
         out = spool.run(*words).out
         assert "other" in out
         assert not {"\x1b", "\x07", "\x9b"} & set(out), out
+
+
+def test_an_interrupt_while_modules_load_is_one_line_too(spool: SpoolDir, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n"
+    )
+    result = spool.run("status", status=130, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert result.err == "queuectl: interrupted\n"
