@@ -13,6 +13,7 @@ from queuectl import owners, requests, verbs
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError, QueuectlError, WrongStateError
 from queuectl.layout import SUFFIX
+from queuectl.outcome import is_cancelled
 from queuectl.states import FINISHED, WAITING
 
 if TYPE_CHECKING:
@@ -143,16 +144,12 @@ class _Cancelling:
     def _ended(self, job_id: str, state: str) -> bool:
         """Tell whether a job that does not wait or run was cancelled by us."""
         asked = self._withdraw(job_id)
-        if state == "dead" and asked and self._says_so(job_id):
+        if state == "dead" and asked and is_cancelled(self._spool.find(job_id).job.record):
             return True
         how = "ended first, and is" if asked else "is"
         msg = f'job "{job_id}" {how} {state}: too late to cancel it'
         self._missed(job_id, WrongStateError(msg))
         return False
-
-    def _says_so(self, job_id: str) -> bool:
-        message = self._spool.find(job_id).job.record.get("error_message")
-        return isinstance(message, str) and message.startswith("cancelled")
 
     def _not_taken(self, job_id: str, error: QueuectlError) -> None:
         """A pool was first, and so it runs; or it is something that nobody can take."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl.config import Config
 from queuectl.job import command_line
-from queuectl.outcome import EXIT, STOPPED, ended_text, list_with
+from queuectl.outcome import EXIT, STOPPED, ended_text, is_cancelled, list_with
 from queuectl.states import OUTCOMES
 from queuectl.tallies import Spread, Timeline
 from queuectl.units import instant
@@ -75,8 +75,7 @@ def _outcome(
         return own
     # cancelled, perhaps long after a run that ended well; else the run was its end, whatever the
     # settings say of its code by now
-    cancelled = str(record.get("error_message")).startswith("cancelled")
-    return own if cancelled and own in (COMPLETED, GIVEN_BACK) else DEAD
+    return own if is_cancelled(record) and own in (COMPLETED, GIVEN_BACK) else DEAD
 
 
 def _outcome_alone(record: Mapping[str, Any], entry: Mapping[str, Any], config: Config) -> str:
@@ -204,6 +203,7 @@ class Figures:
     config: Config = _DEFAULTS
     zone_s: int = 0
     ended: Counter[str] = field(default_factory=Counter)
+    cancelled: int = 0  # of the dead
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     tries: Counter[int] = field(default_factory=Counter)
@@ -225,6 +225,7 @@ class Figures:
         at = ended_s(record)
         if at is not None and at >= self.since_s:
             self.ended[record["state"]] += 1
+            self.cancelled += record["state"] == DEAD and is_cancelled(record)
             if record["state"] == COMPLETED:
                 self.tries[sum(run.outcome != GIVEN_BACK for run in found)] += 1
             if not found:  # cancelled or rejected before it ever ran
@@ -264,8 +265,8 @@ class Figures:
 
     @property
     def success_rate(self) -> float | None:
-        """The share of jobs that ended completed, of those that ended; None if none has."""
-        total = self.ended[COMPLETED] + self.ended[DEAD]
+        """The share that completed of the jobs that ended by themselves; None if none has."""
+        total = self.ended[COMPLETED] + self.ended[DEAD] - self.cancelled
         return self.ended[COMPLETED] / total if total else None
 
     def document(self, now: float, groups: int = 10) -> dict[str, Any]:
@@ -273,6 +274,7 @@ class Figures:
         rate = self.success_rate
         return {
             "ended": {state: self.ended[state] for state in (COMPLETED, DEAD)},
+            "cancelled": self.cancelled,
             "success_rate": None if rate is None else round(rate, 6),
             "runs": {"total": self.run_count, **{o: self.outcomes[o] for o in OUTCOMES}},
             "retries": self.retries,

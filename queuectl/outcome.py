@@ -68,6 +68,11 @@ def ended_text(entry: Mapping[str, Any]) -> str:
     return plain(" ".join(str(part) for part in parts if part is not None))
 
 
+def is_cancelled(record: Mapping[str, Any]) -> bool:
+    """Tell whether a dead job is dead because somebody cancelled it."""
+    return str(record.get("error_message")).startswith(CANCELLED)
+
+
 def signal_name(number: int) -> str:
     """Return `SIGKILL` for 9; real-time signals have only a number."""
     try:

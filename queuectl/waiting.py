@@ -12,7 +12,7 @@ from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError
 from queuectl.files import is_there
 from queuectl.layout import SUFFIX
-from queuectl.outcome import EXIT, SIGNAL, TIMEOUT
+from queuectl.outcome import EXIT, SIGNAL, TIMEOUT, is_cancelled
 from queuectl.states import FINISHED, WAITING
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def exit_status(found: Found | None) -> int:
     if found.state == "completed":
         return 0
     record, history = found.job.record, found.job.history
-    if not history or str(record.get("error_message")).startswith(("cancelled", "rejected")):
+    rejected = str(record.get("error_message")).startswith("rejected")
+    if not history or rejected or is_cancelled(record):
         return NOT_DONE
     last = history[-1]
     if last.get("ended") == EXIT:

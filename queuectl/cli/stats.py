@@ -109,6 +109,8 @@ def _print(document: dict[str, Any], survey: Survey) -> None:
     click.echo(f"since     {local_text(document['since'])} ({period})")
     ended = document["ended"]
     parts = [f"{render.state_text(state)} {ended[state]:,}" for state in FINISHED]
+    if document["cancelled"]:
+        parts[-1] += f" ({document['cancelled']:,} cancelled)"
     rate = document["success_rate"]
     parts.append("" if rate is None else f"success {rate:.1%}")
     click.echo(f"ended     {'  '.join(parts)}".rstrip())

@@ -12,6 +12,7 @@ from queuectl.doctor.contents import rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.layout import holder_of
+from queuectl.outcome import is_cancelled
 from queuectl.units import duration_text, local_text
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _dead(spool: Spool, job_id: str) -> Iterator[Finding]:
         return
     job = spool.find(job_id).job
     why = job.record.get("error_message") or "no reason is recorded"
-    if why.startswith("cancelled"):
+    if is_cancelled(job.record):
         yield problem(f"{job_id} was {why}", f"`queuectl dlq retry {job_id}` gives it another life")
     else:
         what = f"{job_id} failed {job.attempts} times and is dead: {why}"

@@ -59,6 +59,18 @@ def test_the_success_rate_is_of_jobs_that_ended_in_the_period() -> None:
     assert figures_of(*ended, dead, old, waiting).success_rate == 0.75
 
 
+def test_who_cancels_a_job_does_not_lower_the_success_rate() -> None:
+    ended = past("c", "completed", NOW - 50, run_entry(1, NOW - 40, 1))
+    why = {"error_message": "cancelled: by ann@box at 2030-03-17T17:46:40Z"}
+    waited = past("w", "dead", NOW - 50, **why)
+    ran = past("r", "dead", NOW - 50, run_entry(1, NOW - 40, 1, ended="cancelled"), **why)
+    figures = figures_of(ended, waited, ran)
+    assert figures.success_rate == 1
+    document = figures.document(NOW)
+    assert (document["ended"], document["cancelled"]) == ({"completed": 1, "dead": 2}, 2)
+    assert figures_of(waited).success_rate is None
+
+
 def test_nothing_that_ended_has_no_success_rate() -> None:
     assert figures_of(past("w", "pending", NOW - 50)).success_rate is None
 

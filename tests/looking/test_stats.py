@@ -33,6 +33,15 @@ def test_stats_tell_what_a_pool_has_done(spool: SpoolDir) -> None:
     assert document["read"] == {"jobs": 4, "read": 4, "older": 0, "unreadable": 0}
 
 
+def test_a_cancelled_job_is_told_beside_the_dead(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "bad", "--max-retries", "1", "--command", "exit 9")
+    spool.drain()
+    assert "dead 1  success 0.0%" in spool.run("stats").out
+    spool.run("enqueue", "--id", "unwanted", "--command", "true")
+    spool.run("cancel", "unwanted")
+    assert "dead 2 (1 cancelled)  success 0.0%" in spool.run("stats").out
+
+
 def test_what_people_read_has_rates_times_bars_and_where_it_comes_from(spool: SpoolDir) -> None:
     spool.run("enqueue", "--tag", "nightly", "--command", "true")
     spool.drain()
