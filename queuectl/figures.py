@@ -228,8 +228,6 @@ class Figures:
             self.cancelled += record["state"] == DEAD and is_cancelled(record)
             if record["state"] == COMPLETED:
                 self.tries[sum(run.outcome != GIVEN_BACK for run in found)] += 1
-            if not found:  # cancelled or rejected before it ever ran
-                self.timeline.add(at, record["state"])
         self._add_wait(record, found)
 
     def _add_run(self, record: Mapping[str, Any], run: Run) -> None:

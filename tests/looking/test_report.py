@@ -282,6 +282,23 @@ def test_charts_are_read_by_keys_and_have_their_tables(page: Any) -> None:
 
 
 @pytest.mark.slow
+def test_columns_of_seconds_are_told_apart(spool: SpoolDir, tmp_path: Path) -> None:
+    begun = time.time() - 20
+    for n in range(3):
+        put(spool, past(f"j{n}", "completed", begun + n, run_entry(1, begun + n, 0.1)))
+    spool.run("report", "--output", str(tmp_path / "r.html"))
+    with chromium(tmp_path) as browser:
+        browser.get(f"file://{tmp_path}/r.html")
+        cells = wait_until(
+            lambda: browser.execute_script(
+                "return [...document.querySelectorAll('#timeline-data tbody td:first-child')]"
+                ".map((cell) => cell.textContent)"
+            )
+        )
+    assert len(set(cells)) == len(cells) > 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_no_width_makes_the_page_scroll_sideways(page: Any, width: int) -> None:
     size(page, width)
