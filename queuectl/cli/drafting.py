@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from queuectl.job import Job, decode
 from queuectl.units import parse_codes, utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from queuectl.spool import Spool
 
@@ -187,7 +188,8 @@ def sources(
             _refuse_array(json_text)
         if words[0][:1] in ("@", "-"):
             _refuse_stray(words[1:], words[0])
-            return _lines(words[0])
+            name = words[0] if words[0] == "-" else words[0][1:]
+            return (_object(line, where) for where, line in _lines(name, bytes.strip))
     if "command" in given:
         raise click.UsageError("--command and a command after it exclude one another")
     return [("", {"command": list(words) if dashes else _shell_line(words)})]
@@ -241,26 +243,47 @@ def _object(raw: bytes, where: str) -> tuple[str, dict[str, Any]]:
     except BadJobError as error:
         text = raw.decode("utf-8", "surrogateescape")
         hint = f"in {text[:40]!r}; a command goes after --command or --"
-        hint = "each line is a JSON object, as `jq -c` writes them" if where else hint
+        hint = "each line is a JSON object; --commands takes command lines" if where else hint
         msg = f"{where}{error} ({hint})"
         raise BadJobError(msg) from None
 
 
-def _lines(word: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    name = "" if word == "-" else f"{word[1:]}, "
+def command_lines(
+    name: str, words: Sequence[str], given: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what `sources` does, of a file (or `-`) with a command line for the shell a line.
+
+    Raises:
+        click.UsageError: there is another command beside it.
+        QueuectlError: the file cannot be read.
+    """
+    if words or "command" in given:
+        raise click.UsageError("--commands and another command exclude one another")
+    for where, line in _lines(name, _is_command):
+        text = line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8)
+        yield where, {"command": text.decode("utf-8", "surrogateescape")}
+
+
+def _is_command(line: bytes) -> bool:
+    return line.removeprefix(codecs.BOM_UTF8).strip()[:1] not in (b"", b"#")
+
+
+def _lines(name: str, counts: Callable[[bytes], object]) -> Iterator[tuple[str, bytes]]:
+    """Yield each line of a file (or `-`) that counts, and what to call its place in an error."""
     try:
-        file = sys.stdin.buffer if word == "-" else open(word[1:], "rb")  # noqa: SIM115
+        file = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
     except OSError as error:
-        msg = f"cannot read {word[1:]}: {error.strerror}"
+        msg = f"cannot read {name}: {error.strerror}"
         raise QueuectlError(msg) from None
+    file_name = "" if name == "-" else f"{name}, "
     empty = True
     with file:
         for number, line in enumerate(file, 1):
-            if line.strip():
+            if counts(line):
                 empty = False
-                yield _object(line, f"{name}line {number}: ")
+                yield f"{file_name}line {number}: ", line
     if empty:
-        render.note(f"queuectl: no jobs in {name.removesuffix(', ') or 'the input'}")
+        render.note(f"queuectl: no jobs in {'the input' if name == '-' else name}")
 
 
 class Drafted(NamedTuple):

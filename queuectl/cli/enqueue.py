@@ -13,6 +13,7 @@ from queuectl.cli.completing import complete_files
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
+    command_lines,
     current_directory,
     draft,
     given_fields,
@@ -32,12 +33,26 @@ _BAR_FROM = 2000  # jobs: fewer are queued before a person sees a bar
 
 @click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})
 @job_options
+@click.option(
+    "--commands",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="A file, or -, of shell commands, one a line; # begins a comment.",
+)
 @click.option("--wait", is_flag=True, help="Return when it has ended, with its exit status.")
 @click.argument(
     "words", metavar="JSON | @FILE | - | [--] COMMAND", nargs=-1, shell_complete=complete_files
 )
 @click.pass_context
-def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **options: Any) -> int:
+def enqueue(
+    ctx: click.Context,
+    /,
+    words: tuple[str, ...],
+    *,
+    commands: str | None,
+    wait: bool,
+    **options: Any,
+) -> int:
     """Queue a job; print its id once it is safe on disk.
 
     A job is JSON, or options, or the words of a command after --. @FILE and - (standard input)
@@ -48,16 +63,18 @@ def enqueue(ctx: click.Context, /, words: tuple[str, ...], *, wait: bool, **opti
     queuectl enqueue --priority -5 --command 'make && make install'
     queuectl enqueue --timeout 2h -- rsync -a "my dir" host:
     queuectl enqueue @jobs.jsonl
+    queuectl enqueue --tag night --commands commands.txt
     """
     given = given_fields(options)
     spool = spool_to_be(ctx)
     here = current_directory()
+    if commands is None:
+        found = sources(words, given, dashes=ctx.meta["dashes"])
+    else:
+        found = command_lines(commands, words, given)
     gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
     try:
-        jobs = [
-            draft(spool, where, {"cwd": here, **fields, **given})
-            for where, fields in sources(words, given, dashes=ctx.meta["dashes"])
-        ]
+        jobs = [draft(spool, where, {"cwd": here, **fields, **given}) for where, fields in found]
     finally:
         gc.enable()
     check_ids(spool, jobs)

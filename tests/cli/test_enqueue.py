@@ -124,6 +124,34 @@ def test_json_lines_from_a_file(spool: SpoolDir, tmp_path: Any) -> None:
     assert spool.run("enqueue", "@jobs.jsonl", cwd=str(tmp_path)).lines == spool.ids("pending")
 
 
+COMMANDS = "\ufeff#!/bin/sh\necho 'a b' | wc -w\n\n  # of two\n  exit 3 # as it is\r\n"
+
+
+def test_lines_of_shell_commands_are_jobs(spool: SpoolDir, tmp_path: Any) -> None:
+    (tmp_path / "c.txt").write_text(COMMANDS)
+    for words in (["--commands", "c.txt"], ["--priority", "2", "--commands", "-"]):
+        ids = spool.run("enqueue", *words, stdin=COMMANDS, cwd=str(tmp_path)).lines
+        records = [spool.record("pending", job_id) for job_id in ids]
+        assert [r["command"] for r in records] == ["echo 'a b' | wc -w", "  exit 3 # as it is"]
+        assert {r["cwd"] for r in records} == {str(tmp_path)}
+    assert [r.get("priority") for r in records] == [2, 2]
+
+
+def test_what_is_wrong_with_lines_of_commands_queues_none(spool: SpoolDir, tmp_path: Any) -> None:
+    def refuse(text: str, *words: str, status: int = 1) -> str:
+        return spool.refuse("enqueue", *words, "--commands", "-", stdin=text, status=status)
+
+    spool.create()
+    assert 'line 2: "command" must be' in refuse("true\na\0b\n")
+    assert "exclude one another" in refuse("true\n", "--command", "true", status=2)
+    both = spool.refuse("enqueue", "--commands", "-", "true", stdin="true\n", status=2)
+    assert "exclude one another" in both
+    missing = str(tmp_path / "none")
+    assert f"cannot read {missing}" in spool.refuse("enqueue", "--commands", missing)
+    assert spool.ids("pending") == []
+    assert "no jobs in the input" in spool.run("enqueue", "--commands", "-", stdin="# x\n").err
+
+
 BAD_LINES = [
     ('{"command":"true","priority":"high"}', '"priority" must be an integer, got "high"'),
     ('{"comand":"true"}', '"command" is missing'),
@@ -158,7 +186,7 @@ def test_a_bad_line_of_a_file_is_told_with_the_file(spool: SpoolDir, tmp_path: A
     text = spool.refuse("enqueue", "@jobs.jsonl", cwd=str(tmp_path))
     assert text == (
         "queuectl: jobs.jsonl, line 2: not UTF-8 "
-        "(each line is a JSON object, as `jq -c` writes them)"
+        "(each line is a JSON object; --commands takes command lines)"
     )
 
 
