@@ -64,7 +64,7 @@ class Config:
         "/bin/sh", kinds.PROGRAM, "runs commands that are strings, as SHELL -c COMMAND"
     )
     worker_count: int = _setting(
-        1, kinds.integer(1, 10000), "jobs at a time where --count does not say"
+        1, kinds.integer(1, 10000), "jobs at a time, of each pool that was started without --count"
     )
     success_codes: Sequence[int] = _setting(
         (0,), kinds.SUCCESS_CODES, "exit codes that complete a job"

@@ -141,6 +141,11 @@ class Lanes:
         self._grant()
         return took_s
 
+    def resize(self, slots: int) -> None:
+        """Have so many commands run at a time from here on; those that run now go on."""
+        self._slots = slots
+        self._grant()
+
     def open(self) -> None:
         """Let commands start again."""
         self._closed = False

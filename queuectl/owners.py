@@ -100,7 +100,7 @@ class Registration:
     def __enter__(self) -> Registration:
         self._take_lock()
         try:
-            self._write_record()
+            self._write(self.record)
         except BaseException:
             self._clear()
             raise
@@ -141,12 +141,21 @@ class Registration:
                 break
         self._lock = lock  # only now is one let go that guards a removed file
 
-    def _write_record(self) -> None:
+    def _write(self, record: Worker) -> None:
         draft = f"{self._spool.directory('tmp')}/~worker@{self.name}{RECORD_SUFFIX}"
-        self.record = replace(self.record, directory=_identity(self._spool))
-        raw = json.dumps(asdict(self.record)).encode() + b"\n"
+        record = replace(record, directory=_identity(self._spool))
+        raw = json.dumps(asdict(record)).encode() + b"\n"
         mode = self._spool.config.file_mode
         files.replace(self._path(RECORD_SUFFIX), raw, draft, sync=False, mode=mode)
+        self.record = record
+
+    def resize(self, slots: int) -> None:
+        """Tell those who look how many jobs it runs at a time from here on.
+
+        Raises:
+            OSError: the file system refused; the record is as it was.
+        """
+        self._write(replace(self.record, slots=slots))
 
     def beat(self) -> None:
         """Show that this owner lives; put back what was taken away of its files.
@@ -159,7 +168,7 @@ class Registration:
         try:
             os.utime(self._path(RECORD_SUFFIX))
         except FileNotFoundError:
-            self._write_record()
+            self._write(self.record)
 
     def _path(self, suffix: str) -> str:
         return path(self._spool, self.name, suffix)

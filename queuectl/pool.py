@@ -62,12 +62,20 @@ class _Periodic:
 
 
 class Pool:
-    """Runs the jobs of one spool until it is asked to stop."""
+    """Runs the jobs of one spool until it is asked to stop.
+
+    Args:
+        spool: whose jobs.
+        count: how many at a time; None follows the setting `worker-count`.
+        log: where it is told what happens.
+        stop_when_empty: leave once nothing is due or running.
+        on_ready: is called with the pool's name once it can be seen.
+    """
 
     def __init__(
         self,
         spool: Spool,
-        slots: int,
+        count: int | None,
         log: WorkLog,
         *,
         stop_when_empty: bool = False,
@@ -77,13 +85,18 @@ class Pool:
         self._log = log
         self._stop_when_empty = stop_when_empty
         self._on_ready = on_ready
-        self._registration = Registration(spool, slots)
+        self._count = count
+        self._registration = Registration(spool, self._slots)
         self.name = self._registration.name
         self._signals = 0
         self._ended_now = False
         self._crashed = False
         self._notifier = Notifier.from_environment()
         self._has_terminal = os.isatty(_STDERR)
+
+    @property
+    def _slots(self) -> int:
+        return self._count or self._spool.config.worker_count
 
     def run(self) -> bool:
         """Work until asked to stop (or empty); tell whether it ended as it should.
@@ -272,7 +285,20 @@ class Pool:
     @property
     def _controls(self) -> tuple[Callable[[], None], ...]:
         """What is followed, each for itself: what cannot be read holds up none of the others."""
-        return (self._config.follow, self._follow_cancels, self._follow_stop, self._follow_pause)
+        return (
+            self._config.follow,
+            self._follow_count,
+            self._follow_cancels,
+            self._follow_stop,
+            self._follow_pause,
+        )
+
+    def _follow_count(self) -> None:
+        slots = self._slots
+        if slots != self._registration.record.slots:
+            self._registration.resize(slots)
+            self._claims.resize(slots)
+            self._log.event("config", slots=slots)
 
     def _follow_cancels(self) -> None:
         for job_id, detail in requests.read_cancels(self._spool, self.name):

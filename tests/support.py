@@ -190,7 +190,7 @@ class SpoolDir:
 
     @contextlib.contextmanager
     def pool(
-        self, count: int = 1, *options: str, env: dict[str, str] | None = None
+        self, count: int | None = 1, *options: str, env: dict[str, str] | None = None
     ) -> Iterator[Pool]:
         """Run a pool; at the end stop it, and check that it was well until then."""
         pool = self.start_pool(count, *options, env=env)
@@ -206,11 +206,14 @@ class SpoolDir:
             if pool.process.poll() is None:
                 pool.kill()
 
-    def start_pool(self, count: int = 1, *options: str, env: dict[str, str] | None = None) -> Pool:
+    def start_pool(
+        self, count: int | None = 1, *options: str, env: dict[str, str] | None = None
+    ) -> Pool:
         """Start a pool and wait until it is up; whoever calls this ends it."""
         self._pools += 1
         log_path = f"{self.path}.pool-{self._pools}.log"
-        words = ["worker", "start", "--count", str(count), "--log-format", "json", *options]
+        counted = [] if count is None else ["--count", str(count)]
+        words = ["worker", "start", *counted, "--log-format", "json", *options]
         with open(log_path, "wb") as log:
             process = self.start(
                 *words, stdout=log, stderr=log, env={**environment(self.path), **(env or {})}

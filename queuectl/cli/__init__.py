@@ -54,7 +54,7 @@ _CALLED_ELSEWHERE = {
     "submit": "enqueue",
     "start": "worker start",
     "stop": "worker stop",
-    "parallel": "worker start --count",
+    "parallel": "config set worker-count",
     "ps": "list",
     "ls": "list",
     "jobs": "list",

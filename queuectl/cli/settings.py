@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import config, owners
+from queuectl import config
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import going_on, json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
@@ -120,7 +120,8 @@ def _about(key: str) -> str:
 def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     """Set KEY to VALUE, here and in every running worker. KEY=VALUE will do, as `get` prints it.
 
-    worker-count is for workers that start from then on. `queuectl config show` lists the keys.
+    worker-count holds in those that were started without --count. `queuectl config show` lists
+    the keys.
 
     \b
     queuectl config set backoff-base 3
@@ -138,8 +139,6 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     config.edit(spool.path, lambda stored: stored.update({name: new}))
     _in_force_now(spool)
     click.echo(f"{name}={value_text(new)}")
-    if name == "worker-count" and owners.workers(spool):
-        render.note("workers that are up stay as they are; start another one, or stop one")
 
 
 @settings.command()

@@ -70,7 +70,7 @@ def start(
 
     pool = Pool(
         spool,
-        count or spool.config.worker_count,
+        count,
         WorkLog(sys.stderr.fileno(), as_json=log_format == "json"),
         stop_when_empty=stop_when_empty,
         on_ready=_tell_starter,

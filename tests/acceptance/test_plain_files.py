@@ -37,6 +37,11 @@ def busy_pool(spool: SpoolDir) -> Iterator[Pool]:
     with spool.pool(1) as pool:
         pool.wait_for("started", "blocker")
         yield pool
+        # news come in order: who has heard of the pause has heard of all that came before
+        spool.run("pause")
+        pool.wait_for("paused")
+        spool.run("resume")
+        pool.wait_for("unpaused")
         with open(go, "x"):
             pass
         wait_until(lambda: not spool.ids("pending") and not spool.ids("processing"), pool.log)

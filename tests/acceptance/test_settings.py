@@ -80,6 +80,36 @@ def test_a_bad_settings_file_changes_nothing_and_is_told(spool: SpoolDir) -> Non
         spool.wait_for("dead", "second")
 
 
+def slots(spool: SpoolDir) -> list[int]:
+    return [worker["slots"] for worker in spool.run("worker", "list", "--json").json]
+
+
+def test_a_pool_without_a_count_follows_worker_count(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
+    for job_id in "abcde":
+        spool.drop(job_id, f"until [ -e {spool.path}.{job_id} ]; do sleep 0.02; done")
+    with spool.pool(None) as pool:
+        pool.wait_for("started", "a")
+        spool.run("config", "set", "worker-count", "3")
+        pool.wait_for("started", "c")
+        assert slots(spool) == [3]
+        spool.run("config", "set", "worker-count", "1")
+        wait_until(lambda: slots(spool) == [1])
+        for job_id in "acbde":  # two of three end before another begins
+            open(f"{spool.path}.{job_id}", "x").close()
+            pool.wait_for("completed", job_id)
+    told = [(event["event"], event.get("id")) for event in pool.events()]
+    begun, ended = told.index(("started", "d")), [told.index(("completed", x)) for x in "ac"]
+    assert begun > max(ended)
+
+
+def test_a_pool_with_a_count_keeps_it(spool: SpoolDir) -> None:
+    with spool.pool(2) as pool:
+        spool.run("config", "set", "worker-count", "5")
+        pool.wait_for("config")
+        assert slots(spool) == [2]
+
+
 @pytest.mark.slow
 def test_two_hundred_concurrent_settings_lose_nothing(spool: SpoolDir) -> None:
     spool.create()

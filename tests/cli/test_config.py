@@ -150,9 +150,3 @@ def test_a_duration_in_the_file_may_be_written_as_on_the_command_line(spool: Spo
     spool.run("config", "unset", "kill-grace")
     assert spool.run("config", "get", "job-timeout").out == "7200\n"
     assert spool.run("config", "get", "log-max-size").out == f"{10 << 20}\n"
-
-
-def test_a_new_count_of_workers_is_not_for_those_that_are_up(spool: SpoolDir) -> None:
-    assert spool.run("config", "set", "worker-count", "3").err == ""
-    with spool.pool():
-        assert "stay as they are" in spool.run("config", "set", "worker-count", "4").err

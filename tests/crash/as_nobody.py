@@ -31,6 +31,7 @@ def load_everything() -> None:
         "shlex",
         "encodings.ascii",
         "encodings.idna",
+        "locale",
     ):
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as directory, FileLock(f"{directory}/lock"):
