@@ -170,7 +170,7 @@ def slips(names: Iterable[str]) -> Iterator[str]:
         if name not in FIELDS:
             from difflib import get_close_matches
 
-            near = get_close_matches(name, USER_FIELDS, n=1, cutoff=0.6)
+            near = get_close_matches(name, USER_FIELDS, n=1, cutoff=0.65)
             if name == "delay":  # the option
                 near = ["run_at"]
             if near:

@@ -396,9 +396,6 @@ def side_by_side(count: int, work: Callable[[Sequence[T]], None], items: Sequenc
     Raises:
         BaseException: what `work` raised; the other slices are done then, or failed too.
     """
-    if count == 1:
-        work(items)
-        return
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(count) as threads:

@@ -234,7 +234,7 @@ class Layout:
         try:
             return Found(state, self.read_file(path, job_id))
         except BadJobError as error:
-            if state == "dead" and (record := self._rejection(job_id)) is not None:
+            if state == "dead" and (record := self._rejection(path, job_id)) is not None:
                 return Found(state, record)
             msg = f"{path}: {error}"
             raise BadJobError(msg) from None
@@ -252,24 +252,24 @@ class Layout:
         # exchanged for a newer body while it was read, and perhaps written over since
         raise FileNotFoundError(path)
 
-    def _rejection(self, job_id: str) -> Job | None:
-        """Return why a file was set aside, None if this says nothing of the kind.
+    def _rejection(self, path: str, job_id: str) -> Job | None:
+        """Return why a file was set aside, None if `path` says nothing of the kind.
 
         Raises:
             OSError: it cannot be read.
         """
         try:
-            record = decode(read_regular(self.file("dead", job_id)))
+            record = decode(read_regular(path))
             parse(Job({**record, "command": "true"}).encode(), job_id)  # sound but for its command
         except BadJobError:
             return None
         is_reason = "rejected" in record and record.get("command") == ""
         return Job(record) if is_reason else None
 
-    def reason(self, job_id: str) -> Job | None:
-        """Return what dead/ID.json says if that is why a file was set aside, else None."""
+    def reason(self, job_id: str, path: str | None = None) -> Job | None:
+        """Return what dead/ID.json, or `path`, says if that is why a file was set aside."""
         try:
-            return self._rejection(job_id)
+            return self._rejection(path or self.file("dead", job_id), job_id)
         except OSError:
             return None
 

@@ -128,10 +128,10 @@ class Registration:
         """Have the lock appear as a held one: whose lock can be taken is dead."""
         from filelock import FileLock
 
-        self._spool.create()  # FileLock would make a directory that is gone, open to others
         draft = f"{self._spool.directory('tmp')}/{self.name}{LOCK_SUFFIX}"
         lock = FileLock(draft, mode=self._spool.config.file_mode, is_singleton=False)
         while True:
+            self._spool.create()  # FileLock would make a directory that is gone, open to others
             lock.acquire(timeout=_LOOKED_AT_S)
             try:
                 files.move(draft, self._path(LOCK_SUFFIX))

@@ -170,17 +170,11 @@ class Spool(Moves):
             self._submit_batch(batch, given, owner)
 
     def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
-        published: list[Job] = []  # appended to by several threads, which a list bears
-
-        def submit(jobs: Sequence[Job]) -> None:
-            draft_file = self._draft_file(jobs[0].id, owner)  # one name for all: 3 us less a job
-            for job in jobs:
-                self._publish(job, draft_file)
-                published.append(job)
-
+        published: list[Job] = []
+        many = self.config.sync and len(batch) >= _MANY
+        publish_all = self._publish_side_by_side if many else self._publish_each
         try:
-            many = self.config.sync and len(batch) >= _MANY
-            files.side_by_side(_SYNCING if many else 1, submit, batch)
+            publish_all(batch, owner, published)
             self._check_alone([job for job in batch if job.id in given])
             files.carry_out(self._syncing("pending"))
         except BaseException as error:  # an interrupt too: none of these ids has been told
@@ -209,8 +203,43 @@ class Spool(Moves):
         except (FileNotFoundError, BadJobError):
             return False
 
-    def _publish(self, job: Job, draft_file: str) -> None:
+    def _publish_each(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
+        """Put jobs into pending/, one after the other: their order is that of their arrival."""
+        draft_file = self._draft_file(batch[0].id, owner)  # one name for all: 3 us less a job
+        for job in batch:
+            self._draft(job, draft_file)
+            self._publish(job, draft_file)
+            published.append(job)
+
+    def _publish_side_by_side(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
+        """Do the same with fsyncs side by side: each goes in once all before it are there."""
+        from threading import Lock
+
+        drafts = [self._draft_file(f"{number}", owner) for number in range(len(batch))]
+        drafted: set[int] = set()
+        turn = Lock()
+
+        def submit(numbers: Sequence[int]) -> None:
+            for number in numbers:
+                self._draft(batch[number], drafts[number])
+                with turn:
+                    drafted.add(number)
+                    while (first := len(published)) in drafted:
+                        drafted.remove(first)  # if it fails, it and what follows stays out
+                        self._publish(batch[first], drafts[first])
+                        published.append(batch[first])
+
+        try:
+            files.side_by_side(_SYNCING, submit, range(len(batch)))
+        except BaseException:
+            for draft_file in drafts:
+                files.unlink_quietly(draft_file)
+            raise
+
+    def _draft(self, job: Job, draft_file: str) -> None:
         files.write_new(draft_file, job.encode(), sync=self.config.sync, mode=self.config.file_mode)
+
+    def _publish(self, job: Job, draft_file: str) -> None:
         try:
             files.publish(draft_file, self.file("pending", job.id))
         except FileExistsError:
@@ -267,6 +296,10 @@ class Spool(Moves):
             ClaimLostError: the claim was taken away.
             OSError: it is still held.
         """
+        if self._is_reason(claim):
+            with contextlib.suppress(FileExistsError):
+                yield from self._parting(claim, self.file("dead", claim.job_id), "dead")
+                return claim.job_id
         says = {"error_message": f"rejected: {why}", "rejected": name or f"{claim.job_id}{SUFFIX}"}
 
         def is_explained(free: str) -> bool:
@@ -280,6 +313,14 @@ class Spool(Moves):
             yield from self._parting(claim, target, "dead")
 
         return (yield from self._to_dead(claim, moving, is_explained))
+
+    def _is_reason(self, claim: Claim) -> bool:
+        """Tell whether it only says why a file was set aside, which lies in dead/ still.
+
+        `mv dead/ID.json pending/` is a retry of a job, and is tried with such a file too.
+        """
+        set_aside = files.is_there(self._rejected_file(claim.job_id))
+        return set_aside and self.reason(claim.job_id, claim.path) is not None
 
     def drop_reason(self, claim: Claim) -> bool:
         """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.

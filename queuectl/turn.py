@@ -17,6 +17,7 @@ from queuectl import files, kernel, outcome, requests, runner
 from queuectl.commands import Commands
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
+from queuectl.fields import slips
 from queuectl.job import command_line
 from queuectl.stall import Stall
 from queuectl.states import OUTCOMES
@@ -240,6 +241,9 @@ class Turns:
             await self._refused(claim, error, before)
             return None
         self.stall.end()
+        if "created_at" not in before.record and not before.history:  # dropped: nobody told them
+            for slip in slips(before.record):
+                self._log.event("warning", job.id, detail=slip)
         return job
 
     # --- run --------------------------------------------------------------------------------

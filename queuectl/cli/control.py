@@ -12,6 +12,7 @@ from queuectl.cli.common import Misses, going_on, id_to_change, spool_to_change,
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.drafting import change_options, given_fields
 from queuectl.cli.selection import (
+    NOT_RETRIED,
     Selection,
     all_option,
     chosen,
@@ -74,7 +75,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """Queue jobs that have ended, or wait for a retry, again; print their ids.
 
     Their attempts start at 0, their history is kept. Without --state, --all, --tag and the like
-    select among failed and dead jobs.
+    select among failed and dead jobs; a cancelled job has to be named, or found by its error.
 
     \b
     queuectl retry job1
@@ -83,7 +84,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, ("failed", "dead"))
-    job_ids = chosen(spool, texts, selection)
+    job_ids = chosen(spool, texts, selection, leaving=NOT_RETRIED)
     if go_ahead(job_ids, "retry", options):
         misses = Misses()
         # what was selected failed and has completed meanwhile is not to run again

@@ -17,6 +17,7 @@ from queuectl.cli.common import (
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.look import limit_option, newest_option, print_job, print_jobs
 from queuectl.cli.selection import (
+    NOT_RETRIED,
     Selection,
     all_option,
     chosen,
@@ -90,6 +91,8 @@ def show(ctx: click.Context, /, text: str, *, as_json: bool) -> None:
 def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """Queue dead jobs again, their attempts at 0, their history kept; print their ids.
 
+    A cancelled job has to be named, or found by its error.
+
     \b
     queuectl dlq retry job1 job2
     queuectl dlq retry --all
@@ -99,7 +102,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
-    job_ids = chosen(spool, texts, selection, applies_to=_DEAD)
+    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, leaving=NOT_RETRIED)
     if go_ahead(job_ids, "retry", options):
         misses = Misses()
         for job_id in verbs.retry(spool, job_ids, _DEAD, misses):
@@ -127,7 +130,7 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
     spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
-    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, rejected=True)
+    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, leaving=())
     doomed = {job.job_id: job for job in housekeeping.doomed(spool, "dead", job_ids)}
     if go_ahead(job_ids, "delete", options, ask_above=0):
         misses = Misses()

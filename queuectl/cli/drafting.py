@@ -88,9 +88,9 @@ _OPTIONS = (
         "--timeout",
         type=_Timeout(),
         metavar="DURATION",
-        help="End a run after; or none. Else job-timeout.",
+        help="End a run after; or none. Else job-timeout, 300 s if not set.",
     ),
-    click.option("--max-retries", type=int, help="Failures until it is dead. Else max-retries."),
+    click.option("--max-retries", type=int, help="Failures until it is dead; 1: no retry."),
     click.option(
         "--cwd",
         metavar="DIR",
@@ -209,9 +209,16 @@ def _refuse_stray(words: Sequence[str], after: str) -> None:
 def _shell_line(words: Sequence[str]) -> str | list[str]:
     """Return one word as a line for the shell, as people quote it; several as a program's."""
     if len(words) == 1:
+        _warn_of_file(words[0])
         return words[0]
     _refuse_words_after_a_line(words)
     return list(words)
+
+
+def _warn_of_file(word: str) -> None:
+    """Say of a file of commands that its name alone was queued."""
+    if os.path.isfile(word) and not os.access(word, os.X_OK):
+        render.note(f"queuectl: {word} is a file: --commands {word} queues its lines")
 
 
 def _refuse_words_after_a_line(words: Sequence[str]) -> None:
@@ -261,6 +268,9 @@ def command_lines(
         raise click.UsageError("--commands and another command exclude one another")
     for where, line in _lines(name, _is_command):
         text = line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8)
+        if text.endswith(b"\\"):
+            msg = f"{where}it ends in a backslash, and a command is one line here"
+            raise BadJobError(msg)
         yield where, {"command": text.decode("utf-8", "surrogateescape")}
 
 

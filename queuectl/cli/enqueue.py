@@ -39,7 +39,9 @@ _BAR_FROM = 2000  # jobs: fewer are queued before a person sees a bar
     shell_complete=complete_files,
     help="A file, or -, of shell commands, one a line; # begins a comment.",
 )
-@click.option("--wait", is_flag=True, help="Return when it has ended, with its exit status.")
+@click.option(
+    "--wait", is_flag=True, help="Return when all have ended; the status is that of a failed one."
+)
 @click.argument(
     "words", metavar="JSON | @FILE | - | [--] COMMAND", nargs=-1, shell_complete=complete_files
 )

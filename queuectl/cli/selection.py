@@ -9,6 +9,7 @@ import heapq
 import os
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -21,11 +22,12 @@ from queuectl.cli import render
 from queuectl.cli.common import DURATION, id_to_change
 from queuectl.ids import first_of
 from queuectl.job import command_line
+from queuectl.outcome import is_cancelled
 from queuectl.states import FINISHED, STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from queuectl.job import Job
     from queuectl.layout import Found
@@ -34,6 +36,13 @@ if TYPE_CHECKING:
     _PatternType = click.ParamType[re.Pattern[str]]
 else:
     _PatternType = click.ParamType  # generic only in the newest click
+
+SET_ASIDE, CANCELLED = "set aside", "cancelled"  # files that are no jobs; jobs
+NOT_RETRIED = (SET_ASIDE, CANCELLED)
+_LEFT = {
+    SET_ASIDE: "`queuectl dlq list` says why",
+    CANCELLED: "--error-matches '^cancelled' selects them",
+}
 
 MANY = 10  # jobs: a person is asked before more are touched
 
@@ -245,12 +254,11 @@ def chosen(
     selection: Selection,
     *,
     applies_to: Sequence[str] = STATES,
-    rejected: bool = False,
+    leaving: Collection[str] = (SET_ASIDE,),
 ) -> list[str]:
     """Return the ids that were named, or those of the jobs that were selected.
 
-    Files that were set aside are among the selected only if `rejected`: they can be looked at and
-    deleted, not run.
+    What is of a kind in `leaving` is not among the selected, and that is told.
 
     Raises:
         click.UsageError: neither, or both.
@@ -265,12 +273,24 @@ def chosen(
     if not selected:
         msg = f"which jobs? name them, or select them by {_ways(ctx)}"
         raise click.UsageError(msg)
-    # of a million jobs only the ids are kept
-    ids = [item.job.id if rejected or item.job.command else "" for item in select(spool, selection)]
-    job_ids = list(filter(None, ids))
-    if set_aside := len(ids) - len(job_ids):
-        render.note(f"{set_aside} set aside, not among these: `queuectl dlq list` says why")
+    job_ids = []  # of a million jobs only these are kept
+    left_out: Counter[str] = Counter()
+    for found in select(spool, selection):
+        kind = _kind(found, selection)
+        if kind in leaving:
+            left_out[kind] += 1
+        else:
+            job_ids.append(found.job.id)
+    for kind, count in left_out.items():
+        render.note(f"{count} {kind}, not among these: {_LEFT[kind]}")
     return job_ids
+
+
+def _kind(found: Found, selection: Selection) -> str:
+    if not found.job.command:
+        return SET_ASIDE
+    cancelled = found.state == "dead" and is_cancelled(found.job.record)
+    return CANCELLED if cancelled and not selection.error_matches else ""
 
 
 def _ways(ctx: click.Context) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import config
+from queuectl import config, owners
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import going_on, json_option, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
 from queuectl.errors import BadSettingError
+from queuectl.ids import first_of
 from queuectl.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_FOLLOWED_WITHIN_S = 0.5  # a pool hears of it by an event
 
 
 @click.group(cls=SuggestingGroup)
@@ -139,6 +143,19 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     config.edit(spool.path, lambda stored: stored.update({name: new}))
     _in_force_now(spool)
     click.echo(f"{name}={value_text(new)}")
+    if name == "worker-count":
+        _tell_who_keeps_its_count(spool, new)
+
+
+def _tell_who_keeps_its_count(spool: Spool, count: int) -> None:
+    until = time.monotonic() + _FOLLOWED_WITHIN_S
+    while others := [item for item in owners.workers(spool) if item.slots != count]:
+        if time.monotonic() > until:
+            names = first_of([item.worker for item in others])
+            keeps = "keeps its" if len(others) == 1 else "keep their"
+            render.note(f"{names} {keeps} own --count; without one they would follow")
+            return
+        time.sleep(0.02)
 
 
 @settings.command()

@@ -55,7 +55,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
     elif as_json or form == "json":
         due = [
             {"id": found.job.id, "state": found.state, "at": utc_text(at)}
-            for at, found in _due(spool)
+            for at, found in _due(spool)[0]
         ]
         render.json_document({**document, "due": due})
     else:
@@ -112,7 +112,8 @@ def _print_status(spool: Spool, document: dict[str, Any]) -> None:
     for number, worker in enumerate(document["workers"]):
         head = "workers  " if number == 0 else "         "
         up = render.since_text(worker["since"])
-        busy = f"{len(worker['running'])} of {worker['slots']} busy"
+        # more are in hand while some come and go
+        busy = f"{min(len(worker['running']), worker['slots'])} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
         busy += ", " + suspended if (suspended := suspended_text(spool, worker["worker"])) else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
@@ -140,24 +141,29 @@ def _running_text(found: Found) -> str:
     return f"{job.id}  {since}  {render.command_text(job.command, 45)}"
 
 
-def _due(spool: Spool) -> list[tuple[float, Found]]:
-    """Return what is due next; of very many jobs only as many are read as a person waits for."""
+def _due(spool: Spool) -> tuple[list[tuple[float, Found]], int]:
+    """Return what is due next, and how many there are after that.
+
+    Of very many jobs only as many are read as a person waits for.
+    """
     due = []
     for state in ("failed", "pending"):
         for found in islice(spool.jobs(state, spool.names(state)), _DUE_READ):
             at = found.job.not_before(state)
             if at is not None and (at > time.time() or state == "failed"):
                 due.append((at, found))
-    return heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0])
+    return heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0]), len(due) - _DUE_SHOWN
 
 
 def _print_due(spool: Spool, counts: dict[str, int]) -> None:
-    due = _due(spool)
+    due, more = _due(spool)
     for number, (at, found) in enumerate(due):
         head = "due      " if number == 0 else "         "
         why = (found.job.record.get("error_message") or "") if found.state == "failed" else ""
         line = f"{head}{plain(found.job.id)}  {render.in_text(at)}  {plain(why)}"
         click.echo(line.rstrip())
+    if more > 0:
+        click.echo(f"         and {more} later")
     unread = max(counts["failed"] - _DUE_READ, 0) + max(counts["pending"] - _DUE_READ, 0)
     if unread and due:
         click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")

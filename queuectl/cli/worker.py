@@ -31,7 +31,9 @@ _LOOK_S = 0.1
 
 @click.group(
     cls=SuggestingGroup,
-    called_elsewhere=dict.fromkeys(("status", "ls", "ps"), "list") | {"kill": "stop --now"},
+    called_elsewhere=dict.fromkeys(("status", "ls", "ps"), "list")
+    | dict.fromkeys(("scale", "resize", "parallel"), "queuectl config set worker-count")
+    | {"kill": "stop --now"},
 )
 def worker() -> None:
     """Start, stop and list the pools that run jobs.
@@ -42,7 +44,12 @@ def worker() -> None:
 
 
 @worker.command()
-@click.option("--count", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at a time.")
+@click.option(
+    "--count",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Jobs at a time. Else worker-count, as it changes.",
+)
 @click.option("--stop-when-empty", is_flag=True, help="Leave once nothing is due or running.")
 @click.option("--detach", is_flag=True, help="Return once the pool is up; it logs to a file.")
 @click.option(
@@ -235,7 +242,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
         return
     table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
     for item in found:
-        busy = f"{len(item['running'])}/{item['slots']}"
+        busy = f"{min(len(item['running']), item['slots'])}/{item['slots']}"
         busy += " stopping" if item["stopping"] else ""
         few = first_of(item["running"])
         table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)

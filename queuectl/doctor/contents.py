@@ -76,7 +76,7 @@ def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
         if not all(_is_in(spool, state, job_id) for state in (*places, *places)):
             continue
         what = f"{job_id} is in {' and '.join(f'{place}/' for place in places)}"
-        if len(places) > 1 and places[0] in WAITING:
+        if places[0] in WAITING:
             yield warning(what, "a worker sets the waiting one aside when its turn comes")
         else:
             yield problem(what, f"`queuectl show` both files, then rename or remove one: {job_id}")

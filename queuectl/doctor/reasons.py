@@ -103,11 +103,13 @@ def _waits(spool: Spool, state: str, job: Job, path: str) -> Iterator[Finding]:
         return
     before = _before(spool, state, job, path)
     busy, slots = _busy(spool)
-    others = f"{before} other {'job' if before == 1 else 'jobs'}"
+    others = (
+        f"behind {before} other {'job' if before == 1 else 'jobs'}" if before else "as the next"
+    )
     if busy >= slots:
-        yield ok(f"{job.id} waits for one of {slots} slots, all busy, behind {others}")
+        yield ok(f"{job.id} waits for one of {slots} slots, all busy, {others}")
     else:
-        yield ok(f"{job.id} is about to run, behind {others}")
+        yield ok(f"{job.id} is about to run, {others}")
 
 
 def _not_yet(state: str, job: Job) -> Iterator[Finding]:
@@ -143,11 +145,12 @@ def _cannot_start(job: Job) -> Iterator[Finding]:
 
 
 def _before(spool: Spool, state: str, job: Job, path: str) -> int:
-    """Count the waiting jobs that run before this one: by priority, then by arrival."""
+    """Count the jobs that may run, and before this one: by priority, then by arrival."""
     mine = (job.priority, os.lstat(path).st_ctime_ns)
+    now = time.time()
     count = 0
     for found in islice(spool.jobs(state, spool.names(state)), _READ):
-        if found.job.id == job.id:
+        if found.job.id == job.id or (found.job.not_before(state) or 0) > now:
             continue
         try:
             arrived = os.lstat(spool.file(state, found.job.id)).st_ctime_ns

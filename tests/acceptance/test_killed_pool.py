@@ -105,6 +105,7 @@ def test_a_pool_that_is_running_recovers_the_jobs_of_one_that_was_killed(spool: 
         open(go, "x").close()
         spool.wait_for("completed", "hold", "job")
         living.wait_for("recovered", "job")
+        assert living.events("warning") == []
 
 
 def test_a_living_pools_jobs_are_not_recovered(spool: SpoolDir) -> None:

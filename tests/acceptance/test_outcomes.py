@@ -287,6 +287,13 @@ def test_a_command_finds_queuectl_wherever_its_pool_was_started(spool: SpoolDir)
     assert path == f"/usr/bin:/bin:{os.path.dirname(found)}"
 
 
+def test_an_empty_path_and_one_that_leads_to_queuectl_stay_as_they_are(spool: SpoolDir) -> None:
+    for path in ("", f"{os.path.dirname(sys.executable)}:/usr/bin:/bin"):
+        job = spool.api.submit('echo "$PATH"')
+        spool.drain(env={"PATH": path})
+        assert spool.output(job.id) == f"{path}\n"
+
+
 @pytest.mark.parametrize(("own", "said"), [(True, "its timeout"), (False, "job-timeout")])
 def test_a_timeout_says_whose_it_was(spool: SpoolDir, own: bool, said: str) -> None:
     spool.configure(job_timeout=0.2)

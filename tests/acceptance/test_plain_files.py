@@ -141,6 +141,14 @@ def test_unknown_fields_are_kept_to_the_end(spool: SpoolDir) -> None:
     assert spool.record("completed", "job")["ticket"] == {"nr": 7, "who": ["é", None]}
 
 
+def test_a_slip_in_a_dropped_job_is_told_once(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0)
+    spool.drop("job", "exit 1", delay="1h", max_retries=2, ticket=7)
+    pool = spool.drain()
+    told = [event["detail"] for event in pool.events("warning", "job")]
+    assert told == ['"delay" is kept, but means nothing here; "run_at" would']
+
+
 # --- order ----------------------------------------------------------------------------------
 
 
@@ -151,6 +159,11 @@ def test_lower_priority_runs_first_then_who_came_first(spool: SpoolDir) -> None:
             spool.drop(job_id, priority=priority)
             tick(spool)
     assert started(pool) == ["blocker", "w", "z", "x", "u", "y", "v"]
+
+
+def test_jobs_that_were_queued_at_once_run_in_the_order_of_their_lines(spool: SpoolDir) -> None:
+    ids = spool.run("enqueue", "--commands", "-", stdin="true\n" * 200).lines
+    assert started(spool.drain(1)) == ids
 
 
 def test_what_waited_before_the_pool_came_runs_in_the_same_order(spool: SpoolDir) -> None:

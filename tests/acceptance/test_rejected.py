@@ -239,3 +239,14 @@ def test_what_can_never_run_is_set_aside_at_once(spool: SpoolDir) -> None:
         pool.wait_for("completed", "good")
         spool.drop_bytes("typo", b'{"comand": "true"}')
         pool.wait_for("rejected", "typo")
+
+
+def test_a_reason_that_is_moved_to_pending_goes_back_to_its_bytes(spool: SpoolDir) -> None:
+    spool.drop_bytes("z", b'{"cmd": "make"}')
+    spool.drain()
+    before = spool.record("dead", "z")
+    assert "is missing" in before["error_message"]
+    os.rename(spool.file("dead", "z"), spool.file("pending", "z"))
+    spool.drain()
+    assert sorted(os.listdir(f"{spool.path}/dead")) == ["z.json", "z.rejected"]
+    assert spool.record("dead", "z") == before

@@ -90,7 +90,7 @@ def test_a_pool_without_a_count_follows_worker_count(spool: SpoolDir) -> None:
         spool.drop(job_id, f"until [ -e {spool.path}.{job_id} ]; do sleep 0.02; done")
     with spool.pool(None) as pool:
         pool.wait_for("started", "a")
-        spool.run("config", "set", "worker-count", "3")
+        assert spool.run("config", "set", "worker-count", "3").err == ""
         pool.wait_for("started", "c")
         assert slots(spool) == [3]
         spool.run("config", "set", "worker-count", "1")
@@ -105,7 +105,8 @@ def test_a_pool_without_a_count_follows_worker_count(spool: SpoolDir) -> None:
 
 def test_a_pool_with_a_count_keeps_it(spool: SpoolDir) -> None:
     with spool.pool(2) as pool:
-        spool.run("config", "set", "worker-count", "5")
+        told = spool.run("config", "set", "worker-count", "5").err
+        assert told == f"{pool.name} keeps its own --count; without one they would follow\n"
         pool.wait_for("config")
         assert slots(spool) == [2]
 

@@ -213,14 +213,15 @@ def test_a_job_moved_by_hand_is_given_back_to_where_it_was_moved(
     spool.drop("a-short")
     spool.drop("b-long", waiting_for(go))
     for number in range(30):
-        body = {"command": "true", "state": "completed", "priority": 1}
+        body = {"command": "true", "state": "completed", "attempts": 1, "priority": 1}
         spool.drop_bytes(f"again-{number:02}", json.dumps(body).encode(), "failed")
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
         pool.wait_for("started", "b-long")
         held_ahead(spool, pool.log)
         spool.run("pause")
         wait_until(lambda: spool.ids("processing") == ["b-long"], pool.log)
-        assert len(spool.ids("failed")) == 30
+        given_back = [spool.record("failed", job_id) for job_id in spool.ids("failed")]
+        assert [(job["state"], job["attempts"]) for job in given_back] == [("failed", 1)] * 30
         assert spool.ids("completed") == ["a-short"]
         with open(go, "x"):
             pass

@@ -52,6 +52,10 @@ def test_a_job_as_the_words_after_dashes(spool: SpoolDir) -> None:
     assert record["priority"] == 2
 
 
+def test_one_word_after_dashes_is_a_program_and_no_line_for_a_shell(spool: SpoolDir) -> None:
+    assert one(spool, "--", "/opt/my program")["command"] == ["/opt/my program"]
+
+
 def test_one_word_is_a_line_for_the_shell_and_several_are_a_list(spool: SpoolDir) -> None:
     assert one(spool, "echo a; echo b")["command"] == "echo a; echo b"
     assert one(spool, "echo", "-n", "x")["command"] == ["echo", "-n", "x"]
@@ -143,6 +147,7 @@ def test_what_is_wrong_with_lines_of_commands_queues_none(spool: SpoolDir, tmp_p
 
     spool.create()
     assert 'line 2: "command" must be' in refuse("true\na\0b\n")
+    assert "line 1: it ends in a backslash" in refuse("echo \\\n  a\n")
     assert "exclude one another" in refuse("true\n", "--command", "true", status=2)
     both = spool.refuse("enqueue", "--commands", "-", "true", stdin="true\n", status=2)
     assert "exclude one another" in both
@@ -407,3 +412,13 @@ def test_a_time_of_day_is_the_next_time_that_it_is_that(spool: SpoolDir) -> None
         assert 0 < seconds <= 86400
         assert (seconds < 3600) == (minutes > 0)
     assert "08:00" in spool.refuse("enqueue", "--run-at", "25:00", "true", status=2)
+
+
+def test_the_name_of_a_file_that_is_no_program_is_queued_with_a_word(
+    spool: SpoolDir, tmp_path: Any
+) -> None:
+    (tmp_path / "commands").write_text("true\n")
+    told = spool.run("enqueue", "commands", cwd=str(tmp_path)).err
+    assert told == "queuectl: commands is a file: --commands commands queues its lines\n"
+    (tmp_path / "commands").chmod(0o755)
+    assert spool.run("enqueue", "commands", cwd=str(tmp_path)).err == ""

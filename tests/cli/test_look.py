@@ -38,6 +38,14 @@ def test_status_as_json_tells_what_is_due(spool: SpoolDir) -> None:
     assert due == [{"id": "later", "state": "pending", "at": "2100-01-01T00:00:00.000000Z"}]
 
 
+def test_status_says_how_many_more_are_due(spool: SpoolDir) -> None:
+    for number in range(7):
+        spool.api.submit("true", id=f"job-{number}", run_at=f"2100-01-0{number + 1}T00:00:00Z")
+    lines = spool.run("status").lines
+    assert [line.split()[-3:-2] for line in lines[-2:-1]] == [["job-4"]]
+    assert lines[-1].strip() == "and 2 later"
+
+
 def test_a_list_of_ids_is_for_other_commands(filled: SpoolDir) -> None:
     assert filled.run("list", "--ids", "--state", "pending").lines == ["p1", "p2"]
     assert "exclude" in filled.refuse("list", "--ids", "--json", status=2)
@@ -66,6 +74,15 @@ def test_status_counts_and_says_what_is_due_when(filled: SpoolDir) -> None:
     assert re.search(r"p2  in 59m\d\ds", text)
     assert re.search(r"f1  in 59m\d\ds  exit status 1", text)
     assert "`queuectl worker start` runs what waits" in text
+
+
+def test_status_says_that_of_very_many_jobs_not_all_were_asked_when_they_are_due(
+    filled: SpoolDir,
+) -> None:
+    assert "read in each" not in filled.run("status").out
+    for number in range(1000):
+        put(filled, "pending", f"job-{number}")
+    assert "(of 1000 read in each of failed/ and pending/)" in filled.run("status").out
 
 
 def test_status_says_that_the_spool_is_paused(filled: SpoolDir) -> None:
@@ -152,6 +169,15 @@ def test_list_for_people_has_a_line_a_job(filled: SpoolDir) -> None:
         ["d1", "dead"],
     ]
     assert "exit status 2" in lines[-1]
+
+
+def test_of_a_long_list_each_line_comes_once_and_in_order(spool: SpoolDir) -> None:
+    ids = [f"job-{number}" for number in range(100, 500)]
+    for job_id in ids:
+        put(spool, "pending", job_id)
+    heading, *lines = spool.run("list").lines
+    assert heading.startswith("ID ")
+    assert [line.split()[0] for line in lines] == ids
 
 
 def test_dlq_list_has_only_the_dead(filled: SpoolDir) -> None:

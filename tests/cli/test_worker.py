@@ -168,11 +168,13 @@ def test_stop_waits_for_what_runs_and_says_so(spool: SpoolDir) -> None:
         with open(f"{spool.path}.err", "wb") as err:
             process = spool.start("worker", "stop", stdout=-3, stderr=err)
         wait_until(lambda: "waiting for 1 running: job" in read_text(f"{spool.path}.err"))
+        time.sleep(0.5)  # some looks
         assert process.poll() is None
         open(go, "x").close()
         assert process.wait(DEADLINE_S) == 0
         assert pool.wait() == 0
     assert spool.states("job") == ["completed"]
+    assert read_text(f"{spool.path}.err").count("waiting for 1 running") == 1
 
 
 def test_stop_now_gives_what_runs_back(spool: SpoolDir) -> None:
@@ -207,6 +209,13 @@ def test_stop_of_one_leaves_the_others(spool: SpoolDir) -> None:
         assert left["worker"] == other.name
         spool.run("worker", "stop", str(left["pid"]))
         assert other.wait() == 0
+
+
+def test_an_empty_name_is_not_that_of_the_only_worker(spool: SpoolDir) -> None:
+    with spool.pool() as pool:  # of a variable that is not set, perhaps
+        assert 'no worker "" is alive' in spool.refuse("worker", "stop", "")
+        spool.drop("job")
+        pool.wait_for("completed", "job")
 
 
 def test_stop_of_nobody_is_told(spool: SpoolDir) -> None:

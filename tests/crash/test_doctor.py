@@ -54,7 +54,7 @@ def test_a_spool_that_is_well_is_told_so_and_left_as_it_is(side: Spoolside) -> N
     status, text = doctor(side)
     assert status == 0, text
     assert "problem" not in text
-    for words in ("rename", "links", "locks", "exchanged", "on disk", "arrivals", "free"):
+    for words in ("owner", "rename", "links", "locks", "exchanged", "on disk", "arrivals", "free"):
         assert finding(text, words).startswith("ok")
     assert {file: file.stat().st_mtime_ns for file in side.path.glob("*/*")} == before
 
@@ -185,7 +185,24 @@ def test_a_full_file_system_is_a_problem(tmp_path: Path) -> None:
 def test_it_explains_why_a_pending_job_is_not_running(
     fields: dict[str, str], words: str, side: Spoolside
 ) -> None:
-    assert words in doctor(side, side.submit(**fields))[1]
+    text = doctor(side, side.submit(**fields))[1]
+    assert words in text
+    assert "behind" not in text  # nor that it is about to run, all the same
+
+
+def test_a_file_that_somebody_may_have_meant_as_a_job_is_told_but_no_hidden_one(
+    side: Spoolside,
+) -> None:
+    for name in ("job", ".job.json.swp"):
+        file = side.path / "pending" / name
+        file.write_text('{"command": "true"}')
+        os.utime(file, (0, 0))
+    text = doctor(side)[1]
+    assert "rename it to job.json" in finding(text, "is read by nobody")
+
+
+def test_a_directory_that_is_there_is_no_reason(side: Spoolside) -> None:
+    assert "cwd" not in doctor(side, side.submit(cwd="/"))[1]
 
 
 def test_it_explains_a_pause(side: Spoolside) -> None:
@@ -201,6 +218,7 @@ def test_it_explains_a_queue_before_a_busy_worker(side: Spoolside) -> None:
     (side.path / "paused").touch()
     pool.says("paused")
     side.submit()
+    side.submit(run_at="2099-01-01T00:00:00Z", priority=-9)  # before nobody until then
     job_id = side.submit(priority=5)
     (side.path / "paused").unlink()
     pool.says("unpaused")

@@ -263,8 +263,9 @@ def test_a_failed_job_is_edited_where_it_is(spool: SpoolDir, tmp_path: Path) -> 
         spool.wait_for("failed", "job")
     before = spool.record("failed", "job")
     edit(spool, sed(tmp_path, "s/exit 1/true/"))
+    spool.run("edit", "job", "--priority", "7")
     after = spool.record("failed", "job")
-    assert after["command"] == "true"
+    assert (after["command"], after["priority"]) == ("true", 7)
     for field in ("attempts", "next_retry_at", "history", "created_at"):
         assert after[field] == before[field]
 

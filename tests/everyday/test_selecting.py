@@ -269,7 +269,8 @@ def test_a_job_that_has_completed_meanwhile_is_not_retried(many: SpoolDir) -> No
         many.drop_bytes("job05", json.dumps({**moved, "state": "completed"}).encode(), "completed")
         os.unlink(many.file("dead", "job05"))
 
-    status, seen = in_terminal(many, "y", "retry", "--state", "dead", meanwhile=completes)
+    again = ("retry", "--error-matches", "^cancelled")
+    status, seen = in_terminal(many, "y", *again, meanwhile=completes)
     assert status == 1
     assert "completed" in seen
     assert many.states("job05") == ["completed"]
@@ -326,3 +327,17 @@ def test_jobs_are_selected_by_how_lately_they_changed(spool: SpoolDir) -> None:
     assert spool.run("dlq", "list", "--newer-than", "2d", "--json").json[0]["id"] == "new"
     assert spool.run("list", "--newer-than", "2d", "--ids").lines == ["new"]
     assert spool.run("list", "--newer-than", "4d", "--older-than", "2d", "--ids").lines == ["old"]
+
+
+def test_what_was_cancelled_is_retried_only_if_that_is_said(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "failed", "--max-retries", "1", "--command", "exit 3")
+    spool.drain()
+    spool.run("enqueue", "--id", "unwanted", "--command", "true")
+    spool.run("cancel", "unwanted")
+    for words in (["retry", "--state", "dead"], ["dlq", "retry", "--all"]):
+        told = spool.run(*words, "--dry-run")
+        assert told.lines == ["failed"]
+        assert "1 cancelled, not among these" in told.err
+    chosen = spool.run("retry", "--error-matches", "^cancelled", "--dry-run")
+    assert chosen.lines == ["unwanted"]
+    assert spool.run("retry", "unwanted").lines == ["unwanted"]

@@ -14,7 +14,7 @@ import pytest
 from queuectl.job import Job
 from queuectl.layout import Found
 from queuectl.waiting import Endings, exit_status
-from tests.support import DEADLINE_S, wait_until, waiting_for
+from tests.support import DEADLINE_S, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,6 +182,20 @@ def test_run_says_that_a_run_failed_and_when_the_next_one_is(spool: SpoolDir) ->
     lines = result.err.splitlines()
     assert lines[0].startswith("queuectl: run 1 of a ended: exit 1")
     assert lines[1] == "queuectl: a is dead: exit status 1"
+
+
+def test_who_follows_a_job_that_failed_is_told_when_it_runs_again(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(backoff_base=1000)
+    spool.api.submit("false", id="a")
+    with spool.pool(), open(tmp_path / "err", "wb") as err:
+        spool.wait_for("failed", "a")
+        process = spool.start("logs", "-f", "a", stderr=err)
+        text = "queuectl: run 1 of a ended: exit 1; again in 16m"
+        wait_until(lambda: text in read_text(f"{tmp_path}/err"))
+        process.kill()
+        process.wait(DEADLINE_S)
 
 
 def test_of_a_run_that_completes_nothing_is_said(spool: SpoolDir) -> None:

@@ -53,6 +53,22 @@ def test_what_people_read_has_rates_times_bars_and_where_it_comes_from(spool: Sp
     assert "read 1 of 1 records" in done.err
 
 
+def test_people_are_shown_what_failed_how_often_and_how_many_tries_it_took(spool: SpoolDir) -> None:
+    spool.configure(max_retries=2, backoff_base=0)
+    spool.run("enqueue", "--command", "exit 9")
+    spool.run("enqueue", "--max-retries", "1", "--command", "exit 4")
+    spool.run("enqueue", "--command", "true")
+    spool.drain()
+    lines = [line.split() for line in spool.run("stats", PYTHONIOENCODING="ascii").lines]
+    failures = lines.index(["failures"])
+    assert lines[failures + 1 : failures + 3] == [
+        ["exit", "9", "2", "#" * 24],
+        ["exit", "4", "1", "#" * 12],
+    ]
+    tries = lines.index(["tries", "until", "completed"])
+    assert lines[tries + 1] == ["1", "1", "#" * 24]
+
+
 def test_a_terminal_without_unicode_gets_bars_of_ascii(spool: SpoolDir) -> None:
     spool.run("enqueue", "--tag", "nightly", "--command", "true")
     spool.drain()

@@ -81,6 +81,13 @@ def test_a_stop_may_take_as_long_as_the_longest_job(spool: SpoolDir) -> None:
     assert "job-timeout 7200 + kill-grace 10" in unit
 
 
+def test_where_jobs_have_no_limit_a_stop_may_take_an_hour(spool: SpoolDir) -> None:
+    spool.configure(job_timeout=None)
+    unit = spool.run("systemd-unit").out
+    assert settings_of(unit)["TimeoutStopSec"] == ["1h"]
+    assert "job-timeout is none here" in unit
+
+
 def test_printing_a_unit_makes_no_spool(spool: SpoolDir) -> None:
     spool.run("systemd-unit")
     assert not os.path.lexists(spool.path)

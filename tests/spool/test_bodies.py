@@ -126,6 +126,7 @@ def test_an_exchange_that_is_refused_once_is_tried_again(
         patch.setattr(kernel, "exchange", refused)
         files.carry_out(api.rewriting(claim, job.changed(attempts=1)))
         assert read_json(claim.path)["attempts"] == 1
+        assert os.listdir(api.directory("tmp")) == []
     exchanged: list[str] = []
     exchange = kernel.exchange
 
@@ -137,6 +138,16 @@ def test_an_exchange_that_is_refused_once_is_tried_again(
     files.carry_out(api.rewriting(claim, job.changed(attempts=2)))
     assert read_json(claim.path)["attempts"] == 2
     assert exchanged
+
+
+def test_what_is_tried_again_and_again_leaves_no_spare_each_time(api: Spool) -> None:
+    """As while a disk that takes bodies makes sure of no names."""
+    claim = held(api)
+    job = api.read_claim(claim)
+    for number in range(5):
+        files.carry_out(api.rewriting(claim, job.changed(attempts=number)))
+    assert len(os.listdir(api.directory("tmp"))) == 1
+    api.drop_spares()
 
 
 def test_a_body_is_for_all_to_read_before_its_descriptor_is_closed(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from queuectl import kernel, owners, requests
+from queuectl import files, kernel, owners, requests
 from queuectl.owners import Heartbeats, Life, Registration
 from queuectl.scratch import new_owner
 from tests.support import environment
@@ -103,6 +106,7 @@ def test_a_record_without_a_held_lock_is_dead_whatever_its_pid(api: Spool) -> No
     assert life(api, "forged") is Life.DEAD
     open(f"{api.path}/workers/forged.lock", "x").close()
     assert life(api, "forged") is Life.DEAD
+    assert owners.workers(api) == []
 
 
 def test_an_owner_of_this_machine_from_before_a_boot_is_dead(api: Spool) -> None:
@@ -129,6 +133,65 @@ def test_a_damaged_record_is_none(api: Spool, body: str) -> None:
     assert owners.workers(api) == []
 
 
+def test_an_owner_can_register_though_workers_is_removed_at_that_instant(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = type(api).create
+    removed: list[Spool] = []
+
+    def removed_at_once(spool: Spool) -> None:
+        create(spool)
+        if not removed:
+            removed.append(spool)
+            os.rmdir(f"{api.path}/workers")
+
+    monkeypatch.setattr(type(api), "create", removed_at_once)
+    with Registration(api, 1) as me:
+        assert life(api, me.name) is Life.ALIVE
+
+
+def test_a_lock_that_cannot_be_asked_tells_nothing(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge(api, "locked")
+    open(f"{api.path}/workers/locked.lock", "x").close()
+
+    def no_locks(_descriptor: int, _operation: int) -> NoReturn:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(OSError, match="cannot be locked"):
+        life(api, "locked")
+
+
+def test_what_is_no_owners_in_workers_makes_no_owner_known(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        for job_id in ("a", "b.json", "c.lock"):
+            requests.ask_to_cancel(api, me.name, job_id, "cancelled: x")
+        open(f"{api.path}/workers/recovery.lock", "x").close()
+        requests.ask_to_stop(api, me.name, now=False)
+        assert list(owners.known(api)) == [me.name]
+
+
+def test_a_record_under_another_name_is_none(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        shutil.copy(f"{api.path}/workers/{me.name}.json", f"{api.path}/workers/copy.json")
+        assert owners.read_worker(api, "copy") is None
+        assert [worker.worker for worker in owners.workers(api)] == [me.name]
+
+
+def test_who_finds_no_room_for_its_record_is_no_owner(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "replace", no_room)
+    with pytest.raises(OSError, match="No space left"), Registration(api, 1):
+        pass
+    assert spool.leftovers() == []
+
+
 def test_a_heartbeat_is_silent_once_it_has_not_changed_for_the_lease(api: Spool) -> None:
     forge(api, "far", boot_id="another", host="far")
     beats, path = Heartbeats(), f"{api.path}/workers/far.json"
@@ -147,6 +210,7 @@ def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:
         os.unlink(f"{api.path}/workers/{me.name}.json")
         me.beat()
         assert life(api, me.name) is Life.ALIVE
+        assert owners.read_worker(api, me.name) == me.record
 
 
 def test_a_pool_reads_what_it_is_asked(api: Spool, spool: SpoolDir) -> None:

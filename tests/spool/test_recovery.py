@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import kernel, requests, starts
+from queuectl import kernel, recovery, requests, starts
 from queuectl.job import Job, again
 from queuectl.outcome import started
 from queuectl.owners import Registration, Worker
@@ -249,10 +249,28 @@ def test_the_spares_of_an_owner_without_a_trace_are_kept_until_its_job_is_recove
         {"command": "false"},
         {"history": [{"number": 1}]},
         {"state": "completed"},
+        {"started_at": None},
     ],
 )
 def test_a_spare_of_another_start_says_nothing(spool: SpoolDir, other: dict[str, Any]) -> None:
     leave_undone(spool, "another boot", {"state": "pending", "attempts": 0}, **other)
+    recover(spool)
+    assert spool.record("pending", "a")["attempts"] == 0
+
+
+def test_a_spare_that_is_no_job_says_nothing_of_what_is_damaged(spool: SpoolDir) -> None:
+    leave_undone(spool, "another boot", {"state": "pending", "attempts": 0}, attempts="one")
+    open(held_file(spool), "w").close()
+    recover(spool)
+    assert spool.ids("dead") == ["a"]
+    assert os.path.exists(f"{spool.path}/dead/a.rejected")
+
+
+def test_a_spare_without_an_id_says_nothing(spool: SpoolDir) -> None:
+    leave(spool, state="pending", attempts=0)
+    start = start_of({"state": "pending", "attempts": 0}, LATER).record
+    without = {key: value for key, value in start.items() if key != "id"}
+    leave_spare(spool, 1, json.dumps(without).encode())
     recover(spool)
     assert spool.record("pending", "a")["attempts"] == 0
 
@@ -288,6 +306,19 @@ def test_one_taken_for_its_next_attempt_keeps_its_count(spool: SpoolDir) -> None
     leave(spool, state="failed", attempts=2)
     recover(spool)
     assert spool.record("failed", "a")["attempts"] == 2
+
+
+@pytest.mark.parametrize("owner", [LOCAL, ""])
+def test_one_that_was_run_says_who_died_running_it(spool: SpoolDir, owner: str) -> None:
+    """Nobody did if the file was put into processing/ by hand."""
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    if not owner:
+        spool.drop("a", id="a", state="processing", attempts=1)
+        os.rename(spool.file("pending", "a"), spool.file("processing", "a"))
+        os.unlink(held_file(spool))
+    recover(spool)
+    why = f"worker lost: {owner or 'nobody'} died running it"
+    assert spool.record("failed", "a")["error_message"] == why
 
 
 def test_an_orphan_that_is_no_job_is_set_aside(spool: SpoolDir) -> None:
@@ -358,6 +389,19 @@ def test_recovery_leaves_what_another_program_is_writing_into_tmp(
         file.write('{"command": "true"}')
     recover(spool)
     os.rename(f"{spool.path}/tmp/{name}", spool.file("pending", "report"))
+
+
+def test_recovery_leaves_the_drafts_of_who_cannot_be_told_to_be_dead(spool: SpoolDir) -> None:
+    spool.create()
+    for number in range(8):  # which of them is looked at first is chance
+        dead, unknown = (f"cli-{pid}-0000000{number}" for pid in (1, 2))
+        for owner in (dead, unknown):
+            open(f"{spool.path}/tmp/a@{owner}.json", "x").close()
+        open(f"{spool.path}/tmp/{dead}.lock", "x").close()
+        os.mkdir(f"{spool.path}/tmp/{unknown}.lock")
+    recover(spool)
+    left = {name for name in os.listdir(f"{spool.path}/tmp") if name.endswith(".json")}
+    assert left == {f"a@cli-2-0000000{number}.json" for number in range(8)}
 
 
 def test_recovering_twice_changes_nothing_more(spool: SpoolDir) -> None:
@@ -454,13 +498,13 @@ def test_what_cannot_be_recovered_is_tried_once_while_another_is_waited_for(
         process.stdout.readline()
         monkeypatch.setattr(Spool, "settle", refused)
         with Registration(spool.api, 1) as me:
-            recovery = Recovery(spool.api, me.name, WorkLog(-1))
-            recovery.run()
-            assert recovery.waiting_s is not None
+            look = Recovery(spool.api, me.name, WorkLog(-1))
+            look.run()
+            assert look.waiting_s is not None
             for _ in range(5):
-                recovery.go_on()
-            assert (len(recovery.faults), len(tries)) == (1, 1)
-            recovery.close()
+                look.go_on()
+            assert (len(look.faults), len(tries)) == (1, 1)
+            look.close()
 
 
 def test_what_cannot_be_read_keeps_no_other_owner_from_being_recovered(
@@ -481,6 +525,55 @@ def test_what_cannot_be_read_keeps_no_other_owner_from_being_recovered(
     assert recover(spool) == 1
     assert spool.states("a") == ["failed"]
     assert spool.states("b") == ["processing"]
+
+
+def test_where_processes_cannot_be_told_nothing_is_waited_for_until_the_next_run(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be tried, and told, fifty times a second."""
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+
+    def refused(_trees: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
+    with (
+        ended_at_last(subprocess.Popen(["sleep", "600"], env=env)) as process,
+        Registration(spool.api, 1) as me,
+    ):
+        look = Recovery(spool.api, me.name, WorkLog(-1))
+        look.run()
+        assert look.waiting_s is not None
+        process.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(recovery, "processes_of", refused)
+            look.go_on()
+        assert look.waiting_s is None
+        assert spool.states("a") == ["processing"]
+        assert look.run() == 1
+    assert spool.states("a") == ["failed"]
+
+
+def test_where_a_process_cannot_be_told_to_end_nothing_is_waited_for_until_the_next_run(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
+
+    def refused(*_what: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with (
+        ended_at_last(subprocess.Popen(["sleep", "600"], env=env)),
+        Registration(spool.api, 1) as me,
+    ):
+        look = Recovery(spool.api, me.name, WorkLog(-1))
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel, "signal_process", refused)
+            look.run()
+        assert look.waiting_s is None
+        assert len(look.faults) == 1
+        assert spool.states("a") == ["processing"]
 
 
 def test_where_nobody_is_dead_nobody_looks_at_all_processes(

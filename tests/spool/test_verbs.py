@@ -233,6 +233,12 @@ def test_a_retry_that_is_due_goes_on_counting(api: Spool, spool: SpoolDir) -> No
 # --- set aside -------------------------------------------------------------------------------
 
 
+def test_a_body_moved_by_hand_to_failed_goes_on_counting(api: Spool, spool: SpoolDir) -> None:
+    spool.drop_bytes("a", b'{"command":"true","state":"dead","attempts":2}', "failed")
+    job = api.read_claim(api.take("a", "failed", "w"))
+    assert (job.state, job.attempts) == ("dead", 2)
+
+
 def test_what_is_set_aside_keeps_its_bytes_and_gets_a_reason(api: Spool, spool: SpoolDir) -> None:
     spool.drop_bytes("a", b"\xff not json")
     shown = api.set_aside(api.take_name("a.json", "pending", "w"), "because")
