@@ -28,7 +28,7 @@ METRICS = {
     "queuectl_jobs": "Jobs in each state.",
     "queuectl_pools": "Pools that are alive.",
     "queuectl_slots": "Jobs that the pools alive can run at a time.",
-    "queuectl_oldest_pending_seconds": "Age of the oldest file in pending/; 0 if there is none.",
+    "queuectl_oldest_pending_seconds": "Age of the oldest file in pending/, scheduled or not.",
     "queuectl_longest_running_seconds": "Time since the first of the running jobs was started.",
     "queuectl_recent_ended_jobs": f"Jobs that came to their end {_RECENT}.",
     "queuectl_recent_runs": f"Runs that ended {_RECENT}; failed ones are tried again.",
