@@ -240,7 +240,7 @@ class Follower:
 
     def files(self) -> list[str]:
         """Return the files that may grow."""
-        if self.over or self.found is None or current_run(self.found) is None:
+        if self.over or self.found is None:
             return []
         paths = dict(zip(STREAMS, self._spool.log_files(self.job_id, self._number), strict=True))
         return [paths[stream] for stream in self._streams if is_there(paths[stream])]

@@ -12,7 +12,6 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl.errors import ClaimLostError, JobExistsError
-from queuectl.files import is_there
 from queuectl.layout import SUFFIX
 
 if TYPE_CHECKING:
@@ -188,11 +187,14 @@ class Rejects:
         """Have those looked at that may have changed without their directory changing."""
         for state, name in list(self._half_written):
             self._look(state, name.removesuffix(SUFFIX))
-        for state, name in list(self._left):
+        for (state, name), (was, _) in list(self._left.items()):
             if not self.is_left(state, name):
-                if not is_there(f"{self._spool.directory(state)}/{name}"):
-                    self._left.pop((state, name), None)
+                unchanged = was == self._as_it_is(state, name) != _GONE
+                if not unchanged:
+                    self.forget(state, name)
                 self._look(state, name.removesuffix(SUFFIX))
+                if unchanged:  # in a minute again, and that is no news then
+                    self._left[state, name] = (was, time.monotonic() + _LEFT_S)
 
     def _as_it_is(self, state: str, name: str) -> _Signature:
         try:

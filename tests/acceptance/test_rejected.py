@@ -232,6 +232,16 @@ def test_a_second_file_of_a_running_id_is_set_aside_and_does_not_replace_it(
     assert [name for name in os.listdir(f"{spool.path}/dead") if name.endswith(".rejected")]
 
 
+def test_many_files_that_can_never_run_are_all_set_aside_at_once(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=1000)
+    names = [f"typo-{number}" for number in range(100)]
+    for name in names:
+        spool.drop_bytes(name, b'{"comand": "true"}')
+    with spool.pool():
+        spool.wait_for("dead", *names)
+    assert spool.ids("pending") == []
+
+
 def test_what_can_never_run_is_set_aside_at_once(spool: SpoolDir) -> None:
     spool.configure(poll_interval=1000)
     with spool.pool() as pool:

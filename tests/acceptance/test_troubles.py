@@ -61,6 +61,32 @@ def test_a_job_that_cannot_be_moved_does_not_hold_up_the_others(spool: SpoolDir)
             set_immutable(spool.file("pending", "stuck"), on=False)
 
 
+def test_a_bad_file_that_cannot_be_moved_keeps_no_core_busy_and_is_tried_again_on_sighup(
+    spool: SpoolDir,
+) -> None:
+    spool.drop_bytes("bad", b'{"command": 7}')
+    pending = f"{spool.path}/pending"
+    if not set_immutable(pending, on=True):
+        pytest.skip("no immutable directories here")
+    try:
+        with spool.pool() as pool:
+            pool.wait_for("error")
+            ticks = cpu_ticks(pool.pid)
+            time.sleep(1)
+            assert cpu_ticks(pool.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
+            set_immutable(pending, on=False)
+            pool.signal(signal.SIGHUP)
+            pool.wait_for("rejected", "bad")  # it would be tried again in a minute
+    finally:
+        set_immutable(pending, on=False)
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return the CPU time a process has had."""
+    fields = read_text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 LEASE = """
 import fcntl, os, signal, sys
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -440,6 +466,17 @@ def test_a_pipe_in_the_place_of_output_costs_the_output_only(spool: SpoolDir) ->
     with spool.pool() as pool:
         spool.wait_for("completed", "job")
         assert "its output is lost" in pool.events("error", "job")[0]["detail"]
+
+
+def test_a_stop_that_cannot_be_asked_for_is_told(spool: SpoolDir) -> None:
+    with spool.pool() as pool:
+        workers = f"{spool.path}/workers"
+        if not set_immutable(workers, on=True):
+            pytest.skip("no immutable directories here")
+        try:
+            assert f"cannot write {workers}/{pool.name}.stop" in spool.refuse("worker", "stop")
+        finally:
+            set_immutable(workers, on=False)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import DEADLINE_S, processes_with, read_text, wait_until
+from tests.support import DEADLINE_S, processes_with, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -256,6 +257,18 @@ def test_a_running_pool_follows_what_was_edited(spool: SpoolDir, tmp_path: Path)
         spool.wait_for("completed", "job")
 
 
+def test_an_edited_job_that_was_moved_by_hand_starts_again_and_no_other(spool: SpoolDir) -> None:
+    spool.configure(max_retries=0)
+    spool.api.submit("exit 1", id="moved")
+    spool.drain()
+    os.rename(spool.file("dead", "moved"), spool.file("pending", "moved"))
+    spool.drop("counted", "exit 1", state="pending", attempts=1)
+    for job_id, attempts in (("moved", 0), ("counted", 1)):
+        spool.run("edit", job_id, "--priority", "7")
+        record = spool.record("pending", job_id)
+        assert (record["state"], record["attempts"]) == ("pending", attempts)
+
+
 def test_a_failed_job_is_edited_where_it_is(spool: SpoolDir, tmp_path: Path) -> None:
     spool.configure(backoff_base=1000)
     spool.api.submit("exit 1", id="job")
@@ -388,6 +401,13 @@ def test_a_pause_survives_a_restart_of_the_workers(spool: SpoolDir) -> None:
         spool.wait_for("completed", "job")
 
 
+def test_a_pause_that_cannot_be_ended_is_told(spool: SpoolDir) -> None:
+    spool.create()
+    os.mkdir(f"{spool.path}/paused")
+    assert f"cannot remove {spool.path}/paused" in spool.refuse("resume")
+    assert spool.api.paused
+
+
 def test_the_file_that_pauses_says_who_did_it(spool: SpoolDir) -> None:
     spool.run("pause")
     path = f"{spool.path}/paused"
@@ -403,8 +423,6 @@ def test_the_file_that_pauses_says_who_did_it(spool: SpoolDir) -> None:
 
 
 def test_ctrl_c_while_a_job_is_being_ended_leaves_the_request(spool: SpoolDir) -> None:
-    import signal
-
     spool.configure(kill_grace=3600)
     spool.api.submit("trap '' TERM; while :; do sleep 0.1; done", id="job")
     pool = spool.start_pool()
@@ -418,3 +436,22 @@ def test_ctrl_c_while_a_job_is_being_ended_leaves_the_request(spool: SpoolDir) -
             assert cancelling.wait(DEADLINE_S) == 130
     finally:
         pool.kill()
+
+
+def test_a_cancel_that_is_interrupted_takes_back_what_was_not_answered(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.api.submit(waiting_for(go), id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGSTOP)
+        try:
+            cancel = spool.start("cancel", "job", stderr=subprocess.DEVNULL)
+            wait_until(lambda: any(".cancel." in n for n in os.listdir(f"{spool.path}/workers")))
+            cancel.send_signal(signal.SIGINT)
+            assert cancel.wait(DEADLINE_S) == 130
+            assert not any(".cancel." in n for n in os.listdir(f"{spool.path}/workers"))
+        finally:
+            pool.signal(signal.SIGCONT)
+        with open(go, "x"):
+            pass
+        spool.wait_for("completed", "job")

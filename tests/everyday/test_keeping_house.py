@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import housekeeping
+from queuectl import housekeeping, joblogs
 from queuectl.errors import BadSettingError
 from queuectl.housekeeping import Housekeeping
 from queuectl.worklog import WorkLog
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from queuectl.job import Job
+    from queuectl.spool import Spool
     from tests.support import SpoolDir
 
 DAY_S = 86400
@@ -127,6 +129,21 @@ def test_a_job_that_ran_again_since_it_was_to_be_deleted_is_spared_with_its_outp
     assert housekeeping.delete(house.api, doomed) is False
     assert house.states("completed5") == ["completed"]
     assert "completed5" in logs_of(house)
+
+
+def test_a_job_that_runs_again_while_its_output_is_deleted_is_kept(
+    house: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (doomed,) = housekeeping.doomed(house.api, "completed", ["completed5"])
+    remove = joblogs.remove
+
+    def remove_slowly(spool: Spool, job: Job) -> None:
+        remove(spool, job)
+        put(house, "completed", "completed5")  # which has run again
+
+    monkeypatch.setattr(joblogs, "remove", remove_slowly)
+    assert housekeeping.delete(house.api, doomed) is False
+    assert house.states("completed5") == ["completed"]
 
 
 def test_deleting_what_was_set_aside_spares_the_output_of_the_job_it_was_mistaken_for(
@@ -268,6 +285,19 @@ def test_workers_carry_it_out_while_they_run(spool: SpoolDir) -> None:
         pool.wait_for("pruned")  # told once all are deleted
     finally:
         pool.kill()
+
+
+def test_what_a_worker_cannot_delete_is_told_and_the_rest_is_deleted(house: SpoolDir) -> None:
+    log = f"{house.path}/logs/completed100.1.out"
+    os.unlink(log)
+    os.mkdir(log)
+    house.configure(retain_completed="7d")
+    with house.pool() as pool:
+        pool.wait_for("error")
+        pool.wait_for("pruned")
+        assert f"cannot delete {log}" in pool.log()
+    assert "completed100" in house.ids("completed")
+    assert "completed10" not in house.ids("completed")
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "7 years", "1.5", "", "99999999d"])

@@ -191,6 +191,20 @@ def test_following_ends_when_the_job_is_deleted(spool: SpoolDir, tmp_path: Path)
         assert follower.wait(DEADLINE_S) in (0, 1)
 
 
+def test_following_ends_when_the_job_is_deleted_meanwhile(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.05)
+    spool.api.submit("true", id="job")
+    with spool.start("logs", "--follow", "job", stderr=subprocess.PIPE) as follower:
+        assert follower.stderr is not None
+        assert b"no worker is running" in follower.stderr.readline()  # so it does follow
+        os.unlink(spool.file("pending", "job"))
+        try:
+            assert follower.wait(DEADLINE_S) == 1
+        finally:
+            follower.kill()
+        assert b"job is gone: somebody deleted it" in follower.stderr.read()
+
+
 def test_looking_at_output_does_not_import_watchdog(ran: SpoolDir, tmp_path: Path) -> None:
     broken = tmp_path / "watchdog"
     broken.mkdir()

@@ -184,3 +184,9 @@ def test_stop_leaves_no_thread_and_may_be_called_twice(
         (tmp_path / "late").touch()
         arrivals.rearm()
     assert seen == []
+
+
+def test_a_directory_that_cannot_be_watched_is_told(tmp_path: Path) -> None:
+    arrivals = Arrivals({str(tmp_path / "gone"): print})
+    with pytest.raises(FileNotFoundError):
+        arrivals.start()

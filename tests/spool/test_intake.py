@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -171,6 +172,19 @@ def test_what_could_not_be_set_aside_runs_once_it_is_another(
     assert intake.rejects.next_look_s is None  # it is not tried again as it is
     spool.drop("odd")
     wait_until(finds_something)
+
+
+@pytest.mark.parametrize("run_at", [None, "2100-01-01T00:00:00Z"])
+def test_what_could_not_be_moved_and_now_waits_is_entered_once(
+    spool: SpoolDir, intake: Intake, run_at: str | None
+) -> None:
+    """It may wait for long: for its time, or in a spool that is paused."""
+    spool.drop("job", run_at=run_at)
+    intake.rejects.leave("pending", "job", OSError(errno.EACCES, "refused"))
+    os.utime(spool.file("pending", "job"))
+    for _ in range(10):
+        intake.scan()
+    assert len(intake._backlog._ready) + len(intake._backlog._at) == 1
 
 
 def test_a_look_that_the_file_system_refuses_is_made_again_and_ends_no_thread(

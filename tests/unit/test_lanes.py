@@ -154,6 +154,20 @@ def test_what_is_urgent_finds_an_end_too(loop: Loop) -> None:
     assert loop.run(main()) < 100
 
 
+def test_who_arrives_after_the_close_is_sent_away_and_takes_no_lane(loop: Loop) -> None:
+    async def main() -> None:
+        lanes = Lanes(loop, 1, lambda: None)
+        lanes.claim("late", 0)
+        lanes.close()
+        assert not await lanes.enter("late")
+        lanes.done()
+        lanes.open()
+        lanes.claim("next", 0)
+        assert await lanes.enter("next")
+
+    loop.run(main())
+
+
 def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> None:
     async def main() -> None:
         lanes = Lanes(loop, 1, lambda: None)
