@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from queuectl.loop import Loop
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
-_PATIENCE_S = 0.25  # a claim without a lane is given back after one to two of these
+_PATIENCE_S = 0.25  # claims are given back once one had no lane for one to two of these
 _SOON_S = 0.05  # what would not start within this, on average, is not claimed yet
 _MOST_AHEAD = 32  # enough for rounds of fsyncs 6 ms apart (disk.py)
 # Claimed one after the other where claims wait for the disk: what a claim needs is in the caches
@@ -157,9 +157,13 @@ class Lanes:
             turn.set(False)
 
     def _run_out_of_patience(self) -> None:
-        """Send away who waited the last time already: one timer for all, not one for each."""
-        for turn in self._impatient:
-            turn.set(False)
+        """Send all away once one waited the last time already: one timer, not one for each.
+
+        All, or who came after that one would go in before it.
+        """
+        if not all(turn.done for turn in self._impatient):
+            for turn in self._waiting.values():
+                turn.set(False)
         self._impatient = [turn for turn in self._waiting.values() if not turn.done]
         if self._impatient:
             self.loop.later(_PATIENCE_S, self._run_out_of_patience)

@@ -185,6 +185,22 @@ def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> 
     loop.run(main())
 
 
+def test_who_came_later_does_not_go_in_before_one_that_is_sent_away(loop: Loop) -> None:
+    async def main() -> None:
+        lanes = Lanes(loop, 1, lambda: None)
+        for job_id in ("long", "first", "last"):
+            lanes.claim(job_id, 0)
+        assert await lanes.enter("long")
+        first = loop.start(lanes.enter("first"))
+        await loop.rest()  # its patience begins
+        last = loop.start(lanes.enter("last"))
+        assert not await first
+        lanes.leave("long")
+        assert not await last
+
+    loop.run(main())
+
+
 @pytest.mark.parametrize(("in_rows", "after"), [(True, 8), (False, 1)])
 def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
     in_rows: bool, after: int, loop: Loop
