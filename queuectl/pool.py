@@ -86,6 +86,7 @@ class Pool:
         self._stop_when_empty = stop_when_empty
         self._on_ready = on_ready
         self._count = count
+        self._slots = self._slots_asked_for
         self._registration = Registration(spool, self._slots)
         self.name = self._registration.name
         self._signals = 0
@@ -95,7 +96,7 @@ class Pool:
         self._has_terminal = os.isatty(_STDERR)
 
     @property
-    def _slots(self) -> int:
+    def _slots_asked_for(self) -> int:
         return self._count or self._spool.config.worker_count
 
     def run(self) -> bool:
@@ -294,11 +295,13 @@ class Pool:
         )
 
     def _follow_count(self) -> None:
-        slots = self._slots
-        if slots != self._registration.record.slots:
-            self._registration.resize(slots)
+        slots = self._slots_asked_for
+        if slots != self._slots:
+            self._slots = slots
             self._claims.resize(slots)
             self._log.event("config", slots=slots)
+        if slots != self._registration.record.slots:  # first to follow, then to say so
+            self._registration.resize(slots)
 
     def _follow_cancels(self) -> None:
         for job_id, detail in requests.read_cancels(self._spool, self.name):

@@ -179,7 +179,7 @@ class Rejects:
         except ClaimLostError as error:
             self._log.event("lost", claim.job_id, detail=str(error))
         else:
-            self._log.event("rejected", shown, detail=reject.why)
+            self._log.event("rejected", shown, detail=self._spool.why_set_aside(claim, reject.why))
 
     # --- looking again ----------------------------------------------------------------------
 

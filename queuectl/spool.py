@@ -314,6 +314,13 @@ class Spool(Moves):
 
         return (yield from self._to_dead(claim, moving, is_explained))
 
+    def why_set_aside(self, claim: Claim, why: str) -> str:
+        """Return what to say of a file that `setting_aside` has moved."""
+        went_back = claim.path == self.file("dead", claim.job_id)
+        return (
+            f"it only says why {claim.job_id}.rejected is in dead/: mend that" if went_back else why
+        )
+
     def _is_reason(self, claim: Claim) -> bool:
         """Tell whether it only says why a file was set aside, which lies in dead/ still.
 

@@ -17,7 +17,7 @@ from queuectl import files, kernel, outcome, requests, runner
 from queuectl.commands import Commands
 from queuectl.disk import Disk
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
-from queuectl.fields import slips
+from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
 from queuectl.stall import Stall
 from queuectl.states import OUTCOMES
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # said of a file that is immutable, somebody else's in a sticky directory, or a mount point
 _THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
+
+_SLIPS_TOLD = 100  # names of fields in the life of a pool
 
 
 class Turns:
@@ -70,6 +72,7 @@ class Turns:
         self._owner = registration.name
         self._log = log
         self._ending: outcome.Outcome | None = None
+        self._told_of: set[str] = set()
 
     def end_all(self, reason: outcome.Outcome) -> None:
         """End every command that runs, and every one that starts from here on."""
@@ -203,7 +206,7 @@ class Turns:
 
     def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
         shown = yield from self._spool.setting_aside(claim, why)
-        self._log.event("rejected", shown, detail=why)
+        self._log.event("rejected", shown, detail=self._spool.why_set_aside(claim, why))
 
     async def _refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
         self._lanes.drop(claim.job_id)
@@ -241,9 +244,6 @@ class Turns:
             await self._refused(claim, error, before)
             return None
         self.stall.end()
-        if "created_at" not in before.record and not before.history:  # dropped: nobody told them
-            for slip in slips(before.record):
-                self._log.event("warning", job.id, detail=slip)
         return job
 
     # --- run --------------------------------------------------------------------------------
@@ -266,7 +266,17 @@ class Turns:
         for lost in run.lost_output:
             self._log.event("error", job.id, detail=f"its output is lost: {lost}")
         self._log.event("started", job.id, attempt=self._attempt(job), command=_shown(job.command))
+        if "created_at" not in job.record:
+            self._tell_of_slips(job)
         return await run.wait()
+
+    def _tell_of_slips(self, job: Job) -> None:
+        """Say what nobody could say to who dropped it; each name once, and not without end."""
+        names = [name for name in job.record if name not in FIELDS and name not in self._told_of]
+        names = names[: _SLIPS_TOLD - len(self._told_of)]
+        self._told_of.update(names)
+        for slip in slips(names):
+            self._log.event("warning", job.id, detail=slip)
 
     def _attempt(self, job: Job) -> str:
         limit = job.record.get("max_retries", self._spool.config.max_retries)

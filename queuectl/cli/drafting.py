@@ -268,10 +268,18 @@ def command_lines(
         raise click.UsageError("--commands and another command exclude one another")
     for where, line in _lines(name, _is_command):
         text = line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8)
-        if text.endswith(b"\\"):
-            msg = f"{where}it ends in a backslash, and a command is one line here"
-            raise BadJobError(msg)
+        _check_command_line(where, text)
         yield where, {"command": text.decode("utf-8", "surrogateescape")}
+
+
+def _check_command_line(where: str, text: bytes) -> None:
+    """Refuse what a file of commands holds by mistake."""
+    if (len(text) - len(text.rstrip(b"\\"))) % 2:
+        msg = f"{where}it ends in a backslash, and a command is one line here"
+        raise BadJobError(msg)
+    if text.lstrip().startswith(b'{"'):  # a group of a shell has a blank there
+        msg = f"{where}it is JSON, which `queuectl enqueue @FILE` takes"
+        raise BadJobError(msg)
 
 
 def _is_command(line: bytes) -> bool:

@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, id_to_change
+from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
 from queuectl.job import command_line
 from queuectl.outcome import is_cancelled
@@ -27,7 +27,7 @@ from queuectl.states import FINISHED, STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from queuectl.job import Job
     from queuectl.layout import Found
@@ -44,6 +44,7 @@ _LEFT = {
     CANCELLED: "--error-matches '^cancelled' selects them",
 }
 
+_CHUNK = 512  # names that are read together
 MANY = 10  # jobs: a person is asked before more are touched
 
 
@@ -199,35 +200,47 @@ def select(
     """
     # of a million names the first few are cheaper to find than all to sort
     few = None if selection.narrow else limit
-    order = _newest_first if newest_first else _by_id
-    return islice(_admitted(spool, selection, order(spool, selection.states, few)), limit)
+    found = (_newest_first if newest_first else _by_id)(spool, selection.states, few)
+    now = time.time()
+    admitted = (
+        item for item in found if selection.admits(item, partial(_written_at, spool, item), now)
+    )
+    return islice(admitted, limit)
 
 
-def _by_id(spool: Spool, states: Sequence[str], few: int | None) -> Iterator[tuple[str, list[str]]]:
+def _by_id(spool: Spool, states: Sequence[str], few: int | None) -> Iterator[Found]:
     for state in states:
         names = spool.names(state)
-        yield state, sorted(names) if few is None else heapq.nsmallest(few, names)
+        ordered = sorted(names) if few is None else heapq.nsmallest(few, names)
+        yield from spool.jobs(state, ordered, _cannot_be_read)
 
 
-def _newest_first(
-    spool: Spool, states: Sequence[str], few: int | None
-) -> Iterator[tuple[str, list[str]]]:
+def _newest_first(spool: Spool, states: Sequence[str], few: int | None) -> Iterator[Found]:
     written = (
         (written_s, state, job_id) for state in states for job_id, written_s in spool.written(state)
     )
-    newest = sorted(written, reverse=True) if few is None else heapq.nlargest(few, written)
-    for state, items in groupby(newest, key=itemgetter(1)):
-        yield state, [job_id for _, _, job_id in items]
+    newest = iter(sorted(written, reverse=True) if few is None else heapq.nlargest(few, written))
+    shown: set[str] = set()
+    while chunk := list(islice(newest, _CHUNK)):
+        there: dict[tuple[str, str], Found] = {}
+        for state in states:
+            names = [job_id for _, its_state, job_id in chunk if its_state == state]
+            found = spool.jobs(state, names, _cannot_be_read) if names else ()
+            there.update(((state, item.job.id), item) for item in found)
+        for _, state, job_id in chunk:
+            item = there.get((state, job_id)) or _moved_on(spool, states, job_id)
+            if item is not None and job_id not in shown:
+                shown.add(job_id)
+                yield item
 
 
-def _admitted(
-    spool: Spool, selection: Selection, ordered: Iterable[tuple[str, list[str]]]
-) -> Iterator[Found]:
-    now = time.time()
-    for state, job_ids in ordered:
-        for found in spool.jobs(state, job_ids, _cannot_be_read):
-            if selection.admits(found, partial(_written_at, spool, found), now):
-                yield found
+def _moved_on(spool: Spool, states: Sequence[str], job_id: str) -> Found | None:
+    """Return a job that was in one of these states and is in another: the newest move most."""
+    try:
+        found = spool.find(job_id)
+    except QueuectlError:  # deleted, or no job: that was told
+        return None
+    return found if found.state in states else None
 
 
 def _cannot_be_read(path: str, error: Exception) -> None:

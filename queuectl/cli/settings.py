@@ -152,8 +152,8 @@ def _tell_who_keeps_its_count(spool: Spool, count: int) -> None:
     while others := [item for item in owners.workers(spool) if item.slots != count]:
         if time.monotonic() > until:
             names = first_of([item.worker for item in others])
-            keeps = "keeps its" if len(others) == 1 else "keep their"
-            render.note(f"{names} {keeps} own --count; without one they would follow")
+            why = "started with --count, or has not heard of it yet"
+            render.note(f"not followed by {names}: {why}")
             return
         time.sleep(0.02)
 

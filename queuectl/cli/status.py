@@ -112,8 +112,7 @@ def _print_status(spool: Spool, document: dict[str, Any]) -> None:
     for number, worker in enumerate(document["workers"]):
         head = "workers  " if number == 0 else "         "
         up = render.since_text(worker["since"])
-        # more are in hand while some come and go
-        busy = f"{min(len(worker['running']), worker['slots'])} of {worker['slots']} busy"
+        busy = f"{len(worker['running'])} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
         busy += ", " + suspended if (suspended := suspended_text(spool, worker["worker"])) else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")

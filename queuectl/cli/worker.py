@@ -242,7 +242,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
         return
     table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
     for item in found:
-        busy = f"{min(len(item['running']), item['slots'])}/{item['slots']}"
+        busy = f"{len(item['running'])}/{item['slots']}"
         busy += " stopping" if item["stopping"] else ""
         few = first_of(item["running"])
         table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)

@@ -148,6 +148,7 @@ def test_what_is_wrong_with_lines_of_commands_queues_none(spool: SpoolDir, tmp_p
     spool.create()
     assert 'line 2: "command" must be' in refuse("true\na\0b\n")
     assert "line 1: it ends in a backslash" in refuse("echo \\\n  a\n")
+    assert "line 1: it is JSON" in refuse('{"command": "true"}\n')
     assert "exclude one another" in refuse("true\n", "--command", "true", status=2)
     both = spool.refuse("enqueue", "--commands", "-", "true", stdin="true\n", status=2)
     assert "exclude one another" in both
@@ -155,6 +156,7 @@ def test_what_is_wrong_with_lines_of_commands_queues_none(spool: SpoolDir, tmp_p
     assert f"cannot read {missing}" in spool.refuse("enqueue", "--commands", missing)
     assert spool.ids("pending") == []
     assert "no jobs in the input" in spool.run("enqueue", "--commands", "-", stdin="# x\n").err
+    assert len(spool.run("enqueue", "--commands", "-", stdin="ls \\\\\n{ ls; }\n").lines) == 2
 
 
 BAD_LINES = [

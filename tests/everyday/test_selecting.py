@@ -7,16 +7,19 @@ import os
 import pty
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl.cli.selection import Selection, select
+from queuectl.states import STATES
 from queuectl.units import utc_text
 from tests.support import DEADLINE_S, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from queuectl.layout import Found
     from tests.support import SpoolDir
 
 OLD = "2001-01-01T00:00:00.000000Z"
@@ -327,6 +330,23 @@ def test_jobs_are_selected_by_how_lately_they_changed(spool: SpoolDir) -> None:
     assert spool.run("dlq", "list", "--newer-than", "2d", "--json").json[0]["id"] == "new"
     assert spool.run("list", "--newer-than", "2d", "--ids").lines == ["new"]
     assert spool.run("list", "--newer-than", "4d", "--older-than", "2d", "--ids").lines == ["old"]
+
+
+def test_a_job_that_moves_while_it_is_listed_is_listed_where_it_went(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = spool.api
+    api.submit("true", id="job")
+    jobs = api.jobs
+
+    def moved_first(*args: Any) -> Iterator[Found]:
+        if spool.states("job") == ["pending"]:
+            os.rename(spool.file("pending", "job"), spool.file("completed", "job"))
+        return jobs(*args)
+
+    monkeypatch.setattr(api, "jobs", moved_first)
+    found = select(api, Selection(STATES), 5, newest_first=True)
+    assert [(item.job.id, item.state) for item in found] == [("job", "completed")]
 
 
 def test_what_was_cancelled_is_retried_only_if_that_is_said(spool: SpoolDir) -> None:
