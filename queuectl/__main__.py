@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False  # as typing has it, which takes 5 ms to import
-if TYPE_CHECKING:
-    from typing import NoReturn
 
-
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line; one interrupted while its modules load ends like a later one."""
     try:
         from queuectl.cli import main as run

@@ -65,9 +65,9 @@ class Claims:
         """Claim from here on: enough is known for the order to be right; in any thread."""
         self.begun = True
 
-    def resize(self, slots: int) -> None:
-        """Have so many jobs run at a time from here on."""
-        self._lanes.resize(slots)
+    def resize(self, slots: int) -> bool:
+        """Have so many jobs run at a time from here on; tell whether that is news."""
+        return self._lanes.resize(slots)
 
     def pause(self) -> None:
         """Claim nothing, and let no command start, until `resume`."""

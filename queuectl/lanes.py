@@ -141,10 +141,15 @@ class Lanes:
         self._grant()
         return took_s
 
-    def resize(self, slots: int) -> None:
-        """Have so many commands run at a time from here on; those that run now go on."""
+    def resize(self, slots: int) -> bool:
+        """Have so many commands run at a time from here on; tell whether that is news.
+
+        Those that run now go on.
+        """
+        is_news = slots != self._slots
         self._slots = slots
         self._grant()
+        return is_news
 
     def open(self) -> None:
         """Let commands start again."""
@@ -153,6 +158,9 @@ class Lanes:
     def close(self) -> None:
         """Let nothing start from here on: who waits is sent away."""
         self._closed = True
+        self._send_all_away()
+
+    def _send_all_away(self) -> None:
         for turn in self._waiting.values():
             turn.set(False)
 
@@ -162,8 +170,7 @@ class Lanes:
         All, or who came after that one would go in before it.
         """
         if not all(turn.done for turn in self._impatient):
-            for turn in self._waiting.values():
-                turn.set(False)
+            self._send_all_away()
         self._impatient = [turn for turn in self._waiting.values() if not turn.done]
         if self._impatient:
             self.loop.later(_PATIENCE_S, self._run_out_of_patience)

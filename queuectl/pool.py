@@ -86,7 +86,6 @@ class Pool:
         self._stop_when_empty = stop_when_empty
         self._on_ready = on_ready
         self._count = count
-        self._slots = self._slots_asked_for
         self._registration = Registration(spool, self._slots)
         self.name = self._registration.name
         self._signals = 0
@@ -96,7 +95,7 @@ class Pool:
         self._has_terminal = os.isatty(_STDERR)
 
     @property
-    def _slots_asked_for(self) -> int:
+    def _slots(self) -> int:
         return self._count or self._spool.config.worker_count
 
     def run(self) -> bool:
@@ -295,10 +294,8 @@ class Pool:
         )
 
     def _follow_count(self) -> None:
-        slots = self._slots_asked_for
-        if slots != self._slots:
-            self._slots = slots
-            self._claims.resize(slots)
+        slots = self._slots
+        if self._claims.resize(slots):
             self._log.event("config", slots=slots)
         if slots != self._registration.record.slots:  # first to follow, then to say so
             self._registration.resize(slots)

@@ -326,6 +326,12 @@ def processes_with(variable: str) -> list[int]:
     return found
 
 
+def cpu_ticks(pid: int) -> int:
+    """Return the CPU time that a process has had, in ticks of SC_CLK_TCK."""
+    fields = read_text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def alive(pid: int) -> bool:
     """Tell whether a process runs (a zombie does not)."""
     state = read_text(f"/proc/{pid}/stat").rpartition(") ")[2][:1]

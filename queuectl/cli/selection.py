@@ -22,7 +22,7 @@ from queuectl.cli.common import DURATION, id_to_change
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
 from queuectl.job import command_line
-from queuectl.outcome import is_cancelled
+from queuectl.outcome import CANCELLED, is_cancelled
 from queuectl.states import FINISHED, STATES
 from queuectl.units import plain
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
     _PatternType = click.ParamType  # generic only in the newest click
 
-SET_ASIDE, CANCELLED = "set aside", "cancelled"  # files that are no jobs; jobs
+SET_ASIDE = "set aside"  # files that are no jobs
 NOT_RETRIED = (SET_ASIDE, CANCELLED)
 _LEFT = {
     SET_ASIDE: "`queuectl dlq list` says why",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -55,7 +54,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
     elif as_json or form == "json":
         due = [
             {"id": found.job.id, "state": found.state, "at": utc_text(at)}
-            for at, found in _due(spool)[0]
+            for at, found in _due(spool)[:_DUE_SHOWN]
         ]
         render.json_document({**document, "due": due})
     else:
@@ -140,29 +139,26 @@ def _running_text(found: Found) -> str:
     return f"{job.id}  {since}  {render.command_text(job.command, 45)}"
 
 
-def _due(spool: Spool) -> tuple[list[tuple[float, Found]], int]:
-    """Return what is due next, and how many there are after that.
-
-    Of very many jobs only as many are read as a person waits for.
-    """
+def _due(spool: Spool) -> list[tuple[float, Found]]:
+    """Return what is due, the next first; of very many only some are read, for a person waits."""
     due = []
     for state in ("failed", "pending"):
         for found in islice(spool.jobs(state, spool.names(state)), _DUE_READ):
             at = found.job.not_before(state)
             if at is not None and (at > time.time() or state == "failed"):
                 due.append((at, found))
-    return heapq.nsmallest(_DUE_SHOWN, due, key=lambda item: item[0]), len(due) - _DUE_SHOWN
+    return sorted(due, key=lambda item: item[0])
 
 
 def _print_due(spool: Spool, counts: dict[str, int]) -> None:
-    due, more = _due(spool)
-    for number, (at, found) in enumerate(due):
+    due = _due(spool)
+    for number, (at, found) in enumerate(due[:_DUE_SHOWN]):
         head = "due      " if number == 0 else "         "
         why = (found.job.record.get("error_message") or "") if found.state == "failed" else ""
         line = f"{head}{plain(found.job.id)}  {render.in_text(at)}  {plain(why)}"
         click.echo(line.rstrip())
-    if more > 0:
-        click.echo(f"         and {more} later")
+    if len(due) > _DUE_SHOWN:
+        click.echo(f"         and {len(due) - _DUE_SHOWN} later")
     unread = max(counts["failed"] - _DUE_READ, 0) + max(counts["pending"] - _DUE_READ, 0)
     if unread and due:
         click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")

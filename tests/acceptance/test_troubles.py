@@ -18,6 +18,7 @@ from tests.support import (
     DEADLINE_S,
     SILENT,
     alive,
+    cpu_ticks,
     environment,
     processes_with,
     read_text,
@@ -79,12 +80,6 @@ def test_a_bad_file_that_cannot_be_moved_keeps_no_core_busy_and_is_tried_again_o
             pool.wait_for("rejected", "bad")  # it would be tried again in a minute
     finally:
         set_immutable(pending, on=False)
-
-
-def cpu_ticks(pid: int) -> int:
-    """Return the CPU time a process has had."""
-    fields = read_text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 LEASE = """

@@ -15,6 +15,7 @@ import pytest
 from tests.support import (
     DEADLINE_S,
     alive,
+    cpu_ticks,
     environment,
     read_text,
     wait_until,
@@ -248,12 +249,6 @@ def test_idle_pools_do_not_keep_a_core_busy_with_files_that_cannot_run(spool: Sp
         until = time.monotonic() + 1
         wait_until(lambda: time.monotonic() > until)
         assert cpu_ticks(pool.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
-
-
-def cpu_ticks(pid: int) -> int:
-    """Return the CPU time a process has had."""
-    fields = read_text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def test_a_pool_that_is_to_stop_is_shown_as_such(spool: SpoolDir) -> None:
