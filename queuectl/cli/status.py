@@ -68,6 +68,7 @@ def describe(spool: Spool) -> dict[str, Any]:
         "paused": spool.paused,
         "jobs": {state: sum(1 for _ in spool.file_names(state)) for state in STATES},
         "workers": describe_workers(spool),
+        "lost": _describe_lost(spool),
     }
 
 
@@ -82,18 +83,25 @@ def describe_workers(spool: Spool) -> list[dict[str, Any]]:
             "slots": worker.slots,
             "since": worker.since,
             "stopping": requests.is_asked_to_stop(spool, worker.worker),
+            "suspended": worker.suspended,
             "running": sorted(running.get(worker.worker, [])),
         }
         for worker in owners.workers(spool)
     ]
 
 
-def suspended_text(spool: Spool, name: str) -> str:
-    """Return what to say of a pool that stands still, nothing of any other."""
-    worker = owners.read_worker(spool, name)
-    if worker is None or not worker.suspended:
-        return ""
-    return f"suspended (`kill -CONT {worker.pid}` lets it go on)"
+def suspended_text(pid: int) -> str:
+    """Return what to say of a pool that stands still."""
+    return f"suspended (`kill -CONT {pid}` lets it go on)"
+
+
+def _describe_lost(spool: Spool) -> list[dict[str, Any]]:
+    """Return what is held by workers that died, or in nobody's name, until somebody recovers it."""
+    return [
+        {"worker": owner, "ids": sorted(job_ids)}
+        for owner, job_ids in sorted(_held_by_owner(spool).items())
+        if owners.life(spool, owner, owners.read_worker(spool, owner)) is owners.Life.DEAD
+    ]
 
 
 def _held_by_owner(spool: Spool) -> dict[str, list[str]]:
@@ -113,24 +121,18 @@ def _print_status(spool: Spool, document: dict[str, Any]) -> None:
         up = render.since_text(worker["since"])
         busy = f"{len(worker['running'])} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
-        busy += ", " + suspended if (suspended := suspended_text(spool, worker["worker"])) else ""
+        busy += f", {suspended_text(worker['pid'])}" if worker["suspended"] else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
             click.echo(f"           {_running_text(found)}")
     if not document["workers"]:
         hint = "; `queuectl worker start` runs what waits" if document["jobs"]["pending"] else ""
         click.echo(f"workers  none{hint}")
-    _print_left(spool)
+    for lost in document["lost"]:
+        who = f"{plain(lost['worker'])}, who is dead" if lost["worker"] else "nobody"
+        click.echo(f"lost     {plain(first_of(lost['ids']))}, held by {who}")
+        click.echo("           (the next worker recovers it, `queuectl doctor --fix` now)")
     _print_due(spool, document["jobs"])
-
-
-def _print_left(spool: Spool) -> None:
-    """Print what is held by workers that died, until somebody recovers it."""
-    for owner, job_ids in sorted(_held_by_owner(spool).items()):
-        if owners.life(spool, owner, owners.read_worker(spool, owner)) is owners.Life.DEAD:
-            who = f"{plain(owner)}, who is dead" if owner else "nobody"
-            click.echo(f"lost     {plain(first_of(sorted(job_ids)))}, held by {who}")
-            click.echo("           (the next worker recovers it, `queuectl doctor --fix` now)")
 
 
 def _running_text(found: Found) -> str:

