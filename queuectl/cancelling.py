@@ -117,9 +117,14 @@ class _Cancelling:
         return found.state, found.owner or ""
 
     def _running(self, job_id: str, owner: str) -> None:
-        self.left.append(job_id)
         worker = owners.read_worker(self._spool, owner)
-        if owners.life(self._spool, owner, worker) is owners.Life.DEAD:
+        is_dead = owners.life(self._spool, owner, worker) is owners.Life.DEAD
+        if is_dead and (user := owners.of_another_user(self._spool, owner, worker)) is not None:
+            msg = f'job "{job_id}": its worker is dead, and only user {user} or root can end it'
+            self._missed(job_id, QueuectlError(msg))
+            return
+        self.left.append(job_id)
+        if is_dead:
             self._recover()
             self._soon()
         elif worker is not None and worker.slots == 0:

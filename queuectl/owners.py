@@ -256,6 +256,17 @@ def is_traceless(spool: Spool, name: str) -> bool:
     return name != "" and not files.is_there(path(spool, name, LOCK_SUFFIX))
 
 
+def of_another_user(spool: Spool, name: str, worker: Worker | None) -> int | None:
+    """Return the user whose pool it is, if what it runs is not for us to see and to end."""
+    is_pool_here = worker is None or (worker.slots > 0 and worker.of_this_boot)
+    if is_pool_here and os.geteuid() != 0:
+        for suffix in (RECORD_SUFFIX, LOCK_SUFFIX):
+            with contextlib.suppress(FileNotFoundError):
+                user = os.lstat(path(spool, name, suffix)).st_uid
+                return None if user == os.geteuid() else user
+    return None
+
+
 class Heartbeats:
     """Watches owners on other machines: no change for `lease` seconds of our own clock is death."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import leftovers, owners, requests
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
 from queuectl.files import is_there, unlink_file
+from queuectl.ids import first_of
 from queuectl.job import again
 from queuectl.kernel import Tree, processes_of
 from queuectl.layout import SUFFIX, Claim
@@ -45,6 +46,7 @@ class _Dead(NamedTuple):
     by_lock: bool  # whether its lock told, not its silence
     this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
     copied: bool  # it lives, and works in the spool that this is a copy of
+    user: int | None  # whose it was, if only that user may end what it ran
 
 
 class Recovery:
@@ -67,6 +69,7 @@ class Recovery:
         self.faults: list[OSError | QueuectlError] = []  # what the last run left for the next time
         self._endings: dict[str, tuple[_Dead, Ending]] = {}  # of what dead owners ran
         self._lock: BaseFileLock | None = None
+        self._told_of: set[str] = set()
 
     @property
     def waiting_s(self) -> float | None:
@@ -161,7 +164,9 @@ class Recovery:
             if by_lock or name in self._endings or self._is_silent(name):
                 this_boot = worker is not None and worker.of_this_boot
                 copied = worker is not None and worker.lives_elsewhere(self._spool)
-                yield _Dead(name, local, by_lock, this_boot, copied)
+                ends_here = local and name != "" and not copied
+                user = owners.of_another_user(self._spool, name, worker) if ends_here else None
+                yield _Dead(name, local, by_lock, this_boot, copied, user)
 
     def _is_silent(self, name: str) -> bool:
         lease_s = self._spool.config.lease
@@ -195,9 +200,9 @@ class Recovery:
             if alive:
                 return 0
         try:
-            if dead.local and name and not self._has_ended(dead, tree, living):
-                return 0
             orphans = [held for held in self._spool.held() if held.owner == name]
+            if not self._is_over(dead, orphans, tree, living):
+                return 0
             if dead.copied and orphans:
                 what = "this spool is a copy: what that worker runs elsewhere is left alone"
                 self._log.event("warning", worker=name, detail=what)
@@ -211,6 +216,19 @@ class Recovery:
         finally:
             if lock is not None:
                 os.close(lock)
+
+    def _is_over(self, dead: _Dead, orphans: list[Held], tree: Tree, living: list[int]) -> bool:
+        """Tell whether nothing that an owner ran can be running still."""
+        if not dead.local or not dead.name:
+            return True  # its lease is over
+        if dead.user is None or not orphans:
+            return self._has_ended(dead, tree, living)
+        if dead.name not in self._told_of:
+            self._told_of.add(dead.name)
+            which = first_of([orphan.job_id for orphan in orphans])
+            detail = f"it held {which}, and only user {dead.user} or root can end what it ran"
+            self._log.event("warning", worker=dead.name, detail=detail)
+        return False
 
     def _has_ended(self, dead: _Dead, tree: Tree, living: list[int]) -> bool:
         """Tell whether nothing that an owner ran is left; what is, is told to end."""
@@ -234,7 +252,7 @@ class Recovery:
         name = dead.name
         if name in self._endings:
             return self._endings[name][1].tree
-        if not dead.local or not name or dead.copied:
+        if not dead.local or not name or dead.copied or dead.user is not None:
             return Tree(None, ())
         return Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),), tuple(self._outputs_of(name)))
 

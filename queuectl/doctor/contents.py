@@ -170,7 +170,8 @@ def _without_reason(spool: Spool) -> Iterator[Finding]:
 
 def _orphans(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
     for job_id, owner, _ in spool.held():
-        life = owners.life(spool, owner, owners.read_worker(spool, owner))
+        worker = owners.read_worker(spool, owner)
+        life = owners.life(spool, owner, worker)
         if life is owners.Life.ALIVE:
             continue
         if life is owners.Life.AWAY:
@@ -179,13 +180,19 @@ def _orphans(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
         elif owners.is_traceless(spool, owner):
             todo = "a worker takes the job back after the lease"
             yield warning(f"{job_id} is held by {owner}, of whom there is no trace", todo)
+        elif (user := owners.of_another_user(spool, owner, worker)) is not None:
+            todo = f"a worker or `queuectl doctor --fix` of user {user} or root recovers it"
+            yield problem(f"{job_id} is held by {owner}, who is dead, and was user {user}'s", todo)
         else:
             who = f"{owner}, who is dead" if owner else "nobody"
             yield problem(f"{job_id} is held by {who}", _RECOVERS, recovers)
 
 
 def _leftovers(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
+    holders = {held.owner for held in spool.held()}
     for name, worker in owners.known(spool).items():
+        if name in holders and owners.of_another_user(spool, name, worker) is not None:
+            continue  # told of with what it holds
         if owners.life(spool, name, worker) is owners.Life.DEAD:
             if owners.is_traceless(spool, name):
                 todo = "a worker clears it away after the lease"

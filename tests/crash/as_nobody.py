@@ -27,6 +27,7 @@ def load_everything() -> None:
     for name in (
         "datetime",
         "difflib",
+        "getpass",
         "heapq",
         "shlex",
         "encodings.ascii",

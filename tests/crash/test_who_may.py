@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.crash.mounts import needs_root
-from tests.crash.support import Spoolside, make_spool
+from tests.crash.support import QUICK, Spoolside, make_spool
 from tests.support import environment
 
 NOBODY = 65534
@@ -56,15 +57,40 @@ def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
 @needs_root
 def test_others_put_jobs_into_a_shared_spool(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
-        assert side.run("config", "set", "shared", "true").returncode == 0
-        for path in (side.path, *side.path.iterdir()):
-            os.chown(path, -1, NOBODY)
-            if path.is_dir():
-                path.chmod(0o770)
+        share_with_nobody(side)
         done = as_nobody(side.path, "enqueue", "--id", "theirs", "--", "/bin/true")
         assert done.returncode == 0, done.stderr
         assert side.run("worker", "start", "--stop-when-empty").returncode == 0
         assert side.state_of("theirs") == "completed"
+
+
+@needs_root
+def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_path: Path) -> None:
+    """Nobody can see or end a process of root's: the job waits for who can."""
+    with Spoolside(make_spool(open_path / "q")) as side:
+        share_with_nobody(side)
+        job_id = side.submit("sleep 1000")
+        pool = side.pool(before=["sh", "-c", 'umask 007; exec "$@"', "-"])
+        side.wait_for_run(job_id)
+        pool.kill()
+
+        done = as_nobody(side.path, "doctor", "--fix")
+        assert "was user 0's" in done.stdout
+        assert done.returncode == 1
+        done = as_nobody(side.path, "cancel", job_id)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "only user 0 or root can end it" in done.stderr
+        as_nobody(side.path, "enqueue", "--id", "theirs", "--", "/bin/true")
+        with as_nobody_meanwhile(side.path, "worker", "start") as worker:
+            side.wait_for("theirs", "completed")
+            time.sleep(5 * QUICK["poll-interval"])
+            worker.terminate()
+            said = worker.communicate()[1]
+        assert said.count("only user 0 or root") == 1, said
+        assert side.state_of(job_id) == "processing"
+
+        assert side.run("doctor", "--fix").returncode == 0
+        assert side.state_of(job_id) == "failed"
 
 
 @needs_root
@@ -134,14 +160,30 @@ def state_of_everything(path: Path) -> dict[str, tuple[int, int, int]]:
 
 def as_nobody(spool: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command line as a user who owns nothing, in an interpreter that has all it needs."""
-    return subprocess.run(
+    with as_nobody_meanwhile(spool, *words) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def as_nobody_meanwhile(spool: Path, *words: str) -> subprocess.Popen[str]:
+    """Start what `as_nobody` runs."""
+    return subprocess.Popen(
         [sys.executable, str(AS_NOBODY), str(NOBODY), "--spool", str(spool), *words],
         env=environment(HOME="/nonexistent"),
         cwd="/",
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def share_with_nobody(side: Spoolside) -> None:
+    """Make a spool one that its owner and a user who owns nothing may write to."""
+    assert side.run("config", "set", "shared", "true").returncode == 0
+    for path in (side.path, *side.path.iterdir()):
+        os.chown(path, -1, NOBODY)
+        if path.is_dir():
+            path.chmod(0o2770)
 
 
 @needs_root
