@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,26 +13,31 @@ from queuectl.cli.completing import complete_ids
 from queuectl.units import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from queuectl.doctor import Finding
 
-_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+_MENDED = "mended"
+_COLOURS = {"ok": "green", _MENDED: "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command()
 @click.argument("job_id", metavar="[ID]", required=False, shell_complete=complete_ids())
 @click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything.")
+@click.option("--strict", is_flag=True, help="Exit status 1 for a warning too.")
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, *, job_id: str | None, fix: bool, as_json: bool) -> None:
+def doctor(
+    ctx: click.Context, *, job_id: str | None, fix: bool, strict: bool, as_json: bool
+) -> None:
     """Check the spool and its file system; with ID, tell why a job is not running.
 
-    Exit status 1 if a problem remains.
+    Exit status 1 if a problem remains: that nobody runs what waits is only a warning.
 
     \b
     queuectl doctor
     queuectl doctor --fix
+    queuectl doctor --strict > /dev/null || echo look at it
     queuectl doctor job1
     """
     from queuectl import doctor as examination
@@ -43,18 +49,21 @@ def doctor(ctx: click.Context, *, job_id: str | None, fix: bool, as_json: bool) 
     if job_id is not None:
         found = list(examination.explain(spool, resolve_id(spool, job_id)))
     else:
-        mended = list(examination.mend(spool)) if fix else []
-        _tell_mended(mended)
-        found = list(examination.examine(spool))
+        mended = list(_mended(examination.mend(spool))) if fix else []
+        found = [*mended, *examination.examine(spool)]
     _show(found, as_json=as_json)
-    if any(finding.level == examination.PROBLEM for finding in found):
+    bad = {examination.PROBLEM, examination.WARNING} if strict else {examination.PROBLEM}
+    if any(finding.level in bad for finding in found):
         ctx.exit(1)
 
 
-def _tell_mended(mended: Iterable[tuple[Finding, str]]) -> None:
-    for finding, why_not in mended:
-        text = f"could not be mended: {why_not}" if why_not else "mended"
-        render.note(f"{text}: {plain(finding.what)}")
+def _mended(tried: Iterable[tuple[Finding, str]]) -> Iterator[Finding]:
+    """Yield what was mended; say of the rest, which will be found again, why it was not."""
+    for finding, why_not in tried:
+        if why_not:
+            render.note(f"could not be mended: {why_not}: {plain(finding.what)}")
+        else:
+            yield replace(finding, level=_MENDED, todo="", mend=None)
 
 
 def _show(found: list[Finding], *, as_json: bool) -> None:
