@@ -23,9 +23,9 @@ from queuectl.errors import (
     SpoolError,
     WrongUserError,
 )
-from queuectl.fields import slips
+from queuectl.fields import FIELDS, slips
 from queuectl.ids import as_id
-from queuectl.job import Job, draft
+from queuectl.job import Job, decode, draft
 from queuectl.layout import DIRECTORIES, SUFFIX, Claim
 from queuectl.moves import Moves
 from queuectl.reading import read_regular
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from queuectl.config import Told
     from queuectl.files import Steps
 
+_MOST_OF_TAGS = 10_000  # characters: a reason is read at every look at dead/
 _MANY = 16  # drafts: fewer are synced sooner than threads are started
 _SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
 _BATCH = 512  # jobs that share one fsync of the directory
@@ -300,7 +301,11 @@ class Spool(Moves):
             with contextlib.suppress(FileExistsError):
                 yield from self._parting(claim, self.file("dead", claim.job_id), "dead")
                 return claim.job_id
-        says = {"error_message": f"rejected: {why}", "rejected": name or f"{claim.job_id}{SUFFIX}"}
+        says = {
+            "error_message": f"rejected: {why}",
+            "rejected": name or f"{claim.job_id}{SUFFIX}",
+            **_tags_of(claim.path),  # who waits for a tag must learn of it
+        }
 
         def is_explained(free: str) -> bool:
             reason = self.reason(free)
@@ -347,7 +352,7 @@ class Spool(Moves):
         files.unlink_quietly(self.file("dead", job_id))
         return True
 
-    def _explaining(self, claim: Claim, free: str, says: dict[str, str]) -> Steps[None]:
+    def _explaining(self, claim: Claim, free: str, says: dict[str, Any]) -> Steps[None]:
         at = utc_text(time.time())
         record = {
             "id": free,
@@ -367,6 +372,16 @@ class Spool(Moves):
             files.publish(draft_file, self.file("dead", free))
         finally:
             files.unlink_quietly(draft_file)
+
+
+def _tags_of(path: str) -> dict[str, list[str]]:
+    """Return the tags in a file that can be no job, if it has some."""
+    try:
+        tags = decode(read_regular(path)).get("tags")
+    except (BadJobError, OSError):  # what is wrong with it is said already
+        return {}
+    sound = FIELDS["tags"].accepts(tags) and len(str(tags)) < _MOST_OF_TAGS
+    return {"tags": tags} if tags and sound else {}
 
 
 def _make_directory(path: str) -> None:

@@ -57,9 +57,10 @@ def wait(
     Jobs that have ended before count as well; of those that --all selects, or --any with a
     selection, only those that have not.
 
-    A job that will be retried has not ended. Exit status: 0 if all completed; else, of the first
-    that did not, the exit status of its last run, 128 + N if signal N ended it (143 for its own
-    timeout), 1 if it was cancelled or never ran; 124 if --timeout passed first.
+    A job that will be retried has not ended. Exit status: 0 if all completed, or none was
+    selected; else, of the first as given that did not, the exit status of its last run, 128 + N
+    if signal N ended it (143 for its own timeout), 1 if it was cancelled, set aside, or never ran;
+    124 if --timeout passed first.
 
     \b
     queuectl wait job1 job2 && echo both are done
@@ -73,7 +74,7 @@ def wait(
     selection = Selection.of(options)
     if any_one or not selection.narrow:
         selection = Selection.of(options, CANCELLABLE)
-    job_ids = _but_ourselves(spool, chosen(spool, texts, selection), named=bool(texts))
+    job_ids = _but_ourselves(spool, chosen(spool, texts, selection, leaving=()), named=bool(texts))
     if not job_ids:
         render.note("no such jobs")
     endings = Endings(spool, job_ids, any_one=any_one)

@@ -260,3 +260,13 @@ def test_a_reason_that_is_moved_to_pending_goes_back_to_its_bytes(spool: SpoolDi
     spool.drain()
     assert sorted(os.listdir(f"{spool.path}/dead")) == ["z.json", "z.rejected"]
     assert spool.record("dead", "z") == before
+
+
+def test_who_waits_for_a_tag_learns_of_what_was_set_aside(spool: SpoolDir) -> None:
+    spool.drop_bytes("good", b'{"command": "true", "tags": ["night"]}')
+    spool.drop_bytes("bad", b'{"command": "true", "tags": ["night"], "timeout": "10m"}')
+    spool.drop_bytes("odd", b'{"command": "true", "tags": "night"}')
+    spool.drain()
+    assert spool.run("list", "--ids", "--tag", "night").lines == ["good", "bad"]
+    waited = spool.run("wait", "--tag", "night", status=1)
+    assert sorted(waited.lines) == ["bad", "good"]
