@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import time
+from itertools import count
 from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJobError
 from queuectl.units import show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MAX_ID_CHARS = 128
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ID_CHARS - 1}}}", re.ASCII)
@@ -43,6 +44,20 @@ def as_id(text: str, room: int = 0) -> str:
         return text
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)
     return ("x" + plain if not plain[:1].isalnum() else plain)[: MAX_ID_CHARS - room]
+
+
+def numbered(job_id: str) -> Iterator[str]:
+    """Yield what a job may be called whose id is taken: ID, ID.2, ID.3 ..., within the limit."""
+    yield as_id(job_id)
+    for number in count(2):
+        suffix = f".{number}"
+        yield as_id(job_id, room=len(suffix)) + suffix
+
+
+def is_numbered(name: str, job_id: str) -> bool:
+    """Tell whether a name is one that `numbered` gives a job of this id, its own not."""
+    stem, _, number = name.rpartition(".")
+    return number.isdecimal() and int(number) > 1 and stem == as_id(job_id, room=len(number) + 1)
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import errno
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING
 
 from queuectl import files
 from queuectl.config import refuse
 from queuectl.errors import ClaimLostError, JobExistsError
-from queuectl.ids import as_id
+from queuectl.ids import numbered
 from queuectl.job import Job, again
 from queuectl.layout import REJECTED, SUFFIX, Claim, Layout
 from queuectl.states import WAITING
@@ -265,9 +264,7 @@ class Moves(Layout):
 
     def _free_name(self, claim: Claim, is_explained: Callable[[str], bool]) -> str:
         """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
-        for number in count(1):
-            suffix = "" if number == 1 else f".{number}"
-            name = as_id(claim.job_id, room=len(suffix)) + suffix
+        for name in numbered(claim.job_id):
             if files.is_there(self._rejected_file(name)):
                 continue
             if self.found_in(name, (*WAITING, "completed")) is not None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import leftovers, owners, requests
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
 from queuectl.files import is_there, unlink_file
-from queuectl.ids import first_of
-from queuectl.job import again
+from queuectl.ids import first_of, is_numbered
+from queuectl.job import again, decode
 from queuectl.kernel import Tree, processes_of
 from queuectl.layout import SUFFIX, Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
+from queuectl.reading import read_regular
 from queuectl.scratch import LOCK_SUFFIX, try_lock
 from queuectl.starts import Starts
 from queuectl.stragglers import LOOK_S, Ending
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 
-_MOST_BESIDE = 10  # ID.2, ID.3 ...: looked for among the names that a held body may have
 _REJECT_MARK = "~"  # ID~reject1@OWNER is held to be set aside, whatever its body says
 
 
@@ -276,8 +276,8 @@ class Recovery:
                     raise BadJobError(f"{claim.owner} died setting it aside")
                 job = self._last_body(claim, starts)
             except BadJobError as error:
-                self._spool.set_aside(claim, str(error), cut_short=bool(was_rejected))
-                self._log.event("rejected", job_id, detail=str(error))
+                aside = self._spool.set_aside(claim, str(error), cut_short=bool(was_rejected))
+                self._log.event("rejected", aside.job_id, detail=aside.why)
                 return
             self._put_back(claim, job, dead)
 
@@ -304,14 +304,17 @@ class Recovery:
             return self._spool.read_file(claim.path, claim.job_id, any_owner=any_owner)
         except BadJobError:
             # it was on its way to dead/ under another id, since its own was taken
-            for number in range(2, _MOST_BESIDE):
-                claim.beside = f"{claim.job_id}.{number}"
-                with contextlib.suppress(BadJobError):
-                    job = self._spool.read_file(claim.path, claim.beside, any_owner=any_owner)
-                    claim.reason = str(job.record.get("error_message"))
-                    return job
-            claim.beside = None
-            raise
+            beside = self._own_id(claim.path)
+            if not is_numbered(beside, claim.job_id):
+                raise
+            job = self._spool.read_file(claim.path, beside, any_owner=any_owner)
+            claim.beside, claim.reason = beside, str(job.record.get("error_message"))
+            return job
+
+    def _own_id(self, path: str) -> str:
+        with contextlib.suppress(BadJobError):
+            return str(decode(read_regular(path)).get("id"))
+        return ""
 
     def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""

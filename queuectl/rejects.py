@@ -175,11 +175,11 @@ class Rejects:
                 self._spool.release(claim, claim.origin)  # it arrives anew
                 return
         try:
-            shown = self._spool.set_aside(claim, reject.why, reject.name)
+            aside = self._spool.set_aside(claim, reject.why, reject.name)
         except ClaimLostError as error:
             self._log.event("lost", claim.job_id, detail=str(error))
         else:
-            self._log.event("rejected", shown, detail=self._spool.why_set_aside(claim, reject.why))
+            self._log.event("rejected", aside.job_id, detail=aside.why)
 
     # --- looking again ----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import contextlib
 import os
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import files
 from queuectl.config import refuse
@@ -43,6 +43,13 @@ _MOST_OF_TAGS = 10_000  # characters: a reason is read at every look at dead/
 _MANY = 16  # drafts: fewer are synced sooner than threads are started
 _SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
 _BATCH = 512  # jobs that share one fsync of the directory
+
+
+class Aside(NamedTuple):
+    """What to say of a file that was set aside: the id under which dead/ shows it, and why."""
+
+    job_id: str
+    why: str
 
 
 class Spool(Moves):
@@ -275,16 +282,18 @@ class Spool(Moves):
         files.move_contended(f"{self.directory(state)}/{name}", claim.path)
         return claim
 
-    def set_aside(self, claim: Claim, why: str, name: str | None = None, **how: bool) -> str:
+    def set_aside(
+        self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
+    ) -> Aside:
         """Do what `setting_aside` does, waiting here."""
-        return files.carry_out(self.setting_aside(claim, why, name, **how))
+        return files.carry_out(self.setting_aside(claim, why, name, cut_short=cut_short))
 
     def setting_aside(
         self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
-    ) -> Steps[str]:
+    ) -> Steps[Aside]:
         """Keep a file that can never run: the bytes in dead/ID.rejected, why in dead/ID.json.
 
-        Returns the id under which dead/ shows it. The reason is there before the bytes move, so a
+        The reason is there before the bytes move, so a
         crash between leaves an orphan that is set aside again, not bytes without a reason.
 
         Args:
@@ -300,7 +309,8 @@ class Spool(Moves):
         if self._is_reason(claim):
             with contextlib.suppress(FileExistsError):
                 yield from self._parting(claim, self.file("dead", claim.job_id), "dead")
-                return claim.job_id
+                what = f"it only says why {claim.job_id}.rejected is in dead/: mend that"
+                return Aside(claim.job_id, what)
         says = {
             "error_message": f"rejected: {why}",
             "rejected": name or f"{claim.job_id}{SUFFIX}",
@@ -317,14 +327,7 @@ class Spool(Moves):
                 yield from self._explaining(claim, free, says)
             yield from self._parting(claim, target, "dead")
 
-        return (yield from self._to_dead(claim, moving, is_explained))
-
-    def why_set_aside(self, claim: Claim, why: str) -> str:
-        """Return what to say of a file that `setting_aside` has moved."""
-        went_back = claim.path == self.file("dead", claim.job_id)
-        return (
-            f"it only says why {claim.job_id}.rejected is in dead/: mend that" if went_back else why
-        )
+        return Aside((yield from self._to_dead(claim, moving, is_explained)), why)
 
     def _is_reason(self, claim: Claim) -> bool:
         """Tell whether it only says why a file was set aside, which lies in dead/ still.

@@ -205,8 +205,8 @@ class Turns:
             raise BadJobError(msg)
 
     def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
-        shown = yield from self._spool.setting_aside(claim, why)
-        self._log.event("rejected", shown, detail=self._spool.why_set_aside(claim, why))
+        aside = yield from self._spool.setting_aside(claim, why)
+        self._log.event("rejected", aside.job_id, detail=aside.why)
 
     async def _refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
         self._lanes.drop(claim.job_id)

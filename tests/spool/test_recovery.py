@@ -602,10 +602,28 @@ def ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen
             process.kill()
 
 
-def test_one_that_was_on_its_way_to_another_id_gets_there(spool: SpoolDir) -> None:
-    leave(spool, id="a.2", state="dead", attempts=1, worker=DEAD, error_message="exit status 1; x")
+@pytest.mark.parametrize(
+    ("job_id", "beside"),
+    [("a", "a.2"), ("a", "a.11"), ("a" * 128, "a" * 126 + ".2"), ("a" * 127, "a" * 125 + ".12")],
+)
+def test_one_that_was_on_its_way_to_another_id_gets_there(
+    spool: SpoolDir, job_id: str, beside: str
+) -> None:
+    fields = {"state": "dead", "attempts": 1, "worker": DEAD, "error_message": "exit status 1; x"}
+    leave(spool, id=beside, **fields)
+    os.rename(held_file(spool), f"{spool.path}/processing/{job_id}@{LOCAL}.json")
     recover(spool)
-    record = spool.record("dead", "a.2")
+    record = spool.record("dead", beside)
     assert record["error_message"] == "exit status 1; x"
-    assert spool.states("a") == []
+    assert spool.states(job_id) == []
     assert spool.leftovers() == []
+
+
+def test_what_is_set_aside_is_told_under_the_id_that_it_has_in_dead(spool: SpoolDir) -> None:
+    leave(spool)
+    with open(held_file(spool), "w") as file:
+        file.write("[")
+    spool.drop_bytes("a", b'{"command": "true"}', "completed")
+    done = spool.run("cancel", "a", status=1)
+    assert spool.ids("dead") == ["a.2"]
+    assert "rejected   a.2" in done.err

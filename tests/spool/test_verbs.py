@@ -241,7 +241,7 @@ def test_a_body_moved_by_hand_to_failed_goes_on_counting(api: Spool, spool: Spoo
 
 def test_what_is_set_aside_keeps_its_bytes_and_gets_a_reason(api: Spool, spool: SpoolDir) -> None:
     spool.drop_bytes("a", b"\xff not json")
-    shown = api.set_aside(api.take_name("a.json", "pending", "w"), "because")
+    shown = api.set_aside(api.take_name("a.json", "pending", "w"), "because").job_id
     with open(f"{spool.path}/dead/{shown}.rejected", "rb") as file:
         assert file.read() == b"\xff not json"
     record = spool.record("dead", shown)
@@ -255,7 +255,7 @@ def test_what_is_set_aside_never_replaces_a_dead_job(api: Spool, spool: SpoolDir
     spool.drop_bytes("a", b'{"command":"true","state":"dead"}', "dead")
     for number in (2, 3):
         spool.drop_bytes("a", b"[")
-        shown = api.set_aside(api.take_name("a.json", "pending", "w"), "because")
+        shown = api.set_aside(api.take_name("a.json", "pending", "w"), "because").job_id
         assert shown == f"a.{number}"
     assert spool.record("dead", "a")["command"] == "true"
 
@@ -273,7 +273,7 @@ def test_a_rejection_that_is_cut_short_is_finished_under_the_same_name(
     api: Spool, spool: SpoolDir
 ) -> None:
     claim = setting_aside_cut_short(api, spool, "because")
-    assert api.set_aside(claim, "because") == "a"
+    assert api.set_aside(claim, "because").job_id == "a"
     assert spool.ids("dead") == ["a"]
     assert os.path.exists(f"{spool.path}/dead/a.rejected")
 
@@ -400,15 +400,15 @@ def test_what_is_set_aside_takes_no_name_of_a_job_that_is_held(api: Spool, spool
         api.submit("true", id=job_id)
         api.take(job_id, "pending", "w-1")
     spool.drop_bytes("a", b"[")
-    assert api.set_aside(api.take_name("a.json", "pending", "w-2"), "because") == "a.3"
+    assert api.set_aside(api.take_name("a.json", "pending", "w-2"), "because").job_id == "a.3"
 
 
 def test_a_reason_is_that_of_its_own_file(api: Spool, spool: SpoolDir) -> None:
     claim = setting_aside_cut_short(api, spool, "one reason")
     spool.drop_bytes("a", b"{")
-    assert api.set_aside(api.take_name("a.json", "pending", "w"), "another") == "a.2"
+    assert api.set_aside(api.take_name("a.json", "pending", "w"), "another").job_id == "a.2"
     assert spool.record("dead", "a.2")["error_message"] == "rejected: another"
-    assert api.set_aside(claim, "its worker died", cut_short=True) == "a"
+    assert api.set_aside(claim, "its worker died", cut_short=True).job_id == "a"
     assert spool.record("dead", "a")["error_message"] == "rejected: one reason"
 
 
