@@ -52,8 +52,10 @@ class Claims:
         self._loop = loop
         self._intake = intake
         self._on_over = on_over
-        self._lanes = Lanes(loop, registration.record.slots, self._fill)
-        self.turns = Turns(spool, log, self._lanes, intake, registration)
+        self._lanes = Lanes(loop, registration.record.slots)
+        self.turns = Turns(
+            spool, log, loop, self._lanes, intake, owner=registration.name, on_room=self._fill
+        )
         self.under_way: set[Future[None]] = set()
         self.begun = False
         self.paused = False

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 from queuectl.loop import Future
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from queuectl.loop import Loop
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
@@ -37,12 +35,10 @@ class Lanes:
     Args:
         loop: of whose coroutines each is a turn.
         slots: how many commands run at a time.
-        on_room: to be called when another job may perhaps be claimed.
     """
 
-    def __init__(self, loop: Loop, slots: int, on_room: Callable[[], None]) -> None:
-        self.loop = loop
-        self.on_room = on_room
+    def __init__(self, loop: Loop, slots: int) -> None:
+        self._loop = loop
         self._slots = slots
         self._average_s = inf
         self._coming: dict[str, int] = {}  # priorities of what is claimed and not started, in order
@@ -120,7 +116,7 @@ class Lanes:
         if self._closed:
             self.drop(job_id)
             return False
-        turn = self._waiting[job_id] = Future(self.loop)
+        turn = self._waiting[job_id] = Future(self._loop)
         self._grant()
         if not turn.done and not self._impatient:
             self._run_out_of_patience()
@@ -173,7 +169,7 @@ class Lanes:
             self._send_all_away()
         self._impatient = [turn for turn in self._waiting.values() if not turn.done]
         if self._impatient:
-            self.loop.later(_PATIENCE_S, self._run_out_of_patience)
+            self._loop.later(_PATIENCE_S, self._run_out_of_patience)
 
     def _grant(self) -> None:
         while len(self._running) < self._slots:

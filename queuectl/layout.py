@@ -43,27 +43,6 @@ class Found:
         return {**self.job.record, "state": self.state}
 
 
-@dataclass
-class Claim:
-    """A job file that one owner holds in processing/, and where it was taken from."""
-
-    job_id: str
-    owner: str
-    path: str
-    origin: str
-    rewritten: bool = False  # the body is no longer the one that was taken
-    spare: str | None = None  # the file in tmp/ with the body that the last rewrite replaced
-    first_spare: str | None = None  # the body before its start, until its outcome is on disk
-    beside: str | None = None  # the id in dead/ that it gets because its own is taken
-    reason: str = ""  # why it goes to dead/ under another id
-
-    def part_with_spares(self) -> list[str]:
-        """Return the spares that are kept for it, which are the caller's from here on."""
-        spares = [spare for spare in (self.first_spare, self.spare) if spare is not None]
-        self.first_spare = self.spare = None
-        return spares
-
-
 class Held(NamedTuple):
     """A file of processing/: its job, and who holds it: "" if it was put there by hand."""
 

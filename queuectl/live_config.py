@@ -13,8 +13,6 @@ from queuectl import config
 from queuectl.errors import BadSettingError, SpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -28,21 +26,11 @@ class LiveConfig:
     Args:
         spool: whose `config` is replaced.
         log: where a change is told, and what cannot be read.
-        ask_again: is called to have `follow` called again after so many seconds.
-        changed: is called after a change.
     """
 
-    def __init__(
-        self,
-        spool: Spool,
-        log: WorkLog,
-        ask_again: Callable[[float], None],
-        changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, spool: Spool, log: WorkLog) -> None:
         self._spool = spool
         self._log = log
-        self._ask_again = ask_again
-        self._changed = changed
         self._stamp: tuple[int, int] | None = _UNKNOWN
         self._gone_at: float | None = None
 
@@ -50,36 +38,50 @@ class LiveConfig:
         """Have the next `follow` read the file, changed or not."""
         self._stamp = _UNKNOWN
 
-    def follow(self) -> None:
-        """Read the file if it is another than the last time; what is wrong in it is told.
+    @property
+    def wait_s(self) -> float | None:
+        """The seconds until `follow` is to be called though nothing came; None: no hurry."""
+        if self._gone_at is None:
+            return None
+        return self._gone_at + _SAVING_S - time.monotonic()
+
+    def follow(self) -> bool:
+        """Read the file if it is another than the last time; tell whether a setting has changed.
+
+        What is wrong in it is told.
 
         Raises:
             OSError: the file system refused to say which file it is.
         """
+        gone_at, self._gone_at = self._gone_at, None
         try:
             status = os.stat(f"{self._spool.path}/{config.FILE_NAME}")
             stamp = (status.st_ino, status.st_mtime_ns)
         except FileNotFoundError:
             stamp = None
-        if stamp is not None or stamp == self._stamp:
-            self._gone_at = None
-        if stamp == self._stamp or (stamp is None and self._is_being_saved()):
-            return
+        if stamp == self._stamp or (stamp is None and self._is_being_saved(gone_at)):
+            return False
         self._stamp = stamp
         try:
             new = config.load(self._spool.path)
         except (BadSettingError, SpoolError) as error:
             self._log.event("warning", detail=f"keeping the settings as they were: {error}")
-            return
-        if new != self._spool.config:
-            self._spool.config = new
-            self._changed()
-            self._log.event("config", detail="settings changed")
+            return False
+        if new == self._spool.config:
+            return False
+        self._spool.config = new
+        self._log.event("config", detail="settings changed")
+        return True
 
-    def _is_being_saved(self) -> bool:
-        """Tell whether config.json is gone for so short a time that an editor may bring it back."""
+    def _is_being_saved(self, gone_at: float | None) -> bool:
+        """Tell whether config.json is gone for so short a time that an editor may bring it back.
+
+        Args:
+            gone_at: when it was first seen to be gone.
+        """
         now = time.monotonic()
-        if self._gone_at is None:
-            self._gone_at = now
-            self._ask_again(_SAVING_S)
-        return now < self._gone_at + _SAVING_S
+        gone_at = now if gone_at is None else gone_at
+        if now >= gone_at + _SAVING_S:
+            return False
+        self._gone_at = gone_at
+        return True

@@ -12,6 +12,7 @@ record of who holds it are the same instant. spool-layout.md, section "The moves
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from queuectl.config import refuse
 from queuectl.errors import ClaimLostError, JobExistsError
 from queuectl.ids import numbered
 from queuectl.job import Job, again
-from queuectl.layout import REJECTED, SUFFIX, Claim, Layout
+from queuectl.layout import REJECTED, SUFFIX, Layout
 from queuectl.states import WAITING
 
 if TYPE_CHECKING:
@@ -29,6 +30,27 @@ if TYPE_CHECKING:
 
     from queuectl.config import Told
     from queuectl.files import Steps
+
+
+@dataclass
+class Claim:
+    """A job file that one owner holds in processing/, and where it was taken from."""
+
+    job_id: str
+    owner: str
+    path: str
+    origin: str
+    rewritten: bool = False  # the body is no longer the one that was taken
+    spare: str | None = None  # the file in tmp/ with the body that the last rewrite replaced
+    first_spare: str | None = None  # the body before its start, until its outcome is on disk
+    beside: str | None = None  # the id in dead/ that it gets because its own is taken
+    reason: str = ""  # why it goes to dead/ under another id
+
+    def part_with_spares(self) -> list[str]:
+        """Return the spares that are kept for it, which are the caller's from here on."""
+        spares = [spare for spare in (self.first_spare, self.spare) if spare is not None]
+        self.first_spare = self.spare = None
+        return spares
 
 
 class Moves(Layout):

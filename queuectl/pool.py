@@ -139,7 +139,7 @@ class Pool:
             spool, log, loop, self._intake, self._registration, on_over=self._turn_over
         )
         self._upkeep = Upkeep(spool, log, self._intake, self.name, self._looked)
-        self._config = LiveConfig(spool, log, self._look_up_in, self._upkeep.soon)
+        self._config = LiveConfig(spool, log)
         spool.keep_spares(self.name)
         slots = self._registration.record.slots
         log.event("up", worker=self.name, slots=slots, spool=spool.path)
@@ -208,9 +208,6 @@ class Pool:
         """Have the control loop look what there is to do; may be called in any thread."""
         self._loop.soon_from_thread(self._attention.set)
 
-    def _look_up_in(self, seconds: float) -> None:
-        self._loop.later(seconds, self._attention.set)
-
     def _look_again(self) -> None:
         """Have everything looked at now, whatever is known; may be called in any thread."""
         self._intake.forget_scans()
@@ -268,7 +265,7 @@ class Pool:
         return tasks if ping_s is None else [*tasks, _Periodic(self._notifier.beat, lambda: ping_s)]
 
     def _wait_s(self, periodic: list[_Periodic]) -> float:
-        waits = [*(task.wait_s for task in periodic), self._intake.wait_s()]
+        waits = [*(task.wait_s for task in periodic), self._intake.wait_s(), self._config.wait_s]
         waits.append(None if self._claims.begun else _FIRST_SCAN_S)
         waits.append(_EMPTY_CHECK_S if self._stop_when_empty else None)
         return max(0.0, min(wait for wait in waits if wait is not None))
@@ -286,12 +283,16 @@ class Pool:
     def _controls(self) -> tuple[Callable[[], None], ...]:
         """What is followed, each for itself: what cannot be read holds up none of the others."""
         return (
-            self._config.follow,
+            self._follow_config,
             self._follow_count,
             self._follow_cancels,
             self._follow_stop,
             self._follow_pause,
         )
+
+    def _follow_config(self) -> None:
+        if self._config.follow():
+            self._upkeep.soon()
 
     def _follow_count(self) -> None:
         slots = self._slots
@@ -337,7 +338,7 @@ class Pool:
         """Read the settings again, and look at everything."""
         self._notifier.reloading()
         self._config.forget()
-        attempt(self._log, self._config.follow)
+        attempt(self._log, self._follow_config)
         self._look_again()
         self._notifier.ready()
         self._log.event("reloaded")

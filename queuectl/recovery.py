@@ -17,7 +17,8 @@ from queuectl.files import is_there, unlink_file
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import again, decode
 from queuectl.kernel import Tree, processes_of
-from queuectl.layout import SUFFIX, Claim
+from queuectl.layout import SUFFIX
+from queuectl.moves import Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
 from queuectl.reading import read_regular
 from queuectl.scratch import LOCK_SUFFIX, try_lock

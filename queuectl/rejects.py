@@ -17,7 +17,7 @@ from queuectl.layout import SUFFIX
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.layout import Claim
+    from queuectl.moves import Claim
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 from queuectl import kernel
 from queuectl.kernel import Tree
-from queuectl.kernel.exits import Exits
+from queuectl.kernel.exits import on_exit
 from queuectl.loop import Future
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
 from queuectl.spawn import Child, Environment, spawn
-from queuectl.stragglers import Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from queuectl.loop import Loop
+    from queuectl.stragglers import Sweeper
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -45,37 +45,24 @@ class Task:
     log_mode: int
 
 
-class Runner:
-    """Starts commands, and tells the coroutines of one event loop when they have ended."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.exits = Exits(loop)
-        self.sweeper = Sweeper(loop)
-
-    def start(self, task: Task) -> Run:
-        """Start a command.
-
-        Raises:
-            OSError: it could not be started; `filename` says what was missing.
-        """
-        return Run(self, task)
-
-
 class Run:
-    """A running command, waited for in an event loop."""
+    """A running command, waited for in an event loop; `sweeper` ends what it has started.
 
-    def __init__(self, runner: Runner, task: Task) -> None:
+    Raises:
+        OSError: it could not be started; `filename` says what was missing.
+    """
+
+    def __init__(self, loop: Loop, sweeper: Sweeper, task: Task) -> None:
         self._task = task
-        self._sweeper = runner.sweeper
-        self._loop = runner.loop
+        self._sweeper = sweeper
+        self._loop = loop
         self._news: Future[None] = Future(self._loop)
         self._reason: Outcome | None = None
         self._exited = False
         self.lost_output: list[OSError] = []
         self._child = _start(task, self.lost_output)
         try:
-            runner.exits.watch(self._child.pid, self._on_exit)
+            on_exit(self._loop, self._child.pid, self._on_exit)
         except OSError:  # nobody would learn of its end: it must not run on beside its next run
             self._signal(signal.SIGKILL)
             self._child.reap()

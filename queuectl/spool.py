@@ -26,8 +26,8 @@ from queuectl.errors import (
 from queuectl.fields import FIELDS, slips
 from queuectl.ids import as_id
 from queuectl.job import Job, decode, draft
-from queuectl.layout import DIRECTORIES, SUFFIX, Claim
-from queuectl.moves import Moves
+from queuectl.layout import DIRECTORIES, SUFFIX
+from queuectl.moves import Claim, Moves
 from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
 from queuectl.states import FINISHED, OUTCOMES, WAITING

@@ -21,6 +21,7 @@ from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
 from queuectl.stall import Stall
 from queuectl.states import OUTCOMES
+from queuectl.stragglers import Sweeper
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
     from queuectl.intake import Intake
     from queuectl.job import Job
     from queuectl.lanes import Lanes
-    from queuectl.layout import Claim
-    from queuectl.loop import Future
-    from queuectl.owners import Registration
+    from queuectl.loop import Future, Loop
+    from queuectl.moves import Claim
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -44,32 +44,46 @@ _SLIPS_TOLD = 100  # names of fields in the life of a pool
 
 
 class Turns:
-    """Gives jobs their turn, for one pool; each turn is a coroutine of its event loop."""
+    """Gives jobs their turn, for one pool; each turn is a coroutine of its event loop.
 
-    def __init__(
+    Args:
+        spool: whose jobs.
+        log: where it is told how they went.
+        loop: in which the turns are run.
+        lanes: how many at a time.
+        intake: takes back what is not run.
+        owner: the name of the pool.
+        on_room: is called in the loop when another job may perhaps be claimed.
+    """
+
+    def __init__(  # noqa: PLR0913 - all that a turn has to do with
         self,
         spool: Spool,
         log: WorkLog,
+        loop: Loop,
         lanes: Lanes,
         intake: Intake,
-        registration: Registration,
+        *,
+        owner: str,
+        on_room: Callable[[], None],
     ) -> None:
-        self._loop = loop = lanes.loop
+        self._loop = loop
+        self._on_room = on_room
         self.stall = Stall(loop, log)
         self._running: dict[str, runner.Run | None] = {}
         self._deferred: defaultdict[str, list[Entry]] = defaultdict(list)
         self._disk = Disk(loop)
         if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
             self._disk.prepare()
-        self._runner = runner.Runner(loop)
-        self._commands = Commands(spool, registration.name)
+        self._sweeper = Sweeper(loop)
+        self._commands = Commands(spool, owner)
         self._lanes = lanes
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
         self._leave = intake.rejects.leave
         self._cancelled: dict[str, outcome.Outcome] = {}
         self._spool = spool
-        self._owner = registration.name
+        self._owner = owner
         self._log = log
         self._ending: outcome.Outcome | None = None
         self._told_of: set[str] = set()
@@ -120,7 +134,7 @@ class Turns:
                 self._lanes.drop(entry.job_id)
             if ended is not None:
                 # the next claim waits for the disk beside this outcome, not behind it
-                self._loop.soon(self._lanes.on_room)
+                self._loop.soon(self._on_room)
                 await self._settle(*ended)
         finally:
             self._lanes.done()
@@ -253,7 +267,7 @@ class Turns:
             return self._cancelled[job.id]
         task = self._commands.task(job)
         try:
-            run = self._runner.start(task)
+            run = runner.Run(self._loop, self._sweeper, task)
         except OSError as error:
             if error.errno in kernel.OUT_OF_RESOURCES:
                 self.stall.begin(job.id, f"start {job.id}", error)

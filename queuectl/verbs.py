@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from queuectl import files, kernel
 from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
 from queuectl.job import again
-from queuectl.layout import PAUSED, SUFFIX, Claim, mending
+from queuectl.layout import PAUSED, SUFFIX, mending
 from queuectl.owners import Registration
 from queuectl.states import FINISHED, WAITING
 from queuectl.units import utc_text
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from queuectl.job import Job
+    from queuectl.moves import Claim
     from queuectl.spool import Spool
 
     Missed = Callable[[str, QueuectlError], None]

@@ -14,36 +14,30 @@ if TYPE_CHECKING:
     from queuectl.loop import Loop
 
 
-class Exits:
-    """Calls back, once each, in an event loop, when a child has ended; leaves it to be reaped.
+def on_exit(loop: Loop, pid: int, ended: Callable[[], None]) -> None:
+    """Have `ended` called once, in an event loop, when a child has ended; leave it to be reaped.
 
     Until it is reaped its pid, and that of its group, cannot become another's.
     """
+    try:
+        watched = has_pidfd() and _watch_descriptor(loop, pid, ended)
+    except OSError:  # no descriptor left for it; the command runs, and must not be lost
+        watched = False
+    if not watched:
+        loop.in_thread(partial(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)).on_done(ended)
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
 
-    def watch(self, pid: int, ended: Callable[[], None]) -> None:
-        """Have `ended` called when a child has ended."""
-        try:
-            watched = has_pidfd() and self._watch_descriptor(pid, ended)
-        except OSError:  # no descriptor left for it; the command runs, and must not be lost
-            watched = False
-        if not watched:
-            over = self._loop.in_thread(partial(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT))
-            over.on_done(ended)
+def _watch_descriptor(loop: Loop, pid: int, ended: Callable[[], None]) -> bool:
+    descriptor = os.pidfd_open(pid)
 
-    def _watch_descriptor(self, pid: int, ended: Callable[[], None]) -> bool:
-        descriptor = os.pidfd_open(pid)
+    def readable() -> None:
+        loop.unwatch(descriptor)
+        os.close(descriptor)
+        ended()
 
-        def readable() -> None:
-            self._loop.unwatch(descriptor)
-            os.close(descriptor)
-            ended()
-
-        try:
-            self._loop.watch(descriptor, readable)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return True
+    try:
+        loop.watch(descriptor, readable)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return True

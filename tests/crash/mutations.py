@@ -18,7 +18,7 @@ from tests.crash.support import MUTATION
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queuectl.layout import Claim
+    from queuectl.moves import Claim
 
 _fsync = os.fsync
 

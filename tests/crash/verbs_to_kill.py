@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from queuectl.job import Job
-    from queuectl.layout import Claim
+    from queuectl.moves import Claim
     from queuectl.spool import Spool
 
 QUIET = WorkLog(-1)  # what a victim says interests nobody

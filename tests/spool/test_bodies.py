@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from queuectl import Spool
-    from queuectl.layout import Claim
+    from queuectl.moves import Claim
     from tests.support import SpoolDir
 
 

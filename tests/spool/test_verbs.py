@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from queuectl.layout import Claim
+    from queuectl.moves import Claim
     from tests.support import SpoolDir
 
 

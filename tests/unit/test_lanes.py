@@ -34,7 +34,7 @@ def order(
     went: list[str] = []
 
     async def main() -> None:
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
 
         async def arrive(job_id: str) -> None:
             assert await lanes.enter(job_id)
@@ -82,7 +82,7 @@ def test_a_less_urgent_one_never_passes_over_who_was_claimed_before(
 
 def test_a_lane_does_not_stand_still_for_an_urgent_one_that_is_not_there_yet(loop: Loop) -> None:
     async def main() -> None:
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
         lanes.claim("a", 0)
         lanes.claim("now", -1)
         assert await lanes.enter("a")
@@ -100,7 +100,7 @@ def test_as_many_are_claimed_ahead_as_can_start_soon(
 
     async def main() -> int:
         nonlocal now_s
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
         lanes.claim("first", 0)
         assert await lanes.enter("first")
         now_s += took_s
@@ -117,7 +117,7 @@ def test_as_many_are_claimed_ahead_as_can_start_soon(
 
 def test_what_is_more_urgent_than_one_that_waits_is_claimed_out_of_turn(loop: Loop) -> None:
     async def main() -> None:
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
         assert lanes.claim("first", 0)
         assert await lanes.enter("first")
         assert lanes.bar == -inf  # nobody knows how long commands are
@@ -141,7 +141,7 @@ def test_what_is_more_urgent_than_one_that_waits_is_claimed_out_of_turn(loop: Lo
 
 def test_what_is_urgent_finds_an_end_too(loop: Loop) -> None:
     async def main() -> int:
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
         lanes.claim("first", 0)
         assert await lanes.enter("first")
         lanes.leave("first")
@@ -156,7 +156,7 @@ def test_what_is_urgent_finds_an_end_too(loop: Loop) -> None:
 
 def test_who_arrives_after_the_close_is_sent_away_and_takes_no_lane(loop: Loop) -> None:
     async def main() -> None:
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
         lanes.claim("late", 0)
         lanes.close()
         assert not await lanes.enter("late")
@@ -170,7 +170,7 @@ def test_who_arrives_after_the_close_is_sent_away_and_takes_no_lane(loop: Loop) 
 
 def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> None:
     async def main() -> None:
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
         for job_id in ("long", "next", "last"):
             lanes.claim(job_id, 0)
         assert await lanes.enter("long")
@@ -187,7 +187,7 @@ def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> 
 
 def test_who_came_later_does_not_go_in_before_one_that_is_sent_away(loop: Loop) -> None:
     async def main() -> None:
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
         for job_id in ("long", "first", "last"):
             lanes.claim(job_id, 0)
         assert await lanes.enter("long")
@@ -206,7 +206,7 @@ def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
     in_rows: bool, after: int, loop: Loop
 ) -> None:
     async def main() -> int:
-        lanes = Lanes(loop, 1, lambda: None)
+        lanes = Lanes(loop, 1)
         claimed: list[str] = []
 
         async def run(job_id: str) -> None:

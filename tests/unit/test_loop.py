@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import kernel
-from queuectl.kernel.exits import Exits
+from queuectl.kernel.exits import on_exit
 from queuectl.loop import Event, Future, Loop
 from tests.support import wait_until
 
@@ -270,7 +270,7 @@ def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
             told.append(child)
             over.set(None)
 
-        Exits(loop).watch(child, ended)
+        on_exit(loop, child, ended)
         await over
         await loop.sleep(0.02)
 
