@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from queuectl import kinds
 from queuectl.errors import BadSettingError, SpoolError
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuectl.retry import Backoff
-
-    Told = Callable[["BadSettingError"], object]
 
 FILE_NAME = "config.json"
 LOCK_NAME = "config.lock"
@@ -224,49 +222,36 @@ def _read(path: str) -> dict[str, Any]:
     return _parsed(path, raw)
 
 
-def refuse(error: BadSettingError) -> NoReturn:
-    """Raise the error: config.json must be sound."""
-    raise error
-
-
-def load_stored(spool_path: str, told: Told = refuse) -> dict[str, Any]:
-    """Return only what config.json names.
-
-    Args:
-        spool_path: whose.
-        told: is told of what is no setting, and the rest counts.
+def load_stored(spool_path: str) -> tuple[dict[str, Any], list[BadSettingError]]:
+    """Return what config.json names and is sound, and what in it is no setting.
 
     Raises:
-        BadSettingError: it holds something that is no setting, unless `told` bears it.
         SpoolError: it is there and cannot be read.
     """
     path = f"{spool_path}/{FILE_NAME}"
     try:
         stored = _read(path)
     except BadSettingError as error:
-        told(error)
-        return {}
-    return {key: value for key, value in stored.items() if _is_sound(path, key, value, told)}
+        return {}, [error]
+    sound, faults = {}, []
+    for key, value in stored.items():
+        try:
+            _check(path, key, value)
+        except BadSettingError as error:  # noqa: PERF203 - the rest counts
+            faults.append(error)
+        else:
+            sound[key] = value
+    return sound, faults
 
 
-def _is_sound(path: str, key: str, value: Any, told: Told) -> bool:
-    try:
-        _check(path, key, value)
-    except BadSettingError as error:
-        told(error)
-        return False
-    return True
-
-
-def load(spool_path: str, told: Told = refuse) -> Config:
-    """Return the settings in force; for `told` see `load_stored`.
+def load(spool_path: str) -> tuple[Config, list[BadSettingError]]:
+    """Return the settings in force, and what config.json holds that is no setting.
 
     Raises:
-        BadSettingError: config.json holds something that is no setting, unless `told` bears it.
         SpoolError: it is there and cannot be read.
     """
-    stored = load_stored(spool_path, told)
-    return Config(**{key.replace("-", "_"): value for key, value in stored.items()})
+    stored, faults = load_stored(spool_path)
+    return Config(**{key.replace("-", "_"): value for key, value in stored.items()}), faults
 
 
 def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:

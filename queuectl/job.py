@@ -54,6 +54,11 @@ class Job:
         return value
 
     @property
+    def is_reason(self) -> bool:
+        """Whether it is no job, but says in dead/ why a file was set aside: it has no command."""
+        return self.command == ""
+
+    @property
     def state(self) -> str:
         """The state that the body names (the directory wins where they differ)."""
         value: str = self.record.get("state", "pending")

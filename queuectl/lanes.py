@@ -69,15 +69,15 @@ class Lanes:
 
     def _ahead(self) -> int:
         """Return how many more can start soon than there are lanes, `_MOST_AHEAD` at most."""
-        for_each = max(1.0, _SOON_S / max(self._average_s, _SOON_S / _MOST_AHEAD))
-        enough = _MOST_AHEAD / for_each
-        young_since = time.monotonic() - _SHORT_S
-        soon_free = max(0, self._slots - len(self._running))
-        for since in reversed(self._running.values()):
-            if soon_free >= enough or since < young_since:
+        per_lane = max(1.0, _SOON_S / max(self._average_s, _SOON_S / _MOST_AHEAD))
+        lanes_wanted = _MOST_AHEAD / per_lane
+        long_before = time.monotonic() - _SHORT_S
+        lanes = max(0, self._slots - len(self._running))  # that are free soon: now, or
+        for began_s in reversed(self._running.values()):  # with a command that is not long so far
+            if began_s < long_before or lanes >= lanes_wanted:
                 break
-            soon_free += 1
-        return int(min(soon_free, enough) * for_each)
+            lanes += 1
+        return int(min(lanes, lanes_wanted) * per_lane)
 
     @property
     def bar(self) -> float:

@@ -56,16 +56,16 @@ class Layout:
 
     Args:
         path: the spool; it need not be there.
-        told: is told of what config.json holds that is no setting, see `config.load`.
+        strict: config.json must be sound; else `faults` says what in it is no setting.
 
     Raises:
-        BadSettingError: config.json holds something that is no setting, unless `told` bears it.
+        BadSettingError: config.json holds something that is no setting, and `strict` is true.
         SpoolError: config.json cannot be read.
         QueuectlError: it begins with ~, and there is no home directory.
         ValueError: the path is empty.
     """
 
-    def __init__(self, path: str | os.PathLike[str], told: config.Told = config.refuse) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
         if not os.fspath(path):
             msg = "the path of a spool is empty"
             raise ValueError(msg)
@@ -75,7 +75,9 @@ class Layout:
             raise QueuectlError(msg)
         # the real path: inotify reports nothing through a symlink
         self.path = os.path.realpath(expanded)
-        self.config = config.load(self.path, told)
+        self.config, self.faults = config.load(self.path)
+        if strict and self.faults:
+            raise self.faults[0]
 
     # --- where things are -------------------------------------------------------------------
 

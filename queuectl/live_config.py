@@ -10,9 +10,10 @@ import time
 from typing import TYPE_CHECKING
 
 from queuectl import config
-from queuectl.errors import BadSettingError, SpoolError
+from queuectl.errors import QueuectlError, SpoolError
 
 if TYPE_CHECKING:
+    from queuectl.config import Config
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -62,16 +63,24 @@ class LiveConfig:
         if stamp == self._stamp or (stamp is None and self._is_being_saved(gone_at)):
             return False
         self._stamp = stamp
-        try:
-            new = config.load(self._spool.path)
-        except (BadSettingError, SpoolError) as error:
-            self._log.event("warning", detail=f"keeping the settings as they were: {error}")
-            return False
-        if new == self._spool.config:
+        new = self._load()
+        if new is None or new == self._spool.config:
             return False
         self._spool.config = new
         self._log.event("config", detail="settings changed")
         return True
+
+    def _load(self) -> Config | None:
+        """Return what the file says, None if not all of it counts, which is told."""
+        try:
+            new, faults = config.load(self._spool.path)
+            fault: QueuectlError | None = faults[0] if faults else None
+        except SpoolError as error:
+            fault = error
+        if fault is None:
+            return new
+        self._log.event("warning", detail=f"keeping the settings as they were: {fault}")
+        return None
 
     def _is_being_saved(self, gone_at: float | None) -> bool:
         """Tell whether config.json is gone for so short a time that an editor may bring it back.

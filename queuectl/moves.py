@@ -17,7 +17,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import files
-from queuectl.config import refuse
 from queuectl.errors import ClaimLostError, JobExistsError
 from queuectl.ids import numbered
 from queuectl.job import Job, again
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Sequence
 
-    from queuectl.config import Told
     from queuectl.files import Steps
 
 
@@ -58,11 +56,11 @@ class Moves(Layout):
 
     Args:
         path: the spool.
-        told: see `Layout`.
+        strict: see `Layout`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], told: Told = refuse) -> None:
-        super().__init__(path, told)
+    def __init__(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
+        super().__init__(path, strict=strict)
         self._spares: files.Spares | None = None
 
     def take(self, job_id: str, state: str, owner: str) -> Claim:

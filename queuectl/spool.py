@@ -16,7 +16,6 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import files
-from queuectl.config import refuse
 from queuectl.errors import (
     BadJobError,
     JobExistsError,
@@ -36,7 +35,6 @@ from queuectl.units import utc_text
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from queuectl.config import Told
     from queuectl.files import Steps
 
 _MOST_OF_TAGS = 10_000  # characters: a reason is read at every look at dead/
@@ -57,11 +55,11 @@ class Spool(Moves):
 
     Args:
         path: the spool; it is made, mode 0700, by the first thing that writes to it.
-        told: is told of what config.json holds that is no setting; without it that is raised.
+        strict: config.json must be sound; else `faults` says what in it is no setting.
     """
 
-    def __init__(self, path: str | os.PathLike[str], told: Told = refuse) -> None:
-        super().__init__(path, told)
+    def __init__(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
+        super().__init__(path, strict=strict)
         self._rejects = 0
 
     def create(self) -> None:

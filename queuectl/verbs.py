@@ -15,6 +15,7 @@ from queuectl import files, kernel
 from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
 from queuectl.job import again
 from queuectl.layout import PAUSED, SUFFIX, mending
+from queuectl.outcome import CANCELLED, Outcome
 from queuectl.owners import Registration
 from queuectl.states import FINISHED, WAITING
 from queuectl.units import utc_text
@@ -76,7 +77,7 @@ def cancel(
         at = utc_text(time.time())
         return job.changed(
             state="dead",
-            error_message=f"cancelled: {by}",
+            error_message=Outcome(ended=CANCELLED, detail=by).message(),
             exit_code=None,
             next_retry_at=None,
             finished_at=at,
@@ -212,7 +213,7 @@ def pause(spool: Spool, by: str) -> bool:
     spool.create()
     path = f"{spool.path}/{PAUSED}"
     try:
-        files.write_new(path, f"{by}\n".encode(), sync=spool.config.sync)
+        files.write_new(path, f"{by}\n".encode(), sync=True)
         files.sync_directory(spool.path)
     except FileExistsError:
         return False

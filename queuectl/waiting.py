@@ -106,8 +106,7 @@ def exit_status(found: Found | None) -> int:
     if found.state == "completed":
         return 0
     record, history = found.job.record, found.job.history
-    rejected = str(record.get("error_message")).startswith("rejected")
-    if not history or rejected or is_cancelled(record):
+    if not history or is_cancelled(record):
         return NOT_DONE
     last = history[-1]
     if last.get("ended") == EXIT:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import STATUS_TELLS, render
-from queuectl.config import refuse
 from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.ids import first_of, is_id, is_made
 from queuectl.spool import Spool
@@ -19,30 +18,28 @@ from queuectl.units import parse_duration, parse_time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.config import Told
-    from queuectl.errors import BadSettingError
-
     _FloatType = click.ParamType[float]
 else:
     _FloatType = click.ParamType  # generic only in the newest click
 
 
-def going_on(error: BadSettingError) -> None:
-    """Say what is wrong in config.json, to a command that does not depend on it."""
-    render.note(f"queuectl: {error}; going on without it")
+def say_faults(spool: Spool) -> None:
+    """Say what is wrong in config.json, for a command that does not depend on it."""
+    for fault in spool.faults:
+        render.note(f"queuectl: {fault}; going on without it")
 
 
-def spool_to_write(ctx: click.Context, *, told: Told = refuse) -> Spool:
+def spool_to_write(ctx: click.Context, *, strict: bool = True) -> Spool:
     """Return the spool, made if there is none."""
-    spool = spool_to_be(ctx, told=told)
+    spool = spool_to_be(ctx, strict=strict)
     spool.create()
     return spool
 
 
-def spool_to_be(ctx: click.Context, *, told: Told = refuse) -> Spool:
+def spool_to_be(ctx: click.Context, *, strict: bool = True) -> Spool:
     """Return the spool for a command that makes it, but not before all that was asked is right."""
     ctx.meta[STATUS_TELLS] = True
-    return Spool(ctx.find_root().obj, told=told)
+    return Spool(ctx.find_root().obj, strict=strict)
 
 
 def spool_to_change(ctx: click.Context, *, writes: bool = True, dry_run: bool = False) -> Spool:
@@ -65,13 +62,14 @@ def spool_to_change(ctx: click.Context, *, writes: bool = True, dry_run: bool = 
     return spool
 
 
-def spool_to_read(ctx: click.Context, *, told: Told = going_on) -> Spool:
+def spool_to_read(ctx: click.Context, *, strict: bool = False) -> Spool:
     """Return the spool that is there; what is wrong in its config.json is said, and no hindrance.
 
     Raises:
         QueuectlError: there is none; looking does not make one.
     """
-    spool = Spool(ctx.find_root().obj, told=told)
+    spool = Spool(ctx.find_root().obj, strict=strict)
+    say_faults(spool)
     if not spool.exists():
         msg = f"no spool at {spool.path}: `queuectl enqueue` makes one, --spool DIR names another"
         raise QueuectlError(msg)

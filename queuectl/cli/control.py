@@ -8,7 +8,7 @@ import click
 
 from queuectl import verbs
 from queuectl.cli import render
-from queuectl.cli.common import Misses, going_on, id_to_change, spool_to_change, spool_to_write
+from queuectl.cli.common import Misses, id_to_change, say_faults, spool_to_change, spool_to_write
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.drafting import change_options, given_fields
 from queuectl.cli.selection import (
@@ -139,7 +139,8 @@ def pause(ctx: click.Context, /) -> None:
     \b
     queuectl pause
     """
-    spool = spool_to_write(ctx, told=going_on)
+    spool = spool_to_write(ctx, strict=False)
+    say_faults(spool)
     if not verbs.pause(spool, verbs.by_whom()):
         render.note("it is paused already")
         return

@@ -185,7 +185,7 @@ def _nothing(spool: Spool, found: Found, number: int, options: dict[str, Any]) -
 def _run(found: Found, attempt: int | None) -> int:
     """Return the number of the run that is asked for."""
     last = joblogs.last_run(found)
-    if not last and "rejected" in found.job.record:
+    if not last and found.job.is_reason:
         job_id = found.job.id
         msg = f'"{job_id}" was set aside and never ran; `queuectl doctor {job_id}` says why'
         raise QueuectlError(msg)

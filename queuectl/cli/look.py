@@ -83,8 +83,8 @@ def print_jobs(found: Iterator[Found], max_retries: int) -> None:
         empty = False
         job = item.job
         tries = f"{job.attempts}/{max(1, job.record.get('max_retries', max_retries))}"
-        tries = tries if job.command else "-"
-        command = render.command_text(job.command) if job.command else ""
+        tries = "-" if job.is_reason else tries
+        command = render.command_text(job.command)
         table.row(plain(job.id), render.state_text(item.state), tries, _detail(item), command)
     table.end()
     if empty:

@@ -300,7 +300,7 @@ def chosen(
 
 
 def _kind(found: Found, selection: Selection) -> str:
-    if not found.job.command:
+    if found.job.is_reason:
         return SET_ASIDE
     cancelled = found.state == "dead" and is_cancelled(found.job.record)
     return CANCELLED if cancelled and not selection.error_matches else ""

@@ -11,7 +11,7 @@ import click
 
 from queuectl import config, owners
 from queuectl.cli import SuggestingGroup, render
-from queuectl.cli.common import going_on, json_option, spool_to_read, spool_to_write
+from queuectl.cli.common import json_option, say_faults, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
 from queuectl.errors import BadSettingError
 from queuectl.ids import first_of
@@ -41,17 +41,15 @@ def _from_the_command_line() -> Iterator[None]:
         raise click.UsageError(str(error)) from None
 
 
-def _mending(_: BadSettingError) -> None:
-    """Say nothing of what is wrong before the edit: what it makes of it is checked."""
-
-
 def _in_force(spool: Spool) -> dict[str, Any]:
     return {key: getattr(spool.config, item.name) for key, item in config.SETTINGS.items()}
 
 
 def _in_force_now(spool: Spool) -> dict[str, Any]:
     """Return the settings after an edit; what is left in the file that is none is said."""
-    return _in_force(Spool(spool.path, told=going_on))
+    edited = Spool(spool.path, strict=False)
+    say_faults(edited)
+    return _in_force(edited)
 
 
 def value_text(value: Any) -> str:
@@ -73,7 +71,7 @@ def get(ctx: click.Context, key: str | None, *, as_json: bool) -> None:
     \b
     queuectl config get max-retries
     """
-    values = _in_force(spool_to_read(ctx, told=config.refuse))
+    values = _in_force(spool_to_read(ctx, strict=True))
     if key is not None:
         with _from_the_command_line():
             value = values[config.canonical_key(key)]
@@ -94,8 +92,8 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     \b
     queuectl config show
     """
-    spool = spool_to_read(ctx, told=config.refuse)
-    stored = config.load_stored(spool.path)
+    spool = spool_to_read(ctx, strict=True)
+    stored = config.load_stored(spool.path)[0]
     values = _in_force(spool)
     if as_json:
         render.json_document(
@@ -139,7 +137,7 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     with _from_the_command_line():
         name = config.canonical_key(key)
         new = config.read_value(name, value)
-    spool = spool_to_write(ctx, told=_mending)
+    spool = spool_to_write(ctx, strict=False)  # what the edit makes of it is checked
     config.edit(spool.path, lambda stored: stored.update({name: new}))
     _in_force_now(spool)
     click.echo(f"{name}={value_text(new)}")
@@ -167,7 +165,7 @@ def unset(ctx: click.Context, key: str) -> None:
     \b
     queuectl config unset backoff-base
     """
-    spool = spool_to_write(ctx, told=_mending)
+    spool = spool_to_write(ctx, strict=False)  # what the edit makes of it is checked
 
     def take_out(stored: dict[str, Any]) -> None:
         if key in stored:  # also what is no key, and got in by hand

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from queuectl.doctor.finding import Finding
-    from queuectl.errors import BadSettingError
     from queuectl.spool import Spool
 
 _LITTLE_BYTES, _NO_BYTES = 64 << 20, 1 << 20
@@ -81,9 +80,7 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _settings(spool: Spool) -> Iterator[Finding]:
-    wrong: list[BadSettingError] = []
-    config.load(spool.path, wrong.append)
-    for error in wrong:
+    for error in config.load(spool.path)[1]:
         yield problem(str(error), "running workers keep the settings of before; none starts")
 
 

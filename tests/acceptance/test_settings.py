@@ -124,6 +124,6 @@ def test_two_hundred_concurrent_settings_lose_nothing(spool: SpoolDir) -> None:
 
     with ThreadPoolExecutor(len(KEYS)) as threads:
         list(threads.map(set_again_and_again, KEYS))
-    stored = config.load_stored(spool.path)
+    stored = config.load_stored(spool.path)[0]
     assert stored == {key: [20] if key == "success-codes" else 20 for key in KEYS}
     assert spool.leftovers() == []
