@@ -248,10 +248,14 @@ class Layout:
         return Job(record) if is_reason else None
 
     def reason(self, job_id: str, path: str | None = None) -> Job | None:
-        """Return what dead/ID.json, or `path`, says if that is why a file was set aside."""
+        """Return what dead/ID.json, or `path`, says if that is why a file was set aside.
+
+        Raises:
+            OSError: it is there, and cannot be read.
+        """
         try:
             return self._rejection(path or self.file("dead", job_id), job_id)
-        except OSError:
+        except FileNotFoundError:
             return None
 
     def jobs(

@@ -148,10 +148,10 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
             msg = f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}'
             raise WrongStateError(msg)
         _check_only(spool, job_id, state)
-        if state == "dead" and spool.reason(job_id) is not None:
-            msg = f'job "{job_id}" cannot be {verb.done}: it was set aside; {mending(job_id)}'
-            raise WrongStateError(msg)
         try:
+            if state == "dead" and spool.reason(job_id) is not None:
+                msg = f'job "{job_id}" cannot be {verb.done}: it was set aside; {mending(job_id)}'
+                raise WrongStateError(msg)
             return spool.take(job_id, state, owner)
         except FileNotFoundError:
             continue  # it moved on meanwhile: look again

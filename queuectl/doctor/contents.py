@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import leftovers, owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
-from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import recover
@@ -137,8 +137,15 @@ class Rejection(NamedTuple):
 
 
 def rejection(spool: Spool, job_id: str) -> Rejection | None:
-    """Return why a file was set aside under this id, None if it is not the reason for one."""
-    reason = spool.reason(job_id)
+    """Return why a file was set aside under this id, None if it is not the reason for one.
+
+    Raises:
+        SpoolError: the file system refused to say.
+    """
+    try:
+        reason = spool.reason(job_id)
+    except OSError as error:
+        raise SpoolError("read", spool.file("dead", job_id), error) from error
     if reason is None:
         return None
     why = str(reason.record.get("error_message", "")).removeprefix("rejected: ")

@@ -66,7 +66,7 @@ def test_bytes_come_out_as_they_went_in(spool: SpoolDir) -> None:
 
 
 def test_a_job_that_has_not_run_says_so(spool: SpoolDir) -> None:
-    spool.api.submit("true", id="job")
+    spool.run("enqueue", '{"id": "job", "command": "true", "rejected": "a field of the user\'s"}')
     assert "has not run yet" in spool.refuse("logs", "job")
 
 

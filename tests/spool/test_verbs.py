@@ -260,6 +260,30 @@ def test_what_is_set_aside_never_replaces_a_dead_job(api: Spool, spool: SpoolDir
     assert spool.record("dead", "a")["command"] == "true"
 
 
+def test_a_reason_that_cannot_be_read_is_not_taken_for_a_job(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the mended file would be set aside for good, since its id exists in dead/."""
+
+    def refused(path: str) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    spool.drop_bytes("a", b"[")
+    api.set_aside(api.take_name("a.json", "pending", "w"), "because")
+    os.unlink(f"{spool.path}/dead/a.rejected")
+    with monkeypatch.context() as patched:
+        patched.setattr("queuectl.layout.read_regular", refused)
+        with pytest.raises(SpoolError, match=os.strerror(errno.EIO)):
+            list(verbs.retry(api, ["a"], ["dead"]))
+    spool.drop_bytes("a", b'{"command": "true"}')
+    claim = api.take("a", "pending", "w")
+    with monkeypatch.context() as patched:
+        patched.setattr("queuectl.layout.read_regular", refused)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            api.drop_reason(claim)
+    assert api.drop_reason(claim)
+
+
 def setting_aside_cut_short(api: Spool, spool: SpoolDir, why: str) -> Claim:
     """Leave what a crash does: the reason is there, the bytes are held still."""
     spool.drop_bytes("a", b"[")
