@@ -2,23 +2,36 @@
 
 TYPE_CHECKING = False  # as typing has it, which takes 5 ms to import
 if TYPE_CHECKING:
-    from queuectl.errors import BadJobError, JobExistsError, QueuectlError, SpoolError
+    from queuectl.errors import (
+        BadJobError,
+        BadSettingError,
+        JobExistsError,
+        NoSuchJobError,
+        QueuectlError,
+        SpoolError,
+        WrongUserError,
+    )
     from queuectl.job import Job
+    from queuectl.layout import Found
     from queuectl.spool import Spool
 
 __all__ = [
     "BadJobError",
+    "BadSettingError",
+    "Found",
     "Job",
     "JobExistsError",
+    "NoSuchJobError",
     "QueuectlError",
     "Spool",
     "SpoolError",
+    "WrongUserError",
     "__version__",
 ]
 __version__ = "1.0.0"
 
 if not TYPE_CHECKING:
-    _MODULES = {"Job": "job", "Spool": "spool"}  # the others are errors
+    _MODULES = {"Found": "layout", "Job": "job", "Spool": "spool"}  # the others are errors
 
     def __getattr__(name: str) -> object:
         """Import what is asked for: the command line has to run before it takes its time."""

@@ -55,7 +55,7 @@ class Layout:
     """A spool as it can be looked at.
 
     Args:
-        path: the spool; it need not be there.
+        path: the spool; it need not be there. None: $QUEUECTL_SPOOL, else ~/.queuectl.
         strict: config.json must be sound; else `faults` says what in it is no setting.
 
     Raises:
@@ -65,7 +65,9 @@ class Layout:
         ValueError: the path is empty.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, strict: bool = True) -> None:
+        if path is None:
+            path = os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl"
         if not os.fspath(path):
             msg = "the path of a spool is empty"
             raise ValueError(msg)

@@ -55,11 +55,11 @@ class Moves(Layout):
     """A spool whose jobs can be taken, rewritten and released.
 
     Args:
-        path: the spool.
+        path: see `Layout`.
         strict: see `Layout`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, strict: bool = True) -> None:
         super().__init__(path, strict=strict)
         self._spares: files.Spares | None = None
 

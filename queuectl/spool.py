@@ -53,12 +53,21 @@ class Aside(NamedTuple):
 class Spool(Moves):
     """A directory that is a queue.
 
+    Programs put jobs in with `submit` and look with `find`, `jobs`, `names` and `log_files`. The
+    other methods are the steps of pools and commands, and may change.
+
     Args:
-        path: the spool; it is made, mode 0700, by the first thing that writes to it.
+        path: the spool; it is made, mode 0700, by the first thing that writes to it. None:
+            $QUEUECTL_SPOOL, else ~/.queuectl.
         strict: config.json must be sound; else `faults` says what in it is no setting.
+
+    Raises:
+        BadSettingError: config.json holds something that is no setting, and `strict` is true.
+        QueuectlError: config.json cannot be read, or no home directory is known for a ~.
+        ValueError: the path is empty.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, strict: bool = True) -> None:
         super().__init__(path, strict=strict)
         self._rejects = 0
 
@@ -98,13 +107,14 @@ class Spool(Moves):
 
     # --- submit -----------------------------------------------------------------------------
 
-    def submit(self, command: str | Sequence[str], **fields: Any) -> Job:
+    def submit(self, command: str | Sequence[str | os.PathLike[str]], **fields: Any) -> Job:
         """Queue one job, for good when this returns; return it.
 
         Args:
             command: a string for the shell, or a list that is run without one.
-            fields: any user's field of the record, such as id, priority, run_at, timeout; others
-                are kept, with a warning if they look like one of these.
+            fields: any user's field of the record, such as id, priority, timeout (seconds), run_at
+                (text, or a datetime with its zone), cwd (text, or a Path); others are kept, with a
+                warning if they look like one of these.
 
         Raises:
             BadJobError: a field is wrong.
@@ -114,8 +124,7 @@ class Spool(Moves):
         for slip in slips(fields):
             warnings.warn(slip, stacklevel=2)
         given = {"command": command, **fields}
-        listed = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
-        job = self.draft(listed)
+        job = self.draft({name: _as_in_records(value) for name, value in given.items()})
         for _ in self.submit_all([job], given=[job.id] if "id" in fields else ()):
             pass
         return job
@@ -373,6 +382,15 @@ class Spool(Moves):
             files.publish(draft_file, self.file("dead", free))
         finally:
             files.unlink_quietly(draft_file)
+
+
+def _as_in_records(value: Any) -> Any:
+    """Return what Python programs have at hand as JSON holds it."""
+    if isinstance(value, (list, tuple)):
+        return [_as_in_records(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _tags_of(path: str) -> dict[str, list[str]]:

@@ -176,14 +176,9 @@ def cli(ctx: click.Context, spool: str | None) -> None:
     """
     if spool == "":  # of a variable that is not set, perhaps: it would be the usual spool
         raise click.UsageError("--spool must name a directory")
-    ctx.obj = spool_path(spool)
+    ctx.obj = spool
     if os.environ.get("NO_COLOR"):
         ctx.color = False
-
-
-def spool_path(given: str | None) -> str:
-    """Return where the spool is: as `--spool` says, else the environment, else the usual place."""
-    return given or os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl"
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -110,8 +110,7 @@ def _names(ctx: click.Context, states: Iterable[str]) -> Iterable[tuple[str, str
 
 
 def _spool(ctx: click.Context) -> Spool:
-    from queuectl.cli import spool_path
     from queuectl.spool import Spool
 
     # the group's own callback does not run while completing: ctx.obj is not there
-    return Spool(spool_path(ctx.find_root().params.get("spool")))
+    return Spool(ctx.find_root().params.get("spool"))

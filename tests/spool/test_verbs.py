@@ -10,10 +10,12 @@ import pwd
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+import queuectl
 from queuectl import Job, QueuectlError, Spool, files, kernel, verbs
 from queuectl.errors import (
     BadJobError,
@@ -47,6 +49,32 @@ def test_the_package_offers_the_spool_the_job_and_the_error(spool: SpoolDir) -> 
 
 def test_a_command_may_be_any_sequence_of_words(spool: SpoolDir) -> None:
     assert spool.api.submit(("echo", "a b")).command == ["echo", "a b"]
+
+
+def test_a_program_gives_what_it_has_at_hand(spool: SpoolDir, tmp_path: Path) -> None:
+    at = datetime(2100, 1, 1, 8, tzinfo=timezone(timedelta(hours=2)))
+    job = spool.api.submit([tmp_path / "program", "x"], cwd=tmp_path, run_at=at, tags=("a", "b"))
+    assert job.command == [str(tmp_path / "program"), "x"]
+    record = spool.record("pending", job.id)
+    assert (record["cwd"], record["tags"]) == (str(tmp_path), ["a", "b"])
+    assert job.not_before("pending") == at.timestamp()
+
+
+def test_the_usual_spool_is_that_of_the_commands(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QUEUECTL_SPOOL", spool.path)
+    assert Spool().path == spool.path
+    monkeypatch.delenv("QUEUECTL_SPOOL")
+    monkeypatch.setenv("HOME", os.path.realpath(tmp_path))
+    assert Spool().path == f"{os.path.realpath(tmp_path)}/.queuectl"
+
+
+def test_all_that_the_package_offers_is_there() -> None:
+    for name in queuectl.__all__:
+        assert getattr(queuectl, name) is not None
+    with pytest.raises(queuectl.NoSuchJobError):
+        Spool("/nowhere/at/all").find("job")
 
 
 def test_a_path_may_be_given_as_pathlib_does_and_with_a_tilde(
