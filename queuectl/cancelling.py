@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners, requests, verbs
 from queuectl.changes import Changes
-from queuectl.errors import NoSuchJobError, QueuectlError, WrongStateError
+from queuectl.errors import NoSuchJobError, QueuectlError, TooLateError, WrongStateError
 from queuectl.layout import SUFFIX
 from queuectl.outcome import is_cancelled
 from queuectl.states import FINISHED, WAITING
@@ -52,7 +52,8 @@ def cancel_all(
         yield from work.round()
         if not work.left:
             return
-        note(f"ending {len(work.left)} that {'runs' if len(work.left) == 1 else 'run'}")
+        hold = "a worker holds" if len(work.left) == 1 else "workers hold"
+        note(f"ending {len(work.left)} that {hold}")
         names = {job_id + SUFFIX for job_id in work.left}
         directories = [spool.directory(state) for state in (*WAITING, *FINISHED)]
         with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
@@ -153,7 +154,7 @@ class _Cancelling:
             return True
         how = "ended first, and is" if asked else "is"
         msg = f'job "{job_id}" {how} {state}: too late to cancel it'
-        self._missed(job_id, WrongStateError(msg))
+        self._missed(job_id, TooLateError(msg))
         return False
 
     def _not_taken(self, job_id: str, error: QueuectlError) -> None:

@@ -36,6 +36,10 @@ class WrongStateError(QueuectlError):
     """The job is there, but not where this verb applies."""
 
 
+class TooLateError(WrongStateError):
+    """The job has come to its end already."""
+
+
 class ClaimLostError(QueuectlError):
     """A claim was taken away by whoever thought its owner dead; the result is dropped."""
 

@@ -20,7 +20,8 @@ from queuectl.cli.selection import (
     select_options,
     touch_options,
 )
-from queuectl.errors import QueuectlError, WrongStateError
+from queuectl.errors import QueuectlError, TooLateError, WrongStateError
+from queuectl.ids import first_of
 from queuectl.states import OUTCOMES, WAITING
 from queuectl.verbs import CANCELLABLE
 
@@ -43,7 +44,8 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     """Have jobs never run, and end those that run; print the id of each once it is dead.
 
     A command that runs is ended on whatever pool it is: SIGTERM, and SIGKILL after `kill-grace`.
-    The job goes to dead/, with who cancelled it and when.
+    The job goes to dead/, with who cancelled it and when. Of jobs that are selected, those that end
+    by themselves meanwhile are no failure; `queuectl pause` first lets no more start.
 
     \b
     queuectl cancel job1 job2
@@ -56,12 +58,21 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     selection = Selection.of(options, CANCELLABLE)
     job_ids = chosen(spool, texts, selection)
     if go_ahead(job_ids, "cancel", options):
-        misses = Misses()
+        misses, ended = Misses(), []
+
+        def missed(job_id: str, error: QueuectlError) -> None:
+            if isinstance(error, TooLateError) and not texts:
+                ended.append(job_id)
+            else:
+                misses(job_id, error)
+
         try:
-            _print_each(cancel_all(spool, job_ids, selection.states, misses, render.note))
+            _print_each(cancel_all(spool, job_ids, selection.states, missed, render.note))
         except KeyboardInterrupt:
             render.note("what was told to end may end all the same; `queuectl list` shows it")
             raise
+        if ended:
+            render.note(f"{len(ended)} had ended by then: {first_of(ended)}")
         misses.exit()
 
 

@@ -430,7 +430,7 @@ def test_ctrl_c_while_a_job_is_being_ended_leaves_the_request(spool: SpoolDir) -
         pool.wait_for("started", "job")
         with spool.start("cancel", "job", stderr=subprocess.PIPE) as cancelling:
             assert cancelling.stderr is not None
-            assert b"ending 1 that runs" in cancelling.stderr.readline()
+            assert b"ending 1 that a worker holds" in cancelling.stderr.readline()
             wait_until(lambda: any(".cancel." in n for n in os.listdir(f"{spool.path}/workers")))
             cancelling.send_signal(signal.SIGINT)
             assert cancelling.wait(DEADLINE_S) == 130

@@ -280,6 +280,18 @@ def test_a_job_that_has_completed_meanwhile_is_not_retried(many: SpoolDir) -> No
     assert len(many.ids("pending")) == 10
 
 
+def test_what_has_ended_meanwhile_is_no_failure_of_a_cancel(many: SpoolDir) -> None:
+    def completes() -> None:
+        many.drop_bytes("job05", b'{"command": "true", "state": "completed"}', "completed")
+        os.unlink(many.file("pending", "job05"))
+
+    status, seen = in_terminal(many, "y", "cancel", "--all", meanwhile=completes)
+    assert status == 0
+    assert "1 had ended by then: job05" in seen
+    assert many.states("job05") == ["completed"]
+    assert len(many.ids("dead")) == 10
+
+
 def test_a_job_that_runs_meanwhile_is_not_cancelled_with_those_that_wait(many: SpoolDir) -> None:
     held = many.api.take("job05", "pending", "somebody-1-aaaaaaaa")
     many.api.release(held, "pending")
