@@ -108,7 +108,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
         item for item in owners.workers(spool) if not requests.is_asked_to_stop(spool, item.worker)
     ]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    log = os.open(log_path, flags, 0o600)
+    log = os.open(log_path, flags, spool.config.file_mode)
     begun = os.fstat(log).st_size
     process = subprocess.Popen(
         words,

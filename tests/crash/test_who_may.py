@@ -46,10 +46,10 @@ def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
     assert side.run("config", "set", "shared", "true").returncode == 0
     (side.path / "pending").chmod(0o770)
     before = ["sh", "-c", 'umask 007; exec "$@"', "-"]
-    done = side.run("worker", "start", "--stop-when-empty", before=before)
+    done = side.run("worker", "start", "--stop-when-empty", "--detach", before=before)
     assert done.returncode == 0
-    assert side.state_of(job_id) == "completed"
-    for name in (f"completed/{job_id}.json", f"logs/{job_id}.1.out"):
+    side.wait_for(job_id, "completed")
+    for name in (f"completed/{job_id}.json", f"logs/{job_id}.1.out", "worker.log"):
         assert (side.path / name).stat().st_mode & 0o777 == 0o660, name
     assert (side.path / "config.json").stat().st_mode & 0o777 == 0o640
 
