@@ -27,10 +27,13 @@ METRICS = {
     "queuectl_paused": "Whether the spool is paused, so that nothing new starts.",
     "queuectl_jobs": "Jobs in each state.",
     "queuectl_pools": "Pools that are alive.",
+    "queuectl_suspended_pools": "Of these, pools that are stopped (SIGSTOP) and start nothing.",
     "queuectl_slots": "Jobs that the pools alive can run at a time.",
+    "queuectl_lost_jobs": "Jobs that workers held who died, not recovered yet.",
     "queuectl_oldest_pending_seconds": "Age of the oldest file in pending/, scheduled or not.",
     "queuectl_longest_running_seconds": "Time since the first of the running jobs was started.",
     "queuectl_recent_ended_jobs": f"Jobs that came to their end {_RECENT}.",
+    "queuectl_recent_cancelled_jobs": "Of the dead of these, those that somebody cancelled.",
     "queuectl_recent_runs": f"Runs that ended {_RECENT}; failed ones are tried again.",
     "queuectl_recent_run_seconds": f"Quantiles of the time that runs took {_RECENT}.",
     "queuectl_recent_wait_seconds": f"Quantiles of the wait for a first run {_RECENT}.",
@@ -71,6 +74,8 @@ def _now(spool: Spool, status: Mapping[str, Any], now: float) -> Iterator[tuple[
     for state, count in status["jobs"].items():
         yield _sample("queuectl_jobs", count, state=state)
     yield _sample("queuectl_pools", len(pools))
+    yield _sample("queuectl_suspended_pools", sum(pool["suspended"] for pool in pools))
+    yield _sample("queuectl_lost_jobs", sum(len(lost["ids"]) for lost in status["lost"]))
     yield _sample("queuectl_slots", sum(pool["slots"] for pool in pools))
     room = os.statvfs(spool.path)
     yield _sample("queuectl_free_bytes", room.f_bavail * room.f_frsize)
@@ -97,6 +102,7 @@ def _recent(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
         figures.add(record)
     for state in FINISHED:
         yield _sample("queuectl_recent_ended_jobs", figures.ended[state], state=state)
+    yield _sample("queuectl_recent_cancelled_jobs", figures.cancelled)
     for outcome in OUTCOMES:
         yield _sample("queuectl_recent_runs", figures.outcomes[outcome], outcome=outcome)
     yield from _quantiles("queuectl_recent_run_seconds", figures.times)

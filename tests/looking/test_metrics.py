@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from queuectl.cli.metrics import METRICS
 from tests.looking.support import EXIT_1, past, put, run_entry
-from tests.support import SpoolDir
+from tests.support import SpoolDir, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,16 @@ def test_a_running_pool_and_its_job_are_seen(spool: SpoolDir) -> None:
         assert value(families, "queuectl_slots") == 3
         assert value(families, "queuectl_jobs", state="processing") == 1
         assert value(families, "queuectl_longest_running_seconds") > 0
+        assert value(families, "queuectl_suspended_pools") == 0
+        pool.signal(signal.SIGSTOP)
+        wait_until(lambda: value(scrape(spool), "queuectl_suspended_pools") == 1)
         pool.kill()
+    assert value(scrape(spool), "queuectl_lost_jobs") == 1
+    spool.run("cancel", "long")
+    families = scrape(spool)
+    assert value(families, "queuectl_lost_jobs") == 0
+    assert value(families, "queuectl_recent_ended_jobs", state="dead") == 1
+    assert value(families, "queuectl_recent_cancelled_jobs") == 1
 
 
 def test_a_spool_with_quotes_and_newlines_in_its_path_breaks_no_label(tmp_path: Path) -> None:
