@@ -15,14 +15,13 @@ from queuectl.cli.common import (
     spool_to_read,
 )
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.look import limit_option, newest_option, print_job, print_jobs
+from queuectl.cli.look import listing_options, print_job, print_selected
 from queuectl.cli.selection import (
     NOT_RETRIED,
     Selection,
     all_option,
     chosen,
     go_ahead,
-    select,
     select_options,
     touch_options,
 )
@@ -42,23 +41,16 @@ def dlq() -> None:
 
 @dlq.command("list", short_help="List them: jobs out of retries, cancelled ones, files.")
 @select_options(*_DEAD)
-@newest_option
-@limit_option
-@json_option
+@listing_options
 @click.pass_context
-def list_dead(ctx: click.Context, /, *, limit: int | None, as_json: bool, **options: Any) -> None:
+def list_dead(ctx: click.Context, /, **options: Any) -> None:
     """List the dead: jobs out of retries, cancelled ones, and files that could not be jobs.
 
     \b
     queuectl dlq list
     queuectl dlq list --older-than 1d --command-matches rsync
     """
-    spool = spool_to_read(ctx)
-    found = select(spool, Selection.of(options, _DEAD), limit, newest_first=options["newest_first"])
-    if as_json:
-        render.json_array(item.record() for item in found)
-    else:
-        print_jobs(found, spool.config.max_retries)
+    print_selected(spool_to_read(ctx), Selection.of(options, _DEAD), options)
 
 
 @dlq.command(short_help="Show one dead job, and why it is dead.")

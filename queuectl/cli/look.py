@@ -6,15 +6,17 @@ import json
 import shlex
 import sys
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import json_option, resolve_id, spool_to_read
+from queuectl.cli.common import Misses, json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import Selection, select, select_options
 from queuectl.columns import fit
+from queuectl.errors import QueuectlError
 from queuectl.files import is_there
 from queuectl.joblogs import OUT, log_file
 from queuectl.outcome import ended_text
@@ -22,7 +24,7 @@ from queuectl.states import STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from queuectl.layout import Found
     from queuectl.spool import Spool
@@ -42,16 +44,20 @@ newest_option = click.option(
 )
 
 
+def listing_options(command: Any) -> Any:
+    """Add the options of a command that lists jobs: in what order, how many, in what form."""
+    ids = click.option("--ids", "only_ids", is_flag=True, help="Print only ids, one a line.")
+    for option in (ids, json_option, limit_option, newest_option):
+        command = option(command)
+    return command
+
+
 @click.command("list")
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids())
 @select_options(*STATES)
-@newest_option
-@limit_option
-@json_option
-@click.option("--ids", "only_ids", is_flag=True, help="Print only ids, one a line.")
+@listing_options
 @click.pass_context
-def list_jobs(
-    ctx: click.Context, /, *, limit: int | None, as_json: bool, only_ids: bool, **options: Any
-) -> None:
+def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """List jobs: state by state, by id (the ids that queuectl makes sort by time).
 
     \b
@@ -60,19 +66,49 @@ def list_jobs(
     queuectl list --tag nightly --json
     queuectl list --error-matches '^timed out' --ids | xargs -r queuectl logs
     queuectl list --state completed --older-than 2h --command-matches '^rsync '
+    queuectl list job1 job2 --json
     """
-    if as_json and only_ids:
+    selection = Selection.of(options)
+    if texts:
+        if selection.narrow or options["states"]:
+            raise click.UsageError("name jobs or select them, not both")
+        print_named(spool_to_read(ctx), texts, options)
+    else:
+        print_selected(spool_to_read(ctx), selection, options)
+
+
+def print_selected(spool: Spool, selection: Selection, options: dict[str, Any]) -> None:
+    """Print the jobs that are selected, as the options of a list say."""
+    newest_first, limit = options["newest_first"], options["limit"]
+    print_list(spool, select(spool, selection, limit, newest_first=newest_first), options)
+
+
+def print_named(spool: Spool, texts: Sequence[str], options: dict[str, Any]) -> None:
+    """Print the jobs that were named, in that order; what is no job is told, with status 1."""
+    misses = Misses()
+
+    def found() -> Iterator[Found]:
+        for text in dict.fromkeys(texts):
+            try:
+                yield spool.find(resolve_id(spool, text))
+            except QueuectlError as error:  # noqa: PERF203 - the others are printed all the same
+                misses(text, error)
+
+    print_list(spool, islice(found(), options["limit"]), options)
+    misses.exit()
+
+
+def print_list(spool: Spool, found: Iterator[Found], options: dict[str, Any]) -> None:
+    """Print jobs, as the options of a list say."""
+    if options["as_json"] and options["only_ids"]:
         raise click.UsageError("--json and --ids exclude one another")
-    spool = spool_to_read(ctx)
-    found = select(spool, Selection.of(options), limit, newest_first=options["newest_first"])
-    if as_json:
+    if options["as_json"]:
         render.json_array(job.record() for job in found)
-        return
-    if only_ids:
+    elif options["only_ids"]:
         for item in found:
             click.echo(plain(item.job.id))
-        return
-    print_jobs(found, spool.config.max_retries)
+    else:
+        print_jobs(found, spool.config.max_retries)
 
 
 def print_jobs(found: Iterator[Found], max_retries: int) -> None:

@@ -52,6 +52,15 @@ def test_a_list_of_ids_is_for_other_commands(filled: SpoolDir) -> None:
     assert "exclude" in filled.refuse("list", "--ids", "--json", status=2)
 
 
+def test_a_list_of_the_jobs_that_are_named(filled: SpoolDir) -> None:
+    assert [job["id"] for job in filled.run("list", "--json", "d1", "c1").json] == ["d1", "c1"]
+    told = filled.run("list", "--ids", "p1", "nope", "f1", "p1", status=1)
+    assert told.lines == ["p1", "f1"]
+    assert 'no job "nope"' in told.err
+    assert "not both" in filled.refuse("list", "p1", "--tag", "db", status=2)
+    assert filled.run("dlq", "list", "--ids").lines == ["d1"]
+
+
 def test_status_as_json_shows_who_works_on_what(spool: SpoolDir) -> None:
     spool.drop("job", "sleep 1000")
     with spool.pool(3) as pool:
