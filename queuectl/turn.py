@@ -22,7 +22,6 @@ from queuectl.job import command_line
 from queuectl.stall import Stall
 from queuectl.states import OUTCOMES
 from queuectl.stragglers import Sweeper
-from queuectl.units import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -358,8 +357,8 @@ def _shown(command: str | list[str]) -> str:
 
 def _story(job: Job, ended: outcome.Outcome, now: float, took_s: float) -> dict[str, object]:
     if job.state == "completed":
-        return {"took": duration_text(took_s)}
+        return {"took": took_s}
     story: dict[str, object] = {"detail": ended.message()}
     if job.state == "failed":
-        story["again_in"] = duration_text((job.instant("next_retry_at") or now) - now)
+        story["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)
     return story

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from queuectl.errors import QueuectlError
-from queuectl.units import plain, second_text, utc_text
+from queuectl.units import duration_text, plain, second_text, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,10 @@ class WorkLog:
         self._lock = threading.Lock()
 
     def event(self, word: str, job_id: str | None = None, **details: object) -> None:
-        """Write one line: when, what, which job, and what else there is to say."""
+        """Write one line: when, what, which job, and what else there is to say.
+
+        A float is a span in seconds.
+        """
         if self._waits:
             with self._lock:  # the threads of a pool share it
                 self._write_if_read(word, job_id, details)
@@ -76,13 +79,20 @@ def _waits_for_a_reader(descriptor: int) -> bool:
 
 def _json(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:
     fields = {"at": utc_text(now), "event": word, "id": job_id, **details}
-    return json.dumps({key: value for key, value in fields.items() if value is not None}) + "\n"
+    said = {
+        key: round(value, 6) if isinstance(value, float) else value
+        for key, value in fields.items()
+        if value is not None
+    }
+    return json.dumps(said) + "\n"
 
 
 def _text(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:
     line = f"{second_text(int(now))}Z  {word:<9}  {job_id or '-'}"
     for key, value in details.items():
-        if value is not None:
+        if isinstance(value, float):
+            line += f"  {key}={duration_text(value)}"
+        elif value is not None:
             line += f"  {value}" if key in _SPEAK_FOR_THEMSELVES else f"  {key}={value}"
     return plain(line) + "\n"
 

@@ -144,6 +144,30 @@ def test_a_place_that_others_can_write_to_is_refused_with_what_to_do(
     spool.drain()
 
 
+def test_spans_are_numbers_in_a_log_for_programs(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=100)
+    spool.drop("job", "sleep 0.2")
+    spool.drop("later", "false")
+    with spool.pool() as pool:
+        pool.wait_for("completed", "job")
+        pool.wait_for("failed", "later")
+    (completed,), (failed,) = pool.events("completed", "job"), pool.events("failed", "later")
+    assert 0.2 <= completed["took"] < 10
+    assert failed["again_in"] == pytest.approx(100, abs=0.1)
+
+
+def test_spans_are_words_in_a_log_for_people(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=1000)
+    spool.drop("job", "sleep 0.2; exit $QUEUECTL_ATTEMPT")
+    spool.drop("well")
+    with spool.start("worker", "start", "--count", "1", stderr=subprocess.PIPE) as worker:
+        assert worker.stderr is not None
+        said = "".join(worker.stderr.readline().decode() for _ in range(5))
+        worker.terminate()
+    assert re.search(r"failed     job  exit status 1  again_in=16m(39|40)s\n", said), said
+    assert re.search(r"completed  well  took=\d+ms\n", said), said
+
+
 # --- stop and list ---------------------------------------------------------------------------
 
 
