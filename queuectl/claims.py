@@ -105,7 +105,7 @@ class Claims:
 
     def _fill(self) -> None:
         self._asked = False
-        # before the look: who puts a job in after it must see that one is wanted
+        # before the look: whoever puts a job in after it must see that one is wanted
         self._wanting = True
         for _ in range(_AT_A_TIME):
             if self._held_back or not self._lanes.has_room(in_rows=self._spool.config.sync):

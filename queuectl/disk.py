@@ -2,7 +2,7 @@
 
 The file system commits together what is asked of it together. So what is asked for while others
 wait is begun in rounds, and in a round a directory is synced once for all who ask. An fsync that is
-under way may have begun before a rename, so it never counts for who comes later.
+under way may have begun before a rename, so it never counts for those who come later.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Disk:
             wait_s = 0.0 if at_once else self._next_round - time.monotonic()
             if wait_s > 0.0:
                 self._loop.later(wait_s, self._begin)
-            else:  # not at once: who comes in this turn of the loop shall come along
+            else:  # not at once: those who come in this turn of the loop shall come along
                 self._loop.soon(self._begin)
         self._asked.append((step, over))
         return over
@@ -137,7 +137,7 @@ class _Countdown:
     def one(self, error: OSError | None) -> None:
         self._left -= 1
         self._error = self._error or error
-        if self._left:  # who hears of an error closes a descriptor that another fsync may have
+        if self._left:  # whoever hears of an error closes a descriptor that another fsync may have
             return
         if self._error is not None:
             self._over.fail(self._error)

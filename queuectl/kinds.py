@@ -1,4 +1,4 @@
-"""What a setting may be: how it is read, and which values it takes (pure).
+"""What a setting may be: how it is read, and which values it takes.
 
 spool-layout.md, section "config.json".
 """

@@ -152,7 +152,7 @@ class Lanes:
         self._closed = False
 
     def close(self) -> None:
-        """Let nothing start from here on: who waits is sent away."""
+        """Let nothing start from here on: those who wait are sent away."""
         self._closed = True
         self._send_all_away()
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".json"
 REJECTED = ".rejected"
+REJECT_MARK = "~reject"  # ID~rejectN@OWNER is held to be set aside; no id has a ~
 PAUSED = "paused"
 DIRECTORIES = (*STATES, "logs", "workers", "tmp")
 
@@ -136,7 +137,7 @@ class Layout:
                 yield _job_id(state, _stem(entry)), written_s
 
     def file_names_by_place(self, state: str) -> Iterator[str]:
-        """Yield what `file_names` does in the order of the disk, for who reads all the files.
+        """Yield what `file_names` does in the order of the disk, for those who read all the files.
 
         Cold files are read three times as fast so on ext4. In chunks, since the first jobs must
         not wait for a million names; chunks of 20,000 gave as much as sorting all.
@@ -306,6 +307,12 @@ def split_held(name: str) -> tuple[str, str]:
     """Return the job and the owner that a name in processing/ says, without `.json`."""
     job_id, _, owner = name.rpartition("@")
     return (job_id, owner) if job_id else (owner, "")
+
+
+def split_reject(held_id: str) -> tuple[str, bool]:
+    """Return the id of what is held as `held_id`, and whether it is held to be set aside."""
+    job_id, mark, _ = held_id.partition(REJECT_MARK)
+    return job_id, mark != ""
 
 
 def holder_of(path: str) -> str:

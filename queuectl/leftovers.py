@@ -24,7 +24,7 @@ def clear(spool: Spool, me: str, asked: list[tuple[str, str]]) -> None:
     Args:
         spool: where.
         me: an owner that is there, whatever its files say.
-        asked: what `requests.standing` returned before: who is asked was there when it was asked.
+        asked: what `requests.standing` returned before: those asked were there then.
 
     Raises:
         OSError: the file system refused.

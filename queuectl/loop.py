@@ -313,8 +313,8 @@ class Loop:
 
     def _on_wake(self) -> None:
         self._wake_reader.recv(4096)
-        # after the read, which else could take the byte of who comes next, and before the calls:
-        # who has added one and seen the loop woken is served in this turn
+        # after the read, which else could take the byte of the next to come, and before the calls:
+        # whoever has added one and seen the loop woken is served in this turn
         self._woken = False
 
     def close(self) -> None:

@@ -135,7 +135,7 @@ class Registration:
             lock.acquire(timeout=_LOOKED_AT_S)
             try:
                 files.move(draft, self._path(LOCK_SUFFIX))
-            except FileNotFoundError:  # who clears tmp/ was here before it was locked
+            except FileNotFoundError:  # whoever clears tmp/ was here before it was locked
                 lock.release()
             else:
                 break

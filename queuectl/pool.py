@@ -113,8 +113,8 @@ class Pool:
         check_safe(self._spool)
         # Inherited as ignored it would make exit 7 look like 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # Sent to who holds a lease, and deadly without a handler (kernel.keep_to_ourselves). One
-        # that does nothing, since what is ignored is inherited by commands, and a handler is not.
+        # Sent to the holder of a lease, and deadly without a handler (kernel.keep_to_ourselves).
+        # One that does nothing: what is ignored is inherited by commands, and a handler is not.
         signal.signal(signal.SIGIO, lambda *_: None)
         self._loop = Loop()
         try:

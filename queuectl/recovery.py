@@ -17,7 +17,7 @@ from queuectl.files import is_there, unlink_file
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import again, decode
 from queuectl.kernel import Tree, processes_of
-from queuectl.layout import SUFFIX
+from queuectl.layout import SUFFIX, split_reject
 from queuectl.moves import Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
 from queuectl.reading import read_regular
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from queuectl.layout import Held
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
-
-
-_REJECT_MARK = "~"  # ID~reject1@OWNER is held to be set aside, whatever its body says
 
 
 class _Dead(NamedTuple):
@@ -57,7 +54,7 @@ class Recovery:
         spool: where.
         me: the owner that does it, who is not dead.
         log: where it is told.
-        heartbeats: what was seen of owners before, for who recovers under several names in turn.
+        heartbeats: what was seen of owners before, by a recovery under another name.
     """
 
     def __init__(
@@ -268,7 +265,7 @@ class Recovery:
                         yield status.st_dev, status.st_ino
 
     def _recover(self, orphan: Held, dead: _Dead, starts: Starts) -> None:
-        job_id, was_rejected, _ = orphan.job_id.partition(_REJECT_MARK)
+        job_id, was_rejected = split_reject(orphan.job_id)
         claim = Claim(job_id, orphan.owner, orphan.path, "pending")
         with contextlib.suppress(FileNotFoundError, ClaimLostError):
             try:
@@ -277,7 +274,7 @@ class Recovery:
                     raise BadJobError(f"{claim.owner} died setting it aside")
                 job = self._last_body(claim, starts)
             except BadJobError as error:
-                aside = self._spool.set_aside(claim, str(error), cut_short=bool(was_rejected))
+                aside = self._spool.set_aside(claim, str(error), cut_short=was_rejected)
                 self._log.event("rejected", aside.job_id, detail=aside.why)
                 return
             self._put_back(claim, job, dead)
@@ -320,7 +317,7 @@ class Recovery:
     def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
         if _was_only_taken(claim, job):
-            # Taken, and not yet rewritten by who took it: whatever it was taken for, it is to run.
+            # Taken, and not yet rewritten: whatever it was taken for, it is to run.
             job = job if job.state == "pending" else again(job)
         elif job.state == "processing":
             lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")

@@ -65,7 +65,7 @@ class Scratch:
     def __enter__(self) -> Scratch:
         descriptor = None
         try:
-            while descriptor is None:  # who clears tmp/ may hold the fresh lock for an instant
+            while descriptor is None:  # whoever clears tmp/ may hold the fresh lock for an instant
                 descriptor = try_lock(self._path, create=True)
         except OSError:
             files.unlink_quietly(self._path)

@@ -25,7 +25,7 @@ from queuectl.errors import (
 from queuectl.fields import FIELDS, slips
 from queuectl.ids import as_id
 from queuectl.job import Job, decode, draft
-from queuectl.layout import DIRECTORIES, SUFFIX
+from queuectl.layout import DIRECTORIES, REJECT_MARK, SUFFIX, split_reject
 from queuectl.moves import Claim, Moves
 from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
@@ -264,7 +264,7 @@ class Spool(Moves):
                 os.unlink(draft_file)
 
     def _withdraw(self, published: Sequence[Job]) -> None:
-        """Take back what was not acknowledged: who is told that it failed will try again."""
+        """Take back what was not acknowledged: whoever is told that it failed will try again."""
         for job in published:
             # taken by a worker already: it runs once too often, and the name may be another's
             with contextlib.suppress(OSError):
@@ -283,7 +283,7 @@ class Spool(Moves):
         job_id = as_id(name.removesuffix(SUFFIX))
         # held under a name of its own: a turn of this owner may hold a job of the same id
         self._rejects += 1
-        mark = f"~reject{self._rejects}"  # no id has a ~: recovery knows what it is
+        mark = f"{REJECT_MARK}{self._rejects}"
         held = self.held_file(as_id(job_id, room=len(mark)) + mark, owner)
         claim = Claim(job_id, owner, held, state)
         files.move_contended(f"{self.directory(state)}/{name}", claim.path)
@@ -356,7 +356,7 @@ class Spool(Moves):
         if self.reason(job_id) is None:
             return False
         # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
-        held = [held.path for held in self.held() if held.job_id.partition("~")[0] == job_id]
+        held = [held.path for held in self.held() if split_reject(held.job_id)[0] == job_id]
         if held != [claim.path] or files.is_there(self._rejected_file(job_id)):
             return False
         files.unlink_quietly(self.file("dead", job_id))

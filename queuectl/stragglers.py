@@ -86,7 +86,7 @@ class Sweeper:
         if not self._sweeping:
             self._sweeping = True
             swept = self._loop.start(self._sweep())
-            swept.on_done(swept.result)
+            swept.on_done(swept.result)  # raises what was not foreseen: it is to end the pool
         await over
 
     async def _sweep(self) -> None:

@@ -197,7 +197,7 @@ class Turns:
             job = self._spool.read_claim(claim)
             self._check_only(claim)
         except IncompleteJobError:
-            # overwritten in place by who is still writing: it arrives anew, and is waited for
+            # overwritten in place by whoever still writes it: it arrives anew, and is waited for
             await self._give_back(claim, None)
             return None
         except BadJobError as error:
@@ -284,7 +284,7 @@ class Turns:
         return await run.wait()
 
     def _tell_of_slips(self, job: Job) -> None:
-        """Say what nobody could say to who dropped it; each name once, and not without end."""
+        """Say what its dropper could not be told; each name once, and not without end."""
         names = [name for name in job.record if name not in FIELDS and name not in self._told_of]
         names = names[: _SLIPS_TOLD - len(self._told_of)]
         self._told_of.update(names)

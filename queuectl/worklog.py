@@ -16,7 +16,7 @@ from queuectl.units import duration_text, plain, second_text, utc_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PATIENCE_MS = 100  # for who reads a pipe or a terminal to make room, once
+_PATIENCE_MS = 100  # for whoever reads a pipe or a terminal to make room, once
 
 
 class WorkLog:

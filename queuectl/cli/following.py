@@ -1,4 +1,4 @@
-"""Following jobs for who waits: what they print, and what one would else wonder at."""
+"""Following jobs for those who wait: what they print, and what one would else wonder at."""
 
 from __future__ import annotations
 

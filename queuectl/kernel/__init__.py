@@ -274,7 +274,7 @@ def keep_to_ourselves(descriptor: int) -> bool:
     """Keep all others from a file until `share_again`; False if one has it open.
 
     The kernel grants a lease on those terms. Whoever opens the file meanwhile waits for its end,
-    and SIGIO tells us: have that ignored.
+    and SIGIO tells us: give that a handler, which need do nothing.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
