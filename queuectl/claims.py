@@ -91,9 +91,9 @@ class Claims:
         """Claim what there is, unless that could not be this; in any thread."""
         if not self._asked and (self._wanting or entry.priority < self._lanes.bar):
             self._asked = True
-            self._loop.soon_from_thread(self.look)
+            self._loop.soon_from_thread(self.claim)
 
-    def look(self) -> None:
+    def claim(self) -> None:
         """Claim what there is room for, and what is more urgent than what has been claimed."""
         self._fill()
         for _ in range(_AT_A_TIME):
@@ -101,7 +101,7 @@ class Claims:
             if entry is None:
                 return
             self._begin(entry)
-        self._loop.soon(self.look)
+        self._loop.soon(self.claim)
 
     def _fill(self) -> None:
         self._asked = False

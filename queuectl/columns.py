@@ -19,11 +19,11 @@ def _columns(character: str) -> int:
     return 2 if east_asian_width(character) in "WF" else 1
 
 
-def fit(text: str, width: int, *, plain: bool = False) -> str:
+def fit(text: str, width: int, *, ascii_only: bool = False) -> str:
     """Return text of at most `width` columns, with a mark where it was cut."""
     if columns(text) <= width:
         return text
-    mark = "..." if plain else "…"
+    mark = "..." if ascii_only else "…"
     room = width - len(mark)
     if room < 0:
         return ""

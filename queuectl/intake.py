@@ -36,7 +36,7 @@ class News(NamedTuple):
 
     ready: Callable[[Entry], None]  # this may be claimed
     due: Callable[[], None]  # a job has come that falls due before all others
-    look: Callable[[], None]  # the next look at everything is wanted sooner
+    scan: Callable[[], None]  # the next look at everything is wanted sooner
 
 
 class Intake:
@@ -56,7 +56,7 @@ class Intake:
         self._log = log
         self._news = news
         self._first_arrived: dict[str, int] = {}
-        self.rejects = Rejects(spool, log, owner, look=self.look, soon=news.look)
+        self.rejects = Rejects(spool, log, owner, look=self.look, soon=news.scan)
         self._looks = {state: Looks(spool.directory(state)) for state in WAITING}
         self._stopped = False
 

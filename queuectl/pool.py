@@ -133,12 +133,12 @@ class Pool:
 
     async def _live(self) -> None:
         loop, spool, log = self._loop, self._spool, self._log
-        news = News(ready=self._arrived, due=self._look_up, look=self._look_soon)
+        news = News(ready=self._arrived, due=self._wake, scan=self._scan_soon)
         self._intake = Intake(spool, log, self.name, news)
         self._claims = Claims(
             spool, log, loop, self._intake, self._registration, on_over=self._turn_over
         )
-        self._upkeep = Upkeep(spool, log, self._intake, self.name, self._looked)
+        self._upkeep = Upkeep(spool, log, self._intake, self.name, self._scanned)
         self._config = LiveConfig(spool, log)
         spool.keep_spares(self.name)
         slots = self._registration.record.slots
@@ -176,7 +176,7 @@ class Pool:
         try:
             from queuectl.arrivals import Arrivals
 
-            arrivals = Arrivals(watched, lost=self._look_again)
+            arrivals = Arrivals(watched, lost=self._rescan)
             arrivals.start()
         except (ImportError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else error
@@ -190,35 +190,35 @@ class Pool:
         if name.startswith(
             (f"{self.name}{requests.STOP_SUFFIX}", f"{self.name}{requests.CANCEL_MARK}")
         ):
-            self._look_up()
+            self._wake()
 
     def _root_changed(self, name: str) -> None:
         if name in (PAUSED, config.FILE_NAME):
-            self._look_up()
+            self._wake()
         elif name in DIRECTORIES:  # moved back, perhaps, with what nobody could see meanwhile
-            self._look_again()
+            self._rescan()
 
     def _arrived(self, entry: Entry) -> None:
         self._claims.arrived(entry)
 
-    def _look_soon(self) -> None:
+    def _scan_soon(self) -> None:
         self._upkeep.soon()
 
-    def _look_up(self) -> None:
+    def _wake(self) -> None:
         """Have the control loop look what there is to do; may be called in any thread."""
         self._loop.soon_from_thread(self._attention.set)
 
-    def _look_again(self) -> None:
+    def _rescan(self) -> None:
         """Have everything looked at now, whatever is known; may be called in any thread."""
         self._intake.forget_scans()
         self._upkeep.soon()
-        self._look_up()
+        self._wake()
 
-    def _looked(self) -> None:
+    def _scanned(self) -> None:
         """Let claims begin, after a look at everything; may be called in any thread."""
         if not self._claims.begun:
             self._claims.begin()
-            self._look_up()
+            self._wake()
 
     def _turn_over(self, turn: Future[None]) -> None:
         self._check_crash(turn)
@@ -249,7 +249,7 @@ class Pool:
             if now >= claim_at:
                 self._claims.begin()
             self._intake.advance()
-            self._claims.look()
+            self._claims.claim()
             if self._stop_when_empty and not self._claims.stopped:
                 attempt(self._log, self._stop_if_empty)
             if self._claims.stopped and not self._claims.under_way:
@@ -275,7 +275,7 @@ class Pool:
             if not os.path.isdir(self._spool.directory(name)):
                 self._spool.create()
                 self._log.event("warning", detail=f"{name}/ was gone: made again")
-                self._look_again()
+                self._rescan()
         if arrivals is not None:
             arrivals.rearm()
 
@@ -339,7 +339,7 @@ class Pool:
         self._notifier.reloading()
         self._config.forget()
         attempt(self._log, self._follow_config)
-        self._look_again()
+        self._rescan()
         self._notifier.ready()
         self._log.event("reloaded")
 

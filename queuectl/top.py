@@ -71,17 +71,17 @@ class Rate:
         return [counts.get(second, 0) for second in range(int(now) - _RATE_S, int(now))]
 
 
-def frame(view: View, width: int, height: int, *, plain: bool = False) -> list[Line]:
-    """Return at most `height` lines of at most `width` columns; `plain` keeps to ASCII."""
+def frame(view: View, width: int, height: int, *, ascii_only: bool = False) -> list[Line]:
+    """Return at most `height` lines of at most `width` columns; and, if `ascii_only`, of ASCII."""
     sections = _sections(view, max(0, height - _HEAD_LINES - 1))
-    lines = [*_head(view, width, plain=plain), *sections]
+    lines = [*_head(view, width, ascii_only=ascii_only), *sections]
     footer: Line = [("dim", "  ".join([KEYS, *view.notes]))]
     lines = lines[: max(0, height - 1)]
     lines += [[] for _ in range(height - 1 - len(lines))]
-    return [_cut(line, width, plain=plain) for line in [*lines, footer][-height:]]
+    return [_cut(line, width, ascii_only=ascii_only) for line in [*lines, footer][-height:]]
 
 
-def _head(view: View, width: int, *, plain: bool) -> list[Line]:
+def _head(view: View, width: int, *, ascii_only: bool) -> list[Line]:
     paused: Line = [("warn", "  PAUSED: nothing new starts")] if view.paused else []
     title: Line = [("title", "queuectl top"), ("", f"  {view.spool}"), *paused]
     room = width - sum(columns(text) for _, text in title) - len(view.clock)
@@ -91,10 +91,10 @@ def _head(view: View, width: int, *, plain: bool) -> list[Line]:
     for state in STATES:
         gap = "   " if counts else ""
         counts += [("", gap), (state, state), ("", f" {view.counts.get(state, 0):,}")]
-    return [title, counts, _rate_line(view, width, plain=plain), []]
+    return [title, counts, _rate_line(view, width, ascii_only=ascii_only), []]
 
 
-def _rate_line(view: View, width: int, *, plain: bool) -> Line:
+def _rate_line(view: View, width: int, *, ascii_only: bool) -> Line:
     minute = sum(view.rate)
     recent = view.rate[-5:]
     second = sum(recent) / len(recent) if recent else 0.0
@@ -102,7 +102,7 @@ def _rate_line(view: View, width: int, *, plain: bool) -> Line:
     left = f"{second:.1f}/s  {minute:,}/min ended  "
     right = f"  {pools}" if view.pools else "  no pool runs"
     room = min(_RATE_S, max(0, width - len(left) - len(right)))
-    bars = sparkline(view.rate[len(view.rate) - room :] if room else (), plain=plain)
+    bars = sparkline(view.rate[len(view.rate) - room :] if room else (), ascii_only=ascii_only)
     return [("", left), ("completed", bars), ("" if view.pools else "warn", right)]
 
 
@@ -110,9 +110,9 @@ def _counted(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def sparkline(counts: Sequence[int], *, plain: bool = False) -> str:
+def sparkline(counts: Sequence[int], *, ascii_only: bool = False) -> str:
     """Return one character a count; any count above 0 shows."""
-    steps = _PLAIN_BARS if plain else _BARS
+    steps = _PLAIN_BARS if ascii_only else _BARS
     most = max(counts, default=0) or 1
     return "".join(steps[-(-count * (len(steps) - 1) // most)] for count in counts)
 
@@ -169,10 +169,10 @@ def _ago(item: Item, now: float) -> Line:
     return [("dim", f"{text:>10}"), (item.state, f"  {item.state:<6}"), ("", f"  {item.detail}")]
 
 
-def _cut(line: Line, width: int, *, plain: bool) -> Line:
+def _cut(line: Line, width: int, *, ascii_only: bool) -> Line:
     kept: Line = []
     for style, text in line:
-        part = fit(text, width, plain=plain)
+        part = fit(text, width, ascii_only=ascii_only)
         if part:
             kept.append((style, part))
         width -= columns(part)

@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import files, kernel, outcome, requests, runner
 from queuectl.commands import Commands
@@ -40,6 +40,15 @@ if TYPE_CHECKING:
 _THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
 
 _SLIPS_TOLD = 100  # names of fields in the life of a pool
+
+
+class _Ended(NamedTuple):
+    """A run that is over, and its job, which is held still."""
+
+    claim: Claim
+    job: Job
+    outcome: outcome.Outcome
+    took_s: float
 
 
 class Turns:
@@ -134,7 +143,7 @@ class Turns:
             if ended is not None:
                 # the next claim waits for the disk beside this outcome, not behind it
                 self._loop.soon(self._on_room)
-                await self._settle(*ended)
+                await self._settle(ended)
         finally:
             self._lanes.done()
             if self._cancelled.pop(entry.job_id, None) is not None:
@@ -145,9 +154,7 @@ class Turns:
             for deferred in self._deferred.pop(entry.job_id, ()):
                 self._put_back(deferred)
 
-    async def _until_ended(
-        self, entry: Entry, *, urgent: bool
-    ) -> tuple[Claim, Job, outcome.Outcome, float] | None:
+    async def _until_ended(self, entry: Entry, *, urgent: bool) -> _Ended | None:
         claim = await self._take(entry)
         before = None if claim is None else await self._read(claim)
         if claim is None or before is None:
@@ -170,7 +177,7 @@ class Turns:
             took_s = self._lanes.leave(job.id)
         self._cap_output(job)
         await self._loop.rest()  # the next command starts before this outcome is written
-        return claim, job, ended, took_s
+        return _Ended(claim, job, ended, took_s)
 
     # --- take -------------------------------------------------------------------------------
 
@@ -308,7 +315,8 @@ class Turns:
 
     # --- settle -----------------------------------------------------------------------------
 
-    async def _settle(self, claim: Claim, job: Job, ended: outcome.Outcome, took_s: float) -> None:
+    async def _settle(self, run: _Ended) -> None:
+        claim, job, ended, took_s = run
         now = time.time()
         job = outcome.began(job, now - took_s)
         done = outcome.settled(job, ended, config=self._spool.config, now=now, random=random.random)

@@ -35,16 +35,16 @@ class Upkeep:
         log: where it is told.
         intake: is had to look at everything, once in a `poll-interval` and when it asks for it.
         owner: the name under which it recovers what the dead left.
-        looked: is called after each look at everything, in that thread.
+        scanned: is called after each look at everything, in that thread.
     """
 
     def __init__(
-        self, spool: Spool, log: WorkLog, intake: Intake, owner: str, looked: Callable[[], None]
+        self, spool: Spool, log: WorkLog, intake: Intake, owner: str, scanned: Callable[[], None]
     ) -> None:
         self._spool = spool
         self._log = log
         self._intake = intake
-        self._looked = looked
+        self._scanned = scanned
         self._recovery = Recovery(spool, owner, log)
         self._housekeeping = Housekeeping(spool, log)
         self._wanted = threading.Event()
@@ -76,7 +76,7 @@ class Upkeep:
         next_tidying = 0.0
         while not self._stopped:
             attempt(self._log, self._intake.scan)
-            self._looked()
+            self._scanned()
             attempt(self._log, lambda: self._intake.rejects.set_aside(_REJECTS_A_TURN))
             interval_s = self._spool.config.poll_interval
             if time.monotonic() >= next_recovery:

@@ -137,7 +137,7 @@ def _detail(found: Found) -> str:
         return f"{render.since_text(record.get('finished_at'))} ago"
     if found.state == "dead":
         why = plain(record.get("error_message") or "")
-        return fit(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL), plain=True)
+        return fit(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL), ascii_only=True)
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():
         return render.in_text(run_at)

@@ -28,6 +28,11 @@ COLOURS = {
 }
 
 
+def ascii_only() -> bool:
+    """Tell whether standard output takes no more than ASCII."""
+    return "utf" not in (sys.stdout.encoding or "").lower()
+
+
 def json_document(value: Any) -> None:
     """Print one JSON value."""
     click.echo(json.dumps(value, indent=2))
@@ -62,7 +67,7 @@ def cell_limit(share: int) -> int:
 
 def command_text(command: str | list[str], limit: int = sys.maxsize) -> str:
     """Return a command on one line, cut to `limit` characters."""
-    return fit(plain(command_line(command)), limit, plain=True)
+    return fit(plain(command_line(command)), limit, ascii_only=True)
 
 
 def when_text(text: object) -> str:
@@ -128,7 +133,7 @@ class Table:
         if self._cuts_last:
             taken = sum(self._widths[:-1]) + 2 * len(self._widths[:-1])
             room = max(width() - taken, self._LEAST)
-            cells = [*cells[:-1], fit(cells[-1], room, plain=True)]
+            cells = [*cells[:-1], fit(cells[-1], room, ascii_only=True)]
         padded = [
             cell + " " * (width - _width(cell))
             for cell, width in zip(cells, self._widths, strict=True)

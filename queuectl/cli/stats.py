@@ -147,7 +147,9 @@ def _print_timeline(document: dict[str, Any]) -> None:
     click.echo(click.style(f"runs by outcome, {duration_text(document['step'])} each", bold=True))
     for outcome in OUTCOMES:
         counts = [column[outcome] for column in columns]
-        bars = click.style(sparkline(counts, plain=_plain()), fg=render.COLOURS[outcome])
+        bars = click.style(
+            sparkline(counts, ascii_only=render.ascii_only()), fg=render.COLOURS[outcome]
+        )
         click.echo(f"  {outcome:<9} {bars} at most {max(counts):,}")
     click.echo(f"  from {local_text(columns[0]['at'])}")
 
@@ -169,7 +171,9 @@ def _print_groups(title: str, groups: list[dict[str, Any]]) -> None:
         return
     click.echo()
     click.echo(click.style(title, bold=True))
-    names = [fit(plain(group["name"]), _NAME_COLUMNS, plain=_plain()) for group in groups]
+    names = [
+        fit(plain(group["name"]), _NAME_COLUMNS, ascii_only=render.ascii_only()) for group in groups
+    ]
     width = max(map(len, names))
     most = max(group["runs"] for group in groups)
     for name, group in zip(names, groups, strict=True):
@@ -181,11 +185,7 @@ def _print_groups(title: str, groups: list[dict[str, Any]]) -> None:
 
 def _bar(count: int, most: int, width: int = _BAR_COLUMNS) -> str:
     """Return a bar in eighths of a column; any count above 0 shows."""
-    if _plain():
+    if render.ascii_only():
         return "#" * -(-count * width // most)
     eighths = -(-count * width * 8 // most)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-
-
-def _plain() -> bool:
-    return "utf" not in (sys.stdout.encoding or "").lower()

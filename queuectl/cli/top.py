@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -70,10 +69,8 @@ def _asked_to_leave(screen: Screen, within_s: float) -> bool:
 
 
 def _painted(lookout: Lookout, width: int, height: int, *, colour: bool) -> list[str]:
-    plain = "utf" not in (sys.stdout.encoding or "").lower()
-    return [
-        _paint(line, colour=colour) for line in frame(lookout.view(), width, height, plain=plain)
-    ]
+    lines = frame(lookout.view(), width, height, ascii_only=render.ascii_only())
+    return [_paint(line, colour=colour) for line in lines]
 
 
 def _paint(line: Line, *, colour: bool) -> str:

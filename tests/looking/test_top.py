@@ -56,8 +56,8 @@ views = st.builds(
 
 
 @given(views, st.integers(1, 200), st.integers(1, 60), st.booleans())
-def test_a_frame_fits_any_terminal(view: View, width: int, height: int, plain: bool) -> None:
-    lines = frame(view, width, height, plain=plain)
+def test_a_frame_fits_any_terminal(view: View, width: int, height: int, ascii_only: bool) -> None:
+    lines = frame(view, width, height, ascii_only=ascii_only)
     assert len(lines) == height
     assert all(sum(columns(text) for _, text in line) <= width for line in lines)
 
@@ -96,7 +96,7 @@ def test_wide_characters_are_cut_by_their_columns() -> None:
 
 def test_a_sparkline_shows_even_one_among_thousands() -> None:
     assert sparkline([0, 1, 5000]) == " ▁█"
-    assert sparkline([0, 1, 5000], plain=True) == " .@"
+    assert sparkline([0, 1, 5000], ascii_only=True) == " .@"
 
 
 def test_the_rate_counts_whole_seconds_of_the_last_minute() -> None:

@@ -24,7 +24,7 @@ def ignore(*_: object) -> None:
 def test_a_loop_is_not_held_up_by_jobs_that_others_have_run(spool: SpoolDir) -> None:
     api, log = spool.api, WorkLog(-1)
     api.create()
-    intake = Intake(api, log, "w", News(ready=ignore, due=ignore, look=ignore))
+    intake = Intake(api, log, "w", News(ready=ignore, due=ignore, scan=ignore))
     for number in range(JOBS):
         spool.drop(f"job-{number}")
     intake.scan()
@@ -34,7 +34,7 @@ def test_a_loop_is_not_held_up_by_jobs_that_others_have_run(spool: SpoolDir) -> 
     with Registration(api, 1) as me:
         claims = Claims(api, log, loop, intake, me, on_over=ignore)
         claims.begin()
-        claims.look()
+        claims.claim()
         assert len(intake._backlog) > JOBS / 2
 
         async def until_all_were_tried() -> None:

@@ -27,7 +27,7 @@ def intake(spool: SpoolDir) -> Intake:
     def ignore(*_: object) -> None:
         pass
 
-    return Intake(spool.api, null, "w", News(ready=ignore, due=ignore, look=ignore))
+    return Intake(spool.api, null, "w", News(ready=ignore, due=ignore, scan=ignore))
 
 
 def test_a_half_written_file_that_is_taken_away_is_not_waited_for(
