@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from queuectl.arrivals import Arrivals
 
 WITHOUT_EVENTS_S = 1.0  # how often to look where no events come
+# How often to look at files that are written to, where no event comes of it: FSEvents tells of
+# writing when the file is closed, and watchdog drops what it tells of a watch that is a file.
+_WRITING_S = 0.2
 
 
 class Changes:
@@ -40,7 +44,7 @@ class Changes:
         self._changed = threading.Condition()
         self._names: set[str] = set()
         self._arrivals: Arrivals | None = None
-        self._writing: dict[str, BaseObserver] = {}
+        self._writing: dict[str, BaseObserver | None] = {}
 
     def __enter__(self) -> Changes:
         try:
@@ -70,14 +74,18 @@ class Changes:
         """Count writing to these files, and to no others, from here on; tell if one is new."""
         for path in set(self._writing) - set(paths):
             observer = self._writing.pop(path)
-            observer.stop()
-            observer.join()
+            if observer is not None:
+                observer.stop()
+                observer.join()
         new = set(paths) - set(self._writing)
         for path in new:
             self._follow_file(path)
         return bool(new)
 
     def _follow_file(self, path: str) -> None:
+        if sys.platform == "darwin":
+            self._writing[path] = None
+            return
         try:
             self._writing[path] = _watch_writing(path, self._came)
         except FileNotFoundError:
@@ -92,6 +100,8 @@ class Changes:
             deadline_s: return by then (monotonic clock) at the latest.
         """
         left_s = self._look_every_s
+        if None in self._writing.values():
+            left_s = min(left_s, _WRITING_S)
         if deadline_s is not None:
             left_s = min(left_s, max(deadline_s - time.monotonic(), 0.0))
         with self._changed:

@@ -177,7 +177,7 @@ class _Sync(NamedTuple):
     def run(self) -> OSError | None:
         """Wait for it here."""
         try:
-            (kernel.sync_data if self.data_only else os.fsync)(self.descriptor)
+            (kernel.sync_data if self.data_only else kernel.sync)(self.descriptor)
         except OSError as error:
             return error
         return None

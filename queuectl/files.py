@@ -72,7 +72,7 @@ def sync_directory(path: str) -> None:
     """
     descriptor = open_directory(path)
     try:
-        os.fsync(descriptor)
+        kernel.sync(descriptor)
     finally:
         with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
             os.close(descriptor)
@@ -187,8 +187,12 @@ def unlink_quietly(path: str) -> None:
 
 def unlink_file(path: str) -> None:
     """Remove a file if it is there; a directory that somebody made in its place stays."""
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-        os.unlink(path)
+    try:
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(path)
+    except PermissionError:  # what POSIX, and macOS, have for a directory
+        if not os.path.isdir(path):
+            raise
 
 
 def is_program(path: str) -> bool:
@@ -377,7 +381,12 @@ def is_there(path: str) -> bool:
     return os.path.lexists(path)
 
 
-_FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks
+# Asked, not only looked up: where a kernel (macOS before 10.15, FreeBSD), a C library (musl on
+# Linux before 5.8) or a sandbox (old container runtimes) refuses the flag of faccessat, os.access
+# takes that for "not there", of every file.
+_FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks and os.access(
+    "/", os.F_OK, follow_symlinks=False
+)
 
 
 def is_gone(path: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,6 +101,19 @@ class Layout:
         """Return where run `number` of a job writes its standard output and error."""
         stem = f"{self.path}/logs/{job_id}.{number}"
         return f"{stem}.out", f"{stem}.err"
+
+    def key(self, job_id: str) -> str:
+        """Return what is the same for all ids whose files are one and the same here."""
+        return job_id.lower() if self._folds_case else job_id
+
+    @cached_property
+    def _folds_case(self) -> bool:
+        """Whether the file system takes A and a for one name, as that of a Mac does."""
+        path = self.directory("processing")
+        try:
+            return os.path.samestat(os.stat(path), os.stat(self.directory("PROCESSING")))
+        except FileNotFoundError:
+            return False
 
     def exists(self) -> bool:
         """Tell whether this is a spool already."""

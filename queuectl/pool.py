@@ -23,6 +23,7 @@ from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
 from queuectl.owners import Registration
 from queuectl.safety import check_safe
+from queuectl.spawn import resets_signals
 from queuectl.units import duration_text
 from queuectl.upkeep import Upkeep
 from queuectl.worklog import attempt
@@ -39,6 +40,20 @@ if TYPE_CHECKING:
 _STDERR = 2
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
+
+
+def _ignore_for_ourselves() -> None:
+    """Have commands begin with no signal blocked or ignored, where nobody does that for them.
+
+    What is ignored is inherited, and a handler is not. Not those that a terminal sends to whoever
+    writes to it in the background: with a handler the write would be begun anew for ever.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    of_terminals = {signal.SIGTTOU, signal.SIGTTIN, signal.SIGTSTP}
+    of_python = {signal.SIGPIPE, signal.SIGXFSZ}  # which subprocess restores
+    for number in signal.valid_signals() - of_terminals - of_python:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 class _Periodic:
@@ -113,6 +128,8 @@ class Pool:
         check_safe(self._spool)
         # Inherited as ignored it would make exit 7 look like 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if not resets_signals():
+            _ignore_for_ourselves()
         # Sent to the holder of a lease, and deadly without a handler (kernel.keep_to_ourselves).
         # One that does nothing: what is ignored is inherited by commands, and a handler is not.
         signal.signal(signal.SIGIO, lambda *_: None)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import stat
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from queuectl.kernel.exits import on_exit
 from queuectl.loop import Future
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
 from queuectl.spawn import Child, Environment, spawn
+from queuectl.stragglers import LOOK_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,11 +116,18 @@ class Run:
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)  # what stands still could not end by itself
         timer = self._loop.later(self._task.grace_s, lambda: self._signal(signal.SIGKILL))
+        begun_s = time.monotonic()
         await self._sweeper.end(Tree(self._child.pid, self._task.marks), self._task.grace_s)
         while not self._exited:
             await self._next_news()
+        # where nobody can be listed the sweeper knew of nothing: the group has its grace, too
+        while time.monotonic() < begun_s + self._task.grace_s and self._group_lives():
+            await self._loop.sleep(LOOK_S)
         timer.cancel()
         self._signal(signal.SIGKILL)  # to what was forked between two looks
+
+    def _group_lives(self) -> bool:
+        return not kernel.can_list_processes() and kernel.group_lives(self._child.pid)
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the group, which is ours as long as its leader is not reaped."""

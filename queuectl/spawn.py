@@ -75,6 +75,11 @@ def spawn(argv: Sequence[str], env: Environment, cwd: str, streams: Streams) -> 
     return Child(pid, partial(_reap, pid))
 
 
+def resets_signals() -> bool:
+    """Whether commands begin with all signals at their default, whatever ours are."""
+    return _libc() is not None
+
+
 def _reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

@@ -143,9 +143,10 @@ class Spool(Moves):
         Raises:
             JobExistsError: one does.
         """
-        held = {held.job_id for held in self.held()}
+        held = {self.key(held.job_id) for held in self.held()}
         for job_id in job_ids:
-            state = "processing" if job_id in held else self.found_in(job_id, (*WAITING, *FINISHED))
+            is_held = self.key(job_id) in held
+            state = "processing" if is_held else self.found_in(job_id, (*WAITING, *FINISHED))
             if state is not None:
                 raise JobExistsError(job_id, state)
 
@@ -204,9 +205,9 @@ class Spool(Moves):
         Raises:
             JobExistsError: one has.
         """
-        held = {held.job_id for held in self.held()} if jobs else set()
+        held = {self.key(held.job_id) for held in self.held()} if jobs else set()
         for job in jobs:
-            state = "processing" if job.id in held else self.found_in(job.id, OUTCOMES)
+            state = "processing" if self.key(job.id) in held else self.found_in(job.id, OUTCOMES)
             # in this order: if it is not in pending/ any more, it is ours that was found
             if state is not None and self._is_pending(job):
                 raise JobExistsError(job.id, state)

@@ -78,7 +78,7 @@ class Turns:
         self._loop = loop
         self._on_room = on_room
         self.stall = Stall(loop, log)
-        self._running: dict[str, runner.Run | None] = {}
+        self._running: dict[str, runner.Run | None] = {}  # by Spool.key
         self._deferred: defaultdict[str, list[Entry]] = defaultdict(list)
         self._disk = Disk(loop)
         if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
@@ -89,7 +89,7 @@ class Turns:
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
         self._leave = intake.rejects.leave
-        self._cancelled: dict[str, outcome.Outcome] = {}
+        self._cancelled: dict[str, outcome.Outcome] = {}  # by Spool.key
         self._spool = spool
         self._owner = owner
         self._log = log
@@ -99,23 +99,20 @@ class Turns:
     def end_all(self, reason: outcome.Outcome) -> None:
         """End every command that runs, and every one that starts from here on."""
         self._ending = reason
-        for job_id in self._running:
-            self.end(job_id, reason)
+        for run in self._running.values():
+            if run is not None:
+                run.end(reason)
         self.stall.give_up()
-
-    def end(self, job_id: str, reason: outcome.Outcome) -> None:
-        """End the command of a job, if it runs."""
-        run = self._running.get(job_id)
-        if run is not None:
-            run.end(reason)
 
     def cancel(self, job_id: str, detail: str) -> bool:
         """End a job for good, its command too if it runs; False if no turn has it."""
-        if job_id not in self._running:
+        key = self._spool.key(job_id)
+        if key not in self._running:
             return False
-        reason = outcome.Outcome(ended=outcome.CANCELLED, detail=detail)
-        self._cancelled[job_id] = reason
-        self.end(job_id, reason)
+        reason = self._cancelled[key] = outcome.Outcome(ended=outcome.CANCELLED, detail=detail)
+        run = self._running[key]
+        if run is not None:
+            run.end(reason)
         return True
 
     def close(self) -> None:
@@ -124,12 +121,13 @@ class Turns:
 
     def begin(self, entry: Entry) -> Future[None] | None:
         """Give a job its turn, in a coroutine of its own; None if that must wait."""
-        if entry.job_id in self._running:
+        key = self._spool.key(entry.job_id)
+        if key in self._running:
             # Just released by a turn that is about to end, or a second file of this id: to take it
             # now would replace the one that is held.
-            self._deferred[entry.job_id].append(entry)
+            self._deferred[key].append(entry)
             return None
-        self._running[entry.job_id] = None
+        self._running[key] = None
         urgent = self._lanes.claim(entry.job_id, entry.priority)
         return self._loop.start(self._take_turn(entry, urgent=urgent))
 
@@ -146,12 +144,13 @@ class Turns:
                 await self._settle(ended)
         finally:
             self._lanes.done()
-            if self._cancelled.pop(entry.job_id, None) is not None:
+            key = self._spool.key(entry.job_id)
+            if self._cancelled.pop(key, None) is not None:
                 # now: what was asked of this run must not end the next one of this id
                 with contextlib.suppress(OSError):  # it is looked at again at the next tick
                     requests.withdraw_cancel(self._spool, self._owner, entry.job_id)
-            del self._running[entry.job_id]
-            for deferred in self._deferred.pop(entry.job_id, ()):
+            del self._running[key]
+            for deferred in self._deferred.pop(key, ()):
                 self._put_back(deferred)
 
     async def _until_ended(self, entry: Entry, *, urgent: bool) -> _Ended | None:
@@ -269,8 +268,9 @@ class Turns:
     # --- run --------------------------------------------------------------------------------
 
     async def _run(self, job: Job) -> outcome.Outcome:
-        if job.id in self._cancelled:
-            return self._cancelled[job.id]
+        key = self._spool.key(job.id)
+        if key in self._cancelled:
+            return self._cancelled[key]
         task = self._commands.task(job)
         try:
             run = runner.Run(self._loop, self._sweeper, task)
@@ -280,7 +280,7 @@ class Turns:
                 await self.stall.pause()
                 return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
             return runner.could_not_start(error, task)
-        self._running[job.id] = run
+        self._running[key] = run
         if self._ending is not None:
             run.end(self._ending)
         for lost in run.lost_output:

@@ -16,8 +16,32 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping, Sequence
 
+
+# On macOS fsync leaves the bytes in the cache of the disk, in any order: fsync(2) there says so.
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+# of a file system that has no such thing, most of them on the network
+_NO_FULL_SYNC = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
+
+
+def sync(descriptor: int) -> None:
+    """Put a file or a directory on disk, past the cache of the disk where that must be asked for.
+
+    Raises:
+        OSError: it may not be there; the descriptor must not be asked again.
+    """
+    if _FULL_SYNC is not None:
+        try:
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+        except OSError as error:
+            if error.errno not in _NO_FULL_SYNC:
+                raise
+        else:
+            return
+    os.fsync(descriptor)
+
+
 # Forces what is needed to read a file again, but not its times; macOS has only the whole.
-sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+sync_data: Callable[[int], None] = getattr(os, "fdatasync", sync)
 # Reading a job changes nothing, so its inode need not be written: 3 us of CPU, 10 us of waiting.
 O_NOATIME: int = getattr(os, "O_NOATIME", 0)
 
@@ -37,8 +61,12 @@ def boot_id() -> str:
         return _read_line("/proc/sys/kernel/random/boot_id")
     import subprocess
 
-    query = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    name = "kern.bootsessionuuid"
+    query = ["/usr/sbin/sysctl", "-n", name]
+    told = subprocess.run(query, capture_output=True, text=True, check=False)
+    if told.returncode != 0 or not told.stdout.strip():
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name)
+    return told.stdout.strip()
 
 
 @lru_cache(maxsize=1)
@@ -171,6 +199,20 @@ def processes_of(trees: Sequence[Tree]) -> dict[Tree, list[int]]:
     return found
 
 
+def group_lives(group: int) -> bool:
+    """Tell whether a process of a group runs, whose leader has ended and is not reaped.
+
+    For where processes cannot be listed; False on Linux, whose killpg finds that leader too.
+    """
+    if sys.platform == "linux":
+        return False
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):  # only zombies: EPERM on macOS
+        return False
+    return True
+
+
 def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
     """Signal a process if it still is of that tree."""
     signs = _Signs.of([tree])
@@ -223,11 +265,12 @@ def _read_bytes(path: str) -> bytes:
 
 @lru_cache(maxsize=1)
 def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
-    if sys.platform != "linux":
+    name = {"linux": "renameat2", "darwin": "renameatx_np"}.get(sys.platform)
+    if name is None:
         return None
     import ctypes
 
-    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if function is not None:
         path = (ctypes.c_int, ctypes.c_char_p)
         function.argtypes = (*path, *path, ctypes.c_uint)
@@ -237,10 +280,13 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 def exchange(one: str, other: str) -> bool:
     """Swap two names atomically; False where the kernel or the file system cannot.
 
+    On macOS it could: but where no lease is granted (`keep_to_ourselves`) no old body is written
+    over, and a new file is as well renamed.
+
     Raises:
         OSError: one of them is not there, or the file system refused.
     """
-    return _rename(one, other, _RENAME_EXCHANGE)
+    return sys.platform == "linux" and _rename(one, other, _RENAME_EXCHANGE)
 
 
 def move_new(source: str, target: str) -> bool:
@@ -267,7 +313,9 @@ def _rename(source: str, target: str, flag: int) -> bool:
     raise OSError(code, os.strerror(code), target)
 
 
-_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
+# macOS: RENAME_EXCL and its own AT_FDCWD
+_AT_FDCWD, _RENAME_NOREPLACE = (-2, 4) if sys.platform == "darwin" else (-100, 1)
+_RENAME_EXCHANGE = 2
 
 
 def keep_to_ourselves(descriptor: int) -> bool:
