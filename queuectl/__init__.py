@@ -1,4 +1,20 @@
-"""A job queue that is a directory: see spool-layout.md for what is in it."""
+"""A job queue that is a directory: see spool-layout.md for what is in it.
+
+Where things are, each line knowing only itself, those above it, and `errors`:
+
+    words        states, ids, units
+    the system   kernel/, files, loop, arrivals, notify, program
+    settings     fields, kinds, config
+    records      job, retry, outcome, reading
+    the spool    layout, moves, scratch, spool
+    owners       requests, owners, safety, worklog
+    a command    run/
+    the dead     starts, leftovers, recovery
+    jobs         verbs, cancelling, joblogs, looks, housekeeping, changes, waiting
+    a pool       pool/
+    looking      stats/, doctor/, report/
+    commands     cli/
+"""
 
 TYPE_CHECKING = False  # as typing has it, which takes 5 ms to import
 if TYPE_CHECKING:

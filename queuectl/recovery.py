@@ -21,9 +21,9 @@ from queuectl.layout import SUFFIX, split_reject
 from queuectl.moves import Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
 from queuectl.reading import read_regular
+from queuectl.run.stragglers import LOOK_S, Ending
 from queuectl.scratch import LOCK_SUFFIX, try_lock
 from queuectl.starts import Starts
-from queuectl.stragglers import LOOK_S, Ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -345,7 +345,7 @@ from queuectl import arrivals
 arrivals.Arrivals.start = lambda self: None
 """
 AHEAD = """
-from queuectl import lanes
+from queuectl.pool import lanes
 lanes._SHORT_S = lanes._SOON_S = lanes._PATIENCE_S = 3600.0
 enter = lanes.Lanes.enter
 async def telling(self, job_id):

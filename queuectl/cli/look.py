@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
+from queuectl.cli.columns import fit
 from queuectl.cli.common import Misses, json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import Selection, select, select_options
-from queuectl.columns import fit
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
 from queuectl.joblogs import OUT, log_file

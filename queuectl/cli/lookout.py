@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners
 from queuectl.cli import render
+from queuectl.cli.frame import Item, Rate, View
 from queuectl.layout import SUFFIX
 from queuectl.states import OUTCOMES, STATES, WAITING
-from queuectl.top import Item, Rate, View
 from queuectl.units import instant, plain
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
-from queuectl.figures import Figures
 from queuectl.states import FINISHED, OUTCOMES
-from queuectl.survey import Survey
-from queuectl.tallies import QUANTILES, Spread
+from queuectl.stats.figures import Figures
+from queuectl.stats.survey import Survey
+from queuectl.stats.tallies import QUANTILES, Spread
 from queuectl.units import instant
 
 if TYPE_CHECKING:

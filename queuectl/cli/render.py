@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.columns import columns, fit
+from queuectl.cli.columns import columns, fit
 from queuectl.job import command_line
 from queuectl.units import duration_text, instant, local_text, plain
 

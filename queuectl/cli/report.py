@@ -23,12 +23,12 @@ from queuectl.cli.common import spool_to_read
 from queuectl.cli.completing import complete_files
 from queuectl.cli.stats import clear_progress, since_option, tell_progress
 from queuectl.errors import SpoolError
-from queuectl.figures import GIVEN_BACK, Figures, ended_s, runs
 from queuectl.job import Job, command_line
 from queuectl.joblogs import ERR, OUT, log_file
 from queuectl.scratch import new_owner
 from queuectl.states import STATES
-from queuectl.survey import Survey
+from queuectl.stats.figures import GIVEN_BACK, Figures, ended_s, runs
+from queuectl.stats.survey import Survey
 from queuectl.units import size_text
 
 if TYPE_CHECKING:

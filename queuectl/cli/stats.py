@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
+from queuectl.cli.columns import fit
 from queuectl.cli.common import DURATION, json_option, spool_to_read
-from queuectl.columns import fit
-from queuectl.figures import Figures
+from queuectl.cli.frame import sparkline
 from queuectl.states import FINISHED, OUTCOMES, STATES
-from queuectl.survey import Survey
-from queuectl.top import sparkline
+from queuectl.stats.figures import Figures
+from queuectl.stats.survey import Survey
 from queuectl.units import duration_text, local_text, plain, utc_text
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
+from queuectl.cli.frame import KEYS, Line, frame
 from queuectl.cli.lookout import Lookout
-from queuectl.top import KEYS, Line, frame
 
 if TYPE_CHECKING:
     from queuectl.cli.terminal import Screen

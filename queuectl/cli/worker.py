@@ -72,7 +72,7 @@ def start(
     if detach:
         _detach(spool, count, stop_when_empty=stop_when_empty, log_format=log_format)
         return
-    from queuectl.pool import Pool
+    from queuectl.pool.pool import Pool
     from queuectl.worklog import WorkLog
 
     pool = Pool(

@@ -104,7 +104,7 @@ NO_LIBC = """
 import signal
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
-from queuectl import spawn
+from queuectl.run import spawn
 spawn._libc = lambda: None
 """
 

@@ -435,7 +435,8 @@ def test_a_command_whose_end_nobody_could_see_does_not_run_beside_its_next_run(
 def test_a_refusal_that_goes_on_is_told_once(spool: SpoolDir, tmp_path: Path) -> None:
     refused = """
 import errno, os
-from queuectl import files, stall
+from queuectl import files
+from queuectl.pool import stall
 move, tries = files.move_contended, iter(range(3))
 def refused_first(source, target):
     if next(tries, None) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -9,11 +10,12 @@ import re
 import click
 import pytest
 
+import queuectl
 from queuectl.cli import cli
 from queuectl.config import SETTINGS, Config
 from queuectl.fields import FIELDS
 from queuectl.states import OUTCOMES, STATES
-from queuectl.tallies import Spread
+from queuectl.stats.tallies import Spread
 from tests.cli.test_help import COMMANDS
 from tests.support import ROOT, SpoolDir
 
@@ -115,6 +117,39 @@ def test_the_sections_that_the_code_names_are_in_the_layout(layout: str) -> None
                     if section not in headings:
                         missing[section] = name
     assert missing == {}
+
+
+def lines_of_the_map() -> list[list[str]]:
+    """Return the modules of each line of the map of the package, the lowest first."""
+    lines = re.findall(r"^    [a-z ]+?  +(.*)$", str(queuectl.__doc__), re.MULTILINE)
+    return [line.replace("/", "").split(", ") for line in lines]
+
+
+def imported(path: str) -> set[str]:
+    """Return which parts of the package a module imports when it is loaded."""
+    with open(path, encoding="utf-8") as file:
+        body = ast.parse(file.read()).body
+    found = [node for node in body if isinstance(node, ast.ImportFrom)]
+    names = [f"{node.module}.{name.name}".split(".") for node in found for name in node.names]
+    return {parts[1] for parts in names if parts[0] == "queuectl"}
+
+
+def test_the_map_of_the_package_has_each_of_its_modules_once() -> None:
+    there = {name.removesuffix(".py") for name in os.listdir(f"{ROOT}/queuectl")}
+    there = {name for name in there if not name.startswith("__")} - {"py.typed", "errors"}
+    assert sorted(name for line in lines_of_the_map() for name in line) == sorted(there)
+
+
+def test_a_line_of_the_map_knows_only_those_above_it() -> None:
+    known = {"errors", "__version__"}
+    for line in lines_of_the_map():
+        known |= set(line)
+        for name in line:
+            top = f"{ROOT}/queuectl/{name}"
+            inner = [f"{top}/{file}" for file in os.listdir(top)] if os.path.isdir(top) else []
+            for path in [item for item in inner if item.endswith(".py")] or [f"{top}.py"]:
+                if os.path.exists(path):
+                    assert imported(path) <= known, path
 
 
 # --- spool-layout.md -------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl import files, kernel, leftovers, owners, pool, reading, recovery, starts, turn
+from queuectl import files, kernel, leftovers, owners, reading, recovery, starts
 from queuectl.kernel import events
+from queuectl.pool import pool, turn
 from tests.crash.support import MUTATION
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import filelock  # noqa: F401
 
 import queuectl.arrivals
 import queuectl.cli.look
-import queuectl.pool
+import queuectl.pool.pool
 from queuectl.spool import Spool
 from queuectl.worklog import WorkLog
 from tests.crash import mutations
@@ -91,7 +91,7 @@ def _victim(name: str, path: Path, told: Path, die_at: int | None) -> None:
 def _drain(path: Path) -> None:
     signal.alarm(DRAIN_S)
     log = os.open(f"{path}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    pool = queuectl.pool.Pool(Spool(path), 2, WorkLog(log), stop_when_empty=True)
+    pool = queuectl.pool.pool.Pool(Spool(path), 2, WorkLog(log), stop_when_empty=True)
     assert pool.run(), f"the pool came to grief: {path}.log"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import owners
-from queuectl.backlog import Backlog, Entry
+from queuectl.pool.backlog import Backlog, Entry
 from queuectl.units import utc_text
 from tests.crash.support import Spoolside, make_spool
 from tests.support import environment

@@ -192,7 +192,7 @@ def _edit(spool: Spool) -> Iterator[str]:
 
 
 def _work(spool: Spool) -> Iterator[str]:
-    from queuectl.pool import Pool
+    from queuectl.pool.pool import Pool
 
     yield from ("one", "fails-once", "could-not-start", "bad")
     Pool(spool, 1, QUIET, stop_when_empty=True).run()

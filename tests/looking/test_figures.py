@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectl.config import Config
-from queuectl.figures import Figures, Groups, Run, command_kind, runs, wait_s
 from queuectl.states import OUTCOMES
-from queuectl.tallies import Spread, Timeline
+from queuectl.stats.figures import Figures, Groups, Run, command_kind, runs, wait_s
+from queuectl.stats.tallies import Spread, Timeline
 from queuectl.units import utc_text
 from tests.looking.support import EXIT_0, EXIT_1, past, run_entry
 

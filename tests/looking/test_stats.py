@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.figures import Figures
-from queuectl.survey import Survey
+from queuectl.stats.figures import Figures
+from queuectl.stats.survey import Survey
 from queuectl.units import parse_time
 from tests.looking.support import EXIT_1, past, put, run_entry
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.columns import columns, fit
+from queuectl.cli.columns import columns, fit
+from queuectl.cli.frame import Item, Rate, View, frame, sparkline
 from queuectl.states import STATES
-from queuectl.top import Item, Rate, View, frame, sparkline
 from tests.looking.support import EXIT_1, past, put, run_entry
 from tests.looking.terminal import END_FRAME, ENTER, Terminal, terminal
 from tests.support import ROOT, environment, wait_until

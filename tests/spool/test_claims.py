@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from queuectl.claims import Claims
-from queuectl.intake import Intake, News
 from queuectl.loop import Loop
 from queuectl.owners import Registration
+from queuectl.pool.claims import Claims
+from queuectl.pool.intake import Intake, News
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import disk as disk_module
-from queuectl.disk import Disk
 from queuectl.files import Step
 from queuectl.loop import Future, Loop
+from queuectl.pool import disk as disk_module
+from queuectl.pool.disk import Disk
 from tests.crash import mounts
 from tests.support import wait_until
 
@@ -235,7 +235,7 @@ def test_a_disk_that_is_gone_is_heard_of(tmp_path: Path) -> None:
 
 _WITHOUT_DESCRIPTORS = """
 import os, resource, sys
-from queuectl.disk import Disk
+from queuectl.pool.disk import Disk
 from queuectl.files import Step
 from queuectl.loop import Loop
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.intake import Intake, News
+from queuectl.pool.intake import Intake, News
 from queuectl.spool import Spool
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog

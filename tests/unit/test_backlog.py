@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.backlog import Backlog, Entry
+from queuectl.pool.backlog import Backlog, Entry
 
 entries = st.lists(
     st.builds(

@@ -15,7 +15,7 @@ from queuectl.config import Config
 from queuectl.job import command_line
 from queuectl.outcome import EXIT, STOPPED, ended_text, is_cancelled, list_with
 from queuectl.states import OUTCOMES
-from queuectl.tallies import Spread, Timeline
+from queuectl.stats.tallies import Spread, Timeline
 from queuectl.units import instant
 
 if TYPE_CHECKING:

@@ -13,26 +13,27 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import files, kernel, outcome, requests, runner
-from queuectl.commands import Commands
-from queuectl.disk import Disk
+from queuectl import files, kernel, outcome, requests
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
-from queuectl.stall import Stall
+from queuectl.pool.disk import Disk
+from queuectl.pool.stall import Stall
+from queuectl.run import runner
+from queuectl.run.commands import Commands
+from queuectl.run.stragglers import Sweeper
 from queuectl.states import OUTCOMES
-from queuectl.stragglers import Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.backlog import Entry
     from queuectl.files import Steps
-    from queuectl.intake import Intake
     from queuectl.job import Job
-    from queuectl.lanes import Lanes
     from queuectl.loop import Future, Loop
     from queuectl.moves import Claim
+    from queuectl.pool.backlog import Entry
+    from queuectl.pool.intake import Intake
+    from queuectl.pool.lanes import Lanes
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from queuectl.lanes import Lanes
-from queuectl.turn import Turns
+from queuectl.pool.lanes import Lanes
+from queuectl.pool.turn import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.backlog import Entry
-    from queuectl.intake import Intake
     from queuectl.loop import Future, Loop
     from queuectl.owners import Registration
+    from queuectl.pool.backlog import Entry
+    from queuectl.pool.intake import Intake
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 

@@ -20,14 +20,14 @@ from queuectl.kernel import Tree
 from queuectl.kernel.exits import on_exit
 from queuectl.loop import Future
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
-from queuectl.spawn import Child, Environment, spawn
-from queuectl.stragglers import LOOK_S
+from queuectl.run.spawn import Child, Environment, spawn
+from queuectl.run.stragglers import LOOK_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from queuectl.loop import Loop
-    from queuectl.stragglers import Sweeper
+    from queuectl.run.stragglers import Sweeper
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from queuectl.columns import columns, fit, pad
+from queuectl.cli.columns import columns, fit, pad
 from queuectl.states import STATES
 from queuectl.units import duration_text
 

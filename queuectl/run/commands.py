@@ -10,8 +10,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from queuectl import notify, program
-from queuectl.runner import Task
-from queuectl.spawn import Environment
+from queuectl.run.runner import Task
+from queuectl.run.spawn import Environment
 
 if TYPE_CHECKING:
     from queuectl.job import Job

@@ -11,15 +11,15 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.backlog import Backlog, Entry
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, parse
 from queuectl.layout import SUFFIX
 from queuectl.looks import Looks
+from queuectl.pool.backlog import Backlog, Entry
+from queuectl.pool.rejects import Rejects
 from queuectl.reading import read_with_status
-from queuectl.rejects import Rejects
 from queuectl.states import WAITING
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from queuectl.worklog import attempt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.intake import Intake
+    from queuectl.pool.intake import Intake
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 

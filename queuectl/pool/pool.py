@@ -13,27 +13,27 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import config, requests
-from queuectl.claims import Claims
 from queuectl.errors import QueuectlError
-from queuectl.intake import Intake, News
 from queuectl.layout import DIRECTORIES, PAUSED
-from queuectl.live_config import LiveConfig
 from queuectl.loop import Event, Loop
 from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
 from queuectl.owners import Registration
+from queuectl.pool.claims import Claims
+from queuectl.pool.intake import Intake, News
+from queuectl.pool.live_config import LiveConfig
+from queuectl.pool.upkeep import Upkeep
+from queuectl.run.spawn import resets_signals
 from queuectl.safety import check_safe
-from queuectl.spawn import resets_signals
 from queuectl.units import duration_text
-from queuectl.upkeep import Upkeep
 from queuectl.worklog import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.arrivals import Arrivals
-    from queuectl.backlog import Entry
     from queuectl.loop import Future
+    from queuectl.pool.backlog import Entry
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 

@@ -1,0 +1,1 @@
+"""The pool that `queuectl worker start` runs: what waits, what is claimed, each job's turn."""

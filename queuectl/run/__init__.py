@@ -1,0 +1,1 @@
+"""One command: what it is run with, its start, its end, what it leaves behind (knows no pool)."""

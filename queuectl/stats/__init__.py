@@ -1,0 +1,1 @@
+"""What the records of a spool say taken together."""
