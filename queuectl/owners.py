@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel, requests
 from queuectl.errors import BadJobError, SpoolError
+from queuectl.kernel import processes
 from queuectl.reading import read_regular
 from queuectl.scratch import LOCK_SUFFIX, new_owner, try_lock, was_named_here
 from queuectl.units import utc_text
@@ -54,11 +55,12 @@ class Worker:
     @property
     def suspended(self) -> bool:
         """Whether it stands still, and does nothing until it is continued."""
-        return self.of_this_boot and kernel.is_suspended(self.pid)
+        return self.of_this_boot and processes.is_suspended(self.pid)
 
     def lives_elsewhere(self, spool: Spool) -> bool:
         """Tell whether it is a pool of another spool, alive, of which this one is a copy."""
-        return self.directory not in ("", _identity(spool)) and kernel.lives(self.pid, self.started)
+        is_another = self.directory not in ("", _identity(spool))
+        return is_another and processes.lives(self.pid, self.started)
 
 
 def _identity(spool: Spool) -> str:
@@ -92,7 +94,7 @@ class Registration:
             pid=os.getpid(),
             slots=slots,
             since=utc_text(time.time()),
-            started=kernel.started(),
+            started=processes.started(),
         )
         self.name = self.record.worker
         self._lock: BaseFileLock | None = None

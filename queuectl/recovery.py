@@ -16,7 +16,7 @@ from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
 from queuectl.files import is_there, unlink_file
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import again, decode
-from queuectl.kernel import Tree, processes_of
+from queuectl.kernel.processes import Tree, processes_of
 from queuectl.layout import SUFFIX, split_reject
 from queuectl.moves import Claim
 from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled

@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from queuectl.kernel import has_pidfd
+from queuectl.kernel.processes import has_pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
-from queuectl.kernel import Tree
+from queuectl.kernel import processes
 from queuectl.kernel.exits import on_exit
+from queuectl.kernel.processes import Tree
 from queuectl.loop import Future
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
 from queuectl.run.spawn import Child, Environment, spawn
@@ -127,7 +128,7 @@ class Run:
         self._signal(signal.SIGKILL)  # to what was forked between two looks
 
     def _group_lives(self) -> bool:
-        return not kernel.can_list_processes() and kernel.group_lives(self._child.pid)
+        return not processes.can_list_processes() and processes.group_lives(self._child.pid)
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the group, which is ours as long as its leader is not reaped."""

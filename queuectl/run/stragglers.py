@@ -14,12 +14,13 @@ from signal import SIGCONT, SIGKILL, SIGTERM
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
+from queuectl.kernel import processes
 from queuectl.loop import Future
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from queuectl.kernel import Tree
+    from queuectl.kernel.processes import Tree
     from queuectl.loop import Loop
 
 LOOK_S = 0.02  # between two looks at what is being ended
@@ -57,10 +58,10 @@ class Ending:
         grace_is_over = elapsed_s > self.grace_s and bool(self.told)
         for pid in living:
             if grace_is_over:
-                kernel.signal_process(pid, SIGKILL, self.tree)
+                processes.signal_process(pid, SIGKILL, self.tree)
             elif pid not in self.told and not self._is_in_group(pid):
-                kernel.signal_process(pid, SIGTERM, self.tree)
-                kernel.signal_process(pid, SIGCONT, self.tree)  # what stands still could not end
+                processes.signal_process(pid, SIGTERM, self.tree)
+                processes.signal_process(pid, SIGCONT, self.tree)  # what stands still could not end
         self.told.update(living)
         return True
 
@@ -94,7 +95,7 @@ class Sweeper:
             trees = list(self._endings)
             living: dict[Tree, list[int]] = {}
             with _out_of_resources_for_now():
-                living = await self._loop.in_thread(partial(kernel.processes_of, trees))
+                living = await self._loop.in_thread(partial(processes.processes_of, trees))
             for tree in trees:
                 ending, over = self._endings[tree]
                 goes_on = True

@@ -75,7 +75,7 @@ def test_the_cache_of_a_disk_is_flushed_where_that_must_be_asked_for(
 
 NO_LIST_OF_PROCESSES = """
 import os
-from queuectl import kernel
+from queuectl.kernel import processes
 def alive(group):
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -86,8 +86,8 @@ def alive(group):
         if int(its_group) == group and state not in "ZX":
             return True
     return False
-kernel.can_list_processes = lambda: False
-kernel.group_lives = alive
+processes.can_list_processes = lambda: False
+processes.group_lives = alive
 """
 
 

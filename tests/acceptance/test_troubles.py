@@ -154,16 +154,17 @@ def test_numbers_that_nobody_counted_to_do_not_stop_a_pool(
 
 NO_LOOKS = """
 import errno, os
-from queuectl import kernel
-processes_of, signal_process, tries = kernel.processes_of, kernel.signal_process, iter(range(8))
+from queuectl.kernel import processes
+processes_of, signal_process = processes.processes_of, processes.signal_process
+tries = iter(range(8))
 def refused_first(call):
     def refused(*args):
         if next(tries, None) is not None:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return call(*args)
     return refused
-kernel.processes_of = refused_first(processes_of)
-kernel.signal_process = refused_first(signal_process)
+processes.processes_of = refused_first(processes_of)
+processes.signal_process = refused_first(signal_process)
 """
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.kernel import Tree, processes_of
+from queuectl.kernel.processes import Tree, processes_of
 from queuectl.run.stragglers import Ending
 from tests.crash.support import command_line
 from tests.support import DEADLINE_S, alive, environment, wait_until, waiting_for

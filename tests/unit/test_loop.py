@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import kernel
+from queuectl.kernel import processes
 from queuectl.kernel.exits import on_exit
 from queuectl.loop import Event, Future, Loop
 from tests.support import wait_until
@@ -257,7 +257,7 @@ def test_who_rests_lets_the_others_go_first(loop: Loop) -> None:
 def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
     has_pidfd: bool, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if has_pidfd and not kernel.has_pidfd():
+    if has_pidfd and not processes.has_pidfd():
         pytest.skip("this kernel has no pidfd")
     monkeypatch.setattr("queuectl.kernel.exits.has_pidfd", lambda: has_pidfd)
     child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {})
