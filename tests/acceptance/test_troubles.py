@@ -297,7 +297,7 @@ def test_a_setting_is_not_lost_while_an_editor_saves_the_file(
     spool.configure(max_retries=9, poll_interval=0.05)
     settings = f"{spool.path}/config.json"
     # as long an instant as this machine may take for what follows
-    code = "from queuectl import live_config\nlive_config._SAVING_S = 60.0\n"
+    code = "from queuectl.pool import live_config\nlive_config._SAVING_S = 60.0\n"
     with spool.pool(env=with_code_at_start(tmp_path, code)) as pool:
         spool.drop("before")
         spool.wait_for("completed", "before")
@@ -389,7 +389,7 @@ def test_an_edit_that_no_event_tells_of_is_found(spool: SpoolDir, tmp_path: Path
 def test_jobs_run_once_their_directory_lets_them_go(spool: SpoolDir, tmp_path: Path) -> None:
     """Of what holds them in it their files do not tell."""
     spool.configure(poll_interval=0.1)
-    soon = "from queuectl import rejects\nrejects._LEFT_S = 0.3\n"
+    soon = "from queuectl.pool import rejects\nrejects._LEFT_S = 0.3\n"
     spool.drop("job")
     if not set_immutable(f"{spool.path}/pending", on=True):
         pytest.skip("no immutable files here")
