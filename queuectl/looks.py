@@ -7,6 +7,7 @@ import os
 import time
 
 _SHARE = 50  # looks take at most 1/50 of the time
+_SOON_S = 0.1  # between two tries of a look that was asked for: its directory may be missing
 _SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
 
 
@@ -20,12 +21,18 @@ class Looks:
         self._path = path
         self._covered_ns: int | None = None
         self._again = False
+        self._soon = False
         self._stamp: tuple[int, float] = (0, 0.0)
         self._begun = 0.0
         self._rest_until = 0.0
 
-    def look_again(self) -> None:
-        """Make another look due, even if the directory has not changed since; in any thread."""
+    def look_again(self, *, soon: bool = False) -> None:
+        """Make another look due, even if the directory has not changed since; in any thread.
+
+        Args:
+            soon: `asked_in_s` tells of it.
+        """
+        self._soon = self._soon or soon
         self._again = True  # so that a look that is going on now does not count
         self._covered_ns = None
 
@@ -40,9 +47,16 @@ class Looks:
             return stamp_ns != self._covered_ns and now >= self._rest_until
         return False
 
+    @property
+    def asked_in_s(self) -> float | None:
+        """The seconds until a look that is to follow soon may do so, None if none is."""
+        if not self._soon:
+            return None
+        return max(self._rest_until - time.monotonic(), _SOON_S)
+
     def __enter__(self) -> None:
         self._begun = time.monotonic()
-        self._again = False
+        self._again = self._soon = False
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         now = time.monotonic()

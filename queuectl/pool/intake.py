@@ -247,11 +247,17 @@ class Intake:
             self._backlog.pop()  # cancelled, while nobody claims
         return False
 
+    @property
+    def asked_in_s(self) -> float | None:
+        """The seconds until `scan` may do what `forget_scans` asked for, None if it has."""
+        waits = [looks.asked_in_s for looks in self._looks.values()]
+        return min((wait for wait in waits if wait is not None), default=None)
+
     def forget_scans(self) -> None:
         """Have the next scan look at everything, whatever the time stamps say."""
         self.rejects.forget_all()
         for looks in self._looks.values():
-            looks.look_again()
+            looks.look_again(soon=True)
 
     def stop(self) -> None:
         """Let a scan that is going on end early."""

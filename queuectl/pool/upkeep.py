@@ -86,7 +86,12 @@ class Upkeep:
                 self._recovery.go_on()
             if time.monotonic() >= next_tidying:
                 next_tidying = time.monotonic() + self._tidy()
-            waits = (interval_s, self._intake.rejects.next_look_s, self._recovery.waiting_s)
+            waits = (
+                interval_s,
+                self._intake.asked_in_s,
+                self._intake.rejects.next_look_s,
+                self._recovery.waiting_s,
+            )
             self._wanted.wait(min(wait for wait in waits if wait is not None))
             if not self._stopped:
                 self._wanted.clear()

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import DEADLINE_S, processes_with, wait_until, waiting_for
+from tests.support import (
+    DEADLINE_S,
+    processes_with,
+    read_text,
+    wait_until,
+    waiting_for,
+    with_code_at_start,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +114,7 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(spool: SpoolDi
 
 
 def test_stop_when_empty_waits_for_retries_and_for_other_pools(spool: SpoolDir) -> None:
-    spool.configure(backoff_base=0.3)
+    spool.configure(backoff_base=0.3, poll_interval=3600, lease=36000)
     go = f"{spool.path}.go"
     spool.drop("held", waiting_for(go))
     with spool.pool(1) as other:
@@ -175,6 +182,7 @@ def test_stop_when_empty_does_not_wait_for_a_job_cancelled_during_a_pause(spool:
 
 
 def test_a_stop_by_file_is_in_the_log(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
     go_on = tmp_path / "go-on"
     spool.drop("a", waiting_for(str(go_on)))
     with spool.pool() as pool:
@@ -185,3 +193,53 @@ def test_a_stop_by_file_is_in_the_log(spool: SpoolDir, tmp_path: Path) -> None:
         pool.wait_for("down")
     (event,) = pool.events("stopping")
     assert event["detail"] == "asked to; 1 running"
+
+
+BROKEN_TURN = """
+from queuectl.pool import turn
+def broken(self, job):
+    raise ZeroDivisionError
+turn.Turns._cap_output = broken
+"""
+BROKEN_CONTROL = """
+import os
+from queuectl.pool import pool
+class Broken(pool.Pool):
+    def _follow_pause(self):
+        if os.path.exists(os.environ["QUEUECTL_SPOOL"] + ".break"):
+            raise ZeroDivisionError
+pool.Pool._follow_pause = Broken._follow_pause
+"""
+
+
+def test_a_pool_that_meets_what_it_was_not_made_for_stops_and_says_so(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(poll_interval=3600, lease=36000)
+    spool.drop("long", "sleep 1000")
+    pool = spool.start_pool(2, env=with_code_at_start(tmp_path, BROKEN_TURN))
+    try:
+        pool.wait_for("started", "long")
+        spool.drop("job")
+        assert pool.wait() == 1
+    finally:
+        pool.kill()
+    assert "ZeroDivisionError" in pool.events("error")[0]["detail"]
+    assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
+    assert spool.ids("processing") == ["job", "long"]  # for the next pool to recover
+
+
+def test_a_pool_that_can_be_told_nothing_more_ends_what_runs(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("long", "sleep 1000")
+    pool = spool.start_pool(env=with_code_at_start(tmp_path, BROKEN_CONTROL))
+    try:
+        pool.wait_for("started", "long")
+        open(f"{spool.path}.break", "x").close()
+        assert pool.wait() == 1
+    finally:
+        pool.kill()
+    assert "ZeroDivisionError" in read_text(pool.log_path)
+    assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
+    assert spool.states("long") == ["pending"]

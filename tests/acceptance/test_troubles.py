@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl import requests
 from queuectl.ids import is_id
 from tests.support import (
     AHEAD,
@@ -278,6 +279,34 @@ def test_a_cancel_that_was_interrupted_does_not_end_the_next_run(spool: SpoolDir
         pool.wait_for("config")  # so it has looked at what it is asked
         with open(go, "x"):
             pass
+        spool.wait_for("completed", "job")
+
+
+def test_a_job_that_is_cancelled_while_it_is_claimed_ahead_does_not_start(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("a-short")
+    spool.drop("b-long", waiting_for(go))
+    spool.drop("c-ahead", f"touch {spool.path}.ran")
+    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
+        pool.wait_for("started", "b-long")
+        wait_until((tmp_path / "sitecustomize.py.c-ahead").exists, pool.log)
+        requests.ask_to_cancel(spool.api, pool.name, "c-ahead", "by somebody")
+        spool.run("config", "set", "poll-interval", "77")
+        pool.wait_for("config")  # so it has looked at what it is asked
+        open(go, "x").close()
+        spool.wait_for("dead", "c-ahead")
+    assert not os.path.exists(f"{spool.path}.ran")
+
+
+def test_a_cancel_of_what_does_not_run_any_more_ends_no_later_run(spool: SpoolDir) -> None:
+    """Who asked was killed before it could take its request back."""
+    spool.configure(poll_interval=3600, lease=36000)
+    with spool.pool() as pool:
+        requests.ask_to_cancel(spool.api, pool.name, "job", "by somebody")
+        wait_until(lambda: not requests.is_asked_to_cancel(spool.api, pool.name, "job"))
+        spool.drop("job")
         spool.wait_for("completed", "job")
 
 

@@ -39,6 +39,17 @@ spool.Spool.take = take_and_remove
 """  # once
 
 
+ENDLESS = """
+import time
+from queuectl.pool import intake
+def scan(self):
+    open(__file__ + ".looks", "w").close()
+    while not self._stopped:
+        time.sleep(0.01)
+intake.Intake.scan = scan
+"""
+
+
 MISSING = """
 import sys
 sys.modules["watchdog"] = None
@@ -202,3 +213,27 @@ def test_a_job_is_not_forgotten_while_its_place_is_missing(spool: SpoolDir) -> N
         spool.drop("after")
         pool.wait_for("stalled")
         spool.wait_for("completed", "after")
+
+
+def test_a_first_look_that_takes_long_holds_up_no_job(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=3600, lease=36000)
+    with spool.pool(env=with_code_at_start(tmp_path, ENDLESS)):
+        wait_until((tmp_path / "sitecustomize.py.looks").exists)
+        spool.drop("job")
+        spool.wait_for("completed", "job")
+
+
+def test_what_is_in_a_directory_that_is_put_in_the_place_of_another_is_seen_soon(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    """Also where the last look was just now, and the next is not due yet."""
+    spool.configure(poll_interval=3600, lease=36000)
+    rarely = "from queuectl import looks\nlooks._SHARE = 3000\n"  # a look of 0.5 ms rests for 1.5 s
+    with spool.pool(env=with_code_at_start(tmp_path, rarely)):
+        run_one(spool)
+        os.mkdir(f"{spool.path}.new", 0o700)
+        with open(f"{spool.path}.new/job.json", "w", encoding="utf-8") as file:
+            file.write('{"command": "true"}')
+        os.rename(f"{spool.path}/pending", f"{spool.path}.old")
+        os.rename(f"{spool.path}.new", f"{spool.path}/pending")
+        spool.wait_for("completed", "job")

@@ -299,6 +299,9 @@ def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(spool: Spoo
         os.execve(command[0], command, environment(spool.path))
     wait_until(lambda: os.path.exists(f"{spool.path}/logs/job.1.out"))
     os.close(terminal)
+    wait_until(lambda: "stopping" in spool.run("status").out)
+    os.kill(pid, signal.SIGHUP)  # as its shell does, on its way out
+    time.sleep(0.2)  # if that ended the command, it would be ended by then
     open(f"{spool.path}/go", "x").close()
     spool.wait_for("completed", "job")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

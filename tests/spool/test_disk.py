@@ -212,6 +212,22 @@ def test_an_urgent_one_waits_for_no_round_and_takes_the_others_along(
     held_up.loop.run(main())
 
 
+def test_who_is_alone_waits_for_no_round_and_leaves_nothing_open(
+    loop: Loop, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_module, "_ROUND_S", 3600)
+
+    async def sync(name: str) -> str:
+        asked = loop.start(disk.carry_out(written(tmp_path / name, tmp_path)))
+        return await loop.wait_for(asked, 20, otherwise="late")
+
+    assert loop.run(sync("first")) == "first"
+    before = os.listdir("/proc/self/fd")
+    for number in range(9):
+        assert loop.run(sync(f"file-{number}")) == f"file-{number}"
+    assert os.listdir("/proc/self/fd") == before
+
+
 @pytest.mark.root
 @mounts.needs_root
 def test_a_disk_that_is_gone_is_heard_of(tmp_path: Path) -> None:

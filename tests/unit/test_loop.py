@@ -54,6 +54,12 @@ def test_a_timer_among_a_thousand_cancelled_ones_still_rings(loop: Loop) -> None
     assert rung == list(range(0, 1000, 100))
 
 
+def test_cancelled_timers_are_not_kept_until_they_would_ring(loop: Loop) -> None:
+    for _ in range(1000):
+        loop.later(3600, loop.close).cancel()
+    assert len(loop._timers) < 500
+
+
 def test_a_timer_may_cancel_another_that_is_due_as_well(loop: Loop) -> None:
     rung: list[str] = []
     second = loop.later(0.01, lambda: rung.append("second"))
