@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from queuectl import owners, requests, verbs
 from queuectl.changes import Changes
-from queuectl.errors import NoSuchJobError, QueuectlError, TooLateError, WrongStateError
+from queuectl.errors import (
+    MovedOnError,
+    NoSuchJobError,
+    QueuectlError,
+    TooLateError,
+    WrongStateError,
+)
 from queuectl.layout import SUFFIX
 from queuectl.outcome import is_cancelled
 from queuectl.states import FINISHED, WAITING
@@ -22,7 +28,10 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.verbs import Missed
 
-_TRIES = 5  # to take a job that waits: a pool may always be first, but not so often
+# For so long it is tried to take a job that waits: each time a pool may be first, of one that fails
+# at once and is run again without delay.
+_PATIENCE_S = 10.0
+_NO_PATIENCE_S = 0.5  # with what is not only a matter of who is first
 _PASSING_S = 0.1  # a command line holds a job no longer than this
 
 
@@ -77,7 +86,7 @@ class _Cancelling:
         self._missed = missed
         self._asked: dict[str, str] = {}
         self._heartbeats = owners.Heartbeats()
-        self._tries: dict[str, int] = {}
+        self._first_tried_s: dict[str, float] = {}
 
     def round(self) -> Iterator[str]:
         """Do what can be done now; yield what is cancelled, and keep in `left` what is not."""
@@ -159,10 +168,15 @@ class _Cancelling:
 
     def _not_taken(self, job_id: str, error: QueuectlError) -> None:
         """A pool was first, and so it runs; or it is something that nobody can take."""
-        self._tries[job_id] = self._tries.get(job_id, 0) + 1
-        if self._tries[job_id] < _TRIES:
+        now = time.monotonic()
+        moved_on = isinstance(error, (MovedOnError, NoSuchJobError))
+        patience_s = _PATIENCE_S if moved_on else _NO_PATIENCE_S
+        if now < self._first_tried_s.setdefault(job_id, now) + patience_s:
             self.left.append(job_id)
             self._soon()
+        elif moved_on:
+            msg = f'job "{job_id}" moves faster than it can be taken; it was not cancelled'
+            self._missed(job_id, MovedOnError(msg))
         else:
             self._missed(job_id, error)
 

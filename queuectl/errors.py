@@ -36,6 +36,10 @@ class WrongStateError(QueuectlError):
     """The job is there, but not where this verb applies."""
 
 
+class MovedOnError(WrongStateError):
+    """The job is in a state by now, or on its way, where this verb does not apply."""
+
+
 class TooLateError(WrongStateError):
     """The job has come to its end already."""
 

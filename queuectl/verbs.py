@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
-from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError, WrongStateError
+from queuectl.errors import (
+    MovedOnError,
+    NoSuchJobError,
+    QueuectlError,
+    SpoolError,
+    WrongStateError,
+)
 from queuectl.job import again
 from queuectl.layout import PAUSED, SUFFIX, mending
 from queuectl.outcome import CANCELLED, Outcome
@@ -115,7 +121,8 @@ def carry_out(
     raised.
 
     Raises:
-        NoSuchJobError, WrongStateError: a job is not (or no longer) where the verb applies.
+        NoSuchJobError, WrongStateError: a job is not (or no longer: MovedOnError) where the verb
+            applies.
         SpoolError: the file system refused.
     """
     spool.create()
@@ -146,7 +153,7 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
         if state not in verb.states:
             only = " or ".join(verb.states)
             msg = f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}'
-            raise WrongStateError(msg)
+            raise MovedOnError(msg)
         _check_only(spool, job_id, state)
         try:
             if state == "dead" and spool.reason(job_id) is not None:
@@ -158,7 +165,7 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
         except OSError as error:
             raise SpoolError("take", path, error) from error
     msg = f'job "{job_id}" moves faster than it can be taken; try again'
-    raise NoSuchJobError(msg)
+    raise MovedOnError(msg)
 
 
 def _check_only(spool: Spool, job_id: str, state: str) -> None:

@@ -37,6 +37,7 @@ def explain(spool: Spool, job_id: str) -> Iterator[Finding]:
         return
     try:
         job = spool.read_file(path, job_id, any_owner=spool.config.shared)
+        found = list(_of_state(spool, state, job, path))
     except FileNotFoundError:
         yield ok(f"{job_id} moved on while it was looked at")
     except IncompleteJobError as error:
@@ -47,7 +48,7 @@ def explain(spool: Spool, job_id: str) -> Iterator[Finding]:
             f"{job_id} can never run: {error}", "mend the file, or let a worker set it aside"
         )
     else:
-        yield from _of_state(spool, state, job, path)
+        yield from found
 
 
 def _of_state(spool: Spool, state: str, job: Job, path: str) -> Iterator[Finding]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_FEW_PASSED_OVER = 1000  # entries that count no more: too few to be worth clearing
+
+
 class Entry(NamedTuple):
     """One waiting job file: lower priority first, then who came first, then the name."""
 
@@ -61,6 +64,8 @@ class Backlog:
         """Put in a job that may run now; it replaces what was known of the same file."""
         self._current[entry.state][entry.job_id] = entry
         heappush(self._ready, entry)
+        if len(self._ready) > 2 * len(self) + _FEW_PASSED_OVER:
+            self.forget(())  # those passed over, which nobody may pop for hours
 
     def ready_at(self, entry: Entry, wall_s: float) -> bool:
         """Put in a job that may run from a time of the clock on; tell if it is the first."""

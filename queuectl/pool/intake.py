@@ -71,7 +71,7 @@ class Intake:
         self._arrived("failed", name)
 
     def _arrived(self, state: str, name: str) -> None:
-        if name.endswith(SUFFIX) and not name.startswith("."):
+        if name.endswith(SUFFIX) and not name.startswith(".") and not self._stopped:
             self.rejects.forget(state, name)
             self.look(state, name.removesuffix(SUFFIX))
 

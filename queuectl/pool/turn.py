@@ -181,13 +181,16 @@ class Turns:
 
     # --- take -------------------------------------------------------------------------------
 
-    async def _take(self, entry: Entry) -> Claim | None:
+    async def _take(self, entry: Entry, *, again: bool = False) -> Claim | None:
         try:
             return self._spool.take(entry.job_id, entry.state, self._owner)
         except OSError as error:
             source = self._spool.file(entry.state, entry.job_id)
-            if isinstance(error, FileNotFoundError) and files.is_gone(source):
-                return None  # somebody else was first
+            if isinstance(error, FileNotFoundError):
+                if files.is_gone(source):
+                    return None  # somebody else was first
+                if not again:  # they may have put it back since
+                    return await self._take(entry, again=True)
             self._lanes.drop(entry.job_id)
             if error.errno in _THIS_FILE_ONLY:
                 self._leave(entry.state, entry.job_id, error)

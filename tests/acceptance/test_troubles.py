@@ -150,6 +150,26 @@ def test_numbers_that_nobody_counted_to_do_not_stop_a_pool(
         spool.wait_for("completed", "job")
 
 
+PUT_BACK_ONCE = """
+from queuectl import files
+move, tries = files.move_contended, iter([1])
+def move_contended(source, target):
+    if next(tries, None):
+        raise FileNotFoundError(2, "No such file or directory", source)
+    move(source, target)
+files.move_contended = move_contended
+"""
+
+
+def test_a_job_that_somebody_took_and_put_back_is_no_reason_to_stall(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("job")
+    pool = spool.drain(1, env=with_code_at_start(tmp_path, PUT_BACK_ONCE))
+    assert spool.states("job") == ["completed"]
+    assert not pool.events("stalled")
+
+
 # --- too little left --------------------------------------------------------------------------
 
 

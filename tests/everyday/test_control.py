@@ -77,6 +77,20 @@ def test_a_file_that_is_no_job_is_put_back_when_it_is_cancelled(spool: SpoolDir)
     assert spool.leftovers() == []
 
 
+def test_a_job_that_fails_and_runs_again_without_end_is_cancelled(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0)
+    spool.drop("spin", "false", max_retries=1_000_000)
+    with spool.pool(2) as pool:
+        pool.wait_for("started", "spin")
+        for _ in range(5):
+            spool.run("cancel", "spin")
+            assert spool.states("spin") == ["dead"]
+            spool.run("dlq", "retry", "spin")
+        for _ in range(10):
+            assert spool.run("doctor", "spin").err == ""
+        spool.run("cancel", "spin")
+
+
 # --- cancel: running ------------------------------------------------------------------------
 
 

@@ -236,3 +236,14 @@ def test_what_others_have_run_is_forgotten(spool: SpoolDir, intake: Intake) -> N
 
     wait_until(is_forgotten)
     assert [entry and entry.job_id for entry in (intake.next(), intake.next())] == ["job-0", None]
+
+
+def test_who_was_told_to_stop_remembers_nothing_of_what_comes(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    spool.drop("before")
+    intake.pending_arrived("before.json")
+    intake.stop()
+    spool.drop("after")
+    intake.pending_arrived("after.json")
+    assert [entry.job_id for entry in iter(intake.next, None)] == ["before"]

@@ -34,6 +34,16 @@ def test_lower_priority_runs_first_then_who_came_first_then_the_name() -> None:
     assert drained(backlog) == ["urgent", "a", "b", "late"]
 
 
+def test_what_is_entered_again_and_again_takes_no_room_each_time() -> None:
+    """A pool whose slots are taken for hours pops nothing, while others run the same job."""
+    backlog = Backlog()
+    backlog.ready(entry("first", -1))
+    for arrived_ns in range(10_000):
+        backlog.ready(entry("again", 0, arrived_ns))
+    assert len(backlog._ready) < 2000
+    assert drained(backlog) == ["first", "again"]
+
+
 def test_only_what_is_more_urgent_than_asked_for_is_taken_out() -> None:
     backlog = Backlog()
     backlog.ready(entry("replaced", -5))
