@@ -16,6 +16,7 @@ import pytest
 
 from queuectl import kernel, recovery, requests, starts
 from queuectl.job import Job, again
+from queuectl.kernel import processes
 from queuectl.outcome import started
 from queuectl.owners import Registration, Worker
 from queuectl.reading import read_regular
@@ -23,6 +24,7 @@ from queuectl.recovery import Recovery
 from queuectl.spool import Spool
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
+from tests.support import read_text, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -569,7 +571,7 @@ def test_where_a_process_cannot_be_told_to_end_nothing_is_waited_for_until_the_n
     ):
         look = Recovery(spool.api, me.name, WorkLog(-1))
         with monkeypatch.context() as patch:
-            patch.setattr(kernel, "signal_process", refused)
+            patch.setattr(processes, "signal_process", refused)
             look.run()
         assert look.waiting_s is None
         assert len(look.faults) == 1
@@ -597,6 +599,8 @@ def test_where_nobody_is_dead_nobody_looks_at_all_processes(
 def ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     with process:
         try:
+            # Popen returns a moment before there is an environment to be seen
+            wait_until(lambda: read_text(f"/proc/{process.pid}/environ"))
             yield process
         finally:
             process.kill()
