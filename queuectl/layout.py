@@ -102,6 +102,11 @@ class Layout:
         stem = f"{self.path}/logs/{job_id}.{number}"
         return f"{stem}.out", f"{stem}.err"
 
+    def is_only_claimed(self, job: Job) -> bool:
+        """Tell of a held job, counted, that its command has not begun: its output has no files."""
+        logs = self.log_files(job.id, job.run_number + 1)
+        return os.path.isdir(self.directory("logs")) and not any(map(is_there, logs))
+
     def key(self, job_id: str) -> str:
         """Return what is the same for all ids whose files are one and the same here."""
         return job_id.lower() if self._folds_case else job_id

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import leftovers, owners, requests
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
-from queuectl.files import is_there, unlink_file
+from queuectl.files import unlink_file
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import again, decode
 from queuectl.kernel.processes import Tree, processes_of
@@ -321,7 +321,7 @@ class Recovery:
             job = job if job.state == "pending" else again(job)
         elif job.state == "processing":
             lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")
-            if dead.this_boot and self._never_began(job):
+            if dead.this_boot and self._spool.is_only_claimed(job):
                 lost = Outcome(ended=STOPPED, detail=f"{claim.owner} died before it began")
             config = self._spool.config
             job = settled(job, lost, config=config, now=time.time(), random=random.random)
@@ -329,11 +329,6 @@ class Recovery:
         where = f"{job.state}/" if claim.beside is None else f"dead/{shown}{SUFFIX}: {claim.reason}"
         detail = f"from {claim.owner or 'nobody'}, to {where}"
         self._log.event("recovered", claim.job_id, detail=detail)
-
-    def _never_began(self, job: Job) -> bool:
-        """Tell whether a job was only claimed: the files of its output come before its command."""
-        logs = self._spool.log_files(job.id, job.run_number + 1)
-        return os.path.isdir(os.path.dirname(logs[0])) and not any(map(is_there, logs))
 
     def _drafts_of(self, name: str) -> list[str]:
         tmp = self._spool.directory("tmp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,10 @@ def describe(spool: Spool) -> dict[str, Any]:
 
 def describe_workers(spool: Spool) -> list[dict[str, Any]]:
     """Return the pools that are alive, and the ids of what each runs."""
-    running = _held_by_owner(spool)
+    running: defaultdict[str | None, list[str]] = defaultdict(list)
+    for found in spool.jobs("processing", spool.names("processing")):
+        if found.job.state == "processing" and not spool.is_only_claimed(found.job):
+            running[found.owner].append(found.job.id)
     return [
         {
             "worker": worker.worker,
@@ -84,7 +88,7 @@ def describe_workers(spool: Spool) -> list[dict[str, Any]]:
             "since": worker.since,
             "stopping": requests.is_asked_to_stop(spool, worker.worker),
             "suspended": worker.suspended,
-            "running": sorted(running.get(worker.worker, [])),
+            "running": sorted(running[worker.worker]),
         }
         for worker in owners.workers(spool)
     ]
