@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.units import utc_text
-from tests.support import AHEAD, SILENT, read_text, wait_until, with_code_at_start
+from tests.support import AHEAD, SILENT, cpu_ticks, wait_until, with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,17 +173,12 @@ def test_a_pool_that_may_not_claim_what_is_due_sleeps(spool: SpoolDir) -> None:
         pool.wait_for("paused")
         spool.drop("due", run_at=utc_text(time.time() + 0.5))
         time.sleep(1)
-        begun, used = time.monotonic(), cpu_s(pool.pid)
+        begun, ticks = time.monotonic(), cpu_ticks(pool.pid)
         time.sleep(2)
-        assert cpu_s(pool.pid) - used < (time.monotonic() - begun) / 2
+        used_s = (cpu_ticks(pool.pid) - ticks) / os.sysconf("SC_CLK_TCK")
+        assert used_s < (time.monotonic() - begun) / 2
         spool.run("resume")
         spool.wait_for("completed", "due")
-
-
-def cpu_s(pid: int) -> float:
-    """Return the seconds of CPU that a process has used."""
-    fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_half_a_file_is_set_aside_without_a_look_at_everything(spool: SpoolDir) -> None:

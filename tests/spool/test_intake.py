@@ -16,6 +16,7 @@ from tests.support import wait_until
 
 if TYPE_CHECKING:
     from queuectl.job import Job
+    from queuectl.pool.backlog import Entry
     from tests.support import SpoolDir
 
 
@@ -247,3 +248,21 @@ def test_who_was_told_to_stop_remembers_nothing_of_what_comes(
     spool.drop("after")
     intake.pending_arrived("after.json")
     assert [entry.job_id for entry in iter(intake.next, None)] == ["before"]
+
+
+def test_an_edit_of_a_job_that_waits_for_its_time_is_found_by_a_look(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    """It may have no other witness: no event came of it, and its directory is as it was."""
+    spool.drop("job", run_at="2100-01-01T00:00:00Z")
+    intake.scan()
+    assert intake.next() is None
+    with open(spool.file("pending", "job"), "w") as file:
+        file.write('{"command": "true"}')
+    intake.forget_scans()
+
+    def found() -> Entry | None:
+        intake.scan()  # rests in proportion to the time that the last one took
+        return intake.next()
+
+    assert wait_until(found).job_id == "job"

@@ -34,13 +34,6 @@ with Registration(Spool(sys.argv[1]), 1) as me:
 """
 
 
-@pytest.fixture
-def api(spool: SpoolDir) -> Spool:
-    """Return a spool with its directories."""
-    spool.create()
-    return spool.api
-
-
 @pytest.mark.parametrize("host", ["build_host_1", "x" * 63, "mill"])
 def test_an_owner_without_a_record_is_known_by_the_host_in_its_name(
     api: Spool, monkeypatch: pytest.MonkeyPatch, host: str
