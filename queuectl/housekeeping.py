@@ -137,14 +137,11 @@ class Housekeeping:
         return more
 
     def _tend(self, state: str, retain: int | str | None, faults: list[SpoolError]) -> bool:
-        shelf = self._shelves[state]
         if retain is None:
-            shelf.forget()
             return False
         end = time.monotonic() + _BUDGET_S
-        tried = delete_each(
-            self._spool, shelf.doomed(retain, end), lambda _id, error: faults.append(error)
-        )
+        beyond = self._shelves[state].doomed(retain, end)
+        tried = delete_each(self._spool, beyond, lambda _id, error: faults.append(error))
         deleted = sum(was_there for _, was_there in tried)
         if deleted:
             what = f"{deleted} {state} jobs: retain-{state} is {retain}"
@@ -161,11 +158,6 @@ class _Shelf:
         self._oldest: deque[tuple[float, str]] = deque()
         self._count = 0
         self._looks = Looks(spool.directory(state))
-
-    def forget(self) -> None:
-        """Have the next look look at everything."""
-        self._oldest.clear()
-        self._looks.look_again()
 
     def doomed(self, retain: int | str, end_s: float) -> Iterator[Doomed]:
         """Yield the jobs beyond `retain`, until `end_s` (monotonic clock)."""

@@ -27,7 +27,6 @@ STREAMS = (OUT, ERR)
 _CHUNK_BYTES = 1 << 16
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_KNOWN_BYTES = 64  # of what was read last, to be found again
 _MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
 _MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
 _MARK_BYTES = 100  # room for the line that says what was cut out
@@ -70,6 +69,7 @@ class _Mark(NamedTuple):
     head: int
     tail: int
     cut: int
+    joint: int  # bytes before it that were not printed: a newline, unless one stood there
 
 
 class Output:
@@ -83,7 +83,6 @@ class Output:
     def __init__(self, path: str, max_bytes: float | None = None) -> None:
         self._path = path
         self._max_bytes = max_bytes
-        self._last = b""
         self._known: _Mark | None = None  # was there when all that is before it had been read
         self._descriptor = -1
 
@@ -92,15 +91,13 @@ class Output:
         if self._opened():
             at = _start_of_last(self._descriptor, lines)
             os.lseek(self._descriptor, at, os.SEEK_SET)
-            before = min(at, _KNOWN_BYTES)
-            self._last, self._known = os.pread(self._descriptor, before, at - before), self._mark()
+            self._known = self._mark()
 
     def read(self) -> Iterator[bytes]:
         """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone."""
         if self._opened():
             self._go_on_behind_a_cut()
         while self._opened() and (data := os.read(self._descriptor, _CHUNK_BYTES)):
-            self._last = (self._last + data)[-_KNOWN_BYTES:]
             yield data
         if self._opened() and self._size() == self._position():  # else it may have been cut now
             self._known = self._mark()
@@ -110,37 +107,29 @@ class Output:
         mark, position = self._mark(), self._position()
         if mark is None or mark == self._known or position <= mark.head:
             return
-        unread = mark.head + mark.cut + self._size() - mark.tail - position
-        at = self._size() - max(unread, 0)
-        if at < mark.tail:
-            at = mark.head
-        elif not self._ends_with_last(at) and self._ends_with_last(at + 1):
-            at += 1  # the newline before the mark is not of what was printed
-        os.lseek(self._descriptor, at, os.SEEK_SET)
+        # what stands behind the mark stood as much later as is missing before it
+        at = position - (mark.head - mark.joint + mark.cut) + mark.tail
+        os.lseek(self._descriptor, at if at >= mark.tail else mark.head, os.SEEK_SET)
 
     def _mark(self) -> _Mark | None:
         """Return the mark that stands where `cap` puts it: it may have been printed, too."""
         if self._max_bytes is None or self._size() > self._max_bytes:
             return None
-        begin = max(0, (int(self._max_bytes) - _MARK_BYTES) // 2 - _LINE_BYTES)
+        begin = max(0, _kept(int(self._max_bytes)) // 2 - _LINE_BYTES)
         window = os.pread(self._descriptor, _LINE_BYTES + 2 * _MARK_BYTES, begin)
         found = _MARK.search(window)
         if found is None:
             return None
-        return _Mark(begin + found.start(), begin + found.end(), int(found[1]))
+        head = begin + found.start()
+        # beyond half of what is kept only a newline of its own, see `_cut_middle`, can move it
+        joint = int(head > _kept(int(self._max_bytes)) // 2)
+        return _Mark(head, begin + found.end(), int(found[1]), joint)
 
     def _size(self) -> int:
         return os.fstat(self._descriptor).st_size
 
     def _position(self) -> int:
         return os.lseek(self._descriptor, 0, os.SEEK_CUR)
-
-    def _ends_with_last(self, position: int) -> bool:
-        """Tell whether what was read last stands before a place in the file."""
-        count = len(self._last)
-        return position >= count and self._last == os.pread(
-            self._descriptor, count, position - count
-        )
 
     def _opened(self) -> bool:
         if self._descriptor < 0:
@@ -279,8 +268,13 @@ def cap(path: str, max_bytes: int) -> OSError | None:
     return None
 
 
+def _kept(max_bytes: int) -> int:
+    """Return how much is kept of what was printed, half of it from the beginning."""
+    return max(max_bytes - _MARK_BYTES, 0)
+
+
 def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:
-    kept = max(max_bytes - _MARK_BYTES, 0)
+    kept = _kept(max_bytes)
     head = _end_of_line(descriptor, kept // 2)
     tail = _start_of_line(descriptor, size - (kept - kept // 2), size)
     joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"

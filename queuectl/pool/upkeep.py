@@ -93,8 +93,7 @@ class Upkeep:
                 self._recovery.waiting_s,
             )
             self._wanted.wait(min(wait for wait in waits if wait is not None))
-            if not self._stopped:
-                self._wanted.clear()
+            self._wanted.clear()
         self._recovery.close()
 
     def _recover(self) -> None:

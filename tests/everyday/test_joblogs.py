@@ -72,6 +72,25 @@ def test_who_follows_a_file_whose_middle_is_cut_out_misses_nothing_of_its_end(
         assert MARK.search(seen) or seen == data[:read] + rest
 
 
+@pytest.mark.parametrize("line", [b".", b"a line\n"])
+@pytest.mark.parametrize("beyond", [0, 1, 6, 7, 63, 64, 4000])
+def test_who_has_read_as_far_as_what_is_kept_sees_nothing_twice(
+    tmp_path: Path, line: bytes, beyond: int
+) -> None:
+    path, data = tmp_path / "job.1.out", line * 20_000
+    kept = (10_000 - joblogs._MARK_BYTES) // 2
+    read = len(data) - kept // len(line) * len(line) + beyond  # up to there it is cut out
+    path.write_bytes(data[:read])
+    output = joblogs.Output(str(path), 10_000)
+    seen = b"".join(output.read())
+    with open(path, "ab") as file:
+        file.write(data[read:])
+    assert joblogs.cap(str(path), 10_000) is None
+    seen += b"".join(output.read())
+    output.close()
+    assert seen == data
+
+
 def test_a_cut_in_output_that_is_all_the_same_is_told(tmp_path: Path) -> None:
     path = tmp_path / "job.1.out"
     path.write_bytes(b"." * 7000)

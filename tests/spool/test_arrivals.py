@@ -64,6 +64,15 @@ def test_what_is_created_written_linked_or_moved_in_is_told(tmp_path: Path) -> N
         assert {name for _, name in seen} == {"written", "moved", "linked", "mark"}
 
 
+def test_what_is_written_where_it_stands_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "job"
+    path.parent.mkdir()
+    path.touch()
+    with watching(path.parent) as (_, seen):
+        path.write_text("x")
+        wait_until(lambda: ("in", "job") in seen, lambda: seen)
+
+
 def test_each_directory_has_its_own_listener(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()

@@ -95,6 +95,7 @@ def test_a_value_is_read_as_people_write_it(key: str, text: str, value: Any) -> 
         ("success-codes", "", "exit codes from 0 to 255, such as 0,3 or 64-78, at least one"),
         ("job-timeout", "9" * 400, "a duration from"),
         ("worker-count", "9" * 5000, "an integer from"),
+        ("log-max-size", "9" * 400, "a size"),
     ],
 )
 def test_a_bad_value_is_told_with_what_is_allowed(key: str, text: str, range_: str) -> None:
@@ -123,6 +124,9 @@ def test_a_file_may_use_either_spelling(tmp_path: Path) -> None:
         (b'{"max-retries": "5"}', 'must be an integer from 0 to 1000, got "5"'),
         (b'{"shared": 1}', "must be true or false"),
         (b'{"kill-grace": 1' + b"0" * 400 + b"}", "must be a duration from 0"),
+        (b'{"job-timeout": "soon"}', 'or none, got "soon"'),
+        (b'{"kill-grace": "400d"}', 'got "400d"'),
+        (b'{"log-max-size": "' + b"9" * 400 + b'"}', 'got "999'),
         (b'{"max-retries": 1, "max_retries": 2}', '"max-retries" stands there twice'),
     ],
 )

@@ -1,0 +1,99 @@
+"""What a command finds when it begins, and how it is ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.acceptance.test_outcomes import run_one
+from tests.acceptance.test_troubles import NO_LOOKS
+from tests.support import DEADLINE_S, processes_with, wait_until, with_code_at_start
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+
+def test_a_cwd_that_is_a_file_is_named(spool: SpoolDir, tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    record = run_one(spool, "true", "dead", max_retries=1, cwd=str(place))
+    assert record["error_message"].startswith(f"could not start: cwd {place}: Not a directory")
+
+
+SIGNALS = """
+import signal
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by /proc")
+def test_a_command_finds_no_signal_ignored_or_blocked(spool: SpoolDir, tmp_path: Path) -> None:
+    """As its pool has SIGPIPE, and others if whoever started it had."""
+    spool.drop("job", ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])
+    spool.drain(env=with_code_at_start(tmp_path, SIGNALS))
+    # but for what the C library keeps for itself, which the tests may have been given as ignored
+    standard = (1 << 31) - 1
+    lines = spool.output("job").splitlines()
+    assert [int(line.split()[1], 16) & standard for line in lines] == [0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by /proc")
+def test_a_command_inherits_no_file_of_whoever_started_its_pool(spool: SpoolDir) -> None:
+    reading, writing = os.pipe()
+    spool.drop("job", ["ls", "/proc/self/fd"])
+    words = ["worker", "start", "--count", "1", "--stop-when-empty"]
+    with spool.start(*words, pass_fds=(reading, writing), stderr=subprocess.DEVNULL) as pool:
+        assert pool.wait(DEADLINE_S) == 0
+    os.close(reading)
+    os.close(writing)
+    assert spool.output("job").split() == ["0", "1", "2", "3"]  # the last is what ls reads
+
+
+def test_output_that_a_command_begins_anew_has_no_hole(spool: SpoolDir) -> None:
+    spool.drop("job", "echo as long as may be; echo two > /dev/stdout; echo three")
+    spool.drain()
+    assert spool.output("job") == "two\nthree\n"
+
+
+def test_without_descriptors_a_pool_kills_what_does_not_end_when_told(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(kill_grace=0.3)
+    spool.drop("job", "trap '' TERM; sleep 1000; sleep 1000", timeout=0.2, max_retries=1)
+    with spool.pool(
+        env=with_code_at_start(tmp_path, NO_LOOKS.replace("range(8)", "range(10**9)"))
+    ) as pool:
+        pool.wait_for("dead", "job")
+        assert processes_with("QUEUECTL_JOB_ID=job") == []
+
+
+def test_a_cancel_that_comes_while_what_timed_out_is_ended_is_not_why_it_ended(
+    spool: SpoolDir,
+) -> None:
+    spool.configure(kill_grace=3)
+    told = f"{spool.path}.told"
+    stubborn = f"trap 'touch {told}' TERM; while :; do sleep 0.05; done"
+    spool.drop("job", stubborn, timeout=0.3, max_retries=2)
+    with spool.pool() as pool:
+        wait_until(lambda: os.path.exists(told), pool.log)
+        with spool.start("cancel", "job", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            wait_until(lambda: pool.events("failed") or pool.events("dead"), pool.log)
+        record = spool.record(spool.states("job")[0], "job")
+        assert record["history"][0]["ended"] == "timeout"
+
+
+def test_what_is_ended_is_told_once(spool: SpoolDir) -> None:
+    """Many programs take a second SIGTERM for impatience."""
+    spool.configure(kill_grace=1)
+    command = "trap 'echo told' TERM; while :; do sleep 0.05; done"
+    both = f'setsid sh -c "{command}" & {command}'  # one has left the group
+    spool.drop("job", both, timeout=0.5, max_retries=1)
+    spool.drain()
+    assert spool.output("job") == "told\n" * 2
