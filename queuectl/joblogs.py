@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from queuectl.job import Job
-    from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.layout import Found, Layout
 
 OUT, ERR = "out", "err"
 STREAMS = (OUT, ERR)
@@ -48,7 +47,7 @@ def current_run(found: Found) -> int | None:
     return found.job.run_number + 1 if running else None
 
 
-def log_file(spool: Spool, job: Job, number: int, stream: str) -> str:
+def log_file(spool: Layout, job: Job, number: int, stream: str) -> str:
     """Return where run `number` of a job wrote: in logs/ under its id, or as its record says.
 
     The two differ for a job that was put into dead/ under another id than it ran as.
@@ -172,7 +171,7 @@ class Follower:
 
     def __init__(
         self,
-        spool: Spool,
+        spool: Layout,
         job_id: str,
         streams: Sequence[str] = STREAMS,
         *,
@@ -313,7 +312,7 @@ def _start_of_line(descriptor: int, begin: int, size: int) -> int:
 # --- removing -------------------------------------------------------------------------------
 
 
-def remove(spool: Spool, job: Job) -> None:
+def remove(spool: Layout, job: Job) -> None:
     """Delete what the runs of a job printed.
 
     Raises:
@@ -326,12 +325,12 @@ def remove(spool: Spool, job: Job) -> None:
             os.unlink(path)
 
 
-def _probed(spool: Spool, job_id: str, last: int) -> Iterator[str]:
+def _probed(spool: Layout, job_id: str, last: int) -> Iterator[str]:
     for number in range(1, last + 1):
         yield from spool.log_files(job_id, number)
 
 
-def _listed(spool: Spool, job_id: str) -> list[str]:
+def _listed(spool: Layout, job_id: str) -> list[str]:
     logs = spool.directory("logs")
     found = []
     for name in os.listdir(logs):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from filelock import BaseFileLock
 
+    from queuectl.layout import Layout
     from queuectl.spool import Spool
 
 RECORD_SUFFIX = ".json"
@@ -57,13 +58,13 @@ class Worker:
         """Whether it stands still, and does nothing until it is continued."""
         return self.of_this_boot and processes.is_suspended(self.pid)
 
-    def lives_elsewhere(self, spool: Spool) -> bool:
+    def lives_elsewhere(self, spool: Layout) -> bool:
         """Tell whether it is a pool of another spool, alive, of which this one is a copy."""
         is_another = self.directory not in ("", _identity(spool))
         return is_another and processes.lives(self.pid, self.started)
 
 
-def _identity(spool: Spool) -> str:
+def _identity(spool: Layout) -> str:
     """Return what a directory keeps while it is moved about in its file system."""
     status = os.stat(spool.directory("workers"))
     return f"{status.st_dev}:{status.st_ino}"
@@ -176,7 +177,7 @@ class Registration:
         return path(self._spool, self.name, suffix)
 
 
-def path(spool: Spool, name: str, suffix: str) -> str:
+def path(spool: Layout, name: str, suffix: str) -> str:
     """Return where an owner has its record (`.json`) or its lock (`.lock`)."""
     return f"{spool.directory('workers')}/{name}{suffix}"
 
@@ -192,7 +193,7 @@ def remove_files(spool: Spool, name: str) -> None:
         files.unlink_file(file)
 
 
-def known(spool: Spool) -> dict[str, Worker | None]:
+def known(spool: Layout) -> dict[str, Worker | None]:
     """Return every owner that has a record or a lock in workers/; None where there is no record."""
     names = set()
     for name in os.listdir(spool.directory("workers")):
@@ -208,7 +209,7 @@ _NOT_FOR_US = (FileNotFoundError, PermissionError)
 _FIELDS = {item.name: item.type for item in fields(Worker)}
 
 
-def read_worker(spool: Spool, name: str) -> Worker | None:
+def read_worker(spool: Layout, name: str) -> Worker | None:
     """Return an owner's record, None if there is none, it is not one of ours or not for us."""
     try:
         found = json.loads(read_regular(path(spool, name, RECORD_SUFFIX)))
@@ -219,7 +220,7 @@ def read_worker(spool: Spool, name: str) -> Worker | None:
     return worker if sound and worker.worker == name else None
 
 
-def life(spool: Spool, name: str, worker: Worker | None) -> Life:
+def life(spool: Layout, name: str, worker: Worker | None) -> Life:
     """Return what can be told of an owner at this instant, changing nothing."""
     if worker is None:
         # Registered, it would have a record; the name begins with the host it ran on.
@@ -231,7 +232,7 @@ def life(spool: Spool, name: str, worker: Worker | None) -> Life:
     return Life.DEAD if same_machine else Life.AWAY
 
 
-def _locked(spool: Spool, name: str) -> Life:
+def _locked(spool: Layout, name: str) -> Life:
     """Tell by the lock, which the kernel frees at death, with no pid to be reused."""
     try:
         descriptor = try_lock(path(spool, name, LOCK_SUFFIX))
@@ -249,7 +250,7 @@ def _locked(spool: Spool, name: str) -> Life:
     return Life.DEAD
 
 
-def is_traceless(spool: Spool, name: str) -> bool:
+def is_traceless(spool: Layout, name: str) -> bool:
     """Tell whether the lock that would tell is gone: removed under a living owner, perhaps.
 
     Such an owner puts its files back with its next heartbeat; until the lease has passed without
@@ -258,7 +259,7 @@ def is_traceless(spool: Spool, name: str) -> bool:
     return name != "" and not files.is_there(path(spool, name, LOCK_SUFFIX))
 
 
-def of_another_user(spool: Spool, name: str, worker: Worker | None) -> int | None:
+def of_another_user(spool: Layout, name: str, worker: Worker | None) -> int | None:
     """Return the user whose pool it is, if what it runs is not for us to see and to end."""
     is_pool_here = worker is None or (worker.slots > 0 and worker.of_this_boot)
     if is_pool_here and os.geteuid() != 0:
@@ -275,7 +276,7 @@ class Heartbeats:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def silent(self, spool: Spool, name: str, lease_s: float, monotonic_s: float) -> bool:
+    def silent(self, spool: Layout, name: str, lease_s: float, monotonic_s: float) -> bool:
         """Tell whether an owner has not been seen to change for the lease."""
         try:
             beat = os.stat(path(spool, name, RECORD_SUFFIX)).st_mtime_ns
@@ -292,7 +293,7 @@ class Heartbeats:
         self._seen.pop(name, None)
 
 
-def workers(spool: Spool) -> list[Worker]:
+def workers(spool: Layout) -> list[Worker]:
     """Return the pools that are alive, or on another machine and not known to be dead."""
     try:
         found = known(spool)

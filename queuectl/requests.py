@@ -15,6 +15,7 @@ from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
 
 if TYPE_CHECKING:
+    from queuectl.layout import Layout
     from queuectl.spool import Spool
 
 STOP_SUFFIX = ".stop"
@@ -39,12 +40,12 @@ def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
     _ask(spool, f"{worker}{CANCEL_MARK}{job_id}", by)
 
 
-def is_asked_to_stop(spool: Spool, worker: str) -> bool:
+def is_asked_to_stop(spool: Layout, worker: str) -> bool:
     """Tell whether a pool takes nothing more."""
     return files.is_there(_path(spool, f"{worker}{STOP_SUFFIX}"))
 
 
-def is_asked_to_cancel(spool: Spool, worker: str, job_id: str) -> bool:
+def is_asked_to_cancel(spool: Layout, worker: str, job_id: str) -> bool:
     """Tell whether a pool has been asked to cancel a job, and has not answered."""
     return files.is_there(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
 
@@ -67,12 +68,12 @@ def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
     files.unlink_quietly(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
 
 
-def read_stop(spool: Spool, worker: str) -> str | None:
+def read_stop(spool: Layout, worker: str) -> str | None:
     """Return `now` or nothing if a pool is asked to stop, else None."""
     return _read(_path(spool, f"{worker}{STOP_SUFFIX}"))
 
 
-def read_cancels(spool: Spool, worker: str) -> list[tuple[str, str]]:
+def read_cancels(spool: Layout, worker: str) -> list[tuple[str, str]]:
     """Return the jobs that a pool is asked to end for good, and by whom each.
 
     Raises:
@@ -83,7 +84,7 @@ def read_cancels(spool: Spool, worker: str) -> list[tuple[str, str]]:
     return [(path[before:], by) for path, by in found if by is not None]
 
 
-def cancel_files(spool: Spool, worker: str) -> list[str]:
+def cancel_files(spool: Layout, worker: str) -> list[str]:
     """Return the paths of what a pool was asked to cancel and has not answered.
 
     Raises:
@@ -96,7 +97,7 @@ def cancel_files(spool: Spool, worker: str) -> list[str]:
     return [_path(spool, name) for name in names if name.startswith(prefix)]
 
 
-def standing(spool: Spool) -> list[tuple[str, str]]:
+def standing(spool: Layout) -> list[tuple[str, str]]:
     """Return the names of all requests in workers/, and whom each asks.
 
     Raises:
@@ -134,5 +135,5 @@ def _read(path: str) -> str | None:
         return ""
 
 
-def _path(spool: Spool, name: str) -> str:
+def _path(spool: Layout, name: str) -> str:
     return f"{spool.directory('workers')}/{name}"

@@ -17,10 +17,10 @@ from queuectl.layout import DIRECTORIES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
 
 
-def check_safe(spool: Spool) -> None:
+def check_safe(spool: Layout) -> None:
     """Check that nobody else can put commands into the spool, unless it is shared on purpose.
 
     Raises:
@@ -46,7 +46,7 @@ class Opening(NamedTuple):
         return f"{self.remedy}, or `queuectl config set shared true` if that is meant"
 
 
-def unsafe(spool: Spool) -> Iterator[Opening]:
+def unsafe(spool: Layout) -> Iterator[Opening]:
     """Yield each path through which others could run commands as us.
 
     Raises:

@@ -23,7 +23,7 @@ from queuectl.reading import read_regular
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
     from queuectl.worklog import WorkLog
 
 
@@ -36,7 +36,7 @@ class Starts:
         log: is told of a spare that cannot be read.
     """
 
-    def __init__(self, spool: Spool, owner: str, log: WorkLog) -> None:
+    def __init__(self, spool: Layout, owner: str, log: WorkLog) -> None:
         self._spool = spool
         self._owner = owner
         self._log = log

@@ -18,8 +18,7 @@ from queuectl.states import FINISHED, WAITING
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.layout import Found, Layout
 
 NOT_DONE = 1  # the exit status for a job that is dead for a reason that has no number
 
@@ -27,7 +26,7 @@ NOT_DONE = 1  # the exit status for a job that is dead for a reason that has no 
 class Endings:
     """The jobs that are waited for (one of them, if `any_one`), and those that have ended."""
 
-    def __init__(self, spool: Spool, job_ids: Sequence[str], *, any_one: bool = False) -> None:
+    def __init__(self, spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> None:
         self.ended: dict[str, Found | None] = {}  # None: no state holds it any more
         self._spool = spool
         self.any_one = any_one

@@ -18,6 +18,8 @@ from queuectl.units import parse_duration, parse_time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from queuectl.layout import Layout
+
     _FloatType = click.ParamType[float]
 else:
     _FloatType = click.ParamType  # generic only in the newest click
@@ -53,7 +55,7 @@ def spool_to_change(ctx: click.Context, *, writes: bool = True, dry_run: bool = 
     Raises:
         QueuectlError: there is none, or we may not change it.
     """
-    spool = spool_to_read(ctx)
+    spool = spool_there(ctx)
     if not dry_run:
         spool.refuse_root()
     if writes and not dry_run:
@@ -62,7 +64,12 @@ def spool_to_change(ctx: click.Context, *, writes: bool = True, dry_run: bool = 
     return spool
 
 
-def spool_to_read(ctx: click.Context, *, strict: bool = False) -> Spool:
+def spool_to_read(ctx: click.Context, *, strict: bool = False) -> Layout:
+    """Do what `spool_there` does, for a command that changes nothing."""
+    return spool_there(ctx, strict=strict)
+
+
+def spool_there(ctx: click.Context, *, strict: bool = False) -> Spool:
     """Return the spool that is there; what is wrong in its config.json is said, and no hindrance.
 
     Raises:
@@ -76,7 +83,7 @@ def spool_to_read(ctx: click.Context, *, strict: bool = False) -> Spool:
     return spool
 
 
-def resolve_id(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
+def resolve_id(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
     """Return the id that `text` is, or the only one that begins so: which, is said.
 
     Raises:
@@ -91,7 +98,7 @@ def _said(text: str, job_id: str) -> str:
     return job_id
 
 
-def _only_one(spool: Spool, text: str, states: Sequence[str]) -> str:
+def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
     try:
         spool.locate(text)
     except NoSuchJobError:
@@ -106,7 +113,7 @@ def _only_one(spool: Spool, text: str, states: Sequence[str]) -> str:
     return text
 
 
-def id_to_change(spool: Spool, text: str, states: Sequence[str] = STATES) -> str:
+def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
     """Do what `resolve_id` does, but take only ids that were made by us by their beginning.
 
     One that a person has given is whole: once job1 is gone, it would be job10 that is changed.
@@ -121,7 +128,7 @@ def id_to_change(spool: Spool, text: str, states: Sequence[str] = STATES) -> str
     return _said(text, job_id)
 
 
-def is_this_job(spool: Spool, job_id: str) -> bool:
+def is_this_job(spool: Layout, job_id: str) -> bool:
     """Tell whether we are a command of that job, or something that one left behind."""
     ours = os.environ.get("QUEUECTL_JOB_ID"), os.environ.get("QUEUECTL_SPOOL")
     return ours == (job_id, spool.path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import STATUS_TELLS, render
-from queuectl.cli.common import json_option, resolve_id, spool_to_read
+from queuectl.cli.common import json_option, resolve_id, spool_there
 from queuectl.cli.completing import complete_ids
 from queuectl.units import plain
 
@@ -44,7 +44,7 @@ def doctor(
 
     if job_id is not None and fix:
         raise click.UsageError("--fix mends the whole spool: give no ID with it")
-    spool = spool_to_read(ctx)
+    spool = spool_there(ctx)
     ctx.meta[STATUS_TELLS] = True
     if job_id is not None:
         found = list(examination.explain(spool, resolve_id(spool, job_id)))

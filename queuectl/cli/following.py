@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from queuectl.changes import Changes
     from queuectl.joblogs import Follower
-    from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.layout import Found, Layout
 
 _TITLES = {joblogs.OUT: b"stdout", joblogs.ERR: b"stderr"}
 
@@ -70,7 +69,7 @@ class Remarks:
     Why nothing happens, as long as it is so; and that a run has failed, and another will follow.
     """
 
-    def __init__(self, spool: Spool, printer: Printer | None = None) -> None:
+    def __init__(self, spool: Layout, printer: Printer | None = None) -> None:
         self._spool = spool
         self._printer = printer
         self._hindrance = ""
@@ -132,7 +131,7 @@ class Remarks:
 _REMARK_S = 1.0  # between two looks at whether anything can run
 
 
-def _hindrance(spool: Spool, job_ids: Sequence[str], *, any_one: bool) -> str:
+def _hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool) -> str:
     """Return why nothing will happen as it is, empty if something may."""
     held = {held.job_id for held in spool.held()} if spool.paused else set()
     enough_run = not held.isdisjoint(job_ids) if any_one else held.issuperset(job_ids)
@@ -155,7 +154,7 @@ def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer)
             return all(follower.over for follower in followers)
 
 
-def changes_of(spool: Spool, job_ids: Sequence[str]) -> Changes:
+def changes_of(spool: Layout, job_ids: Sequence[str]) -> Changes:
     """Return what tells of every move of these jobs, and of their output."""
     from queuectl.changes import Changes
 

@@ -23,8 +23,7 @@ from queuectl.units import plain, size_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.layout import Found, Layout
 
 
 @click.command()
@@ -67,7 +66,9 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
     misses.exit()
 
 
-def _print_job(spool: Spool, job_id: str, options: dict[str, Any], *, follow: bool = False) -> None:
+def _print_job(
+    spool: Layout, job_id: str, options: dict[str, Any], *, follow: bool = False
+) -> None:
     found = spool.find(job_id)
     _check_not_fed_to_itself(spool, found, options, follow=follow)
     (_follow if follow else _print_run)(spool, found, options)
@@ -80,7 +81,7 @@ def _streams(options: dict[str, Any]) -> Sequence[str]:
 
 
 def _check_not_fed_to_itself(
-    spool: Spool, found: Found, options: dict[str, Any], *, follow: bool
+    spool: Layout, found: Found, options: dict[str, Any], *, follow: bool
 ) -> None:
     """Refuse to print output into the same output, in the job itself: there would be no end."""
     number = options["attempt"] or joblogs.last_run(found)
@@ -96,7 +97,7 @@ def _check_not_fed_to_itself(
             raise QueuectlError(msg)
 
 
-def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
+def _follow(spool: Layout, found: Found, options: dict[str, Any]) -> None:
     if found.state in FINISHED:
         _run(found, options["attempt"])
     follower = joblogs.Follower(
@@ -121,7 +122,7 @@ def _follow(spool: Spool, found: Found, options: dict[str, Any]) -> None:
     _remark_on_the_rest(spool, follower.found, number, options, printer)
 
 
-def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
+def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
     number = _run(found, options["attempt"])
     paths = {
         stream: joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)
@@ -141,7 +142,7 @@ def _print_run(spool: Spool, found: Found, options: dict[str, Any]) -> None:
 
 
 def _remark_on_the_rest(
-    spool: Spool, found: Found, number: int, options: dict[str, Any], printer: Printer
+    spool: Layout, found: Found, number: int, options: dict[str, Any], printer: Printer
 ) -> None:
     """Say what else there is, where that is what one may have looked for."""
     if options["lines"] == 0:
@@ -165,7 +166,7 @@ def _size(path: str) -> int:
     return os.path.getsize(path) if is_there(path) else 0
 
 
-def _nothing(spool: Spool, found: Found, number: int, options: dict[str, Any]) -> str:
+def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) -> str:
     """Return what to say where nothing was printed: the other stream may have something."""
     nothing = f"run {number} printed nothing"
     if _has_failed(found, number):

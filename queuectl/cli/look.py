@@ -26,8 +26,7 @@ from queuectl.units import plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.layout import Found, Layout
 
 _LEAST_DETAIL = 35  # columns: "exit status 127 (command not found)"
 _DETAIL_SHARE = 3  # of a terminal, what DETAIL may take: a third
@@ -77,13 +76,13 @@ def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> 
         print_selected(spool_to_read(ctx), selection, options)
 
 
-def print_selected(spool: Spool, selection: Selection, options: dict[str, Any]) -> None:
+def print_selected(spool: Layout, selection: Selection, options: dict[str, Any]) -> None:
     """Print the jobs that are selected, as the options of a list say."""
     newest_first, limit = options["newest_first"], options["limit"]
     print_list(spool, select(spool, selection, limit, newest_first=newest_first), options)
 
 
-def print_named(spool: Spool, texts: Sequence[str], options: dict[str, Any]) -> None:
+def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) -> None:
     """Print the jobs that were named, in that order; what is no job is told, with status 1."""
     misses = Misses()
 
@@ -98,7 +97,7 @@ def print_named(spool: Spool, texts: Sequence[str], options: dict[str, Any]) -> 
     misses.exit()
 
 
-def print_list(spool: Spool, found: Iterator[Found], options: dict[str, Any]) -> None:
+def print_list(spool: Layout, found: Iterator[Found], options: dict[str, Any]) -> None:
     """Print jobs, as the options of a list say."""
     if options["as_json"] and options["only_ids"]:
         raise click.UsageError("--json and --ids exclude one another")
@@ -167,7 +166,7 @@ _SHOWN_FIRST = ("id", "state", "command", "error_message")
 _TIMES = ("created_at", "updated_at", "started_at", "finished_at", "next_retry_at", "run_at")
 
 
-def print_job(spool: Spool, found: Found) -> None:
+def print_job(spool: Layout, found: Found) -> None:
     """Print one job for a person."""
     record = found.record()
     record.pop("history", None)
@@ -192,7 +191,7 @@ def _value_text(name: str, value: Any, indent: int) -> str:
     return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _print_history(spool: Spool, found: Found) -> None:
+def _print_history(spool: Layout, found: Found) -> None:
     if not found.job.history:
         return
     click.echo()

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from queuectl.arrivals import Arrivals
-    from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.layout import Found, Layout
 
 _LISTED = 100  # more rows than a terminal has
 _WAITING_READ = 2000  # of pending/ and failed/ each, to tell what is next
@@ -34,7 +33,7 @@ _IDLE_LOOK_S = 5.0
 class Lookout:
     """Keeps a view of a spool; `woken` is called, in another thread, when something came."""
 
-    def __init__(self, spool: Spool, woken: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, spool: Layout, woken: Callable[[], None] = lambda: None) -> None:
         self._spool = spool
         self._woken = woken
         self._lock = threading.Lock()

@@ -15,7 +15,7 @@ from queuectl.units import instant
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
 
 RECENT_S = 3600
 _RECENT = f"in the last {RECENT_S} seconds"
@@ -42,7 +42,7 @@ METRICS = {
 }
 
 
-def exposition(spool: Spool, status: Mapping[str, Any], now: float) -> str:
+def exposition(spool: Layout, status: Mapping[str, Any], now: float) -> str:
     """Return the metrics of a spool whose `status --json` is `status`.
 
     Raises:
@@ -66,7 +66,7 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _now(spool: Spool, status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
+def _now(spool: Layout, status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str]]:
     pools = status["workers"]
     yield _sample("queuectl_info", 1, version=__version__, spool=_utf8(spool.path))
     yield _sample("queuectl_written_timestamp_seconds", now)
@@ -87,7 +87,7 @@ def _utf8(path: str) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
-def _waiting(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
+def _waiting(spool: Layout, now: float) -> Iterator[tuple[str, str]]:
     oldest_s = min((written_s for _, written_s in spool.written("pending")), default=now)
     yield _sample("queuectl_oldest_pending_seconds", max(0.0, now - oldest_s))
     running = spool.jobs("processing", spool.names("processing"))
@@ -96,7 +96,7 @@ def _waiting(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
     yield _sample("queuectl_longest_running_seconds", max(0.0, now - first_s))
 
 
-def _recent(spool: Spool, now: float) -> Iterator[tuple[str, str]]:
+def _recent(spool: Layout, now: float) -> Iterator[tuple[str, str]]:
     figures = Figures(now - RECENT_S, spool.config)
     for record in Survey(spool, now - RECENT_S).records():
         figures.add(record)

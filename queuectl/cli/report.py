@@ -34,7 +34,7 @@ from queuectl.units import size_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
 
 _NAME = "report.html"
 _SLOWEST, _DEAD, _GROUPS = 200, 500, 200  # rows: more make a page that nobody reads to its end
@@ -142,7 +142,7 @@ def _death(record: Mapping[str, Any], at_s: float) -> dict[str, Any]:
     }
 
 
-def _gather(spool: Spool, now: float, period_s: float) -> dict[str, Any]:
+def _gather(spool: Layout, now: float, period_s: float) -> dict[str, Any]:
     since_s = now - period_s
     survey = Survey(spool, since_s)
     figures = Figures(since_s, spool.config, time.localtime(now).tm_gmtoff)
@@ -169,7 +169,7 @@ def _gather(spool: Spool, now: float, period_s: float) -> dict[str, Any]:
     }
 
 
-def _with_output(spool: Spool, row: dict[str, Any]) -> dict[str, Any]:
+def _with_output(spool: Layout, row: dict[str, Any]) -> dict[str, Any]:
     """Return a dead job's row with what it printed last: errors first, else the rest."""
     number, job = row.pop("number"), row.pop("job")
     if not isinstance(number, int):

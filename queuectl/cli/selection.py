@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from queuectl.job import Job
-    from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.layout import Found, Layout
 
     _PatternType = click.ParamType[re.Pattern[str]]
 else:
@@ -192,7 +191,7 @@ def changed_at(found: Found) -> float:
 
 
 def select(
-    spool: Spool, selection: Selection, limit: int | None = None, *, newest_first: bool = False
+    spool: Layout, selection: Selection, limit: int | None = None, *, newest_first: bool = False
 ) -> Iterator[Found]:
     """Yield the jobs that are selected, state by state, by id; at most `limit` of them.
 
@@ -208,14 +207,14 @@ def select(
     return islice(admitted, limit)
 
 
-def _by_id(spool: Spool, states: Sequence[str], few: int | None) -> Iterator[Found]:
+def _by_id(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
     for state in states:
         names = spool.names(state)
         ordered = sorted(names) if few is None else heapq.nsmallest(few, names)
         yield from spool.jobs(state, ordered, _cannot_be_read)
 
 
-def _newest_first(spool: Spool, states: Sequence[str], few: int | None) -> Iterator[Found]:
+def _newest_first(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
     written = (
         (written_s, state, job_id) for state in states for job_id, written_s in spool.written(state)
     )
@@ -234,7 +233,7 @@ def _newest_first(spool: Spool, states: Sequence[str], few: int | None) -> Itera
                 yield item
 
 
-def _moved_on(spool: Spool, states: Sequence[str], job_id: str) -> Found | None:
+def _moved_on(spool: Layout, states: Sequence[str], job_id: str) -> Found | None:
     """Return a job that was in one of these states and is in another: the newest move most."""
     try:
         found = spool.find(job_id)
@@ -248,7 +247,7 @@ def _cannot_be_read(path: str, error: Exception) -> None:
     render.note(f"queuectl: {path} cannot be read: {why}")
 
 
-def _written_at(spool: Spool, found: Found) -> float:
+def _written_at(spool: Layout, found: Found) -> float:
     path = spool.file(found.state, found.job.id)
     if found.owner is not None:
         path = spool.held_file(found.job.id, found.owner)
@@ -262,7 +261,7 @@ def _written_at(spool: Spool, found: Found) -> float:
 
 
 def chosen(
-    spool: Spool,
+    spool: Layout,
     texts: Sequence[str],
     selection: Selection,
     *,

@@ -20,6 +20,8 @@ from queuectl.spool import Spool
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from queuectl.layout import Layout
+
 _FOLLOWED_WITHIN_S = 0.5  # a pool hears of it by an event
 
 
@@ -41,7 +43,7 @@ def _from_the_command_line() -> Iterator[None]:
         raise click.UsageError(str(error)) from None
 
 
-def _in_force(spool: Spool) -> dict[str, Any]:
+def _in_force(spool: Layout) -> dict[str, Any]:
     return {key: getattr(spool.config, item.name) for key, item in config.SETTINGS.items()}
 
 

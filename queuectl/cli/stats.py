@@ -20,7 +20,7 @@ from queuectl.units import duration_text, local_text, plain, utc_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
 
 PERIOD_S = 7 * 86400
 _BAR_COLUMNS = 24
@@ -75,7 +75,7 @@ def _with_times(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, **times, "timeline": columns}
 
 
-def survey_since(spool: Spool, since_s: float) -> tuple[Survey, Figures]:
+def survey_since(spool: Layout, since_s: float) -> tuple[Survey, Figures]:
     """Read what the period needs; show on a terminal's standard error how far it is.
 
     Raises:

@@ -17,8 +17,7 @@ from queuectl.states import STATES
 from queuectl.units import plain, utc_text
 
 if TYPE_CHECKING:
-    from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.layout import Found, Layout
 
 _DUE_READ = 1000  # files read at most to tell what is due next
 _DUE_SHOWN = 5
@@ -62,7 +61,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
         _print_status(spool, document)
 
 
-def describe(spool: Spool) -> dict[str, Any]:
+def describe(spool: Layout) -> dict[str, Any]:
     """Return what `status --json` prints, but for what is due."""
     return {
         "spool": spool.path,
@@ -73,7 +72,7 @@ def describe(spool: Spool) -> dict[str, Any]:
     }
 
 
-def describe_workers(spool: Spool) -> list[dict[str, Any]]:
+def describe_workers(spool: Layout) -> list[dict[str, Any]]:
     """Return the pools that are alive, and the ids of what each runs."""
     running: defaultdict[str | None, list[str]] = defaultdict(list)
     for found in spool.jobs("processing", spool.names("processing")):
@@ -99,7 +98,7 @@ def suspended_text(pid: int) -> str:
     return f"suspended (`kill -CONT {pid}` lets it go on)"
 
 
-def _describe_lost(spool: Spool) -> list[dict[str, Any]]:
+def _describe_lost(spool: Layout) -> list[dict[str, Any]]:
     """Return what is held by workers that died, or in nobody's name, until somebody recovers it."""
     return [
         {"worker": owner, "ids": sorted(job_ids)}
@@ -108,14 +107,14 @@ def _describe_lost(spool: Spool) -> list[dict[str, Any]]:
     ]
 
 
-def _held_by_owner(spool: Spool) -> dict[str, list[str]]:
+def _held_by_owner(spool: Layout) -> dict[str, list[str]]:
     held: dict[str, list[str]] = {}
     for job_id, owner, _ in spool.held():
         held.setdefault(owner, []).append(job_id)
     return held
 
 
-def _print_status(spool: Spool, document: dict[str, Any]) -> None:
+def _print_status(spool: Layout, document: dict[str, Any]) -> None:
     paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
     click.echo(f"spool    {plain(document['spool'])}{paused}")
     jobs = "  ".join(f"{render.state_text(s)} {n}" for s, n in document["jobs"].items())
@@ -145,7 +144,7 @@ def _running_text(found: Found) -> str:
     return f"{job.id}  {since}  {render.command_text(job.command, 45)}"
 
 
-def _due(spool: Spool) -> list[tuple[float, Found]]:
+def _due(spool: Layout) -> list[tuple[float, Found]]:
     """Return what is due, the next first; of very many only some are read, for a person waits."""
     due = []
     for state in ("failed", "pending"):
@@ -156,7 +155,7 @@ def _due(spool: Spool) -> list[tuple[float, Found]]:
     return sorted(due, key=lambda item: item[0])
 
 
-def _print_due(spool: Spool, counts: dict[str, int]) -> None:
+def _print_due(spool: Layout, counts: dict[str, int]) -> None:
     due = _due(spool)
     for number, (at, found) in enumerate(due[:_DUE_SHOWN]):
         head = "due      " if number == 0 else "         "

@@ -17,7 +17,7 @@ from queuectl.cli.lookout import Lookout
 
 if TYPE_CHECKING:
     from queuectl.cli.terminal import Screen
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
 
 _FRAME_S = 0.2  # between two frames, however much happens
 _AGE_S = 1.0  # ages move on even if nothing else does
@@ -49,7 +49,7 @@ def top(ctx: click.Context, /) -> int:
     return 0 if asked in (None, signal.SIGINT) else 128 + int(asked or 0)
 
 
-def _watch(spool: Spool, screen: Screen, *, colour: bool) -> None:
+def _watch(spool: Layout, screen: Screen, *, colour: bool) -> None:
     lookout = Lookout(spool, screen.wake)
     lookout.start()
     try:

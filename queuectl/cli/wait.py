@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuectl.cli.drafting import Drafted
+    from queuectl.layout import Layout
     from queuectl.spool import Spool
 
 TIMED_OUT, INTERRUPTED = 124, 130
@@ -86,7 +87,7 @@ def wait(
     ctx.exit(endings.status())
 
 
-def _but_ourselves(spool: Spool, job_ids: list[str], *, named: bool) -> list[str]:
+def _but_ourselves(spool: Layout, job_ids: list[str], *, named: bool) -> list[str]:
     """Return the ids without that of the job which this is a command of: it would wait for ever.
 
     Raises:
@@ -135,7 +136,7 @@ def _one_job(
     return drafted
 
 
-def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> int:  # noqa: FBT001, FBT002
+def follow(spool: Layout, job_ids: Sequence[str], show_output: bool = False) -> int:  # noqa: FBT001, FBT002
     """Wait for jobs just queued to end, showing what they print if asked to; return the status.
 
     On Ctrl-C it says that they stay queued, and the status is 130.
@@ -155,7 +156,7 @@ def follow(spool: Spool, job_ids: Sequence[str], show_output: bool = False) -> i
 
 
 def _wait(
-    spool: Spool,
+    spool: Layout,
     endings: Endings,
     tell: Callable[[str], None] = lambda _job_id: None,
     *,

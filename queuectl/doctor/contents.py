@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from queuectl.doctor.finding import Finding
     from queuectl.job import Job
+    from queuectl.layout import Layout
     from queuectl.owners import Worker
     from queuectl.spool import Spool
 
@@ -136,7 +137,7 @@ class Rejection(NamedTuple):
     todo: str
 
 
-def rejection(spool: Spool, job_id: str) -> Rejection | None:
+def rejection(spool: Layout, job_id: str) -> Rejection | None:
     """Return why a file was set aside under this id, None if it is not the reason for one.
 
     Raises:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from queuectl.doctor.finding import Finding
     from queuectl.job import Job
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
 
 _READ = 20_000  # waiting jobs read at most to count those before this one
 
 
-def explain(spool: Spool, job_id: str) -> Iterator[Finding]:
+def explain(spool: Layout, job_id: str) -> Iterator[Finding]:
     """Yield every reason why a job is not running, the nearest first; or that it is.
 
     Raises:
@@ -51,7 +51,7 @@ def explain(spool: Spool, job_id: str) -> Iterator[Finding]:
         yield from found
 
 
-def _of_state(spool: Spool, state: str, job: Job, path: str) -> Iterator[Finding]:
+def _of_state(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:
     if state == "completed":
         yield ok(f"{job.id} has run: completed {_when(job.instant('finished_at'))}")
     elif state == "processing":
@@ -68,7 +68,7 @@ def _when(at: float | None) -> str:
     return f"{local_text(at)}, {words}"
 
 
-def _dead(spool: Spool, job_id: str) -> Iterator[Finding]:
+def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
     rejected = rejection(spool, job_id)
     if rejected is not None:
         yield problem(f"{job_id} was rejected: {rejected.why}", rejected.todo)
@@ -82,7 +82,7 @@ def _dead(spool: Spool, job_id: str) -> Iterator[Finding]:
         yield problem(what, f"`queuectl logs {job_id}`, then `queuectl dlq retry {job_id}`")
 
 
-def _held(spool: Spool, job: Job, path: str) -> Iterator[Finding]:
+def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
     owner = holder_of(path)
     life = owners.life(spool, owner, owners.read_worker(spool, owner))
     since = _when(job.instant("started_at"))
@@ -97,7 +97,7 @@ def _held(spool: Spool, job: Job, path: str) -> Iterator[Finding]:
         yield problem(f"{job.id} {what}", todo)
 
 
-def _waits(spool: Spool, state: str, job: Job, path: str) -> Iterator[Finding]:
+def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:
     found = [*_not_yet(state, job), *_nobody(spool), *_cannot_start(job)]
     yield from found
     if found:
@@ -123,7 +123,7 @@ def _not_yet(state: str, job: Job) -> Iterator[Finding]:
         yield warning(what, f"`queuectl retry {job.id}` runs it now")
 
 
-def _nobody(spool: Spool) -> Iterator[Finding]:
+def _nobody(spool: Layout) -> Iterator[Finding]:
     if spool.paused:
         yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
     alive = owners.workers(spool)
@@ -145,7 +145,7 @@ def _cannot_start(job: Job) -> Iterator[Finding]:
         yield warning(f"its cwd {cwd} is not there", "it cannot start until it is")
 
 
-def _before(spool: Spool, state: str, job: Job, path: str) -> int:
+def _before(spool: Layout, state: str, job: Job, path: str) -> int:
     """Count the jobs that may run, and before this one: by priority, then by arrival."""
     mine = (job.priority, os.lstat(path).st_ctime_ns)
     now = time.time()
@@ -161,7 +161,7 @@ def _before(spool: Spool, state: str, job: Job, path: str) -> int:
     return count
 
 
-def _busy(spool: Spool) -> tuple[int, int]:
+def _busy(spool: Layout) -> tuple[int, int]:
     alive = owners.workers(spool)
     names = {worker.worker for worker in alive}
     return sum(held.owner in names for held in spool.held()), sum(w.slots for w in alive)

@@ -15,7 +15,7 @@ from queuectl.run.spawn import Environment
 
 if TYPE_CHECKING:
     from queuectl.job import Job
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
 
 # A job that spoke to systemd in the name of its pool would be heard; and where that was started
 # says nothing of where a command runs.
@@ -30,7 +30,7 @@ class Commands:
         owner: the pool's name.
     """
 
-    def __init__(self, spool: Spool, owner: str) -> None:
+    def __init__(self, spool: Layout, owner: str) -> None:
         self._spool = spool
         self._owner = owner
         home = os.path.expanduser("~")

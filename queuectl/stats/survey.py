@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from queuectl.spool import Spool
+    from queuectl.layout import Layout
 
 # Ends first: a job that moves on meanwhile is then missed; counted twice would be worse.
 _ORDER = ("completed", "dead", "failed", "processing", "pending")
@@ -22,7 +22,7 @@ _TELL_EVERY = 500
 class Survey:
     """One look through a spool: what was read, and what was left unread and why."""
 
-    spool: Spool
+    spool: Layout
     since_s: float
     jobs: Counter[str] = field(default_factory=Counter)
     read: int = 0
