@@ -25,6 +25,7 @@ from queuectl.states import FINISHED, WAITING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from queuectl.recovery import Recovery
     from queuectl.spool import Spool
     from queuectl.verbs import Missed
 
@@ -128,16 +129,16 @@ class _Cancelling:
 
     def _running(self, job_id: str, owner: str) -> None:
         worker = owners.read_worker(self._spool, owner)
-        is_dead = owners.life(self._spool, owner, worker) is owners.Life.DEAD
-        if is_dead and (user := owners.of_another_user(self._spool, owner, worker)) is not None:
-            msg = f'job "{job_id}": its worker is dead, and only user {user} or root can end it'
-            self._missed(job_id, QueuectlError(msg))
+        if owners.life(self._spool, owner, worker) is owners.Life.DEAD:
+            if owner in self._recover().left:
+                msg = f'job "{job_id}" was run by {owner}, who is dead, and is not ours to end'
+                self._missed(job_id, QueuectlError(msg))
+                return
+            self.left.append(job_id)
+            self._soon()
             return
         self.left.append(job_id)
-        if is_dead:
-            self._recover()
-            self._soon()
-        elif worker is not None and worker.slots == 0:
+        if worker is not None and worker.slots == 0:
             self._soon()
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
@@ -149,12 +150,12 @@ class _Cancelling:
         ours = self._asked.get(job_id) == owner
         return ours and requests.is_asked_to_cancel(self._spool, owner, job_id)
 
-    def _recover(self) -> None:
+    def _recover(self) -> Recovery:
         """Do what the next worker to start would do: the job may then be waiting."""
         from queuectl.recovery import recover
         from queuectl.worklog import WorkLog
 
-        recover(self._spool, WorkLog(sys.stderr.fileno()), self._heartbeats)
+        return recover(self._spool, WorkLog(sys.stderr.fileno()), self._heartbeats)
 
     def _ended(self, job_id: str, state: str) -> bool:
         """Tell whether a job that does not wait or run was cancelled by us."""

@@ -117,7 +117,7 @@ class Layout:
         path = self.directory("processing")
         try:
             return os.path.samestat(os.stat(path), os.stat(self.directory("PROCESSING")))
-        except FileNotFoundError:
+        except OSError:  # mostly that there is nothing of that name
             return False
 
     def exists(self) -> bool:

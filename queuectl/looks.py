@@ -41,11 +41,20 @@ class Looks:
         """Whether a look could find anything, and the last one was long enough ago."""
         now = time.monotonic()
         with contextlib.suppress(FileNotFoundError):  # the pool makes it again
-            stamp_ns = os.stat(self._path).st_mtime_ns
+            stamp_ns = self._stamp_ns()
             if stamp_ns != self._stamp[0]:
                 self._stamp = (stamp_ns, now)
             return stamp_ns != self._covered_ns and now >= self._rest_until
         return False
+
+    def _stamp_ns(self) -> int:
+        try:
+            return os.stat(self._path).st_mtime_ns
+        except FileNotFoundError:
+            raise
+        except OSError:
+            self._soon = False  # it is looked at again when everything is
+            raise
 
     @property
     def asked_in_s(self) -> float | None:

@@ -259,14 +259,25 @@ def is_traceless(spool: Layout, name: str) -> bool:
     return name != "" and not files.is_there(path(spool, name, LOCK_SUFFIX))
 
 
-def of_another_user(spool: Layout, name: str, worker: Worker | None) -> int | None:
-    """Return the user whose pool it is, if what it runs is not for us to see and to end."""
-    is_pool_here = worker is None or (worker.slots > 0 and worker.of_this_boot)
-    if is_pool_here and os.geteuid() != 0:
-        for suffix in (RECORD_SUFFIX, LOCK_SUFFIX):
-            with contextlib.suppress(FileNotFoundError):
-                user = os.lstat(path(spool, name, suffix)).st_uid
-                return None if user == os.geteuid() else user
+def another_user(
+    spool: Layout, name: str, worker: Worker | None, us: int | None = None
+) -> int | None:
+    """Return the user whose pool it is, if what it runs is not for us to see and to end.
+
+    Args:
+        spool: where.
+        name: the owner's.
+        worker: its record.
+        us: the user whom files that we make there belong to, if that may not be our own.
+    """
+    ours = (os.geteuid(), us)
+    if ours[0] == 0 or (worker is not None and not (worker.slots and worker.of_this_boot)):
+        return None
+    for suffix in (RECORD_SUFFIX, LOCK_SUFFIX):
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path(spool, name, suffix))
+            of_this_boot = worker is not None or status.st_ctime >= kernel.booted_at()
+            return status.st_uid if of_this_boot and status.st_uid not in ours else None
     return None
 
 

@@ -67,7 +67,7 @@ class Recovery:
         self.faults: list[OSError | QueuectlError] = []  # what the last run left for the next time
         self._endings: dict[str, tuple[_Dead, Ending]] = {}  # of what dead owners ran
         self._lock: BaseFileLock | None = None
-        self._told_of: set[str] = set()
+        self.left: set[str] = set()  # owners whose jobs are for another user to recover
 
     @property
     def waiting_s(self) -> float | None:
@@ -163,8 +163,16 @@ class Recovery:
                 this_boot = worker is not None and worker.of_this_boot
                 copied = worker is not None and worker.lives_elsewhere(self._spool)
                 ends_here = local and name != "" and not copied
-                user = owners.of_another_user(self._spool, name, worker) if ends_here else None
+                user = self._another_user(name, worker) if ends_here else None
                 yield _Dead(name, local, by_lock, this_boot, copied, user)
+
+    def _another_user(self, name: str, worker: owners.Worker | None) -> int | None:
+        try:
+            # not simply ours: a file system may name one owner for the files of all
+            us = os.lstat(owners.path(self._spool, self._me, owners.RECORD_SUFFIX)).st_uid
+        except FileNotFoundError:  # the next heartbeat puts it back
+            us = None
+        return owners.another_user(self._spool, name, worker, us)
 
     def _is_silent(self, name: str) -> bool:
         lease_s = self._spool.config.lease
@@ -205,8 +213,7 @@ class Recovery:
                 what = "this spool is a copy: what that worker runs elsewhere is left alone"
                 self._log.event("warning", worker=name, detail=what)
             starts = Starts(self._spool, name, self._log)
-            for orphan in orphans:
-                self._recover(orphan, dead, starts)
+            self._recover_all(orphans, dead, starts)
             for draft in self._drafts_of(name):
                 unlink_file(draft)
             owners.remove_files(self._spool, name)
@@ -221,11 +228,12 @@ class Recovery:
             return True  # its lease is over
         if dead.user is None or not orphans:
             return self._has_ended(dead, tree, living)
-        if dead.name not in self._told_of:
-            self._told_of.add(dead.name)
-            which = first_of([orphan.job_id for orphan in orphans])
-            detail = f"it held {which}, and only user {dead.user} or root can end what it ran"
+        which = first_of([orphan.job_id for orphan in orphans])
+        detail = f"it held {which}, and only user {dead.user} or root can end what it ran"
+        if dead.name not in self.left:
             self._log.event("warning", worker=dead.name, detail=detail)
+        self.left.add(dead.name)
+        self.faults.append(QueuectlError(f"{dead.name}: {detail}"))
         return False
 
     def _has_ended(self, dead: _Dead, tree: Tree, living: list[int]) -> bool:
@@ -263,6 +271,21 @@ class Recovery:
                     for path in self._spool.log_files(job.id, job.run_number + 1):
                         status = os.stat(path)
                         yield status.st_dev, status.st_ino
+
+    def _recover_all(self, orphans: list[Held], dead: _Dead, starts: Starts) -> None:
+        """Recover what an owner held; one that cannot be does not hold up the others.
+
+        Raises:
+            OSError, QueuectlError: there was one; the owner's files are to stay.
+        """
+        fault: OSError | QueuectlError | None = None
+        for orphan in orphans:
+            try:
+                self._recover(orphan, dead, starts)
+            except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others can be
+                fault = fault or error
+        if fault is not None:
+            raise fault
 
     def _recover(self, orphan: Held, dead: _Dead, starts: Starts) -> None:
         job_id, was_rejected = split_reject(orphan.job_id)
@@ -342,26 +365,18 @@ def _was_only_taken(claim: Claim, job: Job) -> bool:
     return job.state != "processing" or claim.owner != ""
 
 
-def recover(
-    spool: Spool,
-    log: WorkLog,
-    heartbeats: owners.Heartbeats | None = None,
-    *,
-    strict: bool = False,
-) -> int:
-    """Do once, as an owner in passing, what a pool does again and again; return how many jobs.
+def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = None) -> Recovery:
+    """Do once, as an owner in passing, what a pool does again and again; return what came of it.
 
     Raises:
-        OSError: see `Recovery.run`; if `strict`, also what was left for the next time.
+        OSError: see `Recovery.run`.
         SpoolError: the spool cannot be written to.
     """
     spool.create()
     with owners.Registration(spool) as me:
         recovery = Recovery(spool, me.name, log, heartbeats)
-        count = recovery.run()
+        recovery.run()
         while (wait_s := recovery.waiting_s) is not None:
             time.sleep(wait_s)
-            count += recovery.go_on()
-    if strict and recovery.faults:
-        raise recovery.faults[0]
-    return count
+            recovery.go_on()
+    return recovery

@@ -69,7 +69,11 @@ def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
 
 
 def read_stop(spool: Layout, worker: str) -> str | None:
-    """Return `now` or nothing if a pool is asked to stop, else None."""
+    """Return `now` or nothing if a pool is asked to stop, else None.
+
+    Raises:
+        OSError: it cannot be told.
+    """
     return _read(_path(spool, f"{worker}{STOP_SUFFIX}"))
 
 
@@ -131,7 +135,10 @@ def _read(path: str) -> str | None:
         return read_regular(path).decode(errors="replace").strip()
     except FileNotFoundError:
         return None
-    except (BadJobError, OSError):  # not ours to read, or no file: it was put there to be followed
+    except BadJobError:  # no file: it was put there to be followed
+        return ""
+    except PermissionError:  # the same of one that is not ours to read
+        os.lstat(path)  # raises if it cannot even be told whether there is one
         return ""
 
 

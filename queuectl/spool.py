@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -124,7 +125,10 @@ class Spool(Moves):
         for slip in slips(fields):
             warnings.warn(slip, stacklevel=2)
         given = {"command": command, **fields}
-        job = self.draft({name: _as_in_records(value) for name, value in given.items()})
+        try:
+            job = self.draft(_as_in_records(given))
+        except RecursionError:
+            raise BadJobError("a field holds itself, or is nested too deep") from None
         for _ in self.submit_all([job], given=[job.id] if "id" in fields else ()):
             pass
         return job
@@ -301,8 +305,8 @@ class Spool(Moves):
     ) -> Steps[Aside]:
         """Keep a file that can never run: the bytes in dead/ID.rejected, why in dead/ID.json.
 
-        The reason is there before the bytes move, so a
-        crash between leaves an orphan that is set aside again, not bytes without a reason.
+        Returns what to say of it. The reason is there before the bytes move, so a crash between
+        leaves an orphan that is set aside again, not bytes without a reason.
 
         Args:
             claim: of the file.
@@ -326,7 +330,10 @@ class Spool(Moves):
         }
 
         def is_explained(free: str) -> bool:
-            reason = self.reason(free)
+            try:
+                reason = self.reason(free)
+            except OSError:  # whatever it is: that name is taken
+                return False
             return reason is not None and (cut_short or says.items() <= reason.record.items())
 
         def moving(free: str) -> Steps[None]:
@@ -389,9 +396,12 @@ def _as_in_records(value: Any) -> Any:
     """Return what Python programs have at hand as JSON holds it."""
     if isinstance(value, (list, tuple)):
         return [_as_in_records(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _as_in_records(item) for name, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return value.isoformat() if hasattr(value, "isoformat") else value
+    datetime = sys.modules.get("datetime")  # who has a time has imported it
+    return value.isoformat() if datetime and isinstance(value, datetime.datetime) else value
 
 
 def _tags_of(path: str) -> dict[str, list[str]]:

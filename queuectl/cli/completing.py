@@ -113,4 +113,4 @@ def _spool(ctx: click.Context) -> Spool:
     from queuectl.spool import Spool
 
     # the group's own callback does not run while completing: ctx.obj is not there
-    return Spool(ctx.find_root().params.get("spool"))
+    return Spool(ctx.find_root().params.get("spool") or None)

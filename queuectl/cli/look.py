@@ -15,7 +15,7 @@ from queuectl.cli import render
 from queuectl.cli.columns import fit
 from queuectl.cli.common import Misses, json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.selection import Selection, select, select_options
+from queuectl.cli.selection import Selection, changed_at, select, select_options
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
 from queuectl.joblogs import OUT, log_file
@@ -83,7 +83,7 @@ def print_selected(spool: Layout, selection: Selection, options: dict[str, Any])
 
 
 def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) -> None:
-    """Print the jobs that were named, in that order; what is no job is told, with status 1."""
+    """Print the jobs that were named, as they were; what is no job is told, with status 1."""
     misses = Misses()
 
     def found() -> Iterator[Found]:
@@ -93,7 +93,11 @@ def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) ->
             except QueuectlError as error:  # noqa: PERF203 - the others are printed all the same
                 misses(text, error)
 
-    print_list(spool, islice(found(), options["limit"]), options)
+    if options["newest_first"]:
+        named = iter(sorted(found(), key=changed_at, reverse=True))
+    else:
+        named = found()
+    print_list(spool, islice(named, options["limit"]), options)
     misses.exit()
 
 

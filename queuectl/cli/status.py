@@ -134,8 +134,15 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
     for lost in document["lost"]:
         who = f"{plain(lost['worker'])}, who is dead" if lost["worker"] else "nobody"
         click.echo(f"lost     {plain(first_of(lost['ids']))}, held by {who}")
-        click.echo("           (the next worker recovers it, `queuectl doctor --fix` now)")
+        click.echo(f"           ({_recovered_by(spool, lost['worker'])})")
     _print_due(spool, document["jobs"])
+
+
+def _recovered_by(spool: Layout, owner: str) -> str:
+    user = owners.another_user(spool, owner, owners.read_worker(spool, owner))
+    if user is not None:
+        return f"a worker of user {user} recovers it, or of root"
+    return "the next worker recovers it, `queuectl doctor --fix` now"
 
 
 def _running_text(found: Found) -> str:

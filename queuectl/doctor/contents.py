@@ -33,6 +33,7 @@ _READ = 20_000  # files of each state read at most: some seconds
 _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
+ONLY_THEIRS = "a worker or `queuectl doctor --fix` of user {} or root takes it back"
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
@@ -42,7 +43,7 @@ def examine(spool: Spool) -> Iterator[Finding]:
     names = {state: list(spool.names(state)) for state in STATES}
     yield from _some(_twice(spool, names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
-    recovers = partial(recover, spool, WorkLog(-1), strict=True)  # one object: it is done once
+    recovers = partial(_recover, spool)  # one object: it is done once
     yield from _some(_orphans(spool, recovers), "more orphans")
     yield from _some(_leftovers(spool, recovers), "more leftovers")
     yield from _some(_ignored(spool), "more files that nobody reads")
@@ -176,6 +177,17 @@ def _without_reason(spool: Spool) -> Iterator[Finding]:
 # --- what the dead left -----------------------------------------------------------------------
 
 
+def _recover(spool: Spool) -> None:
+    """Recover what can be.
+
+    Raises:
+        OSError, QueuectlError: something could not.
+    """
+    faults = recover(spool, WorkLog(-1)).faults
+    if faults:
+        raise faults[0]
+
+
 def _orphans(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
     for job_id, owner, _ in spool.held():
         worker = owners.read_worker(spool, owner)
@@ -188,18 +200,17 @@ def _orphans(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
         elif owners.is_traceless(spool, owner):
             todo = "a worker takes the job back after the lease"
             yield warning(f"{job_id} is held by {owner}, of whom there is no trace", todo)
-        elif (user := owners.of_another_user(spool, owner, worker)) is not None:
-            todo = f"a worker or `queuectl doctor --fix` of user {user} or root recovers it"
-            yield problem(f"{job_id} is held by {owner}, who is dead, and was user {user}'s", todo)
         else:
             who = f"{owner}, who is dead" if owner else "nobody"
-            yield problem(f"{job_id} is held by {who}", _RECOVERS, recovers)
+            user = owners.another_user(spool, owner, worker)
+            todo = _RECOVERS if user is None else ONLY_THEIRS.format(user)
+            yield problem(f"{job_id} is held by {who}", todo, recovers)
 
 
 def _leftovers(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
     holders = {held.owner for held in spool.held()}
     for name, worker in owners.known(spool).items():
-        if name in holders and owners.of_another_user(spool, name, worker) is not None:
+        if name in holders and owners.another_user(spool, name, worker) is not None:
             continue  # told of with what it holds
         if owners.life(spool, name, worker) is owners.Life.DEAD:
             if owners.is_traceless(spool, name):

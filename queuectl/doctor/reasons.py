@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import owners, requests, safety
-from queuectl.doctor.contents import rejection, suspended
+from queuectl.doctor.contents import ONLY_THEIRS, rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.layout import holder_of
@@ -84,7 +84,8 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
 
 def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
     owner = holder_of(path)
-    life = owners.life(spool, owner, owners.read_worker(spool, owner))
+    worker = owners.read_worker(spool, owner)
+    life = owners.life(spool, owner, worker)
     since = _when(job.instant("started_at"))
     if life is owners.Life.ALIVE:
         yield ok(f"{job.id} is running on {owner}, started {since}")
@@ -92,7 +93,9 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
         what = f"{job.id} is held by {owner} on another machine, started {since}"
         yield warning(what, "if that is gone, a worker here takes it back after the lease")
     else:
+        user = owners.another_user(spool, owner, worker)
         todo = "the next worker, or `queuectl doctor --fix`, takes it back"
+        todo = todo if user is None else ONLY_THEIRS.format(user)
         what = f"was being run by {owner}, who is dead" if owner else "is held by nobody"
         yield problem(f"{job.id} {what}", todo)
 

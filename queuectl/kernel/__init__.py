@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import sys
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
@@ -64,6 +65,13 @@ def boot_id() -> str:
     if told.returncode != 0 or not told.stdout.strip():
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name)
     return told.stdout.strip()
+
+
+def booted_at() -> float:
+    """Return when this machine was started, seconds since the epoch; 0 where that is not told."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @lru_cache(maxsize=1)

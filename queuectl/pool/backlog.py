@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sized
 
 
 _FEW_PASSED_OVER = 1000  # entries that count no more: too few to be worth clearing
@@ -64,8 +64,7 @@ class Backlog:
         """Put in a job that may run now; it replaces what was known of the same file."""
         self._current[entry.state][entry.job_id] = entry
         heappush(self._ready, entry)
-        if len(self._ready) > 2 * len(self) + _FEW_PASSED_OVER:
-            self.forget(())  # those passed over, which nobody may pop for hours
+        self._make_room(self._ready)
 
     def ready_at(self, entry: Entry, wall_s: float) -> bool:
         """Put in a job that may run from a time of the clock on; tell if it is the first."""
@@ -78,7 +77,13 @@ class Backlog:
     def _put_later(self, heap: list[tuple[float, Entry]], entry: Entry, due_s: float) -> bool:
         self._current[entry.state][entry.job_id] = entry
         heappush(heap, (due_s, entry))
+        self._make_room(heap)
         return heap[0][1] is entry
+
+    def _make_room(self, heap: Sized) -> None:
+        """Drop entries passed over once they are the most: none may be popped for hours."""
+        if len(heap) > 2 * len(self) + _FEW_PASSED_OVER:
+            self.forget(())
 
     def advance(self, wall_s: float, monotonic_s: float) -> int:
         """Make ready what is due; return how many."""

@@ -11,7 +11,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, parse
@@ -156,11 +156,21 @@ class Intake:
     # --- everything -------------------------------------------------------------------------
 
     def scan(self) -> None:
-        """Look at everything there is that is not known yet."""
+        """Look at everything there is that is not known yet.
+
+        Raises:
+            OSError, SpoolError: a directory cannot be read; the other one was looked at.
+        """
         self.rejects.look_again()
+        fault: OSError | SpoolError | None = None
         for state, looks in self._looks.items():
-            if looks.due:
-                self._scan(state, looks)
+            try:
+                if looks.due:
+                    self._scan(state, looks)
+            except (OSError, SpoolError) as error:  # noqa: PERF203 - the other is looked at
+                fault = fault or error
+        if fault is not None:
+            raise fault
 
     def _scan(self, state: str, looks: Looks) -> None:
         count = 0

@@ -405,4 +405,6 @@ class Pool:
         )
 
     def _others_hold(self) -> bool:
-        return any(any(self._spool.names(state)) for state in ("processing", "failed"))
+        left = self._upkeep.left_to_others
+        held = any(held.owner not in left for held in self._spool.held())
+        return held or any(self._spool.names("failed"))

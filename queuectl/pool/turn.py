@@ -221,11 +221,15 @@ class Turns:
 
     def _check_only(self, claim: Claim) -> None:
         state = self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin)
-        if state == "dead" and self._spool.drop_reason(claim):
-            return  # of the file that was set aside, and is here now, mended
-        if state is not None:
-            msg = f"the id exists already, in {state}/"
-            raise BadJobError(msg)
+        if state is None:
+            return
+        why = f"the id exists already, in {state}/"
+        try:
+            if state == "dead" and self._spool.drop_reason(claim):
+                return  # of the file that was set aside, and is here now, mended
+        except OSError as error:  # one file is no reason for all to wait
+            why += f", and cannot be looked at there: {error.strerror}"
+        raise BadJobError(why)
 
     def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
         aside = yield from self._spool.setting_aside(claim, why)

@@ -70,6 +70,11 @@ class Upkeep:
         self._stopped = True
         self._wanted.set()
 
+    @property
+    def left_to_others(self) -> set[str]:
+        """Dead owners whose jobs only another user can recover."""
+        return self._recovery.left
+
     def run(self) -> None:
         """Look at everything, recover and tidy, again and again."""
         next_recovery = time.monotonic() + self._spool.config.poll_interval

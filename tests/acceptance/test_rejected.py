@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job import MAX_RECORD_BYTES
-from tests.support import SpoolDir, wait_until, waiting_for
+from tests.support import SpoolDir, wait_until, waiting_for, with_code_at_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 GOOD = b'{"command": "true"}'
 
@@ -260,6 +261,32 @@ def test_a_reason_that_is_moved_to_pending_goes_back_to_its_bytes(spool: SpoolDi
     spool.drain()
     assert sorted(os.listdir(f"{spool.path}/dead")) == ["z.json", "z.rejected"]
     assert spool.record("dead", "z") == before
+
+
+UNREADABLE = """
+import errno, os
+from queuectl import layout
+read = layout.read_regular
+def read_regular(path, **how):
+    if path.endswith("/dead/x.json"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+    return read(path, **how)
+layout.read_regular = read_regular
+"""
+
+
+@pytest.mark.parametrize("body", [b"[", b'{"command": "true", "priority": -1}'])
+def test_a_file_in_dead_that_cannot_be_read_stops_nobody(
+    spool: SpoolDir, tmp_path: Path, body: bytes
+) -> None:
+    spool.drop_bytes("x", b'{"command": "", "rejected": "x.json"}', "dead")
+    spool.drop_bytes("x", body)
+    spool.drop_bytes("worse", b'{"a": 1}')
+    spool.drop("y")
+    spool.drain(1, env=with_code_at_start(tmp_path, UNREADABLE))
+    assert spool.ids("completed") == ["y"]
+    assert spool.ids("dead") == ["worse", "x", "x.2"]
+    assert spool.leftovers() == []
 
 
 def test_who_waits_for_a_tag_learns_of_what_was_set_aside(spool: SpoolDir) -> None:

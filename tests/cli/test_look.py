@@ -54,6 +54,8 @@ def test_a_list_of_ids_is_for_other_commands(filled: SpoolDir) -> None:
 
 def test_a_list_of_the_jobs_that_are_named(filled: SpoolDir) -> None:
     assert [job["id"] for job in filled.run("list", "--json", "d1", "c1").json] == ["d1", "c1"]
+    newest = filled.run("list", "--newest-first", "--ids", "c1", "d1").lines
+    assert newest == ["d1", "c1"]  # nobody knows when the first was changed
     told = filled.run("list", "--ids", "p1", "nope", "f1", "p1", status=1)
     assert told.lines == ["p1", "f1"]
     assert 'no job "nope"' in told.err

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl.errors import SpoolError
 from queuectl.pool.intake import Intake, News
 from queuectl.spool import Spool
 from queuectl.units import utc_text
@@ -15,6 +16,8 @@ from queuectl.worklog import WorkLog
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from queuectl.job import Job
     from queuectl.pool.backlog import Entry
     from tests.support import SpoolDir
@@ -266,3 +269,24 @@ def test_an_edit_of_a_job_that_waits_for_its_time_is_found_by_a_look(
         return intake.next()
 
     assert wait_until(found).job_id == "job"
+
+
+def test_a_look_that_was_asked_for_and_is_refused_is_not_asked_for_at_once_again(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Spool, state: str) -> Iterator[str]:
+        if state == "pending":
+            raise SpoolError("read", state, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+        return iter(self.file_names(state))
+
+    spool.drop_bytes("job", b'{"command": "true", "state": "failed"}', "failed")
+    intake.forget_scans()
+    assert intake.asked_in_s is not None
+    monkeypatch.setattr(Spool, "file_names_by_place", refused)
+    with pytest.raises(SpoolError):
+        intake.scan()
+    assert intake.asked_in_s is None
+    intake.advance()
+    entry = intake.next()
+    assert entry is not None
+    assert entry.job_id == "job"  # of the other directory

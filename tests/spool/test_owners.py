@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -214,3 +215,30 @@ def test_a_pool_reads_what_it_is_asked(api: Spool, spool: SpoolDir) -> None:
         requests.ask_to_stop(api, me.name, now=True)
         assert requests.read_stop(api, me.name) == "now"
     assert spool.leftovers() == []
+
+
+def test_whose_pool_it_is_counts_only_where_files_tell_it(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may name one owner for the files of all."""
+    with Registration(api, 1) as pool:
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+        mine, record = os.getuid(), owners.read_worker(api, pool.name)
+        assert owners.another_user(api, pool.name, record) == mine
+        assert owners.another_user(api, pool.name, record, us=mine) is None
+        os.unlink(owners.path(api, pool.name, ".json"))
+        assert owners.another_user(api, pool.name, None) == mine
+        monkeypatch.setattr(kernel, "booted_at", lambda: time.time() + 60)
+        assert owners.another_user(api, pool.name, None) is None  # nothing of it runs any more
+    with Registration(api) as command:
+        record = owners.read_worker(api, command.name)
+        assert owners.another_user(api, command.name, record) is None
+
+
+def test_a_request_that_cannot_be_told_is_none(api: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(path: str) -> NoReturn:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+
+    monkeypatch.setattr(requests, "read_regular", stale)
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        requests.read_stop(api, "vm-1-00000000")

@@ -29,6 +29,7 @@ from tests.support import read_text, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from queuectl.moves import Claim
     from tests.support import SpoolDir
 
 DEAD = "nobody-1-00000000"
@@ -631,3 +632,27 @@ def test_what_is_set_aside_is_told_under_the_id_that_it_has_in_dead(spool: Spool
     done = spool.run("cancel", "a", status=1)
     assert spool.ids("dead") == ["a.2"]
     assert "rejected   a.2" in done.err
+
+
+def test_an_orphan_that_cannot_be_moved_does_not_hold_up_the_others(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = Spool.settle
+
+    def refused(self: Spool, claim: Claim, job: Job) -> str:
+        if job.id == "a":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), claim.path)
+        return settle(self, claim, job)
+
+    leave(spool, state="completed", worker=DEAD)
+    body = json.dumps({"id": "b", "command": "true", "state": "completed", "worker": LOCAL})
+    for job_id in ("0", "b", "c"):
+        with open(f"{spool.path}/processing/{job_id}@{LOCAL}.json", "w") as file:
+            file.write(body.replace('"b"', f'"{job_id}"'))
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "settle", refused)
+        recover(spool)
+    assert spool.ids("completed") == ["0", "b", "c"]
+    recover(spool)
+    assert spool.ids("completed") == ["0", "a", "b", "c"]
+    assert spool.leftovers() == []

@@ -11,6 +11,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -30,7 +31,6 @@ from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from queuectl.moves import Claim
     from tests.support import SpoolDir
@@ -58,6 +58,17 @@ def test_a_program_gives_what_it_has_at_hand(spool: SpoolDir, tmp_path: Path) ->
     record = spool.record("pending", job.id)
     assert (record["cwd"], record["tags"]) == (str(tmp_path), ["a", "b"])
     assert job.not_before("pending") == at.timestamp()
+
+
+def test_what_no_record_can_hold_is_refused_as_a_bad_job(spool: SpoolDir) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for value in (endless, datetime):
+        with pytest.raises(BadJobError):
+            spool.api.submit("true", mine=value)
+    job = spool.api.submit("true", env={"HERE": Path("/srv")}, mine={"path": Path("/x")})
+    assert job.record["env"] == {"HERE": "/srv"}
+    assert job.record["mine"] == {"path": "/x"}
 
 
 def test_the_usual_spool_is_that_of_the_commands(

@@ -40,7 +40,9 @@ def test_what_is_entered_again_and_again_takes_no_room_each_time() -> None:
     backlog.ready(entry("first", -1))
     for arrived_ns in range(10_000):
         backlog.ready(entry("again", 0, arrived_ns))
+        backlog.ready_at(entry("later", 0, arrived_ns), 1e12)
     assert len(backlog._ready) < 2000
+    assert len(backlog._at) < 2000
     assert drained(backlog) == ["first", "again"]
 
 
