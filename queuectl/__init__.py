@@ -1,6 +1,6 @@
 """A job queue that is a directory: see spool-layout.md for what is in it.
 
-Where things are, each line knowing only itself, those above it, and `errors`:
+Where things are, each line loading only itself, those above it, and `errors`:
 
     words        states, ids, units
     the system   kernel/, files, loop, arrivals, notify, program

@@ -56,14 +56,15 @@ def cancel_all(
         SpoolError: the file system refused.
     """
     spool.create()
-    work = _Cancelling(spool, states, missed)
+    work = _Cancelling(spool, states, missed, note)
     work.left = list(job_ids)
     try:
         yield from work.round()
         if not work.left:
             return
-        hold = "a worker holds" if len(work.left) == 1 else "workers hold"
-        note(f"ending {len(work.left)} that {hold}")
+        if work.asked:
+            hold = "a worker holds" if len(work.asked) == 1 else "workers hold"
+            note(f"ending {len(work.asked)} that {hold}")
         names = {job_id + SUFFIX for job_id in work.left}
         directories = [spool.directory(state) for state in (*WAITING, *FINISHED)]
         with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
@@ -78,14 +79,18 @@ def cancel_all(
 class _Cancelling:
     """The jobs that are still to be cancelled, and what was done about them."""
 
-    def __init__(self, spool: Spool, states: Sequence[str], missed: Missed) -> None:
+    def __init__(
+        self, spool: Spool, states: Sequence[str], missed: Missed, note: Callable[[str], None]
+    ) -> None:
         self.left: list[str] = []
         self.look_again_s: float | None = None
         self._spool = spool
         self._states = states
         self._by = verbs.by_whom()
         self._missed = missed
-        self._asked: dict[str, str] = {}
+        self._note = note
+        self.asked: dict[str, str] = {}  # whom, of each job that is run
+        self._told_of: set[str] = set()  # workers that stand still
         self._heartbeats = owners.Heartbeats()
         self._first_tried_s: dict[str, float] = {}
 
@@ -143,11 +148,14 @@ class _Cancelling:
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
-            self._asked[job_id] = owner
+            if worker is not None and worker.suspended and owner not in self._told_of:
+                self._told_of.add(owner)
+                self._note(f"{owner} is suspended (`kill -CONT {worker.pid}` lets it go on)")
+            self.asked[job_id] = owner
 
     def _is_asked(self, job_id: str, owner: str) -> bool:
         # who else asked for the same may have taken it back
-        ours = self._asked.get(job_id) == owner
+        ours = self.asked.get(job_id) == owner
         return ours and requests.is_asked_to_cancel(self._spool, owner, job_id)
 
     def _recover(self) -> Recovery:
@@ -186,11 +194,11 @@ class _Cancelling:
 
     def withdraw_all(self) -> None:
         """Take back what was asked for and is not answered."""
-        for job_id in tuple(self._asked):
+        for job_id in tuple(self.asked):
             self._withdraw(job_id)
 
     def _withdraw(self, job_id: str) -> bool:
-        owner = self._asked.pop(job_id, None)
+        owner = self.asked.pop(job_id, None)
         if owner is not None:
             requests.withdraw_cancel(self._spool, owner, job_id)
         return owner is not None

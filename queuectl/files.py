@@ -109,12 +109,24 @@ def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Ste
     Raises:
         OSError: it exists, or any step failed.
     """
-    descriptor = os.open(path, _NEW_FILE, mode)
+    descriptor = _made(path, mode)
     try:
         yield from _filling(_Open(descriptor), data, sync=sync)
     except BaseException:
         unlink_quietly(path)
         raise
+
+
+def _made(path: str, mode: int) -> int:
+    """Create a file; if it is for others too, they can read it whatever our umask is.
+
+    Raises:
+        OSError: it exists, or could not be made.
+    """
+    descriptor = os.open(path, _NEW_FILE, mode)
+    if mode & 0o077:
+        os.fchmod(descriptor, mode)
+    return descriptor
 
 
 def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
@@ -288,7 +300,7 @@ def _open_spare(path: str, mode: int) -> _Open:
         if error.errno not in _NOT_OURS_TO_WRITE:
             raise
         os.unlink(path)
-        return _Open(os.open(path, _NEW_FILE, mode))
+        return _Open(_made(path, mode))
     status = os.fstat(descriptor)
     plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     ours = plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES
@@ -299,7 +311,7 @@ def _open_spare(path: str, mode: int) -> _Open:
         return _Open(descriptor, status.st_size, kept=True)
     os.close(descriptor)
     os.unlink(path)
-    return _Open(os.open(path, _NEW_FILE, mode))
+    return _Open(_made(path, mode))
 
 
 # a file that was dropped read-only, or by another user, or that is a program which runs

@@ -13,7 +13,7 @@ from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.ids import first_of, is_id, is_made
 from queuectl.spool import Spool
 from queuectl.states import STATES
-from queuectl.units import parse_duration, parse_time
+from queuectl.units import parse_duration, parse_time, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ else:
 def say_faults(spool: Spool) -> None:
     """Say what is wrong in config.json, for a command that does not depend on it."""
     for fault in spool.faults:
-        render.note(f"queuectl: {fault}; going on without it")
+        render.note(f"queuectl: {plain(str(fault))}; going on without it")
 
 
 def spool_to_write(ctx: click.Context, *, strict: bool = True) -> Spool:

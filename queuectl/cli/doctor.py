@@ -32,7 +32,7 @@ def doctor(
 ) -> None:
     """Check the spool and its file system; with ID, tell why a job is not running.
 
-    Exit status 1 if a problem remains: that nobody runs what waits is only a warning.
+    Exit status 1 if a problem remains. That no worker runs is only a warning, but with ID.
 
     \b
     queuectl doctor

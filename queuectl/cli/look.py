@@ -87,9 +87,13 @@ def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) ->
     misses = Misses()
 
     def found() -> Iterator[Found]:
-        for text in dict.fromkeys(texts):
+        shown: set[str] = set()
+        for text in texts:
             try:
-                yield spool.find(resolve_id(spool, text))
+                job_id = resolve_id(spool, text)
+                if job_id not in shown:
+                    yield spool.find(job_id)
+                shown.add(job_id)
             except QueuectlError as error:  # noqa: PERF203 - the others are printed all the same
                 misses(text, error)
 

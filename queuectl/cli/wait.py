@@ -59,9 +59,9 @@ def wait(
     selection, only those that have not.
 
     A job that will be retried has not ended. Exit status: 0 if all completed, or none was
-    selected; else, of the first as given that did not, the exit status of its last run, 128 + N
-    if signal N ended it (143 for its own timeout), 1 if it was cancelled, set aside, or never ran;
-    124 if --timeout passed first.
+    selected; else, of the first (in the order given) that did not, the exit status of its last
+    run, 128 + N if signal N ended it (143 for its own timeout), 1 if it was cancelled, set aside,
+    or never ran; 124 if --timeout passed first.
 
     \b
     queuectl wait job1 job2 && echo both are done

@@ -95,7 +95,7 @@ def test_all_of_a_group_have_their_grace_where_processes_cannot_be_listed(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
     tidy = '(trap "sleep 0.5; echo cleaned up; exit" TERM; echo ready; sleep 50 & wait) & wait'
-    spool.drop("job", tidy, timeout=0.5, max_retries=1)
+    spool.drop("job", tidy, timeout=2, max_retries=1)
     spool.drain(1, env=with_code_at_start(tmp_path, NO_LIST_OF_PROCESSES))
     assert read_text(f"{spool.path}/logs/job.1.out") == "ready\ncleaned up\n"
 

@@ -295,5 +295,7 @@ def test_who_waits_for_a_tag_learns_of_what_was_set_aside(spool: SpoolDir) -> No
     spool.drop_bytes("odd", b'{"command": "true", "tags": "night"}')
     spool.drain()
     assert spool.run("list", "--ids", "--tag", "night").lines == ["good", "bad"]
+    listed = spool.run("dlq", "list", "--ids")
+    assert (listed.lines, listed.err) == (["bad", "odd"], "")  # nor is its reason unreadable
     waited = spool.run("wait", "--tag", "night", status=1)
     assert sorted(waited.lines) == ["bad", "good"]

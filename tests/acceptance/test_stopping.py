@@ -204,11 +204,10 @@ turn.Turns._cap_output = broken
 BROKEN_CONTROL = """
 import os
 from queuectl.pool import pool
-class Broken(pool.Pool):
-    def _follow_pause(self):
-        if os.path.exists(os.environ["QUEUECTL_SPOOL"] + ".break"):
-            raise ZeroDivisionError
-pool.Pool._follow_pause = Broken._follow_pause
+def follow_pause(self):
+    if os.path.exists(os.environ["QUEUECTL_SPOOL"] + ".break"):
+        raise ZeroDivisionError
+pool.Pool._follow_pause = follow_pause
 """
 
 

@@ -596,6 +596,7 @@ def test_a_cancel_that_another_has_taken_back_is_asked_again(spool: SpoolDir) ->
         first = spool.start("cancel", "job", stderr=subprocess.DEVNULL)
         second = spool.start("cancel", "job", stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert second.stderr is not None
+        assert f"kill -CONT {pool.pid}".encode() in second.stderr.readline()
         assert b"ending 1" in second.stderr.readline()
         wait_until(lambda: os.path.exists(request))
         first.send_signal(signal.SIGINT)

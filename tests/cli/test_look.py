@@ -60,6 +60,7 @@ def test_a_list_of_the_jobs_that_are_named(filled: SpoolDir) -> None:
     assert told.lines == ["p1", "f1"]
     assert 'no job "nope"' in told.err
     assert "not both" in filled.refuse("list", "p1", "--tag", "db", status=2)
+    assert filled.run("list", "--ids", "--limit", "1", "p1", "d1", "p1").lines == ["p1"]
     assert filled.run("dlq", "list", "--ids").lines == ["d1"]
 
 

@@ -44,6 +44,9 @@ def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
     job_id = side.submit()
     assert side.run("config", "set", "shared", "true").returncode == 0
     (side.path / "pending").chmod(0o770)
+    private = ["sh", "-c", 'umask 077; exec "$@"', "-"]
+    assert side.run("enqueue", "--id", "mine", "true", before=private).returncode == 0
+    assert (side.path / "pending" / "mine.json").stat().st_mode & 0o777 == 0o660
     before = ["sh", "-c", 'umask 007; exec "$@"', "-"]
     done = side.run("worker", "start", "--stop-when-empty", "--detach", before=before)
     assert done.returncode == 0
