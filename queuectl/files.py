@@ -125,7 +125,9 @@ def _made(path: str, mode: int) -> int:
     """
     descriptor = os.open(path, _NEW_FILE, mode)
     if mode & 0o077:
-        os.fchmod(descriptor, mode)
+        # it may have modes of its own, and not take ours; what matters is told when it is read
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, mode)
     return descriptor
 
 
