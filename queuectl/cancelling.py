@@ -93,10 +93,11 @@ class _Cancelling:
         self._told_of: set[str] = set()  # workers that stand still
         self._heartbeats = owners.Heartbeats()
         self._first_tried_s: dict[str, float] = {}
+        self._recovery: Recovery | None = None  # of this round
 
     def round(self) -> Iterator[str]:
         """Do what can be done now; yield what is cancelled, and keep in `left` what is not."""
-        before, self.left, self.look_again_s = self.left, [], None
+        before, self.left, self.look_again_s, self._recovery = self.left, [], None, None
         waiting = []
         for job_id in before:
             try:
@@ -135,12 +136,7 @@ class _Cancelling:
     def _running(self, job_id: str, owner: str) -> None:
         worker = owners.read_worker(self._spool, owner)
         if owners.life(self._spool, owner, worker) is owners.Life.DEAD:
-            if owner in self._recover().left:
-                msg = f'job "{job_id}" was run by {owner}, who is dead, and is not ours to end'
-                self._missed(job_id, QueuectlError(msg))
-                return
-            self.left.append(job_id)
-            self._soon()
+            self._held_by_dead(job_id, owner)
             return
         self.left.append(job_id)
         if worker is not None and worker.slots == 0:
@@ -152,6 +148,24 @@ class _Cancelling:
                 self._told_of.add(owner)
                 self._note(f"{owner} is suspended (`kill -CONT {worker.pid}` lets it go on)")
             self.asked[job_id] = owner
+
+    def _held_by_dead(self, job_id: str, owner: str) -> None:
+        if self._recovery is None:
+            self._recovery = self._recover()
+        fault = self._recovery.faults.get(owner)
+        if owner in self._recovery.left:
+            msg = f'job "{job_id}" was run by {owner}, who is dead, and is not ours to end'
+            self._missed(job_id, QueuectlError(msg))
+        elif fault is not None and self._is_over(job_id, _NO_PATIENCE_S):
+            self._missed(job_id, QueuectlError(f'job "{job_id}" cannot be recovered: {fault}'))
+        else:
+            self.left.append(job_id)
+            self._soon()
+
+    def _is_over(self, job_id: str, patience_s: float) -> bool:
+        """Tell whether a job has been tried in vain for so long."""
+        now = time.monotonic()
+        return now >= self._first_tried_s.setdefault(job_id, now) + patience_s
 
     def _is_asked(self, job_id: str, owner: str) -> bool:
         # who else asked for the same may have taken it back
@@ -177,10 +191,8 @@ class _Cancelling:
 
     def _not_taken(self, job_id: str, error: QueuectlError) -> None:
         """A pool was first, and so it runs; or it is something that nobody can take."""
-        now = time.monotonic()
         moved_on = isinstance(error, (MovedOnError, NoSuchJobError))
-        patience_s = _PATIENCE_S if moved_on else _NO_PATIENCE_S
-        if now < self._first_tried_s.setdefault(job_id, now) + patience_s:
+        if not self._is_over(job_id, _PATIENCE_S if moved_on else _NO_PATIENCE_S):
             self.left.append(job_id)
             self._soon()
         elif moved_on:

@@ -103,9 +103,13 @@ class Layout:
         return f"{stem}.out", f"{stem}.err"
 
     def is_only_claimed(self, job: Job) -> bool:
-        """Tell of a held job, counted, that its command has not begun: its output has no files."""
+        """Tell of a held job, counted, that its command has not begun: its output has no files.
+
+        Nor could they be missing for another reason.
+        """
         logs = self.log_files(job.id, job.run_number + 1)
-        return os.path.isdir(self.directory("logs")) and not any(map(is_there, logs))
+        can_be_made = os.access(self.directory("logs"), os.R_OK | os.W_OK | os.X_OK)
+        return can_be_made and not any(map(is_there, logs))
 
     def key(self, job_id: str) -> str:
         """Return what is the same for all ids whose files are one and the same here."""

@@ -64,7 +64,8 @@ class Recovery:
         self._me = me
         self._log = log
         self._heartbeats = heartbeats or owners.Heartbeats()
-        self.faults: list[OSError | QueuectlError] = []  # what the last run left for the next time
+        # by owner, why the last run left something of it for the next time
+        self.faults: dict[str, OSError | QueuectlError] = {}
         self._endings: dict[str, tuple[_Dead, Ending]] = {}  # of what dead owners ran
         self._lock: BaseFileLock | None = None
         self.left: set[str] = set()  # owners whose jobs are for another user to recover
@@ -112,7 +113,7 @@ class Recovery:
             living = processes_of(trees)
         except (OSError, QueuectlError) as error:
             self._log.event("error", detail=f"cannot recover: {error}")
-            self.faults.append(error)
+            self.faults |= {one.name: error for one in dead}
             self._endings.clear()  # as a fault it waits for longer
             return 0
         return sum(
@@ -188,7 +189,7 @@ class Recovery:
             # the next owner's jobs must not wait for this one's disk
             who = dead.name or "nobody"
             self._log.event("error", detail=f"cannot recover from {who}: {error}")
-            self.faults.append(error)
+            self.faults[dead.name] = error
             self._endings.pop(dead.name, None)
             return 0
 
@@ -233,7 +234,7 @@ class Recovery:
         if dead.name not in self.left:
             self._log.event("warning", worker=dead.name, detail=detail)
         self.left.add(dead.name)
-        self.faults.append(QueuectlError(f"{dead.name}: {detail}"))
+        self.faults[dead.name] = QueuectlError(f"{dead.name}: {detail}")
         return False
 
     def _has_ended(self, dead: _Dead, tree: Tree, living: list[int]) -> bool:

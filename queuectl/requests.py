@@ -83,7 +83,7 @@ def read_cancels(spool: Layout, worker: str) -> list[tuple[str, str]]:
     Raises:
         OSError: workers/ cannot be read.
     """
-    found = ((path, _read(path)) for path in cancel_files(spool, worker))
+    found = ((path, _read_listed(path)) for path in cancel_files(spool, worker))
     before = len(_path(spool, f"{worker}{CANCEL_MARK}"))
     return [(path[before:], by) for path, by in found if by is not None]
 
@@ -128,6 +128,13 @@ def _ask(spool: Spool, name: str, text: str) -> None:
             files.replace(target, body, draft, sync=False, mode=spool.config.file_mode)
     except OSError as error:
         raise SpoolError("write", target, error) from error
+
+
+def _read_listed(path: str) -> str | None:
+    try:
+        return _read(path)
+    except OSError:  # its name was there, and that counts
+        return ""
 
 
 def _read(path: str) -> str | None:

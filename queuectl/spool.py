@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import time
 import warnings
@@ -87,7 +88,7 @@ class Spool(Moves):
             os.makedirs(path, 0o700, exist_ok=True)
             for path in map(self.directory, DIRECTORIES):
                 if not os.path.isdir(path):
-                    _make_directory(path)
+                    _make_directory(path, self.path if self.config.shared else None)
             if self.config.sync:
                 files.Step((self.path, os.path.dirname(self.path))).run()
         except OSError as error:
@@ -400,8 +401,9 @@ def _as_in_records(value: Any) -> Any:
         return {name: _as_in_records(item) for name, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    datetime = sys.modules.get("datetime")  # who has a time has imported it
-    return value.isoformat() if datetime and isinstance(value, datetime.datetime) else value
+    module = sys.modules.get("datetime")  # whoever has a time has imported it
+    is_time = module is not None and isinstance(value, (module.date, module.time))
+    return value.isoformat() if is_time else value
 
 
 def _tags_of(path: str) -> dict[str, list[str]]:
@@ -414,9 +416,12 @@ def _tags_of(path: str) -> dict[str, list[str]]:
     return {"tags": tags} if tags and sound else {}
 
 
-def _make_directory(path: str) -> None:
+def _make_directory(path: str, like: str | None) -> None:
+    """Make a directory for us alone, or for those for whom another one is."""
     try:
         os.mkdir(path, 0o700)
+        if like is not None:
+            os.chmod(path, stat.S_IMODE(os.stat(like).st_mode))
     except FileExistsError:
         # else somebody was first; without a place for output jobs run all the same
         if not os.path.isdir(path) and os.path.basename(path) != "logs":

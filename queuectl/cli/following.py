@@ -137,9 +137,20 @@ def _hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool) -> str:
     enough_run = not held.isdisjoint(job_ids) if any_one else held.issuperset(job_ids)
     if spool.paused and not enough_run:
         return "the spool is paused; `queuectl resume` lets jobs start"
+    for job_id, owner, _ in spool.held():
+        user = _whose(spool, owner) if job_id in job_ids else None
+        if user is not None:
+            return f"{job_id} was run by a worker that is dead: one of user {user} recovers it"
     if not owners.workers(spool):
         return "no worker is running; `queuectl worker start` runs what waits"
     return ""
+
+
+def _whose(spool: Layout, owner: str) -> int | None:
+    """Return the user whose dead pool an owner is, if that is not us."""
+    worker = owners.read_worker(spool, owner)
+    is_dead = owners.life(spool, owner, worker) is owners.Life.DEAD
+    return owners.another_user(spool, owner, worker) if is_dead else None
 
 
 def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer) -> bool:

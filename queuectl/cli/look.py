@@ -88,12 +88,12 @@ def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) ->
 
     def found() -> Iterator[Found]:
         shown: set[str] = set()
-        for text in texts:
+        for text in dict.fromkeys(texts):
             try:
                 job_id = resolve_id(spool, text)
                 if job_id not in shown:
+                    shown.add(job_id)
                     yield spool.find(job_id)
-                shown.add(job_id)
             except QueuectlError as error:  # noqa: PERF203 - the others are printed all the same
                 misses(text, error)
 

@@ -109,6 +109,9 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     ]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(log_path, flags, spool.config.file_mode)
+    if spool.config.shared:
+        with contextlib.suppress(OSError):  # somebody else's
+            os.fchmod(log, spool.config.file_mode)
     begun = os.fstat(log).st_size
     process = subprocess.Popen(
         words,

@@ -15,7 +15,8 @@ from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
-from queuectl.recovery import recover
+from queuectl.recovery import Recovery, recover
+from queuectl.scratch import owner_of
 from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.verbs import Verb
 from queuectl.worklog import WorkLog
@@ -43,7 +44,7 @@ def examine(spool: Spool) -> Iterator[Finding]:
     names = {state: list(spool.names(state)) for state in STATES}
     yield from _some(_twice(spool, names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
-    recovers = partial(_recover, spool)  # one object: it is done once
+    recovers = _Recovers(spool)
     yield from _some(_orphans(spool, recovers), "more orphans")
     yield from _some(_leftovers(spool, recovers), "more leftovers")
     yield from _some(_ignored(spool), "more files that nobody reads")
@@ -177,18 +178,25 @@ def _without_reason(spool: Spool) -> Iterator[Finding]:
 # --- what the dead left -----------------------------------------------------------------------
 
 
-def _recover(spool: Spool) -> None:
-    """Recover what can be.
+class _Recovers:
+    """Recovers, once for all findings, and says of each owner whether it could be."""
 
-    Raises:
-        OSError, QueuectlError: something could not.
-    """
-    faults = recover(spool, WorkLog(-1)).faults
-    if faults:
-        raise faults[0]
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._done: Recovery | None = None
+
+    def of(self, owner: str) -> Callable[[], None]:
+        """Return what recovers from an owner; it raises the OSError or QueuectlError if not."""
+
+        def mend() -> None:
+            self._done = self._done or recover(self._spool, WorkLog(-1))
+            if owner in self._done.faults:
+                raise self._done.faults[owner]
+
+        return mend
 
 
-def _orphans(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
+def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
     for job_id, owner, _ in spool.held():
         worker = owners.read_worker(spool, owner)
         life = owners.life(spool, owner, worker)
@@ -204,10 +212,10 @@ def _orphans(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
             who = f"{owner}, who is dead" if owner else "nobody"
             user = owners.another_user(spool, owner, worker)
             todo = _RECOVERS if user is None else ONLY_THEIRS.format(user)
-            yield problem(f"{job_id} is held by {who}", todo, recovers)
+            yield problem(f"{job_id} is held by {who}", todo, recovers.of(owner))
 
 
-def _leftovers(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding]:
+def _leftovers(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
     holders = {held.owner for held in spool.held()}
     for name, worker in owners.known(spool).items():
         if name in holders and owners.another_user(spool, name, worker) is not None:
@@ -217,9 +225,10 @@ def _leftovers(spool: Spool, recovers: Callable[[], object]) -> Iterator[Finding
                 todo = "a worker clears it away after the lease"
                 yield warning(f"workers/{name} has no lock", todo)
             else:
-                yield warning(f"workers/{name} is dead", _RECOVERS, recovers)
+                yield warning(f"workers/{name} is dead", _RECOVERS, recovers.of(name))
     for name in leftovers.abandoned_drafts(spool):
-        yield warning(f"tmp/{name} was left by somebody who is dead", _RECOVERS, recovers)
+        what = f"tmp/{name} was left by somebody who is dead"
+        yield warning(what, _RECOVERS, recovers.of(owner_of(name) or ""))
 
 
 def _ignored(spool: Spool) -> Iterator[Finding]:

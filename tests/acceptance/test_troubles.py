@@ -455,6 +455,23 @@ def test_jobs_run_once_their_directory_lets_them_go(spool: SpoolDir, tmp_path: P
         set_immutable(f"{spool.path}/pending", on=False)
 
 
+def test_a_cancel_of_what_cannot_be_recovered_says_so_and_ends(spool: SpoolDir) -> None:
+    spool.drop("job", "sleep 1000")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        held = f"{spool.path}/processing/job@{pool.name}.json"
+        pool.kill()
+    if not set_immutable(held, on=True):
+        pytest.skip("no immutable files here")
+    try:
+        told = spool.run("cancel", "job", status=1)
+        assert 'job "job" cannot be recovered' in told.err
+        assert "could not be mended" in spool.run("doctor", "--fix", status=1).err
+    finally:
+        set_immutable(held, on=False)
+    assert spool.run("cancel", "job").lines == ["job"]
+
+
 NO_WATCH = """
 import errno, os
 from queuectl import loop

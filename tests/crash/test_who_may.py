@@ -54,6 +54,10 @@ def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
     for name in (f"completed/{job_id}.json", f"logs/{job_id}.1.out", "worker.log"):
         assert (side.path / name).stat().st_mode & 0o777 == 0o660, name
     assert (side.path / "config.json").stat().st_mode & 0o777 == 0o640
+    side.path.chmod(0o2770)
+    (side.path / "failed").rmdir()
+    side.run("enqueue", "true", before=private)
+    assert (side.path / "failed").stat().st_mode & 0o7777 == 0o2770
 
 
 @needs_root
@@ -82,6 +86,8 @@ def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_
         assert done.returncode == 1
         assert "of user 0" in as_nobody(side.path, "doctor", job_id).stdout
         assert "of user 0" in as_nobody(side.path, "status").stdout
+        done = as_nobody(side.path, "wait", "--timeout", "2", job_id)
+        assert "one of user 0 recovers it" in done.stderr
         done = as_nobody(side.path, "cancel", job_id)
         assert (done.returncode, done.stdout) == (1, "")
         assert "not ours to end" in done.stderr

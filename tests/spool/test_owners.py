@@ -239,6 +239,9 @@ def test_a_request_that_cannot_be_told_is_none(api: Spool, monkeypatch: pytest.M
     def stale(path: str) -> NoReturn:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
+    requests.ask_to_cancel(api, "vm-1-00000000", "job", "cancelled: x")
     monkeypatch.setattr(requests, "read_regular", stale)
     with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
         requests.read_stop(api, "vm-1-00000000")
+    # of this one the name is there
+    assert requests.read_cancels(api, "vm-1-00000000") == [("job", "")]
