@@ -146,7 +146,7 @@ class _Cancelling:
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
             if worker is not None and worker.suspended and owner not in self._told_of:
                 self._told_of.add(owner)
-                self._note(f"{owner} is suspended (`kill -CONT {worker.pid}` lets it go on)")
+                self._note(f"{owner} is {owners.suspended_text(worker.pid)}")
             self.asked[job_id] = owner
 
     def _held_by_dead(self, job_id: str, owner: str) -> None:

@@ -124,11 +124,19 @@ def _made(path: str, mode: int) -> int:
         OSError: it exists, or could not be made.
     """
     descriptor = os.open(path, _NEW_FILE, mode)
+    share(descriptor, mode)
+    return descriptor
+
+
+def share(descriptor: int, mode: int) -> None:
+    """Let others have a file as `mode` says, whatever our umask was; nothing if it is ours alone.
+
+    A file system may have modes of its own, and the file be somebody else's: what matters is told
+    when it is read.
+    """
     if mode & 0o077:
-        # it may have modes of its own, and not take ours; what matters is told when it is read
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, mode)
-    return descriptor
 
 
 def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:

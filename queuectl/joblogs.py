@@ -114,14 +114,15 @@ class Output:
         """Return the mark that stands where `cap` puts it: it may have been printed, too."""
         if self._max_bytes is None or self._size() > self._max_bytes:
             return None
-        begin = max(0, _kept(int(self._max_bytes)) // 2 - _LINE_BYTES)
+        half = _kept(int(self._max_bytes)) // 2
+        begin = max(0, half - _LINE_BYTES)
         window = os.pread(self._descriptor, _LINE_BYTES + 2 * _MARK_BYTES, begin)
         found = _MARK.search(window)
         if found is None:
             return None
         head = begin + found.start()
-        # beyond half of what is kept only a newline of its own, see `_cut_middle`, can move it
-        joint = int(head > _kept(int(self._max_bytes)) // 2)
+        # beyond that half only a newline of its own, see `_cut_middle`, can move it
+        joint = int(head > half)
         return _Mark(head, begin + found.end(), int(found[1]), joint)
 
     def _size(self) -> int:

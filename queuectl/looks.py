@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 
@@ -40,21 +39,16 @@ class Looks:
     def due(self) -> bool:
         """Whether a look could find anything, and the last one was long enough ago."""
         now = time.monotonic()
-        with contextlib.suppress(FileNotFoundError):  # the pool makes it again
-            stamp_ns = self._stamp_ns()
-            if stamp_ns != self._stamp[0]:
-                self._stamp = (stamp_ns, now)
-            return stamp_ns != self._covered_ns and now >= self._rest_until
-        return False
-
-    def _stamp_ns(self) -> int:
         try:
-            return os.stat(self._path).st_mtime_ns
-        except FileNotFoundError:
-            raise
+            stamp_ns = os.stat(self._path).st_mtime_ns
+        except FileNotFoundError:  # the pool makes it again
+            return False
         except OSError:
             self._soon = False  # it is looked at again when everything is
             raise
+        if stamp_ns != self._stamp[0]:
+            self._stamp = (stamp_ns, now)
+        return stamp_ns != self._covered_ns and now >= self._rest_until
 
     @property
     def asked_in_s(self) -> float | None:

@@ -304,6 +304,11 @@ class Heartbeats:
         self._seen.pop(name, None)
 
 
+def suspended_text(pid: int) -> str:
+    """Return what to say of a pool that stands still."""
+    return f"suspended (`kill -CONT {pid}` lets it go on)"
+
+
 def workers(spool: Layout) -> list[Worker]:
     """Return the pools that are alive, or on another machine and not known to be dead."""
     try:

@@ -326,17 +326,12 @@ class Recovery:
             return self._spool.read_file(claim.path, claim.job_id, any_owner=any_owner)
         except BadJobError:
             # it was on its way to dead/ under another id, since its own was taken
-            beside = self._own_id(claim.path)
+            beside = _id_in(claim.path)
             if not is_numbered(beside, claim.job_id):
                 raise
             job = self._spool.read_file(claim.path, beside, any_owner=any_owner)
             claim.beside, claim.reason = beside, str(job.record.get("error_message"))
             return job
-
-    def _own_id(self, path: str) -> str:
-        with contextlib.suppress(BadJobError):
-            return str(decode(read_regular(path)).get("id"))
-        return ""
 
     def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
@@ -357,6 +352,13 @@ class Recovery:
     def _drafts_of(self, name: str) -> list[str]:
         tmp = self._spool.directory("tmp")
         return [f"{tmp}/{draft}" for draft in os.listdir(tmp) if draft.endswith(f"@{name}{SUFFIX}")]
+
+
+def _id_in(path: str) -> str:
+    """Return the id that a body has, whatever else it holds; empty if it has none to be read."""
+    with contextlib.suppress(BadJobError):
+        return str(decode(read_regular(path)).get("id"))
+    return ""
 
 
 def _was_only_taken(claim: Claim, job: Job) -> bool:

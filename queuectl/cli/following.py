@@ -133,12 +133,13 @@ _REMARK_S = 1.0  # between two looks at whether anything can run
 
 def _hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool) -> str:
     """Return why nothing will happen as it is, empty if something may."""
-    held = {held.job_id for held in spool.held()} if spool.paused else set()
-    enough_run = not held.isdisjoint(job_ids) if any_one else held.issuperset(job_ids)
+    wanted = set(job_ids)
+    held = [held for held in spool.held() if held.job_id in wanted]
+    enough_run = held if any_one else wanted.issubset(job_id for job_id, _, _ in held)
     if spool.paused and not enough_run:
         return "the spool is paused; `queuectl resume` lets jobs start"
-    for job_id, owner, _ in spool.held():
-        user = _whose(spool, owner) if job_id in job_ids else None
+    for owner, job_id in {owner: job_id for job_id, owner, _ in held}.items():
+        user = _whose(spool, owner)
         if user is not None:
             return f"{job_id} was run by a worker that is dead: one of user {user} recovers it"
     if not owners.workers(spool):

@@ -15,7 +15,7 @@ from queuectl.cli import render
 from queuectl.cli.columns import fit
 from queuectl.cli.common import Misses, json_option, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.selection import Selection, changed_at, select, select_options
+from queuectl.cli.selection import Selection, changed_at, select, select_options, selects
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
 from queuectl.joblogs import OUT, log_file
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 _LEAST_DETAIL = 35  # columns: "exit status 127 (command not found)"
 _DETAIL_SHARE = 3  # of a terminal, what DETAIL may take: a third
 
-limit_option = click.option(
+_limit_option = click.option(
     "--limit",
     type=click.IntRange(min=0),
     callback=lambda _ctx, _param, value: value if value is None else min(value, sys.maxsize),
     metavar="N",
     help="At most so many.",
 )
-newest_option = click.option(
+_newest_option = click.option(
     "--newest-first", is_flag=True, help="Last changed first, whatever the state."
 )
 
@@ -46,7 +46,7 @@ newest_option = click.option(
 def listing_options(command: Any) -> Any:
     """Add the options of a command that lists jobs: in what order, how many, in what form."""
     ids = click.option("--ids", "only_ids", is_flag=True, help="Print only ids, one a line.")
-    for option in (ids, json_option, limit_option, newest_option):
+    for option in (ids, json_option, _limit_option, _newest_option):
         command = option(command)
     return command
 
@@ -68,9 +68,8 @@ def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> 
     queuectl list job1 job2 --json
     """
     selection = Selection.of(options)
+    selects(selection, texts)  # and not beside names
     if texts:
-        if selection.narrow or options["states"]:
-            raise click.UsageError("name jobs or select them, not both")
         print_named(spool_to_read(ctx), texts, options)
     else:
         print_selected(spool_to_read(ctx), selection, options)

@@ -260,6 +260,19 @@ def _written_at(spool: Layout, found: Found) -> float:
 # --- which jobs a command is for ------------------------------------------------------------
 
 
+def selects(selection: Selection, texts: Sequence[str]) -> bool:
+    """Tell whether the options of this command select jobs.
+
+    Raises:
+        click.UsageError: they do, and jobs are named too.
+    """
+    params = click.get_current_context().params
+    selected = bool(selection.narrow or params.get("states") or params.get("everything"))
+    if texts and selected:
+        raise click.UsageError("name jobs or select them, not both")
+    return selected
+
+
 def chosen(
     spool: Layout,
     texts: Sequence[str],
@@ -277,9 +290,7 @@ def chosen(
         NoSuchJobError: a name is no job's, or the beginning of several.
     """
     ctx = click.get_current_context()
-    selected = selection.narrow or ctx.params.get("states") or ctx.params.get("everything")
-    if texts and selected:
-        raise click.UsageError("name jobs or select them, not both")
+    selected = selects(selection, texts)
     if texts:
         return list(dict.fromkeys(id_to_change(spool, text, applies_to) for text in texts))
     if not selected:

@@ -93,11 +93,6 @@ def describe_workers(spool: Layout) -> list[dict[str, Any]]:
     ]
 
 
-def suspended_text(pid: int) -> str:
-    """Return what to say of a pool that stands still."""
-    return f"suspended (`kill -CONT {pid}` lets it go on)"
-
-
 def _describe_lost(spool: Layout) -> list[dict[str, Any]]:
     """Return what is held by workers that died, or in nobody's name, until somebody recovers it."""
     return [
@@ -124,7 +119,7 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
         up = render.since_text(worker["since"])
         busy = f"{len(worker['running'])} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
-        busy += f", {suspended_text(worker['pid'])}" if worker["suspended"] else ""
+        busy += f", {owners.suspended_text(worker['pid'])}" if worker["suspended"] else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
             click.echo(f"           {_running_text(found)}")

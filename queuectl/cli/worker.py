@@ -16,6 +16,7 @@ from queuectl.cli import STATUS_TELLS, SuggestingGroup, render
 from queuectl.cli.common import json_option, spool_there, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_workers
 from queuectl.errors import QueuectlError
+from queuectl.files import share
 from queuectl.ids import first_of
 from queuectl.units import plain
 
@@ -109,9 +110,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     ]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(log_path, flags, spool.config.file_mode)
-    if spool.config.shared:
-        with contextlib.suppress(OSError):  # somebody else's
-            os.fchmod(log, spool.config.file_mode)
+    share(log, spool.config.file_mode)
     begun = os.fstat(log).st_size
     process = subprocess.Popen(
         words,
@@ -194,12 +193,10 @@ def _named(text: str, alive: list[Worker]) -> Worker:
 
 
 def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
-    from queuectl.cli.status import suspended_text
-
     told: list[str] | None = None  # the jobs that were last said to be waited for
     for item in wanted:
         if item.suspended:
-            render.note(f"{item.worker} is {suspended_text(item.pid)}")
+            render.note(f"{item.worker} is {owners.suspended_text(item.pid)}")
     while wanted:
         for item in list(wanted):
             if _is_gone(spool, item.worker):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.acceptance.test_commands import blocked_and_ignored
 from tests.support import read_text, wait_until, with_code_at_start
 
 if TYPE_CHECKING:
@@ -113,13 +114,7 @@ spawn._libc = lambda: None
 def test_a_command_ignores_and_blocks_nothing_where_only_python_can_start_it(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    spool.drop("job", ["grep", "^Sig[IB]", "/proc/self/status"])
-    spool.drain(1, env=with_code_at_start(tmp_path, NO_LIBC))
-    lines = read_text(f"{spool.path}/logs/job.1.out").splitlines()
-    standard = (1 << 31) - 1  # the C library has the next two for itself
-    parts = [line.partition(":") for line in lines]
-    masks = {name: int(mask, 16) & standard for name, _, mask in parts}
-    assert (masks["SigIgn"], masks["SigBlk"]) == (0, 0)
+    assert blocked_and_ignored(spool, with_code_at_start(tmp_path, NO_LIBC)) == [0, 0]
 
 
 NAMES_FOLD = """
