@@ -134,8 +134,8 @@ class _Cancelling:
         return found.state, found.owner or ""
 
     def _running(self, job_id: str, owner: str) -> None:
-        worker = owners.read_worker(self._spool, owner)
-        if owners.life(self._spool, owner, worker) is owners.Life.DEAD:
+        worker, life = owners.look_up(self._spool, owner)
+        if life is owners.Life.DEAD:
             self._held_by_dead(job_id, owner)
             return
         self.left.append(job_id)

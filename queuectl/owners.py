@@ -232,6 +232,12 @@ def life(spool: Layout, name: str, worker: Worker | None) -> Life:
     return Life.DEAD if same_machine else Life.AWAY
 
 
+def look_up(spool: Layout, name: str) -> tuple[Worker | None, Life]:
+    """Return an owner's record, if it has one, and what can be told of its life."""
+    worker = read_worker(spool, name)
+    return worker, life(spool, name, worker)
+
+
 def _locked(spool: Layout, name: str) -> Life:
     """Tell by the lock, which the kernel frees at death, with no pid to be reused."""
     try:

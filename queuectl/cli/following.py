@@ -149,9 +149,8 @@ def _hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool) -> str:
 
 def _whose(spool: Layout, owner: str) -> int | None:
     """Return the user whose dead pool an owner is, if that is not us."""
-    worker = owners.read_worker(spool, owner)
-    is_dead = owners.life(spool, owner, worker) is owners.Life.DEAD
-    return owners.another_user(spool, owner, worker) if is_dead else None
+    worker, life = owners.look_up(spool, owner)
+    return owners.another_user(spool, owner, worker) if life is owners.Life.DEAD else None
 
 
 def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer) -> bool:

@@ -98,7 +98,7 @@ def _describe_lost(spool: Layout) -> list[dict[str, Any]]:
     return [
         {"worker": owner, "ids": sorted(job_ids)}
         for owner, job_ids in sorted(_held_by_owner(spool).items())
-        if owners.life(spool, owner, owners.read_worker(spool, owner)) is owners.Life.DEAD
+        if owners.look_up(spool, owner)[1] is owners.Life.DEAD
     ]
 
 

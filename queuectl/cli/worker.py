@@ -217,8 +217,8 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
 
 def _is_gone(spool: Spool, name: str) -> bool:
     """Tell whether a pool has left, or has died; of another machine's, only the first is seen."""
-    record = owners.read_worker(spool, name)
-    if owners.life(spool, name, record) is owners.Life.DEAD:
+    record, life = owners.look_up(spool, name)
+    if life is owners.Life.DEAD:
         return True
     holds = any(held.owner == name for held in spool.held())
     return record is None and owners.is_traceless(spool, name) and not holds

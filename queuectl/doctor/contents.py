@@ -198,8 +198,7 @@ class _Recovers:
 
 def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
     for job_id, owner, _ in spool.held():
-        worker = owners.read_worker(spool, owner)
-        life = owners.life(spool, owner, worker)
+        worker, life = owners.look_up(spool, owner)
         if life is owners.Life.ALIVE:
             continue
         if life is owners.Life.AWAY:

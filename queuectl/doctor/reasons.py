@@ -84,8 +84,7 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
 
 def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
     owner = holder_of(path)
-    worker = owners.read_worker(spool, owner)
-    life = owners.life(spool, owner, worker)
+    worker, life = owners.look_up(spool, owner)
     since = _when(job.instant("started_at"))
     if life is owners.Life.ALIVE:
         yield ok(f"{job.id} is running on {owner}, started {since}")
