@@ -111,6 +111,10 @@ class Layout:
         can_be_made = os.access(self.directory("logs"), os.R_OK | os.W_OK | os.X_OK)
         return can_be_made and not any(map(is_there, logs))
 
+    def has_begun(self, job: Job) -> bool:
+        """Tell of a held job whether its command runs, as far as its files tell."""
+        return job.state == "processing" and not self.is_only_claimed(job)
+
     def key(self, job_id: str) -> str:
         """Return what is the same for all ids whose files are one and the same here."""
         return job_id.lower() if self._folds_case else job_id

@@ -37,7 +37,7 @@ class Item:
 
 @dataclass(kw_only=True)
 class View:
-    """All that a frame shows."""
+    """All that a frame shows; of `following` and `failures` it need not have all."""
 
     spool: str
     now: float
@@ -48,6 +48,7 @@ class View:
     slots: int = 0
     rate: Sequence[int] = ()
     running: Sequence[Item] = ()
+    claimed: int = 0
     following: Sequence[Item] = ()
     failures: Sequence[Item] = ()
     notes: Sequence[str] = field(default_factory=tuple)
@@ -123,9 +124,25 @@ def sparkline(counts: Sequence[int], *, ascii_only: bool = False) -> str:
 def _sections(view: View, height: int) -> list[Line]:
     lists = [view.running, view.failures, view.following]
     rows = _share([len(items) for items in lists], height - 3 - 2 * _GAP)
-    running = _section("RUNNING", view.running, rows[0], lambda item: _age(item, view.now))
-    following = _section("NEXT", view.following, rows[2], lambda item: _due(item, view.now))
-    failures = _section("LAST FAILURES", view.failures, rows[1], lambda i: _ago(i, view.now))
+    waiting = view.counts["pending"] + view.counts["failed"]
+    running = _section(
+        "RUNNING",
+        view.running,
+        rows[0],
+        lambda item: _age(item, view.now),
+        of=view.counts["processing"] - view.claimed,
+    )
+    running[0].append(("dim", f"  {view.claimed:,} claimed" if view.claimed else ""))
+    following = _section(
+        "NEXT", view.following, rows[2], lambda item: _due(item, view.now), of=waiting
+    )
+    failures = _section(
+        "LAST FAILURES",
+        view.failures,
+        rows[1],
+        lambda item: _ago(item, view.now),
+        of=view.counts["dead"],
+    )
     return [*running, [], *following, [], *failures]
 
 
@@ -141,10 +158,11 @@ def _share(wanted: Sequence[int], rows: int) -> list[int]:
 
 
 def _section(
-    title: str, items: Sequence[Item], rows: int, detail: Callable[[Item], Line]
+    title: str, items: Sequence[Item], rows: int, detail: Callable[[Item], Line], *, of: int = 0
 ) -> list[Line]:
-    hidden = len(items) - rows
-    more = f"  and {hidden} more" if hidden > 0 else "" if items else "  none"
+    """Return the head and so many rows of a list, which may be a part `of` more."""
+    hidden = max(of, len(items)) - min(rows, len(items))
+    more = f"  and {hidden:,} more" if hidden > 0 else "" if items else "  none"
     head: Line = [("title", title), ("dim", more)]
     return [head, *(_row(item, detail(item)) for item in items[:rows])]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
 import threading
 import time
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.frame import Item, Rate, View
+from queuectl.cli.upcoming import Upcoming
 from queuectl.layout import SUFFIX
 from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.units import instant, plain
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from queuectl.layout import Found, Layout
 
 _LISTED = 100  # more rows than a terminal has
-_WAITING_READ = 2000  # of pending/ and failed/ each, to tell what is next
+_HELD_READ = 500  # files of processing/, to tell what runs
 _DATED = 20_000  # more dead than that are ordered by their names instead of their dates
 _LOOK_EVERY_S = 0.5
 _LOOK_SHARE = 20  # a look that takes a second is made every 20: 5% of a core
@@ -45,9 +45,8 @@ class Lookout:
         self._arrivals: Arrivals | None = None
         self._deaf = False
         self._counts: dict[str, int] = {}
-        self._waiting: dict[tuple[str, str], tuple[tuple[float, ...], Item]] = {}
+        self._upcoming = Upcoming(spool)
         self._failures: dict[tuple[str, float], Item] = {}
-        self._partial = False
         self._count_what_ended(time.time())
 
     def _count_what_ended(self, now: float) -> None:
@@ -85,6 +84,8 @@ class Lookout:
     def _arrived(self, state: str, name: str) -> None:
         if name.startswith(".") or not name.endswith(SUFFIX):
             return
+        if state in WAITING:
+            self._upcoming.forget(state, name.removesuffix(SUFFIX))
         with self._lock:
             # a file that is written in place is reported more than once
             if state in OUTCOMES and self._last.get(state) != name:
@@ -106,7 +107,7 @@ class Lookout:
         self._look_if_due()
         now = time.time()
         pools = owners.workers(self._spool)
-        running = self._running()
+        running, claimed = self._running()
         with self._lock:
             rate = self._rate.last(now)
             self._hinted = False
@@ -120,15 +121,17 @@ class Lookout:
             slots=sum(pool.slots for pool in pools),
             rate=rate,
             running=running,
-            following=self._following(now),
+            claimed=claimed,
+            following=self._upcoming.next(now),
             failures=list(self._failures.values()),
             notes=self._notes(),
         )
 
     def _notes(self) -> list[str]:
         notes = []
-        if self._partial:
-            notes.append(f"next: of the first {_WAITING_READ:,} that wait, by id")
+        known, unknown = self._upcoming.known, self._upcoming.unknown
+        if unknown:
+            notes.append(f"next: among {known:,} of {known + unknown:,} that wait")
         if self._deaf:
             notes.append(f"no file system events: looking every {_IDLE_LOOK_S:g} s")
         return notes
@@ -148,14 +151,9 @@ class Lookout:
     def _look(self) -> None:
         spool = self._spool
         self._counts = {state: sum(1 for _ in spool.file_names(state)) for state in STATES}
-        self._partial = max(self._counts["pending"], self._counts["failed"]) > _WAITING_READ
-        waiting = {}
-        for state in WAITING:
-            for name in heapq.nsmallest(_WAITING_READ, spool.names(state)):
-                known = self._waiting.get((state, name)) or self._read_waiting(state, name)
-                if known is not None:
-                    waiting[state, name] = known
-        self._waiting = waiting
+        if self._deaf:
+            self._upcoming.forget_all()
+        self._upcoming.look(time.time())
         for state in ("failed", "dead"):
             self._note_failures(spool.jobs(state, self._newest(state)))
 
@@ -181,41 +179,21 @@ class Lookout:
         latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
         self._failures = dict(latest)
 
-    def _read_waiting(self, state: str, name: str) -> tuple[tuple[float, ...], Item] | None:
-        for found in self._spool.jobs(state, [name]):
-            job = found.job
-            due_s = job.not_before(state)
-            item = Item(
-                job_id=plain(job.id),
-                command=render.command_text(job.command, 200),
-                at_s=due_s,
-                state=state,
-                detail=f"priority {job.priority}" if job.priority else "",
-            )
-            try:
-                arrived_s = os.stat(self._spool.file(state, name)).st_ctime
-            except FileNotFoundError:
-                return None
-            return (job.priority, arrived_s), item
-        return None
-
-    def _following(self, now: float) -> list[Item]:
-        """Return what runs next: the ready ones as a pool takes them, then by when they are due."""
-
-        def order(entry: tuple[tuple[float, ...], Item]) -> tuple[float, ...]:
-            key, item = entry
-            return (0, *key) if item.at_s is None or item.at_s <= now else (item.at_s, *key)
-
-        return [item for _, item in heapq.nsmallest(_LISTED, self._waiting.values(), key=order)]
-
-    def _running(self) -> list[Item]:
-        found = islice(self._spool.jobs("processing", self._spool.names("processing")), _LISTED)
+    def _running(self) -> tuple[list[Item], int]:
+        """Return what runs, and how many more are only claimed, or on their way out."""
+        begun, others = [], 0
+        names = islice(self._spool.names("processing"), _HELD_READ)
+        for found in self._spool.jobs("processing", names):
+            if self._spool.has_begun(found.job):
+                begun.append(found)
+            else:
+                others += 1
         items = [
             Item(
-                job_id=plain(item.job.id),
-                command=render.command_text(item.job.command, 200),
-                at_s=instant(item.job.record.get("started_at")),
+                job_id=plain(found.job.id),
+                command=render.command_text(found.job.command, 200),
+                at_s=found.job.instant("started_at"),
             )
-            for item in found
+            for found in begun
         ]
-        return sorted(items, key=lambda item: item.at_s or 0.0)
+        return sorted(items, key=lambda item: item.at_s or 0.0), others

@@ -76,7 +76,7 @@ def describe_workers(spool: Layout) -> list[dict[str, Any]]:
     """Return the pools that are alive, and the ids of what each runs."""
     running: defaultdict[str | None, list[str]] = defaultdict(list)
     for found in spool.jobs("processing", spool.names("processing")):
-        if found.job.state == "processing" and not spool.is_only_claimed(found.job):
+        if spool.has_begun(found.job):
             running[found.owner].append(found.job.id)
     return [
         {

@@ -83,6 +83,15 @@ def test_a_list_that_is_long_leaves_room_for_the_others_and_says_how_many_it_hid
     assert any(line == f"RUNNING  and {50 - shown} more" for line in lines)
 
 
+def test_what_waits_is_counted_whole_and_what_is_claimed_does_not_run() -> None:
+    first = [Item(job_id=f"n{n}", command="true", state="pending") for n in range(100)]
+    counts = dict.fromkeys(STATES, 0) | {"pending": 3000, "failed": 1, "processing": 7}
+    lines = lines_of(view_of(following=first, claimed=7, counts=counts))
+    shown = sum(line.startswith("  n") for line in lines)
+    assert f"NEXT  and {3001 - shown:,} more" in lines
+    assert "RUNNING  none  7 claimed" in lines
+
+
 def test_what_is_due_later_says_when() -> None:
     later = Item(job_id="x", command="true", at_s=NOW + 90, state="pending")
     assert any("in 1m30s" in line for line in lines_of(view_of(following=[later])))
@@ -138,6 +147,29 @@ def test_what_happens_is_shown_as_it_happens(spool: SpoolDir) -> None:
         assert screen.wait() == 0
         assert screen.is_clean()
         spool.run("worker", "stop", "--now")
+
+
+def test_next_is_what_runs_next_of_thousands(spool: SpoolDir) -> None:
+    for number in range(2500):
+        spool.drop(f"job{number:04}")
+    spool.drop("urgent", priority=-5)
+    out = spool.run("top", COLUMNS="80", LINES="24").lines
+    head = out.index(next(line for line in out if line.startswith("NEXT")))
+    assert out[head] == f"NEXT  and {2501 - 14:,} more"
+    assert out[head + 1].split() == ["urgent", "now", "priority", "-5", "true"]
+    assert out[head + 2].split()[0] == "job0000"
+
+
+def test_an_edit_moves_a_job_to_its_place(spool: SpoolDir) -> None:
+    for name in ("one", "two", "three"):
+        spool.drop(name)
+    with terminal(spool, "top") as screen:
+        screen.wait_for("  three")
+        spool.run("edit", "three", "--priority", "-5")
+        screen.wait_for("priority -5")
+        lines = [line.split()[0] for line in screen.frames[-1] if "  now" in line]
+        assert lines == ["three", "one", "two"]
+        screen.type("q")
 
 
 def test_a_resize_is_followed_at_once_and_each_frame_fits(spool: SpoolDir) -> None:

@@ -1,0 +1,122 @@
+"""What `queuectl top` shows as next: of all that waits, as far as it has been read."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import deque
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl.cli import render
+from queuectl.cli.frame import Item
+from queuectl.states import WAITING
+from queuectl.units import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.layout import Found, Layout
+
+    _Key = tuple[str, str]  # the state and the id
+
+_READ_FIRST = 10_000  # files, half a second's worth; then so many more at each look:
+_READ_A_LOOK = 2_000
+_KNOWN = 100_000  # at most, 25 MB
+_SHOWN = 100  # more rows than a terminal has
+
+
+class _Place(NamedTuple):
+    """What decides where a job stands among those that wait."""
+
+    due_s: float
+    priority: int
+    arrived_s: float
+
+    def order(self, now: float) -> tuple[float, ...]:
+        """Return what sorts the ready ones as a pool takes them, then the others by their time."""
+        return (self.due_s if self.due_s > now else 0.0, self.priority, self.arrived_s)
+
+
+class Upcoming:
+    """Keeps in mind when each job of a spool is due; reads a part of them at a time."""
+
+    def __init__(self, spool: Layout) -> None:
+        self.known = 0
+        self.unknown = 0
+        self._spool = spool
+        self._places: dict[_Key, _Place] = {}
+        self._came: deque[_Key] = deque()
+        self._first: dict[_Key, Item] = {}
+
+    def forget(self, state: str, job_id: str) -> None:
+        """Have a job read again that came, or came back; in any thread."""
+        self._came.append((state, job_id))
+
+    def forget_all(self) -> None:
+        """Have everything read again."""
+        self._places.clear()
+        self._first.clear()
+
+    def look(self, now: float) -> None:
+        """Read what is not known yet, but not all at once.
+
+        Raises:
+            SpoolError: a directory cannot be read.
+        """
+        while self._came:
+            key = self._came.popleft()
+            self._places.pop(key, None)
+            self._first.pop(key, None)
+        known: dict[_Key, _Place] = {}
+        at_most = _READ_A_LOOK if self._places else _READ_FIRST
+        unknown = 0
+
+        def unread() -> Iterator[_Key]:
+            nonlocal unknown
+            for state in WAITING:
+                for job_id in self._spool.names(state):
+                    place = self._places.get((state, job_id))
+                    if place is None:
+                        unknown += 1
+                        yield state, job_id
+                    else:
+                        known[state, job_id] = place
+
+        oldest = heapq.nsmallest(at_most, unread(), key=itemgetter(1))
+        for state, job_id in oldest[: max(0, _KNOWN - len(known))]:
+            unknown -= 1
+            for found in self._spool.jobs(state, [job_id]):
+                place = self._place(found)
+                if place is not None:
+                    known[state, job_id] = place
+        self._places, self.known, self.unknown = known, len(known), unknown
+        first = heapq.nsmallest(_SHOWN, known, key=lambda key: known[key].order(now))
+        self._first = {key: item for key in first if (item := self._item(*key)) is not None}
+
+    def next(self, now: float) -> list[Item]:
+        """Return the jobs that run next, as they were at the last look."""
+        first = sorted(self._first, key=lambda key: self._places[key].order(now))
+        return [self._first[key] for key in first]
+
+    def _place(self, found: Found) -> _Place | None:
+        job, state = found.job, found.state
+        try:
+            arrived_s = os.stat(self._spool.file(state, job.id)).st_ctime
+        except FileNotFoundError:
+            return None
+        return _Place(job.not_before(state) or 0.0, job.priority, arrived_s)
+
+    def _item(self, state: str, job_id: str) -> Item | None:
+        if (state, job_id) in self._first:
+            return self._first[state, job_id]
+        for found in self._spool.jobs(state, [job_id]):
+            job = found.job
+            return Item(
+                job_id=plain(job.id),
+                command=render.command_text(job.command, 200),
+                at_s=job.not_before(state),
+                state=state,
+                detail=f"priority {job.priority}" if job.priority else "",
+            )
+        return None
