@@ -3,10 +3,10 @@
 Where things are, each line loading only itself, those above it, and `errors`:
 
     words        states, ids, units
-    the system   kernel/, files, loop, arrivals, notify, program
-    settings     fields, kinds, config
-    records      job, retry, outcome, reading
-    the spool    layout, moves, scratch, spool
+    the system   kernel/, files, loop, arrivals, notify, program, scratch
+    settings     fields, kinds, retry, config
+    records      job, outcome, reading
+    the spool    layout, moves, spool
     owners       requests, owners, safety, worklog
     a command    run/
     the dead     starts, leftovers, recovery

@@ -20,7 +20,7 @@ from queuectl.errors import (
 )
 from queuectl.layout import SUFFIX
 from queuectl.outcome import is_cancelled
-from queuectl.states import FINISHED, WAITING
+from queuectl.states import AT_REST, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +66,7 @@ def cancel_all(
             hold = "a worker holds" if len(work.asked) == 1 else "workers hold"
             note(f"ending {len(work.asked)} that {hold}")
         names = {job_id + SUFFIX for job_id in work.left}
-        directories = [spool.directory(state) for state in (*WAITING, *FINISHED)]
+        directories = [spool.directory(state) for state in AT_REST]
         with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
             while work.left:
                 yield from work.round()

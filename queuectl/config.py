@@ -102,7 +102,7 @@ class Config:
 
     @property
     def file_mode(self) -> int:
-        """The permissions of new files, less the umask."""
+        """The permissions of new files, whatever the umask; of output, less the umask."""
         return 0o660 if self.shared else 0o600
 
 

@@ -14,6 +14,7 @@ import os
 import stat
 import time
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import joblogs
@@ -161,15 +162,12 @@ class _Shelf:
 
     def doomed(self, retain: int | str, end_s: float) -> Iterator[Doomed]:
         """Yield the jobs beyond `retain`, until `end_s` (monotonic clock)."""
-        by_count = isinstance(retain, int)
-        if by_count or not self._oldest:
+        keep, age_s = (retain, -inf) if isinstance(retain, int) else (0, parse_duration(retain))
+        if keep or not self._oldest:
             self._look()
-        age_s = 0.0 if isinstance(retain, int) else parse_duration(retain)
         while self._oldest and time.monotonic() < end_s:
             written_at, job_id = self._oldest[0]
-            if isinstance(retain, int) and self._count <= retain:
-                return
-            if not isinstance(retain, int) and written_at > time.time() - age_s:
+            if self._count <= keep or written_at > time.time() - age_s:
                 return
             self._oldest.popleft()
             self._count -= 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -65,10 +64,10 @@ _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _last_us = 0
 
 
-def new_id(now: float | None = None) -> str:
+def new_id(now: float) -> str:
     """Return a fresh id of 15 characters that sorts by time: microseconds, then 20 random bits."""
     global _last_us  # noqa: PLW0603 - two ids of one microsecond must still sort
-    _last_us = max(_last_us + 1, int((time.time() if now is None else now) * 1_000_000))
+    _last_us = max(_last_us + 1, int(now * 1_000_000))
     value = _last_us << 20 | int.from_bytes(os.urandom(3), "big") & 0xFFFFF
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(70, -1, -10)])[1:]
 

@@ -103,7 +103,7 @@ class Job:
         return len(self.history)
 
     def due(self, state: str) -> str:
-        """Return the times before which it is not to run from a directory, as they are written."""
+        """Return what changes, as text, when the times do before which it is not to run there."""
         return " ".join([self.record.get(field) or "" for field in _due_fields(state)])
 
     def not_before(self, state: str) -> float | None:
@@ -238,7 +238,7 @@ def check_size(job: Job, more: int = 0) -> None:
     Raises:
         BadJobError: it will.
     """
-    if 6 * len(str(job.record)) > MAX_RECORD_BYTES:  # no character takes more than 6 bytes
+    if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # as two escapes, \\ud83d\\ude00, the most
         limit = MAX_GROWN_BYTES if "worker" in job.record else MAX_RECORD_BYTES + more
         if len(job.encode()) > limit:
             msg = f"larger than {MAX_RECORD_BYTES} bytes as queuectl writes it"

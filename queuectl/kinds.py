@@ -129,14 +129,13 @@ def _read_retention(text: str) -> int | str:
 def _is_retention(value: Any) -> bool:
     if isinstance(value, str):
         try:
-            # with its unit: a bare number is a count
-            return value[-1:].isalpha() and parse_duration(value) <= _LONGEST_S
+            parse_duration(value)
         except ValueError:
             return False
+        return value[-1:].isalpha()  # with its unit: a bare number is a count
     return _is_integer(value) and 0 <= value < 1 << 53
 
 
-_LONGEST_S = 1000 * 366 * 86400
 RETENTION = Kind(
     "an age such as 12h or 7d, or a count such as 1000", _read_retention, _is_retention
 )

@@ -116,7 +116,7 @@ class Layout:
         return job.state == "processing" and not self.is_only_claimed(job)
 
     def key(self, job_id: str) -> str:
-        """Return what is the same for all ids whose files are one and the same here."""
+        """Return the id, in lower case where the file system takes A and a for one name."""
         return job_id.lower() if self._folds_case else job_id
 
     @cached_property

@@ -24,7 +24,6 @@ from queuectl.layout import REJECTED, SUFFIX, Layout
 from queuectl.states import WAITING
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Sequence
 
     from queuectl.files import Steps
@@ -52,16 +51,9 @@ class Claim:
 
 
 class Moves(Layout):
-    """A spool whose jobs can be taken, rewritten and released.
+    """A spool whose jobs can be taken, rewritten and released."""
 
-    Args:
-        path: see `Layout`.
-        strict: see `Layout`.
-    """
-
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, strict: bool = True) -> None:
-        super().__init__(path, strict=strict)
-        self._spares: files.Spares | None = None
+    _spares: files.Spares | None = None
 
     def take(self, job_id: str, state: str, owner: str) -> Claim:
         """Make a job `owner`'s own, whatever its file holds.

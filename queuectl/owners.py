@@ -18,7 +18,7 @@ from queuectl import files, kernel, requests
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.kernel import processes
 from queuectl.reading import read_regular
-from queuectl.scratch import LOCK_SUFFIX, new_owner, try_lock, was_named_here
+from queuectl.scratch import LOCK_SUFFIX, is_owner, new_owner, try_lock, was_named_here
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Worker:
     @property
     def suspended(self) -> bool:
         """Whether it stands still, and does nothing until it is continued."""
-        return self.of_this_boot and processes.is_suspended(self.pid)
+        return self.of_this_boot and processes.is_suspended(self.pid, self.started)
 
     def lives_elsewhere(self, spool: Layout) -> bool:
         """Tell whether it is a pool of another spool, alive, of which this one is a copy."""
@@ -198,13 +198,12 @@ def known(spool: Layout) -> dict[str, Worker | None]:
     names = set()
     for name in os.listdir(spool.directory("workers")):
         stem, suffix = os.path.splitext(name)
-        ours = stem != RECOVERY and requests.CANCEL_MARK not in name
+        ours = is_owner(stem) and requests.CANCEL_MARK not in name
         if suffix in (RECORD_SUFFIX, LOCK_SUFFIX) and ours:
             names.add(stem)
     return {name: read_worker(spool, name) for name in sorted(names)}
 
 
-RECOVERY = "recovery"
 _NOT_FOR_US = (FileNotFoundError, PermissionError)
 _FIELDS = {item.name: item.type for item in fields(Worker)}
 

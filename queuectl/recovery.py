@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -136,7 +137,7 @@ class Recovery:
 
         if self._lock is not None:
             return True
-        path = f"{self._spool.directory('workers')}/{owners.RECOVERY}.lock"
+        path = f"{self._spool.directory('workers')}/recovery.lock"
         # one run may be in another thread than the next
         lock = FileLock(path, mode=self._spool.config.file_mode, thread_local=False)
         try:
@@ -225,8 +226,6 @@ class Recovery:
 
     def _is_over(self, dead: _Dead, orphans: list[Held], tree: Tree, living: list[int]) -> bool:
         """Tell whether nothing that an owner ran can be running still."""
-        if not dead.local or not dead.name:
-            return True  # its lease is over
         if dead.user is None or not orphans:
             return self._has_ended(dead, tree, living)
         which = first_of([orphan.job_id for orphan in orphans])
@@ -270,8 +269,9 @@ class Recovery:
                 with contextlib.suppress(OSError, BadJobError):  # told of when it is recovered
                     job = self._spool.read_file(held.path, held.job_id)
                     for path in self._spool.log_files(job.id, job.run_number + 1):
-                        status = os.stat(path)
-                        yield status.st_dev, status.st_ino
+                        status = os.lstat(path)
+                        if stat.S_ISREG(status.st_mode):
+                            yield status.st_dev, status.st_ino
 
     def _recover_all(self, orphans: list[Held], dead: _Dead, starts: Starts) -> None:
         """Recover what an owner held; one that cannot be does not hold up the others.

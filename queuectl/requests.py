@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 STOP_SUFFIX = ".stop"
+_BY_CHARS = 500  # it becomes a part of records, whoever wrote it
 CANCEL_MARK = ".cancel."  # between the worker's name and the job's
 
 
@@ -78,14 +79,14 @@ def read_stop(spool: Layout, worker: str) -> str | None:
 
 
 def read_cancels(spool: Layout, worker: str) -> list[tuple[str, str]]:
-    """Return the jobs that a pool is asked to end for good, and by whom each.
+    """Return the jobs that a pool is asked to end for good, and by whom each, in a few words.
 
     Raises:
         OSError: workers/ cannot be read.
     """
     found = ((path, _read_listed(path)) for path in cancel_files(spool, worker))
     before = len(_path(spool, f"{worker}{CANCEL_MARK}"))
-    return [(path[before:], by) for path, by in found if by is not None]
+    return [(path[before:], by[:_BY_CHARS]) for path, by in found if by is not None]
 
 
 def cancel_files(spool: Layout, worker: str) -> list[str]:
@@ -108,8 +109,7 @@ def standing(spool: Layout) -> list[tuple[str, str]]:
         OSError: workers/ cannot be read.
     """
     names = os.listdir(spool.directory("workers"))
-    asked = ((name, owner_of(name)) for name in names)
-    return [(name, owner) for name, owner in asked if owner is not None]
+    return [(name, owner) for name in names if (owner := owner_of(name)) is not None]
 
 
 def owner_of(name: str) -> str | None:

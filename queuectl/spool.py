@@ -31,7 +31,7 @@ from queuectl.layout import DIRECTORIES, REJECT_MARK, SUFFIX, split_reject
 from queuectl.moves import Claim, Moves
 from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
-from queuectl.states import FINISHED, OUTCOMES, WAITING
+from queuectl.states import AT_REST, OUTCOMES
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ class Spool(Moves):
         ValueError: the path is empty.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, strict: bool = True) -> None:
-        super().__init__(path, strict=strict)
-        self._rejects = 0
+    _rejects = 0  # files taken to be set aside
 
     def create(self) -> None:
         """Make what is missing of the spool.
@@ -151,7 +149,7 @@ class Spool(Moves):
         held = {self.key(held.job_id) for held in self.held()}
         for job_id in job_ids:
             is_held = self.key(job_id) in held
-            state = "processing" if is_held else self.found_in(job_id, (*WAITING, *FINISHED))
+            state = "processing" if is_held else self.found_in(job_id, AT_REST)
             if state is not None:
                 raise JobExistsError(job_id, state)
 

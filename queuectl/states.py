@@ -6,3 +6,4 @@ STATES = ("pending", "processing", "completed", "failed", "dead")
 WAITING = ("pending", "failed")  # a pool takes jobs from here
 OUTCOMES = ("completed", "failed", "dead")  # a run that has ended puts its job here
 FINISHED = ("completed", "dead")  # and from here nothing but a person moves it
+AT_REST = (*WAITING, *FINISHED)  # a job that nobody holds is in one of these

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from queuectl import files, kernel
 from queuectl.errors import (
     MovedOnError,
-    NoSuchJobError,
     QueuectlError,
     SpoolError,
     WrongStateError,
@@ -23,7 +22,7 @@ from queuectl.job import again
 from queuectl.layout import PAUSED, SUFFIX, mending
 from queuectl.outcome import CANCELLED, Outcome
 from queuectl.owners import Registration
-from queuectl.states import FINISHED, WAITING
+from queuectl.states import AT_REST, WAITING
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -142,7 +141,9 @@ def _try(spool: Spool, job_id: str, verb: Verb, owner: str) -> QueuectlError | N
     try:
         claim = _take(spool, job_id, verb, owner)
         _rewrite(spool, claim, verb)
-    except (NoSuchJobError, WrongStateError) as error:
+    except SpoolError:  # the next one would fare no better
+        raise
+    except QueuectlError as error:
         return error
     return None
 
@@ -174,7 +175,7 @@ def _check_only(spool: Spool, job_id: str, state: str) -> None:
     Raises:
         WrongStateError: the id is in another state too.
     """
-    other = spool.found_in(job_id, (*WAITING, *FINISHED), but=state)
+    other = spool.found_in(job_id, AT_REST, but=state)
     if other is not None:
         path = spool.file(other, job_id)
         msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError
-from queuectl.files import is_there
 from queuectl.layout import SUFFIX
 from queuectl.outcome import EXIT, SIGNAL, TIMEOUT, is_cancelled
-from queuectl.states import FINISHED, WAITING
+from queuectl.states import AT_REST, FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -56,17 +55,15 @@ class Endings:
         return [job_id for job_id in new if self._note(job_id)]
 
     def _over(self, job_id: str) -> bool:
-        return any(is_there(self._spool.file(state, job_id)) for state in FINISHED)
+        return self._spool.found_in(job_id, FINISHED) is not None
 
     def _gone(self) -> list[str]:
         """Return those that no state seems to hold; one on its way is found by a second look."""
         held = {held.job_id for held in self._spool.held()}
-        states = (*WAITING, *FINISHED)
         return [
             job_id
             for job_id in self.remaining
-            if job_id not in held
-            and not any(is_there(self._spool.file(state, job_id)) for state in states)
+            if job_id not in held and self._spool.found_in(job_id, AT_REST) is None
         ]
 
     def _note(self, job_id: str) -> bool:

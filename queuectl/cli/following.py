@@ -100,11 +100,11 @@ class Remarks:
         from queuectl.outcome import ended_text  # few that follow have a run to tell of
 
         last = found.job.run_number
-        # the end of the last run is known once its job is where it goes, and told there if it stays
-        is_open = found.state in FINISHED or (
+        # of a job that has ended, or is on its way out, `of_end` tells of the last run
+        is_told_there = found.state in FINISHED or (
             found.state == "processing" and found.job.state != "processing"
         )
-        until = last - 1 if is_open else last
+        until = last - 1 if is_told_there else last
         for entry in found.job.history:
             number = entry.get("number")
             if isinstance(number, int) and told < number <= until:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from queuectl.cli.columns import columns, fit, pad
@@ -51,7 +51,7 @@ class View:
     claimed: int = 0
     following: Sequence[Item] = ()
     failures: Sequence[Item] = ()
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
 
 class Rate:

@@ -99,7 +99,7 @@ def _check_not_fed_to_itself(
 
 def _follow(spool: Layout, found: Found, options: dict[str, Any]) -> None:
     if found.state in FINISHED:
-        _run(found, options["attempt"])
+        _run_number(found, options["attempt"])
     follower = joblogs.Follower(
         spool,
         found.job.id,
@@ -118,12 +118,12 @@ def _follow(spool: Layout, found: Found, options: dict[str, Any]) -> None:
     if follower.found is None:
         msg = f"{found.job.id} is gone: somebody deleted it"
         raise QueuectlError(msg)
-    number = _run(follower.found, options["attempt"])
+    number = _run_number(follower.found, options["attempt"])
     _remark_on_the_rest(spool, follower.found, number, options, printer)
 
 
 def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
-    number = _run(found, options["attempt"])
+    number = _run_number(found, options["attempt"])
     paths = {
         stream: joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)
     }
@@ -183,7 +183,7 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
     return f"nothing on standard output; {size} on standard error, with --stderr"
 
 
-def _run(found: Found, attempt: int | None) -> int:
+def _run_number(found: Found, attempt: int | None) -> int:
     """Return the number of the run that is asked for."""
     last = joblogs.last_run(found)
     if not last and found.job.is_reason:

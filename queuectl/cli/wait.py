@@ -136,7 +136,7 @@ def _one_job(
     return drafted
 
 
-def follow(spool: Layout, job_ids: Sequence[str], show_output: bool = False) -> int:  # noqa: FBT001, FBT002
+def follow(spool: Layout, job_ids: Sequence[str], *, show_output: bool = False) -> int:
     """Wait for jobs just queued to end, showing what they print if asked to; return the status.
 
     On Ctrl-C it says that they stay queued, and the status is 130.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl import owners, program, requests
-from queuectl.cli import STATUS_TELLS, SuggestingGroup, render
-from queuectl.cli.common import json_option, spool_there, spool_to_read, spool_to_write
+from queuectl.cli import SuggestingGroup, render
+from queuectl.cli.common import json_option, spool_to_change, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_workers
 from queuectl.errors import QueuectlError
 from queuectl.files import share
@@ -159,8 +159,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     queuectl worker stop 4711
     queuectl worker stop --now
     """
-    spool = spool_there(ctx)
-    ctx.meta[STATUS_TELLS] = True
+    spool = spool_to_change(ctx, writes=False)
     alive = owners.workers(spool)
     named = [_named(name, alive) for name in names] if names else alive
     wanted = list({item.worker: item for item in named}.values())

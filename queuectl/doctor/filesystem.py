@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from queuectl import config, files, kernel, safety
+from queuectl import files, kernel, safety
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.layout import DIRECTORIES, SUFFIX
 from queuectl.scratch import Scratch, try_lock
@@ -80,7 +80,7 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _settings(spool: Spool) -> Iterator[Finding]:
-    for error in config.load(spool.path)[1]:
+    for error in spool.faults:
         yield problem(str(error), "running workers keep the settings of before; none starts")
 
 

@@ -13,6 +13,7 @@ from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.layout import holder_of
 from queuectl.outcome import is_cancelled
+from queuectl.states import WAITING
 from queuectl.units import duration_text, local_text
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:
     yield from found
     if found:
         return
-    before = _before(spool, state, job, path)
+    before = _before(spool, job, path)
     busy, slots = _busy(spool)
     others = (
         f"behind {before} other {'job' if before == 1 else 'jobs'}" if before else "as the next"
@@ -147,16 +148,17 @@ def _cannot_start(job: Job) -> Iterator[Finding]:
         yield warning(f"its cwd {cwd} is not there", "it cannot start until it is")
 
 
-def _before(spool: Layout, state: str, job: Job, path: str) -> int:
+def _before(spool: Layout, job: Job, path: str) -> int:
     """Count the jobs that may run, and before this one: by priority, then by arrival."""
     mine = (job.priority, os.lstat(path).st_ctime_ns)
     now = time.time()
     count = 0
-    for found in islice(spool.jobs(state, spool.names(state)), _READ):
-        if found.job.id == job.id or (found.job.not_before(state) or 0) > now:
+    waiting = (found for state in WAITING for found in spool.jobs(state, spool.names(state)))
+    for found in islice(waiting, _READ):
+        if found.job.id == job.id or (found.job.not_before(found.state) or 0) > now:
             continue
         try:
-            arrived = os.lstat(spool.file(state, found.job.id)).st_ctime_ns
+            arrived = os.lstat(spool.file(found.state, found.job.id)).st_ctime_ns
         except FileNotFoundError:
             continue  # gone since: no longer before us
         count += (found.job.priority, arrived) < mine

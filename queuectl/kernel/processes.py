@@ -43,12 +43,16 @@ def can_list_processes() -> bool:
     return os.path.isdir("/proc/self")
 
 
-def is_suspended(pid: int) -> bool:
-    """Tell whether a process stands still, as Ctrl-Z makes it; False where that cannot be told."""
+def is_suspended(pid: int, started: int) -> bool:
+    """Tell whether a process stands still, as Ctrl-Z makes it; False where that cannot be told.
+
+    One that did not start then, unless `started` is 0, only has the number of one in a container.
+    """
     try:
-        return _stat(pid)[_STATE] == b"T"
+        stat = _stat(pid)
     except OSError:
         return False
+    return stat[_STATE] == b"T" and started in (0, int(stat[_STARTED]))
 
 
 def started() -> int:
@@ -184,7 +188,9 @@ def _tree_of(pid: int, signs: _Signs) -> Tree | None:
     for mark in signs.marks.keys() & environment:
         if environment.issuperset(signs.marks[mark].marks):
             return signs.marks[mark]
-    return _writer_of(pid, signs.outputs) if signs.outputs else None
+    if not signs.outputs or any(item.startswith(b"QUEUECTL_WORKER=") for item in environment):
+        return None  # who has it is another's
+    return _writer_of(pid, signs.outputs)
 
 
 def _writer_of(pid: int, outputs: Mapping[tuple[int, int], Tree]) -> Tree | None:

@@ -98,7 +98,7 @@ class Intake:
         try:
             job, ctime_ns = self._read(state, job_id)
         except FileNotFoundError:
-            self.rejects.is_whole(state, name)
+            self.rejects.stop_waiting(state, name)
         except IncompleteJobError as error:
             self.rejects.wait_for_writer(state, name, str(error))
         except BadJobError as error:
@@ -106,7 +106,7 @@ class Intake:
         except PermissionError as error:
             self.rejects.reject(state, name, f"cannot be read: {error.strerror}")
         else:
-            self.rejects.is_whole(state, name)
+            self.rejects.stop_waiting(state, name)
             return ctime_ns if self._enter(job, state, ctime_ns) else None
         return None
 

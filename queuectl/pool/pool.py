@@ -289,10 +289,12 @@ class Pool:
 
     def _tick(self, arrivals: Arrivals | None) -> None:
         for name in DIRECTORIES:
-            if not os.path.isdir(self._spool.directory(name)):
+            path = self._spool.directory(name)
+            if not os.path.isdir(path):
                 self._spool.create()
-                self._log.event("warning", detail=f"{name}/ was gone: made again")
-                self._rescan()
+                if os.path.isdir(path):  # logs/ may be a link to what is away: jobs run without
+                    self._log.event("warning", detail=f"{name}/ was gone: made again")
+                    self._rescan()
         if arrivals is not None:
             arrivals.rearm()
 

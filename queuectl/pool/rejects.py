@@ -84,7 +84,7 @@ class Rejects:
         """Have a file that does not parse set aside once nobody has written to it for a while."""
         now_is = self._as_it_is(state, name)
         if now_is == _GONE:
-            self.is_whole(state, name)
+            self.stop_waiting(state, name)
             return
         was, since = self._half_written.get((state, name), (None, 0.0))
         if was != now_is:
@@ -92,10 +92,10 @@ class Rejects:
             if was is None:
                 self._soon()
         elif time.monotonic() - since >= QUIET_S:
-            self.is_whole(state, name)
+            self.stop_waiting(state, name)
             self.reject(state, name, why)
 
-    def is_whole(self, state: str, name: str) -> None:
+    def stop_waiting(self, state: str, name: str) -> None:
         """Wait for no writer of a file: it parses, or is gone."""
         self._half_written.pop((state, name), None)
 

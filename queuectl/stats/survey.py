@@ -45,11 +45,12 @@ class Survey:
         """
         begun = time.monotonic()
         for state in _ORDER:
-            for job_id in self._written_since(state):
-                if (self.read + self.older) % _TELL_EVERY == 0:
-                    told(self)
-                yield from self._read(state, job_id)
+            for found in self.spool.jobs(state, self._written_since(state), self._missed):
+                self.read += 1
+                yield found.record()
                 self.took_s = time.monotonic() - begun
+                if self.read % _TELL_EVERY == 0:
+                    told(self)
 
     def _written_since(self, state: str) -> Iterator[str]:
         for job_id, written_s in self.spool.written(state):
@@ -58,11 +59,6 @@ class Survey:
                 self.older += 1
             else:
                 yield job_id
-
-    def _read(self, state: str, job_id: str) -> list[dict[str, Any]]:
-        found = [item.record() for item in self.spool.jobs(state, [job_id], self._missed)]
-        self.read += len(found)
-        return found
 
     def _missed(self, _path: str, _error: Exception) -> None:
         self.unreadable += 1

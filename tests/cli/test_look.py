@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from queuectl.states import STATES
 from tests.cli.support import put
-from tests.support import wait_until
+from tests.support import read_json, read_text, wait_until
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -363,6 +364,21 @@ def test_a_failed_job_that_waits_for_its_time_is_not_said_to_run_now(spool: Spoo
     assert re.fullmatch(r"due      job  in \d+d\d\dh", due)
     with spool.pool():
         assert "scheduled for 2100" in spool.run("doctor", "job").out
+
+
+def test_another_process_that_has_the_number_of_a_pool_and_stands_still_is_not_it(
+    spool: SpoolDir,
+) -> None:
+    with spool.pool() as pool, subprocess.Popen(["sleep", "600"]) as other:
+        other.send_signal(signal.SIGSTOP)
+        path = f"{spool.path}/workers/{pool.name}.json"
+        record = read_json(path)
+        with open(path, "w") as file:
+            json.dump({**record, "pid": other.pid}, file)
+        state = f"/proc/{other.pid}/stat"
+        wait_until(lambda: read_text(state).rpartition(")")[2].split()[0] == "T")
+        assert spool.run("worker", "list", "--json").json[0]["suspended"] is False
+        other.kill()
 
 
 def test_a_pool_that_stands_still_is_told(spool: SpoolDir) -> None:

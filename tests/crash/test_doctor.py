@@ -225,6 +225,9 @@ def test_it_explains_a_queue_before_a_busy_worker(side: Spoolside) -> None:
     (side.path / "paused").unlink()
     pool.says("unpaused")
     assert "behind 1 other job\n" in doctor(side, job_id)[1]
+    failed = json.dumps({"command": "true", "state": "failed", "attempts": 1, "priority": 9})
+    (side.path / "failed" / "due.json").write_text(failed)
+    assert "behind 2 other jobs\n" in doctor(side, "due")[1]
 
 
 def test_it_explains_a_wait_for_a_retry(tmp_path: Path) -> None:

@@ -184,6 +184,40 @@ def test_what_dropped_its_environment_is_gone_too_before_its_job_runs_again(
     pool.stop()
 
 
+def test_who_writes_to_what_an_output_is_a_link_to_is_not_ended(side: Spoolside) -> None:
+    log = side.path / "log"
+    with log.open("wb") as file:
+        other = subprocess.Popen(["sleep", "600"], stdout=file)
+    (side.path / "logs" / "linked.1.out").symlink_to(log)
+    side.spool.submit("sleep 600", id="linked", max_retries=1)
+    dead = side.pool().up()
+    dead.says("its output is lost")
+    dead.says("started")
+    dead.kill()
+    side.drain()
+    side.wait_for("linked", "dead")
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_a_run_of_a_living_worker_is_not_that_of_a_dead_one_with_its_output(
+    side: Spoolside,
+) -> None:
+    begun, go = side.path / "begun", side.path / "go"
+    side.drop("twice", "sleep 600", max_retries=1)
+    dead = side.pool().up()
+    side.wait_for_run("twice")
+    side.drop("twice", f"touch {begun}; {waiting_for(str(go))}; touch {begun}.end", max_retries=1)
+    living = side.pool().up()
+    wait_until(begun.exists, "the second of its name runs")
+    dead.kill()
+    living.says("of a dead worker's processes")
+    go.touch()
+    wait_until((side.path / "begun.end").exists, "and goes on to its end")
+    living.stop()
+
+
 def test_what_a_dead_worker_left_holds_up_no_other_job_and_no_stop(side: Spoolside) -> None:
     held = side.submit("trap '' TERM; sleep 600 & wait; sleep 600")
     dead = side.pool().up()

@@ -108,15 +108,21 @@ def test_an_owner_of_this_machine_from_before_a_boot_is_dead(api: Spool) -> None
     assert life(api, "before") is Life.DEAD
 
 
+def test_a_file_in_workers_whose_name_no_owner_has_is_left_alone(api: Spool) -> None:
+    forge(api, "mine", boot_id="another", host="far", machine_id="other")
+    assert owners.known(api) == {}
+    assert owners.workers(api) == []
+
+
 def test_an_owner_of_another_machine_is_away(api: Spool) -> None:
-    forge(api, "far", boot_id="another", host="far", machine_id="other")
-    assert life(api, "far") is Life.AWAY
-    assert [worker.worker for worker in owners.workers(api)] == ["far"]
+    forge(api, "far-1-0123abcd", boot_id="another", host="far", machine_id="other")
+    assert life(api, "far-1-0123abcd") is Life.AWAY
+    assert [worker.worker for worker in owners.workers(api)] == ["far-1-0123abcd"]
 
 
 def test_a_machine_of_the_same_name_is_another_one(api: Spool) -> None:
-    forge(api, "far", boot_id="another", machine_id="other")
-    assert life(api, "far") is Life.AWAY
+    forge(api, "far-1-0123abcd", boot_id="another", machine_id="other")
+    assert life(api, "far-1-0123abcd") is Life.AWAY
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"worker": 1}', "\x00"])
@@ -187,7 +193,7 @@ def test_who_finds_no_room_for_its_record_is_no_owner(
 
 
 def test_a_heartbeat_is_silent_once_it_has_not_changed_for_the_lease(api: Spool) -> None:
-    forge(api, "far", boot_id="another", host="far")
+    forge(api, "far-1-0123abcd", boot_id="another", host="far")
     beats, path = Heartbeats(), f"{api.path}/workers/far.json"
     assert not beats.silent(api, "far", 30, monotonic_s=1000)
     assert not beats.silent(api, "far", 30, monotonic_s=1029)

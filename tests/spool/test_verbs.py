@@ -548,12 +548,31 @@ def test_a_verb_tells_where_the_job_went_if_not_where_it_was_to_go(
         list(verbs.carry_out(api, ["a"], verb))
 
 
+def test_a_job_that_cannot_be_put_back_does_not_end_what_is_done_to_many(
+    api: Spool, spool: SpoolDir
+) -> None:
+    for job_id in ("a", "b"):
+        spool.drop_bytes(job_id, b'{"command":"true","state":"failed"}', "failed")
+
+    def anew(job: Job) -> Job:
+        if job.id == "a":
+            spool.drop_bytes("a", b'{"command":"true"}', "failed")  # somebody else's, meanwhile
+            raise WrongStateError("no")
+        return job.changed(state="pending")
+
+    verb = verbs.Verb(states=["failed"], new_body=anew, done="retried")
+    missed: list[str] = []
+    done = verbs.carry_out(api, ["a", "b"], verb, lambda job_id, _: missed.append(job_id))
+    assert (list(done), missed) == (["b"], ["a"])
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into anybody's spool")
 def test_root_is_refused_in_a_users_spool(api: Spool, spool: SpoolDir) -> None:
     os.chown(spool.path, 65534, 65534)
     with pytest.raises(WrongUserError, match="belongs to user 65534.*sudo -u"):
         api.submit("true")
     assert "belongs to user 65534" in spool.refuse("pause")
+    assert "belongs to user 65534" in spool.refuse("worker", "stop", "--now")
     spool.configure(shared=True)
     Spool(spool.path).submit("true")
 

@@ -119,6 +119,12 @@ def test_a_record_comes_back_as_it_was_written(extra: dict[str, Any]) -> None:
     assert job.parse(raw, "j").record == written.record
 
 
+def test_what_a_lone_surrogate_makes_too_large_is_refused() -> None:
+    fields = {"command": "true", "tags": ["\ud800"], "note": "\U0001f600" * 100_000}
+    with pytest.raises(BadJobError, match="larger than"):
+        job.draft(fields, max_retries=3, now=0.0)
+
+
 def test_a_lone_surrogate_in_a_field_of_others_is_kept() -> None:
     raw = b'{"command": "true", "ours": "\\ud800"}'
     assert job.parse(job.parse(raw, "j").encode(), "j").record["ours"] == "\ud800"
