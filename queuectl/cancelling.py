@@ -94,6 +94,7 @@ class _Cancelling:
         self._heartbeats = owners.Heartbeats()
         self._first_tried_s: dict[str, float] = {}
         self._recovery: Recovery | None = None  # of this round
+        self._told_busy = False
 
     def round(self) -> Iterator[str]:
         """Do what can be done now; yield what is cancelled, and keep in `left` what is not."""
@@ -152,6 +153,9 @@ class _Cancelling:
     def _held_by_dead(self, job_id: str, owner: str) -> None:
         if self._recovery is None:
             self._recovery = self._recover()
+        if self._recovery.busy and not self._told_busy:
+            self._told_busy = True
+            self._note(f"waiting for {job_id}: another worker or command recovers what died")
         fault = self._recovery.faults.get(owner)
         if owner in self._recovery.left:
             msg = f'job "{job_id}" was run by {owner}, who is dead, and is not ours to end'

@@ -59,8 +59,10 @@ class Notifier:
     def _send(self, message: str) -> None:
         if not self._heard:
             return
-        datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with datagrams, contextlib.suppress(OSError):  # see the class
+        with (
+            contextlib.suppress(OSError),  # see the class; also where no descriptor is left
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
+        ):
             datagrams.setblocking(False)  # noqa: FBT003
             datagrams.sendto(message.encode(), self._address)
 

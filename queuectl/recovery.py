@@ -70,6 +70,7 @@ class Recovery:
         self._endings: dict[str, tuple[_Dead, Ending]] = {}  # of what dead owners ran
         self._lock: BaseFileLock | None = None
         self.left: set[str] = set()  # owners whose jobs are for another user to recover
+        self.busy = False  # the last run did nothing: somebody else recovers here
 
     @property
     def waiting_s(self) -> float | None:
@@ -86,7 +87,8 @@ class Recovery:
             OSError: the spool itself cannot be looked at.
         """
         self.faults.clear()
-        if not self._has_lock():
+        self.busy = not self._has_lock()
+        if self.busy:
             return 0
         try:
             asked = requests.standing(self._spool)

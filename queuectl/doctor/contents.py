@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import leftovers, owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
-from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
+from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
 from queuectl.files import is_there
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, recover
@@ -190,6 +190,8 @@ class _Recovers:
 
         def mend() -> None:
             self._done = self._done or recover(self._spool, WorkLog(-1))
+            if self._done.busy:
+                raise QueuectlError("another worker or command recovers here at this moment")
             if owner in self._done.faults:
                 raise self._done.faults[owner]
 

@@ -38,6 +38,8 @@ def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:
 def _try(step: Callable[[], object]) -> str:
     try:
         step()
-    except (OSError, QueuectlError) as error:
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    except QueuectlError as error:
         return str(error)
     return ""

@@ -155,16 +155,22 @@ def test_a_timeout_ends_the_whole_tree(spool: SpoolDir) -> None:
     assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
 
 
-@pytest.mark.parametrize("code", ["ENOSYS", "EPERM"])
-def test_a_timeout_ends_the_whole_tree_where_pidfd_is_forbidden(
-    spool: SpoolDir, tmp_path: Path, code: str
-) -> None:
-    forbidden = f"""
+FORBIDDEN = """
 import errno, os
 def forbidden(*_):
-    raise OSError(errno.{code}, os.strerror(errno.{code}))
+    raise OSError(errno.{0}, os.strerror(errno.{0}))
 os.pidfd_open = forbidden
 """
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [FORBIDDEN.format("ENOSYS"), FORBIDDEN.format("EPERM"), "import os; del os.pidfd_open"],
+    ids=["ENOSYS", "EPERM", "another system"],
+)
+def test_a_timeout_ends_the_whole_tree_where_pidfd_is_forbidden(
+    spool: SpoolDir, tmp_path: Path, forbidden: str
+) -> None:
     spool.drop("job", "setsid sleep 1000 & sleep 1000", timeout=0.3, max_retries=1)
     pool = spool.drain(1, env=with_code_at_start(tmp_path, forbidden))
     assert spool.states("job") == ["dead"]

@@ -100,6 +100,24 @@ def test_detach_runs_nothing_of_the_directory_that_it_is_started_in(
     assert done.returncode == 0, done
 
 
+def test_a_program_that_is_not_beside_its_python_is_started_again_and_found_by_commands(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    """As `pip install --user` and zipapps have it."""
+    told, script = tmp_path / "told", tmp_path / "bin" / "queuectl"
+    script.parent.mkdir()
+    start = f"open({str(told)!r}, 'a').write('.'); from queuectl.cli import main; main()"
+    script.write_text(f"#!{sys.executable}\n{start}\n")
+    script.chmod(0o755)
+    spool.drop("job", "command -v queuectl")
+    env = environment(spool.path, PATH="/usr/bin:/bin")
+    subprocess.run([script, "worker", "start", "--detach"], env=env, check=True, timeout=60)
+    spool.wait_for("completed", "job")
+    spool.run("worker", "stop")
+    assert spool.output("job") == f"{script}\n"
+    assert read_text(str(told)) == ".."  # the command line, and the pool
+
+
 def test_detach_tells_of_the_pools_that_are_up_already(spool: SpoolDir) -> None:
     with spool.pool(3) as other:
         other.wait_for("up")

@@ -167,11 +167,13 @@ def test_what_a_dead_worker_left_is_gone_before_its_job_runs_again(
     side.check_promise()
 
 
+@pytest.mark.parametrize("elsewhere", ["> /dev/null", "2> /dev/null"])
 def test_what_dropped_its_environment_is_gone_too_before_its_job_runs_again(
-    side: Spoolside,
+    elsewhere: str, side: Spoolside
 ) -> None:
     pid_file = side.path / "pid"
-    work = f'[ "$QUEUECTL_ATTEMPT" -gt 1 ] && exit; echo $$ > {pid_file}; exec env -i sleep 600'
+    sleep = f"exec env -i sleep 600 {elsewhere}"
+    work = f'[ "$QUEUECTL_ATTEMPT" -gt 1 ] && exit; echo $$ > {pid_file}; {sleep}'
     job_id = side.spool.submit(work).id
     dead = side.pool().up()
     wait_until(lambda: pid_file.exists() and pid_file.read_text(), "it runs")
@@ -376,3 +378,53 @@ def test_without_any_grace_a_command_is_told_before_it_is_killed(tmp_path: Path)
     assert process.poll() is None
     wait_until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
     assert process.wait() == -signal.SIGKILL
+
+
+def test_what_ignores_sigterm_is_killed_however_late_the_next_look_comes(tmp_path: Path) -> None:
+    up, mark = tmp_path / "up", f"QUEUECTL_JOB_ID={tmp_path}"
+    work = f"trap '' TERM; echo > {up}; while :; do sleep 0.01; done"
+    process = subprocess.Popen(["env", mark, "sh", "-c", work], start_new_session=True)
+    wait_until(up.exists, "it has its trap")
+    tree = Tree(None, (mark.encode(),))
+    ending = Ending(tree, 1.0)
+    assert ending.go_on([process.pid])
+    ending.begun_s -= 3600  # its pool was suspended, or read a million files
+    wait_until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
+    assert process.wait() == -signal.SIGKILL
+    assert ending.survivors == ()
+
+
+def test_what_is_not_found_out_for_long_is_waited_for_no_more() -> None:
+    ending = Ending(Tree(None, (b"X=1",)), 0.1)
+    assert all(ending.go_on(None) for _ in range(200))
+    assert not all(ending.go_on(None) for _ in range(100))
+
+
+def test_who_cannot_recover_since_another_does_says_so(side: Spoolside) -> None:
+    job_id = side.submit("trap '' TERM; sleep 600 & wait; sleep 600")
+    side.run("config", "set", "kill-grace", "600")
+    dead = side.pool().up()
+    side.wait_for_run(job_id)
+    dead.kill()
+    pool = side.pool().up()
+    wait_until(lambda: "recovers here" in side.run("doctor", "--fix").stderr, "it has its lock")
+    text = side.run("doctor", "--fix").stdout
+    assert "mended" not in text
+    words = command_line("--spool", str(side.path), "cancel", job_id)
+    with subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE) as cancel:
+        assert cancel.stderr is not None
+        assert b"another worker or command recovers" in cancel.stderr.readline()
+        cancel.kill()
+    pool.stop()
+
+
+def test_what_dropped_its_environment_may_tidy_up_in_its_group(side: Spoolside) -> None:
+    told, script = side.path / "told", side.path / "tidy"
+    script.write_text(f"trap 'sleep 0.3; echo TERM > {told}; exit' TERM\nsleep 600 & wait\n")
+    work = f"env -i sh {script} > /dev/null 2>&1 & sleep 600"
+    job_id = side.submit(work, timeout=0.6, max_retries=1)
+    side.run("config", "set", "kill-grace", "60")
+    pool = side.pool().up()
+    side.wait_for(job_id, "dead")
+    pool.stop()
+    assert told.read_text() == "TERM\n"

@@ -150,6 +150,24 @@ def test_a_pool_with_sixteen_descriptors_runs_everything_once(side: Spoolside) -
     assert set(side.times_run().values()) == {1}
 
 
+def test_a_reload_with_no_descriptor_left_to_tell_of_it_stops_nothing(
+    side: Spoolside, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    for _ in range(12):
+        side.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done")
+    env = environment(NOTIFY_SOCKET=f"{tmp_path}/notify")  # somebody is to be told
+    options = ("--count", "12", "--stop-when-empty")
+    pool = side.pool(*options, env=env, preexec_fn=limits(nofile=16))
+    pool.says("Too many open files")
+    pool.send(signal.SIGHUP)
+    pool.says("reloaded")
+    gate.touch()
+    assert pool.wait() == 0, pool.log()
+    side.check_promise()
+    assert set(side.times_run().values()) == {1}
+
+
 def own_inotify_limit() -> list[str]:
     """Return words that run a program where no inotify instance is to be had."""
     script = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'

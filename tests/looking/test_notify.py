@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,8 +42,11 @@ def test_each_message_arrives_as_a_datagram_of_its_own(
         b"WATCHDOG=1",
         b"STOPPING=1",
     ]
+    earlier_us = time.monotonic_ns() // 1000
     notifier.reloading()
-    assert heard.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+    reloading, _, at_us = heard.recv(100).partition(b"\nMONOTONIC_USEC=")
+    assert reloading == b"RELOADING=1"
+    assert earlier_us <= int(at_us) <= time.monotonic_ns() // 1000
 
 
 def test_a_beat_is_due_at_half_of_what_the_watchdog_allows() -> None:
@@ -80,3 +85,18 @@ def test_a_manager_that_does_not_read_stops_nothing(
     for _ in range(5000):  # far more than a socket holds
         notifier.beat()
     assert heard.recv(100) == b"WATCHDOG=1"
+
+
+def test_a_message_for_which_no_descriptor_is_left_stops_nothing(
+    manager: tuple[socket.socket, dict[str, str]],
+) -> None:
+    heard, environment = manager
+    notifier = Notifier.from_environment(environment)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # what is open stays open
+    try:
+        notifier.beat()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    notifier.ready()
+    assert heard.recv(100) == b"READY=1"

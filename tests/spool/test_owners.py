@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from queuectl import files, kernel, owners, requests
+from queuectl.kernel import processes
 from queuectl.owners import Heartbeats, Life, Registration
 from queuectl.scratch import new_owner
 from tests.support import environment
@@ -193,7 +194,7 @@ def test_who_finds_no_room_for_its_record_is_no_owner(
 
 
 def test_a_heartbeat_is_silent_once_it_has_not_changed_for_the_lease(api: Spool) -> None:
-    forge(api, "far-1-0123abcd", boot_id="another", host="far")
+    forge(api, "far", boot_id="another", host="far")
     beats, path = Heartbeats(), f"{api.path}/workers/far.json"
     assert not beats.silent(api, "far", 30, monotonic_s=1000)
     assert not beats.silent(api, "far", 30, monotonic_s=1029)
@@ -251,3 +252,26 @@ def test_a_request_that_cannot_be_told_is_none(api: Spool, monkeypatch: pytest.M
         requests.read_stop(api, "vm-1-00000000")
     # of this one the name is there
     assert requests.read_cancels(api, "vm-1-00000000") == [("job", "")]
+
+
+@pytest.mark.skipif(not processes.can_list_processes(), reason="reads /proc")
+def test_a_process_is_known_by_its_pid_and_its_start_together() -> None:
+    pid, started = os.getpid(), processes.started()
+    assert processes.lives(pid, started)
+    assert not processes.lives(pid, started + 1)  # another had the pid before
+    assert not processes.lives(2**22, started)  # more than a pid may be
+    assert not processes.lives(pid, 0)  # of a system that does not tell
+
+
+@pytest.mark.skipif(not processes.can_list_processes(), reason="reads /proc")
+def test_a_pool_whose_process_cannot_be_seen_from_here_is_not_suspended(api: Spool) -> None:
+    """It lives in another container: under the same kernel, but with pids of its own."""
+    with Registration(api, 1) as there:
+        assert not replace(there.record, pid=2**22).suspended
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="reads /proc")
+def test_it_is_known_when_the_machine_was_started() -> None:
+    with open("/proc/stat", encoding="ascii") as file:
+        (told,) = (int(line.split()[1]) for line in file if line.startswith("btime "))
+    assert abs(kernel.booted_at() - told) < 5

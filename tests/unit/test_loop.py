@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -19,7 +21,7 @@ from queuectl.loop import Event, Future, Loop
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
@@ -240,6 +242,7 @@ def test_a_descriptor_is_told_of_until_it_is_watched_no_more(loop: Loop) -> None
     assert read == [b"a", b"b"]
     os.close(reader)
     os.close(writer)
+    assert loop._poller.poll(0) == []  # poll would tell of a closed one for ever
 
 
 def test_who_rests_lets_the_others_go_first(loop: Loop) -> None:
@@ -282,6 +285,42 @@ def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
 
     loop.run(main())
     assert told == [child]
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def no_descriptor_left(loop: Loop, child: int, ended: Callable[[], None]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # what is open stays open
+    try:
+        on_exit(loop, child, ended)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def no_watch_left(loop: Loop, child: int, ended: Callable[[], None]) -> None:
+    def refuse(_descriptor: int, _readable: Callable[[], None]) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "watch", refuse)
+        on_exit(loop, child, ended)
+
+
+@pytest.mark.parametrize("ask", [no_descriptor_left, no_watch_left])
+def test_the_end_of_a_child_is_told_also_where_the_kernel_has_no_more_to_give(
+    ask: Callable[[Loop, int, Callable[[], None]], None], loop: Loop
+) -> None:
+    processes.has_pidfd()  # told once, while there are descriptors
+    child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {})
+    told: Future[bool] = Future(loop)
+    opened = os.listdir("/dev/fd")
+
+    async def main() -> bool:
+        ask(loop, child, lambda: told.set(True))
+        return await loop.wait_for(told, 10, otherwise=False)
+
+    assert loop.run(main())
+    assert os.listdir("/dev/fd") == opened
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
