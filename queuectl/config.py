@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl import kinds
 from queuectl.errors import BadSettingError, SpoolError
+from queuectl.units import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -202,7 +203,7 @@ def _check(path: str, key: str, value: Any) -> None:
         msg = f"{path}: {error}; {remedy}"
         raise BadSettingError(msg) from None
     if not kind.accepts(value):
-        msg = f'{path}: "{key}" must be {kind.range}, got {json.dumps(value)}; {remedy}'
+        msg = f'{path}: "{key}" must be {kind.range}, got {show(value)}; {remedy}'
         raise BadSettingError(msg)
 
 

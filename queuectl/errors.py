@@ -69,3 +69,10 @@ class WrongUserError(QueuectlError):
             f"{path} belongs to user {owner}, and root is to change nothing there; "
             f"use `sudo -u '#{owner}' queuectl ...`"
         )
+
+
+def error_text(error: Exception) -> str:
+    """Return what to say of an error: of one of the system what it is about, and why, in words."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

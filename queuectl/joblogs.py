@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import NoSuchJobError
 from queuectl.files import is_there
+from queuectl.ids import is_id
 from queuectl.states import FINISHED
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ def log_file(spool: Layout, job: Job, number: int, stream: str) -> str:
     """
     path = spool.log_files(job.id, number)[STREAMS.index(stream)]
     recorded = job.record.get("stdout_path" if stream == OUT else "stderr_path")
-    if recorded and not is_there(path) and recorded.endswith(f".{number}.{stream}"):
-        return f"{spool.directory('logs')}/{os.path.basename(recorded)}"
+    if recorded and not is_there(path):
+        ran_as, _, rest = os.path.basename(recorded).partition(f".{number}.{stream}")
+        if is_id(ran_as) and not rest:
+            return spool.log_files(ran_as, number)[STREAMS.index(stream)]
     return path
 
 

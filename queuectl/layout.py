@@ -275,7 +275,8 @@ class Layout:
         except BadJobError:
             return None
         is_reason = "rejected" in record and record.get("command") == ""
-        return Job(record) if is_reason else None
+        said = {"error_message": "rejected: no reason is recorded", **record, "id": job_id}
+        return Job(said) if is_reason else None
 
     def reason(self, job_id: str, path: str | None = None) -> Job | None:
         """Return what dead/ID.json, or `path`, says if that is why a file was set aside.
@@ -298,15 +299,17 @@ class Layout:
 
         Args:
             state: where they are looked for.
-            ids: which.
+            ids: which; of processing/ one as often as it is held.
             missed: called with the path of each that cannot be read, and why.
 
         Raises:
             SpoolError: processing/ cannot be read.
         """
-        paths = {held.job_id: held.path for held in self.held()} if state == "processing" else {}
+        paths: dict[str, list[str]] = {}  # two owners may hold jobs of one id
+        for held in self.held() if state == "processing" else ():
+            paths.setdefault(held.job_id, []).append(held.path)
         for job_id in ids:
-            path = paths.get(job_id) or self.file(state, job_id)
+            path = paths[job_id].pop() if paths.get(job_id) else self.file(state, job_id)
             try:
                 found = self._read_found(state, path, job_id)
             except FileNotFoundError:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import leftovers, owners, requests
-from queuectl.errors import BadJobError, ClaimLostError, QueuectlError
+from queuectl.errors import BadJobError, ClaimLostError, QueuectlError, error_text
 from queuectl.files import unlink_file
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import again, decode
@@ -115,7 +115,7 @@ class Recovery:
             trees = [self._tree_of(one) for one in dead]
             living = processes_of(trees)
         except (OSError, QueuectlError) as error:
-            self._log.event("error", detail=f"cannot recover: {error}")
+            self._log.event("error", detail=f"cannot recover: {error_text(error)}")
             self.faults |= {one.name: error for one in dead}
             self._endings.clear()  # as a fault it waits for longer
             return 0
@@ -191,7 +191,7 @@ class Recovery:
         except (OSError, QueuectlError) as error:
             # the next owner's jobs must not wait for this one's disk
             who = dead.name or "nobody"
-            self._log.event("error", detail=f"cannot recover from {who}: {error}")
+            self._log.event("error", detail=f"cannot recover from {who}: {error_text(error)}")
             self.faults[dead.name] = error
             self._endings.pop(dead.name, None)
             return 0

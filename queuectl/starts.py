@@ -13,7 +13,7 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from queuectl.errors import BadJobError
+from queuectl.errors import BadJobError, error_text
 from queuectl.fields import check_fields
 from queuectl.files import spares_of
 from queuectl.job import Job, again, decode
@@ -70,7 +70,9 @@ class Starts:
             try:
                 found += self._read(path)
             except OSError as error:  # noqa: PERF203 - the others may tell all the same
-                self._log.event("error", worker=self._owner, detail=f"cannot read {path}: {error}")
+                self._log.event(
+                    "error", worker=self._owner, detail=f"cannot read {error_text(error)}"
+                )
         return found
 
     def _read(self, path: str) -> Iterator[Job]:

@@ -21,10 +21,12 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: anything else, or longer than a thousand years.
     """
-    if _DURATION.fullmatch(text.strip()) is None:
-        msg = f'"{text}" is not a duration: write seconds, or 90s, 15m, 1h30m, 7d'
+    text = text.strip()
+    if _DURATION.fullmatch(text) is None:
+        msg = f'"{text[:40]}" is not a duration: write seconds, or 90s, 15m, 1h30m, 7d'
         raise ValueError(msg)
-    spans = _SPAN.findall(text) or [(text, "s")]
+    # to look for units where there are none takes the square of the digits
+    spans = _SPAN.findall(text) if text[-1].isalpha() else [(text, "s")]
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in spans)
     if seconds > _LONGEST_S:
         msg = f'"{text[:40]}" is longer than 1000 years'

@@ -222,11 +222,11 @@ def pause(spool: Spool, by: str) -> bool:
     path = f"{spool.path}/{PAUSED}"
     try:
         files.write_new(path, f"{by}\n".encode(), sync=True)
-        files.sync_directory(spool.path)
     except FileExistsError:
         return False
     except OSError as error:
         raise SpoolError("write", path, error) from error
+    _make_sure("paused", spool)
     return True
 
 
@@ -239,12 +239,26 @@ def resume(spool: Spool) -> bool:
     path = f"{spool.path}/{PAUSED}"
     try:
         os.unlink(path)
-        files.sync_directory(spool.path)
     except FileNotFoundError:
         return False
     except OSError as error:
         raise SpoolError("remove", path, error) from error
+    _make_sure("resumed", spool)
     return True
+
+
+def _make_sure(done: str, spool: Spool) -> None:
+    """Put on disk what has been done to the spool's own directory.
+
+    Raises:
+        SpoolError: it is done, and a power cut may undo it.
+    """
+    try:
+        files.sync_directory(spool.path)
+    except OSError as error:
+        raise SpoolError(
+            f"make sure that it stays {done}, which it is: sync", spool.path, error
+        ) from error
 
 
 def by_whom() -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from queuectl.errors import QueuectlError
+from queuectl.errors import QueuectlError, error_text
 from queuectl.units import duration_text, plain, second_text, utc_text
 
 if TYPE_CHECKING:
@@ -105,4 +105,4 @@ def attempt(log: WorkLog, step: Callable[[], object]) -> None:
     try:
         step()
     except (OSError, QueuectlError) as error:
-        log.event("error", detail=str(error))
+        log.event("error", detail=error_text(error))

@@ -121,6 +121,13 @@ class LazyGroup(SuggestingGroup):
             # as if the signal had ended it: not all was done
             return 128 + signal.SIGPIPE if STATUS_TELLS in ctx.meta else 0
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **options)
+        except BrokenPipeError:  # of -h or --version
+            _silence_stdout()
+            raise click.exceptions.Exit(0) from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 

@@ -68,6 +68,8 @@ def report(ctx: click.Context, /, *, output: str, period_s: float) -> None:
     """
     spool = spool_to_read(ctx)
     page = _page(_gather(spool, time.time(), period_s)).encode()
+    if not output:
+        raise click.UsageError("--output must name a file")
     if output == "-":
         sys.stdout.buffer.write(page)
         return

@@ -9,6 +9,7 @@ import heapq
 import os
 import re
 import time
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -63,9 +64,13 @@ class _Pattern(_PatternType):
         if not value:  # of a variable that is not set, perhaps: it would select all
             self.fail("an empty expression is found everywhere; --all is all", param, ctx)
         try:
-            return re.compile(value)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of [[, which may mean more one day
+                return re.compile(value)
         except re.error as error:
             self.fail(f'"{value}" is no regular expression: {error}', param, ctx)
+        except (OverflowError, RecursionError):
+            self.fail("the expression is too large, or nested too deep", param, ctx)
 
 
 def _matching(name: str, help_: str) -> Any:

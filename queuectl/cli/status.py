@@ -143,7 +143,7 @@ def _recovered_by(spool: Layout, owner: str) -> str:
 def _running_text(found: Found) -> str:
     job = found.job
     since = render.since_text(job.record.get("started_at"))
-    return f"{job.id}  {since}  {render.command_text(job.command, 45)}"
+    return f"{plain(job.id)}  {since}  {render.command_text(job.command, 45)}"
 
 
 def _due(spool: Layout) -> list[tuple[float, Found]]:

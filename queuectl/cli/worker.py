@@ -206,7 +206,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
         running = sorted(held.job_id for held in spool.held() if held.owner in names)
         if wanted and running != told:
             told = running
-            few = first_of(running, 5)
+            few = plain(first_of(running, 5))
             what = f"{len(running)} running: {few}" if running else "its last steps"
             hint = " (--now ends them)" if running and not now else ""
             render.note(f"waiting for {what}{hint}")
@@ -243,7 +243,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     for item in found:
         busy = f"{len(item['running'])}/{item['slots']}"
         busy += "".join(f" {word}" for word in ("stopping", "suspended") if item[word])
-        few = first_of(item["running"])
+        few = plain(first_of(item["running"]))
         table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)
     table.end()
     if not found:

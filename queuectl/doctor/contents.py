@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections import Counter
 from functools import partial
@@ -14,6 +15,7 @@ from queuectl import leftovers, owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
 from queuectl.files import is_there
+from queuectl.ids import is_id
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, recover
 from queuectl.scratch import owner_of
@@ -45,6 +47,7 @@ def examine(spool: Spool) -> Iterator[Finding]:
     yield from _some(_twice(spool, names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
     recovers = _Recovers(spool)
+    yield from _lock(spool)
     yield from _some(_orphans(spool, recovers), "more orphans")
     yield from _some(_leftovers(spool, recovers), "more leftovers")
     yield from _some(_ignored(spool), "more files that nobody reads")
@@ -111,7 +114,7 @@ def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
     except OSError as error:
         yield problem(f"{state}/{job_id}.json cannot be read: {error.strerror}")
     else:
-        if state not in ("pending", job.state):
+        if state not in ("pending", job.state) and is_id(job_id):
             mend = partial(_say_where_it_is, spool, state, job_id)
             what = f"{job_id} is in {state}/ and says {job.state}"
             yield warning(
@@ -196,6 +199,14 @@ class _Recovers:
                 raise self._done.faults[owner]
 
         return mend
+
+
+def _lock(spool: Spool) -> Iterator[Finding]:
+    path = f"{spool.directory('workers')}/recovery.lock"
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            what = "workers/recovery.lock is no file: nothing that dies is recovered"
+            yield problem(what, f"rm -r {path}")
 
 
 def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queuectl.doctor import contents, filesystem
-from queuectl.errors import QueuectlError
+from queuectl.errors import QueuectlError, error_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,8 +38,6 @@ def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:
 def _try(step: Callable[[], object]) -> str:
     try:
         step()
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-    except QueuectlError as error:
-        return str(error)
+    except (OSError, QueuectlError) as error:
+        return error_text(error)
     return ""

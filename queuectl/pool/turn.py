@@ -14,7 +14,13 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import files, kernel, outcome, requests
-from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
+from queuectl.errors import (
+    BadJobError,
+    ClaimLostError,
+    IncompleteJobError,
+    JobExistsError,
+    error_text,
+)
 from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
 from queuectl.pool.disk import Disk
@@ -292,7 +298,7 @@ class Turns:
         if self._ending is not None:
             run.end(self._ending)
         for lost in run.lost_output:
-            self._log.event("error", job.id, detail=f"its output is lost: {lost}")
+            self._log.event("error", job.id, detail=f"its output is lost: {error_text(lost)}")
         self._log.event("started", job.id, attempt=self._attempt(job), command=_shown(job.command))
         if "created_at" not in job.record:
             self._tell_of_slips(job)
@@ -319,7 +325,9 @@ class Turns:
         for path in (job.record["stdout_path"], job.record["stderr_path"]):
             error = cap(path, int(limit))
             if error is not None:
-                self._log.event("error", job.id, detail=f"cannot cut its output: {error}")
+                self._log.event(
+                    "error", job.id, detail=f"cannot cut its output: {error_text(error)}"
+                )
 
     # --- settle -----------------------------------------------------------------------------
 

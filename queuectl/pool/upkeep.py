@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from queuectl.errors import QueuectlError
+from queuectl.errors import QueuectlError, error_text
 from queuectl.housekeeping import Housekeeping
 from queuectl.recovery import Recovery
 from queuectl.worklog import attempt
@@ -110,5 +110,5 @@ class Upkeep:
         try:
             more = self._housekeeping.run()
         except (OSError, QueuectlError) as error:
-            self._log.event("error", detail=str(error))
+            self._log.event("error", detail=error_text(error))
         return _TIDY_SHARE * (time.monotonic() - begun) if more else _TIDY_S

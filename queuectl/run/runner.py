@@ -7,6 +7,7 @@ whatever it leaves in the background. spool-layout.md, section "Run".
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -160,7 +161,7 @@ def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
             return os.open(path, _LOG_FLAGS | os.O_EXCL, mode)
         except FileExistsError:  # somebody made it: of a pipe, the open would wait for a reader
             if not stat.S_ISREG(os.lstat(path).st_mode):
-                raise
+                raise FileExistsError(errno.EEXIST, "is no regular file; remove it", path) from None
             return os.open(path, _LOG_FLAGS, mode)
     except OSError as error:
         if error.errno in kernel.OUT_OF_RESOURCES:

@@ -366,6 +366,33 @@ def test_a_failed_job_that_waits_for_its_time_is_not_said_to_run_now(spool: Spoo
         assert "scheduled for 2100" in spool.run("doctor", "job").out
 
 
+def test_two_that_are_held_under_one_id_are_both_listed(spool: SpoolDir) -> None:
+    for owner in ("far-1-00000001", "far-2-00000002"):
+        body = {"command": f"echo {owner}", "state": "processing", "attempts": 1}
+        spool.drop_bytes(f"twice@{owner}", json.dumps(body).encode(), "processing")
+    out = spool.run("list").out
+    assert "echo far-1" in out
+    assert "echo far-2" in out
+
+
+def test_what_a_record_says_of_its_output_is_no_path_to_anywhere(spool: SpoolDir) -> None:
+    for name, path in (("nul", "a\0.1.out"), ("half", "\ud800.1.out"), ("else", "/x/../y.1.out")):
+        ended = {"finished_at": "2026-01-01T00:00:00Z", "history": [{"number": 1}]}
+        put(spool, "dead", name, stdout_path=path, **ended)
+        spool.run("show", name)
+        assert "is not in" in spool.refuse("logs", name)
+    spool.run("report", "--output", "-", "--since", "9999d")
+
+
+def test_a_reason_that_says_nothing_is_shown_all_the_same(spool: SpoolDir) -> None:
+    spool.drop_bytes("x", b'{"command": "", "rejected": "x.json"}', "dead")
+    assert spool.run("list", "--ids").lines == ["x"]
+    assert "no reason is recorded" in spool.run("list").out
+    spool.run("top")
+    spool.run("report", "--output", "-")
+    assert spool.run("dlq", "purge", "--all", "--yes").lines == ["x"]
+
+
 def test_another_process_that_has_the_number_of_a_pool_and_stands_still_is_not_it(
     spool: SpoolDir,
 ) -> None:

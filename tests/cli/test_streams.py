@@ -130,6 +130,12 @@ def with_closed_pipe(spool: SpoolDir, stream: str, *words: str) -> int:
     return process.wait(DEADLINE_S)
 
 
+@pytest.mark.parametrize("words", [["-h"], ["--version"], ["list", "-h"], ["status"]])
+def test_who_only_looks_ends_well_where_nobody_reads(spool: SpoolDir, words: list[str]) -> None:
+    spool.create()
+    assert with_closed_pipe(spool, "stdout", *words) == 0
+
+
 @pytest.mark.parametrize("words", [["wait", "bad", "later"], ["doctor", "later"]])
 def test_who_is_asked_for_a_status_gives_none_that_is_not_true(
     spool: SpoolDir, words: list[str]

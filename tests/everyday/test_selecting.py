@@ -73,6 +73,9 @@ def test_older_than_goes_by_the_files_time_or_the_record(mixed: SpoolDir) -> Non
 
 def test_a_wrong_pattern_or_age_says_what_is_wrong(mixed: SpoolDir) -> None:
     assert "no regular expression" in mixed.refuse("list", "--command-matches", "(", status=2)
+    too_large = "a{99999999999}"
+    assert "too large" in mixed.refuse("list", "--command-matches", too_large, status=2)
+    assert mixed.run("list", "--command-matches", "[[x]").err == ""
     assert "not a duration" in mixed.refuse("list", "--older-than", "soon", status=2)
 
 
