@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXIT, SIGNAL, TIMEOUT = "exit", "signal", "timeout"
 COULD_NOT_START, WORKER_LOST = "could not start", "worker lost"
 STOPPED, CANCELLED = "stopped", "cancelled"
+_MEANS_LATER = " (means later)"
 _SHELL_SAYS = {126: "permission denied, or not a program", 127: "command not found"}
 
 
@@ -73,6 +74,11 @@ def is_cancelled(record: Mapping[str, Any]) -> bool:
     return str(record.get("error_message")).startswith(CANCELLED)
 
 
+def means_later(record: Mapping[str, Any]) -> bool:
+    """Tell whether a failed job did not fail, but asked to be run again later."""
+    return str(record.get("error_message")).endswith(_MEANS_LATER)
+
+
 def signal_name(number: int) -> str:
     """Return `SIGKILL` for 9; real-time signals have only a number."""
     try:
@@ -122,11 +128,14 @@ def settled(
     at = utc_text(now)
     entry = outcome.entry(job.run_number + 1, job.record.get("started_at"), at, job.worker or "")
     due = None if verdict.delay_s is None else utc_text(now + verdict.delay_s)
+    message = outcome.message()
+    if verdict.state == "failed" and not counted:
+        message += _MEANS_LATER
     return job.changed(
         state=verdict.state,
         attempts=job.attempts if counted else max(job.attempts - 1, 0),
         exit_code=outcome.exit_code,
-        error_message=None if verdict is COMPLETED else outcome.message(),
+        error_message=None if verdict is COMPLETED else message,
         finished_at=at,
         updated_at=at,
         next_retry_at=due,

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from queuectl.job import Job
+    from queuectl.layout import Found
     from queuectl.moves import Claim
     from queuectl.spool import Spool
 
     Missed = Callable[[str, QueuectlError], None]
 
 CANCELLABLE = (*WAITING, "processing")
+EDITABLE = (*WAITING, "dead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,8 @@ def cancel(
     return carry_out(spool, job_ids, verb, missed)
 
 
-def edit(spool: Spool, was: Job, new: Job) -> None:
-    """Give a waiting job a new body, where it is.
+def edit(spool: Spool, was: Found, new: Job) -> None:
+    """Give a job that waits, or is dead, a new body, where it is.
 
     Raises:
         WrongStateError: it is not what it was any more; nothing was changed.
@@ -102,12 +104,12 @@ def edit(spool: Spool, was: Job, new: Job) -> None:
     """
 
     def edited(job: Job) -> Job:
-        if job.record != was.record:
+        if job.record != was.job.record:
             raise WrongStateError("it was changed meanwhile")
         return new.changed(updated_at=utc_text(time.time()))
 
-    verb = Verb(states=WAITING, new_body=edited, done="edited", stays=True)
-    for _ in carry_out(spool, [was.id], verb):
+    verb = Verb(states=(was.state,), new_body=edited, done="edited", stays=True)
+    for _ in carry_out(spool, [was.job.id], verb):
         pass
 
 

@@ -36,6 +36,19 @@ def fit(text: str, width: int, *, ascii_only: bool = False) -> str:
     return kept + mark
 
 
+def fit_ends(text: str, width: int) -> str:
+    """Return ASCII text, or text and its mark, of at most `width` columns, cut out of its middle.
+
+    What differs between commands of one kind is at their end.
+    """
+    if columns(text) <= width:
+        return text
+    tail = max(0, (width - 3) // 3)
+    head = fit(text, width - tail, ascii_only=True)
+    kept = text[len(text) - tail :] if tail else ""
+    return head + fit(kept, tail, ascii_only=True)
+
+
 def pad(text: str, width: int) -> str:
     """Return text of exactly `width` columns."""
     cut = fit(text, width)

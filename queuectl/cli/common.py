@@ -12,7 +12,7 @@ from queuectl.cli import STATUS_TELLS, render
 from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.ids import first_of, is_id, is_made
 from queuectl.spool import Spool
-from queuectl.states import STATES
+from queuectl.states import OUTCOMES, STATES
 from queuectl.units import parse_duration, parse_time, plain
 
 if TYPE_CHECKING:
@@ -90,6 +90,25 @@ def resolve_id(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
         NoSuchJobError: no job is, or several are.
     """
     return _said(text, _only_one(spool, text, states))
+
+
+def last_begun(spool: Layout) -> str:
+    """Return the id of the job whose command began last, as far as can be told: which, is said.
+
+    Raises:
+        NoSuchJobError: none has begun.
+    """
+    running = [
+        (found.job.instant("started_at") or 0.0, found.job.id)
+        for found in spool.jobs("processing", spool.names("processing"))
+        if spool.has_begun(found.job)
+    ]
+    ended = ((at, job_id) for state in OUTCOMES for job_id, at in spool.written(state))
+    _, job_id = max(running, default=(0.0, "")) if running else max(ended, default=(0.0, ""))
+    if not job_id:
+        raise NoSuchJobError("no job has begun yet; `queuectl list` shows what there is")
+    render.note(f'queuectl: the last that began is "{job_id}"')
+    return job_id
 
 
 def _said(text: str, job_id: str) -> str:

@@ -22,11 +22,13 @@ from queuectl.cli.selection import (
 )
 from queuectl.errors import QueuectlError, TooLateError, WrongStateError
 from queuectl.ids import first_of
-from queuectl.states import OUTCOMES, WAITING
-from queuectl.verbs import CANCELLABLE
+from queuectl.states import OUTCOMES
+from queuectl.verbs import CANCELLABLE, EDITABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from queuectl.spool import Spool
 
 
 def _print_each(job_ids: Iterable[str]) -> None:
@@ -105,39 +107,61 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
 
 @click.command()
-@click.argument("text", metavar="ID", shell_complete=complete_ids(*WAITING))
+@click.argument(
+    "texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids(*EDITABLE)
+)
 @change_options
 @click.pass_context
-def edit(ctx: click.Context, /, text: str, **options: Any) -> None:
-    """Change a waiting job, by options or in $EDITOR (or $VISUAL).
+def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
+    """Change jobs that wait, or are dead, by options; or one in $EDITOR (or $VISUAL).
 
     What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
     it was, and the text is kept. A field that is deleted goes back to its default; --tag and --env
-    stand for all that the job has.
+    stand for all that the job has. A dead job stays dead until `queuectl retry`.
 
     \b
     queuectl edit job1 --priority -5 --run-at now
     EDITOR=nano queuectl edit job1
+    queuectl list --tag batch --ids | xargs -r queuectl edit --priority 5
     """
-    from queuectl.cli.editing import edited, keep, with_fields
-
     given = given_fields(options)
     spool = spool_to_change(ctx)
+    if len(texts) == 1:
+        _edit(spool, texts[0], given)
+        return
+    if not given:
+        raise click.UsageError("several jobs are changed by options; the editor takes one")
+    misses = Misses()
+    for text in texts:
+        try:
+            _edit(spool, text, given)
+        except QueuectlError as error:  # noqa: PERF203 - the others are changed all the same
+            misses(text, error)
+    misses.exit()
+
+
+def _edit(spool: Spool, text: str, given: dict[str, Any]) -> None:
+    from queuectl.cli.editing import edited, keep, with_fields
+
     found = spool.find(id_to_change(spool, text))
-    if found.state not in WAITING:
-        msg = f'job "{found.job.id}" is {found.state}; only pending or failed jobs can be edited'
+    job_id = found.job.id
+    if found.state not in EDITABLE or found.job.is_reason:
+        state = "set aside" if found.job.is_reason else found.state
+        msg = f'job "{job_id}" is {state}; only pending, failed or dead jobs can be edited'
         raise WrongStateError(msg)
     new = with_fields(found.job, given) if given else edited(found.job)
     if new is None:
-        render.note("nothing was changed")
+        render.note(f"{job_id} is so already: nothing was changed")
         return
     try:
-        verbs.edit(spool, found.job, new)
+        verbs.edit(spool, found, new)
     except (QueuectlError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         msg = f"{why}" if given else f"{why}; your text is in {keep(new)}"
         raise QueuectlError(msg) from None
-    click.echo(found.job.id)
+    click.echo(job_id)
+    if found.state == "dead":
+        render.note(f"it stays dead; `queuectl retry {job_id}` runs it")
 
 
 @click.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuectl.cli import render
 from queuectl.cli.common import spool_to_be
 from queuectl.cli.completing import complete_files
 from queuectl.cli.drafting import (
@@ -83,6 +84,8 @@ def enqueue(
     if jobs:
         _submit(spool, jobs)
     if not wait:
+        if jobs and sys.stderr.isatty():
+            _hint_at_workers(spool)
         return 0
     from queuectl.cli.wait import follow
 
@@ -100,6 +103,14 @@ def _submit(spool: Spool, drafted: list[Drafted]) -> None:
         for batch in batches:
             _print_ids(batch)
             bar.update(len(batch))
+
+
+def _hint_at_workers(spool: Spool) -> None:
+    """Say to a person that nothing runs by itself."""
+    from queuectl import owners
+
+    if not owners.workers(spool):
+        render.note("no worker is running; `queuectl worker start` runs what waits")
 
 
 def _print_ids(batch: list[Job]) -> None:

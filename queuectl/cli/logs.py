@@ -6,13 +6,15 @@ import contextlib
 import os
 import stat
 import sys
+import time
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from queuectl import joblogs
 from queuectl.cli import render
-from queuectl.cli.common import Misses, is_this_job, resolve_id, spool_to_read
+from queuectl.cli.common import Misses, is_this_job, last_begun, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.errors import QueuectlError
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 
     from queuectl.layout import Found, Layout
 
+_SILENT_S = 1.0  # before one that is followed is said to write to the other stream
+
 
 @click.command()
-@click.argument("texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids())
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids())
 @click.option("--follow", "-f", is_flag=True, help="Go on, through its retries, until it ends.")
 @click.option("--stderr", "only_stderr", is_flag=True, help="Its standard error instead.")
 @click.option("--all", "both", is_flag=True, help="Both, each piece under a heading.")
@@ -38,11 +42,12 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
     """Print what a job printed: its last run, on standard output.
 
     Runs are numbered as `queuectl show` lists them, on over retries by hand. With -f a job that
-    has not begun is waited for. Of several jobs each comes under its id.
+    has not begun is waited for. Of several jobs each comes under its id; without ID it is the job
+    that began last.
 
     \b
     queuectl logs job1
-    queuectl logs -f --all job1
+    queuectl logs -f --all
     queuectl logs --stderr --attempt 1 --lines 20 job1
     """
     if options["only_stderr"] and options["both"]:
@@ -50,8 +55,9 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
     if follow and len(texts) > 1:
         raise click.UsageError("-f follows one job")
     spool = spool_to_read(ctx)
-    if len(texts) == 1:
-        _print_job(spool, resolve_id(spool, texts[0]), options, follow=follow)
+    if len(texts) < 2:
+        job_id = resolve_id(spool, texts[0]) if texts else last_begun(spool)
+        _print_job(spool, job_id, options, follow=follow)
         return
     misses = Misses()
     gap = ""
@@ -109,10 +115,13 @@ def _follow(spool: Layout, found: Found, options: dict[str, Any]) -> None:
     )
     printer = Printer(headings=options["both"])
     remarks = Remarks(spool, printer)
+    hint_at_s = time.monotonic() + _SILENT_S
     with changes_of(spool, [found.job.id]) as changes:
         while not print_new([follower], changes, printer):
             remarks.of_runs([follower])
             remarks.of_hindrances(lambda: [found.job.id])
+            if time.monotonic() > hint_at_s and _hint_at_stderr(spool, follower, options, printer):
+                hint_at_s = inf
             changes.wait()
     remarks.of_runs([follower])
     if follower.found is None:
@@ -120,6 +129,23 @@ def _follow(spool: Layout, found: Found, options: dict[str, Any]) -> None:
         raise QueuectlError(msg)
     number = _run_number(follower.found, options["attempt"])
     _remark_on_the_rest(spool, follower.found, number, options, printer)
+
+
+def _hint_at_stderr(
+    spool: Layout, follower: joblogs.Follower, options: dict[str, Any], printer: Printer
+) -> bool:
+    """Say that all that comes is on the other stream, if it is; tell whether no more need be."""
+    if printer.has_printed or options["both"] or options["only_stderr"]:
+        return True
+    found = follower.found
+    number = None if found is None else joblogs.current_run(found)
+    if found is None or number is None:
+        return False
+    size = _size(joblogs.log_file(spool, found.job, number, joblogs.ERR))
+    if size:
+        what = f"nothing on standard output so far; {size_text(size)} on standard error"
+        render.note(f"{what}, with --stderr or --all")
+    return size > 0
 
 
 def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:

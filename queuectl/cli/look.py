@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -13,19 +14,20 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.columns import fit
-from queuectl.cli.common import Misses, json_option, resolve_id, spool_to_read
+from queuectl.cli.common import Misses, json_option, last_begun, resolve_id, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.selection import Selection, changed_at, select, select_options, selects
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there
-from queuectl.joblogs import OUT, log_file
-from queuectl.outcome import ended_text
-from queuectl.states import STATES
-from queuectl.units import plain
+from queuectl.joblogs import STREAMS, log_file
+from queuectl.outcome import ended_text, means_later
+from queuectl.states import FINISHED, STATES
+from queuectl.units import duration_text, instant, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from queuectl.job import Job
     from queuectl.layout import Found, Layout
 
 _LEAST_DETAIL = 35  # columns: "exit status 127 (command not found)"
@@ -114,31 +116,37 @@ def print_list(spool: Layout, found: Iterator[Found], options: dict[str, Any]) -
         for item in found:
             click.echo(plain(item.job.id))
     else:
-        print_jobs(found, spool.config.max_retries)
+        print_jobs(spool, found)
 
 
-def print_jobs(found: Iterator[Found], max_retries: int) -> None:
-    """Print a table of jobs; `max_retries` is that of a job that does not say."""
+def print_jobs(spool: Layout, found: Iterator[Found]) -> None:
+    """Print a table of jobs."""
     table = render.Table("ID", "STATE", "TRIES", "DETAIL", "COMMAND", cuts_last=True)
     empty = True
+    max_retries = spool.config.max_retries
     for item in found:
         empty = False
         job = item.job
         tries = f"{job.attempts}/{max(1, job.record.get('max_retries', max_retries))}"
         tries = "-" if job.is_reason else tries
         command = render.command_text(job.command)
-        table.row(plain(job.id), render.state_text(item.state), tries, _detail(item), command)
+        table.row(
+            plain(job.id), render.state_text(item.state), tries, _detail(spool, item), command
+        )
     table.end()
     if empty:
         render.note("no such jobs")
 
 
-def _detail(found: Found) -> str:
+def _detail(spool: Layout, found: Found) -> str:
     record = found.job.record
     if found.state == "processing":
+        if not spool.has_begun(found.job):
+            return "claimed"
         return f"for {render.since_text(record.get('started_at'))}"
     if found.state == "failed":
-        return f"again {render.in_text(found.job.not_before('failed'))}"
+        word = "later" if means_later(record) else "again"
+        return f"{word} {render.in_text(found.job.not_before('failed'))}"
     if found.state == "completed":
         return f"{render.since_text(record.get('finished_at'))} ago"
     if found.state == "dead":
@@ -151,18 +159,20 @@ def _detail(found: Found) -> str:
 
 
 @click.command()
-@click.argument("job_id", metavar="ID", shell_complete=complete_ids())
+@click.argument("job_id", metavar="[ID]", required=False, shell_complete=complete_ids())
 @json_option
 @click.pass_context
-def show(ctx: click.Context, job_id: str, *, as_json: bool) -> None:
+def show(ctx: click.Context, job_id: str | None, *, as_json: bool) -> None:
     """Show one job: its record, its attempts, and where its output is.
+
+    Without ID that which began last.
 
     \b
     queuectl show job1
     queuectl show job1 --json
     """
     spool = spool_to_read(ctx)
-    found = spool.find(resolve_id(spool, job_id))
+    found = spool.find(last_begun(spool) if job_id is None else resolve_id(spool, job_id))
     if as_json:
         render.json_document(found.record())
     else:
@@ -177,6 +187,9 @@ def print_job(spool: Layout, found: Found) -> None:
     """Print one job for a person."""
     record = found.record()
     record.pop("history", None)
+    record["timeout"] = _timeout_text(spool, found)
+    if found.state == "pending":  # who had it in hand last, to edit it perhaps
+        record.pop("worker", None)
     if record.get("error_message") is None:
         record.pop("error_message", None)
     names = [name for name in _SHOWN_FIRST if name in record]
@@ -185,6 +198,15 @@ def print_job(spool: Layout, found: Found) -> None:
     for name in names:
         click.echo(f"{plain(name):<{width}}  {_value_text(name, record[name], width + 2)}")
     _print_history(spool, found)
+
+
+def _timeout_text(spool: Layout, found: Found) -> str | None:
+    """Return how long a run may take, None if that is nothing that its record says, nor matters."""
+    limit_s = found.job.record.get("timeout", spool.config.job_timeout)
+    text = "none" if limit_s is None else duration_text(limit_s)
+    if "timeout" in found.job.record:
+        return text
+    return None if found.state in FINISHED else f"{text} (job-timeout)"
 
 
 def _value_text(name: str, value: Any, indent: int) -> str:
@@ -205,19 +227,22 @@ def _print_history(spool: Layout, found: Found) -> None:
     table = render.Table("RUN", "STARTED", "TOOK", "ENDED", "OUTPUT")
     for entry in found.job.history:
         number = entry.get("number", "?")
-        out = log_file(spool, found.job, number, OUT) if isinstance(number, int) else ""
         table.row(
             plain(str(number)),
             render.when_text(entry.get("started_at")).partition(" (")[0],
             _took(entry),
             ended_text(entry),
-            out if is_there(out) else "-",
+            _output(spool, found.job, number) if isinstance(number, int) else "-",
         )
     table.end()
 
 
-def _took(entry: dict[str, Any]) -> str:
-    from queuectl.units import duration_text, instant
+def _output(spool: Layout, job: Job, number: int) -> str:
+    """Return the file in which a run's output is: that of its errors if the other is empty."""
+    paths = [path for path in (log_file(spool, job, number, s) for s in STREAMS) if is_there(path)]
+    return next((path for path in paths if os.path.getsize(path)), paths[0] if paths else "-")
 
+
+def _took(entry: dict[str, Any]) -> str:
     started, finished = instant(entry.get("started_at")), instant(entry.get("finished_at"))
     return "-" if started is None or finished is None else duration_text(finished - started)

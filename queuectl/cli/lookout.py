@@ -13,6 +13,7 @@ from queuectl.cli import render
 from queuectl.cli.frame import Item, Rate, View
 from queuectl.cli.upcoming import Upcoming
 from queuectl.layout import SUFFIX
+from queuectl.outcome import means_later
 from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.units import instant, plain
 
@@ -167,6 +168,8 @@ class Lookout:
         """Keep failures in mind: a retried job leaves failed/, but it did fail."""
         for found in jobs:
             record = found.job.record
+            if means_later(record):
+                continue
             at_s = instant(record.get("finished_at")) or instant(record.get("updated_at")) or 0.0
             item = Item(
                 job_id=plain(found.job.id),

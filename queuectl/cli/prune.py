@@ -10,13 +10,13 @@ import click
 from queuectl import housekeeping
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, Misses, spool_to_change
-from queuectl.cli.selection import changed_at, go_ahead, state_option, touch_options
+from queuectl.cli.selection import changed_at, go_ahead, state_option, tag_option, touch_options
 from queuectl.ids import is_id
 from queuectl.states import FINISHED
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from queuectl.spool import Spool
 
@@ -31,6 +31,7 @@ _DEFAULT_AGE_S = 7 * 86400
     help="Only what ended so long ago; 7d unless --keep is given.",
 )
 @state_option(FINISHED)
+@tag_option
 @click.option(
     "--keep", type=click.IntRange(0), metavar="N", help="Keep the N newest of each state."
 )
@@ -48,12 +49,14 @@ def prune(
     \b
     queuectl prune --older-than 7d --dry-run
     queuectl prune --state completed --state dead --keep 100
+    queuectl prune --tag batch --older-than 1h
     """
     spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
     states = tuple(dict.fromkeys(options["states"])) or ("completed",)
     if older_than is None and keep is None:
         older_than = _DEFAULT_AGE_S
-    doomed = [job for state in states for job in _oldest(spool, state, older_than, keep)]
+    tags = options["tags"]
+    doomed = [job for state in states for job in _oldest(spool, state, older_than, keep, tags)]
     misses = Misses()
     if not doomed and older_than is not None and not keep:
         render.note(f"none ended more than {duration_text(older_than)} ago (--older-than)")
@@ -67,13 +70,25 @@ def prune(
 
 
 def _oldest(
-    spool: Spool, state: str, older_than_s: float | None, keep: int | None
+    spool: Spool, state: str, older_than_s: float | None, keep: int | None, tags: Collection[str]
 ) -> list[housekeeping.Doomed]:
-    """Return the jobs beyond the newest `keep` and older than `older_than_s`, oldest first."""
-    jobs = sorted(_ages(spool, state, older_than_s))
+    """Return the jobs beyond the newest `keep` and older than `older_than_s`, oldest first.
+
+    Of those alone that have all these tags.
+    """
+    jobs = sorted(
+        (ended_at, job)
+        for ended_at, job in _ages(spool, state, older_than_s)
+        if not tags or _has(spool, job, tags)
+    )
     limit = float("inf") if older_than_s is None else time.time() - older_than_s
     beyond = jobs[: max(0, len(jobs) - (keep or 0))]
     return [job for ended_at, job in beyond if ended_at <= limit]
+
+
+def _has(spool: Spool, job: housekeeping.Doomed, tags: Collection[str]) -> bool:
+    found = spool.jobs(job.state, [job.job_id])
+    return any(set(tags) <= set(item.job.tags) for item in found)
 
 
 def _ages(

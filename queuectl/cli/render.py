@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli.columns import columns, fit
+from queuectl.cli.columns import columns, fit_ends
 from queuectl.job import command_line
 from queuectl.units import duration_text, instant, local_text, plain
 
@@ -67,7 +67,7 @@ def cell_limit(share: int) -> int:
 
 def command_text(command: str | list[str], limit: int = sys.maxsize) -> str:
     """Return a command on one line, cut to `limit` characters."""
-    return fit(plain(command_line(command)), limit, ascii_only=True)
+    return fit_ends(plain(command_line(command)), limit)
 
 
 def when_text(text: object) -> str:
@@ -133,7 +133,7 @@ class Table:
         if self._cuts_last:
             taken = sum(self._widths[:-1]) + 2 * len(self._widths[:-1])
             room = max(width() - taken, self._LEAST)
-            cells = [*cells[:-1], fit(cells[-1], room, ascii_only=True)]
+            cells = [*cells[:-1], fit_ends(cells[-1], room)]
         padded = [
             cell + " " * (width - _width(cell))
             for cell, width in zip(cells, self._widths, strict=True)

@@ -94,6 +94,11 @@ _SELECTING = {
 }
 
 
+def tag_option(command: Any) -> Any:
+    """Add the option --tag."""
+    return _SELECTING["--tag"](command)
+
+
 def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
     """Return the option --state, for a command to which only these states apply."""
     return click.option(

@@ -153,7 +153,8 @@ def _tell_who_keeps_its_count(spool: Spool, count: int) -> None:
         if time.monotonic() > until:
             names = first_of([item.worker for item in others])
             why = "started with --count, or has not heard of it yet"
-            render.note(f"not followed by {names}: {why}")
+            hint = "`queuectl worker start` without --count follows"
+            render.note(f"not followed by {names}: {why}; {hint}")
             return
         time.sleep(0.02)
 

@@ -14,7 +14,7 @@ from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
 from queuectl.ids import first_of
 from queuectl.states import STATES
-from queuectl.units import plain, utc_text
+from queuectl.units import duration_text, plain, utc_text
 
 if TYPE_CHECKING:
     from queuectl.layout import Found, Layout
@@ -122,7 +122,7 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
         busy += f", {owners.suspended_text(worker['pid'])}" if worker["suspended"] else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
-            click.echo(f"           {_running_text(found)}")
+            click.echo(f"           {_running_text(spool, found)}")
     if not document["workers"]:
         hint = "; `queuectl worker start` runs what waits" if document["jobs"]["pending"] else ""
         click.echo(f"workers  none{hint}")
@@ -140,10 +140,12 @@ def _recovered_by(spool: Layout, owner: str) -> str:
     return "the next worker recovers it, `queuectl doctor --fix` now"
 
 
-def _running_text(found: Found) -> str:
+def _running_text(spool: Layout, found: Found) -> str:
     job = found.job
     since = render.since_text(job.record.get("started_at"))
-    return f"{plain(job.id)}  {since}  {render.command_text(job.command, 45)}"
+    limit_s = job.record.get("timeout", spool.config.job_timeout)
+    limit = "" if limit_s is None else f" of {duration_text(limit_s)}"
+    return f"{plain(job.id)}  {since}{limit}  {render.command_text(job.command, 45)}"
 
 
 def _due(spool: Layout) -> list[tuple[float, Found]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -62,13 +64,13 @@ WantedBy={target}
 
 _SYSTEM_INSTALL = (
     "To install:\n"
-    "#   queuectl systemd-unit | sudo tee /etc/systemd/system/queuectl.service\n"
-    "#   sudo systemctl daemon-reload && sudo systemctl enable --now queuectl"
+    "#   {command} | sudo tee /etc/systemd/system/{name}.service\n"
+    "#   sudo systemctl daemon-reload && sudo systemctl enable --now {name}"
 )
 _USER_INSTALL = (
     "To install:\n"
-    "#   queuectl systemd-unit --user > ~/.config/systemd/user/queuectl.service\n"
-    "#   systemctl --user daemon-reload && systemctl --user enable --now queuectl\n"
+    "#   {command} > ~/.config/systemd/user/{name}.service\n"
+    "#   systemctl --user daemon-reload && systemctl --user enable --now {name}\n"
     "#   loginctl enable-linger    # or it only runs while you are logged in"
 )
 
@@ -90,8 +92,9 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     words = [*start, "--spool", spool.path, "worker", "start"]
     words += ["--count", str(count)] if count else []
     stop, patience = _patience(spool)
+    how = _USER_INSTALL if for_user else _SYSTEM_INSTALL
     unit = _UNIT.format(
-        install=_USER_INSTALL if for_user else _SYSTEM_INSTALL,
+        install=how.format(command=_command(ctx, for_user, count), name=_unit_name(spool)),
         description=spool.path.replace("%", "%%"),
         mounts=_quoted([spool.path]),
         start=_quoted(words).replace("$", "$$"),
@@ -101,6 +104,21 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
         target="default.target" if for_user else "multi-user.target",
     )
     click.echo(unit, nl=False)
+
+
+def _command(ctx: click.Context, for_user: bool, count: int | None) -> str:  # noqa: FBT001
+    """Return what was typed to have this printed."""
+    given = ctx.find_root().obj
+    words = ["queuectl", *(["--spool", os.path.abspath(given)] if given else []), "systemd-unit"]
+    words += ["--user"] if for_user else []
+    return shlex.join([*words, *(["--count", str(count)] if count else [])])
+
+
+def _unit_name(spool: Spool) -> str:
+    """Return a name of its own for the unit of each spool; the usual one's is that of queuectl."""
+    if spool.path == os.path.realpath(os.path.expanduser("~/.queuectl")):
+        return "queuectl"
+    return f"queuectl-{re.sub('[^A-Za-z0-9]+', '-', os.path.basename(spool.path)).strip('-')}"
 
 
 def _patience(spool: Spool) -> tuple[str, str]:

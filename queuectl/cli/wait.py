@@ -147,8 +147,9 @@ def follow(spool: Layout, job_ids: Sequence[str], *, show_output: bool = False) 
         _wait(spool, endings, printer=printer)
     except KeyboardInterrupt:
         left = first_of(endings.remaining)
+        again = f"logs -f --all {left}" if show_output else "wait"
         render.note(
-            f"queuectl: {left} stays queued, or runs on; `queuectl wait` waits again,"
+            f"queuectl: {left} stays queued, or runs on; `queuectl {again}` waits again,"
             " `queuectl cancel` ends it"
         )
         return INTERRUPTED

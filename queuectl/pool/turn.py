@@ -345,7 +345,7 @@ class Turns:
         if settled and claim.beside is not None:
             self._log.event("dead", claim.beside, detail=claim.reason)
         elif settled:
-            self._log.event(done.state, job.id, **_story(done, ended, now, took_s))
+            self._log.event(done.state, job.id, **_story(done, now, took_s))
 
     def _forget_output(self, job: Job) -> None:
         number = outcome.forgotten_run(job, self._spool.config)
@@ -376,13 +376,15 @@ class Turns:
 
 def _shown(command: str | list[str]) -> str:
     text = command_line(command)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return (
+        text if len(text) <= 80 else f"{text[:50]}...{text[-27:]}"
+    )  # its end may be all that differs
 
 
-def _story(job: Job, ended: outcome.Outcome, now: float, took_s: float) -> dict[str, object]:
+def _story(job: Job, now: float, took_s: float) -> dict[str, object]:
     if job.state == "completed":
         return {"took": took_s}
-    story: dict[str, object] = {"detail": ended.message()}
+    story: dict[str, object] = {"detail": job.record["error_message"]}
     if job.state == "failed":
         story["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)
     return story

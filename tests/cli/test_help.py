@@ -95,7 +95,6 @@ WRONG = [
     (["list", "--state", "finished"], "pending"),
     (["list", "--limit", "-1"], "--limit"),
     (["list", "--limit", "many"], "many"),
-    (["show"], "ID"),
     (["show", "a", "b"], "b"),
     (["config", "set", "lease"], "VALUE"),
     (["worker", "start", "--count", "0"], "--count"),

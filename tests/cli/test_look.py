@@ -366,6 +366,28 @@ def test_a_failed_job_that_waits_for_its_time_is_not_said_to_run_now(spool: Spoo
         assert "scheduled for 2100" in spool.run("doctor", "job").out
 
 
+def test_what_is_claimed_and_has_not_begun_is_told_so(spool: SpoolDir) -> None:
+    body = {"command": "true", "state": "processing", "attempts": 1}
+    spool.drop_bytes("job@far-1-00000001", json.dumps(body).encode(), "processing")
+    assert re.search(r"processing +1/3 +claimed", spool.run("list").out)
+
+
+def test_how_long_a_run_may_take_is_shown(spool: SpoolDir) -> None:
+    spool.drop("usual", "sleep 600")
+    spool.drop("own", "true", timeout=7200)
+    assert "timeout  5m00s (job-timeout)" in spool.run("show", "usual").out
+    assert "timeout  2h00m" in spool.run("show", "own").out
+    with spool.pool():
+        wait_until(lambda: " of 5m00s  sleep 600" in spool.run("status").out)
+        spool.run("cancel", "usual")
+
+
+def test_show_names_the_output_that_has_something(spool: SpoolDir) -> None:
+    spool.api.submit("echo no >&2", id="loud")
+    spool.drain()
+    assert spool.run("show", "loud").lines[-1].endswith("/logs/loud.1.err")
+
+
 def test_two_that_are_held_under_one_id_are_both_listed(spool: SpoolDir) -> None:
     for owner in ("far-1-00000001", "far-2-00000002"):
         body = {"command": f"echo {owner}", "state": "processing", "attempts": 1}

@@ -54,11 +54,28 @@ def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> 
     for text in (command, why):
         assert text in spool.run("list").out
         assert text not in on_a_terminal(spool, "list")
-        assert text[:20] in on_a_terminal(spool, "list")
+        assert text[:15] in on_a_terminal(spool, "list")
     spool.drop("wide", "echo " + "日本" * 50)
     lines = on_a_terminal(spool, "list").splitlines()
     shown = [click.unstyle(line) for line in lines]
     assert max(len(line) + len(re.findall("[日本]", line)) for line in shown) <= 80
+
+
+def test_the_end_of_a_command_that_is_cut_is_shown(spool: SpoolDir) -> None:
+    spool.drop("one", f"convert {'-resize 50% ' * 10} /photos/first.jpg")
+    assert "first.jpg" in on_a_terminal(spool, "list")
+
+
+def test_a_person_is_told_that_nothing_runs_by_itself(spool: SpoolDir) -> None:
+    terminal, child = pty.openpty()
+    process = spool.start("enqueue", "true", stdout=subprocess.PIPE, stderr=child)
+    out, _ = process.communicate()
+    os.close(child)
+    assert b"".join(_read(terminal)) == (
+        b"no worker is running; `queuectl worker start` runs what waits\r\n"
+    )
+    assert len(out.split()) == 1
+    assert spool.run("enqueue", "true").err == ""
 
 
 def piped_into_head(

@@ -250,8 +250,37 @@ def test_a_waiting_job_is_changed_as_options_say(spool: SpoolDir) -> None:
     record = spool.record("pending", "a")
     assert (record["priority"], record["timeout"], record["tags"]) == (-5, None, ["y"])
     assert record["run_at"] < "2100"
-    assert spool.run("edit", "a", "--priority", "-5").err == "nothing was changed\n"
+    assert (
+        spool.run("edit", "a", "--priority", "-5").err == "a is so already: nothing was changed\n"
+    )
     assert "--priority" in spool.refuse("edit", "a", "--priority", "x", status=2)
+
+
+def test_many_are_changed_alike_and_what_cannot_be_is_told(spool: SpoolDir) -> None:
+    for job_id in ("a", "b"):
+        spool.api.submit("true", id=job_id)
+    result = spool.run("edit", "a", "none", "b", "--priority", "7", status=1)
+    assert result.lines == ["a", "b"]
+    assert 'no job "none"' in result.err
+    assert [spool.record("pending", job_id)["priority"] for job_id in ("a", "b")] == [7, 7]
+    assert "the editor takes one" in spool.refuse("edit", "a", "b", status=2)
+
+
+def test_a_dead_job_is_mended_and_retried(spool: SpoolDir) -> None:
+    spool.api.submit("false", id="job", max_retries=1)
+    spool.drain()
+    result = spool.run("edit", "job", "--command", "true")
+    assert (result.lines, spool.states("job")) == (["job"], ["dead"])
+    assert "it stays dead; `queuectl retry job` runs it" in result.err
+    spool.run("retry", "job")
+    spool.drain()
+    assert spool.record("completed", "job")["command"] == "true"
+
+
+def test_what_was_set_aside_is_not_edited_here(spool: SpoolDir) -> None:
+    spool.drop_bytes("bad", b"[]")
+    spool.drain()
+    assert "is set aside" in spool.refuse("edit", "bad", "--priority", "1")
 
 
 def test_a_new_time_stands_for_that_of_a_retry(spool: SpoolDir) -> None:
@@ -381,7 +410,7 @@ def test_the_file_in_the_editor_is_private_and_gone_afterwards(
 def test_only_waiting_jobs_are_edited(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
     spool.drain()
-    assert "only pending or failed jobs" in edit(spool, "true", status=1).err
+    assert "only pending, failed or dead jobs" in edit(spool, "true", status=1).err
 
 
 # --- pause and resume -----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,6 +53,13 @@ def test_a_later_code_waits_and_counts_no_attempt(patient: SpoolDir) -> None:
     record = run_once(patient, 75, later_codes=[75], max_retries=1)
     assert (record["state"], record["attempts"]) == ("failed", 0)
     assert record["next_retry_at"] > record["finished_at"]
+
+
+def test_what_means_later_is_not_told_as_a_failure(patient: SpoolDir) -> None:
+    run_once(patient, 75, later_codes=[75])
+    assert re.search(r"failed +0/3 +later in 29m", patient.run("list").out)
+    assert "LAST FAILURES  none" in patient.run("top").out
+    assert "exit status 75 (means later)" in patient.run("status").out
 
 
 def test_a_later_code_may_come_any_number_of_times(spool: SpoolDir) -> None:

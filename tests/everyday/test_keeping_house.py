@@ -51,6 +51,17 @@ def logs_of(spool: SpoolDir) -> set[str]:
 # --- prune ----------------------------------------------------------------------------------
 
 
+def test_a_batch_is_pruned_by_its_tag(spool: SpoolDir) -> None:
+    for number in range(3):
+        spool.api.submit("true", id=f"mine{number}", tags=["batch", "x"])
+        spool.api.submit("true", id=f"other{number}", tags=["x"])
+    spool.drain()
+    words = ("prune", "--tag", "batch", "--tag", "x", "--older-than", "0s", "--yes")
+    assert sorted(spool.run(*words).lines) == ["mine0", "mine1", "mine2"]
+    assert spool.run("prune", "--tag", "batch", "--keep", "0").lines == []
+    assert spool.ids("completed") == ["other0", "other1", "other2"]
+
+
 def test_old_completed_jobs_go_with_their_output_and_nothing_else(house: SpoolDir) -> None:
     result = house.run("prune", "--older-than", "7d")
     assert sorted(result.lines) == ["completed10", "completed100"]

@@ -30,6 +30,33 @@ def ran(spool: SpoolDir) -> SpoolDir:
     return spool
 
 
+def test_without_an_id_it_is_the_job_that_began_last(ran: SpoolDir) -> None:
+    assert ran.run("logs").out == "2.1\n2.2\n2.3\n"
+    ran.drop("next", "echo next; sleep 600")
+    with ran.pool():
+        wait_until(lambda: ran.output("next"))
+        result = ran.run("logs")
+        assert (result.out, result.err) == ("next\n", 'queuectl: the last that began is "next"\n')
+        assert ran.run("show").lines[0].split() == ["id", "next"]
+        ran.run("cancel", "next")
+
+
+def test_nothing_has_begun_in_a_new_spool(spool: SpoolDir) -> None:
+    spool.create()
+    assert "no job has begun yet" in spool.refuse("logs")
+
+
+def test_who_follows_what_goes_to_the_other_stream_is_told(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.drop("loud", f"echo loud >&2; {waiting_for(f'{tmp_path}/go')}")
+    with spool.pool():
+        process = spool.start("logs", "-f", "loud", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        line = process.stderr.readline().decode()
+        assert line.startswith("nothing on standard output so far; 5 B on standard error")
+        (tmp_path / "go").touch()
+        process.communicate()
+
+
 def test_the_output_of_the_last_run_is_printed(ran: SpoolDir) -> None:
     assert ran.run("logs", "job").out == "2.1\n2.2\n2.3\n"
 

@@ -88,6 +88,17 @@ def test_where_jobs_have_no_limit_a_stop_may_take_an_hour(spool: SpoolDir) -> No
     assert "job-timeout is none here" in unit
 
 
+def test_the_unit_says_how_this_one_is_installed_beside_others(spool: SpoolDir) -> None:
+    words = ("--spool", spool.path, "systemd-unit", "--user", "--count", "2")
+    unit = spool.run(*words).out
+    name = f"queuectl-{os.path.basename(spool.path)}"
+    line = f"#   queuectl {shlex.join(words)} > ~/.config/systemd/user/{name}.service"
+    assert line in unit.splitlines()
+    assert f"enable --now {name}" in unit
+    usual = spool.run("--spool", "~/.queuectl", "systemd-unit", "--user", HOME=spool.path).out
+    assert "systemd/user/queuectl.service" in usual
+
+
 def test_printing_a_unit_makes_no_spool(spool: SpoolDir) -> None:
     spool.run("systemd-unit")
     assert not os.path.lexists(spool.path)
