@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import count
@@ -20,8 +19,6 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from queuectl import kernel
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_LOCKED_S = 60.0  # a batch takes a second or two on a slow disk
-_LOCK_LOOK_S = 0.01
 _OLD_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -86,16 +83,11 @@ def locked(directory: str) -> Iterator[None]:
     """Let others that do the same with a directory wait, where its file system has locks.
 
     Raises:
-        OSError: it cannot be opened, or somebody has had it locked for a minute.
+        OSError: it cannot be opened.
     """
     descriptor = open_directory(directory)
-    until = time.monotonic() + _LOCKED_S
     try:
-        while not kernel.lock(descriptor):
-            if time.monotonic() > until:
-                why = "held for a minute by who queues jobs with ids too, and is stopped, perhaps"
-                raise OSError(errno.EAGAIN, why, directory)
-            time.sleep(_LOCK_LOOK_S)
+        kernel.lock(descriptor)
         yield
     finally:
         with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing

@@ -275,8 +275,8 @@ class Layout:
         except BadJobError:
             return None
         is_reason = "rejected" in record and record.get("command") == ""
-        said = {"error_message": "rejected: no reason is recorded", **record, "id": job_id}
-        return Job(said) if is_reason else None
+        why = record.get("error_message") or "rejected: no reason is recorded"
+        return Job({**record, "id": job_id, "error_message": why}) if is_reason else None
 
     def reason(self, job_id: str, path: str | None = None) -> Job | None:
         """Return what dead/ID.json, or `path`, says if that is why a file was set aside.

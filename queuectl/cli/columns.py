@@ -43,10 +43,16 @@ def fit_ends(text: str, width: int) -> str:
     """
     if columns(text) <= width:
         return text
-    tail = max(0, (width - 3) // 3)
-    head = fit(text, width - tail, ascii_only=True)
-    kept = text[len(text) - tail :] if tail else ""
-    return head + fit(kept, tail, ascii_only=True)
+    tail = fit_end(text, max(0, (width - 3) // 3))
+    return fit(text, width - columns(tail), ascii_only=True) + tail
+
+
+def fit_end(text: str, width: int) -> str:
+    """Return the end of text, of at most `width` columns."""
+    begin = len(text)
+    while begin > 0 and (width := width - columns(text[begin - 1])) >= 0:
+        begin -= 1
+    return text[begin:]
 
 
 def pad(text: str, width: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,19 +94,23 @@ def resolve_id(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
     return _said(text, _only_one(spool, text, states))
 
 
+_NEWEST = 100  # files of a state: what else was written than an end was edited, or never ran
+
+
 def last_begun(spool: Layout) -> str:
     """Return the id of the job whose command began last, as far as can be told: which, is said.
 
     Raises:
         NoSuchJobError: none has begun.
     """
-    running = [
-        (found.job.instant("started_at") or 0.0, found.job.id)
-        for found in spool.jobs("processing", spool.names("processing"))
-        if spool.has_begun(found.job)
-    ]
-    ended = ((at, job_id) for state in OUTCOMES for job_id, at in spool.written(state))
-    _, job_id = max(running, default=(0.0, "")) if running else max(ended, default=(0.0, ""))
+    running = spool.jobs("processing", spool.names("processing"))
+    begun = [found for found in running if spool.has_begun(found.job)]
+    for state in OUTCOMES:
+        newest = heapq.nlargest(_NEWEST, spool.written(state), key=itemgetter(1))
+        ended = spool.jobs(state, [job_id for job_id, _ in newest])
+        begun += [found for found in ended if found.job.run_number]
+    times = ((found.job.instant("started_at") or 0.0, found.job.id) for found in begun)
+    _, job_id = max(times, default=(0.0, ""))
     if not job_id:
         raise NoSuchJobError("no job has begun yet; `queuectl list` shows what there is")
     render.note(f'queuectl: the last that began is "{job_id}"')

@@ -22,8 +22,9 @@ from queuectl.cli.selection import (
 )
 from queuectl.errors import QueuectlError, TooLateError, WrongStateError
 from queuectl.ids import first_of
-from queuectl.states import OUTCOMES
-from queuectl.verbs import CANCELLABLE, EDITABLE
+from queuectl.layout import mending
+from queuectl.states import FINISHED, OUTCOMES, WAITING
+from queuectl.verbs import CANCELLABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,16 +109,16 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
 @click.command()
 @click.argument(
-    "texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids(*EDITABLE)
+    "texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids(*WAITING)
 )
 @change_options
 @click.pass_context
 def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """Change jobs that wait, or are dead, by options; or one in $EDITOR (or $VISUAL).
+    """Change jobs that wait, by options; or one in $EDITOR (or $VISUAL).
 
     What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
     it was, and the text is kept. A field that is deleted goes back to its default; --tag and --env
-    stand for all that the job has. A dead job stays dead until `queuectl retry`.
+    stand for all that the job has.
 
     \b
     queuectl edit job1 --priority -5 --run-at now
@@ -126,11 +127,11 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """
     given = given_fields(options)
     spool = spool_to_change(ctx)
+    if len(texts) > 1 and not given:
+        raise click.UsageError("several jobs are changed by options; the editor takes one")
     if len(texts) == 1:
         _edit(spool, texts[0], given)
         return
-    if not given:
-        raise click.UsageError("several jobs are changed by options; the editor takes one")
     misses = Misses()
     for text in texts:
         try:
@@ -145,9 +146,12 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> None:
 
     found = spool.find(id_to_change(spool, text))
     job_id = found.job.id
-    if found.state not in EDITABLE or found.job.is_reason:
-        state = "set aside" if found.job.is_reason else found.state
-        msg = f'job "{job_id}" is {state}; only pending, failed or dead jobs can be edited'
+    if found.job.is_reason:
+        raise WrongStateError(f'"{job_id}" was set aside, and is no job: {mending(job_id)}')
+    if found.state not in WAITING:
+        msg = f'job "{job_id}" is {found.state}; only pending or failed jobs can be edited'
+        if found.state in FINISHED:
+            msg += f"; `queuectl retry {job_id}` makes it one, under `queuectl pause` first"
         raise WrongStateError(msg)
     new = with_fields(found.job, given) if given else edited(found.job)
     if new is None:
@@ -160,8 +164,6 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> None:
         msg = f"{why}" if given else f"{why}; your text is in {keep(new)}"
         raise QueuectlError(msg) from None
     click.echo(job_id)
-    if found.state == "dead":
-        render.note(f"it stays dead; `queuectl retry {job_id}` runs it")
 
 
 @click.command()

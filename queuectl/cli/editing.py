@@ -106,8 +106,11 @@ def _run_editor(path: str) -> None:
 
 
 def _read(path: str, job: Job) -> Job:
-    with open(path, "rb") as file:
-        fields = decode(file.read())
+    try:
+        with open(path, "rb") as file:
+            fields = decode(file.read())
+    except OSError as error:
+        raise QueuectlError(f"the editor left no file: {error.strerror}") from None
     check_new(fields)
     taken = sorted(name for name in fields if name in _OURS and not _same(name, fields, job.record))
     if taken:

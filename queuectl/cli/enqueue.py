@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def enqueue(
         _submit(spool, jobs)
     if not wait:
         if jobs and sys.stderr.isatty():
-            _hint_at_workers(spool)
+            _say_what_hinders(spool, jobs[-1].job.id)
         return 0
     from queuectl.cli.wait import follow
 
@@ -105,12 +106,14 @@ def _submit(spool: Spool, drafted: list[Drafted]) -> None:
             bar.update(len(batch))
 
 
-def _hint_at_workers(spool: Spool) -> None:
-    """Say to a person that nothing runs by itself."""
-    from queuectl import owners
+def _say_what_hinders(spool: Spool, job_id: str) -> None:
+    """Tell a person that a job just queued will not run as it is."""
+    from queuectl.cli.following import hindrance
 
-    if not owners.workers(spool):
-        render.note("no worker is running; `queuectl worker start` runs what waits")
+    with contextlib.suppress(OSError, QueuectlError):  # the job is queued, whatever this finds
+        why = hindrance(spool, [job_id])
+        if why:
+            render.note(why)
 
 
 def _print_ids(batch: list[Job]) -> None:

@@ -84,10 +84,10 @@ class Remarks:
         if time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + _REMARK_S
-        hindrance = _hindrance(self._spool, job_ids(), any_one=any_one)
-        if hindrance and hindrance != self._hindrance:
-            self._say(hindrance)
-        self._hindrance = hindrance
+        now = hindrance(self._spool, job_ids(), any_one=any_one)
+        if now and now != self._hindrance:
+            self._say(now)
+        self._hindrance = now
 
     def of_runs(self, followers: Sequence[Follower]) -> None:
         """Say of each run that failed how it did, but for the last, whose failure is the job's."""
@@ -131,7 +131,7 @@ class Remarks:
 _REMARK_S = 1.0  # between two looks at whether anything can run
 
 
-def _hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool) -> str:
+def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> str:
     """Return why nothing will happen as it is, empty if something may."""
     wanted = set(job_ids)
     held = [held for held in spool.held() if held.job_id in wanted]

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from queuectl.cli.columns import columns, fit, pad
+from queuectl.cli.columns import columns, fit, fit_ends, pad
 from queuectl.states import STATES
 from queuectl.units import duration_text
 
@@ -18,6 +18,7 @@ Line = list[Span]
 
 _RATE_S = 60
 _ID_COLUMNS = 20
+_LEAST_COMMAND = 10
 _BARS, _PLAIN_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 _HEAD_LINES, _GAP = 4, 1
 
@@ -74,7 +75,7 @@ class Rate:
 
 def frame(view: View, width: int, height: int, *, ascii_only: bool = False) -> list[Line]:
     """Return at most `height` lines of at most `width` columns; and, if `ascii_only`, of ASCII."""
-    sections = _sections(view, max(0, height - _HEAD_LINES - 1))
+    sections = _sections(view, width, max(0, height - _HEAD_LINES - 1))
     lines = [*_head(view, width, ascii_only=ascii_only), *sections]
     footer: Line = [("dim", "  ".join([KEYS, *view.notes]))]
     lines = lines[: max(0, height - 1)]
@@ -121,25 +122,25 @@ def sparkline(counts: Sequence[int], *, ascii_only: bool = False) -> str:
 # --- the three lists ------------------------------------------------------------------------
 
 
-def _sections(view: View, height: int) -> list[Line]:
+def _sections(view: View, width: int, height: int) -> list[Line]:
     lists = [view.running, view.failures, view.following]
     rows = _share([len(items) for items in lists], height - 3 - 2 * _GAP)
     waiting = view.counts["pending"] + view.counts["failed"]
     running = _section(
         "RUNNING",
         view.running,
-        rows[0],
+        (rows[0], width),
         lambda item: _age(item, view.now),
         of=view.counts["processing"] - view.claimed,
     )
     running[0].append(("dim", f"  {view.claimed:,} claimed" if view.claimed else ""))
     following = _section(
-        "NEXT", view.following, rows[2], lambda item: _due(item, view.now), of=waiting
+        "NEXT", view.following, (rows[2], width), lambda item: _due(item, view.now), of=waiting
     )
     failures = _section(
         "LAST FAILURES",
         view.failures,
-        rows[1],
+        (rows[1], width),
         lambda item: _ago(item, view.now),
         of=view.counts["dead"],
     )
@@ -158,17 +159,25 @@ def _share(wanted: Sequence[int], rows: int) -> list[int]:
 
 
 def _section(
-    title: str, items: Sequence[Item], rows: int, detail: Callable[[Item], Line], *, of: int = 0
+    title: str,
+    items: Sequence[Item],
+    room: tuple[int, int],
+    detail: Callable[[Item], Line],
+    *,
+    of: int = 0,
 ) -> list[Line]:
-    """Return the head and so many rows of a list, which may be a part `of` more."""
+    """Return the head and so many rows, so wide, of a list, which may be a part `of` more."""
+    rows, width = room
     hidden = max(of, len(items)) - min(rows, len(items))
     more = f"  and {hidden:,} more" if hidden > 0 else "" if items else "  none"
     head: Line = [("title", title), ("dim", more)]
-    return [head, *(_row(item, detail(item)) for item in items[:rows])]
+    return [head, *(_row(item, detail(item), width) for item in items[:rows])]
 
 
-def _row(item: Item, detail: Line) -> Line:
-    return [("", f"  {pad(item.job_id, _ID_COLUMNS)}  "), *detail, ("", f"  {item.command}")]
+def _row(item: Item, detail: Line, width: int) -> Line:
+    row: Line = [("", f"  {pad(item.job_id, _ID_COLUMNS)}  "), *detail]
+    room = width - 2 - sum(columns(text) for _, text in row)
+    return [*row, ("", f"  {fit_ends(item.command, max(room, _LEAST_COMMAND))}")]
 
 
 def _age(item: Item, now: float) -> Line:

@@ -120,9 +120,10 @@ def _follow(spool: Layout, found: Found, options: dict[str, Any]) -> None:
         while not print_new([follower], changes, printer):
             remarks.of_runs([follower])
             remarks.of_hindrances(lambda: [found.job.id])
-            if time.monotonic() > hint_at_s and _hint_at_stderr(spool, follower, options, printer):
-                hint_at_s = inf
-            changes.wait()
+            if time.monotonic() > hint_at_s:
+                hinted = _hint_at_stderr(spool, follower, options, printer)
+                hint_at_s = inf if hinted else time.monotonic() + _SILENT_S
+            changes.wait(hint_at_s)
     remarks.of_runs([follower])
     if follower.found is None:
         msg = f"{found.job.id} is gone: somebody deleted it"

@@ -12,10 +12,10 @@ from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.frame import Item, Rate, View
 from queuectl.cli.upcoming import Upcoming
-from queuectl.layout import SUFFIX
+from queuectl.layout import SUFFIX, split_held
 from queuectl.outcome import means_later
 from queuectl.states import OUTCOMES, STATES, WAITING
-from queuectl.units import instant, plain
+from queuectl.units import duration_text, instant, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +29,7 @@ _DATED = 20_000  # more dead than that are ordered by their names instead of the
 _LOOK_EVERY_S = 0.5
 _LOOK_SHARE = 20  # a look that takes a second is made every 20: 5% of a core
 _IDLE_LOOK_S = 5.0
+_OLD_S = 2.0 * _IDLE_LOOK_S  # what is older than this is told to be
 
 
 class Lookout:
@@ -42,7 +43,7 @@ class Lookout:
         self._last: dict[str, str] = {}
         self._dirty = True
         self._hinted = False  # since the last view: one is woken once for all that comes meanwhile
-        self._next_look = self._idle_look = 0.0
+        self._next_look = self._idle_look = self._looked_s = 0.0
         self._arrivals: Arrivals | None = None
         self._deaf = False
         self._counts: dict[str, int] = {}
@@ -85,8 +86,11 @@ class Lookout:
     def _arrived(self, state: str, name: str) -> None:
         if name.startswith(".") or not name.endswith(SUFFIX):
             return
+        stem = name.removesuffix(SUFFIX)
         if state in WAITING:
-            self._upcoming.forget(state, name.removesuffix(SUFFIX))
+            self._upcoming.came(state, stem)
+        else:
+            self._upcoming.gone(split_held(stem)[0] if state == "processing" else stem)
         with self._lock:
             # a file that is written in place is reported more than once
             if state in OUTCOMES and self._last.get(state) != name:
@@ -123,7 +127,7 @@ class Lookout:
             rate=rate,
             running=running,
             claimed=claimed,
-            following=self._upcoming.next(now),
+            following=self._upcoming.next(now, {*self._spool.names("processing")}),
             failures=list(self._failures.values()),
             notes=self._notes(),
         )
@@ -133,6 +137,9 @@ class Lookout:
         known, unknown = self._upcoming.known, self._upcoming.unknown
         if unknown:
             notes.append(f"next: among {known:,} of {known + unknown:,} that wait")
+        age_s = time.monotonic() - self._looked_s
+        if age_s > _OLD_S:
+            notes.append(f"counts of {duration_text(age_s)} ago")
         if self._deaf:
             notes.append(f"no file system events: looking every {_IDLE_LOOK_S:g} s")
         return notes
@@ -145,6 +152,7 @@ class Lookout:
                 return
             self._dirty = False
         self._look()
+        self._looked_s = time.monotonic()
         cost_s = time.monotonic() - now
         self._next_look = now + max(_LOOK_EVERY_S, _LOOK_SHARE * cost_s)
         self._idle_look = now + max(_IDLE_LOOK_S, _LOOK_SHARE * cost_s)

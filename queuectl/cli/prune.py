@@ -59,7 +59,8 @@ def prune(
     doomed = [job for state in states for job in _oldest(spool, state, older_than, keep, tags)]
     misses = Misses()
     if not doomed and older_than is not None and not keep:
-        render.note(f"none ended more than {duration_text(older_than)} ago (--older-than)")
+        which = "none with these tags" if tags else "none"
+        render.note(f"{which} ended more than {duration_text(older_than)} ago (--older-than)")
     elif go_ahead([job.job_id for job in doomed], "delete", options, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:

@@ -11,6 +11,7 @@ import click
 
 from queuectl import owners, requests
 from queuectl.cli import render
+from queuectl.cli.columns import columns
 from queuectl.cli.common import spool_to_read
 from queuectl.ids import first_of
 from queuectl.states import STATES
@@ -122,7 +123,7 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
         busy += f", {owners.suspended_text(worker['pid'])}" if worker["suspended"] else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
-            click.echo(f"           {_running_text(spool, found)}")
+            click.echo(_running_text(spool, found))
     if not document["workers"]:
         hint = "; `queuectl worker start` runs what waits" if document["jobs"]["pending"] else ""
         click.echo(f"workers  none{hint}")
@@ -145,7 +146,9 @@ def _running_text(spool: Layout, found: Found) -> str:
     since = render.since_text(job.record.get("started_at"))
     limit_s = job.record.get("timeout", spool.config.job_timeout)
     limit = "" if limit_s is None else f" of {duration_text(limit_s)}"
-    return f"{plain(job.id)}  {since}{limit}  {render.command_text(job.command, 45)}"
+    text = f"           {plain(job.id)}  {since}{limit}  "
+    room = max(20, render.cell_limit(1) - columns(text))
+    return text + render.command_text(job.command, room)
 
 
 def _due(spool: Layout) -> list[tuple[float, Found]]:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import click
 
@@ -69,6 +70,7 @@ _SYSTEM_INSTALL = (
 )
 _USER_INSTALL = (
     "To install:\n"
+    "#   mkdir -p ~/.config/systemd/user\n"
     "#   {command} > ~/.config/systemd/user/{name}.service\n"
     "#   systemctl --user daemon-reload && systemctl --user enable --now {name}\n"
     "#   loginctl enable-linger    # or it only runs while you are logged in"
@@ -94,7 +96,7 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     stop, patience = _patience(spool)
     how = _USER_INSTALL if for_user else _SYSTEM_INSTALL
     unit = _UNIT.format(
-        install=how.format(command=_command(ctx, for_user, count), name=_unit_name(spool)),
+        install=how.format(command=_command(spool, for_user, count), name=_unit_name(spool)),
         description=spool.path.replace("%", "%%"),
         mounts=_quoted([spool.path]),
         start=_quoted(words).replace("$", "$$"),
@@ -106,19 +108,26 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     click.echo(unit, nl=False)
 
 
-def _command(ctx: click.Context, for_user: bool, count: int | None) -> str:  # noqa: FBT001
+def _command(spool: Spool, for_user: bool, count: int | None) -> str:  # noqa: FBT001
     """Return what was typed to have this printed."""
-    given = ctx.find_root().obj
-    words = ["queuectl", *(["--spool", os.path.abspath(given)] if given else []), "systemd-unit"]
+    words = ["queuectl", *([] if _is_usual(spool) else ["--spool", spool.path]), "systemd-unit"]
     words += ["--user"] if for_user else []
     return shlex.join([*words, *(["--count", str(count)] if count else [])])
 
 
 def _unit_name(spool: Spool) -> str:
     """Return a name of its own for the unit of each spool; the usual one's is that of queuectl."""
-    if spool.path == os.path.realpath(os.path.expanduser("~/.queuectl")):
+    if _is_usual(spool):
         return "queuectl"
-    return f"queuectl-{re.sub('[^A-Za-z0-9]+', '-', os.path.basename(spool.path)).strip('-')}"
+    path = spool.path.strip("/").replace("/", "-")
+    name = re.sub("[^A-Za-z0-9_.-]", "_", path)
+    if name != path:  # another path may look like it
+        name += f"-{crc32(os.fsencode(path)):08x}"
+    return f"queuectl-{name}"
+
+
+def _is_usual(spool: Spool) -> bool:
+    return spool.path == os.path.realpath(os.path.expanduser("~/.queuectl"))
 
 
 def _patience(spool: Spool) -> tuple[str, str]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import heapq
 import os
 from collections import deque
-from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.cli import render
 from queuectl.cli.frame import Item
+from queuectl.outcome import means_later
 from queuectl.states import WAITING
 from queuectl.units import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from queuectl.layout import Found, Layout
 
@@ -24,6 +24,7 @@ _READ_FIRST = 10_000  # files, half a second's worth; then so many more at each 
 _READ_A_LOOK = 2_000
 _KNOWN = 100_000  # at most, 25 MB
 _SHOWN = 100  # more rows than a terminal has
+_FIRST = 2_000  # kept in order until the next look, while others run
 
 
 class _Place(NamedTuple):
@@ -47,16 +48,22 @@ class Upcoming:
         self._spool = spool
         self._places: dict[_Key, _Place] = {}
         self._came: deque[_Key] = deque()
-        self._first: dict[_Key, Item] = {}
+        self._gone: deque[str] = deque()
+        self._first: dict[_Key, _Place] = {}  # the next of them
+        self._items: dict[_Key, Item] = {}  # what was shown of these
 
-    def forget(self, state: str, job_id: str) -> None:
-        """Have a job read again that came, or came back; in any thread."""
+    def came(self, state: str, job_id: str) -> None:
+        """Have a job read soon that came, or came back; in any thread."""
         self._came.append((state, job_id))
+
+    def gone(self, job_id: str) -> None:
+        """Show a job no more that does not wait any longer; in any thread."""
+        self._gone.append(job_id)
 
     def forget_all(self) -> None:
         """Have everything read again."""
         self._places.clear()
-        self._first.clear()
+        self._items.clear()
 
     def look(self, now: float) -> None:
         """Read what is not known yet, but not all at once.
@@ -64,10 +71,13 @@ class Upcoming:
         Raises:
             SpoolError: a directory cannot be read.
         """
+        self._gone.clear()  # the directories tell
+        came = set()
         while self._came:
             key = self._came.popleft()
+            came.add(key)
             self._places.pop(key, None)
-            self._first.pop(key, None)
+            self._items.pop(key, None)
         known: dict[_Key, _Place] = {}
         at_most = _READ_A_LOOK if self._places else _READ_FIRST
         unknown = 0
@@ -83,21 +93,28 @@ class Upcoming:
                     else:
                         known[state, job_id] = place
 
-        oldest = heapq.nsmallest(at_most, unread(), key=itemgetter(1))
-        for state, job_id in oldest[: max(0, _KNOWN - len(known))]:
+        # what has just come is what somebody looks for
+        read = heapq.nsmallest(at_most, unread(), key=lambda key: (key not in came, key[1]))
+        for state, job_id in read[: max(0, _KNOWN - len(known))]:
             unknown -= 1
             for found in self._spool.jobs(state, [job_id]):
                 place = self._place(found)
                 if place is not None:
                     known[state, job_id] = place
         self._places, self.known, self.unknown = known, len(known), unknown
-        first = heapq.nsmallest(_SHOWN, known, key=lambda key: known[key].order(now))
-        self._first = {key: item for key in first if (item := self._item(*key)) is not None}
+        first = heapq.nsmallest(_FIRST, known, key=lambda key: (known[key].order(now), key[1]))
+        self._first = {key: known[key] for key in first}
 
-    def next(self, now: float) -> list[Item]:
-        """Return the jobs that run next, as they were at the last look."""
-        first = sorted(self._first, key=lambda key: self._places[key].order(now))
-        return [self._first[key] for key in first]
+    def next(self, now: float, held: Collection[str]) -> list[Item]:
+        """Return the jobs that run next, as they were at the last look, without those `held`."""
+        while self._gone:
+            job_id = self._gone.popleft()
+            for state in WAITING:
+                self._first.pop((state, job_id), None)
+        wait = (key for key in self._first if key[1] not in held)
+        first = sorted(wait, key=lambda key: (self._first[key].order(now), key[1]))[:_SHOWN]
+        self._items = {key: item for key in first if (item := self._item(*key)) is not None}
+        return list(self._items.values())
 
     def _place(self, found: Found) -> _Place | None:
         job, state = found.job, found.state
@@ -108,15 +125,17 @@ class Upcoming:
         return _Place(job.not_before(state) or 0.0, job.priority, arrived_s)
 
     def _item(self, state: str, job_id: str) -> Item | None:
-        if (state, job_id) in self._first:
-            return self._first[state, job_id]
+        if (state, job_id) in self._items:
+            return self._items[state, job_id]
         for found in self._spool.jobs(state, [job_id]):
             job = found.job
+            later = means_later(job.record) and state == "failed"
+            detail = "later" if later else f"priority {job.priority}" if job.priority else ""
             return Item(
                 job_id=plain(job.id),
                 command=render.command_text(job.command, 200),
                 at_s=job.not_before(state),
                 state=state,
-                detail=f"priority {job.priority}" if job.priority else "",
+                detail=detail,
             )
         return None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 TIMED_OUT, INTERRUPTED = 124, 130
+_NAMED = 3  # jobs: more are not named in a hint
 
 
 @click.command()
@@ -146,11 +147,13 @@ def follow(spool: Layout, job_ids: Sequence[str], *, show_output: bool = False) 
     try:
         _wait(spool, endings, printer=printer)
     except KeyboardInterrupt:
-        left = first_of(endings.remaining)
-        again = f"logs -f --all {left}" if show_output else "wait"
+        left = endings.remaining
+        ids = " ".join(left) if len(left) <= _NAMED else "ID..."
+        stays = "stays queued, or runs on" if len(left) == 1 else "stay queued, or run on"
+        again = "logs -f --all" if show_output else "wait"
         render.note(
-            f"queuectl: {left} stays queued, or runs on; `queuectl {again}` waits again,"
-            " `queuectl cancel` ends it"
+            f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"
+            f" `queuectl cancel {ids}` ends it"
         )
         return INTERRUPTED
     return endings.status()

@@ -172,15 +172,11 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOTSUP, e
 
 
 def lock(descriptor: int) -> bool:
-    """Take the lock of a file or a directory until it is closed; False if somebody else has it.
-
-    Where its file system has no locks, nobody else has one.
-    """
+    """Wait for the lock of a file or a directory, until it is closed; False where there is none."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
+        return False
     return True

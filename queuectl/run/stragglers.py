@@ -38,7 +38,7 @@ class Ending:
     grace_s: float
     begun_s: float = field(default_factory=time.monotonic)
     told: set[int] = field(default_factory=set)
-    killed_s: dict[int, float] = field(default_factory=dict)  # when each was first sent SIGKILL
+    kills: int = 0  # looks that had SIGKILL sent
     blind: int = 0  # looks in a row that found nothing out
     survivors: tuple[int, ...] = ()  # of SIGKILL, for so long that nobody waits any more
 
@@ -52,18 +52,19 @@ class Ending:
             self.blind += 1
             return self.blind * LOOK_S <= self.grace_s + _GIVE_UP_S
         self.blind = 0
-        # counted for each from its own signal: between two looks a pool may stand still for hours
-        now = time.monotonic()
-        hanging = [pid for pid in living if now - self.killed_s.get(pid, now) > _GIVE_UP_S]
-        if len(hanging) == len(living):
-            self.survivors = tuple(hanging)
+        if not living:
+            return False
+        # counted in looks: between two of them a pool may stand still for hours
+        if self.kills * LOOK_S > _GIVE_UP_S:
+            self.survivors = tuple(living)
             return False
         # the first look may come late, or the grace be none: nobody is killed who was not told
-        grace_is_over = now - self.begun_s > self.grace_s and bool(self.told)
+        elapsed_s = time.monotonic() - self.begun_s
+        grace_is_over = elapsed_s > self.grace_s and bool(self.told)
+        self.kills += grace_is_over
         for pid in living:
             if grace_is_over:
                 processes.signal_process(pid, SIGKILL, self.tree)
-                self.killed_s.setdefault(pid, now)
             elif pid not in self.told and not self._is_in_group(pid):
                 processes.signal_process(pid, SIGTERM, self.tree)
                 processes.signal_process(pid, SIGCONT, self.tree)  # what stands still could not end

@@ -426,8 +426,9 @@ def test_another_process_that_has_the_number_of_a_pool_and_stands_still_is_not_i
             json.dump({**record, "pid": other.pid}, file)
         state = f"/proc/{other.pid}/stat"
         wait_until(lambda: read_text(state).rpartition(")")[2].split()[0] == "T")
-        assert spool.run("worker", "list", "--json").json[0]["suspended"] is False
+        found = spool.run("worker", "list", "--json").json
         other.kill()
+        assert found[0]["suspended"] is False
 
 
 def test_a_pool_that_stands_still_is_told(spool: SpoolDir) -> None:

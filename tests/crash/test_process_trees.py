@@ -389,9 +389,23 @@ def test_what_ignores_sigterm_is_killed_however_late_the_next_look_comes(tmp_pat
     ending = Ending(tree, 1.0)
     assert ending.go_on([process.pid])
     ending.begun_s -= 3600  # its pool was suspended, or read a million files
-    wait_until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
-    assert process.wait() == -signal.SIGKILL
-    assert ending.survivors == ()
+    try:
+        wait_until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
+        assert ending.survivors == ()
+        assert process.wait(DEADLINE_S) == -signal.SIGKILL
+    finally:
+        process.kill()
+
+
+def test_what_comes_again_for_ever_is_given_up() -> None:
+    ending = Ending(Tree(None, (b"X=1",)), 0.0)
+    pids = iter(range(2**22 + 1, 2**22 + 1000))  # that no process has
+    looks = 0
+    while ending.go_on([next(pids)]):
+        looks += 1
+        assert looks < 900
+    assert looks > 200
+    assert len(ending.survivors) == 1
 
 
 def test_what_is_not_found_out_for_long_is_waited_for_no_more() -> None:

@@ -266,21 +266,10 @@ def test_many_are_changed_alike_and_what_cannot_be_is_told(spool: SpoolDir) -> N
     assert "the editor takes one" in spool.refuse("edit", "a", "b", status=2)
 
 
-def test_a_dead_job_is_mended_and_retried(spool: SpoolDir) -> None:
-    spool.api.submit("false", id="job", max_retries=1)
-    spool.drain()
-    result = spool.run("edit", "job", "--command", "true")
-    assert (result.lines, spool.states("job")) == (["job"], ["dead"])
-    assert "it stays dead; `queuectl retry job` runs it" in result.err
-    spool.run("retry", "job")
-    spool.drain()
-    assert spool.record("completed", "job")["command"] == "true"
-
-
 def test_what_was_set_aside_is_not_edited_here(spool: SpoolDir) -> None:
     spool.drop_bytes("bad", b"[]")
     spool.drain()
-    assert "is set aside" in spool.refuse("edit", "bad", "--priority", "1")
+    assert "mend dead/bad.rejected" in spool.refuse("edit", "bad", "--priority", "1")
 
 
 def test_a_new_time_stands_for_that_of_a_retry(spool: SpoolDir) -> None:
@@ -410,7 +399,7 @@ def test_the_file_in_the_editor_is_private_and_gone_afterwards(
 def test_only_waiting_jobs_are_edited(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
     spool.drain()
-    assert "only pending, failed or dead jobs" in edit(spool, "true", status=1).err
+    assert "only pending or failed jobs" in edit(spool, "true", status=1).err
 
 
 # --- pause and resume -----------------------------------------------------------------------

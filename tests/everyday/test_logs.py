@@ -41,6 +41,14 @@ def test_without_an_id_it_is_the_job_that_began_last(ran: SpoolDir) -> None:
         ran.run("cancel", "next")
 
 
+def test_what_never_ran_did_not_begin_last(ran: SpoolDir) -> None:
+    ran.api.submit("true", id="cancelled")
+    ran.run("cancel", "cancelled")
+    ran.drop_bytes("bad", b"[]")
+    ran.drain()
+    assert ran.run("logs").err.startswith('queuectl: the last that began is "job"')
+
+
 def test_nothing_has_begun_in_a_new_spool(spool: SpoolDir) -> None:
     spool.create()
     assert "no job has begun yet" in spool.refuse("logs")

@@ -91,7 +91,7 @@ def test_where_jobs_have_no_limit_a_stop_may_take_an_hour(spool: SpoolDir) -> No
 def test_the_unit_says_how_this_one_is_installed_beside_others(spool: SpoolDir) -> None:
     words = ("--spool", spool.path, "systemd-unit", "--user", "--count", "2")
     unit = spool.run(*words).out
-    name = f"queuectl-{os.path.basename(spool.path)}"
+    name = f"queuectl-{spool.path.strip('/').replace('/', '-')}"
     line = f"#   queuectl {shlex.join(words)} > ~/.config/systemd/user/{name}.service"
     assert line in unit.splitlines()
     assert f"enable --now {name}" in unit

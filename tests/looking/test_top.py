@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.cli.columns import columns, fit
+from queuectl.cli.columns import columns, fit, fit_end, fit_ends
 from queuectl.cli.frame import Item, Rate, View, frame, sparkline
 from queuectl.states import STATES
 from tests.looking.support import EXIT_1, past, put, run_entry
@@ -95,6 +95,28 @@ def test_what_waits_is_counted_whole_and_what_is_claimed_does_not_run() -> None:
 def test_what_is_due_later_says_when() -> None:
     later = Item(job_id="x", command="true", at_s=NOW + 90, state="pending")
     assert any("in 1m30s" in line for line in lines_of(view_of(following=[later])))
+
+
+def test_jobs_that_came_at_once_stand_in_the_order_of_their_ids(spool: SpoolDir) -> None:
+    lines = "".join(f"echo {number:03}\n" for number in range(300))
+    spool.run("enqueue", "--commands", "-", stdin=lines)
+    with terminal(spool, "top") as screen:
+        screen.wait_for("echo 009")
+        spool.drop("zlast")  # has everything be looked at again
+        screen.wait_for("pending 301")
+        shown = [line.split()[-1] for line in screen.frames[-1] if "  now" in line]
+        assert shown == [f"{number:03}" for number in range(len(shown))]
+        screen.type("q")
+
+
+def test_the_end_of_a_command_has_its_columns_too() -> None:
+    assert fit_ends("echo first-日本語.dat", 15) == "echo fir....dat"
+    assert fit_end("日本語", 5) == "本語"
+
+
+@given(texts, st.integers(3, 60))
+def test_a_command_that_is_cut_in_its_middle_fits(text: str, width: int) -> None:
+    assert columns(fit_ends(text, width)) <= width
 
 
 def test_wide_characters_are_cut_by_their_columns() -> None:
