@@ -90,6 +90,7 @@ def locked(directory: str) -> Iterator[None]:
         kernel.lock(descriptor)
         yield
     finally:
+        kernel.unlock(descriptor)
         with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
             os.close(descriptor)
 

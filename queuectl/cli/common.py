@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 import os
+import sys
 import time
+from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from queuectl.units import parse_duration, parse_time, plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.layout import Layout
+    from queuectl.layout import Found, Layout
 
     _FloatType = click.ParamType[float]
 else:
@@ -94,7 +96,14 @@ def resolve_id(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
     return _said(text, _only_one(spool, text, states))
 
 
-_NEWEST = 100  # files of a state: what else was written than an end was edited, or never ran
+def _newest_that_ran(spool: Layout, state: str, looked_at: int = sys.maxsize) -> list[Found]:
+    """Return the jobs of a state that were written last, of those looked at that ever ran."""
+    newest = heapq.nlargest(looked_at, spool.written(state), key=itemgetter(1))
+    found = spool.jobs(state, [job_id for job_id, _ in newest])
+    return list(islice((item for item in found if item.job.run_number), _NEWEST))
+
+
+_NEWEST = 100  # jobs, of which that which began last may have been written a while ago
 
 
 def last_begun(spool: Layout) -> str:
@@ -106,9 +115,7 @@ def last_begun(spool: Layout) -> str:
     running = spool.jobs("processing", spool.names("processing"))
     begun = [found for found in running if spool.has_begun(found.job)]
     for state in OUTCOMES:
-        newest = heapq.nlargest(_NEWEST, spool.written(state), key=itemgetter(1))
-        ended = spool.jobs(state, [job_id for job_id, _ in newest])
-        begun += [found for found in ended if found.job.run_number]
+        begun += _newest_that_ran(spool, state, _NEWEST) or _newest_that_ran(spool, state)
     times = ((found.job.instant("started_at") or 0.0, found.job.id) for found in begun)
     _, job_id = max(times, default=(0.0, ""))
     if not job_id:

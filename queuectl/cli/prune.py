@@ -65,7 +65,7 @@ def prune(
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:
                 click.echo(job_id)
-    if not options["states"] and any(spool.names("dead")):
+    if not options["states"] and not tags and any(spool.names("dead")):
         render.note("dead jobs are kept; --state dead deletes them")
     misses.exit()
 

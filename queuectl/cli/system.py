@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _STOP_MARGIN_S = 30  # beyond the longest run: settling it, on a slow disk
 
+_NAME = 40  # characters of a spool's name in that of its unit
+
 _UNIT = """\
 # A pool of queuectl, printed by `queuectl systemd-unit`. {install}
 [Unit]
@@ -110,7 +112,8 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
 
 def _command(spool: Spool, for_user: bool, count: int | None) -> str:  # noqa: FBT001
     """Return what was typed to have this printed."""
-    words = ["queuectl", *([] if _is_usual(spool) else ["--spool", spool.path]), "systemd-unit"]
+    plain = _is_usual(spool) and "QUEUECTL_SPOOL" not in os.environ
+    words = ["queuectl", *([] if plain else ["--spool", spool.path]), "systemd-unit"]
     words += ["--user"] if for_user else []
     return shlex.join([*words, *(["--count", str(count)] if count else [])])
 
@@ -119,11 +122,9 @@ def _unit_name(spool: Spool) -> str:
     """Return a name of its own for the unit of each spool; the usual one's is that of queuectl."""
     if _is_usual(spool):
         return "queuectl"
-    path = spool.path.strip("/").replace("/", "-")
-    name = re.sub("[^A-Za-z0-9_.-]", "_", path)
-    if name != path:  # another path may look like it
-        name += f"-{crc32(os.fsencode(path)):08x}"
-    return f"queuectl-{name}"
+    name = re.sub("[^A-Za-z0-9_-]", "_", os.path.basename(spool.path))
+    # two directories of one name are two units; no dot, since .socket would be another kind of unit
+    return f"queuectl-{name[-_NAME:]}-{crc32(os.fsencode(spool.path)):08x}"
 
 
 def _is_usual(spool: Spool) -> bool:

@@ -171,6 +171,12 @@ def share_again(descriptor: int) -> None:
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
+def unlock(descriptor: int) -> None:
+    """Give back a lock, also one of which a child that was forked meanwhile has the descriptor."""
+    with contextlib.suppress(OSError):  # where there are no locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def lock(descriptor: int) -> bool:
     """Wait for the lock of a file or a directory, until it is closed; False where there is none."""
     try:

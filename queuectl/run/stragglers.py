@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.02  # between two looks at what is being ended
 _GIVE_UP_S = 5.0  # a process that SIGKILL does not end within this hangs in the kernel: go on
+_LONGEST_LOOK_S = 1.0  # what counts of the time between two looks, at most
 
 
 @dataclass
@@ -38,7 +39,8 @@ class Ending:
     grace_s: float
     begun_s: float = field(default_factory=time.monotonic)
     told: set[int] = field(default_factory=set)
-    kills: int = 0  # looks that had SIGKILL sent
+    killed_for_s: float = 0.0  # since the first SIGKILL, as far as anybody looked
+    last_kill_s: float | None = None
     blind: int = 0  # looks in a row that found nothing out
     survivors: tuple[int, ...] = ()  # of SIGKILL, for so long that nobody waits any more
 
@@ -54,14 +56,8 @@ class Ending:
         self.blind = 0
         if not living:
             return False
-        # counted in looks: between two of them a pool may stand still for hours
-        if self.kills * LOOK_S > _GIVE_UP_S:
-            self.survivors = tuple(living)
-            return False
         # the first look may come late, or the grace be none: nobody is killed who was not told
-        elapsed_s = time.monotonic() - self.begun_s
-        grace_is_over = elapsed_s > self.grace_s and bool(self.told)
-        self.kills += grace_is_over
+        grace_is_over = time.monotonic() - self.begun_s > self.grace_s and bool(self.told)
         for pid in living:
             if grace_is_over:
                 processes.signal_process(pid, SIGKILL, self.tree)
@@ -69,7 +65,19 @@ class Ending:
                 processes.signal_process(pid, SIGTERM, self.tree)
                 processes.signal_process(pid, SIGCONT, self.tree)  # what stands still could not end
         self.told.update(living)
+        if grace_is_over and self._has_waited():  # after the signals: who came last is killed too
+            self.survivors = tuple(living)
+            return False
         return True
+
+    def _has_waited(self) -> bool:
+        """Count the time since the last SIGKILL; tell whether that is enough to give up."""
+        now = time.monotonic()
+        if self.last_kill_s is not None:
+            # between two looks a pool may stand still for hours
+            self.killed_for_s += min(now - self.last_kill_s, _LONGEST_LOOK_S)
+        self.last_kill_s = now
+        return self.killed_for_s > _GIVE_UP_S
 
     def _is_in_group(self, pid: int) -> bool:
         try:

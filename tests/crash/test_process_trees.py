@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -400,12 +401,25 @@ def test_what_ignores_sigterm_is_killed_however_late_the_next_look_comes(tmp_pat
 def test_what_comes_again_for_ever_is_given_up() -> None:
     ending = Ending(Tree(None, (b"X=1",)), 0.0)
     pids = iter(range(2**22 + 1, 2**22 + 1000))  # that no process has
-    looks = 0
     while ending.go_on([next(pids)]):
-        looks += 1
-        assert looks < 900
-    assert looks > 200
-    assert len(ending.survivors) == 1
+        ending.last_kill_s = time.monotonic() - 3600  # its pool stands still between two looks
+    assert 2**22 + 6 < ending.survivors[0] < 2**22 + 12
+
+
+def test_nobody_is_given_up_whom_no_sigkill_has_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    ending = Ending(Tree(None, (b"X=1",)), 0.0)
+    assert ending.go_on([2**22 + 1])
+    with monkeypatch.context() as patched:
+        patched.setattr("queuectl.kernel.processes.signal_process", no_descriptor)
+        for _ in range(20):
+            with pytest.raises(OSError, match="open files"):
+                ending.go_on([2**22 + 1])
+            ending.last_kill_s = time.monotonic() - 3600
+    assert ending.go_on([2**22 + 1])
+    assert ending.survivors == ()
 
 
 def test_what_is_not_found_out_for_long_is_waited_for_no_more() -> None:

@@ -91,11 +91,16 @@ def test_where_jobs_have_no_limit_a_stop_may_take_an_hour(spool: SpoolDir) -> No
 def test_the_unit_says_how_this_one_is_installed_beside_others(spool: SpoolDir) -> None:
     words = ("--spool", spool.path, "systemd-unit", "--user", "--count", "2")
     unit = spool.run(*words).out
-    name = f"queuectl-{spool.path.strip('/').replace('/', '-')}"
+    name = re.findall(r"systemd/user/(queuectl-spool-[0-9a-f]{8}).service", unit)[0]
     line = f"#   queuectl {shlex.join(words)} > ~/.config/systemd/user/{name}.service"
     assert line in unit.splitlines()
     assert f"enable --now {name}" in unit
+    others = [f"{spool.path}/{other}" for other in ("a/spool", "a-spool", "b.socket", "é" * 80)]
+    units = [spool.run("--spool", path, "systemd-unit").out.splitlines()[2] for path in others]
+    assert len(set(units)) == len(others)
+    assert not [line for line in units if ".socket" in line.rpartition("/")[2]]
     usual = spool.run("--spool", "~/.queuectl", "systemd-unit", "--user", HOME=spool.path).out
+    assert "--spool" in usual.splitlines()[2]  # since there is a $QUEUECTL_SPOOL
     assert "systemd/user/queuectl.service" in usual
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import pwd
@@ -455,6 +456,25 @@ def test_who_gives_an_id_waits_for_who_is_giving_one_and_looks_then(spool: Spool
     assert b'job "a" exists already' in process.communicate()[1]
     assert process.returncode == 1
     assert spool.states("a") == ["completed"]
+
+
+def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.create()
+    pending, inherited, lock = api.directory("pending"), [], kernel.lock
+
+    def fork_meanwhile(descriptor: int) -> bool:
+        inherited.append(os.dup(descriptor))  # as a child has it
+        return lock(descriptor)
+
+    monkeypatch.setattr(kernel, "lock", fork_meanwhile)
+    with files.locked(pending):
+        pass
+    other = files.open_directory(pending)
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for descriptor in (other, *inherited):
+        os.close(descriptor)
 
 
 def test_pause_and_resume_say_what_they_have_done_though_it_may_not_last(
