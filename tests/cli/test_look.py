@@ -408,6 +408,9 @@ def test_what_a_record_says_of_its_output_is_no_path_to_anywhere(spool: SpoolDir
 
 def test_a_reason_that_says_nothing_is_shown_all_the_same(spool: SpoolDir) -> None:
     spool.drop_bytes("x", b'{"command": "", "rejected": "x.json"}', "dead")
+    spool.drop_bytes("y", b'{"command": "", "rejected": "y", "error_message": null}', "dead")
+    assert "y was set aside: no reason is recorded" in spool.run("doctor").out
+    os.unlink(spool.file("dead", "y"))
     assert spool.run("list", "--ids").lines == ["x"]
     assert "no reason is recorded" in spool.run("list").out
     spool.run("top")

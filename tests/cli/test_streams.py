@@ -76,6 +76,11 @@ def test_a_person_is_told_that_nothing_runs_by_itself(spool: SpoolDir) -> None:
     )
     assert len(out.split()) == 1
     assert spool.run("enqueue", "true").err == ""
+    spool.run("pause")
+    terminal, child = pty.openpty()
+    assert spool.start("enqueue", "true", stdout=subprocess.DEVNULL, stderr=child).wait() == 0
+    os.close(child)
+    assert b"the spool is paused" in b"".join(_read(terminal))
 
 
 def piped_into_head(

@@ -372,6 +372,17 @@ def test_an_editor_that_fails_changes_nothing(spool: SpoolDir, tmp_path: Path) -
     assert spool.record("pending", "job")["command"] == "true"
 
 
+def test_an_editor_that_leaves_no_file_changes_nothing(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    err = edit(spool, editor(tmp_path, 'rm "$1"'), status=1).err
+    assert 'the editor left no file: No such file or directory; job "job" stays as it was' in err
+
+
+def test_a_job_that_has_ended_is_retried_before_it_is_edited(spool: SpoolDir) -> None:
+    spool.drop_bytes("job", b'{"command": "true", "state": "dead"}', "dead")
+    assert "`queuectl retry job` makes it one" in spool.refuse("edit", "job", "--priority", "1")
+
+
 def test_an_edit_without_a_change_changes_nothing(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
     before = os.stat(spool.file("pending", "job")).st_ino

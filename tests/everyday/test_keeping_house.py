@@ -59,6 +59,7 @@ def test_a_batch_is_pruned_by_its_tag(spool: SpoolDir) -> None:
     words = ("prune", "--tag", "batch", "--tag", "x", "--older-than", "0s", "--yes")
     assert sorted(spool.run(*words).lines) == ["mine0", "mine1", "mine2"]
     assert spool.run("prune", "--tag", "batch", "--keep", "0").lines == []
+    assert "none with these tags" in spool.run("prune", "--tag", "batch", "--older-than", "0s").err
     assert spool.ids("completed") == ["other0", "other1", "other2"]
 
 

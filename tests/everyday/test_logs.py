@@ -57,7 +57,8 @@ def test_nothing_has_begun_in_a_new_spool(spool: SpoolDir) -> None:
 
 
 def test_who_follows_what_goes_to_the_other_stream_is_told(spool: SpoolDir, tmp_path: Path) -> None:
-    spool.drop("loud", f"echo loud >&2; {waiting_for(f'{tmp_path}/go')}")
+    wait = waiting_for(f"{tmp_path}/go")
+    spool.drop("loud", f"sleep 1.3; echo loud >&2; {wait}")  # after the first look, and unwatched
     with spool.pool():
         process = spool.start("logs", "-f", "loud", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stderr is not None

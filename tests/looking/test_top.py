@@ -182,6 +182,19 @@ def test_next_is_what_runs_next_of_thousands(spool: SpoolDir) -> None:
     assert out[head + 2].split()[0] == "job0000"
 
 
+def test_what_is_taken_is_next_no_more(spool: SpoolDir) -> None:
+    with terminal(spool, "top") as screen:
+        spool.drop("first", "sleep 600")
+        screen.wait_for("  first")
+        with spool.pool():
+            screen.wait_for("1 pool, 1 slot")
+            wait_until(lambda: "NEXT  none" in screen.frames[-1] and screen.shows("  first"))
+            spool.run("cancel", "first")
+        screen.type("q")
+    for lines in screen.frames:
+        assert sum(line.startswith("  first") for line in lines if "dead " not in line) <= 1, lines
+
+
 def test_an_edit_moves_a_job_to_its_place(spool: SpoolDir) -> None:
     for name in ("one", "two", "three"):
         spool.drop(name)
