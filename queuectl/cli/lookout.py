@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from queuectl.layout import Found, Layout
 
 _LISTED = 100  # more rows than a terminal has
+_READ_A_LOOK = 2_000  # waiting jobs, 0.1 s of reading
+_READ_ONCE = 10_000  # where there is but one look
 _HELD_READ = 500  # files of processing/, to tell what runs
 _DATED = 20_000  # more dead than that are ordered by their names instead of their dates
 _LOOK_EVERY_S = 0.5
@@ -162,7 +164,8 @@ class Lookout:
         self._counts = {state: sum(1 for _ in spool.file_names(state)) for state in STATES}
         if self._deaf:
             self._upcoming.forget_all()
-        self._upcoming.look(time.time())
+        is_live = self._deaf or self._arrivals is not None
+        self._upcoming.look(time.time(), _READ_A_LOOK if is_live else _READ_ONCE)
         for state in ("failed", "dead"):
             self._note_failures(spool.jobs(state, self._newest(state)))
 

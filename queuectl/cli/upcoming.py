@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 from collections import deque
@@ -16,12 +17,10 @@ from queuectl.units import plain
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from queuectl.layout import Found, Layout
+    from queuectl.layout import Layout
 
     _Key = tuple[str, str]  # the state and the id
 
-_READ_FIRST = 10_000  # files, half a second's worth; then so many more at each look:
-_READ_A_LOOK = 2_000
 _KNOWN = 100_000  # at most, 25 MB
 _SHOWN = 100  # more rows than a terminal has
 _FIRST = 2_000  # kept in order until the next look, while others run
@@ -65,45 +64,47 @@ class Upcoming:
         self._places.clear()
         self._items.clear()
 
-    def look(self, now: float) -> None:
-        """Read what is not known yet, but not all at once.
+    def look(self, now: float, at_most: int) -> None:
+        """Read what is not known yet, `at_most` so many files.
 
         Raises:
             SpoolError: a directory cannot be read.
         """
         self._gone.clear()  # the directories tell
+        came = self._take_came()
+        known: dict[_Key, _Place] = {}
+        unread = self._sort_out(known)
+        # what has just come is what somebody looks for
+        chosen = heapq.nsmallest(at_most, unread, key=lambda key: (key not in came, key[1]))
+        for key in chosen[: max(0, _KNOWN - len(known))]:
+            self.unknown -= 1
+            place = self._place(*key)
+            if place is not None:
+                known[key] = place
+        self._places, self.known = known, len(known)
+        first = heapq.nsmallest(_FIRST, known, key=lambda key: (known[key].order(now), key[1]))
+        self._first = {key: known[key] for key in first}
+
+    def _take_came(self) -> set[_Key]:
         came = set()
         while self._came:
             key = self._came.popleft()
             came.add(key)
             self._places.pop(key, None)
             self._items.pop(key, None)
-        known: dict[_Key, _Place] = {}
-        at_most = _READ_A_LOOK if self._places else _READ_FIRST
-        unknown = 0
+        return came
 
-        def unread() -> Iterator[_Key]:
-            nonlocal unknown
-            for state in WAITING:
-                for job_id in self._spool.names(state):
-                    place = self._places.get((state, job_id))
-                    if place is None:
-                        unknown += 1
-                        yield state, job_id
-                    else:
-                        known[state, job_id] = place
-
-        # what has just come is what somebody looks for
-        read = heapq.nsmallest(at_most, unread(), key=lambda key: (key not in came, key[1]))
-        for state, job_id in read[: max(0, _KNOWN - len(known))]:
-            unknown -= 1
-            for found in self._spool.jobs(state, [job_id]):
-                place = self._place(found)
-                if place is not None:
+    def _sort_out(self, known: dict[_Key, _Place]) -> Iterator[_Key]:
+        """Put those that wait and were read into `known`; yield and count the others."""
+        self.unknown = 0
+        for state in WAITING:
+            for job_id in self._spool.names(state):
+                place = self._places.get((state, job_id))
+                if place is None:
+                    self.unknown += 1
+                    yield state, job_id
+                else:
                     known[state, job_id] = place
-        self._places, self.known, self.unknown = known, len(known), unknown
-        first = heapq.nsmallest(_FIRST, known, key=lambda key: (known[key].order(now), key[1]))
-        self._first = {key: known[key] for key in first}
 
     def next(self, now: float, held: Collection[str]) -> list[Item]:
         """Return the jobs that run next, as they were at the last look, without those `held`."""
@@ -116,13 +117,13 @@ class Upcoming:
         self._items = {key: item for key in first if (item := self._item(*key)) is not None}
         return list(self._items.values())
 
-    def _place(self, found: Found) -> _Place | None:
-        job, state = found.job, found.state
-        try:
-            arrived_s = os.stat(self._spool.file(state, job.id)).st_ctime
-        except FileNotFoundError:
-            return None
-        return _Place(job.not_before(state) or 0.0, job.priority, arrived_s)
+    def _place(self, state: str, job_id: str) -> _Place | None:
+        for found in self._spool.jobs(state, [job_id]):
+            with contextlib.suppress(FileNotFoundError):  # it has left since
+                arrived_s = os.stat(self._spool.file(state, job_id)).st_ctime
+                due_s = found.job.not_before(state) or 0.0
+                return _Place(due_s, found.job.priority, arrived_s)
+        return None
 
     def _item(self, state: str, job_id: str) -> Item | None:
         if (state, job_id) in self._items:
