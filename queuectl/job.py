@@ -76,6 +76,11 @@ class Job:
         value: int = self.record.get("priority", 0)
         return value
 
+    def timeout_s(self, usual_s: float | None) -> float | None:
+        """How long a run may take, None for ever; `usual_s` where the job does not say."""
+        value: float | None = self.record.get("timeout", usual_s)
+        return value
+
     @property
     def tags(self) -> list[str]:
         """Words that the user put on the job."""
@@ -238,7 +243,7 @@ def check_size(job: Job, more: int = 0) -> None:
     Raises:
         BadJobError: it will.
     """
-    if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # as two escapes, \\ud83d\\ude00, the most
+    if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # as two escapes, \ud83d\ude00, the most
         limit = MAX_GROWN_BYTES if "worker" in job.record else MAX_RECORD_BYTES + more
         if len(job.encode()) > limit:
             msg = f"larger than {MAX_RECORD_BYTES} bytes as queuectl writes it"

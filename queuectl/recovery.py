@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
     from queuectl.job import Job
-    from queuectl.layout import Held
+    from queuectl.layout import Held, Layout
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -139,7 +139,7 @@ class Recovery:
 
         if self._lock is not None:
             return True
-        path = f"{self._spool.directory('workers')}/recovery.lock"
+        path = lock_file(self._spool)
         # one run may be in another thread than the next
         lock = FileLock(path, mode=self._spool.config.file_mode, thread_local=False)
         try:
@@ -354,6 +354,11 @@ class Recovery:
     def _drafts_of(self, name: str) -> list[str]:
         tmp = self._spool.directory("tmp")
         return [f"{tmp}/{draft}" for draft in os.listdir(tmp) if draft.endswith(f"@{name}{SUFFIX}")]
+
+
+def lock_file(spool: Layout) -> str:
+    """Return the file whose lock whoever recovers here has."""
+    return f"{spool.directory('workers')}/recovery.lock"
 
 
 def _id_in(path: str) -> str:

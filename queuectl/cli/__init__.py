@@ -15,7 +15,7 @@ import click
 
 from queuectl import program
 from queuectl.cli.completing import complete_directories
-from queuectl.errors import QueuectlError
+from queuectl.errors import QueuectlError, error_text
 from queuectl.units import plain
 
 if TYPE_CHECKING:
@@ -231,8 +231,7 @@ def _run(args: Sequence[str] | None) -> int:
         if error.errno == errno.EPIPE:
             _silence_stdout()
             return 0
-        where = f" {error.filename}:" if error.filename else ""
-        return _fail(f"cannot go on:{where} {error.strerror or error}", 1)
+        return _fail(f"cannot go on: {error_text(error)}", 1)
     return result if isinstance(result, int) else 0
 
 

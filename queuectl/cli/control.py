@@ -129,9 +129,6 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     spool = spool_to_change(ctx)
     if len(texts) > 1 and not given:
         raise click.UsageError("several jobs are changed by options; the editor takes one")
-    if len(texts) == 1:
-        _edit(spool, texts[0], given)
-        return
     misses = Misses()
     for text in texts:
         try:

@@ -202,7 +202,7 @@ def print_job(spool: Layout, found: Found) -> None:
 
 def _timeout_text(spool: Layout, found: Found) -> str | None:
     """Return how long a run may take, None if that is nothing that its record says, nor matters."""
-    limit_s = found.job.record.get("timeout", spool.config.job_timeout)
+    limit_s = found.job.timeout_s(spool.config.job_timeout)
     text = "none" if limit_s is None else duration_text(limit_s)
     if "timeout" in found.job.record:
         return text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import owners
@@ -18,7 +17,7 @@ from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.units import duration_text, instant, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from queuectl.arrivals import Arrivals
     from queuectl.layout import Found, Layout
@@ -114,7 +113,8 @@ class Lookout:
         self._look_if_due()
         now = time.time()
         pools = owners.workers(self._spool)
-        running, claimed = self._running()
+        held = list(self._spool.names("processing"))
+        running, claimed = self._running(held[:_HELD_READ])
         with self._lock:
             rate = self._rate.last(now)
             self._hinted = False
@@ -122,14 +122,14 @@ class Lookout:
             spool=plain(self._spool.path),
             now=now,
             clock=time.strftime("%H:%M:%S", time.localtime(now)),
-            counts={**self._counts, "processing": sum(1 for _ in self._spool.held())},
+            counts={**self._counts, "processing": len(held)},
             paused=self._spool.paused,
             pools=len(pools),
             slots=sum(pool.slots for pool in pools),
             rate=rate,
             running=running,
             claimed=claimed,
-            following=self._upcoming.next(now, {*self._spool.names("processing")}),
+            following=self._upcoming.next(now, set(held)),
             failures=list(self._failures.values()),
             notes=self._notes(),
         )
@@ -155,7 +155,7 @@ class Lookout:
             self._dirty = False
         self._look()
         self._looked_s = time.monotonic()
-        cost_s = time.monotonic() - now
+        cost_s = self._looked_s - now
         self._next_look = now + max(_LOOK_EVERY_S, _LOOK_SHARE * cost_s)
         self._idle_look = now + max(_IDLE_LOOK_S, _LOOK_SHARE * cost_s)
 
@@ -193,11 +193,10 @@ class Lookout:
         latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
         self._failures = dict(latest)
 
-    def _running(self) -> tuple[list[Item], int]:
-        """Return what runs, and how many more are only claimed, or on their way out."""
+    def _running(self, held: Sequence[str]) -> tuple[list[Item], int]:
+        """Return what runs of these, and how many more are only claimed, or on their way out."""
         begun, others = [], 0
-        names = islice(self._spool.names("processing"), _HELD_READ)
-        for found in self._spool.jobs("processing", names):
+        for found in self._spool.jobs("processing", held):
             if self._spool.has_begun(found.job):
                 begun.append(found)
             else:

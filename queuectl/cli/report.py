@@ -66,10 +66,10 @@ def report(ctx: click.Context, /, *, output: str, period_s: float) -> None:
     queuectl report
     queuectl report --since 30d --output november.html
     """
-    spool = spool_to_read(ctx)
-    page = _page(_gather(spool, time.time(), period_s)).encode()
     if not output:
         raise click.UsageError("--output must name a file")
+    spool = spool_to_read(ctx)
+    page = _page(_gather(spool, time.time(), period_s)).encode()
     if output == "-":
         sys.stdout.buffer.write(page)
         return

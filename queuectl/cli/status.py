@@ -144,7 +144,7 @@ def _recovered_by(spool: Layout, owner: str) -> str:
 def _running_text(spool: Layout, found: Found) -> str:
     job = found.job
     since = render.since_text(job.record.get("started_at"))
-    limit_s = job.record.get("timeout", spool.config.job_timeout)
+    limit_s = job.timeout_s(spool.config.job_timeout)
     limit = "" if limit_s is None else f" of {duration_text(limit_s)}"
     text = f"           {plain(job.id)}  {since}{limit}  "
     room = max(20, render.cell_limit(1) - columns(text))

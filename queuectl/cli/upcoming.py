@@ -6,7 +6,7 @@ import contextlib
 import heapq
 import os
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.cli import render
 from queuectl.cli.frame import Item
@@ -15,7 +15,7 @@ from queuectl.states import WAITING
 from queuectl.units import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from queuectl.layout import Layout
 
@@ -33,9 +33,15 @@ class _Place(NamedTuple):
     priority: int
     arrived_s: float
 
-    def order(self, now: float) -> tuple[float, ...]:
-        """Return what sorts the ready ones as a pool takes them, then the others by their time."""
-        return (self.due_s if self.due_s > now else 0.0, self.priority, self.arrived_s)
+
+def _order(places: Mapping[_Key, _Place], now: float) -> Callable[[_Key], tuple[Any, ...]]:
+    """Return what sorts the ready ones as a pool takes them, then the others by their time."""
+
+    def order(key: _Key) -> tuple[Any, ...]:
+        due_s, priority, arrived_s = places[key]
+        return (due_s if due_s > now else 0.0, priority, arrived_s, key[1])
+
+    return order
 
 
 class Upcoming:
@@ -82,7 +88,7 @@ class Upcoming:
             if place is not None:
                 known[key] = place
         self._places, self.known = known, len(known)
-        first = heapq.nsmallest(_FIRST, known, key=lambda key: (known[key].order(now), key[1]))
+        first = heapq.nsmallest(_FIRST, known, key=_order(known, now))
         self._first = {key: known[key] for key in first}
 
     def _take_came(self) -> set[_Key]:
@@ -113,7 +119,7 @@ class Upcoming:
             for state in WAITING:
                 self._first.pop((state, job_id), None)
         wait = (key for key in self._first if key[1] not in held)
-        first = sorted(wait, key=lambda key: (self._first[key].order(now), key[1]))[:_SHOWN]
+        first = sorted(wait, key=_order(self._first, now))[:_SHOWN]
         self._items = {key: item for key in first if (item := self._item(*key)) is not None}
         return list(self._items.values())
 

@@ -17,7 +17,7 @@ from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, Spoo
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
-from queuectl.recovery import Recovery, recover
+from queuectl.recovery import Recovery, lock_file, recover
 from queuectl.scratch import owner_of
 from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.verbs import Verb
@@ -202,7 +202,7 @@ class _Recovers:
 
 
 def _lock(spool: Spool) -> Iterator[Finding]:
-    path = f"{spool.directory('workers')}/recovery.lock"
+    path = lock_file(spool)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             what = "workers/recovery.lock is no file: nothing that dies is recovered"

@@ -376,9 +376,8 @@ class Turns:
 
 def _shown(command: str | list[str]) -> str:
     text = command_line(command)
-    return (
-        text if len(text) <= 80 else f"{text[:50]}...{text[-27:]}"
-    )  # its end may be all that differs
+    # its end may be all that differs
+    return text if len(text) <= 80 else f"{text[:50]}...{text[-27:]}"
 
 
 def _story(job: Job, now: float, took_s: float) -> dict[str, object]:

@@ -62,7 +62,7 @@ class Commands:
             cwd=cwd,
             logs=(record["stdout_path"], record["stderr_path"]),
             log_mode=config.file_mode,
-            timeout_s=record.get("timeout", config.job_timeout),
+            timeout_s=job.timeout_s(config.job_timeout),
             has_own_timeout="timeout" in record,
             grace_s=config.kill_grace,
             marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),
