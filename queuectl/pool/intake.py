@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 _FEW_GONE = 1000  # entries without a file: not worth looking for
+_FILES_AT_ONCE = 1000  # take about as long as recovery waits between two looks
 
 
 class News(NamedTuple):
@@ -155,8 +156,11 @@ class Intake:
 
     # --- everything -------------------------------------------------------------------------
 
-    def scan(self) -> None:
+    def scan(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Look at everything there is that is not known yet.
+
+        Args:
+            meanwhile: is called each thousand files: a million take many seconds.
 
         Raises:
             OSError, SpoolError: a directory cannot be read; the other one was looked at.
@@ -166,13 +170,13 @@ class Intake:
         for state, looks in self._looks.items():
             try:
                 if looks.due:
-                    self._scan(state, looks)
+                    self._scan(state, looks, meanwhile)
             except (OSError, SpoolError) as error:  # noqa: PERF203 - the other is looked at
                 fault = fault or error
         if fault is not None:
             raise fault
 
-    def _scan(self, state: str, looks: Looks) -> None:
+    def _scan(self, state: str, looks: Looks, meanwhile: Callable[[], object]) -> None:
         count = 0
         with looks:
             for job_id in self._spool.file_names_by_place(state):
@@ -181,6 +185,8 @@ class Intake:
                 if not self._knows(state, job_id):
                     self.look(state, job_id)
                 count += 1
+                if count % _FILES_AT_ONCE == 0:
+                    meanwhile()
         self._forget_gone(state, count)
 
     def _forget_gone(self, state: str, count: int) -> None:

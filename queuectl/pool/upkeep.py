@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl.errors import QueuectlError, error_text
@@ -47,6 +48,7 @@ class Upkeep:
         self._scanned = scanned
         self._recovery = Recovery(spool, owner, log)
         self._housekeeping = Housekeeping(spool, log)
+        self._next_recovery = -inf
         self._wanted = threading.Event()
         self._stopped = False
 
@@ -77,22 +79,16 @@ class Upkeep:
 
     def run(self) -> None:
         """Look at everything, recover and tidy, again and again."""
-        next_recovery = time.monotonic() + self._spool.config.poll_interval
         next_tidying = 0.0
         while not self._stopped:
-            attempt(self._log, self._intake.scan)
+            attempt(self._log, lambda: self._intake.scan(self._go_on_recovering))
             self._scanned()
             attempt(self._log, lambda: self._intake.rejects.set_aside(_REJECTS_A_TURN))
-            interval_s = self._spool.config.poll_interval
-            if time.monotonic() >= next_recovery:
-                self._recover()
-                next_recovery = time.monotonic() + interval_s
-            elif self._recovery.waiting_s is not None:
-                self._recovery.go_on()
+            self._go_on_recovering()
             if time.monotonic() >= next_tidying:
                 next_tidying = time.monotonic() + self._tidy()
             waits = (
-                interval_s,
+                self._spool.config.poll_interval,
                 self._intake.asked_in_s,
                 self._intake.rejects.next_look_s,
                 self._recovery.waiting_s,
@@ -103,6 +99,13 @@ class Upkeep:
 
     def _recover(self) -> None:
         attempt(self._log, self._recovery.run)
+        self._next_recovery = time.monotonic() + self._spool.config.poll_interval
+
+    def _go_on_recovering(self) -> None:
+        if time.monotonic() >= self._next_recovery:
+            self._recover()
+        elif self._recovery.waiting_s is not None:
+            self._recovery.go_on()
 
     def _tidy(self) -> float:
         """Delete what is beyond its retention; return the seconds until the next time."""

@@ -19,7 +19,14 @@ import pytest
 from queuectl.kernel.processes import Tree, processes_of
 from queuectl.run.stragglers import Ending
 from tests.crash.support import command_line
-from tests.support import DEADLINE_S, alive, environment, wait_until, waiting_for
+from tests.support import (
+    DEADLINE_S,
+    alive,
+    environment,
+    wait_until,
+    waiting_for,
+    with_code_at_start,
+)
 
 if TYPE_CHECKING:
     from tests.crash.support import Spoolside
@@ -253,6 +260,31 @@ def test_what_a_dead_worker_left_is_killed_after_the_grace_by_a_pool_that_is_bus
     side.wait_for(held, "dead")
     assert marked(side.path) == []
     pool.says("of a dead worker's processes")
+    pool.stop()
+
+
+NO_END_OF_FILES = """
+from itertools import cycle
+from queuectl.layout import Layout
+by_place = Layout.file_names_by_place
+def without_end(self, state):
+    return cycle(by_place(self, state))
+Layout.file_names_by_place = without_end
+"""
+
+
+def test_what_a_dead_worker_left_is_killed_while_a_pool_looks_at_many_files(
+    side: Spoolside, tmp_path: Path
+) -> None:
+    held = side.submit("trap '' TERM; sleep 600 & wait; sleep 600", max_retries=1)
+    dead = side.pool().up()
+    side.wait_for_run(held)
+    dead.kill()
+    side.run("config", "set", "kill-grace", "2")
+    side.submit(run_at="2100-01-01T00:00:00Z")
+    pool = side.pool(env={**environment(), **with_code_at_start(tmp_path, NO_END_OF_FILES)}).up()
+    side.wait_for(held, "dead")
+    assert marked(side.path) == []
     pool.stop()
 
 
