@@ -27,6 +27,7 @@ class Endings:
 
     def __init__(self, spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> None:
         self.ended: dict[str, Found | None] = {}  # None: no state holds it any more
+        self.failures = 0  # how many of them did not complete
         self._spool = spool
         self.any_one = any_one
         self._job_ids = dict.fromkeys(job_ids)
@@ -73,10 +74,12 @@ class Endings:
             found = self._spool.find(job_id)
         except NoSuchJobError:
             self.ended[job_id] = None
+            self.failures += 1
             return True
         if found.state not in FINISHED:  # given another life meanwhile
             return False
         self.ended[job_id] = found
+        self.failures += found.state != "completed"
         return True
 
     def changes(self) -> Changes:

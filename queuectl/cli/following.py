@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuectl.changes import Changes
+    from queuectl.cli.progress import Progress
     from queuectl.joblogs import Follower
     from queuectl.layout import Found, Layout
 
@@ -69,9 +70,9 @@ class Remarks:
     Why nothing happens, as long as it is so; and that a run has failed, and another will follow.
     """
 
-    def __init__(self, spool: Layout, printer: Printer | None = None) -> None:
+    def __init__(self, spool: Layout, line: Printer | Progress) -> None:
         self._spool = spool
-        self._printer = printer
+        self._line = line  # that may have to end first
         self._hindrance = ""
         self._next_look_s = 0.0
         self._told: dict[str, int] = {}
@@ -123,8 +124,7 @@ class Remarks:
             self._say(f"{job_id} is dead: {why}")
 
     def _say(self, text: str) -> None:
-        if self._printer is not None:
-            self._printer.end_line()
+        self._line.end_line()
         render.note(f"queuectl: {text}")
 
 

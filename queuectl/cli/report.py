@@ -21,7 +21,7 @@ from click.core import ParameterSource
 from queuectl import __version__, files
 from queuectl.cli.common import spool_to_read
 from queuectl.cli.completing import complete_files
-from queuectl.cli.stats import clear_progress, since_option, tell_progress
+from queuectl.cli.stats import records_of, since_option
 from queuectl.errors import SpoolError
 from queuectl.job import Job, command_line
 from queuectl.joblogs import ERR, OUT, log_file
@@ -149,10 +149,9 @@ def _gather(spool: Layout, now: float, period_s: float) -> dict[str, Any]:
     survey = Survey(spool, since_s)
     figures = Figures(since_s, spool.config, time.localtime(now).tm_gmtoff)
     extremes = _Extremes(figures)
-    for record in survey.records(tell_progress):
+    for record in records_of(survey):
         figures.add(record)
         extremes.add(record)
-    clear_progress()
     return {
         "version": __version__,
         "spool": os.fsencode(spool.path).decode(errors="replace"),

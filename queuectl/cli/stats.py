@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,14 @@ from queuectl.cli import render
 from queuectl.cli.columns import fit
 from queuectl.cli.common import DURATION, json_option, spool_to_read
 from queuectl.cli.frame import sparkline
+from queuectl.cli.progress import Progress
 from queuectl.states import FINISHED, OUTCOMES, STATES
 from queuectl.stats.figures import Figures
 from queuectl.stats.survey import Survey
 from queuectl.units import duration_text, local_text, plain, utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from queuectl.layout import Layout
 
@@ -83,22 +83,19 @@ def survey_since(spool: Layout, since_s: float) -> tuple[Survey, Figures]:
     """
     survey = Survey(spool, since_s)
     figures = Figures(since_s, spool.config, time.localtime().tm_gmtoff)
-    for record in survey.records(tell_progress):
+    for record in records_of(survey):
         figures.add(record)
-    clear_progress()
     return survey, figures
 
 
-def tell_progress(survey: Survey) -> None:
-    """Show a person who waits longer than a moment how much has been read."""
-    if survey.took_s > 1 and sys.stderr.isatty():
-        click.echo(f"\r{survey.text()} ...", nl=False, err=True)
+def records_of(survey: Survey) -> Iterator[dict[str, Any]]:
+    """Yield the records of a survey; a person who waits for them is shown how far it is.
 
-
-def clear_progress() -> None:
-    """Take that line away again."""
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+    Raises:
+        SpoolError: a directory cannot be read.
+    """
+    with Progress() as progress:
+        yield from survey.records(lambda: progress.tell(lambda: f"{survey.text()} ..."))
 
 
 # --- for people -----------------------------------------------------------------------------

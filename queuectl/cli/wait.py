@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,9 +22,11 @@ from queuectl.cli.drafting import (
     sources,
 )
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
+from queuectl.cli.progress import Progress
 from queuectl.cli.selection import Selection, all_option, chosen, select_options
 from queuectl.ids import first_of
 from queuectl.joblogs import Follower
+from queuectl.units import duration_text
 from queuectl.verbs import CANCELLABLE
 from queuectl.waiting import Endings
 
@@ -168,23 +171,50 @@ def _wait(
     timeout_s: float | None = None,
 ) -> bool:
     """Return True once the jobs have ended, False once `timeout_s` has passed."""
-    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    deadline_s = inf if timeout_s is None else time.monotonic() + timeout_s
     job_ids = endings.remaining
     followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids] if printer else []
-    with changes_of(spool, job_ids) if printer else endings.changes() as changes:
+    told_of_changes = changes_of(spool, job_ids) if printer else endings.changes()
+    of_many = len(job_ids) > 1 and not endings.any_one
+    with told_of_changes as changes, Progress(wanted=of_many) as progress:
         names: set[str] = set()
-        remarks = Remarks(spool, printer)
+        remarks = Remarks(spool, printer or progress)
+        pace = _Pace(endings)
         while True:
             new = endings.look(names)
             if printer:  # after the look: of a job that has ended, all is there to be printed
                 print_new(followers, changes, printer)
             remarks.of_runs(followers)
             for job_id in new:
+                progress.end_line()
                 tell(job_id)
                 remarks.of_end(job_id, endings.ended[job_id])
             if endings.complete:
                 return True
             remarks.of_hindrances(lambda: endings.remaining, any_one=endings.any_one)
-            if deadline_s is not None and time.monotonic() >= deadline_s:
+            progress.tell(pace.text)
+            if time.monotonic() >= deadline_s:
                 return False
-            names = changes.wait(deadline_s)
+            names = changes.wait(min(deadline_s, progress.begins_s))
+
+
+class _Pace:
+    """How far those are who wait for many jobs, and how long it will take at this pace."""
+
+    def __init__(self, endings: Endings) -> None:
+        self._endings = endings
+        self._first: tuple[float, int] | None = None  # when it was asked for, and what had ended
+
+    def text(self) -> str:
+        """Return it for a person: `17 of 30 ended, 1 not completed, about 12s left`."""
+        endings, now = self._endings, time.monotonic()
+        ended, left = len(endings.ended), len(endings.remaining)
+        parts = [f"{ended:,} of {ended + left:,} ended"]
+        if endings.failures:
+            parts.append(f"{endings.failures:,} not completed")
+        self._first = self._first or (now, ended)
+        first_s, before = self._first
+        if ended > before:
+            left_s = ceil((now - first_s) / (ended - before) * left)
+            parts.append(f"about {f'{left_s}s' if left_s < 60 else duration_text(left_s)} left")
+        return ", ".join(parts)

@@ -30,9 +30,7 @@ class Survey:
     unreadable: int = 0
     took_s: float = 0.0
 
-    def records(
-        self, told: Callable[[Survey], object] = lambda _survey: None
-    ) -> Iterator[dict[str, Any]]:
+    def records(self, told: Callable[[], object] = lambda: None) -> Iterator[dict[str, Any]]:
         """Yield each record that may say something of the period, its directory as its `state`.
 
         A file that was last written before the period cannot: it is counted and not opened.
@@ -50,7 +48,7 @@ class Survey:
                 yield found.record()
                 self.took_s = time.monotonic() - begun
                 if self.read % _TELL_EVERY == 0:
-                    told(self)
+                    told()
 
     def _written_since(self, state: str) -> Iterator[str]:
         for job_id, written_s in self.spool.written(state):

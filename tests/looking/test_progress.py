@@ -1,0 +1,90 @@
+"""The line that tells a person who waits how far it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+from tests.looking.terminal import Terminal, terminal
+from tests.support import environment, wait_until, waiting_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import SpoolDir
+
+CLEAR = "\r\x1b[K"
+
+
+def on_the_screen(written: str) -> list[str]:
+    """Return what the lines of a terminal hold that has been written this, cleared lines empty."""
+    return [line.rpartition(CLEAR)[2].rstrip() for line in re.split("\r?\n", written)]
+
+
+def test_who_waits_for_many_sees_how_many_have_ended_and_how_long_it_takes(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    for job_id in ("a", "b", "c", "d"):
+        spool.drop(job_id, "false" if job_id == "b" else waiting_for(f"{tmp_path}/{job_id}"))
+    spool.configure(max_retries=1)
+    (tmp_path / "a").touch()
+    with terminal(spool, "wait", "--all") as screen, spool.pool():
+        wait_until(lambda: "2 of 4 ended, 1 not completed" in screen.raw)
+        (tmp_path / "c").touch()
+        wait_until(lambda: re.search(r"3 of 4 ended, 1 not completed, about \d+s left", screen.raw))
+        (tmp_path / "d").touch()
+        assert screen.wait() == 1
+        seen = on_the_screen(screen.raw.removesuffix("after-the-end"))
+        remark = "queuectl: no worker is running; `queuectl worker start` runs what waits"
+        assert [line for line in seen if line != remark] == [
+            *("a", "b", "queuectl: b is dead: exit status 1", "c", "d", "")
+        ]
+
+
+def test_the_line_is_cut_to_the_terminal_and_gone_after_an_interrupt(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    for job_id in ("a", "b"):
+        spool.drop(job_id, waiting_for(f"{tmp_path}/end"))
+    with spool.pool(), terminal(spool, "wait", "--all", width=10) as screen:
+        wait_until(lambda: "0 of 2..." in screen.raw)
+        screen.type("\x03")
+        assert screen.wait() == 130
+        assert not any("of 2" in line for line in on_the_screen(screen.raw))
+        (tmp_path / "end").touch()
+
+
+def test_who_waits_for_one_or_for_any_sees_none(spool: SpoolDir) -> None:
+    for job_id in ("a", "b"):
+        spool.drop(job_id, "sleep 2.5")
+    with (
+        spool.pool(),
+        terminal(spool, "wait", "a") as one,
+        terminal(spool, "wait", "--any", "a", "b") as any_one,
+    ):
+        assert (one.wait(), any_one.wait()) == (0, 0)
+        assert CLEAR not in one.raw + any_one.raw
+
+
+def test_whoever_keeps_standard_error_in_a_file_finds_no_such_line(spool: SpoolDir) -> None:
+    spool.drop("a", "sleep 1.5")
+    spool.drop("b", "sleep 1.5")
+    with spool.pool():
+        waiting = subprocess.run(
+            spool.command("wait", "--all"),
+            env=environment(spool.path),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert (waiting.stdout.split(), waiting.stderr) == (["a", "b"], "")
+
+
+def test_a_terminal_that_can_clear_nothing_is_told_nothing(spool: SpoolDir) -> None:
+    spool.drop("a", "sleep 1.5")
+    spool.drop("b", "sleep 1.5")
+    dumb = ["env", "TERM=dumb", *spool.command("wait", "--all")]
+    with spool.pool(), Terminal(dumb, environment(spool.path), 80, 24) as screen:
+        assert screen.wait() == 0
+        assert CLEAR not in screen.raw
