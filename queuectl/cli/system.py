@@ -93,12 +93,13 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     spool = Spool(ctx.find_root().obj)
     script = program.path()
     start = program.words() if script is None else [script]
-    words = [*start, "--spool", spool.path, "worker", "start"]
-    words += ["--count", str(count)] if count else []
+    slots = ["--count", str(count)] if count else []
+    words = [*start, "--spool", spool.path, "worker", "start", *slots]
+    typed = _command(spool, [*(["--user"] if for_user else []), *slots])
     stop, patience = _patience(spool)
     how = _USER_INSTALL if for_user else _SYSTEM_INSTALL
     unit = _UNIT.format(
-        install=how.format(command=_command(spool, for_user, count), name=_unit_name(spool)),
+        install=how.format(command=typed, name=_unit_name(spool)),
         description=spool.path.replace("%", "%%"),
         mounts=_quoted([spool.path]),
         start=_quoted(words).replace("$", "$$"),
@@ -110,12 +111,11 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     click.echo(unit, nl=False)
 
 
-def _command(spool: Spool, for_user: bool, count: int | None) -> str:  # noqa: FBT001
-    """Return what was typed to have this printed."""
+def _command(spool: Spool, options: list[str]) -> str:
+    """Return what is to be typed to have this printed."""
     plain = _is_usual(spool) and "QUEUECTL_SPOOL" not in os.environ
-    words = ["queuectl", *([] if plain else ["--spool", spool.path]), "systemd-unit"]
-    words += ["--user"] if for_user else []
-    return shlex.join([*words, *(["--count", str(count)] if count else [])])
+    where = [] if plain else ["--spool", spool.path]
+    return shlex.join(["queuectl", *where, "systemd-unit", *options])
 
 
 def _unit_name(spool: Spool) -> str:
