@@ -42,7 +42,7 @@ spool.Spool.take = take_and_remove
 ENDLESS = """
 import time
 from queuectl.pool import intake
-def scan(self):
+def scan(self, meanwhile):
     open(__file__ + ".looks", "w").close()
     while not self._stopped:
         time.sleep(0.01)
