@@ -245,6 +245,22 @@ def load_stored(spool_path: str) -> tuple[dict[str, Any], list[BadSettingError]]
     return sound, faults
 
 
+def stamp(spool_path: str) -> tuple[int, int] | None:
+    """Return what tells one config.json from the next, None while there is none.
+
+    Raises:
+        SpoolError: the file system refused to say which file it is.
+    """
+    path = f"{spool_path}/{FILE_NAME}"
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SpoolError("read", path, error) from error
+    return status.st_ino, status.st_mtime_ns
+
+
 def load(spool_path: str) -> tuple[Config, list[BadSettingError]]:
     """Return the settings in force, and what config.json holds that is no setting.
 

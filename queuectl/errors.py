@@ -6,6 +6,18 @@ from __future__ import annotations
 class QueuectlError(Exception):
     """Something could not be done; the text is one line a user can act on."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Have it cross between processes: `multiprocessing` waits for ever for what cannot."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(
+    kind: type[QueuectlError], args: tuple[object, ...], state: dict[str, object]
+) -> QueuectlError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
+
 
 class BadJobError(QueuectlError):
     """A record that can never run: the text names the field and what is wrong with it."""

@@ -13,6 +13,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -70,12 +71,19 @@ def sync_directory(path: str) -> None:
     Raises:
         OSError: they are not; a new descriptor each time, since a failed fsync is not asked again.
     """
-    descriptor = open_directory(path)
-    try:
-        kernel.sync(descriptor)
-    finally:
-        with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
-            os.close(descriptor)
+    with to_be_synced(path) as sync:
+        sync()
+
+
+@contextlib.contextmanager
+def to_be_synced(path: str) -> Iterator[Callable[[], None]]:
+    """Open a directory whose names are put on disk later, when no descriptor may be left.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with _opened(path) as descriptor:
+        yield partial(kernel.sync, descriptor)
 
 
 @contextlib.contextmanager
@@ -85,12 +93,20 @@ def locked(directory: str) -> Iterator[None]:
     Raises:
         OSError: it cannot be opened.
     """
+    with _opened(directory) as descriptor:
+        try:
+            kernel.lock(descriptor)
+            yield
+        finally:
+            kernel.unlock(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(directory: str) -> Iterator[int]:
     descriptor = open_directory(directory)
     try:
-        kernel.lock(descriptor)
-        yield
+        yield descriptor
     finally:
-        kernel.unlock(descriptor)
         with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
             os.close(descriptor)
 

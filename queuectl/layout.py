@@ -79,9 +79,24 @@ class Layout:
             raise QueuectlError(msg)
         # the real path: inotify reports nothing through a symlink
         self.path = os.path.realpath(expanded)
-        self.config, self.faults = config.load(self.path)
-        if strict and self.faults:
-            raise self.faults[0]
+        self._strict = strict
+        self._read_config()
+
+    def _read_config(self) -> None:
+        stamp = config.stamp(self.path)  # before it is read: a newer one is read again
+        settings, faults = config.load(self.path)
+        if self._strict and faults:
+            raise faults[0]
+        self.config, self.faults, self._stamp = settings, faults, stamp
+
+    def follow_config(self) -> None:
+        """Read the settings again if config.json has been written since.
+
+        Raises:
+            BadSettingError, SpoolError: as when the spool was opened.
+        """
+        if config.stamp(self.path) != self._stamp:
+            self._read_config()
 
     # --- where things are -------------------------------------------------------------------
 
@@ -140,7 +155,12 @@ class Layout:
     # --- looking ----------------------------------------------------------------------------
 
     def names(self, state: str) -> Iterator[str]:
-        """Yield the ids in a state, in no order; of processing/ too."""
+        """Yield the ids in a state, in no order; of processing/ too.
+
+        Raises:
+            SpoolError: the directory cannot be read.
+            ValueError: there is no such state.
+        """
         for name in self.file_names(state):
             yield _job_id(state, name)
 
@@ -175,6 +195,7 @@ class Layout:
                 yield name
 
     def _entries(self, state: str) -> Iterator[os.DirEntry[str]]:
+        _check_state(state)
         path = self.directory(state)
         try:
             with os.scandir(path) as entries:
@@ -231,11 +252,16 @@ class Layout:
         Raises:
             NoSuchJobError: no state holds it.
             BadJobError: its file is not a job's.
+            SpoolError: it cannot be read.
         """
         for _ in range(100):
             state, path = self.locate(job_id)
-            with contextlib.suppress(FileNotFoundError):  # moved on since: look again
+            try:
                 return self._read_found(state, path, job_id)
+            except FileNotFoundError:  # moved on since: look again
+                continue
+            except OSError as error:
+                raise SpoolError("read", path, error) from error
         msg = f'job "{job_id}" moves faster than it can be read; try again'
         raise NoSuchJobError(msg)
 
@@ -304,7 +330,9 @@ class Layout:
 
         Raises:
             SpoolError: processing/ cannot be read.
+            ValueError: there is no such state.
         """
+        _check_state(state)
         paths: dict[str, list[str]] = {}  # two owners may hold jobs of one id
         for held in self.held() if state == "processing" else ():
             paths.setdefault(held.job_id, []).append(held.path)
@@ -348,6 +376,12 @@ def split_reject(held_id: str) -> tuple[str, bool]:
 def holder_of(path: str) -> str:
     """Return the owner that the path of a file in processing/ says."""
     return split_held(os.path.basename(path).removesuffix(SUFFIX))[1]
+
+
+def _check_state(state: str) -> None:
+    if state not in STATES:
+        msg = f"{state!r} is none of the states {', '.join(STATES)}"
+        raise ValueError(msg)
 
 
 def _stem(entry: os.DirEntry[str]) -> str:

@@ -120,7 +120,10 @@ class Spool(Moves):
             BadJobError: a field is wrong.
             JobExistsError: the id is taken.
             SpoolError: the file system refused; nothing was queued.
+            BadSettingError: config.json holds by now what is no setting.
+            WrongUserError: we are root, and the spool is somebody else's.
         """
+        self.follow_config()
         for slip in slips(fields):
             warnings.warn(slip, stacklevel=2)
         given = {"command": command, **fields}
@@ -165,7 +168,12 @@ class Spool(Moves):
             SpoolError: the file system refused; the batches yielded are queued.
         """
         self.create()
-        with Scratch(self.directory("tmp")) as scratch:
+        tmp = self.directory("tmp")
+        with contextlib.ExitStack() as stack:
+            try:
+                scratch = stack.enter_context(Scratch(tmp))
+            except OSError as error:
+                raise SpoolError("write to", tmp, error) from error
             for start in range(0, len(jobs), _BATCH):
                 batch = jobs[start : start + _BATCH]
                 ours = [job.id for job in batch if job.id in given]
@@ -192,14 +200,18 @@ class Spool(Moves):
         published: list[Job] = []
         many = self.config.sync and len(batch) >= _MANY
         publish_all = self._publish_side_by_side if many else self._publish_each
+        pending = self.directory("pending")
         try:
-            publish_all(batch, owner, published)
-            self._check_alone([job for job in batch if job.id in given])
-            files.carry_out(self._syncing("pending"))
+            # opened first: once jobs are there, no other thread may have left us a descriptor
+            with files.to_be_synced(pending) as sync:
+                publish_all(batch, owner, published)
+                self._check_alone([job for job in batch if job.id in given])
+                if self.config.sync:
+                    sync()
         except BaseException as error:  # an interrupt too: none of these ids has been told
-            self._withdraw(published)
+            self._withdraw(published, given)
             if isinstance(error, OSError):
-                raise SpoolError("queue a job in", self.directory("pending"), error) from error
+                raise SpoolError("queue a job in", pending, error) from error
             raise
 
     def _check_alone(self, jobs: Sequence[Job]) -> None:
@@ -227,8 +239,12 @@ class Spool(Moves):
         draft_file = self._draft_file(batch[0].id, owner)  # one name for all: 3 us less a job
         for job in batch:
             self._draft(job, draft_file)
-            self._publish(job, draft_file)
-            published.append(job)
+            published.append(job)  # before: an interrupt may come between the two
+            try:
+                self._publish(job, draft_file)
+            except JobExistsError:
+                published.pop()
+                raise
 
     def _publish_side_by_side(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
         """Do the same with fsyncs side by side: each goes in once all before it are there."""
@@ -267,12 +283,13 @@ class Spool(Moves):
             with contextlib.suppress(OSError):  # pools clear tmp/
                 os.unlink(draft_file)
 
-    def _withdraw(self, published: Sequence[Job]) -> None:
+    def _withdraw(self, published: Sequence[Job], given: Collection[str]) -> None:
         """Take back what was not acknowledged: whoever is told that it failed will try again."""
         for job in published:
-            # taken by a worker already: it runs once too often, and the name may be another's
+            # taken by a worker already: it runs once too often, and a name may be another's that
+            # we have not made
             with contextlib.suppress(OSError):
-                if self._is_pending(job):
+                if job.id not in given or self._is_pending(job):
                     os.unlink(self.file("pending", job.id))
 
     # --- set aside --------------------------------------------------------------------------
@@ -393,6 +410,8 @@ class Spool(Moves):
 
 def _as_in_records(value: Any) -> Any:
     """Return what Python programs have at hand as JSON holds it."""
+    if isinstance(value, str):
+        return str.__str__(value)  # of a subclass, such as an Enum, too: as JSON writes it
     if isinstance(value, (list, tuple)):
         return [_as_in_records(item) for item in value]
     if isinstance(value, dict):

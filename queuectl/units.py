@@ -79,6 +79,9 @@ def utc_text(epoch_s: float) -> str:
     return f"{second_text(whole)}.{micros:06d}Z"
 
 
+_DECIMALS = re.compile("[.,]([0-9]+)")
+
+
 def parse_time(text: str, *, local: bool = False) -> float:
     """Return the seconds since the epoch of an ISO 8601 time.
 
@@ -90,11 +93,11 @@ def parse_time(text: str, *, local: bool = False) -> float:
     from datetime import datetime  # 3 ms of start-up that most commands do not need
 
     try:
-        # Python 3.10 does not know "Z" nor the space of a hand-written time.
-        stripped = text.strip()
-        if stripped.endswith(("Z", "z")):
-            stripped = f"{stripped[:-1]}+00:00"
-        moment = datetime.fromisoformat(stripped)
+        # Python 3.10 knows neither "Z" nor any number of decimals but 3 and 6, as Go writes nine.
+        plainer = _DECIMALS.sub(lambda found: f".{found[1]:0<6.6}", text.strip().upper())
+        if plainer.endswith("Z"):
+            plainer = f"{plainer[:-1]}+00:00"
+        moment = datetime.fromisoformat(plainer)
     except ValueError:
         msg = f'"{text}" is not an ISO 8601 time such as 2030-01-31T08:00:00Z'
         raise ValueError(msg) from None

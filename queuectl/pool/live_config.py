@@ -5,7 +5,6 @@ spool-layout.md, section "config.json".
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -52,14 +51,10 @@ class LiveConfig:
         What is wrong in it is told.
 
         Raises:
-            OSError: the file system refused to say which file it is.
+            SpoolError: the file system refused to say which file it is.
         """
         gone_at, self._gone_at = self._gone_at, None
-        try:
-            status = os.stat(f"{self._spool.path}/{config.FILE_NAME}")
-            stamp = (status.st_ino, status.st_mtime_ns)
-        except FileNotFoundError:
-            stamp = None
+        stamp = config.stamp(self._spool.path)
         if stamp == self._stamp or (stamp is None and self._is_being_saved(gone_at)):
             return False
         self._stamp = stamp

@@ -532,15 +532,15 @@ def test_a_reason_is_kept_as_long_as_its_file_is_on_the_way_or_in_dead(
 def test_a_withdrawn_batch_leaves_anothers_job_of_the_same_id(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def taken_and_queued_anew(_: Spool, state: str) -> NoReturn:
-        os.unlink(spool.file(state, "a"))  # as a pool does that takes it
+    def taken_and_queued_anew(_descriptor: int) -> NoReturn:
+        os.unlink(spool.file("pending", "a"))  # as a pool does that takes it
         spool.drop("a", "echo another's")
         raise OSError(errno.EIO, "not synced")
 
-    monkeypatch.setattr(Spool, "_syncing", taken_and_queued_anew)
+    monkeypatch.setattr(kernel, "sync", taken_and_queued_anew)
     job = api.draft({"command": "true", "id": "a"})
     with pytest.raises(SpoolError):
-        api._submit_batch([job], [], "w")
+        api._submit_batch([job], ["a"], "w")
     assert spool.record("pending", "a")["command"] == "echo another's"
 
 

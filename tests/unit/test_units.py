@@ -70,6 +70,14 @@ def test_a_time_has_microseconds_and_a_z() -> None:
 
 @pytest.mark.parametrize(
     "text",
+    ["2030-03-17T17:46:40.5Z", "2030-03-17t17:46:40.500000000z", "2030-03-17 17:46:40,50+00:00"],
+)
+def test_a_second_may_have_any_number_of_decimals(text: str) -> None:
+    assert units.parse_time(text) == 1_900_000_000.5
+
+
+@pytest.mark.parametrize(
+    "text",
     [
         "2030-03-17T17:46:40Z",
         "2030-03-17T17:46:40z",
