@@ -66,7 +66,10 @@ class Worker:
 
 def _identity(spool: Layout) -> str:
     """Return what a directory keeps while it is moved about in its file system."""
-    status = os.stat(spool.directory("workers"))
+    return _name_of(os.stat(spool.directory("workers")))
+
+
+def _name_of(status: os.stat_result) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
@@ -99,6 +102,7 @@ class Registration:
         )
         self.name = self.record.worker
         self._lock: BaseFileLock | None = None
+        self._lock_is = ""  # "DEVICE:INODE" of its file
 
     def __enter__(self) -> Registration:
         self._take_lock()
@@ -143,6 +147,7 @@ class Registration:
             else:
                 break
         self._lock = lock  # only now is one let go that guards a removed file
+        self._lock_is = _name_of(os.lstat(self._path(LOCK_SUFFIX)))
 
     def _write(self, record: Worker) -> None:
         draft = f"{self._spool.directory('tmp')}/~worker@{self.name}{RECORD_SUFFIX}"
@@ -161,17 +166,31 @@ class Registration:
         self._write(replace(self.record, slots=slots))
 
     def beat(self) -> None:
-        """Show that this owner lives; put back what was taken away of its files.
+        """Show that this owner lives.
 
         Raises:
             OSError: the file system refused.
         """
-        if not files.is_there(self._path(LOCK_SUFFIX)):
+        self.keep()
+        os.utime(self._path(RECORD_SUFFIX))
+
+    def keep(self) -> None:
+        """Put back what was taken away of its files, or replaced from a backup.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        if not self._has_its_lock():
             self._take_lock()
-        try:
-            os.utime(self._path(RECORD_SUFFIX))
-        except FileNotFoundError:
+        is_here = self.record.directory == _identity(self._spool)
+        if not is_here or not files.is_there(self._path(RECORD_SUFFIX)):
             self._write(self.record)
+
+    def _has_its_lock(self) -> bool:
+        try:
+            return _name_of(os.lstat(self._path(LOCK_SUFFIX))) == self._lock_is
+        except FileNotFoundError:
+            return False
 
     def _path(self, suffix: str) -> str:
         return path(self._spool, self.name, suffix)

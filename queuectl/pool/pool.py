@@ -18,7 +18,7 @@ from queuectl.layout import DIRECTORIES, PAUSED
 from queuectl.loop import Event, Loop
 from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
-from queuectl.owners import Registration
+from queuectl.owners import RECORD_SUFFIX, Registration
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.live_config import LiveConfig
@@ -105,6 +105,7 @@ class Pool:
         self.name = self._registration.name
         self._signals = 0
         self._ended_now = False
+        self._unregistered = False  # perhaps: the record was written
         self._crashed = False
         self._notifier = Notifier.from_environment()
         self._has_terminal = os.isatty(_STDERR)
@@ -204,6 +205,9 @@ class Pool:
         return arrivals
 
     def _workers_changed(self, name: str) -> None:
+        if name == f"{self.name}{RECORD_SUFFIX}":  # others wrote it, mostly: from a backup
+            self._unregistered = True
+            self._wake()
         if name.startswith(
             (f"{self.name}{requests.STOP_SUFFIX}", f"{self.name}{requests.CANCEL_MARK}")
         ):
@@ -295,6 +299,7 @@ class Pool:
                 if os.path.isdir(path):  # logs/ may be a link to what is away: jobs run without
                     self._log.event("warning", detail=f"{name}/ was gone: made again")
                     self._rescan()
+        self._registration.keep()
         if arrivals is not None:
             arrivals.rearm()
 
@@ -302,12 +307,18 @@ class Pool:
     def _controls(self) -> tuple[Callable[[], None], ...]:
         """What is followed, each for itself: what cannot be read holds up none of the others."""
         return (
+            self._keep_registered,
             self._follow_config,
             self._follow_count,
             self._follow_cancels,
             self._follow_stop,
             self._follow_pause,
         )
+
+    def _keep_registered(self) -> None:
+        if self._unregistered:
+            self._unregistered = False
+            self._registration.keep()
 
     def _follow_config(self) -> None:
         if self._config.follow():

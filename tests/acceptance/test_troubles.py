@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import requests
+from queuectl import owners, requests
 from queuectl.ids import is_id
 from tests.support import (
     AHEAD,
@@ -168,6 +169,26 @@ def test_a_job_that_somebody_took_and_put_back_is_no_reason_to_stall(
     pool = spool.drain(1, env=with_code_at_start(tmp_path, PUT_BACK_ONCE))
     assert spool.states("job") == ["completed"]
     assert not pool.events("stalled")
+
+
+@pytest.mark.parametrize("poll_s", [3600, 0.2])
+def test_a_pool_whose_files_a_backup_has_replaced_is_known_again(
+    spool: SpoolDir, poll_s: float
+) -> None:
+    """At once if its record was written, at the next look if the whole spool is another."""
+    spool.configure(poll_interval=poll_s, lease=36000)
+    with spool.pool() as pool:
+        if poll_s > 1:
+            for suffix in (".lock", ".json"):
+                path = f"{spool.path}/workers/{pool.name}{suffix}"
+                shutil.copy(path, f"{path}.new")
+                os.rename(f"{path}.new", path)
+        else:
+            os.rename(spool.path, f"{spool.path}.old")
+            shutil.copytree(f"{spool.path}.old", spool.path)
+        wait_until(lambda: [worker.worker for worker in owners.workers(spool.api)] == [pool.name])
+        spool.drop("job")
+        pool.wait_for("completed", "job")
 
 
 # --- too little left --------------------------------------------------------------------------

@@ -214,6 +214,38 @@ def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:
         assert owners.read_worker(api, me.name) == me.record
 
 
+def replaced(path: str) -> None:
+    """Put a copy in the place of a file, as `tar x` does."""
+    shutil.copy(path, f"{path}.copy")
+    os.unlink(path)
+    os.rename(f"{path}.copy", path)
+
+
+@pytest.mark.parametrize("which", [".lock", ".json"])
+def test_an_owner_keeps_its_files_though_a_backup_takes_their_place(api: Spool, which: str) -> None:
+    with Registration(api, 1) as me:
+        replaced(f"{api.path}/workers/{me.name}{which}")
+        me.keep()
+        assert life(api, me.name) is Life.ALIVE
+        assert owners.read_worker(api, me.name) == me.record
+        before = sorted(os.scandir(f"{api.path}/workers"), key=lambda entry: entry.name)
+        me.keep()
+        after = sorted(os.scandir(f"{api.path}/workers"), key=lambda entry: entry.name)
+        assert [entry.inode() for entry in before] == [entry.inode() for entry in after]
+
+
+def test_an_owner_is_known_in_a_copy_that_takes_the_place_of_its_spool(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        os.rename(api.path, f"{api.path}.old")
+        shutil.copytree(f"{api.path}.old", api.path)
+        assert life(api, me.name) is Life.DEAD
+        me.keep()
+        worker, alive = owners.look_up(api, me.name)
+        assert (worker, alive) == (me.record, Life.ALIVE)
+        assert worker is not None
+        assert not worker.lives_elsewhere(api)
+
+
 def test_a_pool_reads_what_it_is_asked(api: Spool, spool: SpoolDir) -> None:
     with Registration(api, 1) as me:
         assert requests.read_stop(api, me.name) is None
