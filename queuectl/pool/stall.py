@@ -1,4 +1,4 @@
-"""Waiting for a file system that refuses: told once, and nothing new is claimed meanwhile."""
+"""Waiting for a system that refuses: told once, and nothing new is claimed meanwhile."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ if TYPE_CHECKING:
     from queuectl.loop import Loop
     from queuectl.worklog import WorkLog
 
-_WAIT_S = 1.0  # before a file system that refused is asked again
+_WAIT_S = 1.0  # before a system that refused is asked again
+FILES, STARTS = "the file system answers again", "commands can be started again"
 
 
 class Stall:
-    """Holds a pool back while the file system refuses to take an outcome or to give a job."""
+    """Holds a pool back while jobs cannot be had or started, or their outcomes not be kept."""
 
     def __init__(self, loop: Loop, log: WorkLog) -> None:
         self._log = log
         self._waiting: set[str] = set()  # for whom something is about to be tried again
-        self._told = False
+        self._told: set[str] = set()  # what will end it, of what was told
         self._over = Event(loop)
 
     @property
@@ -27,22 +28,22 @@ class Stall:
         """Whether nothing new may be claimed."""
         return bool(self._waiting)
 
-    def begin(self, job_id: str, what: str, error: OSError) -> None:
+    def begin(self, job_id: str, what: str, error: OSError, until: str = FILES) -> None:
         """Say that something could not be done; once, however often it is tried."""
         self._waiting.add(job_id)
-        if not self._told:
-            self._told = True
+        if until not in self._told:
+            self._told.add(until)
             self._log.event("stalled", detail=f"cannot {what}: {error.strerror or error}; waiting")
 
     def lift(self, job_id: str) -> None:
         """Let others go on: what this job waited for was done, or is given up, or to be tried."""
         self._waiting.discard(job_id)
 
-    def end(self) -> None:
-        """Log that the file system answers again, if it was logged that it did not."""
-        if self._told and not self._waiting:
-            self._told = False
-            self._log.event("resumed", detail="the file system answers again")
+    def end(self, until: str = FILES) -> None:
+        """Log that something is as it should be again, if it was logged that it was not."""
+        if until in self._told and not self._waiting:
+            self._told.remove(until)
+            self._log.event("resumed", detail=until)
 
     async def pause(self) -> bool:
         """Wait before trying again; False when there is no time left to try."""

@@ -24,7 +24,7 @@ from queuectl.errors import (
 from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
 from queuectl.pool.disk import Disk
-from queuectl.pool.stall import Stall
+from queuectl.pool.stall import STARTS, Stall
 from queuectl.run import runner
 from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
@@ -181,6 +181,10 @@ class Turns:
             ended = await self._run(job)
         finally:
             took_s = self._lanes.leave(job.id)
+        if ended is None:
+            self._keep_place(entry)
+            await self._give_back(claim, before)
+            return None
         self._cap_output(job)
         await self._loop.rest()  # the next command starts before this outcome is written
         return _Ended(claim, job, ended, took_s)
@@ -281,7 +285,8 @@ class Turns:
 
     # --- run --------------------------------------------------------------------------------
 
-    async def _run(self, job: Job) -> outcome.Outcome:
+    async def _run(self, job: Job) -> outcome.Outcome | None:
+        """Return how a command ended, None if nothing was left to start it."""
         key = self._spool.key(job.id)
         if key in self._cancelled:
             return self._cancelled[key]
@@ -289,12 +294,18 @@ class Turns:
         try:
             run = runner.Run(self._loop, self._sweeper, task)
         except OSError as error:
-            if error.errno in kernel.OUT_OF_RESOURCES:
-                self.stall.begin(job.id, f"start {job.id}", error)
-                await self.stall.pause()
+            if error.errno not in kernel.OUT_OF_RESOURCES:
+                return runner.could_not_start(error, task)
+            self.stall.begin(job.id, f"start {job.id}", error, STARTS)
+            await self.stall.pause()
+            if isinstance(error, runner.UnwatchedError):
                 return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
-            return runner.could_not_start(error, task)
+            for path in task.logs:
+                with contextlib.suppress(OSError):  # perhaps it came to none
+                    os.unlink(path)
+            return self._cancelled.get(key)
         self._running[key] = run
+        self.stall.end(STARTS)
         if self._ending is not None:
             run.end(self._ending)
         for lost in run.lost_output:

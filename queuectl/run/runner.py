@@ -49,11 +49,16 @@ class Task:
     log_mode: int
 
 
+class UnwatchedError(OSError):
+    """A command was started and ended at once: nobody could have been told of its end."""
+
+
 class Run:
     """A running command, waited for in an event loop; `sweeper` ends what it has started.
 
     Raises:
         OSError: it could not be started; `filename` says what was missing.
+        UnwatchedError: it did start, for a moment.
     """
 
     def __init__(self, loop: Loop, sweeper: Sweeper, task: Task) -> None:
@@ -67,10 +72,10 @@ class Run:
         self._child = _start(task, self.lost_output)
         try:
             on_exit(self._loop, self._child.pid, self._on_exit)
-        except OSError:  # nobody would learn of its end: it must not run on beside its next run
+        except OSError as error:  # it must not run on beside its next run
             self._signal(signal.SIGKILL)
             self._child.reap()
-            raise
+            raise UnwatchedError(error.errno, error.strerror) from error
 
     async def wait(self) -> Outcome:
         """Return how the command ended; nothing of a tree that was ended by us is left then."""

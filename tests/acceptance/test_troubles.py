@@ -542,6 +542,48 @@ stall._WAIT_S = 0.05
     assert words == ["stalled", "resumed"]
 
 
+NO_PROCESS = """
+import errno, os
+from queuectl.pool import stall
+from queuectl.run import runner
+spawn, tries = runner.spawn, iter(range(4))
+def refused_first(*args):
+    if next(tries, None) is not None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return spawn(*args)
+runner.spawn = refused_first
+stall._WAIT_S = 0.05
+"""
+
+
+def test_a_job_for_which_there_is_no_process_waits_as_if_it_had_not_been_taken(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("job")
+    with spool.pool(env=with_code_at_start(tmp_path, NO_PROCESS)) as pool:
+        spool.wait_for("completed", "job")
+    record = spool.record("completed", "job")
+    assert (record["attempts"], len(record["history"])) == (1, 1)
+    assert sorted(os.listdir(f"{spool.path}/logs")) == ["job.1.err", "job.1.out"]
+    told = [(event["event"], event.get("detail")) for event in pool.events()]
+    assert told[1:4] == [
+        ("stalled", "cannot start job: Resource temporarily unavailable; waiting"),
+        ("resumed", "commands can be started again"),
+        ("started", None),
+    ]
+
+
+def test_a_job_for_which_there_is_no_process_can_be_cancelled(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    never = NO_PROCESS.replace("iter(range(4))", "iter(int, 1)")
+    spool.drop("job")
+    with spool.pool(env=with_code_at_start(tmp_path, never)) as pool:
+        pool.wait_for("stalled")
+        assert spool.run("cancel", "job").out == "job\n"
+        spool.wait_for("dead", "job")
+
+
 # --- pipes where files should be ----------------------------------------------------------------
 
 
