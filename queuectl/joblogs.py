@@ -11,13 +11,13 @@ import re
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.errors import NoSuchJobError
+from queuectl.errors import NoSuchJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.states import FINISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from queuectl.job import Job
     from queuectl.layout import Found, Layout
@@ -88,6 +88,14 @@ class Output:
         self._known: _Mark | None = None  # was there when all that is before it had been read
         self._descriptor = -1
 
+    def open(self) -> None:
+        """Look whether it can be read.
+
+        Raises:
+            SpoolError: it is there, and cannot; each reading raises it too.
+        """
+        self._opened()
+
     def start_at_last(self, lines: int) -> None:
         """Pass over all but the last lines of what is there now."""
         if self._opened():
@@ -136,8 +144,12 @@ class Output:
 
     def _opened(self) -> bool:
         if self._descriptor < 0:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 self._descriptor = os.open(self._path, _READ_FLAGS)
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise SpoolError("read", self._path, error) from error
         return self._descriptor >= 0
 
     def close(self) -> None:
@@ -185,15 +197,22 @@ class Follower:
         self.job_id = job_id
         self.first_run = first_run
         self.over = False
+        # is called with each output that cannot be read; None: it is raised
+        self.missed: Callable[[SpoolError], object] | None = None
         self.found: Found | None = None  # as it was at the last reading; None: no state holds it
         self._spool = spool
         self._streams = streams
         self._lines = lines
         self._number = first_run
         self._outputs: dict[str, Output] = {}
+        self._has_looked = False  # for the outputs of this run
 
     def read(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the stream and the bytes of all that came since; `over` once no more will."""
+        """Yield the stream and the bytes of all that came since; `over` once no more will.
+
+        Raises:
+            SpoolError: an output cannot be read, and nobody is told of what is `missed`.
+        """
         if self.over:
             return
         try:
@@ -212,12 +231,25 @@ class Follower:
         self.over = found.state in FINISHED
 
     def _run(self, job: Job) -> Iterator[tuple[str, bytes]]:
-        if not self._outputs:
+        if not self._has_looked:
+            self._has_looked = True
             for stream in self._streams:
                 path = log_file(self._spool, job, self._number, stream)
-                self._outputs[stream] = Output(path, self._spool.config.log_max_size)
+                output = Output(path, self._spool.config.log_max_size)
+                if self._can_be_read(output):
+                    self._outputs[stream] = output
             self._pass_over()
         yield from self._drain()
+
+    def _can_be_read(self, output: Output) -> bool:
+        try:
+            output.open()
+        except SpoolError as error:
+            if self.missed is None:
+                raise
+            self.missed(error)
+            return False
+        return True
 
     def _pass_over(self) -> None:
         if self._lines is not None:
@@ -242,6 +274,7 @@ class Follower:
         for output in self._outputs.values():
             output.close()
         self._outputs.clear()
+        self._has_looked = False
 
 
 # --- keeping it small -----------------------------------------------------------------------

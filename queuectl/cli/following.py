@@ -115,6 +115,10 @@ class Remarks:
                 self._say(text)
         self._told[found.job.id] = max(told, until)
 
+    def of_error(self, error: Exception) -> None:
+        """Say of something that could not be shown why not; the job goes on."""
+        self._say(str(error))
+
     def of_end(self, job_id: str, found: Found | None) -> None:
         """Say how a job has ended that did not complete."""
         if found is None:

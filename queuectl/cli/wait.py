@@ -173,12 +173,14 @@ def _wait(
     """Return True once the jobs have ended, False once `timeout_s` has passed."""
     deadline_s = inf if timeout_s is None else time.monotonic() + timeout_s
     job_ids = endings.remaining
-    followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids] if printer else []
     told_of_changes = changes_of(spool, job_ids) if printer else endings.changes()
     of_many = len(job_ids) > 1 and not endings.any_one
     with told_of_changes as changes, Progress(wanted=of_many) as progress:
         names: set[str] = set()
         remarks = Remarks(spool, printer or progress)
+        followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids if printer]
+        for follower in followers:
+            follower.missed = remarks.of_error
         pace = _Pace(endings)
         while True:
             new = endings.look(names)

@@ -71,6 +71,28 @@ def test_others_put_jobs_into_a_shared_spool(open_path: Path) -> None:
 
 
 @needs_root
+def test_who_may_not_read_the_output_of_a_job_learns_how_it_ended(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        share_with_nobody(side)
+        private = ["sh", "-c", 'umask 077; exec "$@"', "-"]
+        pool = side.pool(before=private).up()
+        words = ("--max-retries", "2", "--command", "echo hidden; exit 3")
+        done = as_nobody(side.path, "run", "--id", "theirs", *words)
+        assert (done.returncode, done.stdout) == (3, "")
+        said = done.stderr.splitlines()
+        for suffix in ("1.out", "1.err", "2.out", "2.err"):
+            path = side.path / "logs" / f"theirs.{suffix}"
+            assert said.count(f"queuectl: cannot read {path}: Permission denied") == 1, said
+        assert "queuectl: theirs is dead: exit status 3" in said
+        as_nobody(side.path, "run", "--id", "mine", "--", "/bin/true")
+        (side.path / "logs" / "mine.1.out").chmod(0o644)
+        done = as_nobody(side.path, "logs", "theirs", "mine")
+        assert done.returncode == 1
+        assert "==> mine <==" in done.stdout
+        pool.stop()
+
+
+@needs_root
 def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_path: Path) -> None:
     """Nobody can see or end a process of root's: the job waits for who can."""
     with Spoolside(make_spool(open_path / "q")) as side:
