@@ -5,6 +5,7 @@ spool-layout.md, section "Waking". Without this module jobs only start later.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from queuectl import files
+from queuectl.kernel import starting_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,25 +39,28 @@ class Arrivals:
         self._source: _Source | None = None
         self._watches: dict[str, tuple[Any, int]] = {}
 
+    @starting_threads()
     def start(self) -> None:
         """Begin to watch.
 
         Raises:
-            OSError: the kernel gives no more watches; look at the directories by time instead.
+            OSError: the kernel gives no more watches, or threads; look at the directories by time
+                instead.
         """
         self._source = _new_source(self._lost)
-        self._source.start()
         try:
+            self._source.start()
             self.rearm()
-        except OSError:
+        except (OSError, RuntimeError):
             self.stop()
             raise
 
+    @starting_threads()
     def rearm(self) -> None:
         """Watch anew what was removed and made again since: the old watch is silent.
 
         Raises:
-            OSError: a directory is missing, or the kernel gives no more watches.
+            OSError: a directory is missing, or the kernel gives no more watches, or threads.
         """
         source = self._source
         if source is None:
@@ -139,7 +144,8 @@ class _Observed:
 
     def stop(self) -> None:
         self._observer.stop()
-        self._observer.join()
+        with contextlib.suppress(RuntimeError):  # its thread has not begun
+            self._observer.join()
         for held in tuple(self._held):
             self._let_go(held)
 
@@ -204,7 +210,8 @@ if sys.platform == "linux":
 
         def stop(self) -> None:
             self._reader.stop()
-            self._reader.join()
+            with contextlib.suppress(RuntimeError):  # its thread has not begun
+                self._reader.join()
 
     class _ArrivalEmitter(InotifyEmitter):
         def get_event_mask_from_filter(self) -> Mask:

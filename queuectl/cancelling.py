@@ -118,7 +118,8 @@ class _Cancelling:
                 self._running(job_id, owner)
             elif self._ended(job_id, state):
                 yield job_id
-        yield from verbs.cancel(self._spool, waiting, self._by, self._not_taken)
+        if waiting:  # for none, too, we would register
+            yield from verbs.cancel(self._spool, waiting, self._by, self._not_taken)
 
     def _place(self, job_id: str) -> tuple[str, str]:
         """Return the state that holds a job, and its owner.

@@ -12,6 +12,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from queuectl.kernel import starting_threads
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
@@ -49,7 +51,7 @@ class Changes:
     def __enter__(self) -> Changes:
         try:
             self._arrivals = self._watch_arrivals()
-        except (ImportError, OSError):  # no watchdog, or no more watches for this user
+        except (ImportError, OSError):  # no watchdog, or no more watches or threads
             self._look_every_s = min(self._look_every_s, WITHOUT_EVENTS_S)
         return self
 
@@ -116,6 +118,7 @@ class Changes:
                 self._changed.notify()
 
 
+@starting_threads()
 def _watch_writing(path: str, written: Callable[[str], None]) -> BaseObserver:
     from watchdog.events import FileModifiedEvent, FileSystemEvent, FileSystemEventHandler
     from watchdog.observers import Observer

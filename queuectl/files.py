@@ -10,17 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from itertools import count
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from queuectl import kernel
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_OLD_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Step(NamedTuple):
@@ -120,21 +116,29 @@ def open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+class Open(NamedTuple):
+    """A file that is about to be written over, and its size; `kept` if all others are kept off."""
+
+    descriptor: int
+    size: int = 0
+    kept: bool = False
+
+
 def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Steps[None]:
     """Create a file with these bytes, on disk at the end if `sync`; leave none on failure.
 
     Raises:
         OSError: it exists, or any step failed.
     """
-    descriptor = _made(path, mode)
+    descriptor = made(path, mode)
     try:
-        yield from _filling(_Open(descriptor), data, sync=sync)
+        yield from filling(Open(descriptor), data, sync=sync)
     except BaseException:
         unlink_quietly(path)
         raise
 
 
-def _made(path: str, mode: int) -> int:
+def made(path: str, mode: int) -> int:
     """Create a file; if it is for others too, they can read it whatever our umask is.
 
     Raises:
@@ -178,18 +182,13 @@ def replace(path: str, data: bytes, draft: str, *, sync: bool, mode: int = 0o600
         raise
 
 
-class _Open(NamedTuple):
-    """A file that is about to be written over, and its size; `kept` if all others are kept off."""
-
-    descriptor: int
-    size: int = 0
-    kept: bool = False
-
-
-def _filling(file: _Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) -> Steps[None]:
+def filling(file: Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) -> Steps[None]:
     """Write a file from its beginning and close it; what was there before is gone.
 
     If `sync`, it is on disk at the end, and so are the names in the directories `beside`.
+
+    Raises:
+        OSError: any step failed.
     """
     descriptor = file.descriptor
     try:
@@ -208,24 +207,22 @@ def _filling(file: _Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()
         os.close(descriptor)
 
 
-def _padded(data: bytes) -> bytes:
-    """Return a line of JSON filled with spaces to whole blocks.
-
-    A spare that keeps its size has no metadata that must be on disk with its data: one commit of
-    the journal less, 0.8 to 1.3 ms instead of 3.1 to 3.5 on a busy ext4.
-    """
-    size = -(-len(data) // _BLOCK) * _BLOCK
-    return data[:-1].ljust(size - 1) + b"\n"
-
-
 def unlink_quietly(path: str) -> None:
-    """Remove a name if it is there."""
+    """Remove a name if it is there.
+
+    Raises:
+        OSError: it is still there.
+    """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def unlink_file(path: str) -> None:
-    """Remove a file if it is there; a directory that somebody made in its place stays."""
+    """Remove a file if it is there; a directory that somebody made in its place stays.
+
+    Raises:
+        OSError: it is still there, and no directory.
+    """
     try:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(path)
@@ -237,115 +234,6 @@ def unlink_file(path: str) -> None:
 def is_program(path: str) -> bool:
     """Tell whether there is a file that may be executed."""
     return os.path.isfile(path) and os.access(path, os.X_OK)
-
-
-class Spares:
-    """Bodies that were exchanged for newer ones, kept to be written over instead of deleted.
-
-    A job's body is replaced twice a run. With a new file each time that is two inodes made and two
-    deleted: 170 us for the rename on ext4, which flushes a file that replaces another, and up to
-    800 us for the creation on one without a journal, which shuns inodes just deleted. With spares
-    it is one write into an allocated block and one exchange of names, 25 us.
-    """
-
-    def __init__(self, directory: str, owner: str) -> None:
-        self._directory = directory
-        self._owner = owner
-        self._free: deque[str] = deque()
-        self._made = count(1)
-        self._can_exchange = True
-
-    def exchanging(
-        self, path: str, data: bytes, *, sync: bool, mode: int, beside: Sequence[str] = ()
-    ) -> Steps[str | None]:
-        """Give `path` a new body at one instant; return the spare that holds the old one.
-
-        If `sync`, the new body is on disk before, as are the names in the directories `beside`.
-        Returns None where names cannot be exchanged: nothing was changed then. In a spool that
-        syncs, the spare may be given back only once the exchange is on disk: until then a power
-        cut would bring the old body's name back.
-
-        Raises:
-            FileNotFoundError: `path` is gone.
-            OSError: the file system refused; `path` has its old body.
-        """
-        if not self._can_exchange:
-            return None
-        spare = self._take()
-        try:
-            body = _padded(data) if sync else data
-            file = _open_spare(spare, mode)
-            yield from _filling(file, body, sync=sync, beside=beside)
-            self._can_exchange = kernel.exchange(spare, path)
-        except PermissionError:  # of this file, or in this sandbox: a plain rename will tell
-            unlink_quietly(spare)
-            return None
-        except BaseException:
-            unlink_quietly(spare)
-            raise
-        if not self._can_exchange:
-            unlink_quietly(spare)
-            return None
-        return spare
-
-    def give_back(self, spare: str) -> None:
-        """Let a spare be written over."""
-        self._free.append(spare)
-
-    def clear(self) -> None:
-        """Delete all spares, also those whose moves were never made sure of."""
-        self._free.clear()
-        for path in spares_of(self._directory, self._owner):
-            with contextlib.suppress(OSError):  # the next recovery clears it
-                os.unlink(path)
-
-    def _take(self) -> str:
-        # the longest free first, and never one just given back: somebody may be reading it
-        if len(self._free) > _RESTING:
-            return self._free.popleft()
-        return f"{self._directory}/{_SPARE}{next(self._made)}@{self._owner}.json"
-
-
-def spares_of(directory: str, owner: str) -> list[str]:
-    """Return the paths of an owner's spares."""
-    tail = f"@{owner}.json"
-    return [
-        f"{directory}/{name}"
-        for name in os.listdir(directory)
-        if name.startswith(_SPARE) and name.endswith(tail)
-    ]
-
-
-_SPARE = "~spare-"  # no id has a ~: no draft of a job is called so
-
-
-def _open_spare(path: str, mode: int) -> _Open:
-    """Open a file to be written over, or a new one where that is not ours alone or too large."""
-    try:
-        descriptor = os.open(path, _OLD_FILE, mode)
-    except OSError as error:
-        if error.errno not in _NOT_OURS_TO_WRITE:
-            raise
-        os.unlink(path)
-        return _Open(_made(path, mode))
-    status = os.fstat(descriptor)
-    plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-    ours = plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES
-    # who dropped it may still be writing: those bytes would go into another job's body
-    if ours and kernel.keep_to_ourselves(descriptor):
-        if stat.S_IMODE(status.st_mode) != mode:  # it was dropped with another
-            os.fchmod(descriptor, mode)
-        return _Open(descriptor, status.st_size, kept=True)
-    os.close(descriptor)
-    os.unlink(path)
-    return _Open(_made(path, mode))
-
-
-# a file that was dropped read-only, or by another user, or that is a program which runs
-_NOT_OURS_TO_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.ETXTBSY})
-_SPARE_BYTES = 1 << 16
-_BLOCK = 1024
-_RESTING = 16  # a reader that opened a body before it was exchanged has this many moves to read it
 
 
 def move(source: str, target: str) -> None:
@@ -438,14 +326,14 @@ def is_gone(path: str) -> bool:
         return False
 
 
-def side_by_side(count: int, work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
-    """Do work on slices of `items` in `count` threads: the file system commits them together.
+def side_by_side(threads: int, work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
+    """Do work on slices of `items` in so many threads: the file system commits them together.
 
     Raises:
         BaseException: what `work` raised; the other slices are done then, or failed too.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(count) as threads:
-        for _ in threads.map(work, [items[start::count] for start in range(count)]):
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, [items[start::threads] for start in range(threads)]):
             pass

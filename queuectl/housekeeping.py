@@ -127,7 +127,7 @@ class Housekeeping:
         Returns whether that was not enough: call again before a minute has passed, then.
 
         Raises:
-            SpoolError: the file system refused.
+            OSError, SpoolError: the file system refused.
         """
         config = self._spool.config
         faults: list[SpoolError] = []

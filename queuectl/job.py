@@ -76,6 +76,15 @@ class Job:
         value: int = self.record.get("priority", 0)
         return value
 
+    def max_retries(self, usual: int) -> int:
+        """How many failures make it dead; `usual` where the job does not say."""
+        value: int = self.record.get("max_retries", usual)
+        return value
+
+    def tries(self, usual: int) -> str:
+        """Return the attempts so far, of how many: `1/3`; a job has at least one run."""
+        return f"{self.attempts}/{max(1, self.max_retries(usual))}"
+
     def timeout_s(self, usual_s: float | None) -> float | None:
         """How long a run may take, None for ever; `usual_s` where the job does not say."""
         value: float | None = self.record.get("timeout", usual_s)

@@ -347,6 +347,15 @@ class Layout:
                 continue
             yield found
 
+    def running(self) -> Iterator[Found]:
+        """Yield the jobs whose command runs, as far as their files tell.
+
+        Raises:
+            SpoolError: processing/ cannot be read.
+        """
+        held = self.jobs("processing", self.names("processing"))
+        return (found for found in held if self.has_begun(found.job))
+
     def read_file(self, path: str, job_id: str, *, any_owner: bool = True) -> Job:
         """Return the job in a file.
 

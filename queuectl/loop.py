@@ -8,7 +8,6 @@ them have gone on.
 from __future__ import annotations
 
 import contextlib
-import errno
 import signal
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from socket import socketpair
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from queuectl.kernel import starting_threads
 from queuectl.kernel.events import Poller
 
 if TYPE_CHECKING:
@@ -236,10 +236,8 @@ class Loop:
                 self.soon_from_thread(lambda: future.set(value))
 
         thread = Thread(target=run, daemon=True)
-        try:
+        with starting_threads():
             thread.start()
-        except RuntimeError as error:  # all that Python says of it
-            raise OSError(errno.EAGAIN, str(error)) from error
         self._threads = [other for other in self._threads if other.is_alive()]
         self._threads.append(thread)
         return future

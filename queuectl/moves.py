@@ -21,6 +21,7 @@ from queuectl.errors import ClaimLostError, JobExistsError
 from queuectl.ids import numbered
 from queuectl.job import Job, again
 from queuectl.layout import REJECTED, SUFFIX, Layout
+from queuectl.spares import Spares
 from queuectl.states import WAITING
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Claim:
 class Moves(Layout):
     """A spool whose jobs can be taken, rewritten and released."""
 
-    _spares: files.Spares | None = None
+    _spares: Spares | None = None
 
     def take(self, job_id: str, state: str, owner: str) -> Claim:
         """Make a job `owner`'s own, whatever its file holds.
@@ -261,7 +262,7 @@ class Moves(Layout):
 
     def keep_spares(self, owner: str) -> None:
         """Write over old bodies from here on, as `owner`, instead of deleting them."""
-        self._spares = files.Spares(self.directory("tmp"), owner)
+        self._spares = Spares(self.directory("tmp"), owner)
 
     def drop_spares(self) -> None:
         """Delete what was kept to be written over; nothing may be under way."""

@@ -180,7 +180,7 @@ def _judge(
             return DEAD, True
         if decided_by == "later_codes":
             return Verdict(state="failed", delay_s=config.later_delay), False
-    limit = job.record.get("max_retries", config.max_retries)
+    limit = job.max_retries(config.max_retries)
     return after_failure(job.attempts, limit, config.backoff(), random), True
 
 

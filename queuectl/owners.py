@@ -86,6 +86,9 @@ class Registration:
 
     The lock is taken before the record is there, and goes after it: a record without a held lock
     is a dead owner's at any instant.
+
+    Raises:
+        SpoolError: it is entered, and the file system refused.
     """
 
     def __init__(self, spool: Spool, slots: int = 0) -> None:
@@ -105,11 +108,13 @@ class Registration:
         self._lock_is = ""  # "DEVICE:INODE" of its file
 
     def __enter__(self) -> Registration:
-        self._take_lock()
         try:
+            self._take_lock()
             self._write(self.record)
-        except BaseException:
+        except BaseException as error:
             self._clear()
+            if isinstance(error, OSError):
+                raise SpoolError("register in", self._spool.directory("workers"), error) from error
             raise
         return self
 
@@ -213,7 +218,11 @@ def remove_files(spool: Spool, name: str) -> None:
 
 
 def known(spool: Layout) -> dict[str, Worker | None]:
-    """Return every owner that has a record or a lock in workers/; None where there is no record."""
+    """Return every owner that has a record or a lock in workers/; None where there is no record.
+
+    Raises:
+        OSError: workers/ cannot be read.
+    """
     names = set()
     for name in os.listdir(spool.directory("workers")):
         stem, suffix = os.path.splitext(name)
@@ -239,7 +248,11 @@ def read_worker(spool: Layout, name: str) -> Worker | None:
 
 
 def life(spool: Layout, name: str, worker: Worker | None) -> Life:
-    """Return what can be told of an owner at this instant, changing nothing."""
+    """Return what can be told of an owner at this instant, changing nothing.
+
+    Raises:
+        OSError: nothing can be told: there are no locks, or no descriptors.
+    """
     if worker is None:
         # Registered, it would have a record; the name begins with the host it ran on.
         local = name == "" or was_named_here(name)
@@ -251,7 +264,11 @@ def life(spool: Layout, name: str, worker: Worker | None) -> Life:
 
 
 def look_up(spool: Layout, name: str) -> tuple[Worker | None, Life]:
-    """Return an owner's record, if it has one, and what can be told of its life."""
+    """Return an owner's record, if it has one, and what can be told of its life.
+
+    Raises:
+        OSError: see `life`.
+    """
     worker = read_worker(spool, name)
     return worker, life(spool, name, worker)
 
@@ -334,7 +351,11 @@ def suspended_text(pid: int) -> str:
 
 
 def workers(spool: Layout) -> list[Worker]:
-    """Return the pools that are alive, or on another machine and not known to be dead."""
+    """Return the pools that are alive, or on another machine and not known to be dead.
+
+    Raises:
+        OSError: workers/ cannot be read, or see `life`.
+    """
     try:
         found = known(spool)
     except FileNotFoundError:

@@ -46,6 +46,7 @@ class _Dead(NamedTuple):
     this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
     copied: bool  # it lives, and works in the spool that this is a copy of
     user: int | None  # whose it was, if only that user may end what it ran
+    ending: Ending  # of what it ran
 
 
 class Recovery:
@@ -67,7 +68,7 @@ class Recovery:
         self._heartbeats = heartbeats or owners.Heartbeats()
         # by owner, why the last run left something of it for the next time
         self.faults: dict[str, OSError | QueuectlError] = {}
-        self._endings: dict[str, tuple[_Dead, Ending]] = {}  # of what dead owners ran
+        self._endings: dict[str, _Dead] = {}  # by name, those of whom something runs still
         self._lock: BaseFileLock | None = None
         self.left: set[str] = set()  # owners whose jobs are for another user to recover
         self.busy = False  # the last run did nothing: somebody else recovers here
@@ -104,7 +105,7 @@ class Recovery:
 
     def go_on(self) -> int:
         """Recover what waited for commands that have ended since; return how many jobs."""
-        recovered = self._bury_all([dead for dead, _ in self._endings.values()])
+        recovered = self._bury_all(list(self._endings.values()))
         if not self._endings:
             self.close()
         return recovered
@@ -112,17 +113,13 @@ class Recovery:
     def _bury_all(self, dead: list[_Dead]) -> int:
         """Recover from these, as far as nothing runs any more that they have started."""
         try:
-            trees = [self._tree_of(one) for one in dead]
-            living = processes_of(trees)
-        except (OSError, QueuectlError) as error:
+            living = processes_of([one.ending.tree for one in dead])
+        except OSError as error:
             self._log.event("error", detail=f"cannot recover: {error_text(error)}")
             self.faults |= {one.name: error for one in dead}
             self._endings.clear()  # as a fault it waits for longer
             return 0
-        return sum(
-            self._try_to_bury(one, tree, living[tree])
-            for one, tree in zip(dead, trees, strict=True)
-        )
+        return sum(self._try_to_bury(one, living[one.ending.tree]) for one in dead)
 
     def close(self) -> None:
         """Leave what has not ended to others."""
@@ -164,11 +161,22 @@ class Recovery:
             local = life is owners.Life.DEAD
             by_lock = local and not traceless
             if by_lock or name in self._endings or self._is_silent(name):
-                this_boot = worker is not None and worker.of_this_boot
-                copied = worker is not None and worker.lives_elsewhere(self._spool)
-                ends_here = local and name != "" and not copied
-                user = self._another_user(name, worker) if ends_here else None
-                yield _Dead(name, local, by_lock, this_boot, copied, user)
+                yield self._dead_one(name, worker, local=local, by_lock=by_lock)
+
+    def _dead_one(
+        self, name: str, worker: owners.Worker | None, *, local: bool, by_lock: bool
+    ) -> _Dead:
+        """Return what there is to know of a dead owner, and how far what it ran has been ended."""
+        this_boot = worker is not None and worker.of_this_boot
+        copied = worker is not None and worker.lives_elsewhere(self._spool)
+        ends_here = local and name != "" and not copied
+        user = self._another_user(name, worker) if ends_here else None
+        if name in self._endings:
+            ending = self._endings[name].ending
+        else:
+            tree = self._tree_of(name) if ends_here and user is None else Tree(None, ())
+            ending = Ending(tree, self._spool.config.kill_grace)
+        return _Dead(name, local, by_lock, this_boot, copied, user, ending)
 
     def _another_user(self, name: str, worker: owners.Worker | None) -> int | None:
         try:
@@ -185,9 +193,10 @@ class Recovery:
             self._heartbeats.forget(name)
         return silent
 
-    def _try_to_bury(self, dead: _Dead, tree: Tree, living: list[int]) -> int:
+    def _try_to_bury(self, dead: _Dead, living: list[int]) -> int:
         try:
-            return self._bury(dead, tree, living)
+            with self._lock_of(dead) as is_dead:
+                return self._bury(dead, living) if is_dead else 0
         except (OSError, QueuectlError) as error:
             # the next owner's jobs must not wait for this one's disk
             who = dead.name or "nobody"
@@ -196,56 +205,58 @@ class Recovery:
             self._endings.pop(dead.name, None)
             return 0
 
-    def _bury(self, dead: _Dead, tree: Tree, living: list[int]) -> int:
-        name = dead.name
-        lock = None
-        if dead.local and name:
+    @contextlib.contextmanager
+    def _lock_of(self, dead: _Dead) -> Iterator[bool]:
+        """Hold an owner's lock until its files are gone; tell whether it is dead indeed.
+
+        One that registers late cannot come between.
+        """
+        lock, is_dead = None, True
+        if dead.local and dead.name:
             try:
-                # held until its files are gone: an owner that registers late cannot come between
-                lock = try_lock(owners.path(self._spool, name, LOCK_SUFFIX))
+                lock = try_lock(owners.path(self._spool, dead.name, LOCK_SUFFIX))
+                is_dead = lock is not None
             except FileNotFoundError:
-                alive = dead.by_lock  # perhaps: the lock was removed since it was looked at
-            else:
-                alive = lock is None
-            if alive:
-                return 0
+                is_dead = not dead.by_lock  # the lock that told is gone: of a living one, perhaps
         try:
-            orphans = [held for held in self._spool.held() if held.owner == name]
-            if not self._is_over(dead, orphans, tree, living):
-                return 0
-            if dead.copied and orphans:
-                what = "this spool is a copy: what that worker runs elsewhere is left alone"
-                self._log.event("warning", worker=name, detail=what)
-            starts = Starts(self._spool, name, self._log)
-            self._recover_all(orphans, dead, starts)
-            for draft in self._drafts_of(name):
-                unlink_file(draft)
-            owners.remove_files(self._spool, name)
-            return len(orphans)
+            yield is_dead
         finally:
             if lock is not None:
                 os.close(lock)
 
-    def _is_over(self, dead: _Dead, orphans: list[Held], tree: Tree, living: list[int]) -> bool:
-        """Tell whether nothing that an owner ran can be running still."""
-        if dead.user is None or not orphans:
-            return self._has_ended(dead, tree, living)
+    def _bury(self, dead: _Dead, living: list[int]) -> int:
+        name = dead.name
+        orphans = [held for held in self._spool.held() if held.owner == name]
+        if dead.user is not None and orphans:
+            self._leave(dead, orphans)
+            return 0
+        if not self._has_ended(dead, living):
+            return 0
+        if dead.copied and orphans:
+            what = "this spool is a copy: what that worker runs elsewhere is left alone"
+            self._log.event("warning", worker=name, detail=what)
+        self._recover_all(orphans, dead, Starts(self._spool, name, self._log))
+        for draft in self._drafts_of(name):
+            unlink_file(draft)
+        owners.remove_files(self._spool, name)
+        return len(orphans)
+
+    def _leave(self, dead: _Dead, orphans: list[Held]) -> None:
+        """Leave what an owner held to the only user who can end what it ran."""
         which = first_of([orphan.job_id for orphan in orphans])
         detail = f"it held {which}, and only user {dead.user} or root can end what it ran"
         if dead.name not in self.left:
             self._log.event("warning", worker=dead.name, detail=detail)
         self.left.add(dead.name)
         self.faults[dead.name] = QueuectlError(f"{dead.name}: {detail}")
-        return False
 
-    def _has_ended(self, dead: _Dead, tree: Tree, living: list[int]) -> bool:
+    def _has_ended(self, dead: _Dead, living: list[int]) -> bool:
         """Tell whether nothing that an owner ran is left; what is, is told to end."""
-        _, ending = self._endings.setdefault(
-            dead.name, (dead, Ending(tree, self._spool.config.kill_grace))
-        )
+        ending = dead.ending
         if ending.go_on(living):
+            self._endings[dead.name] = dead
             return False
-        del self._endings[dead.name]
+        self._endings.pop(dead.name, None)
         if ending.survivors:
             pids = ", ".join(map(str, ending.survivors))
             detail = f"processes of a dead worker that not even SIGKILL ends: {pids}"
@@ -255,13 +266,8 @@ class Recovery:
             self._log.event("ended", worker=dead.name, detail=detail)
         return True
 
-    def _tree_of(self, dead: _Dead) -> Tree:
+    def _tree_of(self, name: str) -> Tree:
         """Return what a dead owner may have left running."""
-        name = dead.name
-        if name in self._endings:
-            return self._endings[name][1].tree
-        if not dead.local or not name or dead.copied or dead.user is not None:
-            return Tree(None, ())
         return Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),), tuple(self._outputs_of(name)))
 
     def _outputs_of(self, name: str) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from queuectl import files
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.reading import read_regular
-from queuectl.scratch import Scratch
+from queuectl.scratch import Scratch, is_owner
 
 if TYPE_CHECKING:
     from queuectl.layout import Layout
@@ -66,7 +66,7 @@ def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
     Raises:
         OSError: the file system refused.
     """
-    files.unlink_quietly(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
+    files.unlink_file(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
 
 
 def read_stop(spool: Layout, worker: str) -> str | None:
@@ -114,9 +114,9 @@ def standing(spool: Layout) -> list[tuple[str, str]]:
 
 def owner_of(name: str) -> str | None:
     """Return the pool that a file of workers/ asks for something, None if it is no request."""
-    if CANCEL_MARK in name:
-        return name.partition(CANCEL_MARK)[0]
-    return name.removesuffix(STOP_SUFFIX) if name.endswith(STOP_SUFFIX) else None
+    before, mark, _ = name.partition(CANCEL_MARK)
+    owner = before if mark else name.removesuffix(STOP_SUFFIX)
+    return owner if owner != name and is_owner(owner) else None
 
 
 def _ask(spool: Spool, name: str, text: str) -> None:

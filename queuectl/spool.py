@@ -295,7 +295,7 @@ class Spool(Moves):
     # --- set aside --------------------------------------------------------------------------
 
     def take_name(self, name: str, state: str, owner: str) -> Claim:
-        """Take a file whose name may be no id; it is held under one that is.
+        """Take a file whose name may be no id, to be set aside: it is held under no job's name.
 
         Raises:
             FileNotFoundError: it is gone.

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJobError, error_text
 from queuectl.fields import check_fields
-from queuectl.files import spares_of
 from queuectl.job import Job, again, decode
 from queuectl.outcome import is_start_of
 from queuectl.reading import read_regular
+from queuectl.spares import spares_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

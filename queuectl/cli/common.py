@@ -112,8 +112,7 @@ def last_begun(spool: Layout) -> str:
     Raises:
         NoSuchJobError: none has begun.
     """
-    running = spool.jobs("processing", spool.names("processing"))
-    begun = [found for found in running if spool.has_begun(found.job)]
+    begun = list(spool.running())
     for state in OUTCOMES:
         begun += _newest_that_ran(spool, state, _NEWEST) or _newest_that_ran(spool, state)
     times = ((found.job.instant("started_at") or 0.0, found.job.id) for found in begun)

@@ -156,9 +156,8 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> None:
         return
     try:
         verbs.edit(spool, found, new)
-    except (QueuectlError, OSError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        msg = f"{why}" if given else f"{why}; your text is in {keep(new)}"
+    except QueuectlError as error:
+        msg = f"{error}" if given else f"{error}; your text is in {keep(new)}"
         raise QueuectlError(msg) from None
     click.echo(job_id)
 

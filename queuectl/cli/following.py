@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import joblogs, owners
+from queuectl import joblogs, owners, requests
 from queuectl.cli import render
 from queuectl.states import FINISHED, STATES
 from queuectl.units import plain
@@ -146,8 +146,13 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
         user = _whose(spool, owner)
         if user is not None:
             return f"{job_id} was run by a worker that is dead: one of user {user} recovers it"
-    if not owners.workers(spool):
+    alive = owners.workers(spool)
+    if not alive:
         return "no worker is running; `queuectl worker start` runs what waits"
+    if not enough_run and all(requests.is_asked_to_stop(spool, item.worker) for item in alive):
+        return "every worker was told to stop; `queuectl worker start` starts another"
+    if all(item.suspended for item in alive):
+        return f"{alive[0].worker} is {owners.suspended_text(alive[0].pid)}"
     return ""
 
 

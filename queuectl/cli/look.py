@@ -127,8 +127,7 @@ def print_jobs(spool: Layout, found: Iterator[Found]) -> None:
     for item in found:
         empty = False
         job = item.job
-        tries = f"{job.attempts}/{max(1, job.record.get('max_retries', max_retries))}"
-        tries = "-" if job.is_reason else tries
+        tries = "-" if job.is_reason else job.tries(max_retries)
         command = render.command_text(job.command)
         table.row(
             plain(job.id), render.state_text(item.state), tries, _detail(spool, item), command

@@ -10,7 +10,6 @@ from queuectl.states import FINISHED, OUTCOMES
 from queuectl.stats.figures import Figures
 from queuectl.stats.survey import Survey
 from queuectl.stats.tallies import QUANTILES, Spread
-from queuectl.units import instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,8 +89,7 @@ def _utf8(path: str) -> str:
 def _waiting(spool: Layout, now: float) -> Iterator[tuple[str, str]]:
     oldest_s = min((written_s for _, written_s in spool.written("pending")), default=now)
     yield _sample("queuectl_oldest_pending_seconds", max(0.0, now - oldest_s))
-    running = spool.jobs("processing", spool.names("processing"))
-    starts = [instant(found.job.record.get("started_at")) for found in running]
+    starts = [found.job.instant("started_at") for found in spool.running()]
     first_s = min((at for at in starts if at is not None), default=now)
     yield _sample("queuectl_longest_running_seconds", max(0.0, now - first_s))
 

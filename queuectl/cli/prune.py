@@ -96,7 +96,8 @@ def _ages(
     spool: Spool, state: str, older_than_s: float | None
 ) -> Iterator[tuple[float, housekeeping.Doomed]]:
     """Yield when each job ended: as its file's time says, or its record if that is earlier."""
-    limit = float("inf") if older_than_s is None else time.time() - older_than_s
+    # without an age each record is read: what is newest is not known otherwise
+    limit = float("-inf") if older_than_s is None else time.time() - older_than_s
     for job_id, written_at in spool.written(state):
         if not is_id(job_id):  # somebody's copy
             continue

@@ -1,49 +1,24 @@
-"""`queuectl report`: a period as one HTML page that needs nothing else."""
+"""`queuectl report`."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import heapq
-import html
-import json
 import os
-import re
-import stat
 import sys
 import time
-from importlib import resources
-from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from queuectl import __version__, files
+from queuectl import files
 from queuectl.cli.common import spool_to_read
 from queuectl.cli.completing import complete_files
 from queuectl.cli.stats import records_of, since_option
 from queuectl.errors import SpoolError
-from queuectl.job import Job, command_line
-from queuectl.joblogs import ERR, OUT, log_file
+from queuectl.report.page import page
 from queuectl.scratch import new_owner
-from queuectl.states import STATES
-from queuectl.stats.figures import GIVEN_BACK, Figures, ended_s, runs
-from queuectl.stats.survey import Survey
 from queuectl.units import size_text
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from queuectl.layout import Layout
-
 _NAME = "report.html"
-_SLOWEST, _DEAD, _GROUPS = 200, 500, 200  # rows: more make a page that nobody reads to its end
-_COMMAND_CHARS = 400
-_OUTPUT_BYTES, _OUTPUT_LINES = 4096, 20
-_BOUNDS_S = (
-    *(power * digit for power in (0.001, 0.01, 0.1, 1) for digit in (1, 2, 5)),
-    *(10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400, 172800, 604800),
-)
 
 
 @click.command()
@@ -69,169 +44,25 @@ def report(ctx: click.Context, /, *, output: str, period_s: float) -> None:
     if not output:
         raise click.UsageError("--output must name a file")
     spool = spool_to_read(ctx)
-    page = _page(_gather(spool, time.time(), period_s)).encode()
+    written = page(spool, time.time(), period_s, records_of).encode()
     if output == "-":
-        sys.stdout.buffer.write(page)
+        sys.stdout.buffer.write(written)
         return
     source = ctx.get_parameter_source("output")
-    _write(output, page, named=source is not ParameterSource.DEFAULT)
-    click.echo(f"{output}  {size_text(len(page))}")
+    _write(output, written, named=source is not ParameterSource.DEFAULT)
+    click.echo(f"{output}  {size_text(len(written))}")
 
 
-def _write(path: str, page: bytes, *, named: bool) -> None:
+def _write(path: str, data: bytes, *, named: bool) -> None:
     """Put the page where it belongs: as a file whole or not at all, behind a link if it is one."""
     try:
         # a link that nobody named may be anybody's
         is_link = os.path.islink(path) and not named
         if os.path.exists(path) and not os.path.isfile(path) and not is_link:  # a device, or a pipe
             with open(path, "wb") as file:
-                file.write(page)
+                file.write(data)
         else:
             real = os.path.realpath(path) if named else path
-            files.replace(real, page, f"{real}.{new_owner()}", sync=False)
+            files.replace(real, data, f"{real}.{new_owner()}", sync=False)
     except OSError as error:
         raise SpoolError("write", path, error) from error
-
-
-# --- what is in it --------------------------------------------------------------------------
-
-
-class _Extremes:
-    """The slowest runs and the latest dead, however many jobs there are."""
-
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-        self._count = 0
-        self.slowest: list[tuple[float, int, dict[str, Any]]] = []
-        self.dead: list[tuple[float, int, dict[str, Any]]] = []
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Look at one job."""
-        for run in runs(record, self._figures.config):
-            if run.finished_s >= self._figures.since_s and run.outcome != GIVEN_BACK:
-                row = {"took": run.took_s, "at": run.started_s, "ended": run.ended}
-                row["outcome"] = run.outcome
-                self._keep(self.slowest, _SLOWEST, run.took_s, {**_job(record), **row})
-        at = ended_s(record)
-        if record["state"] == "dead" and at is not None and at >= self._figures.since_s:
-            self._keep(self.dead, _DEAD, at, {**_job(record), **_death(record, at)})
-
-    def _keep(
-        self, heap: list[tuple[float, int, dict[str, Any]]], most: int, rank: float, row: Any
-    ) -> None:
-        self._count += 1  # two of the same rank are told apart before their rows are compared
-        push = heapq.heappush if len(heap) < most else heapq.heappushpop
-        push(heap, (rank, self._count, row))
-
-
-def _job(record: Mapping[str, Any]) -> dict[str, Any]:
-    command = command_line(record.get("command", ""))
-    return {
-        "id": record["id"],
-        "command": command if len(command) <= _COMMAND_CHARS else command[:_COMMAND_CHARS] + "...",
-        "tags": record.get("tags", []),
-    }
-
-
-def _death(record: Mapping[str, Any], at_s: float) -> dict[str, Any]:
-    history = record.get("history") or [{}]
-    return {
-        "at": at_s,
-        "reason": record.get("error_message") or "moved here by hand",
-        "tries": record.get("attempts", 0),
-        "number": history[-1].get("number"),
-        "job": Job(record),
-    }
-
-
-def _gather(spool: Layout, now: float, period_s: float) -> dict[str, Any]:
-    since_s = now - period_s
-    survey = Survey(spool, since_s)
-    figures = Figures(since_s, spool.config, time.localtime(now).tm_gmtoff)
-    extremes = _Extremes(figures)
-    for record in records_of(survey):
-        figures.add(record)
-        extremes.add(record)
-    return {
-        "version": __version__,
-        "spool": os.fsencode(spool.path).decode(errors="replace"),
-        "since": since_s,
-        "until": now,
-        "read_text": survey.text(),
-        "jobs": {state: survey.jobs[state] for state in STATES},
-        **figures.document(now, groups=_GROUPS),
-        "histograms": {
-            "bounds": _BOUNDS_S,
-            "wait": figures.waits.histogram(_BOUNDS_S),
-            "run_time": figures.times.histogram(_BOUNDS_S),
-        },
-        "slowest": [row for _, _, row in sorted(extremes.slowest, reverse=True)],
-        "dead": [_with_output(spool, row) for _, _, row in sorted(extremes.dead, reverse=True)],
-    }
-
-
-def _with_output(spool: Layout, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a dead job's row with what it printed last: errors first, else the rest."""
-    number, job = row.pop("number"), row.pop("job")
-    if not isinstance(number, int):
-        return {**row, "output": ""}
-    printed = (last_lines(log_file(spool, job, number, stream)) for stream in (ERR, OUT))
-    return {**row, "output": next(filter(None, printed), "")}
-
-
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
-
-
-def last_lines(path: str) -> str:
-    """Return the end of a log file without the codes that colour it; empty if there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return ""
-        raw = os.pread(descriptor, _OUTPUT_BYTES, max(0, status.st_size - _OUTPUT_BYTES))
-    finally:
-        os.close(descriptor)
-    text = _ESCAPE.sub("", raw.decode(errors="replace"))
-    lines = text.rstrip().splitlines()[-_OUTPUT_LINES:]
-    return "\n".join("".join(c if c.isprintable() or c == "\t" else "�" for c in x) for x in lines)
-
-
-# --- the page -------------------------------------------------------------------------------
-
-
-def _page(document: dict[str, Any]) -> str:
-    """Return the page: the data as JSON in which no `<` can end the element that holds it."""
-    template = resources.files("queuectl").joinpath("report/template.html").read_text("utf-8")
-    # strict JSON, in ASCII: whatever bytes a job is made of
-    island = json.dumps(document, separators=(",", ":"), allow_nan=False)
-    for mark in "<>&":
-        island = island.replace(mark, f"\\u{ord(mark):04x}")
-    values = {
-        "policy": _policy(template),
-        "title": html.escape(document["spool"]),
-        "data": island,
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
-
-
-def _policy(template: str) -> str:
-    """Return a Content-Security-Policy under which this script and this style are all there is."""
-    script = re.findall(r"<script>(.*?)</script>", template, re.DOTALL)
-    style = re.findall(r"<style>(.*?)</style>", template, re.DOTALL)
-    rules = [
-        "default-src 'none'",
-        f"script-src {_hash(script[0])}",
-        f"style-src {_hash(style[0])}",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
-    return "; ".join(rules)
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

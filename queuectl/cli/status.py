@@ -76,9 +76,8 @@ def describe(spool: Layout) -> dict[str, Any]:
 def describe_workers(spool: Layout) -> list[dict[str, Any]]:
     """Return the pools that are alive, and the ids of what each runs."""
     running: defaultdict[str | None, list[str]] = defaultdict(list)
-    for found in spool.jobs("processing", spool.names("processing")):
-        if spool.has_begun(found.job):
-            running[found.owner].append(found.job.id)
+    for found in spool.running():
+        running[found.owner].append(found.job.id)
     return [
         {
             "worker": worker.worker,

@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 import time
-from collections import Counter
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
     from queuectl.owners import Worker
     from queuectl.spool import Spool
 
-_READ = 20_000  # files of each state read at most: some seconds
+_READ_IN = ("pending", *OUTCOMES)
+_READ = 20_000  # files of each of these read at most: some seconds
 _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
@@ -52,7 +52,9 @@ def examine(spool: Spool) -> Iterator[Finding]:
     yield from _some(_leftovers(spool, recovers), "more leftovers")
     yield from _some(_ignored(spool), "more files that nobody reads")
     yield from _waiting(spool, names)
-    yield ok(", ".join(f"{state} {len(ids)}" for state, ids in names.items()))
+    unread = sum(max(0, len(names[state]) - _READ) for state in _READ_IN)
+    counts = ", ".join(f"{state} {len(ids)}" for state, ids in names.items())
+    yield ok(f"{counts}; {unread} of these were not read" if unread else counts)
 
 
 def _some(found: Iterator[Finding], what: str) -> Iterator[Finding]:
@@ -75,14 +77,18 @@ def _do_all(steps: Iterable[Callable[[], object]]) -> None:
 
 
 def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
-    counts = Counter(job_id for ids in names.values() for job_id in ids)
-    for job_id in (job_id for job_id, count in counts.items() if count > 1):
-        places = [state for state, ids in names.items() if job_id in ids]
+    first: dict[str, str] = {}
+    twice: dict[str, list[str]] = {}
+    for state, ids in names.items():
+        for job_id in ids:
+            if first.setdefault(job_id, state) != state:
+                twice.setdefault(job_id, [first[job_id]]).append(state)
+    for job_id, places in twice.items():
         # a job that moved while the directories were listed was seen in two: look again, and again
         if not all(_is_in(spool, state, job_id) for state in (*places, *places)):
             continue
         what = f"{job_id} is in {' and '.join(f'{place}/' for place in places)}"
-        if places[0] in WAITING:
+        if any(place in WAITING for place in places):
             yield warning(what, "a worker sets the waiting one aside when its turn comes")
         else:
             yield problem(what, f"`queuectl show` both files, then rename or remove one: {job_id}")
@@ -98,7 +104,7 @@ def _is_in(spool: Spool, state: str, job_id: str) -> bool:
 
 
 def _bodies(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
-    for state in ("pending", *OUTCOMES):
+    for state in _READ_IN:
         for job_id in names[state][:_READ]:
             yield from _body(spool, state, job_id)
     yield from _without_reason(spool)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 # On macOS fsync leaves the bytes in the cache of the disk, in any order: fsync(2) there says so.
@@ -47,6 +47,19 @@ O_NOATIME: int = getattr(os, "O_NOATIME", 0)
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
+@contextlib.contextmanager
+def starting_threads() -> Iterator[None]:
+    """Have the want of threads be an error like that of all else that a machine may lack.
+
+    Raises:
+        OSError: no thread could be started.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # all that Python says of it
+        raise OSError(errno.EAGAIN, str(error)) from error
+
+
 def host() -> str:
     """Return this machine's name."""
     return os.uname().nodename
@@ -54,7 +67,11 @@ def host() -> str:
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """Return what names this run of the kernel: one for all containers, another after a boot."""
+    """Return what names this run of the kernel: one for all containers, another after a boot.
+
+    Raises:
+        OSError: nothing does.
+    """
     if sys.platform == "linux":
         return _read_line("/proc/sys/kernel/random/boot_id")
     import subprocess
@@ -178,7 +195,11 @@ def unlock(descriptor: int) -> None:
 
 
 def lock(descriptor: int) -> bool:
-    """Wait for the lock of a file or a directory, until it is closed; False where there is none."""
+    """Wait for the lock of a file or a directory, until it is closed; False where there is none.
+
+    Raises:
+        OSError: the file system has locks, and refused.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:

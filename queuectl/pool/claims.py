@@ -8,18 +8,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from queuectl.pool.lanes import Lanes
-from queuectl.pool.turn import Turns
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.loop import Future, Loop
-    from queuectl.owners import Registration
     from queuectl.pool.backlog import Entry
     from queuectl.pool.intake import Intake
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.pool.turn import Turns
 
 
 # Entries tried before others may go on: any number may have been run by other pools meanwhile.
@@ -30,32 +25,20 @@ class Claims:
     """Gives the jobs of an intake their turns, once there has been a look at what there is.
 
     Args:
-        spool: whose jobs.
-        log: where it is told how they went.
         loop: in which the turns are run.
         intake: says who is next.
-        registration: the owner that claims; it runs as many at a time as its record says.
+        turns: where they have them.
         on_over: is called in the loop with each turn that is over.
     """
 
-    def __init__(  # noqa: PLR0913 - what the turns need passes through here
-        self,
-        spool: Spool,
-        log: WorkLog,
-        loop: Loop,
-        intake: Intake,
-        registration: Registration,
-        *,
-        on_over: Callable[[Future[None]], None],
+    def __init__(
+        self, loop: Loop, intake: Intake, turns: Turns, on_over: Callable[[Future[None]], None]
     ) -> None:
-        self._spool = spool
         self._loop = loop
         self._intake = intake
+        self._turns = turns
+        self._lanes = turns.lanes
         self._on_over = on_over
-        self._lanes = Lanes(loop, registration.record.slots)
-        self.turns = Turns(
-            spool, log, loop, self._lanes, intake, owner=registration.name, on_room=self._fill
-        )
         self.under_way: set[Future[None]] = set()
         self.begun = False
         self.paused = False
@@ -108,7 +91,7 @@ class Claims:
         # before the look: whoever puts a job in after it must see that one is wanted
         self._wanting = True
         for _ in range(_AT_A_TIME):
-            if self._held_back or not self._lanes.has_room(in_rows=self._spool.config.sync):
+            if self._held_back or not self._lanes.has_room(in_rows=self._turns.wait_for_disk):
                 self._wanting = False  # until there is room, which has the next look follow
                 return
             entry = self._intake.next()
@@ -119,10 +102,10 @@ class Claims:
 
     @property
     def _held_back(self) -> bool:
-        return self.stopped or self.paused or not self.begun or self.turns.stall.on
+        return self.stopped or self.paused or not self.begun or self._turns.stall.on
 
     def _begin(self, entry: Entry) -> None:
-        turn = self.turns.begin(entry)
+        turn = self._turns.begin(entry, on_room=self._fill)
         if turn is not None:
             self.under_way.add(turn)
             turn.on_done(partial(self._over, turn))

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 import traceback
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from queuectl.owners import RECORD_SUFFIX, Registration
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.live_config import LiveConfig
+from queuectl.pool.turn import Turns
 from queuectl.pool.upkeep import Upkeep
 from queuectl.run.spawn import resets_signals
 from queuectl.safety import check_safe
@@ -153,9 +155,8 @@ class Pool:
         loop, spool, log = self._loop, self._spool, self._log
         news = News(ready=self._arrived, due=self._wake, scan=self._scan_soon)
         self._intake = Intake(spool, log, self.name, news)
-        self._claims = Claims(
-            spool, log, loop, self._intake, self._registration, on_over=self._turn_over
-        )
+        self._turns = Turns(spool, log, loop, self._intake, self._registration)
+        self._claims = Claims(loop, self._intake, self._turns, self._turn_over)
         self._upkeep = Upkeep(spool, log, self._intake, self.name, self._scanned)
         self._config = LiveConfig(spool, log)
         spool.keep_spares(self.name)
@@ -179,7 +180,7 @@ class Pool:
             await upkeep.over()
             if arrivals is not None:
                 attempt(log, arrivals.stop)
-            self._claims.turns.close()
+            self._turns.close()
             spool.drop_spares()
         log.event("down", worker=self.name)
 
@@ -333,8 +334,11 @@ class Pool:
 
     def _follow_cancels(self) -> None:
         for job_id, detail in requests.read_cancels(self._spool, self.name):
-            if not self._claims.turns.cancel(job_id, detail):
-                requests.withdraw_cancel(self._spool, self.name, job_id)
+            if not self._turns.cancel(job_id, detail):
+                # one that cannot be removed holds up none of the others
+                attempt(
+                    self._log, partial(requests.withdraw_cancel, self._spool, self.name, job_id)
+                )
 
     def _follow_stop(self) -> None:
         asked = requests.read_stop(self._spool, self.name)
@@ -402,7 +406,7 @@ class Pool:
                 grace = duration_text(self._spool.config.kill_grace)
                 detail = f"ending {running}; what is left after {grace} is killed"
                 self._log.event("stopping", detail=detail)
-            self._claims.turns.end_all(Outcome(ended=STOPPED, detail="the worker was told to stop"))
+            self._turns.end_all(Outcome(ended=STOPPED, detail="the worker was told to stop"))
 
     def _stop_if_empty(self) -> None:
         if self._empty():

@@ -24,6 +24,7 @@ from queuectl.errors import (
 from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
 from queuectl.pool.disk import Disk
+from queuectl.pool.lanes import Lanes
 from queuectl.pool.stall import STARTS, Stall
 from queuectl.run import runner
 from queuectl.run.commands import Commands
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.loop import Future, Loop
     from queuectl.moves import Claim
+    from queuectl.owners import Registration
     from queuectl.pool.backlog import Entry
     from queuectl.pool.intake import Intake
-    from queuectl.pool.lanes import Lanes
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -65,25 +66,15 @@ class Turns:
         spool: whose jobs.
         log: where it is told how they went.
         loop: in which the turns are run.
-        lanes: how many at a time.
         intake: takes back what is not run.
-        owner: the name of the pool.
-        on_room: is called in the loop when another job may perhaps be claimed.
+        registration: the pool; it runs as many at a time as its record says.
     """
 
-    def __init__(  # noqa: PLR0913 - all that a turn has to do with
-        self,
-        spool: Spool,
-        log: WorkLog,
-        loop: Loop,
-        lanes: Lanes,
-        intake: Intake,
-        *,
-        owner: str,
-        on_room: Callable[[], None],
+    def __init__(
+        self, spool: Spool, log: WorkLog, loop: Loop, intake: Intake, registration: Registration
     ) -> None:
         self._loop = loop
-        self._on_room = on_room
+        self.lanes = Lanes(loop, registration.record.slots)
         self.stall = Stall(loop, log)
         self._running: dict[str, runner.Run | None] = {}  # by Spool.key
         self._deferred: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -91,14 +82,13 @@ class Turns:
         if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
             self._disk.prepare()
         self._sweeper = Sweeper(loop)
-        self._commands = Commands(spool, owner)
-        self._lanes = lanes
+        self._commands = Commands(spool, registration.name)
         self._put_back = intake.put_back
         self._keep_place = intake.keep_place
         self._leave = intake.rejects.leave
         self._cancelled: dict[str, outcome.Outcome] = {}  # by Spool.key
         self._spool = spool
-        self._owner = owner
+        self._owner = registration.name
         self._log = log
         self._ending: outcome.Outcome | None = None
         self._told_of: set[str] = set()
@@ -126,8 +116,16 @@ class Turns:
         """End what served the turns."""
         self._disk.close()
 
-    def begin(self, entry: Entry) -> Future[None] | None:
-        """Give a job its turn, in a coroutine of its own; None if that must wait."""
+    @property
+    def wait_for_disk(self) -> bool:
+        """Whether a claim waits until it is on disk."""
+        return self._spool.config.sync
+
+    def begin(self, entry: Entry, on_room: Callable[[], None]) -> Future[None] | None:
+        """Give a job its turn, in a coroutine of its own; None if that must wait.
+
+        `on_room` is called in the loop once its command has ended: another may perhaps be claimed.
+        """
         key = self._spool.key(entry.job_id)
         if key in self._running:
             # Just released by a turn that is about to end, or a second file of this id: to take it
@@ -135,22 +133,22 @@ class Turns:
             self._deferred[key].append(entry)
             return None
         self._running[key] = None
-        urgent = self._lanes.claim(entry.job_id, entry.priority)
-        return self._loop.start(self._take_turn(entry, urgent=urgent))
+        urgent = self.lanes.claim(entry.job_id, entry.priority)
+        return self._loop.start(self._take_turn(entry, on_room, urgent=urgent))
 
-    async def _take_turn(self, entry: Entry, *, urgent: bool) -> None:
+    async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
         try:
             try:
                 ended = await self._until_ended(entry, urgent=urgent)
             finally:
-                self._lanes.drop(entry.job_id)
+                self.lanes.drop(entry.job_id)
             if ended is not None:
                 # the next claim waits for the disk beside this outcome, not behind it
-                self._loop.soon(self._on_room)
+                self._loop.soon(on_room)
                 await self._settle(ended)
         finally:
-            self._lanes.done()
+            self.lanes.done()
             key = self._spool.key(entry.job_id)
             if self._cancelled.pop(key, None) is not None:
                 # now: what was asked of this run must not end the next one of this id
@@ -173,14 +171,14 @@ class Turns:
         job = await self._stamp(claim, before, urgent=urgent)
         if job is None:
             return None
-        if not await self._lanes.enter(job.id):
+        if not await self.lanes.enter(job.id):
             self._keep_place(entry)
             await self._give_back(claim, before)
             return None
         try:
             ended = await self._run(job)
         finally:
-            took_s = self._lanes.leave(job.id)
+            took_s = self.lanes.leave(job.id)
         if ended is None:
             self._keep_place(entry)
             await self._give_back(claim, before)
@@ -201,7 +199,7 @@ class Turns:
                     return None  # somebody else was first
                 if not again:  # they may have put it back since
                     return await self._take(entry, again=True)
-            self._lanes.drop(entry.job_id)
+            self.lanes.drop(entry.job_id)
             if error.errno in _THIS_FILE_ONLY:
                 self._leave(entry.state, entry.job_id, error)
                 return None
@@ -246,7 +244,7 @@ class Turns:
         self._log.event("rejected", aside.job_id, detail=aside.why)
 
     async def _refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
-        self._lanes.drop(claim.job_id)
+        self.lanes.drop(claim.job_id)
         self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
         await self.stall.pause()
         await self._give_back(claim, before)
@@ -310,7 +308,8 @@ class Turns:
             run.end(self._ending)
         for lost in run.lost_output:
             self._log.event("error", job.id, detail=f"its output is lost: {error_text(lost)}")
-        self._log.event("started", job.id, attempt=self._attempt(job), command=_shown(job.command))
+        attempt = job.tries(self._spool.config.max_retries)
+        self._log.event("started", job.id, attempt=attempt, command=_shown(job.command))
         if "created_at" not in job.record:
             self._tell_of_slips(job)
         return await run.wait()
@@ -322,10 +321,6 @@ class Turns:
         self._told_of.update(names)
         for slip in slips(names):
             self._log.event("warning", job.id, detail=slip)
-
-    def _attempt(self, job: Job) -> str:
-        limit = job.record.get("max_retries", self._spool.config.max_retries)
-        return f"{job.attempts}/{max(limit, 1)}"
 
     def _cap_output(self, job: Job) -> None:
         limit = self._spool.config.log_max_size

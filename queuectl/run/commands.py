@@ -50,7 +50,7 @@ class Commands:
             "QUEUECTL_JOB_ID": job.id,
             "QUEUECTL_WORKER": self._owner,
             "QUEUECTL_ATTEMPT": str(job.attempts),
-            "QUEUECTL_MAX_RETRIES": str(record.get("max_retries", config.max_retries)),
+            "QUEUECTL_MAX_RETRIES": str(job.max_retries(config.max_retries)),
             "QUEUECTL_SPOOL": self._spool.path,
         }
         if "PWD" not in given:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from queuectl.files import is_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +68,7 @@ def spawn(argv: Sequence[str], env: Environment, cwd: str, streams: Streams) -> 
     libc = _libc()
     if libc is None:
         return _spawn_by_subprocess(argv, env, cwd, streams)
-    program = _find_program(argv[0], env)
+    program = _find_program(argv[0], env, cwd)
     pid, code = libc.spawn(program, argv, env, cwd, streams)
     if code != 0:
         _check_directory(cwd)
@@ -92,15 +93,17 @@ def _check_directory(path: str) -> None:
         raise OSError(error.errno, error.strerror, path) from None
 
 
-def _find_program(name: str, env: Environment) -> str:
+def _find_program(name: str, env: Environment, cwd: str) -> str:
     """Look a program up where the command's own PATH says, as execvp in the child would."""
     if "/" in name:
         return name
     paths = [item[len(_PATH) :] for item in env.all if item.startswith(_PATH)]
-    found = shutil.which(name, path=os.fsdecode(paths[0]) if paths else os.defpath)
-    if found is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    return found
+    places = (os.fsdecode(paths[0]) if paths else os.defpath).split(os.pathsep)
+    # a place that is not absolute is one in the command's own directory
+    for program in (os.path.join(cwd, place, name) for place in places):
+        if is_program(program):
+            return program
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def _spawn_by_subprocess(

@@ -26,6 +26,16 @@ def test_a_cwd_that_is_a_file_is_named(spool: SpoolDir, tmp_path: Path) -> None:
     assert record["error_message"].startswith(f"could not start: cwd {place}: Not a directory")
 
 
+def test_a_place_in_path_that_is_not_absolute_is_one_in_its_cwd(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    tool = tmp_path / "bin/tool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    run_one(spool, ["tool"], "completed", cwd=str(tmp_path), env={"PATH": "bin:/usr/bin:/bin"})
+
+
 SIGNALS = """
 import signal
 signal.signal(signal.SIGUSR2, signal.SIG_IGN)

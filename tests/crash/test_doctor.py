@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl.doctor import contents
 from queuectl.layout import DIRECTORIES
+from queuectl.spool import Spool
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, make_spool, places
 from tests.support import environment, with_code_at_start
@@ -101,6 +103,26 @@ def test_an_id_in_two_states_is_a_problem_and_both_files_stay(side: Spoolside) -
     assert status == 1
     finding(text, f"{job_id} is in completed/ and dead/")
     assert len(places(side.path)[job_id]) == 2
+
+
+@pytest.mark.parametrize("state", ["pending", "failed"])
+def test_an_id_that_waits_and_is_elsewhere_is_only_a_warning(side: Spoolside, state: str) -> None:
+    side.submit()
+    put(side, state, "twice", state=state)
+    put(side, "completed", "twice", state="completed")
+    assert finding(doctor(side)[1], "twice is in").startswith("warning")
+
+
+def test_files_that_were_not_read_are_told(
+    side: Spoolside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side.submit()
+    side.submit()
+    assert "not read" not in doctor(side)[1]
+    monkeypatch.setattr(contents, "_READ", 1)
+    *_, last = contents.examine(Spool(str(side.path)))
+    assert "pending 2" in last.what
+    assert last.what.endswith("; 1 of these were not read")
 
 
 def test_a_body_that_names_another_state_is_told_and_written_down(side: Spoolside) -> None:

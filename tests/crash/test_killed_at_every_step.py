@@ -120,12 +120,12 @@ CHANGING = {
     "os.write", "os.fsync", "kernel.sync_data", "kernel.exchange",
     "kernel.move_new",
 }  # fmt: skip
-MOVERS = ("files.py", "moves.py", "spool.py", "scratch.py", "owners.py", "requests.py",
+MOVERS = ("files.py", "spares.py", "moves.py", "spool.py", "scratch.py", "owners.py", "requests.py",
           "recovery.py", "leftovers.py", "config.py")  # fmt: skip
 # Functions for what another program did; the tests of those cases are elsewhere.
 NOT_ON_THE_WAY = {"withdraw_stop", "withdraw_cancel", "beat", "_withdraw"}
 RARE = {
-    "os.ftruncate in _filling",  # bodies are padded: only one of more than a block is cut
+    "os.ftruncate in filling",  # bodies are padded: only one of more than a block is cut
     "os.unlink in _open_spare",  # of a spare that somebody has linked elsewhere, or a large one
 }
 

@@ -109,6 +109,15 @@ def test_a_cancelled_running_job_is_ended_with_all_its_processes(spool: SpoolDir
     assert spool.leftovers() == []
 
 
+def test_a_request_that_cannot_be_removed_holds_up_no_other(spool: SpoolDir) -> None:
+    spool.api.submit("sleep 600", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        for number in range(100):
+            os.makedirs(f"{spool.path}/workers/{pool.name}.cancel.not-here-{number}/and-not-empty")
+        assert spool.run("cancel", "job").lines == ["job"]
+
+
 def test_a_job_is_cancelled_on_whatever_pool_it_runs(spool: SpoolDir) -> None:
     ids = [f"job{number}" for number in range(4)]
     for job_id in ids:

@@ -120,6 +120,13 @@ def test_the_record_counts_where_files_were_copied(house: SpoolDir) -> None:
     assert "copied" in house.run("prune", "--older-than", "7d").lines
 
 
+def test_the_newest_by_their_records_are_kept_where_files_were_copied(spool: SpoolDir) -> None:
+    for day in (3, 1, 2):
+        body = b'{"command":"true","finished_at":"2001-01-0%dT00:00:00Z"}' % day
+        spool.drop_bytes(f"day{day}", body, "completed")
+    assert spool.run("prune", "--keep", "1").lines == ["day1", "day2"]
+
+
 @pytest.mark.parametrize("state", ["pending", "failed", "processing"])
 def test_no_other_state_can_be_named(house: SpoolDir, state: str) -> None:
     assert state in house.refuse("prune", "--state", state, status=2)

@@ -106,6 +106,24 @@ def test_waiting_in_a_paused_spool_says_what_keeps_it(spool: SpoolDir) -> None:
     assert "`queuectl resume`" in spool.run("wait", "--timeout", "0.1", "job", status=124).err
 
 
+def test_waiting_for_a_worker_that_starts_nothing_more_says_so(spool: SpoolDir) -> None:
+    def waiting() -> str:
+        return spool.run("wait", "--timeout", "0.1", "next", status=124).err
+
+    spool.api.submit("sleep 600", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        spool.api.submit("true", id="next")
+        assert "worker" not in waiting()
+        pool.signal(signal.SIGSTOP)
+        wait_until(lambda: "kill -CONT" in waiting())
+        pool.signal(signal.SIGCONT)
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        wait_until(lambda: "told to stop; `queuectl worker start`" in waiting())
+        pool.kill()
+
+
 def test_a_job_that_is_deleted_meanwhile_is_told(spool: SpoolDir) -> None:
     spool.configure(poll_interval=0.05)
     spool.api.submit("true", id="job")

@@ -79,6 +79,13 @@ def test_a_running_pool_and_its_job_are_seen(spool: SpoolDir) -> None:
     assert value(families, "queuectl_recent_cancelled_jobs") == 1
 
 
+def test_what_is_held_and_does_not_run_counts_for_no_running_time(spool: SpoolDir) -> None:
+    """A retry that was just taken has its last run's body still."""
+    spool.drop("retry", started_at="2020-01-01T00:00:00Z", state="failed", attempts=1)
+    spool.api.take("retry", "pending", "nobody")
+    assert value(scrape(spool), "queuectl_longest_running_seconds") == 0
+
+
 def test_a_spool_with_quotes_and_newlines_in_its_path_breaks_no_label(tmp_path: Path) -> None:
     spool = SpoolDir(os.path.realpath(tmp_path) + '/odd "name\\\nhere')
     spool.create()

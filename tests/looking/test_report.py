@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl.cli.report import last_lines
+from queuectl.report.page import last_lines
 from tests.looking.browser import chromium
 from tests.looking.support import EXIT_0, EXIT_1, past, put, run_entry
 from tests.support import SpoolDir, read_text, wait_until

@@ -195,6 +195,18 @@ def test_stop_leaves_no_thread_and_may_be_called_twice(
     assert seen == []
 
 
+def test_a_thread_that_cannot_be_started_is_told_as_an_error_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    arrivals = Arrivals({str(tmp_path): print})
+    with pytest.raises(OSError, match="can't start new thread"):
+        arrivals.start()
+
+
 def test_a_directory_that_cannot_be_watched_is_told(tmp_path: Path) -> None:
     arrivals = Arrivals({str(tmp_path / "gone"): print})
     with pytest.raises(FileNotFoundError):

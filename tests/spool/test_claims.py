@@ -9,6 +9,7 @@ from queuectl.loop import Loop
 from queuectl.owners import Registration
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
+from queuectl.pool.turn import Turns
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def test_a_loop_is_not_held_up_by_jobs_that_others_have_run(spool: SpoolDir) -> 
         os.unlink(spool.file("pending", f"job-{number}"))
     loop = Loop()
     with Registration(api, 1) as me:
-        claims = Claims(api, log, loop, intake, me, on_over=ignore)
+        turns = Turns(api, log, loop, intake, me)
+        claims = Claims(loop, intake, turns, on_over=ignore)
         claims.begin()
         claims.claim()
         assert len(intake._backlog) > JOBS / 2
@@ -42,6 +44,6 @@ def test_a_loop_is_not_held_up_by_jobs_that_others_have_run(spool: SpoolDir) -> 
                 await loop.sleep(0.001)
 
         loop.run(until_all_were_tried())
-        claims.turns.close()
+        turns.close()
     loop.close()
     assert spool.ids("dead") == []

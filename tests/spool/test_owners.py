@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from queuectl import files, kernel, owners, requests
+from queuectl.errors import SpoolError
 from queuectl.kernel import processes
 from queuectl.owners import Heartbeats, Life, Registration
 from queuectl.scratch import new_owner
@@ -188,7 +189,7 @@ def test_who_finds_no_room_for_its_record_is_no_owner(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files, "replace", no_room)
-    with pytest.raises(OSError, match="No space left"), Registration(api, 1):
+    with pytest.raises(SpoolError, match="No space left"), Registration(api, 1):
         pass
     assert spool.leftovers() == []
 
@@ -307,3 +308,11 @@ def test_it_is_known_when_the_machine_was_started() -> None:
     with open("/proc/stat", encoding="ascii") as file:
         (told,) = (int(line.split()[1]) for line in file if line.startswith("btime "))
     assert abs(kernel.booted_at() - told) < 5
+
+
+def test_what_cannot_be_a_request_is_not_removed_as_one(api: Spool) -> None:
+    api.create()
+    path = f"{api.path}/workers/w.cancel.job"
+    os.makedirs(f"{path}/and-not-empty")
+    requests.withdraw_cancel(api, "w", "job")
+    assert os.path.isdir(path)

@@ -369,6 +369,15 @@ def test_recovery_clears_what_the_dead_left_in_workers_and_tmp(spool: SpoolDir) 
     assert spool.leftovers() == []
 
 
+@pytest.mark.parametrize("name", ["README.stop", "notes.cancel.txt", "notes.txt"])
+def test_recovery_leaves_what_is_another_programs_in_workers(spool: SpoolDir, name: str) -> None:
+    spool.create()
+    with open(f"{spool.path}/workers/{name}", "w"):
+        pass
+    recover(spool)
+    assert os.path.exists(f"{spool.path}/workers/{name}")
+
+
 def test_recovery_leaves_the_drafts_of_the_living(spool: SpoolDir) -> None:
     from queuectl.scratch import Scratch
 
