@@ -137,7 +137,7 @@ class _Cancelling:
 
     def _running(self, job_id: str, owner: str) -> None:
         worker, life = owners.look_up(self._spool, owner)
-        if life is owners.Life.DEAD:
+        if life is owners.Life.DEAD or (life is owners.Life.AWAY and self._is_silent(owner)):
             self._held_by_dead(job_id, owner)
             return
         self.left.append(job_id)
@@ -150,6 +150,10 @@ class _Cancelling:
                 self._told_of.add(owner)
                 self._note(f"{owner} is {owners.suspended_text(worker.pid)}")
             self.asked[job_id] = owner
+
+    def _is_silent(self, owner: str) -> bool:
+        lease_s = self._spool.config.lease
+        return self._heartbeats.silent(self._spool, owner, lease_s, time.monotonic())
 
     def _held_by_dead(self, job_id: str, owner: str) -> None:
         if self._recovery is None:

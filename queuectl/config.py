@@ -176,9 +176,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _as_meant(key: str, value: Any) -> Any:
-    """Return the number that stands for `2h` or `10M`, which somebody wrote into the file."""
+    """Return what stands for `2h`, `10M` or `64-78`, which somebody wrote into the file."""
     kind: kinds.Kind | None = SETTINGS[key].metadata["kind"] if key in SETTINGS else None
-    if kind is None or not kind.has_units or not isinstance(value, str):
+    if kind is None or not kind.in_words or not isinstance(value, str):
         return value
     try:
         number = kind.read(value)

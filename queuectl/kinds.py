@@ -24,7 +24,7 @@ class Kind:
     range: str
     read: Callable[[str], Any]
     accepts: Callable[[Any], bool]
-    has_units: bool = False  # then config.json may say it as a command line does: "2h", "10M"
+    in_words: bool = False  # then config.json may say it as a command line does: "2h", "10M", "0,3"
 
 
 def integer(low: int, high: int) -> Kind:
@@ -47,7 +47,7 @@ def seconds(low: float, high: float) -> Kind:
     span = f"{_short(low)} to {_short(high)}"
     text = f"a duration from {span}, such as 90, 90s, 15m, 2h"
     numbers = _between(low, high)
-    return Kind(text, lambda given: _tidy(parse_duration(given)), numbers, has_units=True)
+    return Kind(text, lambda given: _tidy(parse_duration(given)), numbers, in_words=True)
 
 
 def choice(*words: str) -> Kind:
@@ -61,7 +61,7 @@ def optional(kind: Kind) -> Kind:
         f"{kind.range}, or none",
         lambda text: None if text.lower() == "none" else kind.read(text),
         lambda value: value is None or kind.accepts(value),
-        kind.has_units,
+        kind.in_words,
     )
 
 
@@ -106,9 +106,11 @@ SIZE = Kind(
     "a size in bytes, such as 65536, 64k, 10M, from 4096",
     parse_size,
     _between(4096, 1 << 50),
-    has_units=True,
+    in_words=True,
 )
-CODES = Kind("exit codes from 0 to 255, such as 0,3 or 64-78", parse_codes, are_codes)
+CODES = Kind(
+    "exit codes from 0 to 255, such as 0,3 or 64-78", parse_codes, are_codes, in_words=True
+)
 
 
 def _read_success_codes(text: str) -> list[int]:
@@ -119,7 +121,7 @@ def _read_success_codes(text: str) -> list[int]:
     return codes
 
 
-SUCCESS_CODES = Kind(f"{CODES.range}, at least one", _read_success_codes, are_codes)
+SUCCESS_CODES = Kind(f"{CODES.range}, at least one", _read_success_codes, are_codes, in_words=True)
 
 
 def _read_retention(text: str) -> int | str:
@@ -137,5 +139,8 @@ def _is_retention(value: Any) -> bool:
 
 
 RETENTION = Kind(
-    "an age such as 12h or 7d, or a count such as 1000", _read_retention, _is_retention
+    "an age such as 12h or 7d, or a count such as 1000",
+    _read_retention,
+    _is_retention,
+    in_words=True,
 )

@@ -55,7 +55,8 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
     if spool.config.shared:
         return
     for path in (spool.path, *map(spool.directory, DIRECTORIES)):
-        yield from _open_to_others(path)
+        if is_there(path):
+            yield from _open_to_others(path)
     settings = f"{spool.path}/{config.FILE_NAME}"  # they name the shell that runs every command
     if is_there(settings):
         yield from _open_to_others(settings)

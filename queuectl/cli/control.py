@@ -118,7 +118,7 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
 
     What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
     it was, and the text is kept. A field that is deleted goes back to its default; --tag and --env
-    stand for all that the job has.
+    stand for all that the job has. Among those of its priority it goes to the end.
 
     \b
     queuectl edit job1 --priority -5 --run-at now
@@ -177,7 +177,7 @@ def pause(ctx: click.Context, /) -> None:
     if not verbs.pause(spool, verbs.by_whom()):
         render.note("it is paused already")
         return
-    running = sum(1 for _ in spool.held())
+    running = sum(1 for _ in spool.running())
     render.note(f"paused; {running} running go on; `queuectl resume` lets jobs start again")
 
 

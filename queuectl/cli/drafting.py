@@ -90,7 +90,11 @@ _OPTIONS = (
         metavar="DURATION",
         help="End a run after; or none. Else job-timeout, 300 s if not set.",
     ),
-    click.option("--max-retries", type=int, help="Failures until it is dead; 1: no retry."),
+    click.option(
+        "--max-retries",
+        type=int,
+        help="Failures until it is dead; 1: no retry. Else the setting, 3 if not set.",
+    ),
     click.option(
         "--cwd",
         metavar="DIR",
@@ -112,24 +116,40 @@ _OPTIONS = (
         help="A word to find it by; may be repeated.",
     ),
     click.option(
-        "--success-codes", callback=_codes, metavar="CODES", help="Exits that complete it. Else 0."
+        "--success-codes",
+        callback=_codes,
+        metavar="CODES",
+        help="Exits that complete it. Else the setting, 0 if not set.",
     ),
     click.option(
-        "--fatal-codes", callback=_codes, metavar="CODES", help="Exits that make it dead at once."
+        "--fatal-codes",
+        callback=_codes,
+        metavar="CODES",
+        help="Exits that make it dead at once. Else the setting.",
     ),
     click.option(
-        "--later-codes", callback=_codes, metavar="CODES", help="Exits that mean later, uncounted."
+        "--later-codes",
+        callback=_codes,
+        metavar="CODES",
+        help="Exits that mean later, uncounted. Else the setting.",
     ),
 )
 
 
 def job_options(command: Any) -> Any:
     """Add the options that describe a job."""
-    return _ID_OPTION(change_options(command))
+    return _ID_OPTION(_described(command))
 
 
 def change_options(command: Any) -> Any:
-    """Add the options that describe a job, but for its name, which stays."""
+    """Add the options that describe a job, but for its name: what is not given stays as it is."""
+    described = _described(command)
+    for param in described.__click_params__:
+        param.help = param.help.partition(" Else")[0]
+    return described
+
+
+def _described(command: Any) -> Any:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

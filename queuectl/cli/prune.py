@@ -42,9 +42,9 @@ def prune(
 ) -> None:
     """Delete completed jobs with their output; print their ids.
 
-    Dead jobs too with --state dead. Never a job that waits or runs. A person at a terminal is asked
-    first, unless --yes is given. `retain-completed` and `retain-dead` have running workers do the
-    same all the time.
+    Dead jobs instead with --state dead. Never a job that waits or runs. A person at a terminal is
+    asked first, unless --yes is given. `retain-completed` and `retain-dead` have running workers do
+    the same all the time.
 
     \b
     queuectl prune --older-than 7d --dry-run

@@ -51,6 +51,8 @@ def _in_force_now(spool: Spool) -> dict[str, Any]:
     """Return the settings after an edit; what is left in the file that is none is said."""
     edited = Spool(spool.path, strict=False)
     say_faults(edited)
+    if spool.config.shared and not edited.config.shared:
+        render.note("config.json is yours alone now: others can neither queue, look nor run here")
     return _in_force(edited)
 
 

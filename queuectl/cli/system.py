@@ -58,8 +58,8 @@ WatchdogSec=120
 Restart=on-failure
 RestartSec=5
 RestartPreventExitStatus=2
-# jobs and their output are for this user's eyes
-UMask=0077
+# jobs and their output are for {readers}
+UMask={umask}
 {user}
 [Install]
 WantedBy={target}
@@ -97,6 +97,7 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
     words = [*start, "--spool", spool.path, "worker", "start", *slots]
     typed = _command(spool, [*(["--user"] if for_user else []), *slots])
     stop, patience = _patience(spool)
+    shared = spool.config.shared
     how = _USER_INSTALL if for_user else _SYSTEM_INSTALL
     unit = _UNIT.format(
         install=how.format(command=typed, name=_unit_name(spool)),
@@ -106,6 +107,8 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
         patience=patience,
         stop=stop,
         user="" if for_user else f"# jobs run as this user\nUser={_user_name()}\n",
+        readers="all who share the spool" if shared else "this user's eyes",
+        umask="0007" if shared else "0077",
         target="default.target" if for_user else "multi-user.target",
     )
     click.echo(unit, nl=False)

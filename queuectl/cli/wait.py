@@ -64,8 +64,9 @@ def wait(
 
     A job that will be retried has not ended. Exit status: 0 if all completed, or none was
     selected; else, of the first (in the order given) that did not, the exit status of its last
-    run, 128 + N if signal N ended it (143 for its own timeout), 1 if it was cancelled, set aside,
-    or never ran; 124 if --timeout passed first.
+    run, 128 + N if signal N ended it (143 for its own timeout), 1 for what has no number: it was
+    cancelled, set aside or deleted, could not start, or its worker died; 124 if --timeout passed
+    first.
 
     \b
     queuectl wait job1 job2 && echo both are done

@@ -51,7 +51,7 @@ def worker() -> None:
     metavar="N",
     help="Jobs at a time. Else worker-count, as it changes.",
 )
-@click.option("--stop-when-empty", is_flag=True, help="Leave once nothing is due or running.")
+@click.option("--stop-when-empty", is_flag=True, help="Leave once all has ended that is due.")
 @click.option("--detach", is_flag=True, help="Return once the pool is up; it logs to a file.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="text or json lines."
@@ -63,7 +63,8 @@ def start(
     """Run jobs, N at a time, logging each on standard error.
 
     Ctrl-C or SIGTERM finishes what runs and leaves; a second one ends the commands and gives their
-    jobs back. --stop-when-empty waits for retries too, not for what is scheduled.
+    jobs back. --stop-when-empty waits for retries too, and in a paused spool for `queuectl resume`,
+    not for what is scheduled.
 
     \b
     queuectl worker start --count 2 --stop-when-empty

@@ -18,7 +18,7 @@ from queuectl.ids import is_id
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, lock_file, recover
 from queuectl.scratch import owner_of
-from queuectl.states import OUTCOMES, STATES, WAITING
+from queuectl.states import AT_REST, OUTCOMES, STATES, WAITING
 from queuectl.verbs import Verb
 from queuectl.worklog import WorkLog
 
@@ -121,11 +121,15 @@ def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
         yield problem(f"{state}/{job_id}.json cannot be read: {error.strerror}")
     else:
         if state not in ("pending", job.state) and is_id(job_id):
-            mend = partial(_say_where_it_is, spool, state, job_id)
-            what = f"{job_id} is in {state}/ and says {job.state}"
-            yield warning(
-                what, "the directory counts; `queuectl doctor --fix` writes it down", mend
-            )
+            yield _says_another_state(spool, state, job)
+
+
+def _says_another_state(spool: Spool, state: str, job: Job) -> Finding:
+    what = f"{job.id} is in {state}/ and says {job.state}"
+    if spool.found_in(job.id, AT_REST, but=state) is not None:  # which nobody can be asked for
+        return warning(what, "the directory counts")
+    mend = partial(_say_where_it_is, spool, state, job.id)
+    return warning(what, "the directory counts; `queuectl doctor --fix` writes it down", mend)
 
 
 def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Finding:

@@ -31,12 +31,12 @@ _ELSEWHERE = "put the spool on a local file system"
 
 def examine(spool: Spool) -> Iterator[Finding]:
     """Yield how the file system does what queuectl asks of it, tried in tmp/."""
+    yield from _permissions(spool)
     missing = [name for name in DIRECTORIES if not os.path.isdir(spool.directory(name))]
     if missing:
-        what = f"{', '.join(f'{name}/' for name in missing)} missing"
+        what = f"{', '.join(f'{name}/' for name in missing)} missing: nothing else was looked at"
         yield problem(what, "a worker or `queuectl doctor --fix` makes it again", spool.create)
         return
-    yield from _permissions(spool)
     yield from _writable(spool)
     yield from _settings(spool)
     yield from _kernel()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuectl.layout import Held
     from queuectl.loop import Future, Loop
     from queuectl.pool.backlog import Entry
     from queuectl.pool.intake import Intake
@@ -105,7 +106,13 @@ class Claims:
         return self.stopped or self.paused or not self.begun or self._turns.stall.on
 
     def _begin(self, entry: Entry) -> None:
-        turn = self._turns.begin(entry, on_room=self._fill)
+        self._follow(self._turns.begin(entry, on_room=self._fill))
+
+    def settle_stray(self, held: Held) -> None:
+        """Send away what is held in our name, unless it was claimed by us."""
+        self._follow(self._turns.settle_stray(held))
+
+    def _follow(self, turn: Future[None] | None) -> None:
         if turn is not None:
             self.under_way.add(turn)
             turn.on_done(partial(self._over, turn))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import config, requests
 from queuectl.errors import QueuectlError
-from queuectl.layout import DIRECTORIES, PAUSED
+from queuectl.layout import DIRECTORIES, PAUSED, split_reject
 from queuectl.loop import Event, Loop
 from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
@@ -303,6 +303,13 @@ class Pool:
         self._registration.keep()
         if arrivals is not None:
             arrivals.rearm()
+        self._settle_strays()
+
+    def _settle_strays(self) -> None:
+        """Send away what a backup has put into processing/ in our name: it would stay there."""
+        for held in self._spool.held():
+            if held.owner == self.name and not split_reject(held.job_id)[1]:
+                self._claims.settle_stray(held)
 
     @property
     def _controls(self) -> tuple[Callable[[], None], ...]:

@@ -23,6 +23,7 @@ from queuectl.errors import (
 )
 from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
+from queuectl.moves import Claim
 from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.stall import STARTS, Stall
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
     from queuectl.files import Steps
     from queuectl.job import Job
+    from queuectl.layout import Held
     from queuectl.loop import Future, Loop
-    from queuectl.moves import Claim
     from queuectl.owners import Registration
     from queuectl.pool.backlog import Entry
     from queuectl.pool.intake import Intake
@@ -136,6 +137,28 @@ class Turns:
         urgent = self.lanes.claim(entry.job_id, entry.priority)
         return self._loop.start(self._take_turn(entry, on_room, urgent=urgent))
 
+    def settle_stray(self, held: Held) -> Future[None] | None:
+        """Send away what is held in our name and has no turn, as from a backup; None if it has."""
+        key = self._spool.key(held.job_id)
+        if key in self._running:
+            return None
+        self._running[key] = None
+        claim = Claim(held.job_id, held.owner, held.path, "processing")  # so it is read as it is
+        return self._loop.start(self._send_away(claim))
+
+    async def _send_away(self, claim: Claim) -> None:
+        try:
+            job = await self._read(claim)
+            if job is not None and job.state == "processing":
+                detail = f"{claim.owner} did not run it"
+                lost = outcome.Outcome(ended=outcome.WORKER_LOST, detail=detail)
+                await self._settle(_Ended(claim, job, lost, 0.0))
+            elif job is not None:
+                claim.origin = "pending"
+                await self._give_back(claim, None)
+        finally:
+            self._end(claim.job_id)
+
     async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
         try:
@@ -149,14 +172,17 @@ class Turns:
                 await self._settle(ended)
         finally:
             self.lanes.done()
-            key = self._spool.key(entry.job_id)
-            if self._cancelled.pop(key, None) is not None:
-                # now: what was asked of this run must not end the next one of this id
-                with contextlib.suppress(OSError):  # it is looked at again at the next tick
-                    requests.withdraw_cancel(self._spool, self._owner, entry.job_id)
-            del self._running[key]
-            for deferred in self._deferred.pop(key, ()):
-                self._put_back(deferred)
+            self._end(entry.job_id)
+
+    def _end(self, job_id: str) -> None:
+        key = self._spool.key(job_id)
+        if self._cancelled.pop(key, None) is not None:
+            # now: what was asked of this run must not end the next one of this id
+            with contextlib.suppress(OSError):  # it is looked at again at the next tick
+                requests.withdraw_cancel(self._spool, self._owner, job_id)
+        del self._running[key]
+        for deferred in self._deferred.pop(key, ()):
+            self._put_back(deferred)
 
     async def _until_ended(self, entry: Entry, *, urgent: bool) -> _Ended | None:
         claim = await self._take(entry)

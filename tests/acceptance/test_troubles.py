@@ -191,6 +191,36 @@ def test_a_pool_whose_files_a_backup_has_replaced_is_known_again(
         pool.wait_for("completed", "job")
 
 
+def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(poll_interval=0.1)
+    spool.drop("ran", waiting_for(f"{tmp_path}/go"))
+    spool.drop("done", "true")
+    with spool.pool() as pool:
+        pool.wait_for("started", "ran")
+        shutil.copytree(f"{spool.path}/processing", tmp_path / "backup")
+        (tmp_path / "go").touch()
+        spool.wait_for("completed", "ran")
+        spool.wait_for("completed", "done")
+        (taken,) = tmp_path.glob("backup/ran@*")
+        os.unlink(spool.file("completed", "ran"))
+        shutil.copy(taken, f"{spool.path}/processing/.half")
+        os.rename(f"{spool.path}/processing/.half", f"{spool.path}/processing/{taken.name}")
+        # and one that was only claimed, and one whose job has come to its end meanwhile
+        held = spool.api.held_file("claimed", pool.name)
+        shutil.copy(spool.file("completed", "done"), f"{spool.path}/processing/.half")
+        with open(held, "w", encoding="utf-8") as file:
+            file.write('{"command": "true"}')
+        os.rename(f"{spool.path}/processing/.half", spool.api.held_file("done", pool.name))
+        for job_id in ("ran", "claimed"):
+            spool.wait_for("completed", job_id)
+        spool.wait_for("dead", "done.2")
+    history = spool.record("completed", "ran")["history"]
+    assert [entry["ended"] for entry in history] == ["worker lost", "exit"]
+    assert spool.ids("processing") == []
+
+
 # --- too little left --------------------------------------------------------------------------
 
 

@@ -150,3 +150,18 @@ def test_a_duration_in_the_file_may_be_written_as_on_the_command_line(spool: Spo
     spool.run("config", "unset", "kill-grace")
     assert spool.run("config", "get", "job-timeout").out == "7200\n"
     assert spool.run("config", "get", "log-max-size").out == f"{10 << 20}\n"
+
+
+def test_codes_and_none_in_the_file_may_be_written_so_too(spool: SpoolDir) -> None:
+    spool.create()
+    with open(f"{spool.path}/config.json", "w") as file:
+        file.write('{"fatal-codes": "3-5", "success-codes": "0,9", "retain-dead": "none"}')
+    assert spool.run("config", "get", "fatal-codes").out == "3,4,5\n"
+    assert spool.run("config", "get", "success-codes").out == "0,9\n"
+    assert spool.run("config", "get", "retain-dead").out == "none\n"
+
+
+def test_who_ends_the_sharing_of_a_spool_is_told_what_that_means(spool: SpoolDir) -> None:
+    assert spool.run("config", "set", "shared", "true").err == ""
+    assert "is yours alone now" in spool.run("config", "set", "shared", "false").err
+    assert spool.run("config", "set", "shared", "false").err == ""

@@ -168,6 +168,23 @@ def test_a_missing_directory_is_made_again(side: Spoolside, name: str) -> None:
     assert finding(text, "says completed").startswith("mended")  # in the same run
 
 
+def test_what_is_open_to_others_is_closed_though_a_directory_is_missing(side: Spoolside) -> None:
+    (side.path / "pending").chmod(0o770)
+    (side.path / "failed").rmdir()
+    text = doctor(side, "--fix")[1]
+    assert finding(text, "failed/ missing").startswith("mended")
+    assert finding(text, "can be written to by others").startswith("mended")
+    assert doctor(side)[0] == 0
+
+
+def test_nobody_is_promised_to_mend_what_is_in_two_states(side: Spoolside) -> None:
+    put(side, "pending", "twice")
+    put(side, "completed", "twice", state="pending")
+    _, text = doctor(side)
+    assert "doctor --fix" not in finding(text, "says pending")
+    assert "could not be mended" not in doctor(side, "--fix")[1]
+
+
 def test_an_owner_without_a_trace_is_not_said_to_be_mended(side: Spoolside) -> None:
     assert side.run("config", "set", "lease", "1").returncode == 0
     held = side.path / "processing" / f"orphan@{os.uname().nodename}-1-00000000.json"

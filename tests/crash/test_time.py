@@ -98,6 +98,17 @@ def test_a_job_held_elsewhere_is_rescued_after_silence_only(tmp_path: Path) -> N
         side.check_promise()
 
 
+def test_a_job_held_elsewhere_is_cancelled_after_silence_though_no_pool_is_here(
+    tmp_path: Path,
+) -> None:
+    with Spoolside(make_spool(tmp_path / "q", lease=1.5)) as side:
+        job_id = side.submit()
+        elsewhere(side, job_id)
+        done = side.run("cancel", job_id)
+        assert (done.returncode, done.stdout) == (0, f"{job_id}\n"), done.stderr
+        assert side.state_of(job_id) == "dead"
+
+
 def test_a_stopped_pool_keeps_its_job_on_its_own_machine(side: Spoolside) -> None:
     job_id = side.submit("sleep 0.5")
     pool = side.pool().up()

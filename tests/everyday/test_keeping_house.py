@@ -325,7 +325,7 @@ def test_what_is_neither_an_age_nor_a_count_is_refused(spool: SpoolDir, value: s
     assert "an age such as 12h or 7d, or a count" in why
 
 
-@pytest.mark.parametrize("value", [-1, True, 1.5, "5", "x", []])
+@pytest.mark.parametrize("value", [-1, True, 1.5, "x", []])
 def test_a_stored_retention_is_checked_too(spool: SpoolDir, value: object) -> None:
     spool.create()
     with open(f"{spool.path}/config.json", "w") as file:

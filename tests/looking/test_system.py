@@ -68,6 +68,12 @@ def test_the_unit_does_what_a_queue_needs(spool: SpoolDir) -> None:
     assert settings["User"]
 
 
+def test_the_unit_of_a_shared_spool_has_others_read_the_output(spool: SpoolDir) -> None:
+    spool.configure(shared=True)
+    unit = spool.run("systemd-unit").out
+    assert "# jobs and their output are for all who share the spool\nUMask=0007\n" in unit
+
+
 def test_a_users_unit_names_no_user_and_starts_with_their_session(spool: SpoolDir) -> None:
     settings = settings_of(spool.run("systemd-unit", "--user").out)
     assert "User" not in settings
