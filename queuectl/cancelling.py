@@ -145,11 +145,11 @@ class _Cancelling:
             self._soon()
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
+            self.asked[job_id] = owner  # before it is: Ctrl-C may come right after
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
             if worker is not None and worker.suspended and owner not in self._told_of:
                 self._told_of.add(owner)
                 self._note(f"{owner} is {owners.suspended_text(worker.pid)}")
-            self.asked[job_id] = owner
 
     def _is_silent(self, owner: str) -> bool:
         lease_s = self._spool.config.lease
@@ -219,7 +219,9 @@ class _Cancelling:
             self._withdraw(job_id)
 
     def _withdraw(self, job_id: str) -> bool:
-        owner = self.asked.pop(job_id, None)
-        if owner is not None:
-            requests.withdraw_cancel(self._spool, owner, job_id)
-        return owner is not None
+        owner = self.asked.get(job_id)
+        if owner is None:
+            return False
+        requests.withdraw_cancel(self._spool, owner, job_id)
+        del self.asked[job_id]
+        return True

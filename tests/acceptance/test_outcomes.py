@@ -208,6 +208,33 @@ def test_a_command_finds_its_cwd_its_env_and_an_empty_stdin(spool: SpoolDir) -> 
     assert spool.output("job").splitlines() == [f"{spool.path}/a dir", "héllo", "/here"]
 
 
+def test_jobs_of_many_places_run_each_in_its_own(spool: SpoolDir, tmp_path: Path) -> None:
+    """More than what a pool keeps prepared, and then the first ones again."""
+    places = {f"job-{number:03}": tmp_path / f"place-{number % 100}" for number in range(200)}
+    for place in set(places.values()):
+        place.mkdir()
+    for job_id, place in places.items():
+        spool.drop(job_id, ["/bin/pwd"], cwd=str(place))
+    spool.drain(1)
+    assert {job_id: spool.output(job_id) for job_id in places} == {
+        job_id: f"{place}\n" for job_id, place in places.items()
+    }
+
+
+def test_a_command_has_all_of_many_variables_and_words_and_none_of_those_before_it(
+    spool: SpoolDir,
+) -> None:
+    words = [str(number) for number in range(300)]
+    spool.drop("a-few", "echo $HOME $OWN299")
+    spool.drop("b-many", "echo $HOME $OWN299", env={f"OWN{word}": word for word in words})
+    spool.drop("c-words", ["/bin/echo", *words])
+    spool.drop("d-few", "echo $HOME $OWN299")
+    spool.drop("e-word", ["/bin/echo", "one"])
+    spool.drain(1, env={"HOME": "/usr"})
+    said = [spool.output(job_id) for job_id in ("a-few", "b-many", "c-words", "d-few", "e-word")]
+    assert said == ["/usr\n", "/usr 299\n", f"{' '.join(words)}\n", "/usr\n", "one\n"]
+
+
 def test_a_command_knows_which_job_it_is(spool: SpoolDir) -> None:
     command = 'echo "$QUEUECTL_JOB_ID $QUEUECTL_ATTEMPT $QUEUECTL_MAX_RETRIES $QUEUECTL_SPOOL"'
     record = run_one(spool, f"{command}; echo $QUEUECTL_WORKER", "completed", max_retries=4)

@@ -87,6 +87,17 @@ def test_a_time_to_start_set_while_it_waits_counts_too(spool: SpoolDir) -> None:
     assert spool.states("job") == ["failed"]
 
 
+def test_a_time_to_start_that_is_over_brings_no_retry_forward(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=1000)
+    spool.drop("job", "exit 1", run_at="2001-01-01T00:00:00Z")
+    with spool.pool() as pool:
+        spool.wait_for("failed", "job")
+        spool.drop("after")  # runs after all that may run by then
+        spool.wait_for("completed", "after")
+        assert starts(pool, "job") == 1
+    assert spool.states("job") == ["failed"]
+
+
 @pytest.mark.parametrize(("code", "state"), [(0, "completed"), (3, "dead")])
 def test_a_job_that_asks_for_another_follows_it_and_takes_no_slot_meanwhile(
     spool: SpoolDir, code: int, state: str

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import DEADLINE_S, processes_with, read_text, wait_until, waiting_for
+from tests.support import (
+    DEADLINE_S,
+    processes_with,
+    read_text,
+    wait_until,
+    waiting_for,
+    with_code_at_start,
+)
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -514,4 +521,32 @@ def test_a_cancel_that_is_interrupted_takes_back_what_was_not_answered(spool: Sp
             pool.signal(signal.SIGCONT)
         with open(go, "x"):
             pass
+        spool.wait_for("completed", "job")
+
+
+INTERRUPTED = """
+import os, signal
+from queuectl import requests
+ask = requests.ask_to_cancel
+def ask_and_be_interrupted(*args):
+    ask(*args)
+    os.kill(os.getpid(), signal.SIGINT)
+requests.ask_to_cancel = ask_and_be_interrupted
+"""
+
+
+def test_a_cancel_that_is_interrupted_as_it_asks_takes_that_back(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go = f"{spool.path}.go"
+    spool.api.submit(waiting_for(go), id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGSTOP)
+        try:
+            spool.run("cancel", "job", status=130, **with_code_at_start(tmp_path, INTERRUPTED))
+            assert not any(".cancel." in n for n in os.listdir(f"{spool.path}/workers"))
+        finally:
+            pool.signal(signal.SIGCONT)
+        open(go, "x").close()
         spool.wait_for("completed", "job")

@@ -14,7 +14,14 @@ import pytest
 from queuectl.job import Job
 from queuectl.layout import Found
 from queuectl.waiting import Endings, exit_status
-from tests.support import DEADLINE_S, read_text, wait_until, waiting_for
+from tests.support import (
+    DEADLINE_S,
+    environment,
+    read_text,
+    wait_until,
+    waiting_for,
+    with_code_at_start,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,6 +141,38 @@ def test_a_job_that_is_deleted_meanwhile_is_told(spool: SpoolDir) -> None:
         _, err = waiting.communicate(timeout=DEADLINE_S)
     assert waiting.returncode == 1
     assert b"job is gone" in err
+
+
+NO_EVENTS = {
+    "missing": """
+import sys
+sys.modules["watchdog"] = None
+""",
+    "refused": """
+import errno
+from queuectl import arrivals
+def start(self):
+    raise OSError(errno.EMFILE, "too many open files")
+arrivals.Arrivals.start = start
+""",
+}
+
+
+@pytest.mark.parametrize("why", NO_EVENTS)
+def test_the_end_of_a_job_is_seen_where_no_events_come(
+    spool: SpoolDir, tmp_path: Path, why: str
+) -> None:
+    spool.configure(poll_interval=3600)
+    spool.api.submit("true", id="job")
+    env = environment(spool.path, **with_code_at_start(tmp_path, NO_EVENTS[why]))
+    with spool.start("wait", "job", stderr=subprocess.PIPE, env=env) as waiting:
+        assert waiting.stderr is not None
+        try:
+            assert b"no worker is running" in waiting.stderr.readline()
+            spool.drain()
+            assert waiting.wait(DEADLINE_S) == 0
+        finally:
+            waiting.kill()
 
 
 def test_an_unknown_job_is_refused_at_once(spool: SpoolDir) -> None:

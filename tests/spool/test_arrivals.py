@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from contextlib import contextmanager
@@ -44,6 +45,10 @@ def watching(*directories: Path) -> Iterator[tuple[Arrivals, list[tuple[str, str
         yield arrivals, seen
     finally:
         arrivals.stop()
+
+
+def no_watch_left(_path: str, _arrived: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_is_created_written_linked_or_moved_in_is_told(tmp_path: Path) -> None:
@@ -142,6 +147,22 @@ def test_a_directory_that_is_missing_is_watched_once_it_is_there(tmp_path: Path)
         wait_until(lambda: ("in", "a") in seen, lambda: seen)
 
 
+def test_a_directory_whose_watch_was_refused_is_watched_once_there_is_one(tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    with watching(inside) as (arrivals, seen):
+        inside.rename(tmp_path / "old")
+        inside.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(arrivals._source, "watch", no_watch_left)
+            for _ in range(2):
+                with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                    arrivals.rearm()
+        arrivals.rearm()
+        (inside / "a").write_text("x")
+        wait_until(lambda: ("in", "a") in seen, lambda: seen)
+
+
 def test_it_is_told_that_more_came_than_the_kernel_keeps(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -205,6 +226,16 @@ def test_a_thread_that_cannot_be_started_is_told_as_an_error_of_the_system(
     arrivals = Arrivals({str(tmp_path): print})
     with pytest.raises(OSError, match="can't start new thread"):
         arrivals.start()
+
+
+def test_stop_gives_back_every_descriptor(tmp_path: Path) -> None:
+    with watching(tmp_path):
+        pass  # the reader that all observers share stays
+    before = os.listdir("/dev/fd")
+    with watching(tmp_path) as (_, seen):
+        (tmp_path / "a").write_text("x")
+        wait_until(lambda: seen)
+    assert os.listdir("/dev/fd") == before
 
 
 def test_a_directory_that_cannot_be_watched_is_told(tmp_path: Path) -> None:

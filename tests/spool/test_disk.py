@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl import kernel
 from queuectl.files import Step
+from queuectl.kernel.events import Syncs
 from queuectl.loop import Future, Loop
 from queuectl.pool import disk as disk_module
 from queuectl.pool.disk import Disk
 from tests.crash import mounts
-from tests.support import wait_until
+from tests.support import read_text, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +69,61 @@ def test_many_go_through_their_steps_side_by_side(loop: Loop, disk: Disk, tmp_pa
         return [await one for one in over]
 
     assert loop.run(main()) == [f"file-{number}" for number in range(300)]
+
+
+def test_where_the_kernel_has_a_queue_nobody_waits_for_an_fsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not os.path.exists("/proc/sys/fs/aio-nr"):
+        pytest.skip("this kernel has none")
+    waited: list[int] = []
+    monkeypatch.setattr(kernel, "sync", waited.append)
+    monkeypatch.setattr(kernel, "sync_data", waited.append)
+    loop = Loop()
+    disk = Disk(loop)
+    threads = threading.active_count()
+    assert loop.run(disk.carry_out(written(tmp_path / "file", tmp_path))) == "file"
+    assert (waited, threading.active_count()) == ([], threads)
+    disk.close()
+    loop.close()
+
+
+@pytest.fixture
+def syncs() -> Iterator[Syncs]:
+    try:
+        syncs = Syncs()
+    except OSError as error:
+        pytest.skip(f"this kernel has no queue: {error.strerror}")
+    yield syncs
+    syncs.close()
+
+
+def test_all_that_is_over_is_told_of_however_much_it_is(syncs: Syncs, tmp_path: Path) -> None:
+    """What is not told of now would not be until another is over."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    begun = sum(syncs.begin([(descriptor, False)] * 100) for _ in range(3))
+
+    def over() -> bool:
+        told = read_text(f"/proc/self/fdinfo/{syncs.ready}").partition("eventfd-count:")[2]
+        return int(told.split()[0], 16) == begun
+
+    wait_until(over)
+    assert syncs.over() == [(descriptor, 0)] * begun
+    os.close(descriptor)
+
+
+def test_a_signal_while_the_kernel_is_asked_disturbs_nobody(syncs: Syncs) -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: came.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+    try:
+        end = time.monotonic() + 20
+        while len(came) < 2000 and time.monotonic() < end:
+            assert syncs.over() == []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert came
 
 
 def test_a_step_that_fails_is_answered_for_by_the_steps(loop: Loop, disk: Disk) -> None:

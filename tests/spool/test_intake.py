@@ -290,3 +290,17 @@ def test_a_look_that_was_asked_for_and_is_refused_is_not_asked_for_at_once_again
     entry = intake.next()
     assert entry is not None
     assert entry.job_id == "job"  # of the other directory
+
+
+def test_who_is_about_to_leave_stays_for_what_could_not_be_read(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is free just now, perhaps."""
+
+    def refused(_path: str, **_: bool) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    spool.drop("job")
+    monkeypatch.setattr("queuectl.pool.intake.read_with_status", refused)
+    assert intake.idle  # as far as is known
+    assert not intake.idle_after_a_look()

@@ -170,6 +170,15 @@ def test_what_a_thread_raises_is_raised_where_it_is_waited_for(loop: Loop) -> No
         loop.run(main())
 
 
+def test_threads_that_are_over_are_not_kept(loop: Loop) -> None:
+    async def main() -> None:
+        for _ in range(100):
+            await loop.in_thread(lambda: None)
+
+    loop.run(main())
+    assert len(loop._threads) < 50
+
+
 class SlowToWake(socket.socket):
     """An end of a pair whose writer is held up just before it wakes the reader."""
 
@@ -225,6 +234,7 @@ def test_a_signal_wakes_a_sleeping_loop_and_its_handler_goes_with_the_loop() -> 
     assert loop.run(main()) == "came"
     loop.close()
     assert signal.getsignal(signal.SIGUSR1) is before
+    assert signal.set_wakeup_fd(-1) == -1  # its number may soon be that of another file
 
 
 def test_a_descriptor_is_told_of_until_it_is_watched_no_more(loop: Loop) -> None:
