@@ -316,6 +316,14 @@ _FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks and os.access(
 )
 
 
+def size(path: str) -> int:
+    """Return the bytes in a file, 0 if it cannot be asked for."""
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
+
+
 def is_gone(path: str) -> bool:
     """Tell whether a file is not in its directory: False while that is away, or cannot be told."""
     directory = os.path.dirname(path)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import NoSuchJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
+from queuectl.reading import READ_FLAGS
 from queuectl.states import FINISHED
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 OUT, ERR = "out", "err"
 STREAMS = (OUT, ERR)
 _CHUNK_BYTES = 1 << 16
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
 _MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
@@ -145,7 +145,7 @@ class Output:
     def _opened(self) -> bool:
         if self._descriptor < 0:
             try:
-                self._descriptor = os.open(self._path, _READ_FLAGS)
+                self._descriptor = os.open(self._path, READ_FLAGS)
             except FileNotFoundError:
                 return False
             except OSError as error:
@@ -157,6 +157,21 @@ class Output:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def end_of(path: str, size_bytes: int) -> bytes:
+    """Return the last bytes of a log file, at most so many; empty if it cannot be read."""
+    try:
+        descriptor = os.open(path, READ_FLAGS)
+    except OSError:
+        return b""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return b""
+        return os.pread(descriptor, size_bytes, max(0, status.st_size - size_bytes))
+    finally:
+        os.close(descriptor)
 
 
 def _start_of_last(descriptor: int, lines: int) -> int:

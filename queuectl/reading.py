@@ -13,7 +13,7 @@ from queuectl import kernel
 from queuectl.errors import BadJobError
 from queuectl.job import MAX_GROWN_BYTES, MAX_RECORD_BYTES
 
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_regular(path: str, *, any_owner: bool = True) -> bytes:
@@ -45,13 +45,13 @@ def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.st
 
 def _open_to_read(path: str) -> int:
     try:
-        return os.open(path, _READ_FLAGS | kernel.O_NOATIME)
+        return os.open(path, READ_FLAGS | kernel.O_NOATIME)
     except FileNotFoundError:
         raise
     except OSError as error:
         _refuse_special(os.lstat(path))
         if error.errno == errno.EPERM:  # somebody else's file: then its time of access is touched
-            return os.open(path, _READ_FLAGS)
+            return os.open(path, READ_FLAGS)
         raise
 
 

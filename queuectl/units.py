@@ -44,7 +44,11 @@ def parse_size(text: str) -> int:
     if match is None:
         msg = f'"{text}" is not a size: write bytes, or 64k, 10M, 1G'
         raise ValueError(msg)
-    return int(float(match[1]) * _BYTES.get((match[2] or "").lower(), 1))
+    try:
+        return int(float(match[1]) * _BYTES.get((match[2] or "").lower(), 1))
+    except OverflowError:
+        msg = f'"{text}" is out of range'
+        raise ValueError(msg) from None
 
 
 def parse_codes(text: str) -> list[int]:

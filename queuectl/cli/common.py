@@ -1,28 +1,19 @@
-"""What several commands share: opening the spool, naming a job, values of options."""
+"""What several commands share: opening the spool, telling what was missed, values of options."""
 
 from __future__ import annotations
 
-import heapq
-import os
-import sys
 import time
-from itertools import islice
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from queuectl.cli import STATUS_TELLS, render
-from queuectl.errors import NoSuchJobError, QueuectlError
-from queuectl.ids import first_of, is_id, is_made
+from queuectl.errors import QueuectlError
 from queuectl.spool import Spool
-from queuectl.states import OUTCOMES, STATES
 from queuectl.units import parse_duration, parse_time, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from queuectl.layout import Found, Layout
+    from queuectl.layout import Layout
 
     _FloatType = click.ParamType[float]
 else:
@@ -85,84 +76,6 @@ def spool_there(ctx: click.Context, *, strict: bool = False) -> Spool:
         msg = f"no spool at {spool.path}: `queuectl enqueue` makes one, --spool DIR names another"
         raise QueuectlError(msg)
     return spool
-
-
-def resolve_id(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
-    """Return the id that `text` is, or the only one that begins so: which, is said.
-
-    Raises:
-        NoSuchJobError: no job is, or several are.
-    """
-    return _said(text, _only_one(spool, text, states))
-
-
-def _newest_that_ran(spool: Layout, state: str, looked_at: int = sys.maxsize) -> list[Found]:
-    """Return the jobs of a state that were written last, of those looked at that ever ran."""
-    newest = heapq.nlargest(looked_at, spool.written(state), key=itemgetter(1))
-    found = spool.jobs(state, [job_id for job_id, _ in newest])
-    return list(islice((item for item in found if item.job.run_number), _NEWEST))
-
-
-_NEWEST = 100  # jobs, of which that which began last may have been written a while ago
-
-
-def last_begun(spool: Layout) -> str:
-    """Return the id of the job whose command began last, as far as can be told: which, is said.
-
-    Raises:
-        NoSuchJobError: none has begun.
-    """
-    begun = list(spool.running())
-    for state in OUTCOMES:
-        begun += _newest_that_ran(spool, state, _NEWEST) or _newest_that_ran(spool, state)
-    times = ((found.job.instant("started_at") or 0.0, found.job.id) for found in begun)
-    _, job_id = max(times, default=(0.0, ""))
-    if not job_id:
-        raise NoSuchJobError("no job has begun yet; `queuectl list` shows what there is")
-    render.note(f'queuectl: the last that began is "{job_id}"')
-    return job_id
-
-
-def _said(text: str, job_id: str) -> str:
-    if job_id != text:
-        render.note(f'queuectl: "{text}" is the beginning of "{job_id}"')
-    return job_id
-
-
-def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
-    try:
-        spool.locate(text)
-    except NoSuchJobError:
-        found = {name for state in states for name in spool.names(state) if name.startswith(text)}
-        if not text or not is_id(text) or not found:
-            raise
-        if len(found) > 1:
-            few = first_of(sorted(found))
-            msg = f'"{text}" is the beginning of {len(found)} ids ({few}); give more of it'
-            raise NoSuchJobError(msg) from None
-        return found.pop()
-    return text
-
-
-def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
-    """Do what `resolve_id` does, but take only ids that were made by us by their beginning.
-
-    One that a person has given is whole: once job1 is gone, it would be job10 that is changed.
-
-    Raises:
-        NoSuchJobError: no job is, or several are.
-    """
-    job_id = _only_one(spool, text, states)
-    if job_id != text and not is_made(job_id):
-        msg = f'no job "{text}"; did you mean "{job_id}"?'
-        raise NoSuchJobError(msg)
-    return _said(text, job_id)
-
-
-def is_this_job(spool: Layout, job_id: str) -> bool:
-    """Tell whether we are a command of that job, or something that one left behind."""
-    ours = os.environ.get("QUEUECTL_JOB_ID"), os.environ.get("QUEUECTL_SPOOL")
-    return ours == (job_id, spool.path)
 
 
 class Misses:

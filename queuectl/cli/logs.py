@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import joblogs
+from queuectl import files, joblogs
 from queuectl.cli import render
-from queuectl.cli.common import Misses, is_this_job, last_begun, resolve_id, spool_to_read
+from queuectl.cli.common import Misses, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
+from queuectl.cli.naming import is_this_job, last_begun, resolve_id
 from queuectl.errors import QueuectlError
-from queuectl.files import is_there
 from queuectl.states import FINISHED
 from queuectl.units import plain, size_text
 
@@ -98,7 +98,7 @@ def _check_not_fed_to_itself(
         if follow and is_pipe and joblogs.current_run(found) and is_this_job(spool, found.job.id):
             msg = f'this is a command of "{found.job.id}": what it follows might be its own output'
             raise QueuectlError(msg)
-        if any(is_there(path) and os.path.samestat(ours, os.lstat(path)) for path in paths):
+        if any(files.is_there(path) and os.path.samestat(ours, os.lstat(path)) for path in paths):
             msg = f'standard output is the output of "{found.job.id}" itself'
             raise QueuectlError(msg)
 
@@ -142,7 +142,7 @@ def _hint_at_stderr(
     number = None if found is None else joblogs.current_run(found)
     if found is None or number is None:
         return False
-    size = _size(joblogs.log_file(spool, found.job, number, joblogs.ERR))
+    size = files.size(joblogs.log_file(spool, found.job, number, joblogs.ERR))
     if size:
         what = f"nothing on standard output so far; {size_text(size)} on standard error"
         render.note(f"{what}, with --stderr or --all")
@@ -154,7 +154,7 @@ def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
     paths = {
         stream: joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)
     }
-    if not any(map(is_there, paths.values())):
+    if not any(map(files.is_there, paths.values())):
         msg = f'the output of run {number} of "{found.job.id}" is not in {spool.directory("logs")}'
         raise QueuectlError(msg)
     printer = Printer(headings=options["both"])
@@ -178,7 +178,7 @@ def _remark_on_the_rest(
         render.note(_nothing(spool, found, number, options))
     elif not options["both"] and not options["only_stderr"] and _has_failed(found, number):
         path = joblogs.log_file(spool, found.job, number, joblogs.ERR)
-        if size := _size(path):
+        if size := files.size(path):
             printer.end_line()
             render.note(f"and {size_text(size)} on standard error, with --stderr or --all")
 
@@ -189,10 +189,6 @@ def _has_failed(found: Found, number: int) -> bool:
     return ended and bool(found.job.record.get("error_message"))
 
 
-def _size(path: str) -> int:
-    return os.path.getsize(path) if is_there(path) else 0
-
-
 def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) -> str:
     """Return what to say where nothing was printed: the other stream may have something."""
     nothing = f"run {number} printed nothing"
@@ -201,7 +197,7 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
     if options["both"]:
         return nothing
     other = joblogs.OUT if options["only_stderr"] else joblogs.ERR
-    count = _size(joblogs.log_file(spool, found.job, number, other))
+    count = files.size(joblogs.log_file(spool, found.job, number, other))
     if not count:
         return nothing
     size = size_text(count)

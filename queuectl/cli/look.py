@@ -14,8 +14,9 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.columns import fit
-from queuectl.cli.common import Misses, json_option, last_begun, resolve_id, spool_to_read
+from queuectl.cli.common import Misses, json_option, spool_to_read
 from queuectl.cli.completing import complete_ids
+from queuectl.cli.naming import last_begun, resolve_id
 from queuectl.cli.selection import Selection, changed_at, select, select_options, selects
 from queuectl.errors import QueuectlError
 from queuectl.files import is_there

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, id_to_change
+from queuectl.cli.common import DURATION
+from queuectl.cli.naming import id_to_change
 from queuectl.errors import BadJobError, NoSuchJobError
 from queuectl.ids import first_of
 from queuectl.job import command_line

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import STATUS_TELLS, render
-from queuectl.cli.common import DURATION, is_this_job, spool_to_be, spool_to_read
+from queuectl.cli.common import DURATION, spool_to_be, spool_to_read
 from queuectl.cli.completing import complete_files, complete_ids
 from queuectl.cli.drafting import (
     CommandAfterDashes,
@@ -22,6 +22,7 @@ from queuectl.cli.drafting import (
     sources,
 )
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
+from queuectl.cli.naming import is_this_job
 from queuectl.cli.progress import Progress
 from queuectl.cli.selection import Selection, all_option, chosen, select_options
 from queuectl.ids import first_of

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import files, kernel, outcome, requests
@@ -209,7 +210,9 @@ class Turns:
             self._keep_place(entry)
             await self._give_back(claim, before)
             return None
-        self._cap_output(job)
+        limit = self._spool.config.log_max_size
+        if limit is not None:
+            await self._cap_output(job, int(limit))
         await self._loop.rest()  # the next command starts before this outcome is written
         return _Ended(claim, job, ended, took_s)
 
@@ -348,18 +351,19 @@ class Turns:
         for slip in slips(names):
             self._log.event("warning", job.id, detail=slip)
 
-    def _cap_output(self, job: Job) -> None:
-        limit = self._spool.config.log_max_size
-        if limit is None:
-            return
+    async def _cap_output(self, job: Job, limit: int) -> None:
+        """Cut what is too large, in a thread: half of the limit is copied."""
         from queuectl.joblogs import cap
 
         for path in (job.record["stdout_path"], job.record["stderr_path"]):
-            error = cap(path, int(limit))
-            if error is not None:
-                self._log.event(
-                    "error", job.id, detail=f"cannot cut its output: {error_text(error)}"
-                )
+            if files.size(path) > limit:
+                try:
+                    error = await self._loop.in_thread(partial(cap, path, limit))
+                except OSError as no_thread:
+                    error = no_thread
+                if error is not None:
+                    detail = f"cannot cut its output: {error_text(error)}"
+                    self._log.event("error", job.id, detail=detail)
 
     # --- settle -----------------------------------------------------------------------------
 

@@ -9,14 +9,13 @@ import html
 import json
 import os
 import re
-import stat
 import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
 from queuectl.job import Job, command_line
-from queuectl.joblogs import ERR, OUT, log_file
+from queuectl.joblogs import ERR, OUT, end_of, log_file
 from queuectl.states import STATES
 from queuectl.stats.figures import GIVEN_BACK, Figures, ended_s, runs
 from queuectl.stats.survey import Survey
@@ -137,18 +136,7 @@ _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|
 
 def last_lines(path: str) -> str:
     """Return the end of a log file without the codes that colour it; empty if there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return ""
-        raw = os.pread(descriptor, _OUTPUT_BYTES, max(0, status.st_size - _OUTPUT_BYTES))
-    finally:
-        os.close(descriptor)
-    text = _ESCAPE.sub("", raw.decode(errors="replace"))
+    text = _ESCAPE.sub("", end_of(path, _OUTPUT_BYTES).decode(errors="replace"))
     lines = text.rstrip().splitlines()[-_OUTPUT_LINES:]
     return "\n".join("".join(c if c.isprintable() or c == "\t" else "�" for c in x) for x in lines)
 

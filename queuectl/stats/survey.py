@@ -49,6 +49,7 @@ class Survey:
                 self.took_s = time.monotonic() - begun
                 if self.read % _TELL_EVERY == 0:
                     told()
+            self.took_s = time.monotonic() - begun  # where nothing had to be read, too
 
     def _written_since(self, state: str) -> Iterator[str]:
         for job_id, written_s in self.spool.written(state):

@@ -86,7 +86,7 @@ def _believe_renames() -> None:
 
 
 def _follow_links() -> None:
-    reading._READ_FLAGS &= ~os.O_NOFOLLOW
+    reading.READ_FLAGS &= ~os.O_NOFOLLOW
     _put(reading, _refuse_special=lambda _status: None)
 
 
