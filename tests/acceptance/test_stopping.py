@@ -197,9 +197,9 @@ def test_a_stop_by_file_is_in_the_log(spool: SpoolDir, tmp_path: Path) -> None:
 
 BROKEN_TURN = """
 from queuectl.pool import turn
-def broken(self, job):
+def broken(self, run):
     raise ZeroDivisionError
-turn.Turns._cap_output = broken
+turn.Turns._settle = broken
 """
 BROKEN_CONTROL = """
 import os
