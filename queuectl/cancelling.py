@@ -18,7 +18,7 @@ from queuectl.errors import (
     TooLateError,
     WrongStateError,
 )
-from queuectl.layout import SUFFIX
+from queuectl.layout import SUFFIX, holder_of
 from queuectl.outcome import is_cancelled
 from queuectl.states import AT_REST, WAITING
 
@@ -131,8 +131,9 @@ class _Cancelling:
             found = self._spool.find(job_id)
         except NoSuchJobError:
             raise
-        except QueuectlError:  # not a job's file: taking it will say so
-            return self._spool.locate(job_id)[0], ""
+        except QueuectlError:  # not a job's file, or not for us to read: taking it will say so
+            state, path = self._spool.locate(job_id)
+            return state, holder_of(path) if state == "processing" else ""
         return found.state, found.owner or ""
 
     def _running(self, job_id: str, owner: str) -> None:

@@ -88,16 +88,12 @@ class Output:
         self._known: _Mark | None = None  # was there when all that is before it had been read
         self._descriptor = -1
 
-    def open(self) -> None:
-        """Look whether it can be read.
+    def start_at_last(self, lines: int) -> None:
+        """Pass over all but the last lines of what is there now.
 
         Raises:
-            SpoolError: it is there, and cannot; each reading raises it too.
+            SpoolError: it is there, and cannot be read; `read` raises it too.
         """
-        self._opened()
-
-    def start_at_last(self, lines: int) -> None:
-        """Pass over all but the last lines of what is there now."""
         if self._opened():
             at = _start_of_last(self._descriptor, lines)
             os.lseek(self._descriptor, at, os.SEEK_SET)
@@ -250,32 +246,37 @@ class Follower:
             self._has_looked = True
             for stream in self._streams:
                 path = log_file(self._spool, job, self._number, stream)
-                output = Output(path, self._spool.config.log_max_size)
-                if self._can_be_read(output):
-                    self._outputs[stream] = output
+                self._outputs[stream] = Output(path, self._spool.config.log_max_size)
             self._pass_over()
         yield from self._drain()
 
-    def _can_be_read(self, output: Output) -> bool:
+    def _pass_over(self) -> None:
+        if self._lines is not None:
+            for stream, output in tuple(self._outputs.items()):
+                with self._missing(stream):
+                    output.start_at_last(self._lines)
+            self._lines = None
+
+    def _drain(self) -> Iterator[tuple[str, bytes]]:
+        for stream, output in tuple(self._outputs.items()):
+            with self._missing(stream):
+                for data in output.read():
+                    yield stream, data
+
+    @contextlib.contextmanager
+    def _missing(self, stream: str) -> Iterator[None]:
+        """Do without an output that cannot be read, also if it has come only since the last time.
+
+        Raises:
+            SpoolError: nobody is told of it.
+        """
         try:
-            output.open()
+            yield
         except SpoolError as error:
             if self.missed is None:
                 raise
             self.missed(error)
-            return False
-        return True
-
-    def _pass_over(self) -> None:
-        if self._lines is not None:
-            for output in self._outputs.values():
-                output.start_at_last(self._lines)
-            self._lines = None
-
-    def _drain(self) -> Iterator[tuple[str, bytes]]:
-        for stream, output in self._outputs.items():
-            for data in output.read():
-                yield stream, data
+            del self._outputs[stream]
 
     def files(self) -> list[str]:
         """Return the files that may grow."""

@@ -343,7 +343,7 @@ class Recovery:
 
     def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
-        if _was_only_taken(claim, job):
+        if was_only_taken(claim, job):
             # Taken, and not yet rewritten: whatever it was taken for, it is to run.
             job = job if job.state == "pending" else again(job)
         elif job.state == "processing":
@@ -374,7 +374,7 @@ def _id_in(path: str) -> str:
     return ""
 
 
-def _was_only_taken(claim: Claim, job: Job) -> bool:
+def was_only_taken(claim: Claim, job: Job) -> bool:
     """Tell whether an owner died before it had written the body of what it took."""
     if job.worker == claim.owner or job.state == "failed":
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ import click
 from queuectl.cli.columns import fit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _PATIENCE_S = 1.0  # what takes no longer tells nothing
 _EVERY_S = 0.2
@@ -29,7 +30,7 @@ class Progress:
     def __init__(self, *, wanted: bool = True) -> None:
         self._is_seen = wanted and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._next_s = time.monotonic() + _PATIENCE_S
-        self._in_line = self._has_told = False
+        self._in_line = False
 
     def __enter__(self) -> Progress:
         return self
@@ -38,24 +39,40 @@ class Progress:
         self.end_line()
 
     @property
-    def begins_s(self) -> float:
-        """When the first text is to be told (monotonic clock); never, once it has been."""
-        return self._next_s if self._is_seen and not self._has_told else inf
+    def due_s(self) -> float:
+        """When a text is to be told though nothing happens (monotonic clock): if there is none."""
+        return self._next_s if self._is_seen and not self._in_line else inf
 
     def tell(self, text: Callable[[], str]) -> None:
         """Show a text instead of the last one, unless that was a moment ago."""
         now = time.monotonic()
-        if self._is_seen and now >= self._next_s:
+        if not self._is_seen or now < self._next_s:
+            return
+        with self._gone():
+            terminal = sys.stderr.fileno()
+            # in the background it would be written into what is typed or printed there
+            if os.tcgetpgrp(terminal) != os.getpgrp():
+                self._next_s = now + _PATIENCE_S
+                return
             self._next_s = now + _EVERY_S
-            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            columns = os.get_terminal_size(terminal).columns or 80
             self._write(_CLEAR + fit(text(), columns - 1, ascii_only=True))
-            self._in_line = self._has_told = True
+            self._in_line = True
 
     def end_line(self) -> None:
         """Take the line away: what is said next begins where it stood."""
         if self._in_line:
-            self._write(_CLEAR)
             self._in_line = False
+            with self._gone():
+                self._write(_CLEAR)
+
+    @contextlib.contextmanager
+    def _gone(self) -> Iterator[None]:
+        """Be seen by nobody any more once the terminal is gone: what is waited for is not."""
+        try:
+            yield
+        except OSError:
+            self._is_seen = self._in_line = False
 
     def _write(self, text: str) -> None:
         click.echo(text, nl=False, err=True)

@@ -21,7 +21,7 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import DURATION
 from queuectl.cli.naming import id_to_change
-from queuectl.errors import BadJobError, NoSuchJobError
+from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
 from queuectl.job import command_line
 from queuectl.outcome import CANCELLED, is_cancelled
@@ -248,7 +248,7 @@ def _moved_on(spool: Layout, states: Sequence[str], job_id: str) -> Found | None
     """Return a job that was in one of these states and is in another: the newest move most."""
     try:
         found = spool.find(job_id)
-    except (NoSuchJobError, BadJobError):  # deleted, or no job: that was told
+    except QueuectlError:  # deleted, or no job, or not to be read: that was told
         return None
     return found if found.state in states else None
 

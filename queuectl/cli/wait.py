@@ -199,7 +199,11 @@ def _wait(
             progress.tell(pace.text)
             if time.monotonic() >= deadline_s:
                 return False
-            names = changes.wait(min(deadline_s, progress.begins_s))
+            names = changes.wait(min(deadline_s, progress.due_s))
+            # not worth a look at all that remain, of which there may be thousands
+            while not names and progress.due_s <= time.monotonic() < deadline_s:
+                progress.tell(pace.text)
+                names = changes.wait(min(deadline_s, progress.due_s))
 
 
 class _Pace:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel, safety
 from queuectl.doctor.finding import ok, problem, warning
+from queuectl.errors import SpoolError
 from queuectl.layout import DIRECTORIES, SUFFIX
 from queuectl.scratch import Scratch, try_lock
 from queuectl.units import duration_text, size_text
@@ -52,12 +53,16 @@ def examine(spool: Spool) -> Iterator[Finding]:
 
 def _permissions(spool: Spool) -> Iterator[Finding]:
     found = False
-    for opening in safety.unsafe(spool):
-        found, path = True, opening.path
-        close = partial(os.chmod, path, stat.S_IMODE(os.stat(path).st_mode) & ~0o022)
-        mine = os.stat(path).st_uid == os.lstat(path).st_uid == os.geteuid()
-        what = f"{path} {opening.why}: a worker refuses to start"
-        yield problem(what, opening.todo, close if mine else None)
+    try:
+        for opening in safety.unsafe(spool):
+            found, path = True, opening.path
+            close = partial(os.chmod, path, stat.S_IMODE(os.stat(path).st_mode) & ~0o022)
+            mine = os.stat(path).st_uid == os.lstat(path).st_uid == os.geteuid()
+            what = f"{path} {opening.why}: a worker refuses to start"
+            yield problem(what, opening.todo, close if mine else None)
+    except SpoolError as error:  # a link to what is away, as well
+        found = True
+        yield problem(f"{error}: a worker refuses to start")
     if not found:
         yield ok(
             "only its owner can put jobs in" if not spool.config.shared else "shared on purpose"

@@ -27,6 +27,7 @@ from queuectl.pool.turn import Turns
 from queuectl.pool.upkeep import Upkeep
 from queuectl.run.spawn import resets_signals
 from queuectl.safety import check_safe
+from queuectl.scratch import LOCK_SUFFIX
 from queuectl.units import duration_text
 from queuectl.worklog import attempt
 
@@ -107,7 +108,7 @@ class Pool:
         self.name = self._registration.name
         self._signals = 0
         self._ended_now = False
-        self._unregistered = False  # perhaps: the record was written
+        self._unregistered = False  # perhaps: the record or the lock was written
         self._crashed = False
         self._notifier = Notifier.from_environment()
         self._has_terminal = os.isatty(_STDERR)
@@ -206,7 +207,8 @@ class Pool:
         return arrivals
 
     def _workers_changed(self, name: str) -> None:
-        if name == f"{self.name}{RECORD_SUFFIX}":  # others wrote it, mostly: from a backup
+        # others wrote it, mostly: from a backup, which may bring the one long after the other
+        if name in (f"{self.name}{RECORD_SUFFIX}", f"{self.name}{LOCK_SUFFIX}"):
             self._unregistered = True
             self._wake()
         if name.startswith(

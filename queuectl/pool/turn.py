@@ -27,7 +27,9 @@ from queuectl.job import command_line
 from queuectl.moves import Claim
 from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
+from queuectl.pool.rejects import QUIET_S
 from queuectl.pool.stall import STARTS, Stall
+from queuectl.recovery import was_only_taken
 from queuectl.run import runner
 from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
@@ -149,16 +151,34 @@ class Turns:
 
     async def _send_away(self, claim: Claim) -> None:
         try:
+            if self._is_being_written(claim):  # it is looked at again at the next tick
+                return
             job = await self._read(claim)
-            if job is not None and job.state == "processing":
-                detail = f"{claim.owner} did not run it"
-                lost = outcome.Outcome(ended=outcome.WORKER_LOST, detail=detail)
-                await self._settle(_Ended(claim, job, lost, 0.0))
-            elif job is not None:
-                claim.origin = "pending"
-                await self._give_back(claim, None)
+            if job is not None:
+                await self._put_where_it_belongs(claim, job)
         finally:
             self._end(claim.job_id)
+
+    def _is_being_written(self, claim: Claim) -> bool:
+        try:
+            self._spool.read_claim(claim)
+        except IncompleteJobError:
+            with contextlib.suppress(FileNotFoundError):
+                return abs(time.time() - os.lstat(claim.path).st_ctime) < QUIET_S
+        except (OSError, BadJobError):  # `_read` deals with these
+            pass
+        return False
+
+    async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
+        if was_only_taken(claim, job):
+            claim.origin = "pending"
+            await self._give_back(claim, None)
+        elif job.state == "processing":
+            detail = f"{claim.owner} did not run it"
+            lost = outcome.Outcome(ended=outcome.WORKER_LOST, detail=detail)
+            await self._settle(_Ended(claim, job, lost, 0.0))
+        else:  # on its way there
+            await self._persist("put back", claim, lambda: self._spool.settling(claim, job))
 
     async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
@@ -324,12 +344,13 @@ class Turns:
             if error.errno not in kernel.OUT_OF_RESOURCES:
                 return runner.could_not_start(error, task)
             self.stall.begin(job.id, f"start {job.id}", error, STARTS)
-            await self.stall.pause()
-            if isinstance(error, runner.UnwatchedError):
-                return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
-            for path in task.logs:
+            did_start = isinstance(error, runner.UnwatchedError)
+            for path in () if did_start else task.logs:  # now: if we die, by them it had begun
                 with contextlib.suppress(OSError):  # perhaps it came to none
                     os.unlink(path)
+            await self.stall.pause()
+            if did_start:
+                return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
             return self._cancelled.get(key)
         self._running[key] = run
         self.stall.end(STARTS)

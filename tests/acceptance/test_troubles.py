@@ -171,21 +171,24 @@ def test_a_job_that_somebody_took_and_put_back_is_no_reason_to_stall(
     assert not pool.events("stalled")
 
 
-@pytest.mark.parametrize("poll_s", [3600, 0.2])
+@pytest.mark.parametrize("order", [(".lock", ".json"), (".json", ".lock"), ()])
 def test_a_pool_whose_files_a_backup_has_replaced_is_known_again(
-    spool: SpoolDir, poll_s: float
+    spool: SpoolDir, order: tuple[str, ...]
 ) -> None:
-    """At once if its record was written, at the next look if the whole spool is another."""
-    spool.configure(poll_interval=poll_s, lease=36000)
+    """At once if one of them was written, at the next look if the whole spool is another."""
+    spool.configure(poll_interval=3600 if order else 0.2, lease=36000)
     with spool.pool() as pool:
-        if poll_s > 1:
-            for suffix in (".lock", ".json"):
+        if order:
+            for suffix in order:
                 path = f"{spool.path}/workers/{pool.name}{suffix}"
                 shutil.copy(path, f"{path}.new")
                 os.rename(f"{path}.new", path)
+                time.sleep(0.2)  # until the pool has looked at it
         else:
+            pool.signal(signal.SIGSTOP)  # or it makes directories while they are copied
             os.rename(spool.path, f"{spool.path}.old")
             shutil.copytree(f"{spool.path}.old", spool.path)
+            pool.signal(signal.SIGCONT)
         wait_until(lambda: [worker.worker for worker in owners.workers(spool.api)] == [pool.name])
         spool.drop("job")
         pool.wait_for("completed", "job")
@@ -219,6 +222,40 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
     history = spool.record("completed", "ran")["history"]
     assert [entry["ended"] for entry in history] == ["worker lost", "exit"]
     assert spool.ids("processing") == []
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "dead"])
+def test_what_a_backup_brings_back_on_its_way_goes_where_it_was_on_its_way_to(
+    spool: SpoolDir, state: str
+) -> None:
+    spool.configure(poll_interval=0.1)
+    with spool.pool() as pool:
+        fields = {"attempts": 1, "worker": pool.name, "state": state}
+        body = {"command": "true", "next_retry_at": "2100-01-01T00:00:00Z", **fields}
+        half = f"{spool.path}/processing/.half"
+        with open(half, "w", encoding="utf-8") as file:
+            json.dump(body, file)
+        os.rename(half, spool.api.held_file("job", pool.name))
+        wait_until(lambda: spool.ids("processing") == [])
+        assert spool.states("job") == [state]
+        assert spool.record(state, "job")["attempts"] == 1
+        spool.drop("after")
+        pool.wait_for("completed", "after")
+    assert not [event for event in pool.events("started") if event["id"] == "job"]
+
+
+def test_what_a_backup_is_still_writing_is_waited_for(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.1)
+    with spool.pool() as pool:
+        with open(spool.api.held_file("job", pool.name), "w", encoding="utf-8") as file:
+            file.write('{"command": "true", ')
+            file.flush()
+            time.sleep(0.5)  # several looks long
+            file.write('"tags": []}')
+        pool.wait_for("completed", "job")
+        with open(spool.api.held_file("half", pool.name), "w", encoding="utf-8") as file:
+            file.write('{"command": "true", ')
+        pool.wait_for("rejected", "half")
 
 
 # --- too little left --------------------------------------------------------------------------
@@ -601,6 +638,19 @@ def test_a_job_for_which_there_is_no_process_waits_as_if_it_had_not_been_taken(
         ("resumed", "commands can be started again"),
         ("started", None),
     ]
+
+
+def test_a_pool_that_dies_while_there_is_no_process_costs_its_job_no_attempt(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    never = NO_PROCESS.replace("iter(range(4))", "iter(int, 1)").replace("0.05", "3600")
+    spool.drop("job")
+    with spool.pool(env=with_code_at_start(tmp_path, never)) as pool:
+        pool.wait_for("stalled")
+        wait_until(lambda: os.listdir(f"{spool.path}/logs") == [], deadline_s=2)
+        pool.kill()
+    spool.drain()
+    assert spool.record("completed", "job")["attempts"] == 1
 
 
 def test_a_job_for_which_there_is_no_process_can_be_cancelled(

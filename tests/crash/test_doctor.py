@@ -168,6 +168,12 @@ def test_a_missing_directory_is_made_again(side: Spoolside, name: str) -> None:
     assert finding(text, "says completed").startswith("mended")  # in the same run
 
 
+def test_a_link_to_what_is_away_is_told_and_ends_no_examination(side: Spoolside) -> None:
+    (side.path / "logs").rmdir()
+    (side.path / "logs").symlink_to(side.path / "nowhere")
+    assert finding(doctor(side)[1], "logs/ missing").startswith("problem")
+
+
 def test_what_is_open_to_others_is_closed_though_a_directory_is_missing(side: Spoolside) -> None:
     (side.path / "pending").chmod(0o770)
     (side.path / "failed").rmdir()

@@ -93,6 +93,24 @@ def test_who_may_not_read_the_output_of_a_job_learns_how_it_ended(open_path: Pat
 
 
 @needs_root
+def test_a_job_whose_body_may_not_be_read_is_cancelled_and_hides_no_other(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        share_with_nobody(side)
+        job_id = side.submit("sleep 15")
+        pool = side.pool(before=["sh", "-c", 'umask 007; exec "$@"', "-"]).up()
+        side.wait_for_run(job_id)
+        as_nobody(side.path, "enqueue", "--id", "theirs", "--delay", "1h", "--", "/bin/true")
+        (held,) = (side.path / "processing").iterdir()
+        held.chmod(0o600)  # as where directories do not hand their group down
+        listed = as_nobody(side.path, "list", "--newest-first", "--ids")
+        assert (listed.returncode, listed.stdout) == (0, "theirs\n")
+        assert listed.stderr.count("cannot be read") == 1
+        done = as_nobody(side.path, "cancel", job_id)
+        assert (done.returncode, done.stdout) == (0, f"{job_id}\n"), done.stderr
+        pool.stop()
+
+
+@needs_root
 def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_path: Path) -> None:
     """Nobody can see or end a process of root's: the job waits for who can."""
     with Spoolside(make_spool(open_path / "q")) as side:

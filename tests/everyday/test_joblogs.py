@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl import joblogs
+from queuectl import files, joblogs, outcome
 from queuectl.job import Job
 from tests.support import ROOT
 
@@ -265,3 +265,24 @@ def test_the_end_is_kept_where_its_only_line_end_is_the_last_byte(tmp_path: Path
     path.write_bytes(b"HEAD\n" + b"x" * 20_000 + b"THE-END\n")
     assert joblogs.cap(str(path), 8192) is None
     assert path.read_bytes().endswith(b"THE-END\n")
+
+
+def test_output_that_may_not_be_read_is_told_also_if_it_comes_later(spool: SpoolDir) -> None:
+    """A job that waits for a lane is counted, and has no files yet."""
+    spool.drop("job")
+    api = spool.api
+    claim = api.take("job", "pending", "nobody")
+    logs = api.log_files("job", 1)
+    counted = outcome.started(api.read_claim(claim), worker="nobody", now=1.0, logs=logs)
+    files.carry_out(api.counting(claim, counted))
+    follower = joblogs.Follower(api, "job", first_run=1)
+    missed: list[str] = []
+    follower.missed = lambda error: missed.append(error.path)
+    assert list(follower.read()) == []
+    os.symlink("/nowhere", logs[1])  # not even root follows it
+    with open(logs[0], "w") as file:
+        file.write("seen")
+    for _ in range(2):
+        assert list(follower.read()) in ([("out", b"seen")], [])
+    assert missed == [logs[1]]
+    follower.close()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
 import subprocess
+import termios
 from typing import TYPE_CHECKING
 
 from tests.looking.terminal import Terminal, terminal
-from tests.support import environment, wait_until, waiting_for
+from tests.support import DEADLINE_S, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +44,22 @@ def test_who_waits_for_many_sees_how_many_have_ended_and_how_long_it_takes(
         assert [line for line in seen if line != remark] == [
             *("a", "b", "queuectl: b is dead: exit status 1", "c", "d", "")
         ]
+
+
+def test_the_line_comes_back_after_two_ends_one_after_the_other(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(poll_interval=3600)
+    for job_id in ("a", "b", "c"):
+        spool.drop(job_id, waiting_for(f"{tmp_path}/{job_id}"))
+    with spool.pool(3), terminal(spool, "wait", "--all") as screen:
+        wait_until(lambda: "0 of 3 ended" in screen.raw)
+        (tmp_path / "a").touch()
+        wait_until(lambda: "1 of 3 ended" in screen.raw)
+        (tmp_path / "b").touch()
+        wait_until(lambda: "2 of 3 ended" in screen.raw, deadline_s=10)
+        (tmp_path / "c").touch()
+        assert screen.wait() == 0
 
 
 def test_the_line_is_cut_to_the_terminal_and_gone_after_an_interrupt(
@@ -86,5 +106,38 @@ def test_a_terminal_that_can_clear_nothing_is_told_nothing(spool: SpoolDir) -> N
     spool.drop("b", "sleep 1.5")
     dumb = ["env", "TERM=dumb", *spool.command("wait", "--all")]
     with spool.pool(), Terminal(dumb, environment(spool.path), 80, 24) as screen:
+        assert screen.wait() == 0
+        assert CLEAR not in screen.raw
+
+
+def test_who_waits_goes_on_when_the_terminal_is_gone(spool: SpoolDir, tmp_path: Path) -> None:
+    """It was disowned, perhaps: nobody sends it a SIGHUP."""
+    for job_id in ("a", "b"):
+        spool.drop(job_id, waiting_for(f"{tmp_path}/end"))
+    words = ["sh", "-c", 'trap "" HUP; exec "$@"', "-", *spool.command("wait", "--all")]
+    master, slave = pty.openpty()
+    with spool.pool(), open(tmp_path / "ids", "wb") as ids:
+        waiting = subprocess.Popen(
+            words,
+            env=environment(spool.path, TERM="xterm"),
+            stdin=slave,
+            stdout=ids,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+        )
+        os.close(slave)
+        assert b"0 of 2" in os.read(master, 100)
+        os.close(master)
+        (tmp_path / "end").touch()
+        assert waiting.wait(DEADLINE_S) == 0
+    assert sorted((tmp_path / "ids").read_text().split()) == ["a", "b"]
+
+
+def test_who_waits_in_the_background_leaves_the_terminal_to_others(spool: SpoolDir) -> None:
+    for job_id in ("a", "b"):
+        spool.drop(job_id, "sleep 1.5")
+    words = ["bash", "-c", 'set -m; "$@" > /dev/null & wait', "-", *spool.command("wait", "--all")]
+    with spool.pool(), Terminal(words, environment(spool.path), 80, 24) as screen:
         assert screen.wait() == 0
         assert CLEAR not in screen.raw
