@@ -35,7 +35,8 @@ from queuectl.states import AT_REST, OUTCOMES
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from queuectl.files import Steps
 
@@ -203,16 +204,20 @@ class Spool(Moves):
         pending = self.directory("pending")
         try:
             # opened first: once jobs are there, no other thread may have left us a descriptor
-            with files.to_be_synced(pending) as sync:
+            with self._to_be_synced(pending) as sync:
                 publish_all(batch, owner, published)
                 self._check_alone([job for job in batch if job.id in given])
-                if self.config.sync:
-                    sync()
+                sync()
         except BaseException as error:  # an interrupt too: none of these ids has been told
             self._withdraw(published, given)
             if isinstance(error, OSError):
                 raise SpoolError("queue a job in", pending, error) from error
             raise
+
+    def _to_be_synced(self, directory: str) -> AbstractContextManager[Callable[[], None]]:
+        if self.config.sync:
+            return files.to_be_synced(directory)
+        return contextlib.nullcontext(lambda: None)
 
     def _check_alone(self, jobs: Sequence[Job]) -> None:
         """Check that no job that left pending/ a moment ago has an id that we have put there.

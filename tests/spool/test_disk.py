@@ -71,11 +71,10 @@ def test_many_go_through_their_steps_side_by_side(loop: Loop, disk: Disk, tmp_pa
     assert loop.run(main()) == [f"file-{number}" for number in range(300)]
 
 
+@pytest.mark.usefixtures("syncs")
 def test_where_the_kernel_has_a_queue_nobody_waits_for_an_fsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not os.path.exists("/proc/sys/fs/aio-nr"):
-        pytest.skip("this kernel has none")
     waited: list[int] = []
     monkeypatch.setattr(kernel, "sync", waited.append)
     monkeypatch.setattr(kernel, "sync_data", waited.append)
