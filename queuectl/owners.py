@@ -58,6 +58,10 @@ class Worker:
         """Whether it stands still, and does nothing until it is continued."""
         return self.of_this_boot and processes.is_suspended(self.pid, self.started)
 
+    def lives_here(self, spool: Layout) -> bool:
+        """Tell whether it is a pool of this spool, alive, whatever became of its lock."""
+        return self.directory == _identity(spool) and processes.lives(self.pid, self.started)
+
     def lives_elsewhere(self, spool: Layout) -> bool:
         """Tell whether it is a pool of another spool, alive, of which this one is a copy."""
         is_another = self.directory not in ("", _identity(spool))
@@ -177,14 +181,19 @@ class Registration:
             OSError: the file system refused.
         """
         self.keep()
-        os.utime(self._path(RECORD_SUFFIX))
+        with contextlib.suppress(FileNotFoundError):  # the spool is away
+            os.utime(self._path(RECORD_SUFFIX))
 
     def keep(self) -> None:
         """Put back what was taken away of its files, or replaced from a backup.
 
+        Not while the whole spool is away: made anew it would be in the way of what comes back.
+
         Raises:
             OSError: the file system refused.
         """
+        if not os.path.isdir(self._spool.path):
+            return
         if not self._has_its_lock():
             self._take_lock()
         is_here = self.record.directory == _identity(self._spool)

@@ -88,6 +88,8 @@ class Recovery:
             OSError: the spool itself cannot be looked at.
         """
         self.faults.clear()
+        if not os.path.isdir(self._spool.directory("workers")):  # the lock's library would make it
+            return 0
         self.busy = not self._has_lock()
         if self.busy:
             return 0
@@ -159,8 +161,11 @@ class Recovery:
             if life is owners.Life.ALIVE:
                 continue
             local = life is owners.Life.DEAD
-            by_lock = local and not traceless
-            if by_lock or name in self._endings or self._is_silent(name):
+            # a lock may be free that a backup has put in the place of its own, which it takes back
+            lives = local and worker is not None and worker.lives_here(self._spool)
+            by_lock = local and not traceless and not lives
+            known_dead = by_lock or (name in self._endings and not lives)
+            if known_dead or self._is_silent(name):
                 yield self._dead_one(name, worker, local=local, by_lock=by_lock)
 
     def _dead_one(

@@ -5,6 +5,7 @@ spool-layout.md, section "config.json".
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ class LiveConfig:
         """
         gone_at, self._gone_at = self._gone_at, None
         stamp = config.stamp(self._spool.path)
+        if stamp is None and not os.path.isdir(self._spool.path):
+            return False  # the whole spool is away, and its settings with it
         if stamp == self._stamp or (stamp is None and self._is_being_saved(gone_at)):
             return False
         self._stamp = stamp

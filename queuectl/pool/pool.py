@@ -109,7 +109,7 @@ class Pool:
         self._signals = 0
         self._ended_now = False
         self._unregistered = False  # perhaps: the record or the lock was written
-        self._crashed = False
+        self._was_away = self._crashed = False
         self._notifier = Notifier.from_environment()
         self._has_terminal = os.isatty(_STDERR)
 
@@ -295,6 +295,8 @@ class Pool:
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     def _tick(self, arrivals: Arrivals | None) -> None:
+        if self._is_away():
+            return
         for name in DIRECTORIES:
             path = self._spool.directory(name)
             if not os.path.isdir(path):
@@ -306,6 +308,14 @@ class Pool:
         if arrivals is not None:
             arrivals.rearm()
         self._settle_strays()
+
+    def _is_away(self) -> bool:
+        """Tell whether the whole spool is gone, which is moved back, or made by who queues next."""
+        is_away = not os.path.isdir(self._spool.path)
+        if is_away and not self._was_away:
+            self._log.event("warning", detail=f"{self._spool.path} is gone: waiting for it")
+        self._was_away = is_away
+        return is_away
 
     def _settle_strays(self) -> None:
         """Send away what a backup has put into processing/ in our name: it would stay there."""

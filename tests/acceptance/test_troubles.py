@@ -15,6 +15,7 @@ import pytest
 
 from queuectl import owners, requests
 from queuectl.ids import is_id
+from queuectl.spool import Spool
 from tests.support import (
     AHEAD,
     DEADLINE_S,
@@ -186,12 +187,43 @@ def test_a_pool_whose_files_a_backup_has_replaced_is_known_again(
                 time.sleep(0.2)  # until the pool has looked at it
         else:
             pool.signal(signal.SIGSTOP)  # or it makes directories while they are copied
+            os.waitid(os.P_PID, pool.pid, os.WSTOPPED | os.WNOWAIT)
             os.rename(spool.path, f"{spool.path}.old")
             shutil.copytree(f"{spool.path}.old", spool.path)
             pool.signal(signal.SIGCONT)
         wait_until(lambda: [worker.worker for worker in owners.workers(spool.api)] == [pool.name])
         spool.drop("job")
         pool.wait_for("completed", "job")
+
+
+def test_a_spool_that_is_away_for_a_while_is_not_made_anew(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=0.1, lease=1)
+    spool.drop("running", waiting_for(f"{tmp_path}/go"))
+    with spool.pool(2) as pool:
+        pool.wait_for("started", "running")
+        os.rename(spool.path, f"{spool.path}.away")
+        wait_until(lambda: "is gone: waiting for it" in pool.log())
+        time.sleep(1)  # several looks, and heartbeats, long
+        assert not os.path.exists(spool.path)
+        os.rename(f"{spool.path}.away", spool.path)
+        (tmp_path / "go").touch()
+        spool.wait_for("completed", "running")
+        spool.drop("after")
+        pool.wait_for("completed", "after")
+
+
+def test_a_spool_that_was_removed_is_served_again_once_somebody_makes_it(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.1)
+    spool.drop("before")
+    with spool.pool() as pool:
+        spool.wait_for("completed", "before")
+        os.rename(spool.path, f"{spool.path}.gone")
+        shutil.rmtree(f"{spool.path}.gone")
+        wait_until(lambda: "is gone: waiting for it" in pool.log(), pool.log)
+        assert not os.path.exists(spool.path)
+        Spool(spool.path).submit("true", id="new")
+        wait_until(lambda: spool.ids("completed") == ["new"], pool.log)
+        wait_until(lambda: [worker.worker for worker in owners.workers(spool.api)] == [pool.name])
 
 
 def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(

@@ -665,3 +665,23 @@ def test_an_orphan_that_cannot_be_moved_does_not_hold_up_the_others(
     recover(spool)
     assert spool.ids("completed") == ["0", "a", "b", "c"]
     assert spool.leftovers() == []
+
+
+def test_who_lives_is_not_buried_though_a_backup_has_replaced_its_lock(
+    api: Spool, spool: SpoolDir
+) -> None:
+    with Registration(api, 1) as living:
+        spool.drop("a")
+        api.take("a", "pending", living.name)
+        lock = f"{spool.path}/workers/{living.name}.lock"
+        os.unlink(lock)
+        open(lock, "x").close()
+        assert recover(spool) == 0
+        assert spool.states("a") == ["processing"]
+        spool.configure(lease=1)
+        with Registration(api, 1) as me:
+            log = WorkLog(os.open(os.devnull, os.O_WRONLY))
+            other = Recovery(Spool(spool.path), me.name, log)
+            assert other.run() == 0
+            time.sleep(1.1)  # silent for the lease
+            assert other.run() == 1
