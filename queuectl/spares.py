@@ -85,8 +85,8 @@ class Spares:
     def clear(self) -> None:
         """Delete all spares, also those whose moves were never made sure of."""
         self._free.clear()
-        for path in spares_of(self._directory, self._owner):
-            with contextlib.suppress(OSError):  # the next recovery clears it
+        with contextlib.suppress(OSError):  # what is left, the next recovery clears
+            for path in spares_of(self._directory, self._owner):
                 os.unlink(path)
 
     def _take(self) -> str:

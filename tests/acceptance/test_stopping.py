@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl.layout import DIRECTORIES
 from tests.support import (
     DEADLINE_S,
     processes_with,
@@ -242,3 +244,15 @@ def test_a_pool_that_can_be_told_nothing_more_ends_what_runs(
     assert "ZeroDivisionError" in read_text(pool.log_path)
     assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
     assert spool.states("long") == ["pending"]
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_pool_leaves_as_it_should_though_a_directory_is_gone(spool: SpoolDir, name: str) -> None:
+    spool.configure(poll_interval=3600)  # it is not made again before
+    spool.drop("job")
+    with spool.pool(1) as pool:
+        pool.wait_for("completed", "job")
+        shutil.rmtree(f"{spool.path}/{name}")
+        pool.signal(signal.SIGTERM)
+        assert pool.wait() == 0, pool.log()
+        assert pool.events("down")

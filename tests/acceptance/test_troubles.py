@@ -529,6 +529,34 @@ def test_an_outcome_waits_for_a_directory_that_is_away(spool: SpoolDir) -> None:
         assert not pool.events("lost")
 
 
+def test_a_job_that_comes_while_there_is_no_place_for_claims_runs_once_it_is_back(
+    spool: SpoolDir,
+) -> None:
+    spool.configure(poll_interval=300)
+    spool.drop("first")
+    with spool.pool() as pool:
+        pool.wait_for("completed", "first")
+        os.rename(f"{spool.path}/processing", f"{spool.path}/away")
+        spool.drop("job")
+        pool.wait_for("stalled")
+        os.rename(f"{spool.path}/away", f"{spool.path}/processing")
+        spool.wait_for("completed", "job")
+
+
+def test_a_job_that_is_removed_while_it_runs_is_lost_and_has_no_outcome(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("job", waiting_for(go))
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        os.unlink(spool.api.held_file("job", pool.name))
+        open(go, "x").close()
+        pool.wait_for("lost", "job")
+        spool.drop("next")
+        pool.wait_for("completed", "next")
+        assert not pool.events("completed", "job")
+    assert spool.states("job") == []
+
+
 @pytest.mark.parametrize("state", ["pending", "failed"])
 def test_jobs_of_a_directory_that_was_away_run_once_it_is_back(spool: SpoolDir, state: str) -> None:
     spool.configure(poll_interval=0.3, backoff_base=0)

@@ -8,11 +8,15 @@ import re
 import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
+from queuectl.owners import Registration
 from tests.support import (
     DEADLINE_S,
     processes_with,
@@ -154,6 +158,44 @@ def test_a_job_of_a_dead_worker_is_recovered_and_cancelled(spool: SpoolDir) -> N
     assert spool.run("cancel", "job").lines == ["job"]
     assert spool.states("job") == ["dead"]
     assert job_processes(spool, "job") == []
+
+
+def test_who_cancels_what_another_recovers_is_told_once_what_it_waits_for(spool: SpoolDir) -> None:
+    spool.configure(kill_grace=0.2)
+    spool.api.submit("sleep 600", id="job")
+    pool = spool.start_pool()
+    pool.wait_for("started", "job")
+    pool.kill()
+    said = f"{spool.path}.err"
+    with FileLock(f"{spool.path}/workers/recovery.lock"), open(said, "wb") as err:
+        cancelling = spool.start("cancel", "job", stderr=err)
+        wait_until(lambda: "waiting for job: another worker or command" in read_text(said))
+        time.sleep(0.7)  # it looks again and again meanwhile
+    assert cancelling.wait(DEADLINE_S) == 0
+    assert read_text(said).count("waiting") == 1
+    assert "ending" not in read_text(said)
+    assert spool.states("job") == ["dead"]
+
+
+def test_a_job_that_is_gone_meanwhile_keeps_none_of_the_others_from_being_cancelled(
+    spool: SpoolDir,
+) -> None:
+    api = spool.api
+    for job_id in ("a", "b"):
+        api.submit("true", id=job_id)
+    with Registration(api, 1) as pool:
+        gone, other = (api.take(job_id, "pending", pool.name) for job_id in ("a", "b"))
+        with spool.start("cancel", "a", "b", stdout=PIPE, stderr=PIPE) as cancelling:
+            assert cancelling.stderr is not None
+            assert b"ending 2 that workers hold" in cancelling.stderr.readline()
+            os.unlink(gone.path)
+            os.rename(other.path, spool.file("pending", "b"))
+            out, err = cancelling.communicate(timeout=DEADLINE_S)
+            assert cancelling.returncode == 1
+    assert out == b"b\n"
+    assert b'no job "a"' in err
+    assert spool.states("b") == ["dead"]
+    assert spool.leftovers() == []
 
 
 def test_cancelling_is_not_disturbed_by_what_the_id_looks_like(spool: SpoolDir) -> None:

@@ -28,12 +28,12 @@ from queuectl.errors import (
     WrongUserError,
 )
 from queuectl.layout import Held
+from queuectl.moves import Claim
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.moves import Claim
     from tests.support import SpoolDir
 
 
@@ -324,13 +324,26 @@ def test_a_reason_that_cannot_be_read_is_not_taken_for_a_job(
     assert api.drop_reason(claim)
 
 
+def test_what_cannot_be_read_is_set_aside_all_the_same(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    spool.drop_bytes("a b", b"[")
+    claim = api.take_name("a b.json", "pending", "w")
+    monkeypatch.setattr("queuectl.spool.read_regular", refused)
+    assert api.set_aside(claim, "because").why == "because"
+
+
 def setting_aside_cut_short(api: Spool, spool: SpoolDir, why: str) -> Claim:
     """Leave what a crash does: the reason is there, the bytes are held still."""
     spool.drop_bytes("a", b"[")
     claim = api.take_name("a.json", "pending", "w")
+    held = claim.path
     api.set_aside(claim, why)
-    os.rename(f"{spool.path}/dead/a.rejected", claim.path)
-    return claim
+    os.rename(claim.path, held)
+    return Claim("a", "w", held, "pending")
 
 
 def test_a_rejection_that_is_cut_short_is_finished_under_the_same_name(
@@ -542,6 +555,33 @@ def test_a_withdrawn_batch_leaves_anothers_job_of_the_same_id(
     with pytest.raises(SpoolError):
         api._submit_batch([job], ["a"], "w")
     assert spool.record("pending", "a")["command"] == "echo another's"
+
+
+def test_what_a_pool_has_taken_keeps_nothing_of_its_batch_from_being_withdrawn(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, other = (api.draft({"command": "true"}) for _ in range(2))
+
+    def taken_and_refused(_descriptor: int) -> NoReturn:
+        api.take(taken.id, "pending", "w-1")
+        raise OSError(errno.EIO, "not synced")
+
+    monkeypatch.setattr(kernel, "sync", taken_and_refused)
+    with pytest.raises(SpoolError, match="not synced"):
+        api._submit_batch([taken, other], (), "w-2")
+    assert spool.ids("pending") == []
+
+
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_a_batch_that_fails_half_way_leaves_nothing(spool: SpoolDir, durability: str) -> None:
+    spool.configure(durability=durability)
+    api = spool.api
+    api.submit("true", id="j10")
+    jobs = [api.draft({"command": "true", "id": f"j{n:02}"}) for n in range(20)]
+    with pytest.raises(JobExistsError):
+        list(api.submit_all(jobs))
+    assert spool.ids("pending") == ["j10"]
+    assert spool.leftovers() == []
 
 
 def test_a_draft_that_is_linked_elsewhere_is_not_published_by_that(tmp_path: Path) -> None:
