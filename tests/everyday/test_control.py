@@ -531,7 +531,9 @@ def test_the_file_that_pauses_says_who_did_it(spool: SpoolDir) -> None:
     assert "not paused" in spool.run("resume").err
 
 
-def test_ctrl_c_while_a_job_is_being_ended_leaves_the_request(spool: SpoolDir) -> None:
+def test_ctrl_c_while_a_job_is_being_ended_says_what_may_happen_and_leaves_no_request(
+    spool: SpoolDir,
+) -> None:
     spool.configure(kill_grace=3600)
     spool.api.submit("trap '' TERM; while :; do sleep 0.1; done", id="job")
     pool = spool.start_pool()
@@ -542,7 +544,12 @@ def test_ctrl_c_while_a_job_is_being_ended_leaves_the_request(spool: SpoolDir) -
             assert b"ending 1 that a worker holds" in cancelling.stderr.readline()
             wait_until(lambda: any(".cancel." in n for n in os.listdir(f"{spool.path}/workers")))
             cancelling.send_signal(signal.SIGINT)
-            assert cancelling.wait(DEADLINE_S) == 130
+            said = cancelling.communicate(timeout=DEADLINE_S)[1]
+            assert cancelling.returncode == 130
+            hint = b"what was told to end may end all the same; `queuectl list` shows it\n"
+            assert said == hint + b"\nqueuectl: interrupted\n"
+        assert not any(".cancel." in n for n in os.listdir(f"{spool.path}/workers"))
+        assert spool.states("job") == ["processing"]
     finally:
         pool.kill()
 

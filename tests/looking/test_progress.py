@@ -62,6 +62,18 @@ def test_the_line_comes_back_after_two_ends_one_after_the_other(
         assert screen.wait() == 0
 
 
+def test_who_waits_sees_that_a_job_is_gone(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.1)
+    for job_id in ("a", "b"):
+        spool.drop(job_id)
+    with terminal(spool, "wait", "--all") as screen:
+        wait_until(lambda: "0 of 2 ended" in screen.raw)
+        os.unlink(spool.file("pending", "a"))
+        wait_until(lambda: "1 of 2 ended, 1 not completed" in screen.raw, lambda: screen.raw)
+        screen.type("\x03")
+        assert screen.wait() == 130
+
+
 def test_the_line_is_cut_to_the_terminal_and_gone_after_an_interrupt(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
