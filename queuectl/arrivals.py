@@ -39,7 +39,6 @@ class Arrivals:
         self._source: _Source | None = None
         self._watches: dict[str, tuple[Any, int]] = {}
 
-    @starting_threads()
     def start(self) -> None:
         """Begin to watch.
 
@@ -47,15 +46,15 @@ class Arrivals:
             OSError: the kernel gives no more watches, or threads; look at the directories by time
                 instead.
         """
-        self._source = _new_source(self._lost)
         try:
-            self._source.start()
+            with starting_threads():
+                self._source = _new_source(self._lost)
+                self._source.start()
             self.rearm()
-        except (OSError, RuntimeError):
+        except OSError:
             self.stop()
             raise
 
-    @starting_threads()
     def rearm(self) -> None:
         """Watch anew what was removed and made again since: the old watch is silent.
 
@@ -126,7 +125,8 @@ class _Observed:
         held = files.open_directory(path)
         self._held.add(held)
         try:
-            return self._observer.schedule(_Handler(path, arrived), path), held
+            with starting_threads():
+                return self._observer.schedule(_Handler(path, arrived), path), held
         except BaseException:
             self._let_go(held)
             raise

@@ -138,7 +138,9 @@ class _Cancelling:
 
     def _running(self, job_id: str, owner: str) -> None:
         worker, life = owners.look_up(self._spool, owner)
-        if life is owners.Life.DEAD or (life is owners.Life.AWAY and self._is_silent(owner)):
+        if life is owners.Life.DEAD or (
+            life is owners.Life.AWAY and self._heartbeats.silent_now(self._spool, owner)
+        ):
             self._held_by_dead(job_id, owner)
             return
         self.left.append(job_id)
@@ -151,10 +153,6 @@ class _Cancelling:
             if worker is not None and worker.suspended and owner not in self._told_of:
                 self._told_of.add(owner)
                 self._note(f"{owner} is {owners.suspended_text(worker.pid)}")
-
-    def _is_silent(self, owner: str) -> bool:
-        lease_s = self._spool.config.lease
-        return self._heartbeats.silent(self._spool, owner, lease_s, time.monotonic())
 
     def _held_by_dead(self, job_id: str, owner: str) -> None:
         if self._recovery is None:

@@ -349,6 +349,10 @@ class Heartbeats:
             return False
         return monotonic_s - since >= lease_s
 
+    def silent_now(self, spool: Layout, name: str) -> bool:
+        """Tell what `silent` does, by the setting and the clock."""
+        return self.silent(spool, name, spool.config.lease, time.monotonic())
+
     def forget(self, name: str) -> None:
         """Drop what is remembered of an owner that is gone."""
         self._seen.pop(name, None)

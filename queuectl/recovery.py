@@ -192,8 +192,7 @@ class Recovery:
         return owners.another_user(self._spool, name, worker, us)
 
     def _is_silent(self, name: str) -> bool:
-        lease_s = self._spool.config.lease
-        silent = self._heartbeats.silent(self._spool, name, lease_s, time.monotonic())
+        silent = self._heartbeats.silent_now(self._spool, name)
         if silent:
             self._heartbeats.forget(name)
         return silent

@@ -15,7 +15,7 @@ import stat
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from queuectl import files
 from queuectl.errors import (
@@ -33,6 +33,8 @@ from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
 from queuectl.states import AT_REST, OUTCOMES
 from queuectl.units import utc_text
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -171,10 +173,7 @@ class Spool(Moves):
         self.create()
         tmp = self.directory("tmp")
         with contextlib.ExitStack() as stack:
-            try:
-                scratch = stack.enter_context(Scratch(tmp))
-            except OSError as error:
-                raise SpoolError("write to", tmp, error) from error
+            scratch = _enter(stack, Scratch(tmp), "write to", tmp)
             for start in range(0, len(jobs), _BATCH):
                 batch = jobs[start : start + _BATCH]
                 ours = [job.id for job in batch if job.id in given]
@@ -189,10 +188,7 @@ class Spool(Moves):
         """
         pending = self.directory("pending")
         with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(files.locked(pending))
-            except OSError as error:
-                raise SpoolError("lock", pending, error) from error
+            _enter(stack, files.locked(pending), "lock", pending)
             for _ in range(2):  # a job on its way can slip from a place not looked at yet
                 self.check_free(given)
             self._submit_batch(batch, given, owner)
@@ -411,6 +407,20 @@ class Spool(Moves):
             files.publish(draft_file, self.file("dead", free))
         finally:
             files.unlink_quietly(draft_file)
+
+
+def _enter(
+    stack: contextlib.ExitStack, manager: AbstractContextManager[T], action: str, path: str
+) -> T:
+    """Enter a context; an error of that is told apart from those of what is done within.
+
+    Raises:
+        SpoolError: the file system refused.
+    """
+    try:
+        return stack.enter_context(manager)
+    except OSError as error:
+        raise SpoolError(action, path, error) from error
 
 
 def _as_in_records(value: Any) -> Any:

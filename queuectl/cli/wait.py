@@ -34,6 +34,7 @@ from queuectl.waiting import Endings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from queuectl.changes import Changes
     from queuectl.cli.drafting import Drafted
     from queuectl.layout import Layout
     from queuectl.spool import Spool
@@ -196,14 +197,21 @@ def _wait(
             if endings.complete:
                 return True
             remarks.of_hindrances(lambda: endings.remaining, any_one=endings.any_one)
-            progress.tell(pace.text)
             if time.monotonic() >= deadline_s:
                 return False
-            names = changes.wait(min(deadline_s, progress.due_s))
-            # not worth a look at all that remain, of which there may be thousands
-            while not names and progress.due_s <= time.monotonic() < deadline_s:
-                progress.tell(pace.text)
-                names = changes.wait(min(deadline_s, progress.due_s))
+            names = _wait_for_names(changes, deadline_s, progress, pace)
+
+
+def _wait_for_names(
+    changes: Changes, deadline_s: float, progress: Progress, pace: _Pace
+) -> set[str]:
+    """Return what `changes.wait` does; what there is to tell meanwhile is told."""
+    while True:
+        progress.tell(pace.text)
+        names = changes.wait(min(deadline_s, progress.due_s))
+        # only to tell it: not worth a look at all that remain, of which there may be thousands
+        if names or not progress.due_s <= time.monotonic() < deadline_s:
+            return names
 
 
 class _Pace:

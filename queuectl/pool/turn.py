@@ -218,14 +218,12 @@ class Turns:
         job = await self._stamp(claim, before, urgent=urgent)
         if job is None:
             return None
-        if not await self.lanes.enter(job.id):
-            self._keep_place(entry)
-            await self._give_back(claim, before)
-            return None
-        try:
-            ended = await self._run(job)
-        finally:
-            took_s = self.lanes.leave(job.id)
+        ended = None
+        if await self.lanes.enter(job.id):
+            try:
+                ended = await self._run(job)
+            finally:
+                took_s = self.lanes.leave(job.id)
         if ended is None:
             self._keep_place(entry)
             await self._give_back(claim, before)
@@ -344,13 +342,11 @@ class Turns:
             if error.errno not in kernel.OUT_OF_RESOURCES:
                 return runner.could_not_start(error, task)
             self.stall.begin(job.id, f"start {job.id}", error, STARTS)
-            did_start = isinstance(error, runner.UnwatchedError)
-            for path in () if did_start else task.logs:  # now: if we die, by them it had begun
-                with contextlib.suppress(OSError):  # perhaps it came to none
-                    os.unlink(path)
-            await self.stall.pause()
-            if did_start:
+            if isinstance(error, runner.UnwatchedError):
+                await self.stall.pause()
                 return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
+            self._remove_output(job.id, job.run_number + 1)  # now: if we die, by it it had begun
+            await self.stall.pause()
             return self._cancelled.get(key)
         self._running[key] = run
         self.stall.end(STARTS)
@@ -407,9 +403,12 @@ class Turns:
     def _forget_output(self, job: Job) -> None:
         number = outcome.forgotten_run(job, self._spool.config)
         if number is not None:
-            for path in self._spool.log_files(job.id, number):
-                with contextlib.suppress(OSError):  # it goes with the job, else
-                    os.unlink(path)
+            self._remove_output(job.id, number)
+
+    def _remove_output(self, job_id: str, number: int) -> None:
+        for path in self._spool.log_files(job_id, number):
+            with contextlib.suppress(OSError):  # it goes with the job, else
+                os.unlink(path)
 
     async def _persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:
         """Do what must not be given up because a disk is full: try until it is done."""

@@ -247,14 +247,20 @@ def test_what_a_dead_worker_left_holds_up_no_other_job_and_no_stop(side: Spoolsi
     assert side.state_of(held) == "processing"
 
 
-def test_what_a_dead_worker_left_is_killed_after_the_grace_by_a_pool_that_is_busy(
-    side: Spoolside,
-) -> None:
+def leave_stubborn(side: Spoolside) -> str:
+    """Leave what has to be killed, after 2 s, running; return its job, whose pool is dead."""
     held = side.submit("trap '' TERM; sleep 600 & wait; sleep 600", max_retries=1)
     dead = side.pool().up()
     side.wait_for_run(held)
     dead.kill()
     side.run("config", "set", "kill-grace", "2")
+    return held
+
+
+def test_what_a_dead_worker_left_is_killed_after_the_grace_by_a_pool_that_is_busy(
+    side: Spoolside,
+) -> None:
+    held = leave_stubborn(side)
     pool = side.pool().up()
     side.wait_for(side.submit("sleep 1"))
     side.wait_for(held, "dead")
@@ -276,11 +282,7 @@ Layout.file_names_by_place = without_end
 def test_what_a_dead_worker_left_is_killed_while_a_pool_looks_at_many_files(
     side: Spoolside, tmp_path: Path
 ) -> None:
-    held = side.submit("trap '' TERM; sleep 600 & wait; sleep 600", max_retries=1)
-    dead = side.pool().up()
-    side.wait_for_run(held)
-    dead.kill()
-    side.run("config", "set", "kill-grace", "2")
+    held = leave_stubborn(side)
     side.submit(run_at="2100-01-01T00:00:00Z")
     pool = side.pool(env={**environment(), **with_code_at_start(tmp_path, NO_END_OF_FILES)}).up()
     side.wait_for(held, "dead")

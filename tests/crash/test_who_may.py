@@ -17,6 +17,11 @@ NOBODY = 65534
 AS_NOBODY = Path(__file__).with_name("as_nobody.py")
 
 
+def with_umask(umask: int) -> list[str]:
+    """Return the words before a command line that is to have this umask."""
+    return ["sh", "-c", f'umask {umask:03o}; exec "$@"', "-"]
+
+
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
 @pytest.mark.parametrize(
     "name", [".", "pending", "processing", "failed", "completed", "dead", "tmp", "workers", "logs"]
@@ -44,10 +49,10 @@ def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
     job_id = side.submit()
     assert side.run("config", "set", "shared", "true").returncode == 0
     (side.path / "pending").chmod(0o770)
-    private = ["sh", "-c", 'umask 077; exec "$@"', "-"]
+    private = with_umask(0o077)
     assert side.run("enqueue", "--id", "mine", "true", before=private).returncode == 0
     assert (side.path / "pending" / "mine.json").stat().st_mode & 0o777 == 0o660
-    before = ["sh", "-c", 'umask 007; exec "$@"', "-"]
+    before = with_umask(0o007)
     done = side.run("worker", "start", "--stop-when-empty", "--detach", before=before)
     assert done.returncode == 0
     side.wait_for(job_id, "completed")
@@ -74,7 +79,7 @@ def test_others_put_jobs_into_a_shared_spool(open_path: Path) -> None:
 def test_who_may_not_read_the_output_of_a_job_learns_how_it_ended(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
         share_with_nobody(side)
-        private = ["sh", "-c", 'umask 077; exec "$@"', "-"]
+        private = with_umask(0o077)
         pool = side.pool(before=private).up()
         words = ("--max-retries", "2", "--command", "echo hidden; exit 3")
         done = as_nobody(side.path, "run", "--id", "theirs", *words)
@@ -97,7 +102,7 @@ def test_a_job_whose_body_may_not_be_read_is_cancelled_and_hides_no_other(open_p
     with Spoolside(make_spool(open_path / "q")) as side:
         share_with_nobody(side)
         job_id = side.submit("sleep 15")
-        pool = side.pool(before=["sh", "-c", 'umask 007; exec "$@"', "-"]).up()
+        pool = side.pool(before=with_umask(0o007)).up()
         side.wait_for_run(job_id)
         as_nobody(side.path, "enqueue", "--id", "theirs", "--delay", "1h", "--", "/bin/true")
         (held,) = (side.path / "processing").iterdir()
@@ -116,7 +121,7 @@ def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_
     with Spoolside(make_spool(open_path / "q")) as side:
         share_with_nobody(side)
         job_id = side.submit("sleep 1000")
-        pool = side.pool(before=["sh", "-c", 'umask 007; exec "$@"', "-"])
+        pool = side.pool(before=with_umask(0o007))
         side.wait_for_run(job_id)
         pool.kill()
 
@@ -160,8 +165,7 @@ def test_files_that_a_pool_may_not_write_to_do_not_hold_it_up(open_path: Path) -
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_a_spool_is_private_whatever_the_umask(umask: int, tmp_path: Path) -> None:
     with Spoolside(tmp_path / "q") as side:
-        script = f'umask {umask:03o}; exec "$@"'
-        before = ["sh", "-c", script, "-"]
+        before = with_umask(umask)
         done = side.run("enqueue", "--id", "one", "--command", side.command(), before=before)
         assert done.returncode == 0, done.stderr
         done = side.run("config", "set", "poll-interval", "0.1", before=before)

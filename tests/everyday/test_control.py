@@ -149,23 +149,24 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(spool: SpoolDi
     assert BY.fullmatch(spool.record("dead", "job")["error_message"])
 
 
-def test_a_job_of_a_dead_worker_is_recovered_and_cancelled(spool: SpoolDir) -> None:
+def leave_running(spool: SpoolDir) -> None:
+    """Leave `job` running, its pool killed."""
     spool.configure(kill_grace=0.2)
     spool.api.submit("sleep 600", id="job")
     pool = spool.start_pool()
     pool.wait_for("started", "job")
     pool.kill()
+
+
+def test_a_job_of_a_dead_worker_is_recovered_and_cancelled(spool: SpoolDir) -> None:
+    leave_running(spool)
     assert spool.run("cancel", "job").lines == ["job"]
     assert spool.states("job") == ["dead"]
     assert job_processes(spool, "job") == []
 
 
 def test_who_cancels_what_another_recovers_is_told_once_what_it_waits_for(spool: SpoolDir) -> None:
-    spool.configure(kill_grace=0.2)
-    spool.api.submit("sleep 600", id="job")
-    pool = spool.start_pool()
-    pool.wait_for("started", "job")
-    pool.kill()
+    leave_running(spool)
     said = f"{spool.path}.err"
     with FileLock(f"{spool.path}/workers/recovery.lock"), open(said, "wb") as err:
         cancelling = spool.start("cancel", "job", stderr=err)

@@ -300,13 +300,14 @@ def test_what_is_set_aside_never_replaces_a_dead_job(api: Spool, spool: SpoolDir
     assert spool.record("dead", "a")["command"] == "true"
 
 
+def refused(path: str) -> NoReturn:
+    raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+
 def test_a_reason_that_cannot_be_read_is_not_taken_for_a_job(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the mended file would be set aside for good, since its id exists in dead/."""
-
-    def refused(path: str) -> NoReturn:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
     spool.drop_bytes("a", b"[")
     api.set_aside(api.take_name("a.json", "pending", "w"), "because")
@@ -327,9 +328,6 @@ def test_a_reason_that_cannot_be_read_is_not_taken_for_a_job(
 def test_what_cannot_be_read_is_set_aside_all_the_same(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(path: str) -> NoReturn:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-
     spool.drop_bytes("a b", b"[")
     claim = api.take_name("a b.json", "pending", "w")
     monkeypatch.setattr("queuectl.spool.read_regular", refused)
