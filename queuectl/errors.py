@@ -76,10 +76,11 @@ class SpoolError(QueuectlError):
 class WrongUserError(QueuectlError):
     """Root is to change nothing in a user's spool: they could not read it, or lead it astray."""
 
-    def __init__(self, path: str, owner: int) -> None:
+    def __init__(self, path: str, owner: str) -> None:
+        account = f"'#{owner}'" if owner.isdigit() else owner
         super().__init__(
             f"{path} belongs to user {owner}, and root is to change nothing there; "
-            f"use `sudo -u '#{owner}' queuectl ...`"
+            f"use `sudo -u {account} queuectl ...`"
         )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from queuectl import files, kernel, requests
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.kernel import processes
+from queuectl.kernel.users import user_name
 from queuectl.reading import read_regular
 from queuectl.scratch import LOCK_SUFFIX, is_owner, new_owner, try_lock, was_named_here
 from queuectl.units import utc_text
@@ -309,10 +310,8 @@ def is_traceless(spool: Layout, name: str) -> bool:
     return name != "" and not files.is_there(path(spool, name, LOCK_SUFFIX))
 
 
-def another_user(
-    spool: Layout, name: str, worker: Worker | None, us: int | None = None
-) -> int | None:
-    """Return the user whose pool it is, if what it runs is not for us to see and to end.
+def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = None) -> str | None:
+    """Return who alone can see and end what a dead pool ran, as `ann or root`; None: we can too.
 
     Args:
         spool: where.
@@ -327,8 +326,13 @@ def another_user(
         with contextlib.suppress(FileNotFoundError):
             status = os.lstat(path(spool, name, suffix))
             of_this_boot = worker is not None or status.st_ctime >= kernel.booted_at()
-            return status.st_uid if of_this_boot and status.st_uid not in ours else None
+            theirs = of_this_boot and status.st_uid not in ours
+            return _or_root(user_name(status.st_uid)) if theirs else None
     return None
+
+
+def _or_root(user: str) -> str:
+    return user if user == "root" else f"{user} or root"
 
 
 class Heartbeats:

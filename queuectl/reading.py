@@ -12,6 +12,7 @@ import stat
 from queuectl import kernel
 from queuectl.errors import BadJobError
 from queuectl.job import MAX_GROWN_BYTES, MAX_RECORD_BYTES
+from queuectl.kernel.users import user_name
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -33,7 +34,8 @@ def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.st
         status = os.fstat(descriptor)
         _refuse_special(status)
         if not any_owner and status.st_uid not in (os.geteuid(), 0):
-            msg = f"owned by user {status.st_uid}, not by the worker's user {os.geteuid()}"
+            theirs, ours = user_name(status.st_uid), user_name(os.geteuid())
+            msg = f"owned by user {theirs}, not by the worker's user {ours}"
             raise BadJobError(msg)
         if status.st_size > MAX_GROWN_BYTES:
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"

@@ -45,7 +45,7 @@ class _Dead(NamedTuple):
     by_lock: bool  # whether its lock told, not its silence
     this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
     copied: bool  # it lives, and works in the spool that this is a copy of
-    user: int | None  # whose it was, if only that user may end what it ran
+    only_for: str | None  # who alone can end what it ran, if not we
     ending: Ending  # of what it ran
 
 
@@ -175,21 +175,21 @@ class Recovery:
         this_boot = worker is not None and worker.of_this_boot
         copied = worker is not None and worker.lives_elsewhere(self._spool)
         ends_here = local and name != "" and not copied
-        user = self._another_user(name, worker) if ends_here else None
+        only_for = self._only_for(name, worker) if ends_here else None
         if name in self._endings:
             ending = self._endings[name].ending
         else:
-            tree = self._tree_of(name) if ends_here and user is None else Tree(None, ())
+            tree = self._tree_of(name) if ends_here and only_for is None else Tree(None, ())
             ending = Ending(tree, self._spool.config.kill_grace)
-        return _Dead(name, local, by_lock, this_boot, copied, user, ending)
+        return _Dead(name, local, by_lock, this_boot, copied, only_for, ending)
 
-    def _another_user(self, name: str, worker: owners.Worker | None) -> int | None:
+    def _only_for(self, name: str, worker: owners.Worker | None) -> str | None:
         try:
             # not simply ours: a file system may name one owner for the files of all
             us = os.lstat(owners.path(self._spool, self._me, owners.RECORD_SUFFIX)).st_uid
         except FileNotFoundError:  # the next heartbeat puts it back
             us = None
-        return owners.another_user(self._spool, name, worker, us)
+        return owners.only_for(self._spool, name, worker, us)
 
     def _is_silent(self, name: str) -> bool:
         silent = self._heartbeats.silent_now(self._spool, name)
@@ -231,7 +231,7 @@ class Recovery:
     def _bury(self, dead: _Dead, living: list[int]) -> int:
         name = dead.name
         orphans = [held for held in self._spool.held() if held.owner == name]
-        if dead.user is not None and orphans:
+        if dead.only_for is not None and orphans:
             self._leave(dead, orphans)
             return 0
         if not self._has_ended(dead, living):
@@ -246,9 +246,9 @@ class Recovery:
         return len(orphans)
 
     def _leave(self, dead: _Dead, orphans: list[Held]) -> None:
-        """Leave what an owner held to the only user who can end what it ran."""
+        """Leave what an owner held to who alone can end what it ran."""
         which = first_of([orphan.job_id for orphan in orphans])
-        detail = f"it held {which}, and only user {dead.user} or root can end what it ran"
+        detail = f"it held {which}, and only {dead.only_for} can end what it ran"
         if dead.name not in self.left:
             self._log.event("warning", worker=dead.name, detail=detail)
         self.left.add(dead.name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import config
 from queuectl.errors import SpoolError, UnsafeSpoolError
 from queuectl.files import is_there
+from queuectl.kernel.users import user_name
 from queuectl.layout import DIRECTORIES
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def _open_to_others(path: str) -> Iterator[Opening]:
     except OSError as error:
         raise SpoolError("look at", path, error) from error
     if status.st_uid not in (os.geteuid(), 0):
-        remedy = f"chown {os.geteuid()} {path}" if os.geteuid() else "run queuectl as that user"
-        yield Opening(path, f"belongs to user {status.st_uid}", remedy)
+        ours = user_name(os.geteuid())
+        remedy = f"chown {ours} {path}" if os.geteuid() else "run queuectl as that user"
+        yield Opening(path, f"belongs to user {user_name(status.st_uid)}", remedy)
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
         yield Opening(path, why, f"chmod go-w {path}")

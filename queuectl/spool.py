@@ -27,6 +27,7 @@ from queuectl.errors import (
 from queuectl.fields import FIELDS, slips
 from queuectl.ids import as_id
 from queuectl.job import Job, decode, draft
+from queuectl.kernel.users import user_name
 from queuectl.layout import DIRECTORIES, REJECT_MARK, SUFFIX, split_reject
 from queuectl.moves import Claim, Moves
 from queuectl.reading import read_regular
@@ -106,7 +107,7 @@ class Spool(Moves):
         with contextlib.suppress(FileNotFoundError):
             owner = os.stat(self.path).st_uid
             if owner != 0:
-                raise WrongUserError(self.path, owner)
+                raise WrongUserError(self.path, user_name(owner))
 
     # --- submit -----------------------------------------------------------------------------
 

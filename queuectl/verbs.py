@@ -19,6 +19,7 @@ from queuectl.errors import (
     WrongStateError,
 )
 from queuectl.job import again
+from queuectl.kernel.users import user_name
 from queuectl.layout import PAUSED, SUFFIX, mending
 from queuectl.outcome import CANCELLED, Outcome
 from queuectl.owners import Registration
@@ -264,10 +265,4 @@ def _make_sure(done: str, spool: Spool) -> None:
 
 def by_whom() -> str:
     """Return who does this, from where, and when: `by ann@host at 2026-01-31T08:00:00Z`."""
-    import getpass
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        user = str(os.getuid())
-    return f"by {user}@{kernel.host()} at {utc_text(time.time())[:19]}Z"
+    return f"by {user_name(os.geteuid())}@{kernel.host()} at {utc_text(time.time())[:19]}Z"

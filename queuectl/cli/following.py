@@ -143,9 +143,9 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
     if spool.paused and not enough_run:
         return "the spool is paused; `queuectl resume` lets jobs start"
     for owner, job_id in {owner: job_id for job_id, owner, _ in held}.items():
-        user = _whose(spool, owner)
-        if user is not None:
-            return f"{job_id} was run by a worker that is dead: one of user {user} recovers it"
+        only_for = _only_for(spool, owner)
+        if only_for is not None:
+            return f"{job_id} was run by a worker that is dead: one of {only_for} recovers it"
     alive = owners.workers(spool)
     if not alive:
         return "no worker is running; `queuectl worker start` runs what waits"
@@ -156,10 +156,10 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
     return ""
 
 
-def _whose(spool: Layout, owner: str) -> int | None:
-    """Return the user whose dead pool an owner is, if that is not us."""
+def _only_for(spool: Layout, owner: str) -> str | None:
+    """Return who alone recovers what a dead pool held, None if we do too."""
     worker, life = owners.look_up(spool, owner)
-    return owners.another_user(spool, owner, worker) if life is owners.Life.DEAD else None
+    return owners.only_for(spool, owner, worker) if life is owners.Life.DEAD else None
 
 
 def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer) -> bool:

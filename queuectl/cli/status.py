@@ -134,9 +134,9 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
 
 
 def _recovered_by(spool: Layout, owner: str) -> str:
-    user = owners.another_user(spool, owner, owners.read_worker(spool, owner))
-    if user is not None:
-        return f"a worker of user {user} recovers it, or of root"
+    only_for = owners.only_for(spool, owner, owners.read_worker(spool, owner))
+    if only_for is not None:
+        return f"a worker of {only_for} recovers it"
     return "the next worker recovers it, `queuectl doctor --fix` now"
 
 

@@ -12,6 +12,7 @@ import click
 
 from queuectl import program
 from queuectl.errors import QueuectlError
+from queuectl.kernel.users import user_name
 from queuectl.spool import Spool
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
         start=_quoted(words).replace("$", "$$"),
         patience=patience,
         stop=stop,
-        user="" if for_user else f"# jobs run as this user\nUser={_user_name()}\n",
+        user="" if for_user else f"# jobs run as this user\nUser={user_name(os.geteuid())}\n",
         readers="all who share the spool" if shared else "this user's eyes",
         umask="0007" if shared else "0077",
         target="default.target" if for_user else "multi-user.target",
@@ -159,15 +160,6 @@ def _quoted(words: Sequence[str]) -> str:
 def _quoted_word(word: str) -> str:
     text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return text if not set(text) & set(" \"';\\") else f'"{text}"'
-
-
-def _user_name() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # in a container a user may have a number only
-        return str(os.geteuid())
 
 
 _HOW_TO_LOAD = {

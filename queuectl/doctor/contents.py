@@ -36,7 +36,7 @@ _READ = 20_000  # files of each of these read at most: some seconds
 _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
-ONLY_THEIRS = "a worker or `queuectl doctor --fix` of user {} or root takes it back"
+ONLY_THEIRS = "a worker or `queuectl doctor --fix` of {} takes it back"
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
@@ -232,15 +232,15 @@ def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
             yield warning(f"{job_id} is held by {owner}, of whom there is no trace", todo)
         else:
             who = f"{owner}, who is dead" if owner else "nobody"
-            user = owners.another_user(spool, owner, worker)
-            todo = _RECOVERS if user is None else ONLY_THEIRS.format(user)
+            only_for = owners.only_for(spool, owner, worker)
+            todo = _RECOVERS if only_for is None else ONLY_THEIRS.format(only_for)
             yield problem(f"{job_id} is held by {who}", todo, recovers.of(owner))
 
 
 def _leftovers(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
     holders = {held.owner for held in spool.held()}
     for name, worker in owners.known(spool).items():
-        if name in holders and owners.another_user(spool, name, worker) is not None:
+        if name in holders and owners.only_for(spool, name, worker) is not None:
             continue  # told of with what it holds
         if owners.life(spool, name, worker) is owners.Life.DEAD:
             if owners.is_traceless(spool, name):

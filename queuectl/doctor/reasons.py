@@ -93,9 +93,9 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
         what = f"{job.id} is held by {owner} on another machine, started {since}"
         yield warning(what, "if that is gone, a worker here takes it back after the lease")
     else:
-        user = owners.another_user(spool, owner, worker)
+        only_for = owners.only_for(spool, owner, worker)
         todo = "the next worker, or `queuectl doctor --fix`, takes it back"
-        todo = todo if user is None else ONLY_THEIRS.format(user)
+        todo = todo if only_for is None else ONLY_THEIRS.format(only_for)
         what = f"was being run by {owner}, who is dead" if owner else "is held by nobody"
         yield problem(f"{job.id} {what}", todo)
 

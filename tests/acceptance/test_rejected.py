@@ -84,7 +84,7 @@ CASES = [
     Case("a b", "is no job's name", bytes_(GOOD), shown="a_b"),
     Case("x" * 200, "is no job's name", bytes_(GOOD), shown="x" * 128),
     Case("b\udcffd", "is no job's name", bytes_(GOOD), shown="b_d"),
-    Case("somebody-elses", "owned by user 65534", somebody_elses, needs_root=True),
+    Case("somebody-elses", "owned by user nobody", somebody_elses, needs_root=True),
 ]
 
 

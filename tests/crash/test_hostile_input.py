@@ -211,7 +211,7 @@ def test_a_device_and_a_file_of_somebody_else_are_set_aside(side: Spoolside) -> 
         os.chown(draft, 65534, 65534)
         draft.rename(foreign)
         assert "device" in explained(side, "device")
-        assert "owned by user 65534" in explained(side, "foreign")
+        assert "owned by user nobody" in explained(side, "foreign")
 
 
 def test_good_jobs_do_not_wait_behind_two_hundred_bad_files(side: Spoolside) -> None:

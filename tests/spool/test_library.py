@@ -153,7 +153,7 @@ def test_there_are_no_jobs_in_a_state_that_there_is_not(api: Spool) -> None:
         JobExistsError("a", "pending"),
         NoSuchJobError("none"),
         SpoolError("read", "/srv/q", OSError(13, "Permission denied")),
-        WrongUserError("/srv/q", 1000),
+        WrongUserError("/srv/q", "ann"),
     ],
 )
 def test_errors_go_from_process_to_process_as_they_are(error: QueuectlError) -> None:

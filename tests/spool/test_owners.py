@@ -19,6 +19,7 @@ import pytest
 from queuectl import files, kernel, owners, requests
 from queuectl.errors import SpoolError
 from queuectl.kernel import processes
+from queuectl.kernel.users import user_name
 from queuectl.owners import Heartbeats, Life, Registration
 from queuectl.scratch import new_owner
 from tests.support import environment
@@ -261,18 +262,23 @@ def test_whose_pool_it_is_counts_only_where_files_tell_it(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system may name one owner for the files of all."""
+    name = user_name(os.getuid())
+    who = name if name == "root" else f"{name} or root"
     with Registration(api, 1) as pool:
         monkeypatch.setattr(os, "geteuid", lambda: 4711)
-        mine, record = os.getuid(), owners.read_worker(api, pool.name)
-        assert owners.another_user(api, pool.name, record) == mine
-        assert owners.another_user(api, pool.name, record, us=mine) is None
+        record = owners.read_worker(api, pool.name)
+        assert record is not None
+        assert owners.only_for(api, pool.name, record) == who
+        assert owners.only_for(api, pool.name, record, us=os.getuid()) is None
+        earlier = replace(record, boot_id="of before")
+        assert owners.only_for(api, pool.name, earlier) is None  # nothing of it runs any more
         os.unlink(owners.path(api, pool.name, ".json"))
-        assert owners.another_user(api, pool.name, None) == mine
+        assert owners.only_for(api, pool.name, None) == who
         monkeypatch.setattr(kernel, "booted_at", lambda: time.time() + 60)
-        assert owners.another_user(api, pool.name, None) is None  # nothing of it runs any more
+        assert owners.only_for(api, pool.name, None) is None
     with Registration(api) as command:
         record = owners.read_worker(api, command.name)
-        assert owners.another_user(api, command.name, record) is None
+        assert owners.only_for(api, command.name, record) is None
 
 
 def test_a_request_that_cannot_be_told_is_none(api: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

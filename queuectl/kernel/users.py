@@ -1,0 +1,13 @@
+"""What users are called."""
+
+from __future__ import annotations
+
+
+def user_name(number: int) -> str:
+    """Return what a user is called; the number, where they have no name, as in some containers."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

@@ -1,0 +1,19 @@
+"""Messages name users as people do."""
+
+from __future__ import annotations
+
+import pwd
+
+from queuectl import WrongUserError
+from queuectl.kernel.users import user_name
+
+
+def test_a_user_is_called_by_name_and_by_number_where_there_is_none() -> None:
+    for entry in pwd.getpwall():
+        assert pwd.getpwnam(user_name(entry.pw_uid)).pw_uid == entry.pw_uid
+    assert user_name(4_000_000_001) == "4000000001"
+
+
+def test_what_sudo_is_given_is_understood_by_it() -> None:
+    assert "`sudo -u ann queuectl ...`" in str(WrongUserError("/srv/q", "ann"))
+    assert "`sudo -u '#4711' queuectl ...`" in str(WrongUserError("/srv/q", "4711"))
