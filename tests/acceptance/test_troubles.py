@@ -736,6 +736,24 @@ def test_a_pipe_in_the_place_of_output_costs_the_output_only(spool: SpoolDir) ->
         assert "its output is lost" in pool.events("error", "job")[0]["detail"]
 
 
+def test_output_that_cannot_be_cut_is_told_and_kept(spool: SpoolDir) -> None:
+    spool.configure(log_max_size=4096)
+    spool.drop("job", "seq 1 10000; until [ -e free ]; do sleep 0.01; done", cwd=str(spool.path))
+    output = f"{spool.path}/logs/job.1.out"
+    with spool.pool() as pool:
+        wait_until(lambda: read_text(output).endswith("\n10000\n"), "it has printed")
+        immutable = set_immutable(output, on=True)
+        try:
+            os.mkdir(f"{spool.path}/free")
+            spool.wait_for("completed", "job")
+            if not immutable:
+                pytest.skip("no immutable files here")
+            assert "cannot cut its output" in pool.events("error", "job")[0]["detail"]
+            assert len(spool.output("job").splitlines()) == 10000
+        finally:
+            set_immutable(output, on=False)
+
+
 def test_a_stop_that_cannot_be_asked_for_is_told(spool: SpoolDir) -> None:
     with spool.pool() as pool:
         workers = f"{spool.path}/workers"
