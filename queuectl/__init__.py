@@ -6,7 +6,7 @@ Where things are, each line loading only itself, those above it, and `errors`:
     the system   kernel/, files, spares, loop, arrivals, notify, program, scratch
     settings     fields, kinds, retry, config
     records      job, outcome, reading
-    the spool    layout, moves, spool
+    the spool    layout, moves, asides, spool
     owners       requests, owners, safety, worklog
     a command    run/
     the dead     starts, leftovers, recovery

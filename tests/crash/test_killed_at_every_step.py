@@ -120,8 +120,8 @@ CHANGING = {
     "os.write", "os.fsync", "kernel.sync_data", "kernel.exchange",
     "kernel.move_new",
 }  # fmt: skip
-MOVERS = ("files.py", "spares.py", "moves.py", "spool.py", "scratch.py", "owners.py", "requests.py",
-          "recovery.py", "leftovers.py", "config.py")  # fmt: skip
+MOVERS = ("files.py", "spares.py", "moves.py", "asides.py", "spool.py", "scratch.py", "owners.py",
+          "requests.py", "recovery.py", "leftovers.py", "config.py")  # fmt: skip
 # Functions for what another program did; the tests of those cases are elsewhere.
 NOT_ON_THE_WAY = {"withdraw_stop", "withdraw_cancel", "beat", "_withdraw"}
 RARE = {

@@ -1,0 +1,163 @@
+"""Setting aside: what becomes of a file that can never run.
+
+    processing/ID@OWNER.json  --rename-->  dead/ID.rejected, explained in dead/ID.json
+
+spool-layout.md, section "Set aside".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from queuectl import files
+from queuectl.errors import BadJobError
+from queuectl.fields import FIELDS
+from queuectl.ids import as_id
+from queuectl.job import Job, decode
+from queuectl.layout import REJECT_MARK, SUFFIX, split_reject
+from queuectl.moves import Claim, Moves
+from queuectl.reading import read_regular
+from queuectl.units import utc_text
+
+if TYPE_CHECKING:
+    from queuectl.files import Steps
+
+_MOST_OF_TAGS = 10_000  # characters: a reason is read at every look at dead/
+
+
+class Aside(NamedTuple):
+    """What to say of a file that was set aside: the id under which dead/ shows it, and why."""
+
+    job_id: str
+    why: str
+
+
+class Asides(Moves):
+    """A spool in which files that can never run are set aside."""
+
+    _rejects = 0  # files taken to be set aside
+
+    def take_name(self, name: str, state: str, owner: str) -> Claim:
+        """Take a file whose name may be no id, to be set aside: it is held under no job's name.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            OSError: it could not be moved.
+        """
+        job_id = as_id(name.removesuffix(SUFFIX))
+        # held under a name of its own: a turn of this owner may hold a job of the same id
+        self._rejects += 1
+        mark = f"{REJECT_MARK}{self._rejects}"
+        held = self.held_file(as_id(job_id, room=len(mark)) + mark, owner)
+        claim = Claim(job_id, owner, held, state)
+        files.move_contended(f"{self.directory(state)}/{name}", claim.path)
+        return claim
+
+    def set_aside(
+        self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
+    ) -> Aside:
+        """Do what `setting_aside` does, waiting here."""
+        return files.carry_out(self.setting_aside(claim, why, name, cut_short=cut_short))
+
+    def setting_aside(
+        self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
+    ) -> Steps[Aside]:
+        """Keep a file that can never run: the bytes in dead/ID.rejected, why in dead/ID.json.
+
+        Returns what to say of it. The reason is there before the bytes move, so a crash between
+        leaves an orphan that is set aside again, not bytes without a reason.
+
+        Args:
+            claim: of the file.
+            why: it cannot run.
+            name: what it was called, if not ID.json.
+            cut_short: to finish what a dead owner began: a reason that is in dead/ already holds.
+
+        Raises:
+            ClaimLostError: the claim was taken away.
+            OSError: it is still held.
+        """
+        if self._is_reason(claim):
+            with contextlib.suppress(FileExistsError):
+                yield from self._parting(claim, self.file("dead", claim.job_id), "dead")
+                what = f"it only says why {claim.job_id}.rejected is in dead/: mend that"
+                return Aside(claim.job_id, what)
+        says = {
+            "error_message": f"rejected: {why}",
+            "rejected": name or f"{claim.job_id}{SUFFIX}",
+            **_tags_of(claim.path),  # who waits for a tag must learn of it
+        }
+
+        def is_explained(free: str) -> bool:
+            try:
+                reason = self.reason(free)
+            except OSError:  # whatever it is: that name is taken
+                return False
+            return reason is not None and (cut_short or says.items() <= reason.record.items())
+
+        def moving(free: str) -> Steps[None]:
+            target = self._rejected_file(free)
+            if claim.path != target and not is_explained(free):
+                yield from self._explaining(claim, free, says)
+            yield from self._parting(claim, target, "dead")
+
+        return Aside((yield from self._to_dead(claim, moving, is_explained)), why)
+
+    def _is_reason(self, claim: Claim) -> bool:
+        """Tell whether it only says why a file was set aside, which lies in dead/ still.
+
+        `mv dead/ID.json pending/` is a retry of a job, and is tried with such a file too.
+        """
+        set_aside = files.is_there(self._rejected_file(claim.job_id))
+        return set_aside and self.reason(claim.job_id, claim.path) is not None
+
+    def drop_reason(self, claim: Claim) -> bool:
+        """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.
+
+        Returns whether it did.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        job_id = claim.job_id
+        if self.reason(job_id) is None:
+            return False
+        # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
+        held = [held.path for held in self.held() if split_reject(held.job_id)[0] == job_id]
+        if held != [claim.path] or files.is_there(self._rejected_file(job_id)):
+            return False
+        files.unlink_quietly(self.file("dead", job_id))
+        return True
+
+    def _explaining(self, claim: Claim, free: str, says: dict[str, Any]) -> Steps[None]:
+        at = utc_text(time.time())
+        record = {
+            "id": free,
+            "command": "",
+            "state": "dead",
+            "created_at": at,
+            "updated_at": at,
+            **says,
+        }
+        draft_file = self._draft_file(free, claim.owner)
+        files.unlink_quietly(draft_file)  # of an earlier try that failed
+        data = Job(record).encode()
+        yield from files.writing_new(
+            draft_file, data, sync=self.config.sync, mode=self.config.file_mode
+        )
+        try:
+            files.publish(draft_file, self.file("dead", free))
+        finally:
+            files.unlink_quietly(draft_file)
+
+
+def _tags_of(path: str) -> dict[str, list[str]]:
+    """Return the tags in a file that can be no job, if it has some."""
+    try:
+        tags = decode(read_regular(path)).get("tags")
+    except (BadJobError, OSError):  # what is wrong with it is said already
+        return {}
+    sound = FIELDS["tags"].accepts(tags) and len(str(tags)) < _MOST_OF_TAGS
+    return {"tags": tags} if tags and sound else {}
