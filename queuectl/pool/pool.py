@@ -19,15 +19,15 @@ from queuectl.layout import DIRECTORIES, PAUSED, split_reject
 from queuectl.loop import Event, Loop
 from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
-from queuectl.owners import RECORD_SUFFIX, Registration
+from queuectl.owners import Registration
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.live_config import LiveConfig
+from queuectl.pool.presence import Presence
 from queuectl.pool.turn import Turns
 from queuectl.pool.upkeep import Upkeep
-from queuectl.run.spawn import resets_signals
+from queuectl.run.signals import prepare_signals
 from queuectl.safety import check_safe
-from queuectl.scratch import LOCK_SUFFIX
 from queuectl.units import duration_text
 from queuectl.worklog import attempt
 
@@ -43,20 +43,6 @@ if TYPE_CHECKING:
 _STDERR = 2
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
-
-
-def _ignore_for_ourselves() -> None:
-    """Have commands begin with no signal blocked or ignored, where nobody does that for them.
-
-    What is ignored is inherited, and a handler is not. Not those that a terminal sends to whoever
-    writes to it in the background: with a handler the write would be begun anew for ever.
-    """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    of_terminals = {signal.SIGTTOU, signal.SIGTTIN, signal.SIGTSTP}
-    of_python = {signal.SIGPIPE, signal.SIGXFSZ}  # which subprocess restores
-    for number in signal.valid_signals() - of_terminals - of_python:
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
 
 
 class _Periodic:
@@ -108,8 +94,8 @@ class Pool:
         self.name = self._registration.name
         self._signals = 0
         self._ended_now = False
-        self._unregistered = False  # perhaps: the record or the lock was written
-        self._was_away = self._crashed = False
+        self._presence = Presence(spool, log, self._registration, self._rescan)
+        self._crashed = False
         self._notifier = Notifier.from_environment()
         self._has_terminal = os.isatty(_STDERR)
 
@@ -130,13 +116,7 @@ class Pool:
             raise QueuectlError(msg)
         self._spool.create()
         check_safe(self._spool)
-        # Inherited as ignored it would make exit 7 look like 0.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if not resets_signals():
-            _ignore_for_ourselves()
-        # Sent to the holder of a lease, and deadly without a handler (kernel.keep_to_ourselves).
-        # One that does nothing: what is ignored is inherited by commands, and a handler is not.
-        signal.signal(signal.SIGIO, lambda *_: None)
+        prepare_signals()
         self._loop = Loop()
         try:
             self._attention = Event(self._loop)
@@ -207,13 +187,8 @@ class Pool:
         return arrivals
 
     def _workers_changed(self, name: str) -> None:
-        # others wrote it, mostly: from a backup, which may bring the one long after the other
-        if name in (f"{self.name}{RECORD_SUFFIX}", f"{self.name}{LOCK_SUFFIX}"):
-            self._unregistered = True
-            self._wake()
-        if name.startswith(
-            (f"{self.name}{requests.STOP_SUFFIX}", f"{self.name}{requests.CANCEL_MARK}")
-        ):
+        ours = (f"{self.name}{requests.STOP_SUFFIX}", f"{self.name}{requests.CANCEL_MARK}")
+        if self._presence.is_written(name) or name.startswith(ours):
             self._wake()
 
     def _root_changed(self, name: str) -> None:
@@ -295,27 +270,10 @@ class Pool:
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     def _tick(self, arrivals: Arrivals | None) -> None:
-        if self._is_away():
-            return
-        for name in DIRECTORIES:
-            path = self._spool.directory(name)
-            if not os.path.isdir(path):
-                self._spool.create()
-                if os.path.isdir(path):  # logs/ may be a link to what is away: jobs run without
-                    self._log.event("warning", detail=f"{name}/ was gone: made again")
-                    self._rescan()
-        self._registration.keep()
-        if arrivals is not None:
-            arrivals.rearm()
-        self._settle_strays()
-
-    def _is_away(self) -> bool:
-        """Tell whether the whole spool is gone, which is moved back, or made by who queues next."""
-        is_away = not os.path.isdir(self._spool.path)
-        if is_away and not self._was_away:
-            self._log.event("warning", detail=f"{self._spool.path} is gone: waiting for it")
-        self._was_away = is_away
-        return is_away
+        if self._presence.keep():
+            if arrivals is not None:
+                arrivals.rearm()
+            self._settle_strays()
 
     def _settle_strays(self) -> None:
         """Send away what a backup has put into processing/ in our name: it would stay there."""
@@ -327,18 +285,13 @@ class Pool:
     def _controls(self) -> tuple[Callable[[], None], ...]:
         """What is followed, each for itself: what cannot be read holds up none of the others."""
         return (
-            self._keep_registered,
+            self._presence.follow,
             self._follow_config,
             self._follow_count,
             self._follow_cancels,
             self._follow_stop,
             self._follow_pause,
         )
-
-    def _keep_registered(self) -> None:
-        if self._unregistered:
-            self._unregistered = False
-            self._registration.keep()
 
     def _follow_config(self) -> None:
         if self._config.follow():

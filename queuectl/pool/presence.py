@@ -1,0 +1,86 @@
+"""What others move, remove or restore under a living pool is noticed, and mended where it can be.
+
+spool-layout.md, section "The pool".
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from queuectl.layout import DIRECTORIES
+from queuectl.owners import RECORD_SUFFIX
+from queuectl.scratch import LOCK_SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.owners import Registration
+    from queuectl.spool import Spool
+    from queuectl.worklog import WorkLog
+
+
+class Presence:
+    """Keeps a pool registered, and the directories of its spool there.
+
+    Args:
+        spool: which.
+        log: where it is told what was gone.
+        registration: the pool's.
+        returned: is called when there is a directory again whose content nobody could see.
+    """
+
+    def __init__(
+        self, spool: Spool, log: WorkLog, registration: Registration, returned: Callable[[], None]
+    ) -> None:
+        self._spool = spool
+        self._log = log
+        self._registration = registration
+        self._returned = returned
+        name = registration.name
+        self._files = (f"{name}{RECORD_SUFFIX}", f"{name}{LOCK_SUFFIX}")
+        self._was_written = False
+        self._was_away = False
+
+    def is_written(self, name: str) -> bool:
+        """Tell whether what was written in workers/ is the pool's own; in any thread."""
+        # others wrote it, mostly: from a backup, which may bring the one long after the other
+        self._was_written = self._was_written or name in self._files
+        return name in self._files
+
+    def follow(self) -> None:
+        """Register again if something was written over that.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        if self._was_written:
+            self._was_written = False
+            self._registration.keep()
+
+    def keep(self) -> bool:
+        """Make anew what is missing; False while the whole spool is away, which is waited for.
+
+        Raises:
+            OSError: the file system refused.
+            SpoolError: a directory could not be made.
+        """
+        if self._is_away():
+            return False
+        for name in DIRECTORIES:
+            path = self._spool.directory(name)
+            if not os.path.isdir(path):
+                self._spool.create()
+                if os.path.isdir(path):  # logs/ may be a link to what is away: jobs run without
+                    self._log.event("warning", detail=f"{name}/ was gone: made again")
+                    self._returned()
+        self._registration.keep()
+        return True
+
+    def _is_away(self) -> bool:
+        """Tell whether the whole spool is gone, which is moved back, or made by who queues next."""
+        is_away = not os.path.isdir(self._spool.path)
+        if is_away and not self._was_away:
+            self._log.event("warning", detail=f"{self._spool.path} is gone: waiting for it")
+        self._was_away = is_away
+        return is_away

@@ -1,0 +1,32 @@
+"""Signals as commands are to find them: all at their default, none of them blocked."""
+
+from __future__ import annotations
+
+import signal
+
+from queuectl.run.spawn import resets_signals
+
+
+def prepare_signals() -> None:
+    """Have our own signals be no hindrance to commands, or to learning how these end."""
+    # Inherited as ignored it would make exit 7 look like 0.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not resets_signals():
+        _ignore_for_ourselves()
+    # Sent to the holder of a lease, and deadly without a handler (kernel.keep_to_ourselves).
+    # One that does nothing: what is ignored is inherited by commands, and a handler is not.
+    signal.signal(signal.SIGIO, lambda *_: None)
+
+
+def _ignore_for_ourselves() -> None:
+    """Have commands begin with no signal blocked or ignored, where nobody does that for them.
+
+    What is ignored is inherited, and a handler is not. Not those that a terminal sends to whoever
+    writes to it in the background: with a handler the write would be begun anew for ever.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    of_terminals = {signal.SIGTTOU, signal.SIGTTIN, signal.SIGTSTP}
+    of_python = {signal.SIGPIPE, signal.SIGXFSZ}  # which subprocess restores
+    for number in signal.valid_signals() - of_terminals - of_python:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
