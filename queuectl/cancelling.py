@@ -139,7 +139,7 @@ class _Cancelling:
     def _running(self, job_id: str, owner: str) -> None:
         worker, life = owners.look_up(self._spool, owner)
         if life is owners.Life.DEAD or (
-            life is owners.Life.AWAY and self._heartbeats.silent_now(self._spool, owner)
+            life is owners.Life.AWAY and self._heartbeats.silent(self._spool, owner)
         ):
             self._held_by_dead(job_id, owner)
             return

@@ -117,18 +117,18 @@ class Layout:
         stem = f"{self.path}/logs/{job_id}.{number}"
         return f"{stem}.out", f"{stem}.err"
 
-    def is_only_claimed(self, job: Job) -> bool:
-        """Tell of a held job, counted, that its command has not begun: its output has no files.
-
-        Nor could they be missing for another reason.
-        """
-        logs = self.log_files(job.id, job.run_number + 1)
-        can_be_made = os.access(self.directory("logs"), os.R_OK | os.W_OK | os.X_OK)
-        return can_be_made and not any(map(is_there, logs))
-
     def has_begun(self, job: Job) -> bool:
-        """Tell of a held job whether its command runs, as far as its files tell."""
-        return job.state == "processing" and not self.is_only_claimed(job)
+        """Tell of a held job whether its command has begun: then there are files of its output.
+
+        Where none could be made, it names none; where none can be made now, it may have had some.
+        """
+        if job.state != "processing":
+            return False
+        if job.record.get("stdout_path") is None:
+            return True
+        can_be_made = os.access(self.directory("logs"), os.R_OK | os.W_OK | os.X_OK)
+        logs = self.log_files(job.id, job.run_number + 1)
+        return not can_be_made or any(map(is_there, logs))
 
     def key(self, job_id: str) -> str:
         """Return the id, in lower case where the file system takes A and a for one name."""

@@ -5,6 +5,7 @@ spool-layout.md, sections "tmp/" and "workers/".
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from queuectl.files import is_there, unlink_file
 from queuectl.scratch import LOCK_SUFFIX, owner_of, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from queuectl.spool import Spool
 
@@ -42,12 +43,8 @@ def abandoned_drafts(spool: Spool) -> list[str]:
     Raises:
         OSError: tmp/ or workers/ cannot be read.
     """
-    found = []
-    for names, lock in _abandoned(spool, _owners(spool)):
-        found += names
-        if lock is not None:
-            os.close(lock)
-    return found
+    with contextlib.closing(_abandoned(spool, _owners(spool))) as abandoned:
+        return [name for names in abandoned for name in names]
 
 
 def _owners(spool: Spool) -> set[str]:
@@ -57,16 +54,15 @@ def _owners(spool: Spool) -> set[str]:
 
 def _clear_tmp(spool: Spool, there: set[str]) -> None:
     tmp = spool.directory("tmp")
-    for names, lock in _abandoned(spool, there):
-        # the lock last: without it its drafts are nobody's
-        for name in sorted(names, key=lambda name: name.endswith(LOCK_SUFFIX)):
-            unlink_file(f"{tmp}/{name}")
-        if lock is not None:
-            os.close(lock)
+    with contextlib.closing(_abandoned(spool, there)) as abandoned:
+        for names in abandoned:
+            # the lock last: without it its drafts are nobody's
+            for name in sorted(names, key=lambda name: name.endswith(LOCK_SUFFIX)):
+                unlink_file(f"{tmp}/{name}")
 
 
-def _abandoned(spool: Spool, there: set[str]) -> Iterator[tuple[list[str], int | None]]:
-    """Yield the files in tmp/ of each dead writer, and its lock, which the caller closes."""
+def _abandoned(spool: Spool, there: set[str]) -> Generator[list[str], None, None]:
+    """Yield the files in tmp/ of each dead writer, whose lock is held until the next."""
     tmp = spool.directory("tmp")
     drafts: dict[str, list[str]] = {}
     for name in os.listdir(tmp):
@@ -83,4 +79,8 @@ def _abandoned(spool: Spool, there: set[str]) -> Iterator[tuple[list[str], int |
         except OSError:
             continue  # nobody can tell now: the next time, perhaps
         if not alive:
-            yield names, lock
+            try:
+                yield names
+            finally:
+                if lock is not None:
+                    os.close(lock)

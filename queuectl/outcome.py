@@ -103,6 +103,12 @@ def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
     )
 
 
+# what `started` sets, and others who claim may set to what they like
+_OF_A_START = frozenset({
+    "started_at", "finished_at", "next_retry_at", "updated_at", "stdout_path", "stderr_path"
+})  # fmt: skip
+
+
 def is_start_of(before: Job, counted: Job) -> bool:
     """Tell whether a record is what `started` made of another."""
     start = started(before, worker=counted.worker or "", now=0, logs=("", ""))
@@ -111,8 +117,19 @@ def is_start_of(before: Job, counted: Job) -> bool:
 
 def _timeless(job: Job) -> dict[str, Any]:
     """Return a record without what only says when and where a run was started."""
-    ours = ("started_at", "updated_at", "stdout_path", "stderr_path")
-    return {name: value for name, value in job.record.items() if name not in ours}
+    return {name: value for name, value in job.record.items() if name not in _OF_A_START}
+
+
+def never_began(job: Job, now: float) -> Job:
+    """Return the record of a job that was counted, and whose command was not started."""
+    return job.changed(
+        state="pending",
+        attempts=max(job.attempts - 1, 0),
+        started_at=None,
+        stdout_path=None,
+        stderr_path=None,
+        updated_at=utc_text(now),
+    )
 
 
 def began(job: Job, at: float) -> Job:

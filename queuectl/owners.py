@@ -50,6 +50,12 @@ class Worker:
     started: int = 0  # with its pid, which process it is: in ticks of the kernel's clock
 
     @property
+    def of_this_machine(self) -> bool:
+        """Whether it was started by this installation, known by its id, by whichever boot."""
+        ours = (kernel.host(), kernel.machine_id())
+        return self.machine_id != "" and (self.host, self.machine_id) == ours
+
+    @property
     def of_this_boot(self) -> bool:
         """Whether it was started under the kernel that runs now, by this boot."""
         return self.boot_id == kernel.boot_id()
@@ -267,10 +273,9 @@ def life(spool: Layout, name: str, worker: Worker | None) -> Life:
         # Registered, it would have a record; the name begins with the host it ran on.
         local = name == "" or was_named_here(name)
         return _locked(spool, name) if local else Life.AWAY
-    if worker.of_this_boot:
-        return _locked(spool, name)
-    same_machine = worker.host == kernel.host() and worker.machine_id == kernel.machine_id()
-    return Life.DEAD if same_machine else Life.AWAY
+    # after a reboot too: who holds a lock lives, whatever a record says
+    is_here = worker.of_this_boot or worker.of_this_machine
+    return _locked(spool, name) if is_here else Life.AWAY
 
 
 def look_up(spool: Layout, name: str) -> tuple[Worker | None, Life]:
@@ -341,21 +346,24 @@ class Heartbeats:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def silent(self, spool: Layout, name: str, lease_s: float, monotonic_s: float) -> bool:
-        """Tell whether an owner has not been seen to change for the lease."""
+    def silent(self, spool: Layout, name: str, now_s: float | None = None) -> bool:
+        """Tell whether an owner has not been seen to change for the lease.
+
+        Args:
+            spool: where.
+            name: the owner's.
+            now_s: the time of a clock that only goes forward; None: of ours.
+        """
+        now_s = time.monotonic() if now_s is None else now_s
         try:
             beat = os.stat(path(spool, name, RECORD_SUFFIX)).st_mtime_ns
         except FileNotFoundError:
             beat = 0
-        last, since = self._seen.setdefault(name, (beat, monotonic_s))
+        last, since_s = self._seen.setdefault(name, (beat, now_s))
         if last != beat:
-            self._seen[name] = (beat, monotonic_s)
+            self._seen[name] = (beat, now_s)
             return False
-        return monotonic_s - since >= lease_s
-
-    def silent_now(self, spool: Layout, name: str) -> bool:
-        """Tell what `silent` does, by the setting and the clock."""
-        return self.silent(spool, name, spool.config.lease, time.monotonic())
+        return now_s - since_s >= spool.config.lease
 
     def forget(self, name: str) -> None:
         """Drop what is remembered of an owner that is gone."""

@@ -20,10 +20,10 @@ from queuectl.job import again, decode
 from queuectl.kernel.processes import Tree, processes_of
 from queuectl.layout import SUFFIX, split_reject
 from queuectl.moves import Claim
-from queuectl.outcome import STOPPED, WORKER_LOST, Outcome, settled
+from queuectl.outcome import WORKER_LOST, Outcome, never_began, settled
 from queuectl.reading import read_regular
 from queuectl.run.stragglers import LOOK_S, Ending
-from queuectl.scratch import LOCK_SUFFIX, try_lock
+from queuectl.scratch import LOCK_SUFFIX, is_owner, owner_of, try_lock
 from queuectl.starts import Starts
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from filelock import BaseFileLock
 
+    from queuectl.config import Config
     from queuectl.job import Job
     from queuectl.layout import Held, Layout
     from queuectl.spool import Spool
@@ -192,7 +193,7 @@ class Recovery:
         return owners.only_for(self._spool, name, worker, us)
 
     def _is_silent(self, name: str) -> bool:
-        silent = self._heartbeats.silent_now(self._spool, name)
+        silent = self._heartbeats.silent(self._spool, name)
         if silent:
             self._heartbeats.forget(name)
         return silent
@@ -240,9 +241,10 @@ class Recovery:
             what = "this spool is a copy: what that worker runs elsewhere is left alone"
             self._log.event("warning", worker=name, detail=what)
         self._recover_all(orphans, dead, Starts(self._spool, name, self._log))
-        for draft in self._drafts_of(name):
-            unlink_file(draft)
-        owners.remove_files(self._spool, name)
+        if is_owner(name):  # what else somebody may call an owner has no files of ours
+            for draft in self._drafts_of(name):
+                unlink_file(draft)
+            owners.remove_files(self._spool, name)
         return len(orphans)
 
     def _leave(self, dead: _Dead, orphans: list[Held]) -> None:
@@ -347,15 +349,9 @@ class Recovery:
 
     def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
-        if was_only_taken(claim, job):
-            # Taken, and not yet rewritten: whatever it was taken for, it is to run.
-            job = job if job.state == "pending" else again(job)
-        elif job.state == "processing":
-            lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")
-            if dead.this_boot and self._spool.is_only_claimed(job):
-                lost = Outcome(ended=STOPPED, detail=f"{claim.owner} died before it began")
-            config = self._spool.config
-            job = settled(job, lost, config=config, now=time.time(), random=random.random)
+        began = not dead.this_boot or self._spool.has_begun(job)
+        why = f"{claim.owner or 'nobody'} died running it"
+        job = resettled(claim, job, self._spool.config, began=began, why=why)
         shown = self._spool.settle(claim, job)
         where = f"{job.state}/" if claim.beside is None else f"dead/{shown}{SUFFIX}: {claim.reason}"
         detail = f"from {claim.owner or 'nobody'}, to {where}"
@@ -363,7 +359,7 @@ class Recovery:
 
     def _drafts_of(self, name: str) -> list[str]:
         tmp = self._spool.directory("tmp")
-        return [f"{tmp}/{draft}" for draft in os.listdir(tmp) if draft.endswith(f"@{name}{SUFFIX}")]
+        return [f"{tmp}/{draft}" for draft in os.listdir(tmp) if owner_of(draft) == name]
 
 
 def lock_file(spool: Layout) -> str:
@@ -378,7 +374,28 @@ def _id_in(path: str) -> str:
     return ""
 
 
-def was_only_taken(claim: Claim, job: Job) -> bool:
+def resettled(claim: Claim, job: Job, config: Config, *, began: bool, why: str) -> Job:
+    """Return the record of a held job that nobody runs; its `state` names where it belongs.
+
+    Args:
+        claim: under which it is held.
+        job: its last body.
+        config: the retry policy, for one that was being run.
+        began: whether its command may have begun, if it was counted.
+        why: what is said of it then.
+    """
+    if _was_only_taken(claim, job):
+        # whatever it was taken for, it is to run
+        return job if job.state == "pending" else again(job)
+    if job.state != "processing":
+        return job
+    if not began:
+        return never_began(job, time.time())
+    lost = Outcome(ended=WORKER_LOST, detail=why)
+    return settled(job, lost, config=config, now=time.time(), random=random.random)
+
+
+def _was_only_taken(claim: Claim, job: Job) -> bool:
     """Tell whether an owner died before it had written the body of what it took."""
     if job.worker == claim.owner or job.state == "failed":
         return False

@@ -6,7 +6,6 @@ spool-layout.md, section "The moves".
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import random
 import time
@@ -19,26 +18,23 @@ from queuectl.errors import (
     BadJobError,
     ClaimLostError,
     IncompleteJobError,
-    JobExistsError,
     error_text,
 )
 from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
 from queuectl.moves import Claim
-from queuectl.pool.disk import Disk
+from queuectl.pool.custody import Custody
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.rejects import QUIET_S
-from queuectl.pool.stall import STARTS, Stall
-from queuectl.recovery import was_only_taken
+from queuectl.pool.stall import STARTS
+from queuectl.recovery import resettled
 from queuectl.run import runner
 from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
-from queuectl.states import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.files import Steps
     from queuectl.job import Job
     from queuectl.layout import Held
     from queuectl.loop import Future, Loop
@@ -47,9 +43,6 @@ if TYPE_CHECKING:
     from queuectl.pool.intake import Intake
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
-
-# said of a file that is immutable, somebody else's in a sticky directory, or a mount point
-_THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
 
 _SLIPS_TOLD = 100  # names of fields in the life of a pool
 
@@ -61,6 +54,7 @@ class _Ended(NamedTuple):
     job: Job
     outcome: outcome.Outcome
     took_s: float
+    at: float
 
 
 class Turns:
@@ -79,17 +73,13 @@ class Turns:
     ) -> None:
         self._loop = loop
         self.lanes = Lanes(loop, registration.record.slots)
-        self.stall = Stall(loop, log)
         self._running: dict[str, runner.Run | None] = {}  # by Spool.key
         self._deferred: defaultdict[str, list[Entry]] = defaultdict(list)
-        self._disk = Disk(loop)
-        if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
-            self._disk.prepare()
+        self._custody = Custody(spool, log, loop, intake, self.lanes)
+        self.stall = self._custody.stall
         self._sweeper = Sweeper(loop)
         self._commands = Commands(spool, registration.name)
-        self._put_back = intake.put_back
-        self._keep_place = intake.keep_place
-        self._leave = intake.rejects.leave
+        self._intake = intake
         self._cancelled: dict[str, outcome.Outcome] = {}  # by Spool.key
         self._spool = spool
         self._owner = registration.name
@@ -118,7 +108,7 @@ class Turns:
 
     def close(self) -> None:
         """End what served the turns."""
-        self._disk.close()
+        self._custody.disk.close()
 
     @property
     def wait_for_disk(self) -> bool:
@@ -153,7 +143,7 @@ class Turns:
         try:
             if self._is_being_written(claim):  # it is looked at again at the next tick
                 return
-            job = await self._read(claim)
+            job = await self._custody.read(claim)
             if job is not None:
                 await self._put_where_it_belongs(claim, job)
         finally:
@@ -165,20 +155,18 @@ class Turns:
         except IncompleteJobError:
             with contextlib.suppress(FileNotFoundError):
                 return abs(time.time() - os.lstat(claim.path).st_ctime) < QUIET_S
-        except (OSError, BadJobError):  # `_read` deals with these
+        except (OSError, BadJobError):  # reading it deals with these
             pass
         return False
 
     async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
-        if was_only_taken(claim, job):
-            claim.origin = "pending"
-            await self._give_back(claim, None)
-        elif job.state == "processing":
-            detail = f"{claim.owner} did not run it"
-            lost = outcome.Outcome(ended=outcome.WORKER_LOST, detail=detail)
-            await self._settle(_Ended(claim, job, lost, 0.0))
-        else:  # on its way there
-            await self._persist("put back", claim, lambda: self._spool.settling(claim, job))
+        why = f"{claim.owner} did not run it"
+        job = resettled(claim, job, self._spool.config, began=True, why=why)
+        settled = await self._custody.persist(
+            "put back", claim, lambda: self._spool.settling(claim, job)
+        )
+        if settled:
+            self._log.event("recovered", claim.job_id, detail=f"from a copy, to {job.state}/")
 
     async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
@@ -203,162 +191,113 @@ class Turns:
                 requests.withdraw_cancel(self._spool, self._owner, job_id)
         del self._running[key]
         for deferred in self._deferred.pop(key, ()):
-            self._put_back(deferred)
+            self._intake.put_back(deferred)
 
     async def _until_ended(self, entry: Entry, *, urgent: bool) -> _Ended | None:
-        claim = await self._take(entry)
-        before = None if claim is None else await self._read(claim)
+        claim = await self._custody.take(entry, self._owner)
+        before = None if claim is None else await self._custody.read(claim)
         if claim is None or before is None:
             return None
         if before.due(entry.state) != entry.due:
             # Rewritten since it was looked at: another pool's retry, or an edit. The time that had
             # come is not this one; given back, it arrives anew.
-            await self._give_back(claim, before)
+            await self._custody.give_back(claim, before)
             return None
-        job = await self._stamp(claim, before, urgent=urgent)
+        job = await self._count(claim, before, urgent=urgent)
         if job is None:
             return None
         ended = None
         if await self.lanes.enter(job.id):
             try:
-                ended = await self._run(job)
+                ended = await self._run(claim, job)
             finally:
-                took_s = self.lanes.leave(job.id)
+                took_s, at = self.lanes.leave(job.id), time.time()
         if ended is None:
-            self._keep_place(entry)
-            await self._give_back(claim, before)
+            self._intake.keep_place(entry)
+            await self._custody.give_back(claim, before)
             return None
         limit = self._spool.config.log_max_size
         if limit is not None:
             await self._cap_output(job, int(limit))
         await self._loop.rest()  # the next command starts before this outcome is written
-        return _Ended(claim, job, ended, took_s)
-
-    # --- take -------------------------------------------------------------------------------
-
-    async def _take(self, entry: Entry, *, again: bool = False) -> Claim | None:
-        try:
-            return self._spool.take(entry.job_id, entry.state, self._owner)
-        except OSError as error:
-            source = self._spool.file(entry.state, entry.job_id)
-            if isinstance(error, FileNotFoundError):
-                if files.is_gone(source):
-                    return None  # somebody else was first
-                if not again:  # they may have put it back since
-                    return await self._take(entry, again=True)
-            self.lanes.drop(entry.job_id)
-            if error.errno in _THIS_FILE_ONLY:
-                self._leave(entry.state, entry.job_id, error)
-                return None
-            self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
-            await self.stall.pause()
-            self.stall.lift(entry.job_id)
-            self._put_back(entry)
-            return None
-
-    async def _read(self, claim: Claim) -> Job | None:
-        """Return the job that was taken, None if it cannot run: it is put aside then."""
-        try:
-            job = self._spool.read_claim(claim)
-            self._check_only(claim)
-        except IncompleteJobError:
-            # overwritten in place by whoever still writes it: it arrives anew, and is waited for
-            await self._give_back(claim, None)
-            return None
-        except BadJobError as error:
-            why = str(error)
-            await self._persist("set aside", claim, lambda: self._setting_aside(claim, why))
-            return None
-        except OSError as error:
-            await self._refused(claim, error)
-            return None
-        return job
-
-    def _check_only(self, claim: Claim) -> None:
-        state = self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin)
-        if state is None:
-            return
-        why = f"the id exists already, in {state}/"
-        try:
-            if state == "dead" and self._spool.drop_reason(claim):
-                return  # of the file that was set aside, and is here now, mended
-        except OSError as error:  # one file is no reason for all to wait
-            why += f", and cannot be looked at there: {error.strerror}"
-        raise BadJobError(why)
-
-    def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
-        aside = yield from self._spool.setting_aside(claim, why)
-        self._log.event("rejected", aside.job_id, detail=aside.why)
-
-    async def _refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
-        self.lanes.drop(claim.job_id)
-        self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
-        await self.stall.pause()
-        await self._give_back(claim, before)
-
-    async def _give_back(self, claim: Claim, before: Job | None) -> None:
-        await self._persist("give back", claim, lambda: self._giving_back(claim, before))
-
-    def _giving_back(self, claim: Claim, before: Job | None) -> Steps[None]:
-        """Return a job that was taken and not run, as it was."""
-        if claim.rewritten and before is not None:
-            # where it came from, whatever its body says: it may have been moved there by hand
-            yield from self._spool.settling(claim, before.changed(state=claim.origin))
-            return
-        try:
-            # needs no room on the disk, which a new body would
-            yield from self._spool.releasing(claim, claim.origin)
-        except JobExistsError as error:
-            yield from self._setting_aside(claim, str(error))
+        return _Ended(claim, job, ended, took_s, at)
 
     # --- count, durably, before the command starts ------------------------------------------
 
-    async def _stamp(self, claim: Claim, before: Job, *, urgent: bool) -> Job | None:
+    async def _count(self, claim: Claim, before: Job, *, urgent: bool) -> Job | None:
         """Return the job as it is about to run, None if it is not to."""
         logs = self._spool.log_files(before.id, before.run_number + 1)
         job = outcome.started(before, worker=self._owner, now=time.time(), logs=logs)
         try:
-            await self._disk.carry_out(self._spool.counting(claim, job), urgent=urgent)
+            await self._custody.disk.carry_out(self._spool.counting(claim, job), urgent=urgent)
         except ClaimLostError as error:
             self._log.event("lost", claim.job_id, detail=str(error))
             return None
         except OSError as error:
-            await self._refused(claim, error, before)
+            await self._custody.refused(claim, error, before)
             return None
         self.stall.end()
         return job
 
     # --- run --------------------------------------------------------------------------------
 
-    async def _run(self, job: Job) -> outcome.Outcome | None:
+    async def _run(self, claim: Claim, job: Job) -> outcome.Outcome | None:
         """Return how a command ended, None if nothing was left to start it."""
         key = self._spool.key(job.id)
         if key in self._cancelled:
             return self._cancelled[key]
         task = self._commands.task(job)
         try:
-            run = runner.Run(self._loop, self._sweeper, task)
+            run = await self._start(claim, job, task)
         except OSError as error:
             if error.errno not in kernel.OUT_OF_RESOURCES:
                 return runner.could_not_start(error, task)
-            self.stall.begin(job.id, f"start {job.id}", error, STARTS)
-            if isinstance(error, runner.UnwatchedError):
-                await self.stall.pause()
-                return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
-            self._remove_output(job.id, job.run_number + 1)  # now: if we die, by it it had begun
-            await self.stall.pause()
+            return await self._nothing_left(job, error)
+        if run is None:
             return self._cancelled.get(key)
         self._running[key] = run
         self.stall.end(STARTS)
         if self._ending is not None:
             run.end(self._ending)
-        for lost in run.lost_output:
-            self._log.event("error", job.id, detail=f"its output is lost: {error_text(lost)}")
         attempt = job.tries(self._spool.config.max_retries)
         self._log.event("started", job.id, attempt=attempt, command=_shown(job.command))
         if "created_at" not in job.record:
             self._tell_of_slips(job)
         return await run.wait()
+
+    async def _start(self, claim: Claim, job: Job, task: runner.Task) -> runner.Run | None:
+        """Return the running command, None if it is not to run any more."""
+        output = runner.Output(task)
+        try:
+            for error in output.lost:
+                detail = f"its output is lost: {error_text(error)}"
+                self._log.event("error", job.id, detail=detail)
+            if output.is_lost and not await self._count_without_output(claim, job):
+                return None
+            return runner.Run(self._loop, self._sweeper, task, output)
+        finally:
+            output.close()
+
+    async def _count_without_output(self, claim: Claim, job: Job) -> bool:
+        """Have the record name no output: recovery would take it for not begun, else.
+
+        Returns whether it is to run still.
+        """
+        without = job.changed(stdout_path=None, stderr_path=None)
+        counted = await self._custody.persist(
+            "count", claim, lambda: self._spool.rewriting(claim, without)
+        )
+        return counted and self._spool.key(job.id) not in self._cancelled
+
+    async def _nothing_left(self, job: Job, error: OSError) -> outcome.Outcome | None:
+        """Wait for what a start lacked; return the outcome of a job that is not given back."""
+        self.stall.begin(job.id, f"start {job.id}", error, STARTS)
+        if isinstance(error, runner.UnwatchedError):
+            await self.stall.pause()
+            return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
+        self._remove_output(job.id, job.run_number + 1)  # now: if we die, by it it had begun
+        await self.stall.pause()
+        return self._cancelled.get(self._spool.key(job.id))
 
     def _tell_of_slips(self, job: Job) -> None:
         """Say what its dropper could not be told; each name once, and not without end."""
@@ -385,11 +324,10 @@ class Turns:
     # --- settle -----------------------------------------------------------------------------
 
     async def _settle(self, run: _Ended) -> None:
-        claim, job, ended, took_s = run
-        now = time.time()
-        job = outcome.began(job, now - took_s)
-        done = outcome.settled(job, ended, config=self._spool.config, now=now, random=random.random)
-        settled = await self._persist(
+        claim, job, ended, took_s, at = run
+        job = outcome.began(job, at - took_s)
+        done = outcome.settled(job, ended, config=self._spool.config, now=at, random=random.random)
+        settled = await self._custody.persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )
         if settled:
@@ -398,7 +336,7 @@ class Turns:
         if settled and claim.beside is not None:
             self._log.event("dead", claim.beside, detail=claim.reason)
         elif settled:
-            self._log.event(done.state, job.id, **_story(done, now, took_s))
+            self._log.event(done.state, job.id, **_story(done, took_s))
 
     def _forget_output(self, job: Job) -> None:
         number = outcome.forgotten_run(job, self._spool.config)
@@ -410,25 +348,6 @@ class Turns:
             with contextlib.suppress(OSError):  # it goes with the job, else
                 os.unlink(path)
 
-    async def _persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:
-        """Do what must not be given up because a disk is full: try until it is done."""
-        while True:
-            try:
-                await self._disk.carry_out(steps())
-            except ClaimLostError as error:
-                self._log.event("lost", claim.job_id, detail=str(error))
-                done = False
-            except OSError as error:
-                self.stall.begin(claim.job_id, f"{what} {claim.job_id}", error)
-                if await self.stall.pause():
-                    continue
-                self._log.event("left", claim.job_id, detail="for the next pool to recover")
-                done = False
-            else:
-                done = True
-            self.stall.lift(claim.job_id)
-            return done
-
 
 def _shown(command: str | list[str]) -> str:
     text = command_line(command)
@@ -436,10 +355,11 @@ def _shown(command: str | list[str]) -> str:
     return text if len(text) <= 80 else f"{text[:50]}...{text[-27:]}"
 
 
-def _story(job: Job, now: float, took_s: float) -> dict[str, object]:
+def _story(job: Job, took_s: float) -> dict[str, object]:
     if job.state == "completed":
         return {"took": took_s}
     story: dict[str, object] = {"detail": job.record["error_message"]}
     if job.state == "failed":
+        now = time.time()
         story["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)
     return story

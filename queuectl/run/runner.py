@@ -22,13 +22,14 @@ from queuectl.kernel.exits import on_exit
 from queuectl.kernel.processes import Tree
 from queuectl.loop import Future
 from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
-from queuectl.run.spawn import Child, Environment, spawn
+from queuectl.run.spawn import spawn
 from queuectl.run.stragglers import LOOK_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from queuectl.loop import Loop
+    from queuectl.run.spawn import Environment
     from queuectl.run.stragglers import Sweeper
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -49,6 +50,33 @@ class Task:
     log_mode: int
 
 
+class Output:
+    """Where a command writes, opened for it; what could not be is told in `lost`.
+
+    Raises:
+        OSError: no descriptor is left.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.lost: list[OSError] = []
+        out = _open_log(task.logs[0], task.log_mode, self.lost)
+        try:
+            self.files = (out, _open_log(task.logs[1], task.log_mode, self.lost))
+        except OSError:
+            os.close(out)
+            raise
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no file is there of either stream."""
+        return len(self.lost) == len(self.files)
+
+    def close(self) -> None:
+        """Leave the files to the command."""
+        for descriptor in self.files:
+            os.close(descriptor)
+
+
 class UnwatchedError(OSError):
     """A command was started and ended at once: nobody could have been told of its end."""
 
@@ -61,15 +89,14 @@ class Run:
         UnwatchedError: it did start, for a moment.
     """
 
-    def __init__(self, loop: Loop, sweeper: Sweeper, task: Task) -> None:
+    def __init__(self, loop: Loop, sweeper: Sweeper, task: Task, output: Output) -> None:
         self._task = task
         self._sweeper = sweeper
         self._loop = loop
         self._news: Future[None] = Future(self._loop)
         self._reason: Outcome | None = None
         self._exited = False
-        self.lost_output: list[OSError] = []
-        self._child = _start(task, self.lost_output)
+        self._child = spawn(task.argv, task.env, task.cwd, (_null(), *output.files))
         try:
             on_exit(self._loop, self._child.pid, self._on_exit)
         except OSError as error:  # it must not run on beside its next run
@@ -140,23 +167,6 @@ class Run:
         """Signal the group, which is ours as long as its leader is not reaped."""
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS, of a zombie
             os.killpg(self._child.pid, number)
-
-
-def _start(task: Task, lost: list[OSError]) -> Child:
-    """Start the command; what could not be opened for its output is told in `lost`.
-
-    Raises:
-        OSError: it could not be started; `filename` says what was missing.
-    """
-    out = _open_log(task.logs[0], task.log_mode, lost)
-    try:
-        err = _open_log(task.logs[1], task.log_mode, lost)
-        try:
-            return spawn(task.argv, task.env, task.cwd, (_null(), out, err))
-        finally:
-            os.close(err)
-    finally:
-        os.close(out)
 
 
 def _open_log(path: str, mode: int, lost: list[OSError]) -> int:

@@ -101,8 +101,16 @@ class Sweeper:
         if not self._sweeping:
             self._sweeping = True
             swept = self._loop.start(self._sweep())
-            swept.on_done(swept.result)  # raises what was not foreseen: it is to end the pool
+            swept.on_done(partial(self._swept, swept))
         await over
+
+    def _swept(self, swept: Future[None]) -> None:
+        """Have all who wait meet what was not foreseen, if there was something."""
+        if swept.error is not None:
+            self._sweeping = False
+            for _, over in self._endings.values():
+                over.fail(swept.error)
+            self._endings.clear()
 
     async def _sweep(self) -> None:
         while self._endings:

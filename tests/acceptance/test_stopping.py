@@ -203,6 +203,12 @@ def broken(self, run):
     raise ZeroDivisionError
 turn.Turns._settle = broken
 """
+BROKEN_SWEEP = """
+from queuectl.run import stragglers
+def go_on(self, living):
+    raise ZeroDivisionError
+stragglers.Ending.go_on = go_on
+"""
 BROKEN_CONTROL = """
 import os
 from queuectl.pool import pool
@@ -228,6 +234,21 @@ def test_a_pool_that_meets_what_it_was_not_made_for_stops_and_says_so(
     assert "ZeroDivisionError" in pool.events("error")[0]["detail"]
     assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
     assert spool.ids("processing") == ["job", "long"]  # for the next pool to recover
+
+
+def test_a_pool_that_cannot_end_a_command_as_it_should_stops_and_says_so(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("long", "sleep 1000")
+    spool.drop("limited", "sleep 1000", timeout=0.5)
+    pool = spool.start_pool(2, env=with_code_at_start(tmp_path, BROKEN_SWEEP))
+    try:
+        assert pool.wait() == 1
+    finally:
+        pool.kill()
+    assert "ZeroDivisionError" in pool.events("error")[0]["detail"]
+    assert pool.events("down")
+    assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
 
 
 def test_a_pool_that_can_be_told_nothing_more_ends_what_runs(

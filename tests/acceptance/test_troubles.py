@@ -253,6 +253,9 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
         spool.wait_for("dead", "done.2")
     history = spool.record("completed", "ran")["history"]
     assert [entry["ended"] for entry in history] == ["worker lost", "exit"]
+    # when it began, not when it was found
+    assert history[0]["started_at"] == json.loads(taken.read_text())["started_at"]
+    assert {event["id"] for event in pool.events("recovered")} == {"ran", "claimed"}
     assert spool.ids("processing") == []
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl import files, kernel, leftovers, owners, reading, recovery, starts
 from queuectl.kernel import events
-from queuectl.pool import pool, turn
+from queuectl.pool import custody, pool
 from tests.crash.support import MUTATION
 
 if TYPE_CHECKING:
@@ -103,13 +103,13 @@ def _trust_everybody() -> None:
 
 
 def _give_up_at_once() -> None:
-    persist = turn.Turns._persist
+    persist = custody.Custody.persist
 
-    async def once(self: turn.Turns, what: str, claim: Claim, steps: Any) -> bool:
+    async def once(self: custody.Custody, what: str, claim: Claim, steps: Any) -> bool:
         self.stall.give_up()
         return await persist(self, what, claim, steps)
 
-    _put(turn.Turns, _persist=once)
+    _put(custody.Custody, persist=once)
 
 
 def _leave_tmp() -> None:

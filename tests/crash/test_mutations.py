@@ -113,9 +113,9 @@ def test_an_outcome_that_is_given_up_is_not_there_when_the_fault_is_over(
 def test_a_heartbeat_judged_by_the_wall_clock_buries_the_living(
     mutated: Spoolside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def old(_self: object, spool: Spool, name: str, lease_s: float, _now: float) -> bool:
+    def old(_self: object, spool: Spool, name: str, _now_s: float) -> bool:
         written_s = os.stat(f"{spool.directory('workers')}/{name}.json").st_mtime
-        return time.time() - written_s >= lease_s
+        return time.time() - written_s >= spool.config.lease
 
     monkeypatch.setattr(owners.Heartbeats, "silent", old)
     with pytest.raises(AssertionError):

@@ -289,6 +289,20 @@ def test_jobs_run_where_their_output_cannot_be_kept(side: Spoolside) -> None:
     side.check_promise()
 
 
+@needs_root
+def test_a_command_without_output_that_kills_its_pool_is_not_run_without_end(
+    side: Spoolside,
+) -> None:
+    killer = side.submit("kill -9 $PPID", max_retries=2)
+    with mounted(side.path / "logs", "-t", "tmpfs", "-o", "nr_inodes=1,mode=700", "none"):
+        for _ in range(2):
+            assert side.pool("--stop-when-empty").wait() != 0
+        assert side.pool("--stop-when-empty").wait() == 0
+    record = side.wait_for(killer, "dead")
+    assert [record["attempts"], record["error_message"][:11]] == [2, "worker lost"]
+    assert side.times_run() == {killer: 2}
+
+
 def test_a_log_that_takes_nothing_stops_no_job(side: Spoolside) -> None:
     for _ in range(3):
         side.submit()

@@ -71,13 +71,14 @@ def test_an_absurd_heartbeat_is_no_death_before_the_lease(ahead_s: float, side: 
     mtime = time.time() + ahead_s
     file = elsewhere(side)
     os.utime(file, (mtime, mtime))
+    assert side.spool.config.lease == 1
     beats = owners.Heartbeats()
-    assert not beats.silent(side.spool, file.stem, 30, 1000.0)
-    assert not beats.silent(side.spool, file.stem, 30, 1029.0)
+    assert not beats.silent(side.spool, file.stem, 1000.0)
+    assert not beats.silent(side.spool, file.stem, 1000.9)
     os.utime(file, (mtime - 7, mtime - 7))  # its clock goes backwards: still a sign of life
-    assert not beats.silent(side.spool, file.stem, 30, 1031.0)
-    assert not beats.silent(side.spool, file.stem, 30, 1060.0)
-    assert beats.silent(side.spool, file.stem, 30, 1061.0)
+    assert not beats.silent(side.spool, file.stem, 1001.1)
+    assert not beats.silent(side.spool, file.stem, 1002.0)
+    assert beats.silent(side.spool, file.stem, 1002.2)
 
 
 def test_a_job_held_elsewhere_is_rescued_after_silence_only(tmp_path: Path) -> None:

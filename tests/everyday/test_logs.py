@@ -268,6 +268,16 @@ def test_the_middle_of_large_output_is_cut_out_when_the_run_ends(spool: SpoolDir
     assert spool.output("small") == "".join(f"{n}\n" for n in range(1, 11))
 
 
+def test_a_run_has_ended_before_its_output_is_cut(spool: SpoolDir) -> None:
+    spool.configure(log_max_size=64 << 20)  # to copy half of it takes some time
+    spool.api.submit("truncate -s 200M /proc/self/fd/1; echo", id="job")
+    spool.drain()
+    cut_at_s = os.stat(f"{spool.path}/logs/job.1.out").st_mtime
+    finished_at = spool.api.find("job").job.instant("finished_at")
+    assert finished_at is not None
+    assert finished_at <= cut_at_s
+
+
 def test_following_a_job_that_never_ran_says_why(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job", run_at="2100-01-01T00:00:00Z")
     words = ("logs", "-f", "job")

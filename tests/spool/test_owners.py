@@ -123,6 +123,20 @@ def test_an_owner_of_another_machine_is_away(api: Spool) -> None:
     assert [worker.worker for worker in owners.workers(api)] == ["far-1-0123abcd"]
 
 
+def test_machines_without_an_id_are_not_the_same_for_their_name(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "machine_id", lambda: "")
+    forge(api, "far-1-0123abcd", boot_id="another")
+    assert life(api, "far-1-0123abcd") is Life.AWAY
+
+
+def test_who_holds_its_lock_lives_whatever_boot_its_record_names(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        forge(api, me.name, boot_id="another")
+        assert life(api, me.name) is Life.ALIVE
+
+
 def test_a_machine_of_the_same_name_is_another_one(api: Spool) -> None:
     forge(api, "far-1-0123abcd", boot_id="another", machine_id="other")
     assert life(api, "far-1-0123abcd") is Life.AWAY
@@ -198,14 +212,14 @@ def test_who_finds_no_room_for_its_record_is_no_owner(
 def test_a_heartbeat_is_silent_once_it_has_not_changed_for_the_lease(api: Spool) -> None:
     forge(api, "far", boot_id="another", host="far")
     beats, path = Heartbeats(), f"{api.path}/workers/far.json"
-    assert not beats.silent(api, "far", 30, monotonic_s=1000)
-    assert not beats.silent(api, "far", 30, monotonic_s=1029)
+    assert not beats.silent(api, "far", now_s=1000)
+    assert not beats.silent(api, "far", now_s=1029)
     os.utime(path, (1, 1))  # its clock is wrong: only that it changes counts
-    assert not beats.silent(api, "far", 30, monotonic_s=1031)
-    assert not beats.silent(api, "far", 30, monotonic_s=1060)
-    assert beats.silent(api, "far", 30, monotonic_s=1061)
+    assert not beats.silent(api, "far", now_s=1031)
+    assert not beats.silent(api, "far", now_s=1060)
+    assert beats.silent(api, "far", now_s=1061)
     beats.forget("far")
-    assert not beats.silent(api, "far", 30, monotonic_s=2000)
+    assert not beats.silent(api, "far", now_s=2000)
 
 
 def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:

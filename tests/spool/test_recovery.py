@@ -21,6 +21,7 @@ from queuectl.outcome import started
 from queuectl.owners import Registration, Worker
 from queuectl.reading import read_regular
 from queuectl.recovery import Recovery
+from queuectl.scratch import try_lock
 from queuectl.spool import Spool
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from tests.support import SpoolDir
 
 DEAD = "nobody-1-00000000"
-LOCAL = f"{os.uname().nodename}-1-00000000"
+# of this run: what another run of the tests has started in its name would be waited for
+LOCAL = f"{os.uname().nodename}-1-{os.urandom(4).hex()}"
 
 
 def recover(spool: SpoolDir) -> int:
@@ -92,13 +94,51 @@ def register(spool: SpoolDir, boot_id: str) -> None:
 
 
 def test_one_that_had_been_claimed_and_not_begun_has_had_no_attempt(spool: SpoolDir) -> None:
-    leave(spool, state="processing", attempts=2, worker=DEAD, history=[{"number": 1}])
+    logs = spool.api.log_files("a", 2)
+    counted = {"attempts": 2, "started_at": "2026-01-01T00:00:00Z", "stdout_path": logs[0]}
+    leave(spool, state="processing", worker=DEAD, history=[{"number": 1}], **counted)
     register(spool, kernel.boot_id())
     recover(spool)
     record = spool.record("pending", "a")
     assert record["attempts"] == 1
-    assert record["history"][-1]["ended"] == "stopped"
-    assert "before it began" in record["history"][-1]["detail"]
+    assert record["history"] == [{"number": 1}]  # there was no run to tell of
+    assert [record["started_at"], record["stdout_path"]] == [None, None]
+
+
+def test_files_of_other_programs_in_tmp_are_left_where_nobody_held_a_job(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0)
+    theirs = f"{spool.path}/tmp/backup@.json"
+    open(theirs, "x").close()
+    for owner in ("", "@a.b"):
+        spool.drop_bytes(f"a{owner}", b'{"command": "true"}', state="processing")
+    recover(spool)
+    assert os.path.exists(theirs)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="that a file stays needs root")
+def test_a_draft_that_cannot_be_removed_keeps_its_writer_dead(spool: SpoolDir) -> None:
+    writer = f"{os.uname().nodename}-7-{os.urandom(4).hex()}"
+    spool.create()
+    draft = f"{spool.path}/tmp/b@{writer}.json"
+    for path in (draft, f"{spool.path}/tmp/{writer}.lock"):
+        open(path, "x").close()
+    if subprocess.run(["chattr", "+i", draft], capture_output=True, check=False).returncode:
+        pytest.skip("no immutable files here")
+    try:
+        with pytest.raises(OSError, match=writer):
+            recover(spool)
+    finally:
+        subprocess.run(["chattr", "-i", draft], check=True)
+    lock = try_lock(f"{spool.path}/tmp/{writer}.lock")
+    assert lock is not None
+    os.close(lock)
+
+
+def test_one_that_names_no_output_had_begun_without(spool: SpoolDir) -> None:
+    leave(spool, state="processing", attempts=2, worker=DEAD, stdout_path=None)
+    register(spool, kernel.boot_id())
+    recover(spool)
+    assert spool.record("failed", "a")["attempts"] == 2
 
 
 @pytest.mark.parametrize("stream", ["out", "err"])
@@ -311,7 +351,7 @@ def test_one_taken_for_its_next_attempt_keeps_its_count(spool: SpoolDir) -> None
     assert spool.record("failed", "a")["attempts"] == 2
 
 
-@pytest.mark.parametrize("owner", [LOCAL, ""])
+@pytest.mark.parametrize("owner", [LOCAL, ""], ids=["of this machine", "nobody"])
 def test_one_that_was_run_says_who_died_running_it(spool: SpoolDir, owner: str) -> None:
     """Nobody did if the file was put into processing/ by hand."""
     leave(spool, state="processing", attempts=1, worker=DEAD)

@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 from queuectl.loop import Loop
-from queuectl.run.runner import Run, Task
+from queuectl.run.runner import Output, Run, Task
 from queuectl.run.spawn import Environment
 from queuectl.run.stragglers import Sweeper
 
@@ -33,7 +33,7 @@ def test_nothing_is_signalled_that_has_been_reaped(
     loop = Loop()
 
     async def run() -> None:
-        await Run(loop, Sweeper(loop), task).wait()
+        await Run(loop, Sweeper(loop), task, Output(task)).wait()
         monkeypatch.setattr(os, "killpg", lambda group, _number: signalled.append(group))
         await loop.sleep(0.5)
 

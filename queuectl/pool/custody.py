@@ -1,0 +1,151 @@
+"""Jobs that a pool holds: none is let go before it is where it belongs, full disks or not.
+
+spool-layout.md, section "The moves".
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from queuectl import files
+from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
+from queuectl.pool.disk import Disk
+from queuectl.pool.stall import Stall
+from queuectl.states import OUTCOMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.files import Steps
+    from queuectl.job import Job
+    from queuectl.loop import Loop
+    from queuectl.moves import Claim
+    from queuectl.pool.backlog import Entry
+    from queuectl.pool.intake import Intake
+    from queuectl.pool.lanes import Lanes
+    from queuectl.spool import Spool
+    from queuectl.worklog import WorkLog
+
+# said of a file that is immutable, somebody else's in a sticky directory, or a mount point
+_THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
+
+
+class Custody:
+    """Takes jobs for one pool, and sends away what is not run.
+
+    Args:
+        spool: whose jobs.
+        log: where it is told what cannot be done.
+        loop: in which it waits for the disk.
+        intake: takes back what is not taken.
+        lanes: are told of what will not start.
+    """
+
+    def __init__(
+        self, spool: Spool, log: WorkLog, loop: Loop, intake: Intake, lanes: Lanes
+    ) -> None:
+        self._spool = spool
+        self._log = log
+        self._intake = intake
+        self._lanes = lanes
+        self.stall = Stall(loop, log)
+        self.disk = Disk(loop)
+        if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
+            self.disk.prepare()
+
+    async def take(self, entry: Entry, owner: str, *, again: bool = False) -> Claim | None:
+        """Take a job; None if somebody else was first, or it cannot be taken now."""
+        try:
+            return self._spool.take(entry.job_id, entry.state, owner)
+        except OSError as error:
+            source = self._spool.file(entry.state, entry.job_id)
+            if isinstance(error, FileNotFoundError):
+                if files.is_gone(source):
+                    return None  # somebody else was first
+                if not again:  # they may have put it back since
+                    return await self.take(entry, owner, again=True)
+            self._lanes.drop(entry.job_id)
+            if error.errno in _THIS_FILE_ONLY:
+                self._intake.rejects.leave(entry.state, entry.job_id, error)
+                return None
+            self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
+            await self.stall.pause()
+            self.stall.lift(entry.job_id)
+            self._intake.put_back(entry)
+            return None
+
+    async def read(self, claim: Claim) -> Job | None:
+        """Return the job that was taken, None if it cannot run: it is put aside then."""
+        try:
+            job = self._spool.read_claim(claim)
+            self._check_only(claim)
+        except IncompleteJobError:
+            # overwritten in place by whoever still writes it: it arrives anew, and is waited for
+            await self.give_back(claim, None)
+            return None
+        except BadJobError as error:
+            why = str(error)
+            await self.persist("set aside", claim, lambda: self._setting_aside(claim, why))
+            return None
+        except OSError as error:
+            await self.refused(claim, error)
+            return None
+        return job
+
+    def _check_only(self, claim: Claim) -> None:
+        state = self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin)
+        if state is None:
+            return
+        why = f"the id exists already, in {state}/"
+        try:
+            if state == "dead" and self._spool.drop_reason(claim):
+                return  # of the file that was set aside, and is here now, mended
+        except OSError as error:  # one file is no reason for all to wait
+            why += f", and cannot be looked at there: {error.strerror}"
+        raise BadJobError(why)
+
+    def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
+        aside = yield from self._spool.setting_aside(claim, why)
+        self._log.event("rejected", aside.job_id, detail=aside.why)
+
+    async def refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
+        """Give back a job that the file system does not let us claim, and claim nothing a while."""
+        self._lanes.drop(claim.job_id)
+        self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
+        await self.stall.pause()
+        await self.give_back(claim, before)
+
+    async def give_back(self, claim: Claim, before: Job | None) -> None:
+        """Return a job that was taken and not run, as it was; `before`: what was read of it."""
+        await self.persist("give back", claim, lambda: self._giving_back(claim, before))
+
+    def _giving_back(self, claim: Claim, before: Job | None) -> Steps[None]:
+        if claim.rewritten and before is not None:
+            # where it came from, whatever its body says: it may have been moved there by hand
+            yield from self._spool.settling(claim, before.changed(state=claim.origin))
+            return
+        try:
+            # needs no room on the disk, which a new body would
+            yield from self._spool.releasing(claim, claim.origin)
+        except JobExistsError as error:
+            yield from self._setting_aside(claim, str(error))
+
+    async def persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:
+        """Do what must not be given up because a disk is full: try until it is done."""
+        while True:
+            try:
+                await self.disk.carry_out(steps())
+            except ClaimLostError as error:
+                self._log.event("lost", claim.job_id, detail=str(error))
+                done = False
+            except OSError as error:
+                self.stall.begin(claim.job_id, f"{what} {claim.job_id}", error)
+                if await self.stall.pause():
+                    continue
+                self._log.event("left", claim.job_id, detail="for the next pool to recover")
+                done = False
+            else:
+                done = True
+            self.stall.lift(claim.job_id)
+            return done
