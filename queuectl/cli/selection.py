@@ -13,7 +13,8 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -198,7 +199,7 @@ def changed_at(found: Found) -> float:
         at_s = found.job.instant(field)
         if at_s is not None:
             return at_s
-    return float("inf")
+    return inf
 
 
 def select(
@@ -219,16 +220,39 @@ def select(
 
 
 def _by_id(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
+    if few is None:
+        listed = _listed(spool, states)
+    else:
+        listed = {state: heapq.nsmallest(few, spool.names(state)) for state in states}
+    shown: set[str] = set()
     for state in states:
-        names = spool.names(state)
-        ordered = sorted(names) if few is None else heapq.nsmallest(few, names)
-        yield from spool.jobs(state, ordered, _cannot_be_read)
+        for found in spool.jobs(state, sorted(listed[state]), _cannot_be_read):
+            shown.add(found.job.id)
+            yield found
+    for job_id in chain.from_iterable(listed.values()):
+        moved = None if job_id in shown else _moved_on(spool, states, job_id)
+        if moved is not None:
+            shown.add(job_id)
+            yield moved
+
+
+def _listed(spool: Layout, states: Sequence[str]) -> dict[str, list[str]]:
+    """Return the ids in each of these states; a job that is in one or the other is in the list.
+
+    All are listed before any is read, those that jobs move between once more, and where they end
+    last: else one could go from a directory not listed yet to one that was.
+    """
+    moving = [state for state in states if state not in FINISHED]
+    listed = {state: list(spool.names(state)) for state in moving}
+    if len(moving) > 1:
+        known = set(chain.from_iterable(listed.values()))
+        for state in moving:
+            listed[state] += [job_id for job_id in spool.names(state) if job_id not in known]
+    return listed | {state: list(spool.names(state)) for state in states if state in FINISHED}
 
 
 def _newest_first(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
-    written = (
-        (written_s, state, job_id) for state in states for job_id, written_s in spool.written(state)
-    )
+    written = _written(spool, states)
     newest = iter(sorted(written, reverse=True) if few is None else heapq.nlargest(few, written))
     shown: set[str] = set()
     while chunk := list(islice(newest, _CHUNK)):
@@ -242,6 +266,24 @@ def _newest_first(spool: Layout, states: Sequence[str], few: int | None) -> Iter
             if item is not None and job_id not in shown:
                 shown.add(job_id)
                 yield item
+
+
+def _written(spool: Layout, states: Sequence[str]) -> Iterator[tuple[float, str, str]]:
+    """Yield when each job in these states was written, its state and its id (see `_listed`)."""
+    moving = [state for state in states if state not in FINISHED]
+    known: set[str] = set()
+    for state in moving:
+        for job_id, written_s in spool.written(state):
+            known.add(job_id)
+            yield written_s, state, job_id
+    for state in moving if len(moving) > 1 else ():
+        for job_id in spool.names(state):
+            if job_id not in known:
+                yield inf, state, job_id  # it has just moved
+    for state in states:
+        if state in FINISHED:
+            for job_id, written_s in spool.written(state):
+                yield written_s, state, job_id
 
 
 def _moved_on(spool: Layout, states: Sequence[str], job_id: str) -> Found | None:
@@ -265,7 +307,7 @@ def _written_at(spool: Layout, found: Found) -> float:
     try:
         return os.lstat(path).st_mtime
     except FileNotFoundError:
-        return float("inf")
+        return inf
 
 
 # --- which jobs a command is for ------------------------------------------------------------

@@ -364,6 +364,36 @@ def test_a_job_that_moves_while_it_is_listed_is_listed_where_it_went(
     assert [(item.job.id, item.state) for item in found] == [("job", "completed")]
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("step", ["_entries", "jobs"])  # it is about to be listed, or read
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("processing", "pending"), ("failed", "processing"), ("failed", "pending")],
+)
+def test_a_job_that_moves_between_two_directories_is_selected(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, before: str, after: str, step: str,
+    *, newest_first: bool,
+) -> None:  # fmt: skip
+    """A `wait --tag` would say that all is done, else, and a `cancel` leave it out."""
+    api = spool.api
+    api.submit("true", id="other")
+    place = {state: spool.file(state, "job") for state in STATES}
+    place["processing"] = api.held_file("job", "vm-1-0123abcd")
+    with open(place[before], "w") as file:
+        file.write('{"command": "true"}')
+    real = getattr(api, step)
+
+    def moved_first(state: str, *args: Any) -> Iterator[Any]:
+        if state == before and os.path.exists(place[before]):
+            os.rename(place[before], place[after])
+        result: Iterator[Any] = real(state, *args)
+        return result
+
+    monkeypatch.setattr(api, step, moved_first)
+    found = select(api, Selection(STATES), None, newest_first=newest_first)
+    assert sorted(item.job.id for item in found) == ["job", "other"]
+
+
 def test_what_was_cancelled_is_retried_only_if_that_is_said(spool: SpoolDir) -> None:
     spool.run("enqueue", "--id", "failed", "--max-retries", "1", "--command", "exit 3")
     spool.drain()
