@@ -17,11 +17,17 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from queuectl import files
+from queuectl import files, kernel
 from queuectl.asides import Asides
-from queuectl.errors import BadJobError, JobExistsError, SpoolError, WrongUserError
+from queuectl.errors import (
+    BadJobError,
+    JobExistsError,
+    MovedOnError,
+    SpoolError,
+    WrongUserError,
+)
 from queuectl.fields import slips
-from queuectl.job import Job, draft
+from queuectl.job import Job, draft, parse
 from queuectl.kernel.users import user_name
 from queuectl.layout import DIRECTORIES
 from queuectl.reading import read_regular
@@ -89,6 +95,41 @@ class Spool(Asides):
             owner = os.stat(self.path).st_uid
             if owner != 0:
                 raise WrongUserError(self.path, user_name(owner))
+
+    def correct(self, state: str, job_id: str, new_body: Callable[[Job], Job]) -> None:
+        """Rewrite the body of a job that has ended, which stays where it is at every instant.
+
+        Taken and then left by a crash, it would be queued.
+
+        Raises:
+            BadJobError: it is no job.
+            MovedOnError: it is gone, or was replaced meanwhile; it was left alone.
+            SpoolError: the file system refused.
+        """
+        path = self.file(state, job_id)
+        try:
+            with Scratch(self.directory("tmp")) as me:
+                was = read_regular(path)
+                draft_file = self._draft_file(job_id, me.owner)
+                self._draft(new_body(parse(was, job_id)), draft_file)
+                try:
+                    self._swap(draft_file, path, was)
+                finally:
+                    files.unlink_quietly(draft_file)
+            if self.config.sync:
+                files.sync_directory(self.directory(state))
+        except FileNotFoundError:
+            raise MovedOnError(f'job "{job_id}" is not in {state}/ any more') from None
+        except OSError as error:
+            raise SpoolError("write", path, error) from error
+
+    def _swap(self, draft_file: str, path: str, was: bytes) -> None:
+        """Give a file a new body, if it has the one that it had."""
+        if not kernel.exchange(draft_file, path):
+            files.move(draft_file, path)
+        elif read_regular(draft_file) != was:
+            kernel.exchange(draft_file, path)
+            raise MovedOnError(f"{path} was changed meanwhile")
 
     # --- submit -----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from queuectl.ids import is_id
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, lock_file, recover
 from queuectl.scratch import owner_of
-from queuectl.states import AT_REST, OUTCOMES, STATES, WAITING
+from queuectl.states import AT_REST, FINISHED, OUTCOMES, STATES, WAITING
 from queuectl.verbs import Verb
 from queuectl.worklog import WorkLog
 
@@ -175,7 +175,11 @@ def _say_where_it_is(spool: Spool, state: str, job_id: str) -> None:
     def body(job: Job) -> Job:
         return job.changed(state=state)
 
-    list(verbs.carry_out(spool, [job_id], Verb(states=(state,), new_body=body, done="mended")))
+    if state in FINISHED:
+        spool.correct(state, job_id, body)
+    else:
+        verb = Verb(states=(state,), new_body=body, done="mended")
+        list(verbs.carry_out(spool, [job_id], verb))
 
 
 def _without_reason(spool: Spool) -> Iterator[Finding]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl import kernel
 from queuectl.doctor import contents
+from queuectl.errors import MovedOnError
 from queuectl.layout import DIRECTORIES
 from queuectl.spool import Spool
 from tests.crash.mounts import mounted, needs_root
@@ -134,6 +136,57 @@ def test_a_body_that_names_another_state_is_told_and_written_down(side: Spoolsid
     finding(text, "is in dead/ and says completed")
     doctor(side, "--fix")
     assert json.loads((side.path / "dead" / f"{job_id}.json").read_text())["state"] == "dead"
+
+
+INTERRUPTED = """
+import os
+from queuectl import kernel
+rename = os.rename
+def stopped(source, target):
+    if os.path.basename(os.path.dirname(source)) == "tmp":
+        raise KeyboardInterrupt
+    rename(source, target)
+os.rename = kernel.exchange = stopped
+"""
+
+
+@pytest.mark.parametrize("moved_to", ["completed", "dead"])
+def test_what_has_ended_stays_that_though_its_mending_is_interrupted(
+    side: Spoolside, tmp_path: Path, moved_to: str
+) -> None:
+    ended_in = {"completed": "dead", "dead": "completed"}[moved_to]
+    job_id = side.submit("exit 1" if ended_in == "dead" else "", max_retries=1)
+    side.drain()
+    file = side.path / moved_to / f"{job_id}.json"
+    (side.path / ended_in / file.name).rename(file)
+    done = side.run(
+        "doctor", "--fix", env={**environment(), **with_code_at_start(tmp_path, INTERRUPTED)}
+    )
+    assert done.returncode == 130
+    side.drain()
+    assert side.times_run() == {job_id: 1}
+    assert file.exists()
+    assert os.listdir(side.path / "tmp") == []
+
+
+def test_a_body_that_was_replaced_meanwhile_is_left_alone(
+    side: Spoolside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = side.submit()
+    side.drain()
+    file = side.path / "completed" / f"{job_id}.json"
+    other = b'{"command": "true", "state": "completed", "tags": ["other"]}'
+    real = kernel.exchange
+
+    def late(one: str, two: str) -> bool:
+        monkeypatch.setattr(kernel, "exchange", real)
+        file.write_bytes(other)
+        return real(one, two)
+
+    monkeypatch.setattr(kernel, "exchange", late)
+    with pytest.raises(MovedOnError):
+        side.spool.correct("completed", job_id, lambda job: job.changed(state="dead"))
+    assert file.read_bytes() == other
 
 
 def test_what_was_rejected_is_told_with_the_reason(side: Spoolside) -> None:
