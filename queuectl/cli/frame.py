@@ -85,10 +85,12 @@ def frame(view: View, width: int, height: int, *, ascii_only: bool = False) -> l
 
 def _head(view: View, width: int, *, ascii_only: bool) -> list[Line]:
     paused: Line = [("warn", "  PAUSED: nothing new starts")] if view.paused else []
-    title: Line = [("title", "queuectl top"), ("", f"  {view.spool}"), *paused]
-    room = width - sum(columns(text) for _, text in title) - len(view.clock)
-    if room > 0:
-        title += [("dim", " " * room + view.clock)]
+    name = "queuectl top  "
+    # the path is what may be long, and the rest what may be news
+    room = width - len(name) - sum(len(text) for _, text in paused) - len(view.clock) - 1
+    spool = fit_ends(view.spool, max(room, 0))
+    gap = " " * (room - columns(spool) + 1)
+    title: Line = [("title", name), ("", spool), *paused, ("dim", gap + view.clock)]
     counts: Line = []
     for state in STATES:
         gap = "   " if counts else ""

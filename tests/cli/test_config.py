@@ -165,3 +165,16 @@ def test_who_ends_the_sharing_of_a_spool_is_told_what_that_means(spool: SpoolDir
     assert spool.run("config", "set", "shared", "true").err == ""
     assert "is yours alone now" in spool.run("config", "set", "shared", "false").err
     assert spool.run("config", "set", "shared", "false").err == ""
+
+
+def test_one_value_as_json_is_json_too(spool: SpoolDir) -> None:
+    spool.create()
+    assert spool.run("config", "get", "success-codes", "--json").json == [0]
+    assert spool.run("config", "get", "log-max-size", "--json").json is None
+    assert spool.run("config", "get", "durability", "--json").json == "full"
+
+
+@pytest.mark.parametrize(("text", "value"), [("True", True), ("YES", True), ("Off", False)])
+def test_a_switch_is_set_by_any_word_for_it(spool: SpoolDir, text: str, value: bool) -> None:
+    spool.run("config", "set", "shared", text)
+    assert spool.run("config", "get", "shared", "--json").json is value

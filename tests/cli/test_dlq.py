@@ -124,3 +124,23 @@ def test_a_reason_that_is_none_of_ours_is_told_and_hinders_nothing(
         spool.run(*words)
     assert f"{spool.path}/dead/a.json" in spool.refuse("show", "a")
     assert spool.run("dlq", "purge", "--all", "--yes").lines == ["b"]
+
+
+def test_purge_of_a_job_that_is_not_dead_is_told(dead: SpoolDir) -> None:
+    result = dead.run("dlq", "purge", "done", "dead-1", "--yes", status=1)
+    assert result.lines == ["dead-1"]
+    assert 'job "done" is not dead; it was left alone' in result.err
+    assert dead.states("done") == ["completed"]
+
+
+def test_the_beginning_of_an_id_is_looked_for_among_the_dead(dead: SpoolDir) -> None:
+    dead.drop("bar")
+    shown = dead.run("dlq", "show", "ba")
+    assert shown.err == 'queuectl: "ba" is the beginning of "bad"\n'
+    assert dead.run("dlq", "purge", "bad", "--yes").lines == ["bad"]
+    assert 'no job "ba"' in dead.refuse("dlq", "show", "ba")
+
+
+def test_show_of_a_job_that_is_not_dead_says_where_it_is_shown(dead: SpoolDir) -> None:
+    why = dead.refuse("dlq", "show", "done")
+    assert why == 'queuectl: job "done" is completed, not dead; `queuectl show` shows any job'

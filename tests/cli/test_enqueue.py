@@ -15,6 +15,8 @@ from queuectl.units import parse_time
 from tests.support import environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import SpoolDir
 
 
@@ -424,3 +426,17 @@ def test_the_name_of_a_file_that_is_no_program_is_queued_with_a_word(
     assert told == "queuectl: commands is a file: --commands commands queues its lines\n"
     (tmp_path / "commands").chmod(0o755)
     assert spool.run("enqueue", "commands", cwd=str(tmp_path)).err == ""
+
+
+def test_a_directory_that_is_gone_is_told(spool: SpoolDir, tmp_path: Path) -> None:
+    words = spool.command("enqueue", "--id", "job", "--", "true")
+    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "-", *words],
+        cwd=tmp_path,
+        env=environment(spool.path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "queuectl: the current directory is gone: cd to one that is there\n"

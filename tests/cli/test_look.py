@@ -367,7 +367,7 @@ def test_a_failed_job_that_waits_for_its_time_is_not_said_to_run_now(spool: Spoo
 
 
 def test_what_is_claimed_and_has_not_begun_is_told_so(spool: SpoolDir) -> None:
-    body = {"command": "true", "state": "processing", "attempts": 1}
+    body = {"command": "true", "state": "processing", "attempts": 1, "stdout_path": "/q/logs/job.1"}
     spool.drop_bytes("job@far-1-00000001", json.dumps(body).encode(), "processing")
     assert re.search(r"processing +1/3 +claimed", spool.run("list").out)
 
@@ -449,3 +449,92 @@ def test_a_pool_that_stands_still_is_told(spool: SpoolDir) -> None:
         pool.signal(signal.SIGCONT)
         assert stop.wait() == 0
         stop.stderr.close()
+
+
+def test_of_what_is_scheduled_no_error_of_an_earlier_life_is_told(spool: SpoolDir) -> None:
+    put(spool, "pending", "job", run_at="2100-01-01T00:00:00Z", error_message="exit status 7")
+    due = next(line for line in spool.run("status").lines if line.startswith("due"))
+    assert "job  in " in due
+    assert "exit status" not in due
+
+
+def test_of_a_job_without_an_error_none_is_shown(spool: SpoolDir) -> None:
+    put(spool, "completed", "job", error_message=None)
+    assert "error_message" not in spool.run("show", "job").out
+
+
+def test_where_there_is_nothing_to_list_programs_read_nothing(spool: SpoolDir) -> None:
+    spool.create()
+    result = spool.run("list")
+    assert (result.out, result.err) == ("", "no such jobs\n")
+    assert spool.run("list", "--ids").out == ""
+    assert spool.run("list", "--json").out == "[]\n"
+
+
+def test_what_nobody_holds_is_said_to_be_lost_so(spool: SpoolDir) -> None:
+    spool.drop_bytes("job", b'{"command": "true"}', "processing")
+    (line,) = [line for line in spool.run("status").lines if line.startswith("lost")]
+    assert line.split() == ["lost", "job,", "held", "by", "nobody"]
+
+
+def test_where_nothing_is_due_it_is_not_said_how_much_was_read(spool: SpoolDir) -> None:
+    spool.create()
+    for number in range(1001):
+        with open(spool.file("pending", f"job{number}"), "w") as file:
+            file.write('{"command": "true"}')
+    assert "read in each" not in spool.run("status").out
+    spool.drop("later", run_at="2100-01-01T00:00:00Z")
+    spool.drop_bytes("retry", b'{"command": "true", "state": "failed"}', "failed")
+    assert "(of 1000 read in each of failed/ and pending/)" in spool.run("status").out
+
+
+def test_what_has_been_is_ago_and_what_comes_is_in_a_while(spool: SpoolDir) -> None:
+    put(spool, "pending", "job", created_at="2020-01-01T00:00:00Z", run_at="2100-01-01T00:00:00Z")
+    lines = {line.split()[0]: line for line in spool.run("show", "job").lines}
+    assert re.search(r" 20(19|20)-\S+ \S+ \(\d+d\d\dh ago\)$", lines["created_at"])
+    assert re.search(r" 2(099|100)-\S+ \S+ \(in \d+d\d\dh\)$", lines["run_at"])
+
+
+def test_who_had_a_waiting_job_in_hand_last_is_no_worker_of_it(spool: SpoolDir) -> None:
+    for state in ("pending", "completed"):
+        put(spool, state, state, worker="box-1-00000000")
+    assert "box-1-00000000" not in spool.run("show", "pending").out
+    assert re.search("^worker +box-1-00000000$", spool.run("show", "completed").out, re.MULTILINE)
+
+
+def test_ids_alone_move_no_cursor_either(spool: SpoolDir) -> None:
+    spool.drop("job")
+    os.rename(spool.file("pending", "job"), spool.file("pending", "a\x07"))
+    assert spool.run("list", "--ids").out == "a\\x07\n"
+
+
+def test_of_what_is_due_five_are_shown_and_the_others_counted(spool: SpoolDir) -> None:
+    for number in range(5):
+        put(spool, "pending", f"job{number}", run_at=f"2100-01-0{number + 1}T00:00:00Z")
+    assert "later" not in spool.run("status").out
+    put(spool, "pending", "job5", run_at="2101-01-01T00:00:00Z")
+    assert spool.run("status").lines[-1].strip() == "and 1 later"
+
+
+def test_how_long_a_job_may_run_is_shown_while_that_matters(spool: SpoolDir) -> None:
+    for state in ("pending", "completed"):
+        put(spool, state, state)
+    put(spool, "dead", "own", timeout=90)
+    shown = spool.run("show", "pending").out
+    assert re.search(r"^timeout +5m00s \(job-timeout\)$", shown, re.MULTILINE)
+    assert "timeout" not in spool.run("show", "completed").out
+    assert re.search(r"^timeout +1m30s$", spool.run("show", "own").out, re.MULTILINE)
+
+
+def test_a_time_that_is_none_is_shown_as_it_is(spool: SpoolDir) -> None:
+    put(spool, "pending", "job", created_at="soon")
+    assert re.search("^created_at +soon$", spool.run("show", "job").out, re.MULTILINE)
+
+
+def test_a_priority_is_shown_whichever_it_is(spool: SpoolDir) -> None:
+    for number in (-5, 0, 5):
+        put(spool, "pending", f"job{number}", priority=number)
+    rows = {line.split()[0]: line.split()[3:] for line in spool.run("list").lines}
+    assert rows["job-5"] == ["priority", "-5", "true"]
+    assert rows["job0"] == ["true"]
+    assert rows["job5"] == ["priority", "5", "true"]

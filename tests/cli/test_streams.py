@@ -209,3 +209,20 @@ def test_an_interrupt_while_modules_load_is_one_line_too(spool: SpoolDir, tmp_pa
     )
     result = spool.run("status", status=130, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert result.err == "queuectl: interrupted\n"
+
+
+def test_who_cannot_be_told_the_id_is_told_that_the_job_is_queued(spool: SpoolDir) -> None:
+    with open("/dev/full", "wb") as full:
+        words = ("enqueue", "--id", "job", "--", "true")
+        process = spool.start(*words, stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert b"No space left on device; queued all the same: job" in err
+    assert spool.states("job") == ["pending"]
+
+
+def test_help_that_nobody_asked_for_is_no_answer(spool: SpoolDir) -> None:
+    for words in ([], ["worker"]):
+        result = spool.run(*words, status=2)
+        assert result.out == ""
+        assert "Commands:" in result.err

@@ -17,6 +17,7 @@ from tests.support import (
     alive,
     cpu_ticks,
     environment,
+    processes_with,
     read_text,
     wait_until,
     waiting_for,
@@ -367,3 +368,83 @@ def test_a_program_of_this_name_in_the_current_directory_is_not_ours(
     )
     assert str(planted).encode() not in done.stdout
     assert b"ExecStart=" in done.stdout
+
+
+def test_a_detached_pool_is_no_part_of_the_session_of_who_started_it(spool: SpoolDir) -> None:
+    out = spool.run("worker", "start", "--detach").out
+    pid = int(out.partition("process ")[2].partition(";")[0])
+    try:
+        assert os.getsid(pid) == pid  # neither Ctrl-C nor the end of the terminal reaches it
+    finally:
+        spool.run("worker", "stop")
+
+
+def test_the_log_of_a_detached_pool_is_for_all_who_share_the_spool(spool: SpoolDir) -> None:
+    spool.configure(shared=True)
+    words = ["sh", "-c", 'umask 077; exec "$@"', "-", *spool.command("worker", "start", "--detach")]
+    subprocess.run(words, env=environment(spool.path), check=True, capture_output=True)
+    spool.run("worker", "stop")
+    assert os.stat(f"{spool.path}/worker.log").st_mode & 0o060 == 0o060
+
+
+def test_who_stops_at_once_is_not_told_to(spool: SpoolDir) -> None:
+    spool.drop("job", "trap '' TERM; sleep 1; sleep 1000")
+    spool.configure(kill_grace=0.5)
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        said = spool.run("worker", "stop", "--now").err
+    assert "waiting for 1 running: job" in said
+    assert "--now" not in said
+
+
+def test_what_a_pool_runs_is_listed_in_the_order_of_ids(spool: SpoolDir) -> None:
+    ids = [f"job{number:02}" for number in range(12)]
+    for job_id in ids:
+        spool.drop(job_id, "sleep 1000")
+    with spool.pool(12) as pool:
+        for job_id in ids:
+            pool.wait_for("started", job_id)
+        assert spool.run("worker", "list", "--json").json[0]["running"] == ids
+        spool.run("worker", "stop", "--now")
+
+
+def test_a_detached_pool_leaves_once_there_is_nothing_to_do_if_told_to(spool: SpoolDir) -> None:
+    spool.drop("job")
+    out = spool.run("worker", "start", "--detach", "--stop-when-empty", "--log-format", "json").out
+    pid = int(out.partition("process ")[2].partition(";")[0])
+    try:
+        wait_until(lambda: not alive(pid))
+        assert spool.states("job") == ["completed"]
+        assert read_text(f"{spool.path}/worker.log").startswith('{"')
+    finally:
+        spool.run("worker", "stop", "--now")
+
+
+def test_a_pool_that_is_named_twice_is_told_of_once(spool: SpoolDir) -> None:
+    with spool.pool() as pool:
+        done = spool.run("worker", "stop", pool.name, str(pool.pid))
+        assert done.lines == [f"{pool.name} is gone"]
+
+
+def test_a_pool_that_a_job_starts_is_not_of_that_job(spool: SpoolDir) -> None:
+    """Else it would be ended as what the job has left behind."""
+    words = ("worker", "start", "--detach")
+    out = spool.run(*words, QUEUECTL_JOB_ID="job", QUEUECTL_WORKER="box-1-00000000").out
+    pid = int(out.partition("process ")[2].partition(";")[0])
+    try:
+        assert pid not in processes_with("QUEUECTL_JOB_ID=job")
+        assert pid not in processes_with("QUEUECTL_WORKER=box-1-00000000")
+    finally:
+        spool.run("worker", "stop")
+
+
+def test_a_pool_that_dies_as_it_is_to_stop_leaves_no_request(spool: SpoolDir) -> None:
+    with spool.pool() as pool:
+        pool.signal(signal.SIGSTOP)
+        stopping = spool.start("worker", "stop", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert stopping.stderr is not None
+        with stopping:
+            assert b"kill -CONT" in stopping.stderr.readline()
+            pool.kill()
+            assert stopping.wait(DEADLINE_S) == 0
+        assert [name for name in os.listdir(f"{spool.path}/workers") if "stop" in name] == []

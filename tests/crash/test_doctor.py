@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from queuectl import kernel
-from queuectl.doctor import contents
+from queuectl.doctor import contents, filesystem
 from queuectl.errors import MovedOnError
 from queuectl.layout import DIRECTORIES
 from queuectl.spool import Spool
@@ -141,12 +143,15 @@ def test_a_body_that_names_another_state_is_told_and_written_down(side: Spoolsid
 INTERRUPTED = """
 import os
 from queuectl import kernel
-rename = os.rename
-def stopped(source, target):
-    if os.path.basename(os.path.dirname(source)) == "tmp":
-        raise KeyboardInterrupt
-    rename(source, target)
-os.rename = kernel.exchange = stopped
+def stopping(step):
+    def stopped(source, target):
+        before, after = (os.path.basename(os.path.dirname(path)) for path in (source, target))
+        if before == "tmp" and after in ("processing", "completed", "dead"):
+            raise KeyboardInterrupt
+        return step(source, target)
+    return stopped
+os.rename = stopping(os.rename)
+kernel.exchange = stopping(kernel.exchange)
 """
 
 
@@ -418,3 +423,240 @@ kernel.boot_id = missing
     done = side.run("doctor", env={**environment(), **with_code_at_start(tmp_path, code)})
     assert done.returncode == 1
     assert "boot_id cannot be read: No such file or directory" in done.stdout
+
+
+def test_what_could_not_be_mended_since_another_recovers_is_not_said_to_be(
+    side: Spoolside,
+) -> None:
+    job_id = leave_orphan(side)
+    with FileLock(side.path / "workers" / "recovery.lock"):
+        done = side.run("doctor", "--fix")
+    assert done.returncode == 1
+    assert "another worker or command recovers here" in done.stderr
+    assert "mended" not in done.stdout
+    assert finding(done.stdout, f"{job_id} is held by").startswith("problem")
+
+
+def test_a_job_is_not_kept_waiting_by_one_suspended_pool_of_two(side: Spoolside) -> None:
+    for _ in range(2):
+        side.pool("--count", "1").up()
+    side.pools()[0].send(signal.SIGSTOP)
+    (side.path / "paused").touch()
+    assert "is suspended" not in doctor(side, side.submit())[1]
+    side.pools()[1].send(signal.SIGSTOP)
+    assert "is suspended" in doctor(side, side.submit())[1]
+
+
+def test_jobs_that_wait_for_a_retry_wait_for_a_worker_too(side: Spoolside) -> None:
+    put(side, "failed", "job", state="failed", attempts=1)
+    assert "1 job waits and no worker runs" in doctor(side)[1]
+
+
+def test_advice_moves_no_cursor(side: Spoolside) -> None:
+    file = side.path / "pending" / "a\x07\rb"
+    file.write_text('{"command": "true"}')
+    os.utime(file, (0, 0))
+    assert r"rename it to a\x07\rb.json" in finding(doctor(side)[1], "is read by nobody")
+
+
+def test_what_is_mended_needs_nothing_more_to_be_done(side: Spoolside) -> None:
+    (side.path / "failed").rmdir()
+    assert "(" not in finding(doctor(side, "--fix")[1], "failed/ missing")
+
+
+def test_a_slow_disk_is_told(side: Spoolside, tmp_path: Path) -> None:
+    code = """
+import time
+from queuectl import files
+sync = files.sync_directory
+files.sync_directory = lambda path: (time.sleep(0.2), sync(path))
+"""
+    done = side.run("doctor", env={**environment(), **with_code_at_start(tmp_path, code)})
+    slow = finding(done.stdout, "to put a job on disk takes")
+    assert slow.startswith("warning")
+    assert "a faster disk" in slow
+
+
+def test_one_job_is_explained_and_not_mended(side: Spoolside) -> None:
+    (side.path / "failed").rmdir()
+    done = side.run("doctor", "--fix", side.submit())
+    assert done.returncode == 2
+    assert "give no ID with it" in done.stderr
+
+
+def test_what_needs_different_things_done_is_looked_at_again(side: Spoolside) -> None:
+    for number in range(10):
+        (side.path / "pending" / f"bad-{number}.json").write_text('{"x": 1}')
+    (side.path / "completed" / "odd.json").write_text("[]")
+    put(side, "dead", "moved", state="completed")
+    more = finding(doctor(side)[1], "2 more files that are not as they should be")
+    assert more.endswith("(look again once those above are mended)")
+
+
+def test_who_does_not_wait_for_the_disk_is_told_how_to(side: Spoolside) -> None:
+    side.run("config", "set", "durability", "relaxed")
+    relaxed = finding(doctor(side)[1], "durability is relaxed")
+    assert relaxed.startswith("warning")
+    assert "config set durability full" in relaxed
+
+
+def test_a_lock_for_recovery_that_is_no_file_is_a_problem(side: Spoolside) -> None:
+    lock = side.path / "workers" / "recovery.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    told = finding(doctor(side)[1], "workers/recovery.lock is no file")
+    assert told.startswith("problem")
+    assert f"rm -r {lock}" in told
+    lock.rmdir()
+    lock.symlink_to(side.path / "nowhere")
+    finding(doctor(side)[1], "workers/recovery.lock is no file")
+
+
+def test_it_explains_a_file_that_can_never_run(side: Spoolside) -> None:
+    side.drop_bytes("bad", b'{"command": 7}')
+    status, text = doctor(side, "bad")
+    assert status == 1
+    assert text.startswith('problem  bad can never run: "command" must be')
+
+
+def test_a_retry_that_is_due_is_before_what_is_less_urgent(side: Spoolside) -> None:
+    side.submit("sleep 600")
+    pool = side.pool("--count", "1").up()
+    pool.says("started")
+    (side.path / "paused").touch()
+    pool.says("paused")
+    put(side, "failed", "due", state="failed", attempts=1, priority=-9)
+    job_id = side.submit()
+    (side.path / "paused").unlink()
+    pool.says("unpaused")
+    assert "behind 1 other job\n" in doctor(side, job_id)[1]
+
+
+def test_what_a_worker_will_set_aside_is_told_and_when(side: Spoolside) -> None:
+    (side.path / "pending" / "half.json").write_text('{"command": "tr')
+    (side.path / "pending" / "odd.json").write_text('{"command": 7}')
+    text = doctor(side)[1]
+    half, odd = (finding(text, f"pending/{name}.json cannot be run") for name in ("half", "odd"))
+    assert half.endswith("(a worker sets it aside once it has been quiet for 3 s)")
+    assert odd.endswith("(a worker sets it aside)")
+
+
+def test_it_explains_that_a_job_was_cancelled(side: Spoolside) -> None:
+    job_id = side.submit()
+    side.run("cancel", job_id)
+    text = doctor(side, job_id)[1]
+    assert f"{job_id} was cancelled: by " in text
+    assert f"`queuectl dlq retry {job_id}` gives it another life" in text
+
+
+@pytest.mark.parametrize(
+    ("room", "level"),
+    [
+        ({}, "ok"),
+        ({"f_bavail": 255}, "problem"),
+        ({"f_bavail": 256}, "warning"),
+        ({"f_bavail": 16383}, "warning"),
+        ({"f_favail": 19}, "problem"),
+        ({"f_favail": 20}, "warning"),
+        ({"f_favail": 999}, "warning"),
+        ({"f_files": 0, "f_favail": 0}, "ok"),  # btrfs has no limit
+    ],
+)
+def test_how_much_room_there_is_left_is_judged(
+    side: Spoolside, monkeypatch: pytest.MonkeyPatch, room: dict[str, int], level: str
+) -> None:
+    usual = {"f_bavail": 16384, "f_frsize": 4096, "f_files": 5000, "f_favail": 1000}
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**{**usual, **room}))
+    (found,) = filesystem._room(side.spool)
+    assert found.level == level
+    assert ("inodes" in found.what) == ("f_files" not in room)
+
+
+@pytest.mark.parametrize(("ahead_s", "side_of_it"), [(100, "behind"), (-100, "ahead")])
+def test_a_clock_that_does_not_agree_is_told(
+    side: Spoolside, tmp_path: Path, ahead_s: int, side_of_it: str
+) -> None:
+    code = f"""
+import time
+now = time.time
+time.time = lambda: now() + {ahead_s}
+"""
+    done = side.run("doctor", env={**environment(), **with_code_at_start(tmp_path, code)})
+    told = finding(done.stdout, "the file system's clock is 1m")
+    assert told.startswith("warning")
+    assert f" {side_of_it}  (" in told
+
+
+def test_why_no_worker_starts_is_told_of_a_job_too(side: Spoolside) -> None:
+    job_id = side.submit()
+    (side.path / "pending").chmod(0o777)
+    told = finding(doctor(side, job_id)[1], "a worker refuses to start")
+    assert f"chmod go-w {side.path}/pending" in told
+
+
+def test_what_is_scheduled_is_in_a_while_and_what_ended_is_ago(side: Spoolside) -> None:
+    done = side.submit()
+    side.drain()
+    assert doctor(side, done)[1].endswith(" ago\n")
+    later = finding(doctor(side, side.submit(run_at="2099-01-01T00:00:00Z"))[1], "is scheduled for")
+    assert ", in " in later
+    put(side, "failed", "due", state="failed", attempts=1, next_retry_at="2020-01-01T00:00:00Z")
+    assert "waits for its retry" not in doctor(side, "due")[1]
+
+
+def test_a_problem_that_is_not_shown_is_one_too(side: Spoolside) -> None:
+    for number in range(10):
+        (side.path / "pending" / f"bad-{number}.json").write_text('{"x": 1}')
+    (side.path / "dead" / "odd.json").write_text("[]")
+    status, text = doctor(side)
+    assert status == 1
+    assert finding(text, "1 more files that are not as they should be").startswith("problem")
+
+
+def test_a_file_system_that_refuses_what_is_needed_is_a_problem(
+    side: Spoolside, tmp_path: Path
+) -> None:
+    code = """
+from queuectl import files
+def publish(*_):
+    raise PermissionError(1, "Operation not permitted")
+files.publish = publish
+"""
+    done = side.run("doctor", env={**environment(), **with_code_at_start(tmp_path, code)})
+    assert done.returncode == 1
+    told = finding(done.stdout, "cannot link a file: Operation not permitted")
+    assert told.startswith("problem")
+    assert "local file system" in told
+    assert list((side.path / "tmp").iterdir()) == []
+
+
+def test_what_was_set_aside_can_be_mended_or_purged(side: Spoolside) -> None:
+    side.drop_bytes("bad", b'{"command": 7}')
+    side.drain()
+    told = finding(doctor(side)[1], "bad was set aside")
+    assert "mend dead/bad.rejected" in told
+    assert "or `queuectl dlq purge bad`" in told
+
+
+@pytest.mark.parametrize("fields", [{}, {"run_at": "2099-01-01T00:00:00Z"}])
+def test_what_cannot_run_is_not_said_to_be_about_to(
+    side: Spoolside, fields: dict[str, str]
+) -> None:
+    text = doctor(side, side.submit(**fields))[1]
+    assert "about to run" not in text
+    assert "slots" not in text
+
+
+def test_what_another_machine_holds_is_told(side: Spoolside, tmp_path: Path) -> None:
+    code = """
+from queuectl import kernel
+kernel.host = lambda: "another_host"
+kernel.boot_id = kernel.machine_id = lambda: "another"
+"""
+    job_id = side.submit("sleep 600")
+    pool = side.pool(env={**environment(), **with_code_at_start(tmp_path, code)}).up()
+    pool.says("started")
+    told = finding(doctor(side)[1], f"{job_id} is held by another-host-")
+    assert told.startswith("warning")
+    assert "on another machine" in told
+    assert "after the lease" in told

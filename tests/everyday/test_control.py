@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from queuectl.owners import Registration
+from tests.looking.terminal import terminal
 from tests.support import (
     DEADLINE_S,
     processes_with,
@@ -600,3 +601,55 @@ def test_a_cancel_that_is_interrupted_as_it_asks_takes_that_back(
             pool.signal(signal.SIGCONT)
         open(go, "x").close()
         spool.wait_for("completed", "job")
+
+
+def test_a_person_whose_edit_is_wrong_may_go_on_with_it(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    mend = 'grep -q broken "$1" && exec sed -i \'s/broken //\' "$1"'
+    script = f"{mend}\nsed -i 's/true/false/; s/{{/broken {{/' \"$1\""
+    with terminal(spool, "edit", "job", VISUAL="", EDITOR=editor(tmp_path, script)) as screen:
+        wait_until(lambda: "edit again?" in screen.raw, lambda: screen.raw)
+        screen.type("\n")  # the answer that is offered
+        assert screen.wait() == 0
+    assert spool.record("pending", "job")["command"] == "false"
+
+
+def test_a_person_who_gives_an_edit_up_finds_it_kept(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    nonsense = editor(tmp_path, 'echo nonsense > "$1"')
+    with terminal(
+        spool, "edit", "job", width=500, VISUAL="", EDITOR=nonsense, TMPDIR=str(tmp_path)
+    ) as screen:
+        wait_until(lambda: "edit again?" in screen.raw, lambda: screen.raw)
+        screen.type("n\n")
+        assert screen.wait() == 1
+        assert 'job "job" stays as it was; your text is in ' in screen.raw
+    assert spool.record("pending", "job")["command"] == "true"
+
+
+def test_who_left_the_editor_with_an_error_is_not_asked_to_go_on(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.api.submit("true", id="job")
+    failing = editor(tmp_path, "exit 1")  # :cq, of vi
+    with terminal(spool, "edit", "job", width=500, VISUAL="", EDITOR=failing) as screen:
+        assert screen.wait() == 1
+        assert "ended with status 1" in screen.raw
+        assert "edit again?" not in screen.raw
+
+
+def test_what_runs_is_not_edited_and_no_retry_of_it_is_proposed(spool: SpoolDir) -> None:
+    spool.drop("job")
+    spool.drop("done")
+    spool.api.take("job", "pending", "nobody")
+    why = spool.refuse("edit", "job", "--priority", "1")
+    assert why.endswith("only pending or failed jobs can be edited")
+    os.rename(spool.file("pending", "done"), spool.file("completed", "done"))
+    assert "`queuectl retry done` makes it one" in spool.refuse("edit", "done", "--priority", "1")
+
+
+def test_what_queuectl_writes_may_be_named_as_it_is(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    script = 's/{/{"id": "job", "attempts": 0,/; s/true/false/'
+    assert edit(spool, sed(tmp_path, script)).out == "job\n"
+    assert spool.record("pending", "job")["command"] == "false"

@@ -282,7 +282,20 @@ def test_output_that_may_not_be_read_is_told_also_if_it_comes_later(spool: Spool
     os.symlink("/nowhere", logs[1])  # not even root follows it
     with open(logs[0], "w") as file:
         file.write("seen")
-    for _ in range(2):
-        assert list(follower.read()) in ([("out", b"seen")], [])
+    assert [list(follower.read()) for _ in range(2)] == [[("out", b"seen")], []]
     assert missed == [logs[1]]
+    follower.close()
+
+
+def test_what_a_job_printed_last_is_shown_though_it_was_deleted(spool: SpoolDir) -> None:
+    spool.drop_bytes("job", b'{"command": "true", "state": "processing"}')
+    taken = spool.api.take("job", "pending", "nobody")
+    follower = joblogs.Follower(spool.api, "job", first_run=1)
+    with open(f"{spool.path}/logs/job.1.out", "ab", buffering=0) as out:
+        out.write(b"first\n")
+        assert list(follower.read()) == [("out", b"first\n")]
+        out.write(b"last\n")
+    os.unlink(taken.path)
+    assert list(follower.read()) == [("out", b"last\n")]
+    assert follower.over
     follower.close()

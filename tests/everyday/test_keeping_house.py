@@ -352,3 +352,18 @@ def test_what_is_not_over_is_never_deleted(spool: SpoolDir, state: str, job_id: 
     with pytest.raises(ValueError, match="is not a job that is over"):
         housekeeping.delete(spool.api, Doomed(state, job_id, os.stat(path).st_mtime))
     assert os.path.exists(path)
+
+
+def test_output_of_runs_that_a_history_does_not_tell_of_goes_too(spool: SpoolDir) -> None:
+    """As of a record that another program wrote anew, with its attempts alone."""
+    put(spool, "completed", "job", 30)
+    record = {**spool.record("completed", "job"), "history": [], "attempts": 2}
+    spool.drop_bytes("job", json.dumps(record).encode(), "completed")
+    assert spool.run("prune", "--older-than", "0s", "--yes").lines == ["job"]
+    assert logs_of(spool) == set()
+
+
+def test_who_names_a_state_is_not_told_of_the_other(house: SpoolDir) -> None:
+    said = house.run("prune", "--state", "completed", "--older-than", "7d", "--yes").err
+    assert "dead jobs" not in said
+    assert "--state dead" in house.run("prune", "--older-than", "7d", "--yes").err

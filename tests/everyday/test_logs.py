@@ -226,7 +226,7 @@ def test_following_ends_when_the_job_is_deleted(spool: SpoolDir, tmp_path: Path)
     spool.api.submit("true", id="job")
     with follow(spool, tmp_path / "out", "job") as follower:
         os.unlink(spool.file("pending", "job"))
-        assert follower.wait(DEADLINE_S) in (0, 1)
+        assert follower.wait(DEADLINE_S) == 1
 
 
 def test_following_ends_when_the_job_is_deleted_meanwhile(spool: SpoolDir) -> None:
@@ -398,3 +398,26 @@ def test_of_a_run_that_goes_on_no_failure_is_pointed_to(spool: SpoolDir, tmp_pat
         wait_until(lambda: spool.output("a", 2, "err"), "the second run")
         assert spool.run("logs", "a").err == ""
         (tmp_path / "go").touch()
+
+
+def test_who_follows_the_last_run_is_told_nothing_of_those_before_it(ran: SpoolDir) -> None:
+    assert "ended" not in ran.run("logs", "-f", "job").err
+
+
+def test_only_of_the_first_run_that_is_followed_are_lines_left_out(
+    ran: SpoolDir, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with follow(ran, out, "--attempt", "1", "--lines", "1", "job") as follower:
+        assert follower.wait(DEADLINE_S) == 0
+    assert out.read_text() == "1.3\n2.1\n2.2\n2.3\n"
+
+
+def test_who_asks_for_no_line_is_not_told_that_there_is_none(ran: SpoolDir) -> None:
+    result = ran.run("logs", "--lines", "0", "job")
+    assert (result.out, result.err) == ("", "")
+
+
+def test_of_a_run_that_others_followed_no_failure_is_pointed_to(ran: SpoolDir) -> None:
+    result = ran.run("logs", "--attempt", "1", "job")
+    assert (result.out, result.err) == ("1.1\n1.2\n1.3\n", "")

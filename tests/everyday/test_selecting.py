@@ -14,6 +14,7 @@ import pytest
 from queuectl.cli.selection import Selection, select
 from queuectl.states import STATES
 from queuectl.units import utc_text
+from tests.looking.terminal import Terminal
 from tests.support import DEADLINE_S, environment
 
 if TYPE_CHECKING:
@@ -321,8 +322,12 @@ def test_a_job_that_has_died_anew_meanwhile_is_not_deleted(
         many.run("retry", "job05")
         many.run("cancel", "job05")
 
-    _, seen = in_terminal(many, "y", *words, meanwhile=dies_again)
+    status, seen = in_terminal(many, "y", *words, meanwhile=dies_again)
     assert "delete 1 job" in seen
+    assert "\njob05" not in seen  # nor said to be
+    assert (status, "is not what it was when you asked" in seen) == (
+        (1, True) if words[0] == "dlq" else (0, False)
+    )
     assert many.states("job05") == ["dead"]
 
 
@@ -406,3 +411,42 @@ def test_what_was_cancelled_is_retried_only_if_that_is_said(spool: SpoolDir) -> 
     chosen = spool.run("retry", "--error-matches", "^cancelled", "--dry-run")
     assert chosen.lines == ["unwanted"]
     assert spool.run("retry", "unwanted").lines == ["unwanted"]
+
+
+@pytest.mark.parametrize("elsewhere", ["< /dev/null", "2> /dev/null"])
+def test_who_cannot_see_a_question_or_cannot_answer_is_asked_none(
+    many: SpoolDir, elsewhere: str
+) -> None:
+    """As in a script that somebody watches."""
+    words = ["sh", "-c", f'exec "$@" {elsewhere}', "-", *many.command("cancel", "--all")]
+    with Terminal(words, environment(many.path), 80, 24) as screen:
+        assert screen.wait() == 0
+        assert "?" not in screen.raw
+    assert many.ids("pending") == []
+
+
+def test_what_was_queued_again_is_not_as_old_as_its_last_end(spool: SpoolDir) -> None:
+    times = {"created_at": OLD, "finished_at": OLD, "updated_at": utc_text(time.time())}
+    spool.drop("again", **times)
+    assert list_ids(spool, "--older-than", "1h") == []
+    assert list_ids(spool, "--newer-than", "1h") == ["again"]
+
+
+def test_a_job_that_is_seen_before_and_after_a_move_is_listed_once(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = spool.api
+    spool.drop_bytes("job", b'{"command": "true"}', "completed")
+    seen = {"pending": [("job", 1.0)], "completed": [("job", 2.0)]}
+    monkeypatch.setattr(api, "written", lambda state: seen.get(state, []))
+    found = select(api, Selection(STATES), 5, newest_first=True)
+    assert [(item.job.id, item.state) for item in found] == [("job", "completed")]
+
+
+def test_ten_jobs_are_not_many(spool: SpoolDir) -> None:
+    for number in range(10):
+        spool.drop(f"job{number}")
+    with Terminal(spool.command("cancel", "--all"), environment(spool.path), 80, 24) as screen:
+        assert screen.wait() == 0
+        assert "?" not in screen.raw
+    assert len(spool.ids("dead")) == 10

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -365,3 +366,50 @@ def test_a_job_does_not_wait_for_itself(spool: SpoolDir) -> None:
     assert spool.record("dead", "named")["exit_code"] == 2
     assert "wait for itself" in spool.output("named", 1, "err")
     assert spool.states("selected") == ["completed"]
+
+
+def test_what_keeps_a_job_is_said_once_to_who_waits_long(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.2)
+    spool.api.submit("true", id="job")
+    said = spool.run("wait", "job", "--timeout", "2.5", status=124).err
+    assert said.count("no worker is running") == 1
+
+
+def test_who_is_interrupted_while_many_run_is_told_of_a_few(spool: SpoolDir) -> None:
+    spool.create()
+    words = ("enqueue", "--wait", "--commands", "-")
+    with spool.start(*words, stdin=PIPE, stdout=PIPE, stderr=PIPE) as waiting:
+        assert waiting.stdin is not None
+        assert waiting.stderr is not None
+        waiting.stdin.write(b"true\n" * 7)
+        waiting.stdin.close()
+        assert b"no worker is running" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        said = waiting.stderr.read().decode()
+    assert "stay queued, or run on; `queuectl wait ID...` waits again" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_who_interrupts_a_run_is_told_how_to_see_on(spool: SpoolDir) -> None:
+    spool.create()
+    with spool.start("run", "--id", "job", "--", "true", stderr=PIPE) as running:
+        assert running.stderr is not None
+        running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=DEADLINE_S)[1]
+    assert b"`queuectl logs -f --all job` waits again, `queuectl cancel job` ends it" in said
+
+
+def test_of_several_runs_the_last_gives_the_status() -> None:
+    runs = [{"number": number, "ended": "exit", "exit_code": number} for number in (3, 4, 5)]
+    record = {"id": "job", "command": "true", "history": runs}
+    assert exit_status(Found("dead", Job(record))) == 5
+
+
+def test_one_suspended_pool_of_two_keeps_nobody_waiting(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job", run_at="2100-01-01T00:00:00Z")
+    with spool.pool() as one, spool.pool():
+        one.signal(signal.SIGSTOP)
+        wait_until(lambda: "suspended" in spool.run("worker", "list").out)
+        assert spool.run("wait", "job", "--timeout", "0.1", status=124).err.count("\n") == 1
+        one.signal(signal.SIGCONT)

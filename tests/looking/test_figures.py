@@ -249,3 +249,41 @@ def test_what_a_job_died_of_is_no_success_by_a_later_setting() -> None:
     record["error_message"] = "exit status 1"
     for codes in (Config(success_codes=(0, 1)), Config(later_codes=(1,))):
         assert [run.outcome for run in runs(record, codes)] == ["dead"]
+
+
+def test_a_timeline_never_has_more_columns_than_it_may() -> None:
+    timeline = Timeline()
+    for at in range(61):
+        timeline.add(NOW + at, "completed")
+    assert len(timeline.columns(NOW + 60)) <= 60
+
+
+def test_the_wait_of_a_first_run_that_goes_on_counts() -> None:
+    running = past("a", "processing", NOW - 100, started_at=utc_text(NOW - 60))
+    assert figures_of(running).waits.max_s == pytest.approx(40)
+
+
+def test_a_wait_that_was_over_before_the_period_does_not_count() -> None:
+    started = past("a", "processing", NOW - 3 * DAY, started_at=utc_text(NOW - 2 * DAY))
+    first, second = run_entry(1, NOW - 2 * DAY, 1, **EXIT_1), run_entry(2, NOW - 60, 1)
+    ran_again = past("b", "completed", NOW - 3 * DAY, first, second)
+    figures = figures_of(started, ran_again)
+    assert figures.waits.count == 0
+    assert figures.times.count == 1
+
+
+def test_a_long_number_hides_nothing_of_what_follows_it() -> None:
+    assert command_kind(f"echo {'7' * 150} done") == "echo # done"
+
+
+def test_groups_with_as_many_runs_stand_in_the_order_of_their_names() -> None:
+    groups = Groups()
+    for name in ("b", "c", "a", "c"):
+        groups.add(name, next(runs(past("j", "completed", NOW, run_entry(1, NOW, 1)))), "j")
+    assert [group["name"] for group in groups.busiest(3)] == ["c", "a", "b"]
+
+
+def test_the_last_run_of_a_dead_job_failed_in_its_groups_too() -> None:
+    history = [run_entry(number, NOW - 9, 1, **EXIT_1) for number in (1, 2)]
+    (group,) = figures_of(past("a", "dead", NOW - 10, *history)).commands.busiest(1)
+    assert (group["runs"], group["failed"], group["completed"]) == (2, 2, 0)

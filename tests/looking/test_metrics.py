@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuectl.cli.metrics import METRICS
+from queuectl.units import parse_time
 from tests.looking.support import EXIT_1, past, put, run_entry
 from tests.support import SpoolDir, wait_until
 
@@ -103,3 +104,32 @@ def test_json_is_the_same_by_either_name(spool: SpoolDir) -> None:
     assert spool.run("status", "--json").json == spool.run("status", "--format", "json").json
     spool.refuse("status", "--json", "--format", "prometheus", status=2)
     assert "pending 1" in spool.run("status").out
+
+
+def test_a_code_that_means_later_by_a_setting_is_no_failed_run(spool: SpoolDir) -> None:
+    spool.configure(later_codes=[75])
+    now = time.time()
+    entry = run_entry(1, now - 9, 1, ended="exit", exit_code=75)
+    put(spool, past("job", "pending", now - 10, entry))
+    assert value(scrape(spool), "queuectl_recent_runs", outcome="failed") == 0
+
+
+def test_the_longest_of_those_that_run_is_told(spool: SpoolDir) -> None:
+    with spool.pool(2) as pool:
+        spool.drop("first", "sleep 600")
+        pool.wait_for("started", "first")
+        begun = spool.run("show", "first", "--json").json["started_at"]
+        time.sleep(2)
+        spool.drop("second", "sleep 600")
+        pool.wait_for("started", "second")
+        least = time.time() - parse_time(begun)
+        assert value(scrape(spool), "queuectl_longest_running_seconds") >= least
+        pool.kill()
+
+
+def test_who_died_of_a_failure_was_not_cancelled(spool: SpoolDir) -> None:
+    spool.drop("job", "exit 3", max_retries=1)
+    spool.drain()
+    families = scrape(spool)
+    assert value(families, "queuectl_recent_ended_jobs", state="dead") == 1
+    assert value(families, "queuectl_recent_cancelled_jobs") == 0

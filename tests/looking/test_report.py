@@ -13,7 +13,7 @@ import pytest
 from queuectl.report.page import last_lines
 from tests.looking.browser import chromium
 from tests.looking.support import EXIT_0, EXIT_1, past, put, run_entry
-from tests.support import SpoolDir, read_text, wait_until
+from tests.support import DEADLINE_S, SpoolDir, read_text, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -382,3 +382,103 @@ def test_the_output_of_a_job_that_is_kept_beside_another_is_quoted(spool: SpoolD
     spool.run("report", "--output", f"{spool.path}.html")
     assert "its last words" in read_text(f"{spool.path}.html")
     assert f"{spool.path}/logs/a.1.out" in spool.run("show", "a.2").out
+
+
+def test_of_a_job_with_another_life_the_tries_of_this_one_are_told(spool: SpoolDir) -> None:
+    now = time.time()
+    runs = [run_entry(number, now - 9 + number, 0.5, **EXIT_1) for number in (1, 2, 3)]
+    put(spool, past("job", "dead", now - 10, *runs, attempts=1, error_message="exit status 1"))
+    (dead,) = island(spool.run("report", "--output", "-").out)["dead"]
+    assert dead["tries"] == 1
+
+
+def test_what_moves_a_cursor_is_no_part_of_the_last_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"\x1b[31mred\x1b[0m\r\x07\tbell\n")
+    assert last_lines(str(log)) == "red\n�\tbell"
+
+
+def test_a_run_that_was_given_back_is_none_of_the_slowest(spool: SpoolDir) -> None:
+    now = time.time()
+    given_back = run_entry(1, now - 900, 800, ended="stopped")
+    put(spool, past("job", "completed", now - 900, given_back, run_entry(2, now - 9, 1)))
+    slowest = island(spool.run("report", "--output", "-").out)["slowest"]
+    assert [(row["id"], row["took"]) for row in slowest] == [("job", pytest.approx(1))]
+
+
+def test_a_report_that_is_to_go_nowhere_is_refused(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.create()
+    why = spool.refuse("report", "--output", "", cwd=str(tmp_path), status=2)
+    assert "--output must name a file" in why
+    assert os.listdir(tmp_path) == ["spool"]
+
+
+def test_no_text_of_a_path_can_end_the_title(tmp_path: Path) -> None:
+    spool = SpoolDir(f"{tmp_path}/<b>&")
+    spool.create()
+    page = spool.run("report", "--output", "-").out
+    title = page.partition("<title>")[2].partition("</title>")[0]
+    assert f"{tmp_path}/&lt;b&gt;&amp;" in title
+    assert "<b>" not in page
+
+
+def test_waits_and_run_times_are_spread_each_by_themselves(spool: SpoolDir) -> None:
+    now = time.time()
+    put(spool, past("job", "completed", now - 200, run_entry(1, now - 110, 1.5)))
+    spread = island(spool.run("report", "--output", "-").out)["histograms"]
+    places = {name: spread["bounds"][spread[name].index(1)] for name in ("wait", "run_time")}
+    assert places == {"wait": 120, "run_time": 2}
+
+
+def test_a_run_before_the_period_is_none_of_the_slowest(spool: SpoolDir) -> None:
+    now = time.time()
+    old, new = run_entry(1, now - 90_000, 800, **EXIT_1), run_entry(2, now - 9, 1)
+    put(spool, past("job", "completed", now - 90_000, old, new))
+    document = island(spool.run("report", "--since", "1h", "--output", "-").out)
+    assert [row["took"] for row in document["slowest"]] == [pytest.approx(1)]
+
+
+def test_what_goes_to_standard_output_goes_nowhere_else(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.create()
+    page = spool.run("report", "--output", "-", cwd=str(tmp_path)).out
+    assert page.endswith("</html>\n")
+    assert os.listdir(tmp_path) == ["spool"]
+
+
+def test_days_of_a_report_begin_at_the_midnight_of_who_writes_it(spool: SpoolDir) -> None:
+    now = time.time()
+    for days in (1, 40):
+        at = now - days * 86400
+        put(spool, past(f"job{days}", "completed", at - 1, run_entry(1, at, 1)), written_s=at)
+    document = island(spool.run("report", "--since", "60d", "--output", "-", TZ="XXX-9").out)
+    assert {(item["at"] + 9 * 3600) % 86400 for item in document["timeline"]} == {0}
+
+
+def test_a_report_has_more_groups_than_a_screen(spool: SpoolDir) -> None:
+    now = time.time()
+    for letter in "abcdefghijkl":
+        job = past(letter, "completed", now - 9, run_entry(1, now - 8, 1), tags=[letter])
+        put(spool, {**job, "command": f"work {letter}"})
+    document = island(spool.run("report", "--output", "-").out)
+    assert (len(document["commands"]), len(document["tags"])) == (12, 12)
+
+
+def test_a_spool_whose_path_is_no_text_has_a_report_too(tmp_path: Path) -> None:
+    spool = SpoolDir(os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xff"))
+    spool.create()
+    assert island(spool.run("report", "--output", "-").out)["spool"] == f"{tmp_path}/�"
+
+
+def test_a_link_that_is_named_is_followed_to_what_is_no_file(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.create()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        try:
+            spool.run("report", "--output", f"{tmp_path}/link")
+            assert stat.S_ISFIFO(os.stat(tmp_path / "link").st_mode)
+            assert b"</html>" in reader.communicate(timeout=DEADLINE_S)[0]
+        finally:
+            reader.kill()

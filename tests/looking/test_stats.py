@@ -147,3 +147,48 @@ def test_ten_times_the_jobs_take_no_more_memory(spool: SpoolDir) -> None:
     few = peak_bytes()
     grow(400, 4000)
     assert peak_bytes() < few + 100_000
+
+
+def test_nothing_is_said_to_be_left_out_unless_it_is(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--tag", "nightly", "--command", "true")
+    spool.drain()
+    assert "left out" not in spool.run("stats").err
+
+
+def test_how_high_a_bar_of_the_timeline_is_at_most_is_said(spool: SpoolDir) -> None:
+    now = time.time()
+    for number in range(3):
+        at = now - 3600 * (1 + number % 2)
+        put(spool, past(f"job{number}", "completed", at - 1, run_entry(1, at, 1)))
+    lines = [line.split() for line in spool.run("stats", PYTHONIOENCODING="ascii").lines]
+    (completed,) = [words for words in lines if words[:1] == ["completed"] and "most" in words]
+    assert completed[-3:] == ["at", "most", "2"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_bar_shows_even_one_among_thousands(spool: SpoolDir, encoding: str) -> None:
+    now = time.time()
+    many = [run_entry(number, now - 9, 0.1, **EXIT_1) for number in range(500)]
+    once = run_entry(500, now - 9, 0.1, ended="exit", exit_code=77)
+    put(spool, past("job", "failed", now - 10, *many, once))
+    lines = [line.split() for line in spool.run("stats", PYTHONIOENCODING=encoding).lines]
+    assert ["exit", "77", "1", "#" if encoding == "ascii" else "▏"] in lines
+
+
+def test_bars_of_groups_stand_below_one_another(spool: SpoolDir) -> None:
+    now = time.time()
+    put(spool, past("a", "completed", now - 9, run_entry(1, now - 8, 1), tags=["good"]))
+    put(spool, past("b", "dead", now - 9, run_entry(1, now - 8, 1, **EXIT_1), tags=["bad"]))
+    lines = spool.run("stats", PYTHONIOENCODING="ascii").lines
+    tags = lines.index("busiest tags")
+    assert len({line.index("#") for line in lines[tags + 1 : tags + 3]}) == 1
+
+
+def test_days_begin_at_the_midnight_of_who_looks(spool: SpoolDir) -> None:
+    now = time.time()
+    for days in (1, 40):
+        at = now - days * 86400
+        put(spool, past(f"job{days}", "completed", at - 1, run_entry(1, at, 1)), written_s=at)
+    document = spool.run("stats", "--since", "60d", "--json", TZ="XXX-9").json
+    assert document["step"] == 86400
+    assert {(parse_time(item["at"]) + 9 * 3600) % 86400 for item in document["timeline"]} == {0}

@@ -185,3 +185,9 @@ def test_the_second_sigterm_gives_the_job_back_uncounted(spool: SpoolDir) -> Non
         assert pool.wait() == 0
     record = spool.record("pending", "job")
     assert record["attempts"] == 0
+
+
+def test_a_specifier_in_the_name_of_a_spool_is_none_in_the_description(tmp_path: Path) -> None:
+    spool = SpoolDir(f"{tmp_path}/100%n")
+    settings = settings_of(spool.run("systemd-unit").out)
+    assert settings["Description"] == [f"queuectl, jobs of {tmp_path}/100%%n"]

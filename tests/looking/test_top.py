@@ -17,10 +17,11 @@ from queuectl.cli.frame import Item, Rate, View, frame, sparkline
 from queuectl.states import STATES
 from tests.looking.support import EXIT_1, past, put, run_entry
 from tests.looking.terminal import END_FRAME, ENTER, Terminal, terminal
-from tests.support import ROOT, environment, wait_until
+from tests.support import ROOT, SpoolDir, environment, wait_until, with_code_at_start
 
 if TYPE_CHECKING:
-    from tests.support import SpoolDir
+    from pathlib import Path
+
 
 NOW = 1_900_000_000.0
 texts = st.text(max_size=60).map(lambda text: "".join(c if c.isprintable() else "?" for c in text))
@@ -207,7 +208,7 @@ def test_an_edit_moves_a_job_to_its_place(spool: SpoolDir) -> None:
         screen.type("q")
 
 
-def test_a_resize_is_followed_at_once_and_each_frame_fits(spool: SpoolDir) -> None:
+def test_each_frame_fits_after_a_resize(spool: SpoolDir) -> None:
     spool.drop("one", "echo " + "x" * 300)
     with terminal(spool, "top") as screen:
         screen.wait_for("  one")
@@ -316,3 +317,86 @@ def test_the_first_frame_counts_what_ended_before_it(spool: SpoolDir) -> None:
     spool.drain()
     time.sleep(1.1)  # the second that goes on is not shown yet
     assert "3/min ended" in spool.run("top").out
+
+
+def test_a_terminal_that_cannot_be_drawn_on_gets_one_frame(spool: SpoolDir) -> None:
+    spool.drop("next-one")
+    dumb = ["env", "TERM=dumb", *spool.command("top")]
+    with Terminal(dumb, environment(spool.path), 80, 24) as screen:
+        assert screen.wait() == 0
+        assert "next-one" in screen.raw
+        assert "\x1b" not in screen.raw
+
+
+def test_a_capital_q_leaves_too(spool: SpoolDir) -> None:
+    spool.create()
+    with terminal(spool, "top") as screen:
+        screen.wait_for("q quits")
+        screen.type("Q")
+        assert screen.wait() == 0
+
+
+SLOW = """
+from queuectl.cli import top
+top._AGE_S = 3600.0
+"""
+
+
+def test_a_resize_is_news_of_its_own(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.create()
+    env = environment(spool.path, **with_code_at_start(tmp_path, SLOW))
+    with Terminal(spool.command("top"), env, 80, 24) as screen:
+        screen.wait_for("q quits")
+        screen.resize(60, 12)
+        wait_until(lambda: len(screen.frames[-1]) == 12, lambda: screen.frames[-1], deadline_s=20)
+        screen.type("q")
+
+
+def test_the_latest_failure_comes_first(spool: SpoolDir) -> None:
+    now = time.time()
+    for minutes in (2, 1, 3):
+        at = now - 60 * minutes
+        job = past(f"ago{minutes}", "dead", at, run_entry(1, at, 0.1, **EXIT_1), error_message="no")
+        put(spool, job, written_s=at)
+    out = spool.run("top", COLUMNS="80", LINES="24").lines
+    assert [line.split()[0] for line in out if " ago  dead " in line] == ["ago1", "ago2", "ago3"]
+
+
+def test_what_runs_longest_comes_first(spool: SpoolDir) -> None:
+    names = ["run3", "run1", "run4", "run2", "run5"]
+    with spool.pool(5) as pool:
+        for name in names:
+            spool.drop(name, "sleep 600")
+            pool.wait_for("started", name)
+        out = spool.run("top", COLUMNS="80", LINES="24").lines
+        assert [line.split()[0] for line in out if line.startswith("  run")] == names
+        spool.run("worker", "stop", "--now")
+
+
+def test_the_rate_is_that_of_the_last_five_seconds_and_of_the_minute() -> None:
+    line = lines_of(view_of(rate=[1] * 55 + [5] * 5, pools=1, slots=1))[2]
+    assert line.startswith("5.0/s  80/min ended  ")
+    assert line.endswith("█████  1 pool, 1 slot")
+    assert lines_of(view_of())[2].split() == ["0.0/s", "0/min", "ended", "no", "pool", "runs"]
+
+
+def test_a_terminal_that_does_not_know_its_size_has_a_usual_one(spool: SpoolDir) -> None:
+    spool.create()
+    with terminal(spool, "top", width=0, height=0) as screen:
+        screen.wait_for("q quits")
+        assert len(screen.frames[-1]) == 24
+        screen.type("q")
+        assert screen.wait() == 0
+
+
+def test_a_pause_is_seen_on_the_screen_however_long_the_path_is(tmp_path: Path) -> None:
+    spool = SpoolDir(f"{tmp_path}/{'long' * 30}/spool")
+    spool.drop("waits")
+    with terminal(spool, "top", width=80) as screen:
+        screen.wait_for("  waits")
+        assert not screen.shows("PAUSED")
+        spool.run("pause")
+        screen.wait_for("PAUSED: nothing new starts")
+        spool.run("resume")
+        wait_until(lambda: not screen.shows("PAUSED"))
+        screen.type("q")

@@ -242,3 +242,10 @@ def test_a_directory_that_cannot_be_watched_is_told(tmp_path: Path) -> None:
     arrivals = Arrivals({str(tmp_path / "gone"): print})
     with pytest.raises(FileNotFoundError):
         arrivals.start()
+
+
+def test_what_could_not_begin_leaves_nothing_running(tmp_path: Path) -> None:
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        Arrivals({f"{tmp_path}/nowhere": lambda _: None}).start()
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before

@@ -174,3 +174,10 @@ def test_an_edit_keeps_the_other_keys_and_leaves_nothing_in_tmp(tmp_path: Path) 
 def test_a_stored_list_of_no_success_codes_is_borne(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"success-codes": []}')
     assert config.load(str(tmp_path))[0].success_codes == []
+
+
+@pytest.mark.parametrize("key", ["lease", "poll-interval", "backoff-base", "max-retries"])
+def test_true_is_no_number(tmp_path: Path, key: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"{key}": true}}')
+    (fault,) = config.load(str(tmp_path))[1]
+    assert f'"{key}" must be' in str(fault)

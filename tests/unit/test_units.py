@@ -138,3 +138,24 @@ def test_a_duration_is_shown_in_at_most_two_units(seconds: float, text: str) -> 
 )
 def test_a_size_is_shown_in_the_largest_unit_that_fits(size_bytes: int, text: str) -> None:
     assert units.size_text(size_bytes) == text
+
+
+def test_a_size_that_no_number_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match="is out of range"):
+        units.parse_size("9" * 400)
+
+
+@pytest.mark.parametrize("text", ["0-1000", "7-3", "-1-3", "1-", "a-b"])
+def test_what_is_no_range_of_codes_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"{text} is no range of exit codes"):
+        units.parse_codes(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.9994, "999ms"), (0.9995, "1.0s"), (59.94, "59.9s"), (59.95, "1m00s"), (3599.9, "59m59s")],
+)
+def test_a_duration_is_rounded_to_the_larger_unit_where_it_fills_that(
+    seconds: float, text: str
+) -> None:
+    assert units.duration_text(seconds) == text
