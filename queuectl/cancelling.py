@@ -144,15 +144,15 @@ class _Cancelling:
             self._held_by_dead(job_id, owner)
             return
         self.left.append(job_id)
+        if worker is not None and worker.suspended and owner not in self._told_of:
+            self._told_of.add(owner)
+            self._note(f"{owner} is {owners.suspended_text(worker.pid)}")
         if worker is not None and worker.slots == 0:
             self._soon()
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
             self.asked[job_id] = owner  # before it is: Ctrl-C may come right after
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
-            if worker is not None and worker.suspended and owner not in self._told_of:
-                self._told_of.add(owner)
-                self._note(f"{owner} is {owners.suspended_text(worker.pid)}")
 
     def _held_by_dead(self, job_id: str, owner: str) -> None:
         if self._recovery is None:

@@ -88,4 +88,5 @@ def error_text(error: Exception) -> str:
     """Return what to say of an error: of one of the system what it is about, and why, in words."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    paths = [str(path) for path in (error.filename, error.filename2) if path]
+    return f"{' -> '.join(paths)}: {error.strerror}" if paths else error.strerror

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel, requests
 from queuectl.errors import BadJobError, SpoolError
+from queuectl.job import decode
 from queuectl.kernel import processes
 from queuectl.kernel.users import user_name
 from queuectl.reading import read_regular
@@ -117,6 +118,7 @@ class Registration:
         self.name = self.record.worker
         self._lock: BaseFileLock | None = None
         self._lock_is = ""  # "DEVICE:INODE" of its file
+        self._beat_s = time.monotonic()
 
     def __enter__(self) -> Registration:
         try:
@@ -191,6 +193,21 @@ class Registration:
         with contextlib.suppress(FileNotFoundError):  # the spool is away
             os.utime(self._path(RECORD_SUFFIX))
 
+    def beat_if_due(self) -> None:
+        """Do that if a third of the lease has passed since the last time.
+
+        Raises:
+            SpoolError: the file system refused.
+        """
+        now_s = time.monotonic()
+        if now_s < self._beat_s + self._spool.config.lease / 3:
+            return
+        self._beat_s = now_s
+        try:
+            self.beat()
+        except OSError as error:
+            raise SpoolError("keep up", self._path(RECORD_SUFFIX), error) from error
+
     def keep(self) -> None:
         """Put back what was taken away of its files, or replaced from a backup.
 
@@ -248,19 +265,23 @@ def known(spool: Layout) -> dict[str, Worker | None]:
     return {name: read_worker(spool, name) for name in sorted(names)}
 
 
-_NOT_FOR_US = (FileNotFoundError, PermissionError)
 _FIELDS = {item.name: item.type for item in fields(Worker)}
+# by what it is judged; what else a record says may be written otherwise by another version
+_OF_ITS_LIFE = {"worker", "host", "boot_id", "pid"}
+_UNKNOWN = {"str": "", "int": 0}
 
 
 def read_worker(spool: Layout, name: str) -> Worker | None:
     """Return an owner's record, None if there is none, it is not one of ours or not for us."""
     try:
-        found = json.loads(read_regular(path(spool, name, RECORD_SUFFIX)))
-        worker = Worker(**{name: found[name] for name in _FIELDS.keys() & found.keys()})
-    except (*_NOT_FOR_US, BadJobError, ValueError, TypeError, AttributeError, RecursionError):
+        found = decode(read_regular(path(spool, name, RECORD_SUFFIX)))
+    except (FileNotFoundError, PermissionError, BadJobError):
         return None
-    sound = all(type(getattr(worker, name)).__name__ == kind for name, kind in _FIELDS.items())
-    return worker if sound and worker.worker == name else None
+    sound = {key for key, kind in _FIELDS.items() if type(found.get(key)).__name__ == kind}
+    if not sound >= _OF_ITS_LIFE or found["worker"] != name:
+        return None
+    unknown = {key: _UNKNOWN[str(kind)] for key, kind in _FIELDS.items()} | {"slots": 1}
+    return Worker(**{**unknown, **{key: found[key] for key in sound}})
 
 
 def life(spool: Layout, name: str, worker: Worker | None) -> Life:
@@ -291,7 +312,7 @@ def look_up(spool: Layout, name: str) -> tuple[Worker | None, Life]:
 def _locked(spool: Layout, name: str) -> Life:
     """Tell by the lock, which the kernel frees at death, with no pid to be reused."""
     try:
-        descriptor = try_lock(path(spool, name, LOCK_SUFFIX))
+        descriptor = try_lock(path(spool, name, LOCK_SUFFIX), shared=True)
     except FileNotFoundError:
         return Life.DEAD
     except PermissionError:
@@ -371,7 +392,7 @@ class Heartbeats:
 
 
 def suspended_text(pid: int) -> str:
-    """Return what to say of a pool that stands still."""
+    """Return what to say of a process that stands still."""
     return f"suspended (`kill -CONT {pid}` lets it go on)"
 
 
@@ -381,6 +402,15 @@ def workers(spool: Layout) -> list[Worker]:
     Raises:
         OSError: workers/ cannot be read, or see `life`.
     """
+    return [worker for worker in living(spool) if worker.slots]
+
+
+def living(spool: Layout) -> list[Worker]:
+    """Return what `workers` does, and command lines that may hold jobs.
+
+    Raises:
+        OSError: see `workers`.
+    """
     try:
         found = known(spool)
     except FileNotFoundError:
@@ -388,5 +418,5 @@ def workers(spool: Layout) -> list[Worker]:
     return [
         worker
         for name, worker in found.items()
-        if worker and worker.slots and life(spool, name, worker) is not Life.DEAD
+        if worker and life(spool, name, worker) is not Life.DEAD
     ]

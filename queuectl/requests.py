@@ -24,12 +24,22 @@ CANCEL_MARK = ".cancel."  # between the worker's name and the job's
 
 
 def ask_to_stop(spool: Spool, worker: str, *, now: bool) -> None:
-    """Ask a pool to stop: after what it runs, or at once.
+    """Ask a pool to stop: after what it runs, or at once. The first does not take back the second.
 
     Raises:
         SpoolError: the file that asks could not be written.
     """
-    _ask(spool, f"{worker}{STOP_SUFFIX}", "now" if now else "")
+    name = f"{worker}{STOP_SUFFIX}"
+    if now:
+        _ask(spool, name, "now")
+        return
+    path = _path(spool, name)
+    try:
+        files.write_new(path, b"", sync=False, mode=spool.config.file_mode)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise SpoolError("write", path, error) from error
 
 
 def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
@@ -124,8 +134,9 @@ def _ask(spool: Spool, name: str, text: str) -> None:
     try:
         with Scratch(spool.directory("tmp")) as me:
             draft = f"{spool.directory('tmp')}/~request@{me.owner}.json"
-            body = f"{text}\n".encode() if text else b""
-            files.replace(target, body, draft, sync=False, mode=spool.config.file_mode)
+            files.replace(
+                target, f"{text}\n".encode(), draft, sync=False, mode=spool.config.file_mode
+            )
     except OSError as error:
         raise SpoolError("write", target, error) from error
 

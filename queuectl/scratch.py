@@ -86,8 +86,10 @@ class Scratch:
             os.close(self._descriptor)
 
 
-def try_lock(path: str, *, create: bool = False) -> int | None:
+def try_lock(path: str, *, create: bool = False, shared: bool = False) -> int | None:
     """Return a descriptor that holds the lock file, None while somebody else does.
+
+    `shared` is for those who only look: they do not take each other for the owner.
 
     Raises:
         FileNotFoundError: there is no such file, and `create` is false.
@@ -96,7 +98,7 @@ def try_lock(path: str, *, create: bool = False) -> int | None:
     while True:
         descriptor = _open_lock(path, create=create)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return None

@@ -129,6 +129,7 @@ def carry_out(
     spool.create()
     with Registration(spool) as me:
         for job_id in job_ids:
+            me.beat_if_due()
             why = _try(spool, job_id, verb, me.name)
             if why is None:
                 yield job_id
@@ -178,7 +179,7 @@ def _check_only(spool: Spool, job_id: str, state: str) -> None:
         WrongStateError: the id is in another state too.
     """
     other = spool.found_in(job_id, AT_REST, but=state)
-    if other is not None:
+    if other is not None and files.is_there(spool.file(state, job_id)):  # it has not moved on
         path = spool.file(other, job_id)
         msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'
         raise WrongStateError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from queuectl import owners, program, requests
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import json_option, spool_to_change, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_workers
-from queuectl.errors import QueuectlError
+from queuectl.errors import QueuectlError, SpoolError
 from queuectl.files import share
 from queuectl.ids import first_of
 from queuectl.units import plain
@@ -168,7 +169,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         render.note("no worker is running")
         return
     for item in wanted:
-        requests.ask_to_stop(spool, item.worker, now=now)
+        _ask_to_stop(spool, item, now=now)
     if ours := next((item for item in wanted if item.worker == os.environ.get(_WORKER)), None):
         wanted.remove(ours)  # it waits for this very command
         render.note(f"{ours.worker} runs this command, and leaves once that has ended")
@@ -177,6 +178,27 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     except KeyboardInterrupt:
         render.note("they stop all the same, once what they run has ended")
         raise
+
+
+def _ask_to_stop(spool: Spool, pool: Worker, *, now: bool) -> None:
+    try:
+        requests.ask_to_stop(spool, pool.worker, now=now)
+    except SpoolError:
+        # a full disk takes no request, and the pool waits for room on it, perhaps in vain
+        if not _can_be_signalled(spool, pool):
+            raise
+        for _ in range(2 if now else 1):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pool.pid, signal.SIGTERM)
+            time.sleep(_LOOK_S)  # two that come at once are one
+
+
+def _can_be_signalled(spool: Spool, pool: Worker) -> bool:
+    try:
+        os.kill(pool.pid, 0)
+    except OSError:
+        return False
+    return pool.of_this_boot and pool.lives_here(spool)
 
 
 def _named(text: str, alive: list[Worker]) -> Worker:

@@ -15,6 +15,7 @@ from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
+from queuectl.kernel.users import user_name
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, lock_file, recover
 from queuectl.scratch import owner_of
@@ -221,6 +222,9 @@ def _lock(spool: Spool) -> Iterator[Finding]:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             what = "workers/recovery.lock is no file: nothing that dies is recovered"
             yield problem(what, f"rm -r {path}")
+        elif not os.access(path, os.R_OK | os.W_OK):
+            what = "workers/recovery.lock is not ours to lock: nothing that dies is recovered"
+            yield problem(what, f"chown {user_name(os.geteuid())} {path}")
 
 
 def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
@@ -273,8 +277,9 @@ def _ignored(spool: Spool) -> Iterator[Finding]:
 
 
 def suspended(worker: Worker) -> Finding:
-    """Return what is to be said of a pool that stands still."""
-    return problem(f"worker {worker.worker} is suspended", f"`kill -CONT {worker.pid}`")
+    """Return what is to be said of a pool, or a command that may hold jobs, that stands still."""
+    who = "worker" if worker.slots else "a command,"
+    return problem(f"{who} {worker.worker} is suspended", f"`kill -CONT {worker.pid}`")
 
 
 def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
@@ -282,10 +287,10 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
         yield warning("it is paused: nothing new starts", "`queuectl resume`")
     alive = owners.workers(spool)
     waiting = len(names["pending"]) + len(names["failed"])
+    yield from (suspended(worker) for worker in owners.living(spool) if worker.suspended)
     if alive:
         workers = "1 worker" if len(alive) == 1 else f"{len(alive)} workers"
         yield ok(f"{workers}, jobs at a time: {sum(worker.slots for worker in alive)}")
-        yield from (suspended(worker) for worker in alive if worker.suspended)
     elif waiting:
         jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
         yield warning(f"{jobs} and no worker runs", "`queuectl worker start`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -137,7 +138,9 @@ class _Trial:
         try:
             return step()
         except OSError as error:
-            return problem(f"cannot {what}: {error.strerror}", _ELSEWHERE)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            todo = "make room, and look again" if full else _ELSEWHERE
+            return problem(f"cannot {what}: {error.strerror}", todo)
         finally:
             self._clear()
 

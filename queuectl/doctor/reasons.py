@@ -87,7 +87,11 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
     owner = holder_of(path)
     worker, life = owners.look_up(spool, owner)
     since = _when(job.instant("started_at"))
-    if life is owners.Life.ALIVE:
+    if worker is not None and worker.suspended:
+        yield suspended(worker)
+    if life is owners.Life.ALIVE and worker is not None and not worker.slots:
+        yield ok(f"{job.id} is held by the command of process {worker.pid}")
+    elif life is owners.Life.ALIVE:
         yield ok(f"{job.id} is running on {owner}, started {since}")
     elif life is owners.Life.AWAY:
         what = f"{job.id} is held by {owner} on another machine, started {since}"

@@ -101,6 +101,8 @@ class Custody:
         try:
             if state == "dead" and self._spool.drop_reason(claim):
                 return  # of the file that was set aside, and is here now, mended
+            if self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin) is None:
+                return  # it was deleted meanwhile
         except OSError as error:  # one file is no reason for all to wait
             why += f", and cannot be looked at there: {error.strerror}"
         raise BadJobError(why)

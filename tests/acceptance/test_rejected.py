@@ -299,3 +299,26 @@ def test_who_waits_for_a_tag_learns_of_what_was_set_aside(spool: SpoolDir) -> No
     assert (listed.lines, listed.err) == (["bad", "odd"], "")  # nor is its reason unreadable
     waited = spool.run("wait", "--tag", "night", status=1)
     assert sorted(waited.lines) == ["bad", "good"]
+
+
+PURGED_MEANWHILE = """
+import os
+from queuectl.asides import Asides
+def purged(self, claim):
+    os.unlink(self.file("dead", claim.job_id))
+    return False
+Asides.drop_reason = purged
+"""
+
+
+def test_a_mended_file_runs_though_its_reason_is_purged_at_that_moment(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop_bytes("x", b'{"command": ""}')
+    spool.drain()
+    mended = f"{spool.path}/dead/x.rejected"
+    with open(mended, "w") as file:
+        file.write('{"command": "true"}')
+    os.rename(mended, spool.file("pending", "x"))
+    spool.drain(env=with_code_at_start(tmp_path, PURGED_MEANWHILE))
+    assert spool.states("x") == ["completed"]

@@ -757,13 +757,36 @@ def test_output_that_cannot_be_cut_is_told_and_kept(spool: SpoolDir) -> None:
             set_immutable(output, on=False)
 
 
-def test_a_stop_that_cannot_be_asked_for_is_told(spool: SpoolDir) -> None:
+@pytest.mark.parametrize("now", [(), ("--now",)])
+def test_a_stop_that_cannot_be_written_reaches_the_pool_all_the_same(
+    spool: SpoolDir, now: tuple[str, ...]
+) -> None:
+    """As on a full disk, whose pool waits for room to record its outcomes."""
+    spool.drop("job", "sleep 600" if now else "true")
+    workers = f"{spool.path}/workers"
     with spool.pool() as pool:
-        workers = f"{spool.path}/workers"
+        pool.wait_for("started", "job")
         if not set_immutable(workers, on=True):
             pytest.skip("no immutable directories here")
         try:
-            assert f"cannot write {workers}/{pool.name}.stop" in spool.refuse("worker", "stop")
+            assert spool.run("worker", "stop", *now).out == f"{pool.name} is gone\n"
+        finally:
+            set_immutable(workers, on=False)
+        assert pool.wait() == 0
+    assert spool.states("job") == ["pending" if now else "completed"]
+
+
+def test_a_stop_that_can_reach_nobody_is_told(spool: SpoolDir) -> None:
+    with spool.pool() as pool:
+        workers = f"{spool.path}/workers"
+        record = json.loads(read_text(f"{workers}/{pool.name}.json"))
+        with open(f"{workers}/far-1-0123abcd.json", "w") as file:
+            json.dump({**record, "worker": "far-1-0123abcd", "boot_id": "b", "host": "far"}, file)
+        if not set_immutable(workers, on=True):
+            pytest.skip("no immutable directories here")
+        try:
+            told = spool.refuse("worker", "stop", "far")
+            assert f"cannot write {workers}/far-1-0123abcd.stop" in told
         finally:
             set_immutable(workers, on=False)
 

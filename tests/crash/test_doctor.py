@@ -6,8 +6,11 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -18,11 +21,8 @@ from queuectl.errors import MovedOnError
 from queuectl.layout import DIRECTORIES
 from queuectl.spool import Spool
 from tests.crash.mounts import mounted, needs_root
-from tests.crash.support import Spoolside, make_spool, places
-from tests.support import environment, with_code_at_start
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.crash.support import Spoolside, command_line, make_spool, places
+from tests.support import environment, wait_until, with_code_at_start
 
 
 def doctor(side: Spoolside, *words: str) -> tuple[int, str]:
@@ -660,3 +660,40 @@ kernel.boot_id = kernel.machine_id = lambda: "another"
     assert told.startswith("warning")
     assert "on another machine" in told
     assert "after the lease" in told
+
+
+HOLDING = """
+import sys, time
+from queuectl import Spool
+from queuectl.owners import Registration
+spool = Spool(sys.argv[1])
+with Registration(spool) as me:
+    spool.take(sys.argv[2], "pending", me.name)
+    print(flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_command_that_stands_still_with_a_job_is_told(side: Spoolside) -> None:
+    job_id = side.submit()
+    words = [sys.executable, "-c", HOLDING, str(side.path), job_id]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment()) as holder:
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            assert "is held by the command of process" in side.run("doctor", job_id).stdout
+            holder.send_signal(signal.SIGSTOP)
+            wait_until(lambda: "is suspended" in side.run("doctor").stdout, "it stands still")
+            for text in (side.run("doctor").stdout, side.run("doctor", job_id).stdout):
+                assert f"`kill -CONT {holder.pid}`" in finding(text, "a command, ")
+            words = command_line("--spool", str(side.path), "cancel", job_id)
+            with (
+                open(f"{side.path}.told", "w+") as told,
+                subprocess.Popen(words, stderr=told, env=environment()) as cancel,
+            ):
+                note = f"suspended (`kill -CONT {holder.pid}` lets it go on)"
+                wait_until(lambda: note in Path(told.name).read_text(), "cancel says so")
+                cancel.send_signal(signal.SIGINT)
+        finally:
+            holder.kill()
+    side.drain()

@@ -329,3 +329,12 @@ def test_what_was_run_again_while_its_output_was_deleted_is_not_deleted(side: Sp
         assert pruning.stdout is not None
         assert job_id.encode() not in pruning.stdout.read()
     assert side.state_of(job_id) == "completed"
+
+
+@needs_root
+def test_on_a_full_disk_doctor_says_to_make_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "size=1m,nr_inodes=60") as side:
+        fill(side.path.parent / "filler")
+        text = side.run("doctor").stdout
+        assert "cannot write a file: No space left on device  (make room, and look again)" in text
+        assert "put the spool on a local" not in text

@@ -264,3 +264,18 @@ def test_root_deletes_and_mends_nothing_through_links_of_somebody_else(open_path
         side.run("doctor", "--fix")
         assert precious.exists()
         assert other.stat().st_mode & 0o7777 == 0o1777
+
+
+@needs_root
+def test_doctor_tells_of_a_recovery_lock_that_is_anothers(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        side.submit()
+        side.drain()
+        for path in (side.path, *side.path.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        lock = side.path / "workers" / "recovery.lock"
+        os.chown(lock, 0, 0)
+        lock.chmod(0o600)
+        told = as_nobody(side.path, "doctor").stdout
+        assert "recovery.lock is not ours to lock" in told
+        assert f"chown nobody {lock}" in told

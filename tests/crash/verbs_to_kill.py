@@ -162,6 +162,12 @@ def _some_dead(spool: Spool) -> None:
         spool.settle(claim, job)
 
 
+def _correct(spool: Spool) -> Iterator[str]:
+    yield from ("one", "two")
+    for job_id in ("one", "two"):
+        spool.correct("dead", job_id, lambda job: job.changed(tags=["corrected"]))
+
+
 def _retry(spool: Spool) -> Iterator[str]:
     yield from ("one", "two")
     list(verbs.retry(spool, ["one", "two"], ("dead",)))
@@ -215,6 +221,7 @@ VERBS = {
     "take, rewrite by exchange, release": Verb(_long_and_short, _complete_with_spares),
     "set aside": Verb(_bad_file, _set_aside),
     "recover": Verb(_left_by_the_dead, _recover),
+    "correct": Verb(_some_dead, _correct),
     "retry": Verb(_some_dead, _retry),
     "cancel": Verb(_one_pending, _cancel),
     "change by hand": Verb(_one_pending, _change),

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -21,7 +21,7 @@ from queuectl.errors import SpoolError
 from queuectl.kernel import processes
 from queuectl.kernel.users import user_name
 from queuectl.owners import Heartbeats, Life, Registration
-from queuectl.scratch import new_owner
+from queuectl.scratch import new_owner, try_lock
 from tests.support import environment
 
 if TYPE_CHECKING:
@@ -336,3 +336,34 @@ def test_what_cannot_be_a_request_is_not_removed_as_one(api: Spool) -> None:
     os.makedirs(f"{path}/and-not-empty")
     requests.withdraw_cancel(api, "w", "job")
     assert os.path.isdir(path)
+
+
+def test_to_be_asked_to_stop_takes_back_no_stop_at_once(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        requests.ask_to_stop(api, me.name, now=True)
+        requests.ask_to_stop(api, me.name, now=False)
+        assert requests.read_stop(api, me.name) == "now"
+
+
+def test_who_looks_does_not_take_another_who_looks_for_the_owner(api: Spool) -> None:
+    forge(api, "vm-1-0123abcd")
+    path = f"{api.path}/workers/vm-1-0123abcd.lock"
+    open(path, "x").close()
+    looking = try_lock(path, shared=True)
+    assert looking is not None
+    assert life(api, "vm-1-0123abcd") is Life.DEAD
+    os.close(looking)
+
+
+@pytest.mark.parametrize(
+    "change", [{"slots": "auto"}, {"since": 1}, {"started": "x"}, {"directory": {"inode": 1}}]
+)
+def test_a_pool_of_another_version_is_seen(api: Spool, change: dict[str, Any]) -> None:
+    with Registration(api, 1) as me:
+        path = f"{api.path}/workers/{me.name}.json"
+        with open(path) as file:
+            record = json.load(file)
+        with open(path, "w") as file:
+            json.dump({**record, **change}, file)
+        assert [worker.worker for worker in owners.workers(api)] == [me.name]
+        assert life(api, me.name) is Life.ALIVE

@@ -10,6 +10,7 @@ import os
 import pwd
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +23,7 @@ from queuectl import Job, QueuectlError, Spool, files, kernel, verbs
 from queuectl.errors import (
     BadJobError,
     JobExistsError,
+    MovedOnError,
     NoSuchJobError,
     SpoolError,
     WrongStateError,
@@ -764,3 +766,43 @@ def test_a_slip_of_the_pen_in_a_keyword_is_a_warning(api: Spool) -> None:
     with pytest.warns(UserWarning, match='"max_retires" is kept, .* "max_retries" would'):
         job = api.submit("true", max_retires=7)
     assert job.record["max_retires"] == 7
+
+
+def test_a_command_that_takes_long_shows_that_it_lives(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To pools of other machines it would be dead after the lease, and its jobs theirs."""
+    for job_id in ("one", "two", "three"):
+        spool_dead(api, job_id)
+    retried = verbs.retry(api, ["one", "two", "three"], ("dead",))
+    next(retried)
+    (record,) = (entry for entry in os.scandir(api.directory("workers")) if "json" in entry.name)
+    os.utime(record.path, (0, 0))
+    next(retried)
+    assert os.stat(record.path).st_mtime == 0
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + api.config.lease / 3 + 1)
+    next(retried)
+    assert os.stat(record.path).st_mtime > 0
+    assert list(retried) == []
+
+
+def spool_dead(api: Spool, job_id: str) -> None:
+    with open(api.file("dead", job_id), "w") as file:
+        file.write('{"command": "true", "state": "dead"}')
+
+
+def test_a_job_that_moves_on_is_not_said_to_be_in_two_places(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.drop_bytes("a", b'{"command": "true", "state": "failed"}', "failed")
+    found_in = api.found_in
+
+    def moved_first(*args: Any, **named: Any) -> str | None:
+        if os.path.exists(spool.file("failed", "a")):
+            os.rename(spool.file("failed", "a"), spool.file("completed", "a"))
+        return found_in(*args, **named)
+
+    monkeypatch.setattr(api, "found_in", moved_first)
+    with pytest.raises(MovedOnError, match="is completed; only failed jobs"):
+        list(verbs.retry(api, ["a"], ("failed",)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pwd
 
 from queuectl import WrongUserError
+from queuectl.errors import error_text
 from queuectl.kernel.users import user_name
 
 
@@ -17,3 +18,8 @@ def test_a_user_is_called_by_name_and_by_number_where_there_is_none() -> None:
 def test_what_sudo_is_given_is_understood_by_it() -> None:
     assert "`sudo -u ann queuectl ...`" in str(WrongUserError("/srv/q", "ann"))
     assert "`sudo -u '#4711' queuectl ...`" in str(WrongUserError("/srv/q", "4711"))
+
+
+def test_an_error_of_a_rename_names_both_places() -> None:
+    error = PermissionError(13, "Permission denied", "processing/a", None, "completed/a")
+    assert error_text(error) == "processing/a -> completed/a: Permission denied"
