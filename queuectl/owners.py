@@ -49,6 +49,7 @@ class Worker:
     since: str
     directory: str = ""  # "DEVICE:INODE" of the workers/ that it registered in
     started: int = 0  # with its pid, which process it is: in ticks of the kernel's clock
+    pid_namespace: str = ""  # whose processes it can see; empty where that is not known
 
     @property
     def of_this_machine(self) -> bool:
@@ -65,6 +66,16 @@ class Worker:
     def suspended(self) -> bool:
         """Whether it stands still, and does nothing until it is continued."""
         return self.of_this_boot and processes.is_suspended(self.pid, self.started)
+
+    @property
+    def runs_unseen(self) -> bool:
+        """Whether what it ran may live in a container of this machine that cannot be seen into.
+
+        With its process 1 a container ends as a whole.
+        """
+        ours = processes.pid_namespace()
+        unseen = self.pid_namespace not in ("", ours) and ours != processes.INITIAL_NAMESPACE
+        return unseen and self.slots > 0 and self.pid != 1 and self.of_this_boot
 
     def lives_here(self, spool: Layout) -> bool:
         """Tell whether it is a pool of this spool, alive, whatever became of its lock."""
@@ -114,6 +125,7 @@ class Registration:
             slots=slots,
             since=utc_text(time.time()),
             started=processes.started(),
+            pid_namespace=processes.pid_namespace(),
         )
         self.name = self.record.worker
         self._lock: BaseFileLock | None = None
@@ -334,6 +346,11 @@ def is_traceless(spool: Layout, name: str) -> bool:
     one, nobody can tell it from a dead one.
     """
     return name != "" and not files.is_there(path(spool, name, LOCK_SUFFIX))
+
+
+def is_judged_by_silence(spool: Layout, name: str, worker: Worker | None) -> bool:
+    """Tell of an owner that seems to be dead whether that counts only once the lease has passed."""
+    return is_traceless(spool, name) or (worker is not None and worker.runs_unseen)
 
 
 def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = None) -> str | None:

@@ -46,6 +46,7 @@ class _Dead(NamedTuple):
     by_lock: bool  # whether its lock told, not its silence
     this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
     copied: bool  # it lives, and works in the spool that this is a copy of
+    unseen: bool  # what it ran may live in a container that cannot be seen into
     only_for: str | None  # who alone can end what it ran, if not we
     ending: Ending  # of what it ran
 
@@ -157,14 +158,14 @@ class Recovery:
             if name == self._me:
                 continue
             # in this order: a living owner may put its lock back between the two looks
-            traceless = owners.is_traceless(self._spool, name)
+            by_silence = owners.is_judged_by_silence(self._spool, name, worker)
             life = owners.life(self._spool, name, worker)
             if life is owners.Life.ALIVE:
                 continue
             local = life is owners.Life.DEAD
             # a lock may be free that a backup has put in the place of its own, which it takes back
             lives = local and worker is not None and worker.lives_here(self._spool)
-            by_lock = local and not traceless and not lives
+            by_lock = local and not by_silence and not lives
             known_dead = by_lock or (name in self._endings and not lives)
             if known_dead or self._is_silent(name):
                 yield self._dead_one(name, worker, local=local, by_lock=by_lock)
@@ -182,7 +183,8 @@ class Recovery:
         else:
             tree = self._tree_of(name) if ends_here and only_for is None else Tree(None, ())
             ending = Ending(tree, self._spool.config.kill_grace)
-        return _Dead(name, local, by_lock, this_boot, copied, only_for, ending)
+        unseen = worker is not None and worker.runs_unseen
+        return _Dead(name, local, by_lock, this_boot, copied, unseen, only_for, ending)
 
     def _only_for(self, name: str, worker: owners.Worker | None) -> str | None:
         try:
@@ -237,6 +239,9 @@ class Recovery:
             return 0
         if not self._has_ended(dead, living):
             return 0
+        if dead.unseen and orphans:
+            what = "what it ran in another container may run still, and cannot be seen from here"
+            self._log.event("warning", worker=name, detail=what)
         if dead.copied and orphans:
             what = "this spool is a copy: what that worker runs elsewhere is left alone"
             self._log.event("warning", worker=name, detail=what)

@@ -235,9 +235,11 @@ def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
         if life is owners.Life.AWAY:
             todo = "if it is gone, a worker here takes the job back after the lease"
             yield warning(f"{job_id} is held by {owner}, on another machine", todo)
-        elif owners.is_traceless(spool, owner):
+        elif owners.is_judged_by_silence(spool, owner, worker):
             todo = "a worker takes the job back after the lease"
-            yield warning(f"{job_id} is held by {owner}, of whom there is no trace", todo)
+            unseen = worker is not None and worker.runs_unseen
+            why = "dead in another container" if unseen else "of whom there is no trace"
+            yield warning(f"{job_id} is held by {owner}, {why}", todo)
         else:
             who = f"{owner}, who is dead" if owner else "nobody"
             only_for = owners.only_for(spool, owner, worker)
@@ -251,9 +253,9 @@ def _leftovers(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
         if name in holders and owners.only_for(spool, name, worker) is not None:
             continue  # told of with what it holds
         if owners.life(spool, name, worker) is owners.Life.DEAD:
-            if owners.is_traceless(spool, name):
+            if owners.is_judged_by_silence(spool, name, worker):
                 todo = "a worker clears it away after the lease"
-                yield warning(f"workers/{name} has no lock", todo)
+                yield warning(f"workers/{name} is silent", todo)
             else:
                 yield warning(f"workers/{name} is dead", _RECOVERS, recovers.of(name))
     for name in leftovers.abandoned_drafts(spool):

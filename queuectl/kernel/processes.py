@@ -63,6 +63,17 @@ def started() -> int:
         return 0
 
 
+INITIAL_NAMESPACE = "pid:[4026531836]"  # the kernel's own number: who is in it sees all processes
+
+
+def pid_namespace() -> str:
+    """Return which processes can be seen from here: those of one container; empty if not known."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def lives(pid: int, started: int) -> bool:
     """Tell whether a process lives that has this pid, as seen by itself, and started then.
 

@@ -78,19 +78,47 @@ def test_one_that_was_run_goes_through_the_retry_policy(spool: SpoolDir) -> None
     assert record["history"][-1]["ended"] == "worker lost"
 
 
-def register(spool: SpoolDir, boot_id: str) -> None:
+def register(spool: SpoolDir, boot_id: str, *, pid: int = 1, pid_namespace: str = "") -> None:
     """Leave the record of the owner of what `leave` left."""
     worker = Worker(
         worker=LOCAL,
         host=os.uname().nodename,
         machine_id=kernel.machine_id(),
         boot_id=boot_id,
-        pid=1,
+        pid=pid,
         slots=1,
         since="",
+        pid_namespace=pid_namespace,
     )
     with open(f"{spool.path}/workers/{LOCAL}.json", "w") as file:
         json.dump(asdict(worker), file)
+
+
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_what_ran_in_another_container_is_waited_for(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, *, from_outside: bool
+) -> None:
+    """A pool that is started there again can see and end it."""
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    register(spool, kernel.boot_id(), pid=7, pid_namespace="pid:[7]")
+    ours = processes.INITIAL_NAMESPACE if from_outside else "pid:[8]"
+    monkeypatch.setattr(processes, "pid_namespace", lambda: ours)
+    with Registration(spool.api, 1) as me:
+        recovery = Recovery(spool.api, me.name, WorkLog(-1))
+        assert recovery.run() == from_outside
+        now_s = time.monotonic() + spool.api.config.lease
+        monkeypatch.setattr(time, "monotonic", lambda: now_s)
+        recovery.run()
+    assert spool.ids("failed") == ["a"]
+
+
+def test_a_container_whose_first_process_was_the_pool_ended_with_it(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    register(spool, kernel.boot_id(), pid=1, pid_namespace="pid:[7]")
+    monkeypatch.setattr(processes, "pid_namespace", lambda: "pid:[8]")
+    assert recover(spool) == 1
 
 
 def test_one_that_had_been_claimed_and_not_begun_has_had_no_attempt(spool: SpoolDir) -> None:
