@@ -9,7 +9,7 @@ Where things are, each line loading only itself, those above it, and `errors`:
     the spool    layout, moves, asides, spool
     owners       requests, owners, safety, worklog
     a command    run/
-    the dead     starts, leftovers, recovery
+    the dead     deaths, starts, leftovers, recovery
     jobs         verbs, cancelling, joblogs, looks, housekeeping, changes, waiting
     a pool       pool/
     looking      stats/, doctor/, report/

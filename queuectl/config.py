@@ -136,7 +136,7 @@ def read_value(key: str, text: str) -> Any:
     kind: kinds.Kind = SETTINGS[canonical_key(key)].metadata["kind"]
     try:
         value = kind.read(text)
-    except (ValueError, KeyError, OverflowError):
+    except ValueError:
         value = ...
     if value is ... or not kind.accepts(value):
         msg = f'"{canonical_key(key)}" must be {kind.range}, got "{text}"'
@@ -182,7 +182,7 @@ def _as_meant(key: str, value: Any) -> Any:
         return value
     try:
         number = kind.read(value)
-    except (ValueError, KeyError, OverflowError):
+    except ValueError:
         return value
     return number if kind.accepts(number) else value
 

@@ -121,7 +121,7 @@ class Open(NamedTuple):
 
     descriptor: int
     size: int = 0
-    kept: bool = False
+    leased: bool = False
 
 
 def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Steps[None]:
@@ -198,8 +198,8 @@ def filling(file: Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) 
         # not O_TRUNC: ext4 flushes at close what was cut to nothing and written again
         if file.size > len(data):
             os.ftruncate(descriptor, len(data))
-        if file.kept:
-            kernel.share_again(descriptor)
+        if file.leased:
+            kernel.release_lease(descriptor)
         if sync:
             yield Step(beside, descriptor)
     finally:

@@ -88,9 +88,11 @@ def _tidy(value: float) -> float | int:
 
 
 def _read_switch(text: str) -> bool:
-    return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[
-        text.lower()
-    ]
+    if text.lower() in ("true", "yes", "on"):
+        return True
+    if text.lower() in ("false", "no", "off"):
+        return False
+    raise ValueError(text)
 
 
 SWITCH = Kind("true or false", _read_switch, lambda value: isinstance(value, bool))

@@ -41,7 +41,7 @@ class Claim:
     rewritten: bool = False  # the body is no longer the one that was taken
     spare: str | None = None  # the file in tmp/ with the body that the last rewrite replaced
     first_spare: str | None = None  # the body before its start, until its outcome is on disk
-    beside: str | None = None  # the id in dead/ that it gets because its own is taken
+    dead_id: str | None = None  # the id in dead/ that it gets because its own is taken
     reason: str = ""  # why it goes to dead/ under another id
 
     def part_with_spares(self) -> list[str]:
@@ -244,13 +244,13 @@ class Moves(Layout):
             is_explained: tells of an id whether dead/ has it only to say why this file is to come.
         """
         while True:
-            claim.beside = claim.beside or self._free_name(claim, is_explained)
+            claim.dead_id = claim.dead_id or self._free_name(claim, is_explained)
             try:
-                yield from moving(claim.beside)
+                yield from moving(claim.dead_id)
             except FileExistsError:
-                claim.beside = None
+                claim.dead_id = None
             else:
-                return claim.beside
+                return claim.dead_id
 
     def _releasing_beside(self, claim: Claim, job: Job, free: str) -> Steps[None]:
         """Keep a job whose place is taken: dead/, under a free id, its body saying why."""

@@ -8,27 +8,25 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import stat
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from queuectl import leftovers, owners, requests
+from queuectl.deaths import Dead, Deaths, lock_of
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError, error_text
 from queuectl.files import unlink_file
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import again, decode
-from queuectl.kernel.processes import Tree, processes_of
+from queuectl.kernel.processes import processes_of
 from queuectl.layout import SUFFIX, split_reject
 from queuectl.moves import Claim
 from queuectl.outcome import WORKER_LOST, Outcome, never_began, settled
 from queuectl.reading import read_regular
-from queuectl.run.stragglers import LOOK_S, Ending
-from queuectl.scratch import LOCK_SUFFIX, is_owner, owner_of, try_lock
+from queuectl.run.stragglers import LOOK_S
+from queuectl.scratch import is_owner, owner_of
 from queuectl.starts import Starts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from filelock import BaseFileLock
 
     from queuectl.config import Config
@@ -36,19 +34,6 @@ if TYPE_CHECKING:
     from queuectl.layout import Held, Layout
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
-
-
-class _Dead(NamedTuple):
-    """An owner that is dead."""
-
-    name: str
-    local: bool  # whether what it ran ran under this kernel
-    by_lock: bool  # whether its lock told, not its silence
-    this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
-    copied: bool  # it lives, and works in the spool that this is a copy of
-    unseen: bool  # what it ran may live in a container that cannot be seen into
-    only_for: str | None  # who alone can end what it ran, if not we
-    ending: Ending  # of what it ran
 
 
 class Recovery:
@@ -67,10 +52,10 @@ class Recovery:
         self._spool = spool
         self._me = me
         self._log = log
-        self._heartbeats = heartbeats or owners.Heartbeats()
+        self._deaths = Deaths(spool, me, heartbeats or owners.Heartbeats())
         # by owner, why the last run left something of it for the next time
         self.faults: dict[str, OSError | QueuectlError] = {}
-        self._endings: dict[str, _Dead] = {}  # by name, those of whom something runs still
+        self._endings: dict[str, Dead] = {}  # by name, those of whom something runs still
         self._lock: BaseFileLock | None = None
         self.left: set[str] = set()  # owners whose jobs are for another user to recover
         self.busy = False  # the last run did nothing: somebody else recovers here
@@ -97,7 +82,8 @@ class Recovery:
             return 0
         try:
             asked = requests.standing(self._spool)
-            dead = list(self._dead())
+            waited_for = {name: one.ending for name, one in self._endings.items()}
+            dead = list(self._deaths.found(waited_for))
             for name in self._endings.keys() - {owner.name for owner in dead}:
                 del self._endings[name]
             recovered = self._bury_all(dead)
@@ -114,7 +100,7 @@ class Recovery:
             self.close()
         return recovered
 
-    def _bury_all(self, dead: list[_Dead]) -> int:
+    def _bury_all(self, dead: list[Dead]) -> int:
         """Recover from these, as far as nothing runs any more that they have started."""
         try:
             living = processes_of([one.ending.tree for one in dead])
@@ -150,59 +136,9 @@ class Recovery:
         self._lock = lock
         return True
 
-    def _dead(self) -> Iterator[_Dead]:
-        found = owners.known(self._spool)
-        for held in self._spool.held():
-            found.setdefault(held.owner, None)
-        for name, worker in found.items():
-            if name == self._me:
-                continue
-            # in this order: a living owner may put its lock back between the two looks
-            by_silence = owners.is_judged_by_silence(self._spool, name, worker)
-            life = owners.life(self._spool, name, worker)
-            if life is owners.Life.ALIVE:
-                continue
-            local = life is owners.Life.DEAD
-            # a lock may be free that a backup has put in the place of its own, which it takes back
-            lives = local and worker is not None and worker.lives_here(self._spool)
-            by_lock = local and not by_silence and not lives
-            known_dead = by_lock or (name in self._endings and not lives)
-            if known_dead or self._is_silent(name):
-                yield self._dead_one(name, worker, local=local, by_lock=by_lock)
-
-    def _dead_one(
-        self, name: str, worker: owners.Worker | None, *, local: bool, by_lock: bool
-    ) -> _Dead:
-        """Return what there is to know of a dead owner, and how far what it ran has been ended."""
-        this_boot = worker is not None and worker.of_this_boot
-        copied = worker is not None and worker.lives_elsewhere(self._spool)
-        ends_here = local and name != "" and not copied
-        only_for = self._only_for(name, worker) if ends_here else None
-        if name in self._endings:
-            ending = self._endings[name].ending
-        else:
-            tree = self._tree_of(name) if ends_here and only_for is None else Tree(None, ())
-            ending = Ending(tree, self._spool.config.kill_grace)
-        unseen = worker is not None and worker.runs_unseen
-        return _Dead(name, local, by_lock, this_boot, copied, unseen, only_for, ending)
-
-    def _only_for(self, name: str, worker: owners.Worker | None) -> str | None:
+    def _try_to_bury(self, dead: Dead, living: list[int]) -> int:
         try:
-            # not simply ours: a file system may name one owner for the files of all
-            us = os.lstat(owners.path(self._spool, self._me, owners.RECORD_SUFFIX)).st_uid
-        except FileNotFoundError:  # the next heartbeat puts it back
-            us = None
-        return owners.only_for(self._spool, name, worker, us)
-
-    def _is_silent(self, name: str) -> bool:
-        silent = self._heartbeats.silent(self._spool, name)
-        if silent:
-            self._heartbeats.forget(name)
-        return silent
-
-    def _try_to_bury(self, dead: _Dead, living: list[int]) -> int:
-        try:
-            with self._lock_of(dead) as is_dead:
+            with lock_of(self._spool, dead) as is_dead:
                 return self._bury(dead, living) if is_dead else 0
         except (OSError, QueuectlError) as error:
             # the next owner's jobs must not wait for this one's disk
@@ -212,26 +148,7 @@ class Recovery:
             self._endings.pop(dead.name, None)
             return 0
 
-    @contextlib.contextmanager
-    def _lock_of(self, dead: _Dead) -> Iterator[bool]:
-        """Hold an owner's lock until its files are gone; tell whether it is dead indeed.
-
-        One that registers late cannot come between.
-        """
-        lock, is_dead = None, True
-        if dead.local and dead.name:
-            try:
-                lock = try_lock(owners.path(self._spool, dead.name, LOCK_SUFFIX))
-                is_dead = lock is not None
-            except FileNotFoundError:
-                is_dead = not dead.by_lock  # the lock that told is gone: of a living one, perhaps
-        try:
-            yield is_dead
-        finally:
-            if lock is not None:
-                os.close(lock)
-
-    def _bury(self, dead: _Dead, living: list[int]) -> int:
+    def _bury(self, dead: Dead, living: list[int]) -> int:
         name = dead.name
         orphans = [held for held in self._spool.held() if held.owner == name]
         if dead.only_for is not None and orphans:
@@ -252,7 +169,7 @@ class Recovery:
             owners.remove_files(self._spool, name)
         return len(orphans)
 
-    def _leave(self, dead: _Dead, orphans: list[Held]) -> None:
+    def _leave(self, dead: Dead, orphans: list[Held]) -> None:
         """Leave what an owner held to who alone can end what it ran."""
         which = first_of([orphan.job_id for orphan in orphans])
         detail = f"it held {which}, and only {dead.only_for} can end what it ran"
@@ -261,7 +178,7 @@ class Recovery:
         self.left.add(dead.name)
         self.faults[dead.name] = QueuectlError(f"{dead.name}: {detail}")
 
-    def _has_ended(self, dead: _Dead, living: list[int]) -> bool:
+    def _has_ended(self, dead: Dead, living: list[int]) -> bool:
         """Tell whether nothing that an owner ran is left; what is, is told to end."""
         ending = dead.ending
         if ending.go_on(living):
@@ -277,22 +194,7 @@ class Recovery:
             self._log.event("ended", worker=dead.name, detail=detail)
         return True
 
-    def _tree_of(self, name: str) -> Tree:
-        """Return what a dead owner may have left running."""
-        return Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),), tuple(self._outputs_of(name)))
-
-    def _outputs_of(self, name: str) -> Iterator[tuple[int, int]]:
-        """Yield where the commands of an owner write, which may have dropped their environment."""
-        for held in self._spool.held():
-            if held.owner == name:
-                with contextlib.suppress(OSError, BadJobError):  # told of when it is recovered
-                    job = self._spool.read_file(held.path, held.job_id)
-                    for path in self._spool.log_files(job.id, job.run_number + 1):
-                        status = os.lstat(path)
-                        if stat.S_ISREG(status.st_mode):
-                            yield status.st_dev, status.st_ino
-
-    def _recover_all(self, orphans: list[Held], dead: _Dead, starts: Starts) -> None:
+    def _recover_all(self, orphans: list[Held], dead: Dead, starts: Starts) -> None:
         """Recover what an owner held; one that cannot be does not hold up the others.
 
         Raises:
@@ -307,7 +209,7 @@ class Recovery:
         if fault is not None:
             raise fault
 
-    def _recover(self, orphan: Held, dead: _Dead, starts: Starts) -> None:
+    def _recover(self, orphan: Held, dead: Dead, starts: Starts) -> None:
         job_id, was_rejected = split_reject(orphan.job_id)
         claim = Claim(job_id, orphan.owner, orphan.path, "pending")
         with contextlib.suppress(FileNotFoundError, ClaimLostError):
@@ -349,16 +251,17 @@ class Recovery:
             if not is_numbered(beside, claim.job_id):
                 raise
             job = self._spool.read_file(claim.path, beside, any_owner=any_owner)
-            claim.beside, claim.reason = beside, str(job.record.get("error_message"))
+            claim.dead_id, claim.reason = beside, str(job.record.get("error_message"))
             return job
 
-    def _put_back(self, claim: Claim, job: Job, dead: _Dead) -> None:
+    def _put_back(self, claim: Claim, job: Job, dead: Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
         began = not dead.this_boot or self._spool.has_begun(job)
         why = f"{claim.owner or 'nobody'} died running it"
         job = resettled(claim, job, self._spool.config, began=began, why=why)
         shown = self._spool.settle(claim, job)
-        where = f"{job.state}/" if claim.beside is None else f"dead/{shown}{SUFFIX}: {claim.reason}"
+        beside = claim.dead_id is not None
+        where = f"dead/{shown}{SUFFIX}: {claim.reason}" if beside else f"{job.state}/"
         detail = f"from {claim.owner or 'nobody'}, to {where}"
         self._log.event("recovered", claim.job_id, detail=detail)
 

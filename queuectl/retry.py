@@ -1,4 +1,4 @@
-"""What becomes of a job after a run: decided here, carried out elsewhere (pure)."""
+"""The retry policy: whether a job that failed is run again, and when (pure)."""
 
 from __future__ import annotations
 

@@ -123,10 +123,10 @@ def _open_spare(path: str, mode: int) -> files.Open:
     plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     ours = plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES
     # who dropped it may still be writing: those bytes would go into another job's body
-    if ours and kernel.keep_to_ourselves(descriptor):
+    if ours and kernel.take_lease(descriptor):
         if stat.S_IMODE(status.st_mode) != mode:  # it was dropped with another
             os.fchmod(descriptor, mode)
-        return files.Open(descriptor, status.st_size, kept=True)
+        return files.Open(descriptor, status.st_size, leased=True)
     os.close(descriptor)
     os.unlink(path)
     return files.Open(files.made(path, mode))

@@ -62,13 +62,13 @@ def retry(
     """Queue jobs of these states again, attempts at 0; yield each id once it is pending for good.
 
     Raises:
-        QueuectlError: see `carry_out`.
+        QueuectlError: see `apply`.
     """
 
     def anew(job: Job) -> Job:
         return again(job).changed(updated_at=utc_text(time.time()))
 
-    return carry_out(spool, job_ids, Verb(states=states, new_body=anew, done="retried"), missed)
+    return apply(spool, job_ids, Verb(states=states, new_body=anew, done="retried"), missed)
 
 
 def cancel(
@@ -77,7 +77,7 @@ def cancel(
     """Have waiting jobs never run; yield each id once it is in dead/ for good.
 
     Raises:
-        QueuectlError: see `carry_out`.
+        QueuectlError: see `apply`.
     """
 
     def cancelled(job: Job) -> Job:
@@ -92,7 +92,7 @@ def cancel(
         )
 
     verb = Verb(states=WAITING, new_body=cancelled, done="cancelled")
-    return carry_out(spool, job_ids, verb, missed)
+    return apply(spool, job_ids, verb, missed)
 
 
 def edit(spool: Spool, was: Found, new: Job) -> None:
@@ -100,7 +100,7 @@ def edit(spool: Spool, was: Found, new: Job) -> None:
 
     Raises:
         WrongStateError: it is not what it was any more; nothing was changed.
-        QueuectlError: see `carry_out`.
+        QueuectlError: see `apply`.
     """
 
     def edited(job: Job) -> Job:
@@ -109,11 +109,11 @@ def edit(spool: Spool, was: Found, new: Job) -> None:
         return new.changed(updated_at=utc_text(time.time()))
 
     verb = Verb(states=(was.state,), new_body=edited, done="edited", stays=True)
-    for _ in carry_out(spool, [was.job.id], verb):
+    for _ in apply(spool, [was.job.id], verb):
         pass
 
 
-def carry_out(
+def apply(
     spool: Spool, job_ids: Iterable[str], verb: Verb, missed: Missed | None = None
 ) -> Iterator[str]:
     """Do something to jobs by take, rewrite and release; yield each id once it is done for good.
@@ -201,8 +201,8 @@ def _rewrite(spool: Spool, claim: Claim, verb: Verb) -> None:
             with contextlib.suppress(OSError, QueuectlError):
                 spool.release(claim, claim.origin)
         raise SpoolError("move", claim.path, error) from error
-    if claim.beside is not None:
-        msg = f"{claim.reason}; this one is kept in dead/{claim.beside}{SUFFIX}"
+    if claim.dead_id is not None:
+        msg = f"{claim.reason}; this one is kept in dead/{claim.dead_id}{SUFFIX}"
         raise WrongStateError(msg)
 
 

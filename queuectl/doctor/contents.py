@@ -180,7 +180,7 @@ def _say_where_it_is(spool: Spool, state: str, job_id: str) -> None:
         spool.correct(state, job_id, body)
     else:
         verb = Verb(states=(state,), new_body=body, done="mended")
-        list(verbs.carry_out(spool, [job_id], verb))
+        list(verbs.apply(spool, [job_id], verb))
 
 
 def _without_reason(spool: Spool) -> Iterator[Finding]:

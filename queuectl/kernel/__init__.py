@@ -121,7 +121,7 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 def exchange(one: str, other: str) -> bool:
     """Swap two names atomically; False where the kernel or the file system cannot.
 
-    On macOS it could: but where no lease is granted (`keep_to_ourselves`) no old body is written
+    On macOS it could: but where no lease is granted (`take_lease`) no old body is written
     over, and a new file is as well renamed.
 
     Raises:
@@ -159,8 +159,8 @@ _AT_FDCWD, _RENAME_NOREPLACE = (-2, 4) if sys.platform == "darwin" else (-100, 1
 _RENAME_EXCHANGE = 2
 
 
-def keep_to_ourselves(descriptor: int) -> bool:
-    """Keep all others from a file until `share_again`; False if one has it open.
+def take_lease(descriptor: int) -> bool:
+    """Keep all others from a file until `release_lease`; False if one has it open.
 
     The kernel grants a lease on those terms. Whoever opens the file meanwhile waits for its end,
     and SIGIO tells us: give that a handler, which need do nothing.
@@ -174,7 +174,7 @@ def keep_to_ourselves(descriptor: int) -> bool:
     return True
 
 
-def share_again(descriptor: int) -> None:
+def release_lease(descriptor: int) -> None:
     """Let others open a file that we have kept to ourselves.
 
     A close would not do: a process that is being started has all our descriptors until it has

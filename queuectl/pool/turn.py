@@ -333,8 +333,8 @@ class Turns:
         if settled:
             self.stall.end()
             self._forget_output(job)
-        if settled and claim.beside is not None:
-            self._log.event("dead", claim.beside, detail=claim.reason)
+        if settled and claim.dead_id is not None:
+            self._log.event("dead", claim.dead_id, detail=claim.reason)
         elif settled:
             self._log.event(done.state, job.id, **_story(done, took_s))
 

@@ -13,7 +13,7 @@ def prepare_signals() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if not resets_signals():
         _ignore_for_ourselves()
-    # Sent to the holder of a lease, and deadly without a handler (kernel.keep_to_ourselves).
+    # Sent to the holder of a lease, and deadly without a handler (kernel.take_lease).
     # One that does nothing: what is ignored is inherited by commands, and a handler is not.
     signal.signal(signal.SIGIO, lambda *_: None)
 

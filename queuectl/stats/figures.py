@@ -28,7 +28,7 @@ COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class PastRun:
     """One entry of a job's history that has both its times, and what came of it."""
 
     started_s: float
@@ -45,7 +45,7 @@ class Run:
 _DEFAULTS = Config()
 
 
-def runs(record: Mapping[str, Any], config: Config = _DEFAULTS) -> Iterator[Run]:
+def runs(record: Mapping[str, Any], config: Config = _DEFAULTS) -> Iterator[PastRun]:
     """Yield the runs in a record, oldest first.
 
     Args:
@@ -57,7 +57,7 @@ def runs(record: Mapping[str, Any], config: Config = _DEFAULTS) -> Iterator[Run]
         started_s, finished_s = instant(entry.get("started_at")), instant(entry.get("finished_at"))
         if started_s is None or finished_s is None:
             continue
-        yield Run(
+        yield PastRun(
             started_s=started_s,
             finished_s=finished_s,
             outcome=_outcome(record, entry, config, last=entry is history[-1]),
@@ -134,7 +134,7 @@ class Group:
     slowest_s: float = 0.0
     example: str = ""
 
-    def add(self, run: Run, job_id: str) -> None:
+    def add(self, run: PastRun, job_id: str) -> None:
         """Count one run."""
         self.runs += 1
         self.completed += run.outcome == COMPLETED
@@ -165,7 +165,7 @@ class Groups:
         self._groups: dict[str, Group] = {}
         self.dropped = False
 
-    def add(self, name: str, run: Run, job_id: str) -> None:
+    def add(self, name: str, run: PastRun, job_id: str) -> None:
         """Count one run under a name."""
         group = self._groups.get(name)
         if group is None:
@@ -230,7 +230,7 @@ class Figures:
                 self.tries[sum(run.outcome != GIVEN_BACK for run in found)] += 1
         self._add_wait(record, found)
 
-    def _add_run(self, record: Mapping[str, Any], run: Run) -> None:
+    def _add_run(self, record: Mapping[str, Any], run: PastRun) -> None:
         self.outcomes[run.outcome] += 1
         if run.outcome == GIVEN_BACK:
             return
@@ -243,7 +243,7 @@ class Figures:
         for tag in set(record.get("tags") or ()):
             self.tags.add(tag, run, job_id)
 
-    def _add_wait(self, record: Mapping[str, Any], found: list[Run]) -> None:
+    def _add_wait(self, record: Mapping[str, Any], found: list[PastRun]) -> None:
         started_s = found[0].started_s if found else instant(record.get("started_at"))
         if started_s is None or started_s < self.since_s:
             return

@@ -91,6 +91,7 @@ def test_a_pool_that_trusts_everybody_serves_an_open_spool(mutated: Spoolside) -
 def test_an_outcome_that_is_given_up_is_not_there_when_the_fault_is_over(
     mutated: Spoolside, tmp_path: Path, *, guarded: bool
 ) -> None:
+    make_spool(mutated.path, poll_interval=60)  # at each the pool settles what it holds and forgot
     mutated.mutation = "" if guarded else "give up at the first error"
     gate, completed, away = tmp_path / "gate", mutated.path / "completed", tmp_path / "away"
     mutated.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="kept")

@@ -83,7 +83,7 @@ class Storm:
         wanted, states = [self._some_id()], ("pending", "failed")
         with contextlib.suppress(QueuectlError):
             verb = verbs.Verb(states=states, new_body=cancelled, done="cancelled")
-            list(verbs.carry_out(self._spool, wanted, verb))
+            list(verbs.apply(self._spool, wanted, verb))
 
     def _retry(self) -> None:
         with contextlib.suppress(QueuectlError):

@@ -182,7 +182,7 @@ def _change(spool: Spool) -> Iterator[str]:
     yield "one"
     cancelled = {"state": "dead", "error_message": "cancelled by the test"}
     list(
-        verbs.carry_out(
+        verbs.apply(
             spool,
             ["one"],
             verbs.Verb(

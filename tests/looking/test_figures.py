@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from queuectl.config import Config
 from queuectl.states import OUTCOMES
-from queuectl.stats.figures import Figures, Groups, Run, command_kind, runs, wait_s
+from queuectl.stats.figures import Figures, Groups, PastRun, command_kind, runs, wait_s
 from queuectl.stats.tallies import Spread, Timeline
 from queuectl.units import utc_text
 from tests.looking.support import EXIT_0, EXIT_1, past, run_entry
@@ -221,7 +221,7 @@ def test_commands_that_differ_in_their_numbers_are_of_one_kind() -> None:
 
 def test_groups_stay_few_and_the_busiest_stay() -> None:
     groups = Groups(limit=10)
-    run = Run(started_s=0, finished_s=1, outcome="completed", ended="exit 0")
+    run = PastRun(started_s=0, finished_s=1, outcome="completed", ended="exit 0")
     for number in range(100):
         groups.add("busy", run, "b")
         groups.add(f"once-{number}", run, "o")

@@ -623,7 +623,7 @@ def test_a_verb_tells_where_the_job_went_if_not_where_it_was_to_go(
 
     verb = verbs.Verb(states=["dead"], new_body=anew, done="retried")
     with pytest.raises(WrongStateError, match="exists already, in pending/.*dead/a.2.json"):
-        list(verbs.carry_out(api, ["a"], verb))
+        list(verbs.apply(api, ["a"], verb))
 
 
 def test_a_job_that_cannot_be_put_back_does_not_end_what_is_done_to_many(
@@ -640,7 +640,7 @@ def test_a_job_that_cannot_be_put_back_does_not_end_what_is_done_to_many(
 
     verb = verbs.Verb(states=["failed"], new_body=anew, done="retried")
     missed: list[str] = []
-    done = verbs.carry_out(api, ["a", "b"], verb, lambda job_id, _: missed.append(job_id))
+    done = verbs.apply(api, ["a", "b"], verb, lambda job_id, _: missed.append(job_id))
     assert (list(done), missed) == (["b"], ["a"])
 
 

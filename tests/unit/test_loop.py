@@ -117,9 +117,10 @@ def test_an_event_that_comes_with_the_end_of_the_wait_harms_nobody(loop: Loop) -
 
     async def main() -> bool:
         # the timer rings first, and the event is set before the coroutine goes on
-        loop.later(0.4, event.set)
+        waiting = loop.start(event.wait(0.2))
+        loop.later(0.2, event.set)
         loop.later(0.05, lambda: time.sleep(0.4))
-        happened = await event.wait(0.2)
+        happened = await waiting
         event.clear()
         return happened or await event.wait(0.001)
 
