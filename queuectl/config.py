@@ -122,7 +122,7 @@ def canonical_key(key: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name, SETTINGS, n=1)
-    hint = f'did you mean "{near[0]}"?' if near else f"the keys are {', '.join(SETTINGS)}"
+    hint = f'did you mean "{near[0]}"?' if near else "`queuectl config show` lists them"
     msg = f'no setting "{key}"; {hint}'
     raise BadSettingError(msg)
 

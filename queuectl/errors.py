@@ -77,11 +77,16 @@ class WrongUserError(QueuectlError):
     """Root is to change nothing in a user's spool: they could not read it, or lead it astray."""
 
     def __init__(self, path: str, owner: str) -> None:
-        account = f"'#{owner}'" if owner.isdigit() else owner
         super().__init__(
             f"{path} belongs to user {owner}, and root is to change nothing there; "
-            f"use `sudo -u {account} queuectl ...`"
+            f"use {command_as(owner)}"
         )
+
+
+def command_as(user: str) -> str:
+    """Return how root gives a command as another user, known by name or number."""
+    account = f"'#{user}'" if user.isdigit() else user
+    return f"`sudo -u {account} queuectl ...`"
 
 
 def error_text(error: Exception) -> str:

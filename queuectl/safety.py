@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import config
-from queuectl.errors import SpoolError, UnsafeSpoolError
+from queuectl.errors import SpoolError, UnsafeSpoolError, command_as
 from queuectl.files import is_there
 from queuectl.kernel.users import user_name
 from queuectl.layout import DIRECTORIES
@@ -40,10 +40,13 @@ class Opening(NamedTuple):
     path: str
     why: str
     remedy: str
+    can_be_shared: bool = True
 
     @property
     def todo(self) -> str:
         """What is to be done about it."""
+        if not self.can_be_shared:
+            return self.remedy
         return f"{self.remedy}, or `queuectl config set shared true` if that is meant"
 
 
@@ -55,6 +58,12 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
     """
     if spool.config.shared:
         return
+    owner = _status_of(spool.path).st_uid if is_there(spool.path) else os.geteuid()
+    if os.geteuid() == 0 and owner != 0:
+        # that is all: root may change nothing here, nor say that it is shared
+        name = user_name(owner)
+        yield Opening(spool.path, f"belongs to user {name}", command_as(name), can_be_shared=False)
+        return
     for path in (spool.path, *map(spool.directory, DIRECTORIES)):
         if is_there(path):
             yield from _open_to_others(path)
@@ -64,14 +73,17 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
 
 
 def _open_to_others(path: str) -> Iterator[Opening]:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise SpoolError("look at", path, error) from error
+    status = _status_of(path)
     if status.st_uid not in (os.geteuid(), 0):
-        ours = user_name(os.geteuid())
-        remedy = f"chown {ours} {path}" if os.geteuid() else "run queuectl as that user"
+        remedy = f"chown {user_name(os.geteuid())} {path}"
         yield Opening(path, f"belongs to user {user_name(status.st_uid)}", remedy)
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
         yield Opening(path, why, f"chmod go-w {path}")
+
+
+def _status_of(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise SpoolError("look at", path, error) from error

@@ -55,7 +55,7 @@ def test_a_negative_number_is_a_value_and_no_option(spool: SpoolDir) -> None:
 REFUSED = [
     (["get", "max-retry"], 'no setting "max-retry"; did you mean "max-retries"?'),
     (["set", "backof-base", "2"], 'did you mean "backoff-base"?'),
-    (["unset", "xyzzy"], "the keys are max-retries"),
+    (["unset", "xyzzy"], "`queuectl config show` lists them"),
     (["set", "max-retries", "lots"], '"max-retries" must be an integer from 0 to 1000, got "lots"'),
     (["set", "job_timeout", "soon"], '"job-timeout" must be a duration from'),
     (["set", "durability", "some"], '"durability" must be one of full, relaxed'),

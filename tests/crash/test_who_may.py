@@ -239,7 +239,19 @@ def test_a_spool_of_somebody_else_is_refused(open_path: Path) -> None:
         os.chown(side.path / "pending", NOBODY, NOBODY)
         done = side.run("worker", "start", "--stop-when-empty")
         assert done.returncode == 1
-        assert "belongs to user nobody" in done.stderr
+        assert f"{side.path}/pending belongs to user nobody" in done.stderr
+        assert f"chown root {side.path}/pending, or `queuectl config set shared" in done.stderr
+
+
+@needs_root
+def test_root_is_told_once_to_look_as_the_user_whose_spool_it_is(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        for path in (side.path, *side.path.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        told = side.run("doctor").stdout
+        assert told.count("belongs to user nobody") == 1
+        assert "`sudo -u nobody queuectl ...`" in told
+        assert "shared" not in told
 
 
 @needs_root
