@@ -98,7 +98,7 @@ class Asides(Moves):
             return reason is not None and (cut_short or says.items() <= reason.record.items())
 
         def moving(free: str) -> Steps[None]:
-            target = self._rejected_file(free)
+            target = self.rejected_file(free)
             if claim.path != target and not is_explained(free):
                 yield from self._explaining(claim, free, says)
             yield from self._parting(claim, target, "dead")
@@ -110,7 +110,7 @@ class Asides(Moves):
 
         `mv dead/ID.json pending/` is a retry of a job, and is tried with such a file too.
         """
-        set_aside = files.is_there(self._rejected_file(claim.job_id))
+        set_aside = files.is_there(self.rejected_file(claim.job_id))
         return set_aside and self.reason(claim.job_id, claim.path) is not None
 
     def drop_reason(self, claim: Claim) -> bool:
@@ -126,7 +126,7 @@ class Asides(Moves):
             return False
         # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
         held = [held.path for held in self.held() if split_reject(held.job_id)[0] == job_id]
-        if held != [claim.path] or files.is_there(self._rejected_file(job_id)):
+        if held != [claim.path] or files.is_there(self.rejected_file(job_id)):
             return False
         files.unlink_quietly(self.file("dead", job_id))
         return True

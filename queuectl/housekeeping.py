@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import joblogs
 from queuectl.errors import BadJobError, SpoolError
+from queuectl.files import is_there
 from queuectl.ids import is_id
-from queuectl.layout import REJECTED
 from queuectl.looks import Looks
 from queuectl.states import FINISHED
 from queuectl.units import parse_duration
@@ -72,6 +72,9 @@ def delete(spool: Spool, job: Doomed) -> bool:
         after = os.lstat(path)
         if (after.st_ino, after.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             return False
+        # or the same bad file was dropped and set aside again: that is its reason now
+        if job.state == "dead" and is_there(spool.rejected_file(job.job_id)):
+            return False
         os.unlink(path)
     except FileNotFoundError:
         return False
@@ -102,7 +105,7 @@ def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:
     except BadJobError:
         # the reason for bytes that are no job: whatever is in logs/ is another's of that id
         if state == "dead":
-            rejected = f"{spool.directory(state)}/{job_id}{REJECTED}"
+            rejected = spool.rejected_file(job_id)
             with contextlib.suppress(FileNotFoundError):
                 # a directory that somebody dropped goes if it is empty
                 is_directory = stat.S_ISDIR(os.lstat(rejected).st_mode)

@@ -112,6 +112,10 @@ class Layout:
         """Return the path of a job's file while `owner` holds it."""
         return f"{self.path}/processing/{job_id}@{owner}{SUFFIX}"
 
+    def rejected_file(self, job_id: str) -> str:
+        """Return where the bytes of a file are that was set aside under this id."""
+        return f"{self.directory('dead')}/{job_id}{REJECTED}"
+
     def log_files(self, job_id: str, number: int) -> tuple[str, str]:
         """Return where run `number` of a job writes its standard output and error."""
         stem = f"{self.path}/logs/{job_id}.{number}"

@@ -20,7 +20,7 @@ from queuectl import files
 from queuectl.errors import ClaimLostError, JobExistsError
 from queuectl.ids import numbered
 from queuectl.job import Job, again
-from queuectl.layout import REJECTED, SUFFIX, Layout
+from queuectl.layout import SUFFIX, Layout
 from queuectl.spares import Spares
 from queuectl.states import WAITING
 
@@ -272,13 +272,10 @@ class Moves(Layout):
 
     # --- names -------------------------------------------------------------------------------
 
-    def _rejected_file(self, job_id: str) -> str:
-        return f"{self.directory('dead')}/{job_id}{REJECTED}"
-
     def _free_name(self, claim: Claim, is_explained: Callable[[str], bool]) -> str:
         """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
         for name in numbered(claim.job_id):
-            if files.is_there(self._rejected_file(name)):
+            if files.is_there(self.rejected_file(name)):
                 continue
             if self.found_in(name, (*WAITING, "completed")) is not None:
                 continue

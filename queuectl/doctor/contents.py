@@ -167,7 +167,7 @@ def rejection(spool: Layout, job_id: str) -> Rejection | None:
         return None
     why = str(reason.record.get("error_message", "")).removeprefix("rejected: ")
     todo = f"`queuectl dlq purge {job_id}`"
-    if is_there(f"{spool.directory('dead')}/{job_id}{REJECTED}"):
+    if is_there(spool.rejected_file(job_id)):
         todo = f"{mending(job_id)}, or {todo}"
     return Rejection(why, todo)
 

@@ -367,3 +367,21 @@ def test_who_names_a_state_is_not_told_of_the_other(house: SpoolDir) -> None:
     said = house.run("prune", "--state", "completed", "--older-than", "7d", "--yes").err
     assert "dead jobs" not in said
     assert "--state dead" in house.run("prune", "--older-than", "7d", "--yes").err
+
+
+def test_a_bad_file_that_comes_again_while_it_is_purged_keeps_its_reason(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.drop_bytes("bad", b"[]")
+    spool.drain()
+    (job,) = housekeeping.doomed(spool.api, "dead", ["bad"])
+    unlink = os.unlink
+
+    def come_again(path: str) -> None:
+        unlink(path)
+        if path.endswith(".rejected"):
+            open(path, "x").close()  # its reason, which is there already, is what it is given
+
+    monkeypatch.setattr(os, "unlink", come_again)
+    assert not housekeeping.delete(spool.api, job)
+    assert os.path.exists(spool.file("dead", "bad"))
