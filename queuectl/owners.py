@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 RECORD_SUFFIX = ".json"
-_SUFFIXES = (RECORD_SUFFIX, requests.STOP_SUFFIX, LOCK_SUFFIX)  # in the order of their removal
+STALLED_SUFFIX = ".stalled"
+# in the order of their removal
+_SUFFIXES = (RECORD_SUFFIX, requests.STOP_SUFFIX, STALLED_SUFFIX, LOCK_SUFFIX)
 _LOOKED_AT_S = 2.0  # whoever asks whether an owner is alive holds its lock for an instant
 
 
@@ -194,6 +196,15 @@ class Registration:
             OSError: the file system refused; the record is as it was.
         """
         self._write(replace(self.record, slots=slots))
+
+    def show_stalled(self, *, stalled: bool) -> None:
+        """Show those who look that the system refuses something, or that it does so no more."""
+        path = self._path(STALLED_SUFFIX)
+        with contextlib.suppress(OSError):  # it may refuse this too: the log tells all the same
+            if stalled:  # empty: on a full disk there is room for a name
+                files.write_new(path, b"", sync=False, mode=self._spool.config.file_mode)
+            else:
+                os.unlink(path)
 
     def beat(self) -> None:
         """Show that this owner lives.
@@ -411,6 +422,16 @@ class Heartbeats:
 def suspended_text(pid: int) -> str:
     """Return what to say of a process that stands still."""
     return f"suspended (`kill -CONT {pid}` lets it go on)"
+
+
+def is_stalled(spool: Layout, name: str) -> bool:
+    """Tell whether a pool says that the system refuses it something."""
+    return files.is_there(path(spool, name, STALLED_SUFFIX))
+
+
+def stalled_text(name: str) -> str:
+    """Return what to say of such a pool."""
+    return f"{name} is stalled: it can record or start nothing; its log says why"
 
 
 def workers(spool: Layout) -> list[Worker]:

@@ -153,6 +153,8 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
         return "every worker was told to stop; `queuectl worker start` starts another"
     if all(item.suspended for item in alive):
         return f"{alive[0].worker} is {owners.suspended_text(alive[0].pid)}"
+    if all(owners.is_stalled(spool, item.worker) for item in alive):
+        return owners.stalled_text(alive[0].worker)
     return ""
 
 

@@ -27,6 +27,7 @@ METRICS = {
     "queuectl_jobs": "Jobs in each state.",
     "queuectl_pools": "Pools that are alive.",
     "queuectl_suspended_pools": "Of these, pools that are stopped (SIGSTOP) and start nothing.",
+    "queuectl_stalled_pools": "Of these, pools that can record or start nothing: a full disk.",
     "queuectl_slots": "Jobs that the pools alive can run at a time.",
     "queuectl_lost_jobs": "Jobs that workers held who died, not recovered yet.",
     "queuectl_oldest_pending_seconds": "Age of the oldest file in pending/, scheduled or not.",
@@ -74,6 +75,7 @@ def _now(spool: Layout, status: Mapping[str, Any], now: float) -> Iterator[tuple
         yield _sample("queuectl_jobs", count, state=state)
     yield _sample("queuectl_pools", len(pools))
     yield _sample("queuectl_suspended_pools", sum(pool["suspended"] for pool in pools))
+    yield _sample("queuectl_stalled_pools", sum(pool["stalled"] for pool in pools))
     yield _sample("queuectl_lost_jobs", sum(len(lost["ids"]) for lost in status["lost"]))
     yield _sample("queuectl_slots", sum(pool["slots"] for pool in pools))
     room = os.statvfs(spool.path)

@@ -87,6 +87,7 @@ def describe_workers(spool: Layout) -> list[dict[str, Any]]:
             "since": worker.since,
             "stopping": requests.is_asked_to_stop(spool, worker.worker),
             "suspended": worker.suspended,
+            "stalled": owners.is_stalled(spool, worker.worker),
             "running": sorted(running[worker.worker]),
         }
         for worker in owners.workers(spool)
@@ -120,6 +121,7 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
         busy = f"{len(worker['running'])} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
         busy += f", {owners.suspended_text(worker['pid'])}" if worker["suspended"] else ""
+        busy += ", stalled (its log says why)" if worker["stalled"] else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
             click.echo(_running_text(spool, found))

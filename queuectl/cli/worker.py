@@ -219,6 +219,9 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
     for item in wanted:
         if item.suspended:
             render.note(f"{item.worker} is {owners.suspended_text(item.pid)}")
+        if owners.is_stalled(spool, item.worker):
+            hint = "" if now else "; --now has it leave what it holds to the next worker"
+            render.note(f"{owners.stalled_text(item.worker)}{hint}")
     while wanted:
         for item in list(wanted):
             if _is_gone(spool, item.worker):
@@ -265,7 +268,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
     for item in found:
         busy = f"{len(item['running'])}/{item['slots']}"
-        busy += "".join(f" {word}" for word in ("stopping", "suspended") if item[word])
+        busy += "".join(f" {word}" for word in ("stopping", "suspended", "stalled") if item[word])
         few = plain(first_of(item["running"]))
         table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)
     table.end()

@@ -290,6 +290,11 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     alive = owners.workers(spool)
     waiting = len(names["pending"]) + len(names["failed"])
     yield from (suspended(worker) for worker in owners.living(spool) if worker.suspended)
+    yield from (
+        problem(owners.stalled_text(worker.worker))
+        for worker in alive
+        if owners.is_stalled(spool, worker.worker)
+    )
     if alive:
         workers = "1 worker" if len(alive) == 1 else f"{len(alive)} workers"
         yield ok(f"{workers}, jobs at a time: {sum(worker.slots for worker in alive)}")

@@ -139,6 +139,8 @@ def _nobody(spool: Layout) -> Iterator[Finding]:
         yield problem(what, "`queuectl worker start` starts another")
     if alive and all(item.suspended for item in alive):
         yield suspended(alive[0])
+    if alive and all(owners.is_stalled(spool, item.worker) for item in alive):
+        yield problem(owners.stalled_text(alive[0].worker))
     if not alive:
         yield problem("no worker runs", "`queuectl worker start`")
         for opening in safety.unsafe(spool):

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from queuectl import files
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
-from queuectl.pool.disk import Disk
-from queuectl.pool.stall import Stall
 from queuectl.states import OUTCOMES
 
 if TYPE_CHECKING:
@@ -19,11 +17,11 @@ if TYPE_CHECKING:
 
     from queuectl.files import Steps
     from queuectl.job import Job
-    from queuectl.loop import Loop
     from queuectl.moves import Claim
     from queuectl.pool.backlog import Entry
+    from queuectl.pool.disk import Disk
     from queuectl.pool.intake import Intake
-    from queuectl.pool.lanes import Lanes
+    from queuectl.pool.stall import Stall
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -37,22 +35,19 @@ class Custody:
     Args:
         spool: whose jobs.
         log: where it is told what cannot be done.
-        loop: in which it waits for the disk.
+        disk: does the steps that wait for it.
+        stall: holds the pool back while something cannot be done.
         intake: takes back what is not taken.
-        lanes: are told of what will not start.
     """
 
     def __init__(
-        self, spool: Spool, log: WorkLog, loop: Loop, intake: Intake, lanes: Lanes
+        self, spool: Spool, log: WorkLog, disk: Disk, stall: Stall, intake: Intake
     ) -> None:
         self._spool = spool
         self._log = log
+        self._disk = disk
+        self._stall = stall
         self._intake = intake
-        self._lanes = lanes
-        self.stall = Stall(loop, log)
-        self.disk = Disk(loop)
-        if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
-            self.disk.prepare()
 
     async def take(self, entry: Entry, owner: str, *, again: bool = False) -> Claim | None:
         """Take a job; None if somebody else was first, or it cannot be taken now."""
@@ -65,13 +60,12 @@ class Custody:
                     return None  # somebody else was first
                 if not again:  # they may have put it back since
                     return await self.take(entry, owner, again=True)
-            self._lanes.drop(entry.job_id)
             if error.errno in _THIS_FILE_ONLY:
                 self._intake.rejects.leave(entry.state, entry.job_id, error)
                 return None
-            self.stall.begin(entry.job_id, f"take {entry.job_id}", error)
-            await self.stall.pause()
-            self.stall.lift(entry.job_id)
+            self._stall.begin(entry.job_id, f"take {entry.job_id}", error)
+            await self._stall.pause()
+            self._stall.lift(entry.job_id)
             self._intake.put_back(entry)
             return None
 
@@ -113,9 +107,8 @@ class Custody:
 
     async def refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
         """Give back a job that the file system does not let us claim, and claim nothing a while."""
-        self._lanes.drop(claim.job_id)
-        self.stall.begin(claim.job_id, f"claim {claim.job_id}", error)
-        await self.stall.pause()
+        self._stall.begin(claim.job_id, f"claim {claim.job_id}", error)
+        await self._stall.pause()
         await self.give_back(claim, before)
 
     async def give_back(self, claim: Claim, before: Job | None) -> None:
@@ -137,17 +130,17 @@ class Custody:
         """Do what must not be given up because a disk is full: try until it is done."""
         while True:
             try:
-                await self.disk.carry_out(steps())
+                await self._disk.carry_out(steps())
             except ClaimLostError as error:
                 self._log.event("lost", claim.job_id, detail=str(error))
                 done = False
             except OSError as error:
-                self.stall.begin(claim.job_id, f"{what} {claim.job_id}", error)
-                if await self.stall.pause():
+                self._stall.begin(claim.job_id, f"{what} {claim.job_id}", error)
+                if await self._stall.pause():
                     continue
                 self._log.event("left", claim.job_id, detail="for the next pool to recover")
                 done = False
             else:
                 done = True
-            self.stall.lift(claim.job_id)
+            self._stall.lift(claim.job_id)
             return done

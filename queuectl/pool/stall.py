@@ -8,6 +8,8 @@ from queuectl.loop import Event
 
 if TYPE_CHECKING:
     from queuectl.loop import Loop
+    from queuectl.owners import Registration
+    from queuectl.pool.lanes import Lanes
     from queuectl.worklog import WorkLog
 
 _WAIT_S = 1.0  # before a system that refused is asked again
@@ -15,10 +17,19 @@ FILES, STARTS = "the file system answers again", "commands can be started again"
 
 
 class Stall:
-    """Holds a pool back while jobs cannot be had or started, or their outcomes not be kept."""
+    """Holds a pool back while jobs cannot be had or started, or their outcomes not be kept.
 
-    def __init__(self, loop: Loop, log: WorkLog) -> None:
+    Args:
+        loop: in which it waits.
+        log: where it is told.
+        registration: shows it to those who look.
+        lanes: are told of what will not start while it waits.
+    """
+
+    def __init__(self, loop: Loop, log: WorkLog, registration: Registration, lanes: Lanes) -> None:
         self._log = log
+        self._registration = registration
+        self._lanes = lanes
         self._waiting: set[str] = set()  # for whom something is about to be tried again
         self._told: set[str] = set()  # what will end it, of what was told
         self._over = Event(loop)
@@ -31,8 +42,10 @@ class Stall:
     def begin(self, job_id: str, what: str, error: OSError, until: str = FILES) -> None:
         """Say that something could not be done; once, however often it is tried."""
         self._waiting.add(job_id)
+        self._lanes.drop(job_id)
         if until not in self._told:
             self._told.add(until)
+            self._registration.show_stalled(stalled=True)
             self._log.event("stalled", detail=f"cannot {what}: {error.strerror or error}; waiting")
 
     def lift(self, job_id: str) -> None:
@@ -44,6 +57,8 @@ class Stall:
         if until in self._told and not self._waiting:
             self._told.remove(until)
             self._log.event("resumed", detail=until)
+            if not self._told:
+                self._registration.show_stalled(stalled=False)
 
     async def pause(self) -> bool:
         """Wait before trying again; False when there is no time left to try."""

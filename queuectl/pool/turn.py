@@ -24,9 +24,10 @@ from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
 from queuectl.moves import Claim
 from queuectl.pool.custody import Custody
+from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.rejects import QUIET_S
-from queuectl.pool.stall import STARTS
+from queuectl.pool.stall import STARTS, Stall
 from queuectl.recovery import resettled
 from queuectl.run import runner
 from queuectl.run.commands import Commands
@@ -75,8 +76,11 @@ class Turns:
         self.lanes = Lanes(loop, registration.record.slots)
         self._running: dict[str, runner.Run | None] = {}  # by Spool.key
         self._deferred: defaultdict[str, list[Entry]] = defaultdict(list)
-        self._custody = Custody(spool, log, loop, intake, self.lanes)
-        self.stall = self._custody.stall
+        self.stall = Stall(loop, log, registration, self.lanes)
+        self._disk = Disk(loop)
+        if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
+            self._disk.prepare()
+        self._custody = Custody(spool, log, self._disk, self.stall, intake)
         self._sweeper = Sweeper(loop)
         self._commands = Commands(spool, registration.name)
         self._intake = intake
@@ -108,7 +112,7 @@ class Turns:
 
     def close(self) -> None:
         """End what served the turns."""
-        self._custody.disk.close()
+        self._disk.close()
 
     @property
     def wait_for_disk(self) -> bool:
@@ -229,7 +233,7 @@ class Turns:
         logs = self._spool.log_files(before.id, before.run_number + 1)
         job = outcome.started(before, worker=self._owner, now=time.time(), logs=logs)
         try:
-            await self._custody.disk.carry_out(self._spool.counting(claim, job), urgent=urgent)
+            await self._disk.carry_out(self._spool.counting(claim, job), urgent=urgent)
         except ClaimLostError as error:
             self._log.event("lost", claim.job_id, detail=str(error))
             return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import alive, read_text, wait_until, waiting_for
+from tests.support import AHEAD, alive, read_text, wait_until, waiting_for, with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,24 +71,20 @@ def test_a_command_that_takes_its_pool_down_is_not_run_for_ever(spool: SpoolDir)
 
 
 def test_who_was_claimed_ahead_of_a_command_that_takes_its_pool_down_loses_no_attempt(
-    spool: SpoolDir,
+    spool: SpoolDir, tmp_path: Path
 ) -> None:
-    spool.configure(backoff_base=0)
-    ahead: list[str] = []
-    for number in range(5):  # a machine that is busy elsewhere may make short commands long
-        for job in range(20):  # short ones: then more are claimed ahead
-            spool.drop(f"{number}-a-{job:02}")
-        spool.drop(f"{number}-b-kills", "kill -KILL $PPID", max_retries=1)
-        for job in range(20):
-            spool.drop(f"{number}-c-{job:02}", max_retries=1)
-        pool = spool.start_pool(1)
-        assert pool.wait() != 0
-        ahead = [job_id for job_id in spool.ids("processing") if "-c-" in job_id]
-        spool.drain()
-        assert spool.ids("dead")[number:] == [f"{number}-b-kills"]
-        if ahead:
-            break
-    record = spool.record("completed", ahead[0])
+    go = f"{spool.path}.go"
+    spool.drop("a-short")
+    spool.drop("b-kills", f"{waiting_for(go)}; kill -KILL $PPID", max_retries=1)
+    spool.drop("c-ahead", max_retries=1)
+    pool = spool.start_pool(1, env=with_code_at_start(tmp_path, AHEAD))
+    wait_until((tmp_path / "sitecustomize.py.c-ahead").exists, pool.log)
+    open(go, "x").close()
+    assert pool.wait() != 0
+    assert "c-ahead" in spool.ids("processing")
+    spool.drain()
+    assert spool.ids("dead") == ["b-kills"]
+    record = spool.record("completed", "c-ahead")
     runs = [(entry["number"], entry["ended"]) for entry in record["history"]]
     assert (record["attempts"], runs) == (1, [(1, "exit")])
 

@@ -532,6 +532,53 @@ def test_an_outcome_waits_for_a_directory_that_is_away(spool: SpoolDir) -> None:
         assert not pool.events("lost")
 
 
+def test_a_pool_that_can_record_nothing_is_shown_as_that(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=300)
+    go = f"{spool.path}.go"
+    spool.drop("job", waiting_for(go))
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        assert "stalled" not in spool.run("status").out
+        immutable = set_immutable(f"{spool.path}/completed", on=True)
+        open(go, "x").close()
+        if not immutable:
+            pytest.skip("no immutable directories here")
+        try:
+            pool.wait_for("stalled")
+            why = f"{pool.name} is stalled: it can record or start nothing; its log says why"
+            assert "busy, stalled (its log says why), up" in spool.run("status").out
+            assert spool.run("worker", "list", "--json").json[0]["stalled"] is True
+            assert "/1 stalled" in spool.run("worker", "list").out
+            assert why in spool.run("wait", "job", "--timeout", "2", status=124).err
+            assert why in spool.run("doctor", status=1).out
+            metrics = spool.run("status", "--format", "prometheus").out
+            assert "queuectl_stalled_pools 1\n" in metrics
+            stop = spool.start("worker", "stop", stderr=subprocess.PIPE)
+            assert stop.stderr is not None
+            assert f"{why}; --now has it leave" in stop.stderr.readline().decode()
+        finally:
+            set_immutable(f"{spool.path}/completed", on=False)
+        assert stop.wait(DEADLINE_S) == 0
+        stop.stderr.close()
+    assert spool.states("job") == ["completed"]
+    assert spool.leftovers() == []
+
+
+def test_a_pool_that_can_go_on_is_not_shown_as_stalled(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=300)
+    go = f"{spool.path}.go"
+    spool.drop("job", waiting_for(go))
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        os.rename(f"{spool.path}/processing", f"{spool.path}/away")
+        open(go, "x").close()
+        pool.wait_for("stalled")
+        assert os.path.exists(f"{spool.path}/workers/{pool.name}.stalled")
+        os.rename(f"{spool.path}/away", f"{spool.path}/processing")
+        pool.wait_for("resumed")
+        wait_until(lambda: not os.path.exists(f"{spool.path}/workers/{pool.name}.stalled"))
+
+
 def test_a_job_that_comes_while_there_is_no_place_for_claims_runs_once_it_is_back(
     spool: SpoolDir,
 ) -> None:

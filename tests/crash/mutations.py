@@ -106,7 +106,7 @@ def _give_up_at_once() -> None:
     persist = custody.Custody.persist
 
     async def once(self: custody.Custody, what: str, claim: Claim, steps: Any) -> bool:
-        self.stall.give_up()
+        self._stall.give_up()
         return await persist(self, what, claim, steps)
 
     _put(custody.Custody, persist=once)
