@@ -32,6 +32,7 @@ class Stall:
         self._lanes = lanes
         self._waiting: set[str] = set()  # for whom something is about to be tried again
         self._told: set[str] = set()  # what will end it, of what was told
+        self._shown = False
         self._over = Event(loop)
 
     @property
@@ -43,22 +44,26 @@ class Stall:
         """Say that something could not be done; once, however often it is tried."""
         self._waiting.add(job_id)
         self._lanes.drop(job_id)
+        self._show()
         if until not in self._told:
             self._told.add(until)
-            self._registration.show_stalled(stalled=True)
             self._log.event("stalled", detail=f"cannot {what}: {error.strerror or error}; waiting")
 
     def lift(self, job_id: str) -> None:
         """Let others go on: what this job waited for was done, or is given up, or to be tried."""
         self._waiting.discard(job_id)
+        self._show()
+
+    def _show(self) -> None:
+        if self._shown != self.on:
+            self._shown = self.on
+            self._registration.show_stalled(stalled=self.on)
 
     def end(self, until: str = FILES) -> None:
         """Log that something is as it should be again, if it was logged that it was not."""
         if until in self._told and not self._waiting:
             self._told.remove(until)
             self._log.event("resumed", detail=until)
-            if not self._told:
-                self._registration.show_stalled(stalled=False)
 
     async def pause(self) -> bool:
         """Wait before trying again; False when there is no time left to try."""
