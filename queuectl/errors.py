@@ -85,8 +85,10 @@ class WrongUserError(QueuectlError):
 
 def command_as(user: str) -> str:
     """Return how root gives a command as another user, known by name or number."""
-    account = f"'#{user}'" if user.isdigit() else user
-    return f"`sudo -u {account} queuectl ...`"
+    import shlex
+
+    account = f"#{user}" if user.isdigit() else user
+    return f"`sudo -u {shlex.quote(account)} queuectl ...`"
 
 
 def error_text(error: Exception) -> str:

@@ -55,9 +55,13 @@ class Worker:
 
     @property
     def of_this_machine(self) -> bool:
-        """Whether it was started by this installation, known by its id, by whichever boot."""
-        ours = (kernel.host(), kernel.machine_id())
-        return self.machine_id != "" and (self.host, self.machine_id) == ours
+        """Whether it was started by this installation, by whichever boot."""
+        return (self.host, self.machine_id) == (kernel.host(), kernel.machine_id())
+
+    @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether only its name says that it ran on this machine, before this boot."""
+        return self.of_this_machine and self.machine_id == "" and not self.of_this_boot
 
     @property
     def of_this_boot(self) -> bool:
@@ -361,7 +365,10 @@ def is_traceless(spool: Layout, name: str) -> bool:
 
 def is_judged_by_silence(spool: Layout, name: str, worker: Worker | None) -> bool:
     """Tell of an owner that seems to be dead whether that counts only once the lease has passed."""
-    return is_traceless(spool, name) or (worker is not None and worker.runs_unseen)
+    if is_traceless(spool, name):
+        return True
+    # without an id two machines may have one name, and no locks between them
+    return worker is not None and (worker.runs_unseen or worker.may_be_elsewhere)
 
 
 def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = None) -> str | None:
@@ -383,6 +390,16 @@ def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = N
             theirs = of_this_boot and status.st_uid not in ours
             return _or_root(user_name(status.st_uid)) if theirs else None
     return None
+
+
+def recovered_by(spool: Layout, name: str, worker: Worker | None) -> str:
+    """Return who takes back what a dead owner holds, and when."""
+    who = only_for(spool, name, worker)
+    if who is not None:
+        return f"a worker or `queuectl doctor --fix` of {who} takes it back"
+    if is_judged_by_silence(spool, name, worker):
+        return "a worker takes it back after the lease"
+    return "the next worker takes it back, `queuectl doctor --fix` now"
 
 
 def _or_root(user: str) -> str:

@@ -75,7 +75,7 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
 def _open_to_others(path: str) -> Iterator[Opening]:
     status = _status_of(path)
     if status.st_uid not in (os.geteuid(), 0):
-        remedy = f"chown {user_name(os.geteuid())} {path}"
+        remedy = f"chown {os.geteuid()} {path}"
         yield Opening(path, f"belongs to user {user_name(status.st_uid)}", remedy)
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"

@@ -10,6 +10,7 @@ Only these three modules move a job file. spool-layout.md, section "The moves".
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -104,8 +105,10 @@ class Spool(Asides):
         Raises:
             BadJobError: it is no job.
             MovedOnError: it is gone, or was replaced meanwhile; it was left alone.
-            SpoolError: the file system refused.
+            SpoolError: the file system refused, or cannot exchange names.
+            WrongUserError: we are root, and it is somebody else's.
         """
+        self.refuse_root()
         path = self.file(state, job_id)
         try:
             with Scratch(self.directory("tmp")) as me:
@@ -126,10 +129,13 @@ class Spool(Asides):
     def _swap(self, draft_file: str, path: str, was: bytes) -> None:
         """Give a file a new body, if it has the one that it had."""
         if not kernel.exchange(draft_file, path):
-            files.move(draft_file, path)
-        elif read_regular(draft_file) != was:
-            kernel.exchange(draft_file, path)
-            raise MovedOnError(f"{path} was changed meanwhile")
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        try:
+            if read_regular(draft_file) != was:
+                raise MovedOnError(f"{path} was changed meanwhile")
+        except BaseException:
+            kernel.exchange(draft_file, path)  # back: it is whose it is
+            raise
 
     # --- submit -----------------------------------------------------------------------------
 

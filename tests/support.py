@@ -46,7 +46,7 @@ def wait_until(
 
 def environment(spool_path: str | None = None, **extra: str) -> dict[str, str]:
     """Return the environment for a child: ours, without what queuectl and terminals put there."""
-    drop = ("QUEUECTL_", "NO_COLOR", "FORCE_COLOR", "COV_")
+    drop = ("QUEUECTL_", "NO_COLOR", "FORCE_COLOR", "COV_", "COLUMNS", "LINES")
     own = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
     spool = {} if spool_path is None else {"QUEUECTL_SPOOL": spool_path}
     return {**own, "PYTHONPATH": ROOT, **spool, **extra}

@@ -87,10 +87,12 @@ def _head(view: View, width: int, *, ascii_only: bool) -> list[Line]:
     paused: Line = [("warn", "  PAUSED: nothing new starts")] if view.paused else []
     name = "queuectl top  "
     # the path is what may be long, and the rest what may be news
-    room = width - len(name) - sum(len(text) for _, text in paused) - len(view.clock) - 1
+    room = width - len(name) - sum(len(text) for _, text in paused)
     spool = fit_ends(view.spool, max(room, 0))
-    gap = " " * (room - columns(spool) + 1)
-    title: Line = [("title", name), ("", spool), *paused, ("dim", gap + view.clock)]
+    gap = " " * (room - columns(spool) - len(view.clock))
+    title: Line = [("title", name), ("", spool), *paused]
+    if gap:
+        title += [("dim", gap + view.clock)]
     counts: Line = []
     for state in STATES:
         gap = "   " if counts else ""

@@ -220,24 +220,28 @@ def select(
 
 
 def _by_id(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
-    if few is None:
-        listed = _listed(spool, states)
-    else:
-        listed = {state: heapq.nsmallest(few, spool.names(state)) for state in states}
+    if few is not None:
+        for state in states:
+            names = heapq.nsmallest(few, spool.names(state))
+            yield from spool.jobs(state, names, _cannot_be_read)
+        return
+    listed = _listed(spool, states)
     shown: set[str] = set()
     for state in states:
         for found in spool.jobs(state, sorted(listed[state]), _cannot_be_read):
             shown.add(found.job.id)
             yield found
-    for job_id in chain.from_iterable(listed.values()):
-        moved = None if job_id in shown else _moved_on(spool, states, job_id)
-        if moved is not None:
-            shown.add(job_id)
-            yield moved
+    if len(states) > 1:
+        missing = set(chain.from_iterable(listed.values())) - shown  # deleted, or moved meanwhile
+        for state in states:
+            names = sorted(missing.intersection(spool.names(state))) if missing else []
+            for found in spool.jobs(state, names):
+                missing.discard(found.job.id)
+                yield found
 
 
 def _listed(spool: Layout, states: Sequence[str]) -> dict[str, list[str]]:
-    """Return the ids in each of these states; a job that is in one or the other is in the list.
+    """Return the ids in each of these states, without those that pools move meanwhile missing.
 
     All are listed before any is read, those that jobs move between once more, and where they end
     last: else one could go from a directory not listed yet to one that was.

@@ -131,15 +131,9 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
     for lost in document["lost"]:
         who = f"{plain(lost['worker'])}, who is dead" if lost["worker"] else "nobody"
         click.echo(f"lost     {plain(first_of(lost['ids']))}, held by {who}")
-        click.echo(f"           ({_recovered_by(spool, lost['worker'])})")
+        worker = owners.read_worker(spool, lost["worker"])
+        click.echo(f"           ({owners.recovered_by(spool, lost['worker'], worker)})")
     _print_due(spool, document["jobs"])
-
-
-def _recovered_by(spool: Layout, owner: str) -> str:
-    only_for = owners.only_for(spool, owner, owners.read_worker(spool, owner))
-    if only_for is not None:
-        return f"a worker of {only_for} recovers it"
-    return "the next worker recovers it, `queuectl doctor --fix` now"
 
 
 def _running_text(spool: Layout, found: Found) -> str:

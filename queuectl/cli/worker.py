@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,13 @@ import click
 
 from queuectl import owners, program, requests
 from queuectl.cli import SuggestingGroup, render
-from queuectl.cli.common import json_option, spool_to_change, spool_to_read, spool_to_write
+from queuectl.cli.common import (
+    Misses,
+    json_option,
+    spool_to_change,
+    spool_to_read,
+    spool_to_write,
+)
 from queuectl.cli.completing import complete_workers
 from queuectl.errors import QueuectlError, SpoolError
 from queuectl.files import share
@@ -168,8 +173,8 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     if not wanted:
         render.note("no worker is running")
         return
-    for item in wanted:
-        _ask_to_stop(spool, item, now=now)
+    misses = Misses()
+    wanted = [item for item in wanted if _is_asked(spool, item, misses, now=now)]
     if ours := next((item for item in wanted if item.worker == os.environ.get(_WORKER)), None):
         wanted.remove(ours)  # it waits for this very command
         render.note(f"{ours.worker} runs this command, and leaves once that has ended")
@@ -178,27 +183,19 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     except KeyboardInterrupt:
         render.note("they stop all the same, once what they run has ended")
         raise
+    misses.exit()
 
 
-def _ask_to_stop(spool: Spool, pool: Worker, *, now: bool) -> None:
+def _is_asked(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
+    """Ask a pool to stop; tell if it could not be asked, and of another way, and return False."""
     try:
         requests.ask_to_stop(spool, pool.worker, now=now)
-    except SpoolError:
-        # a full disk takes no request, and the pool waits for room on it, perhaps in vain
-        if not _can_be_signalled(spool, pool):
-            raise
-        for _ in range(2 if now else 1):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pool.pid, signal.SIGTERM)
-            time.sleep(_LOOK_S)  # two that come at once are one
-
-
-def _can_be_signalled(spool: Spool, pool: Worker) -> bool:
-    try:
-        os.kill(pool.pid, 0)
-    except OSError:
+    except SpoolError as error:
+        way = f"; `kill {pool.pid}` asks it too, once more to end what it runs"  # no room needed
+        is_ours = pool.of_this_boot and pool.lives_here(spool)
+        misses(pool.worker, QueuectlError(f"{error}{way if is_ours else ''}"))
         return False
-    return pool.of_this_boot and pool.lives_here(spool)
+    return True
 
 
 def _named(text: str, alive: list[Worker]) -> Worker:
@@ -220,8 +217,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
         if item.suspended:
             render.note(f"{item.worker} is {owners.suspended_text(item.pid)}")
         if owners.is_stalled(spool, item.worker):
-            hint = "" if now else "; --now has it leave what it holds to the next worker"
-            render.note(f"{owners.stalled_text(item.worker)}{hint}")
+            render.note(owners.stalled_text(item.worker))
     while wanted:
         for item in list(wanted):
             if _is_gone(spool, item.worker):

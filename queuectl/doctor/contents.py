@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -15,7 +16,6 @@ from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
-from queuectl.kernel.users import user_name
 from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, lock_file, recover
 from queuectl.scratch import owner_of
@@ -37,7 +37,6 @@ _READ = 20_000  # files of each of these read at most: some seconds
 _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
-ONLY_THEIRS = "a worker or `queuectl doctor --fix` of {} takes it back"
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
@@ -222,9 +221,16 @@ def _lock(spool: Spool) -> Iterator[Finding]:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             what = "workers/recovery.lock is no file: nothing that dies is recovered"
             yield problem(what, f"rm -r {path}")
-        elif not os.access(path, os.R_OK | os.W_OK):
+            return
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        except PermissionError:  # else it is the file system's, and was told
             what = "workers/recovery.lock is not ours to lock: nothing that dies is recovered"
-            yield problem(what, f"chown {user_name(os.geteuid())} {path}")
+            remedy = "chmod g+rw" if spool.config.shared else f"chown {os.geteuid()}"
+            yield problem(what, f"{remedy} {path}")
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
 
 
 def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
@@ -236,14 +242,13 @@ def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
             todo = "if it is gone, a worker here takes the job back after the lease"
             yield warning(f"{job_id} is held by {owner}, on another machine", todo)
         elif owners.is_judged_by_silence(spool, owner, worker):
-            todo = "a worker takes the job back after the lease"
             unseen = worker is not None and worker.runs_unseen
             why = "dead in another container" if unseen else "of whom there is no trace"
+            todo = owners.recovered_by(spool, owner, worker)
             yield warning(f"{job_id} is held by {owner}, {why}", todo)
         else:
             who = f"{owner}, who is dead" if owner else "nobody"
-            only_for = owners.only_for(spool, owner, worker)
-            todo = _RECOVERS if only_for is None else ONLY_THEIRS.format(only_for)
+            todo = owners.recovered_by(spool, owner, worker)
             yield problem(f"{job_id} is held by {who}", todo, recovers.of(owner))
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import owners, requests, safety
-from queuectl.doctor.contents import ONLY_THEIRS, rejection, suspended
+from queuectl.doctor.contents import rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.layout import holder_of
@@ -97,11 +97,9 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
         what = f"{job.id} is held by {owner} on another machine, started {since}"
         yield warning(what, "if that is gone, a worker here takes it back after the lease")
     else:
-        only_for = owners.only_for(spool, owner, worker)
-        todo = "the next worker, or `queuectl doctor --fix`, takes it back"
-        todo = todo if only_for is None else ONLY_THEIRS.format(only_for)
-        what = f"was being run by {owner}, who is dead" if owner else "is held by nobody"
-        yield problem(f"{job.id} {what}", todo)
+        held = "was being run" if worker is None or worker.slots else "was held"
+        what = f"{held} by {owner}, who is dead" if owner else "is held by nobody"
+        yield problem(f"{job.id} {what}", owners.recovered_by(spool, owner, worker))
 
 
 def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:

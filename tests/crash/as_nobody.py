@@ -27,12 +27,12 @@ def load_everything() -> None:
     for name in (
         "datetime",
         "difflib",
-        "getpass",
         "heapq",
         "shlex",
         "encodings.ascii",
         "encodings.idna",
         "locale",
+        "pwd",
     ):
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as directory, FileLock(f"{directory}/lock"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,8 +17,9 @@ import pytest
 from filelock import FileLock
 
 from queuectl import kernel
+from queuectl import spool as spool_module
 from queuectl.doctor import contents, filesystem
-from queuectl.errors import MovedOnError
+from queuectl.errors import MovedOnError, SpoolError
 from queuectl.layout import DIRECTORIES
 from queuectl.spool import Spool
 from tests.crash.mounts import mounted, needs_root
@@ -192,6 +194,31 @@ def test_a_body_that_was_replaced_meanwhile_is_left_alone(
     with pytest.raises(MovedOnError):
         side.spool.correct("completed", job_id, lambda job: job.changed(state="dead"))
     assert file.read_bytes() == other
+
+
+@pytest.mark.parametrize("can_exchange", [False, True])
+def test_a_body_that_cannot_be_exchanged_or_read_is_left_alone(
+    side: Spoolside, monkeypatch: pytest.MonkeyPatch, *, can_exchange: bool
+) -> None:
+    job_id = side.submit()
+    side.drain()
+    file = side.path / "completed" / f"{job_id}.json"
+    was = file.read_bytes()
+    if not can_exchange:
+        monkeypatch.setattr(kernel, "exchange", lambda _one, _other: False)
+    else:
+        looks = iter([was])
+
+        def once(_path: str) -> bytes:
+            for data in looks:
+                return data
+            raise OSError(errno.EIO, "cannot be read")
+
+        monkeypatch.setattr(spool_module, "read_regular", once)
+    with pytest.raises(SpoolError):
+        side.spool.correct("completed", job_id, lambda job: job.changed(state="dead"))
+    assert file.read_bytes() == was
+    assert os.listdir(side.path / "tmp") == []
 
 
 def test_what_was_rejected_is_told_with_the_reason(side: Spoolside) -> None:

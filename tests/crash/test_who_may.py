@@ -240,7 +240,7 @@ def test_a_spool_of_somebody_else_is_refused(open_path: Path) -> None:
         done = side.run("worker", "start", "--stop-when-empty")
         assert done.returncode == 1
         assert f"{side.path}/pending belongs to user nobody" in done.stderr
-        assert f"chown root {side.path}/pending, or `queuectl config set shared" in done.stderr
+        assert f"chown 0 {side.path}/pending, or `queuectl config set shared" in done.stderr
 
 
 @needs_root
@@ -263,6 +263,8 @@ def test_root_deletes_and_mends_nothing_through_links_of_somebody_else(open_path
         precious = other / "package.json"
         precious.write_text("{}")
         os.utime(precious, (0, 0))
+        body = '{"command": "true", "state": "dead"}'
+        (other / "moved.json").write_text(body)
         for name in ("completed", "logs"):
             (side.path / name).rmdir()
             (side.path / name).symlink_to(other)
@@ -274,6 +276,7 @@ def test_root_deletes_and_mends_nothing_through_links_of_somebody_else(open_path
         assert "belongs to user nobody" in done.stderr
         assert side.run("prune", "--dry-run").returncode == 0
         side.run("doctor", "--fix")
+        assert (other / "moved.json").read_text() == body
         assert precious.exists()
         assert other.stat().st_mode & 0o7777 == 0o1777
 
@@ -290,4 +293,4 @@ def test_doctor_tells_of_a_recovery_lock_that_is_anothers(open_path: Path) -> No
         lock.chmod(0o600)
         told = as_nobody(side.path, "doctor").stdout
         assert "recovery.lock is not ours to lock" in told
-        assert f"chown nobody {lock}" in told
+        assert f"chown {NOBODY} {lock}" in told

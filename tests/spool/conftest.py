@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl import kernel
+
 if TYPE_CHECKING:
     from queuectl import Spool
     from tests.support import SpoolDir
+
+
+@pytest.fixture(autouse=True)
+def _of_a_machine_with_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "machine_id", lambda: "0123456789abcdef")
 
 
 @pytest.fixture

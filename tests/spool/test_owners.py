@@ -127,8 +127,11 @@ def test_machines_without_an_id_are_not_the_same_for_their_name(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel, "machine_id", lambda: "")
-    forge(api, "far-1-0123abcd", boot_id="another")
-    assert life(api, "far-1-0123abcd") is Life.AWAY
+    worker = forge(api, "vm-1-0123abcd", boot_id="another")
+    open(f"{api.path}/workers/vm-1-0123abcd.lock", "x").close()
+    assert life(api, "vm-1-0123abcd") is Life.DEAD
+    assert owners.is_judged_by_silence(api, "vm-1-0123abcd", worker)
+    assert not replace(worker, machine_id="y").may_be_elsewhere
 
 
 def test_who_holds_its_lock_lives_whatever_boot_its_record_names(api: Spool) -> None:
