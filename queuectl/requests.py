@@ -108,7 +108,10 @@ def cancel_files(spool: Layout, worker: str) -> list[str]:
     if not worker:
         return []
     prefix = f"{worker}{CANCEL_MARK}"
-    names = os.listdir(spool.directory("workers"))
+    try:
+        names = os.listdir(spool.directory("workers"))
+    except FileNotFoundError:  # it is away, and what was asked with it
+        return []
     return [_path(spool, name) for name in names if name.startswith(prefix)]
 
 

@@ -203,8 +203,11 @@ def test_a_spool_that_is_away_for_a_while_is_not_made_anew(spool: SpoolDir, tmp_
         pool.wait_for("started", "running")
         os.rename(spool.path, f"{spool.path}.away")
         wait_until(lambda: "is gone: waiting for it" in pool.log())
-        time.sleep(1)  # several looks, and heartbeats, long
+        for _ in range(20):  # several looks, and heartbeats, long; who looks there wakes the pool
+            os.utime(f"{spool.path}.away/workers")
+            time.sleep(0.05)
         assert not os.path.exists(spool.path)
+        assert pool.events("error") == []
         os.rename(f"{spool.path}.away", spool.path)
         (tmp_path / "go").touch()
         spool.wait_for("completed", "running")
