@@ -122,10 +122,12 @@ def _timeless(job: Job) -> dict[str, Any]:
 
 def never_began(job: Job, now: float) -> Job:
     """Return the record of a job that was counted, and whose command was not started."""
+    before = job.history[-1] if job.history else {}
     return job.changed(
         state="pending",
         attempts=max(job.attempts - 1, 0),
-        started_at=None,
+        started_at=before.get("started_at"),
+        finished_at=before.get("finished_at"),
         stdout_path=None,
         stderr_path=None,
         updated_at=utc_text(now),

@@ -259,10 +259,8 @@ class Recovery:
         began = not dead.this_boot or self._spool.has_begun(job)
         why = f"{claim.owner or 'nobody'} died running it"
         job = resettled(claim, job, self._spool.config, began=began, why=why)
-        shown = self._spool.settle(claim, job)
-        beside = claim.dead_id is not None
-        where = f"dead/{shown}{SUFFIX}: {claim.reason}" if beside else f"{job.state}/"
-        detail = f"from {claim.owner or 'nobody'}, to {where}"
+        self._spool.settle(claim, job)
+        detail = f"from {claim.owner or 'nobody'}, to {where_to(claim, job)}"
         self._log.event("recovered", claim.job_id, detail=detail)
 
     def _drafts_of(self, name: str) -> list[str]:
@@ -301,6 +299,13 @@ def resettled(claim: Claim, job: Job, config: Config, *, began: bool, why: str) 
         return never_began(job, time.time())
     lost = Outcome(ended=WORKER_LOST, detail=why)
     return settled(job, lost, config=config, now=time.time(), random=random.random)
+
+
+def where_to(claim: Claim, job: Job) -> str:
+    """Return where a job has been settled to, for the log."""
+    if claim.dead_id is None:
+        return f"{job.state}/"
+    return f"dead/{claim.dead_id}{SUFFIX}: {claim.reason}"
 
 
 def _was_only_taken(claim: Claim, job: Job) -> bool:

@@ -134,7 +134,10 @@ class Spool(Asides):
             if read_regular(draft_file) != was:
                 raise MovedOnError(f"{path} was changed meanwhile")
         except BaseException:
-            kernel.exchange(draft_file, path)  # back: it is whose it is
+            try:
+                kernel.exchange(draft_file, path)  # back: it is whose it is
+            except FileNotFoundError:  # and our body was taken away
+                files.move_new(draft_file, path)
             raise
 
     # --- submit -----------------------------------------------------------------------------

@@ -147,6 +147,11 @@ class Lanes:
         self._grant()
         return is_news
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may start."""
+        return self._closed
+
     def open(self) -> None:
         """Let commands start again."""
         self._closed = False

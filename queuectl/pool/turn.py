@@ -28,7 +28,7 @@ from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.rejects import QUIET_S
 from queuectl.pool.stall import STARTS, Stall
-from queuectl.recovery import resettled
+from queuectl.recovery import resettled, where_to
 from queuectl.run import runner
 from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
@@ -170,7 +170,8 @@ class Turns:
             "put back", claim, lambda: self._spool.settling(claim, job)
         )
         if settled:
-            self._log.event("recovered", claim.job_id, detail=f"from a copy, to {job.state}/")
+            detail = f"from a copy, to {where_to(claim, job)}"
+            self._log.event("recovered", claim.job_id, detail=detail)
 
     async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
@@ -210,21 +211,22 @@ class Turns:
         job = await self._count(claim, before, urgent=urgent)
         if job is None:
             return None
-        ended = None
+        ran = None
         if await self.lanes.enter(job.id):
             try:
-                ended = await self._run(claim, job)
+                ran = await self._run(claim, job)
             finally:
                 took_s, at = self.lanes.leave(job.id), time.time()
-        if ended is None:
+        if ran is None:
             self._intake.keep_place(entry)
             await self._custody.give_back(claim, before)
             return None
+        job, how = ran
         limit = self._spool.config.log_max_size
         if limit is not None:
             await self._cap_output(job, int(limit))
         await self._loop.rest()  # the next command starts before this outcome is written
-        return _Ended(claim, job, ended, took_s, at)
+        return _Ended(claim, job, how, took_s, at)
 
     # --- count, durably, before the command starts ------------------------------------------
 
@@ -245,20 +247,22 @@ class Turns:
 
     # --- run --------------------------------------------------------------------------------
 
-    async def _run(self, claim: Claim, job: Job) -> outcome.Outcome | None:
-        """Return how a command ended, None if nothing was left to start it."""
+    async def _run(self, claim: Claim, job: Job) -> tuple[Job, outcome.Outcome] | None:
+        """Return a job and how its command ended, None if it is to be given back."""
         key = self._spool.key(job.id)
         if key in self._cancelled:
-            return self._cancelled[key]
+            return job, self._cancelled[key]
         task = self._commands.task(job)
         try:
-            run = await self._start(claim, job, task)
+            started = await self._start(claim, job, task)
         except OSError as error:
             if error.errno not in kernel.OUT_OF_RESOURCES:
-                return runner.could_not_start(error, task)
-            return await self._nothing_left(job, error)
-        if run is None:
-            return self._cancelled.get(key)
+                return job, runner.could_not_start(error, task)
+            instead = await self._nothing_left(job, error)
+            return None if instead is None else (job, instead)
+        if started is None:
+            return (job, self._cancelled[key]) if key in self._cancelled else None
+        job, run = started
         self._running[key] = run
         self.stall.end(STARTS)
         if self._ending is not None:
@@ -267,31 +271,39 @@ class Turns:
         self._log.event("started", job.id, attempt=attempt, command=_shown(job.command))
         if "created_at" not in job.record:
             self._tell_of_slips(job)
-        return await run.wait()
+        return job, await run.wait()
 
-    async def _start(self, claim: Claim, job: Job, task: runner.Task) -> runner.Run | None:
-        """Return the running command, None if it is not to run any more."""
+    async def _start(
+        self, claim: Claim, job: Job, task: runner.Task
+    ) -> tuple[Job, runner.Run] | None:
+        """Return the job as it stands in its file, and its command, which runs; None if not now."""
         output = runner.Output(task)
         try:
-            for error in output.lost:
-                detail = f"its output is lost: {error_text(error)}"
-                self._log.event("error", job.id, detail=detail)
-            if output.is_lost and not await self._count_without_output(claim, job):
-                return None
-            return runner.Run(self._loop, self._sweeper, task, output)
+            if output.is_lost:
+                without = await self._count_without_output(claim, job)
+                if without is None:
+                    return None
+                job = without
+            run = runner.Run(self._loop, self._sweeper, task, output)
         finally:
             output.close()
+        for error in output.lost:
+            self._log.event("error", job.id, detail=f"its output is lost: {error_text(error)}")
+        return job, run
 
-    async def _count_without_output(self, claim: Claim, job: Job) -> bool:
-        """Have the record name no output: recovery would take it for not begun, else.
-
-        Returns whether it is to run still.
-        """
+    async def _count_without_output(self, claim: Claim, job: Job) -> Job | None:
+        """Have the record name no output: recovery would take it for not begun, else."""
         without = job.changed(stdout_path=None, stderr_path=None)
-        counted = await self._custody.persist(
-            "count", claim, lambda: self._spool.rewriting(claim, without)
-        )
-        return counted and self._spool.key(job.id) not in self._cancelled
+        try:
+            await self._disk.carry_out(self._spool.rewriting(claim, without))
+        except ClaimLostError:  # as is told when it is given back
+            return None
+        except OSError as error:
+            self.stall.begin(job.id, f"count {job.id}", error)
+            await self.stall.pause()
+            return None
+        is_off = self.lanes.closed or self._spool.key(job.id) in self._cancelled
+        return None if is_off else without
 
     async def _nothing_left(self, job: Job, error: OSError) -> outcome.Outcome | None:
         """Wait for what a start lacked; return the outcome of a job that is not given back."""
@@ -316,7 +328,7 @@ class Turns:
         from queuectl.joblogs import cap
 
         for path in (job.record["stdout_path"], job.record["stderr_path"]):
-            if files.size(path) > limit:
+            if path is not None and files.size(path) > limit:
                 try:
                     error = await self._loop.in_thread(partial(cap, path, limit))
                 except OSError as no_thread:

@@ -262,6 +262,19 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
     assert spool.ids("processing") == []
 
 
+def test_what_a_backup_brings_back_beside_another_of_its_id_is_told_as_where_it_is(
+    spool: SpoolDir,
+) -> None:
+    spool.configure(poll_interval=0.1)
+    spool.drop("a", run_at="2100-01-01T00:00:00Z")
+    with spool.pool() as pool:
+        with open(spool.api.held_file("a", pool.name), "w", encoding="utf-8") as file:
+            file.write('{"command": "true", "state": "pending"}')
+        pool.wait_for("recovered", "a")
+        assert "to dead/a.2.json: " in pool.events("recovered", "a")[0]["detail"]
+    assert spool.states("a.2") == ["dead"]
+
+
 @pytest.mark.parametrize("state", ["completed", "failed", "dead"])
 def test_what_a_backup_brings_back_on_its_way_goes_where_it_was_on_its_way_to(
     spool: SpoolDir, state: str
@@ -612,7 +625,7 @@ def test_a_job_that_is_removed_while_it_runs_is_lost_and_has_no_outcome(spool: S
 
 @pytest.mark.parametrize("state", ["pending", "failed"])
 def test_jobs_of_a_directory_that_was_away_run_once_it_is_back(spool: SpoolDir, state: str) -> None:
-    spool.configure(poll_interval=0.3, backoff_base=0)
+    spool.configure(poll_interval=2, backoff_base=0)  # it is not made again before it is missed
     spool.drop("running", waiting_for(f"{spool.path}/go"))
     body = b'{"command": "true", "state": "%s", "attempts": 1}' % state.encode()
     with spool.pool() as pool:
@@ -775,6 +788,18 @@ def test_a_job_for_which_there_is_no_process_can_be_cancelled(
         pool.wait_for("stalled")
         assert spool.run("cancel", "job").out == "job\n"
         spool.wait_for("dead", "job")
+
+
+def test_lost_output_is_told_once_however_often_a_start_is_tried(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    with spool.pool(env=with_code_at_start(tmp_path, NO_PROCESS)) as pool:
+        os.rmdir(f"{spool.path}/logs")
+        os.symlink("/nowhere", f"{spool.path}/logs")
+        spool.drop("job")
+        spool.wait_for("completed", "job")
+        told = [event["detail"] for event in pool.events("error", "job")]
+    assert [detail.partition(":")[0] for detail in told] == ["its output is lost"] * 2
 
 
 # --- pipes where files should be ----------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ arrivals.Arrivals.start = start
 
 REMOVED = """
 import os
+import signal
 from queuectl import spool
 take = spool.Spool.take
 def take_and_remove(self, *args):
@@ -104,10 +106,11 @@ def test_a_job_put_off_after_a_pool_looked_at_it_does_not_run_when_it_was_due(
         spool.drop_bytes(job_id, json.dumps(body).encode(), state)
 
     spool.configure(poll_interval=3600)
-    put("put-off", 3.0)
-    put("after-it", 3.1)
-    put("looked-at", 0)
     with spool.pool(env=with_code_at_start(tmp_path, SILENT)) as pool:
+        put("put-off", 3.0)
+        put("after-it", 3.1)
+        put("looked-at", 0)
+        pool.signal(signal.SIGHUP)  # which has it look
         spool.wait_for("completed", "looked-at")
         put("put-off", 3600)
         spool.wait_for("completed", "after-it")

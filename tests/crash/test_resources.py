@@ -301,7 +301,8 @@ def test_jobs_run_where_their_output_cannot_be_kept(side: Spoolside) -> None:
         pool = side.pool("--stop-when-empty")
         assert pool.wait() == 0, pool.log()
         assert "output is lost" in pool.log()
-    assert side.wait_for(job_id)["exit_code"] == 0
+    record = side.wait_for(job_id)
+    assert [record["exit_code"], record["stdout_path"], record["stderr_path"]] == [0, None, None]
     side.check_promise()
 
 
@@ -316,6 +317,7 @@ def test_a_command_without_output_that_kills_its_pool_is_not_run_without_end(
         assert side.pool("--stop-when-empty").wait() == 0
     record = side.wait_for(killer, "dead")
     assert [record["attempts"], record["error_message"][:11]] == [2, "worker lost"]
+    assert [record["stdout_path"], record["stderr_path"]] == [None, None]
     assert side.times_run() == {killer: 2}
 
 

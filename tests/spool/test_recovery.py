@@ -124,13 +124,14 @@ def test_a_container_whose_first_process_was_the_pool_ended_with_it(
 def test_one_that_had_been_claimed_and_not_begun_has_had_no_attempt(spool: SpoolDir) -> None:
     logs = spool.api.log_files("a", 2)
     counted = {"attempts": 2, "started_at": "2026-01-01T00:00:00Z", "stdout_path": logs[0]}
-    leave(spool, state="processing", worker=DEAD, history=[{"number": 1}], **counted)
+    history = [{"number": 1, "started_at": "2025-01-01T00:00:00Z"}]
+    leave(spool, state="processing", worker=DEAD, history=history, **counted)
     register(spool, kernel.boot_id())
     recover(spool)
     record = spool.record("pending", "a")
     assert record["attempts"] == 1
-    assert record["history"] == [{"number": 1}]  # there was no run to tell of
-    assert [record["started_at"], record["stdout_path"]] == [None, None]
+    assert record["history"] == history  # there was no run to tell of
+    assert [record["started_at"], record["stdout_path"]] == ["2025-01-01T00:00:00Z", None]
 
 
 def test_files_of_other_programs_in_tmp_are_left_where_nobody_held_a_job(spool: SpoolDir) -> None:
