@@ -208,7 +208,7 @@ class Registration:
             if stalled:  # empty: on a full disk there is room for a name
                 files.write_new(path, b"", sync=False, mode=self._spool.config.file_mode)
             else:
-                os.unlink(path)
+                files.unlink_quietly(path)
 
     def beat(self) -> None:
         """Show that this owner lives.
