@@ -24,6 +24,7 @@ from queuectl.cli.completing import complete_workers
 from queuectl.errors import QueuectlError, SpoolError
 from queuectl.files import share
 from queuectl.ids import first_of
+from queuectl.kernel import processes
 from queuectl.units import plain
 
 if TYPE_CHECKING:
@@ -192,8 +193,9 @@ def _is_asked(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
         requests.ask_to_stop(spool, pool.worker, now=now)
     except SpoolError as error:
         way = f"; `kill {pool.pid}` asks it too, once more to end what it runs"  # no room needed
-        is_ours = pool.of_this_boot and pool.lives_here(spool)
-        misses(pool.worker, QueuectlError(f"{error}{way if is_ours else ''}"))
+        # elsewhere, or in a container, its number is another process's here
+        is_here = pool.of_this_boot and pool.pid_namespace == processes.pid_namespace()
+        misses(pool.worker, QueuectlError(f"{error}{way if is_here else ''}"))
         return False
     return True
 
