@@ -33,12 +33,15 @@ def test_who_waits_for_many_sees_how_many_have_ended_and_how_long_it_takes(
         spool.drop(job_id, "false" if job_id == "b" else waiting_for(f"{tmp_path}/{job_id}"))
     spool.configure(max_retries=1)
     (tmp_path / "a").touch()
-    with terminal(spool, "wait", "--all") as screen, spool.pool():
-        wait_until(lambda: "2 of 4 ended, 1 not completed" in screen.raw)
-        (tmp_path / "c").touch()
-        wait_until(lambda: re.search(r"3 of 4 ended, 1 not completed, about \d+s left", screen.raw))
-        (tmp_path / "d").touch()
-        assert screen.wait() == 1
+    with terminal(spool, "wait", "--all") as screen:
+        wait_until(lambda: "0 of 4 ended" in screen.raw)  # it has made its choice
+        with spool.pool():
+            wait_until(lambda: "2 of 4 ended, 1 not completed" in screen.raw)
+            (tmp_path / "c").touch()
+            left = r"3 of 4 ended, 1 not completed, about \d+s left"
+            wait_until(lambda: re.search(left, screen.raw))
+            (tmp_path / "d").touch()
+            assert screen.wait() == 1
         seen = on_the_screen(screen.raw.removesuffix("after-the-end"))
         remark = "queuectl: no worker is running; `queuectl worker start` runs what waits"
         assert [line for line in seen if line != remark] == [
