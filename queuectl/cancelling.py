@@ -138,14 +138,12 @@ class _Cancelling:
 
     def _running(self, job_id: str, owner: str) -> None:
         worker, life = owners.look_up(self._spool, owner)
-        by_silence = life is owners.Life.AWAY or (
-            life is owners.Life.DEAD and owners.is_judged_by_silence(self._spool, owner, worker)
+        known_dead = life is owners.Life.DEAD and not owners.is_judged_by_silence(
+            self._spool, owner, worker
         )
-        if by_silence:
-            is_dead = self._heartbeats.silent(self._spool, owner)
-        else:
-            is_dead = life is owners.Life.DEAD
-        if is_dead:
+        if known_dead or (
+            life is not owners.Life.ALIVE and self._heartbeats.silent(self._spool, owner)
+        ):
             self._held_by_dead(job_id, owner)
             return
         self.left.append(job_id)

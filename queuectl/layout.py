@@ -14,6 +14,7 @@ from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolErr
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, decode, parse
+from queuectl.kernel.users import user_name
 from queuectl.reading import read_regular
 from queuectl.states import FINISHED, STATES, WAITING
 
@@ -146,6 +147,16 @@ class Layout:
             return os.path.samestat(os.stat(path), os.stat(self.directory("PROCESSING")))
         except OSError:  # mostly that there is nothing of that name
             return False
+
+    def left_to(self) -> str | None:
+        """Return whose spool it is if that is for root to leave alone, and we are root."""
+        if os.geteuid() != 0 or self.config.shared:
+            return None
+        try:
+            owner = os.stat(self.path).st_uid
+        except FileNotFoundError:
+            return None
+        return user_name(owner) if owner != 0 else None
 
     def exists(self) -> bool:
         """Tell whether this is a spool already."""

@@ -58,11 +58,12 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
     """
     if spool.config.shared:
         return
-    owner = _status_of(spool.path).st_uid if is_there(spool.path) else os.geteuid()
-    if os.geteuid() == 0 and owner != 0:
+    owner = spool.left_to()
+    if owner is not None:
         # that is all: root may change nothing here, nor say that it is shared
-        name = user_name(owner)
-        yield Opening(spool.path, f"belongs to user {name}", command_as(name), can_be_shared=False)
+        yield Opening(
+            spool.path, f"belongs to user {owner}", command_as(owner), can_be_shared=False
+        )
         return
     for path in (spool.path, *map(spool.directory, DIRECTORIES)):
         if is_there(path):
@@ -73,17 +74,13 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
 
 
 def _open_to_others(path: str) -> Iterator[Opening]:
-    status = _status_of(path)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise SpoolError("look at", path, error) from error
     if status.st_uid not in (os.geteuid(), 0):
         remedy = f"chown {os.geteuid()} {path}"
         yield Opening(path, f"belongs to user {user_name(status.st_uid)}", remedy)
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
         yield Opening(path, why, f"chmod go-w {path}")
-
-
-def _status_of(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise SpoolError("look at", path, error) from error

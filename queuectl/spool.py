@@ -29,7 +29,6 @@ from queuectl.errors import (
 )
 from queuectl.fields import slips
 from queuectl.job import Job, draft, parse
-from queuectl.kernel.users import user_name
 from queuectl.layout import DIRECTORIES
 from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
@@ -90,12 +89,9 @@ class Spool(Asides):
         Raises:
             WrongUserError: we are root, and it is somebody else's.
         """
-        if os.geteuid() != 0 or self.config.shared:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            owner = os.stat(self.path).st_uid
-            if owner != 0:
-                raise WrongUserError(self.path, user_name(owner))
+        owner = self.left_to()
+        if owner is not None:
+            raise WrongUserError(self.path, owner)
 
     def correct(self, state: str, job_id: str, new_body: Callable[[Job], Job]) -> None:
         """Rewrite the body of a job that has ended, which stays where it is at every instant.

@@ -30,7 +30,7 @@ from queuectl.states import FINISHED, STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from queuectl.job import Job
     from queuectl.layout import Found, Layout
@@ -225,7 +225,10 @@ def _by_id(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Fo
             names = heapq.nsmallest(few, spool.names(state))
             yield from spool.jobs(state, names, _cannot_be_read)
         return
-    listed = _listed(spool, states)
+    listed: dict[str, list[str]] = {state: [] for state in states}
+    # all of it before any is read, which takes longer
+    for _, state, job_id in _listed(spool, states, partial(_at_no_time, spool)):
+        listed[state].append(job_id)
     shown: set[str] = set()
     for state in states:
         for found in spool.jobs(state, sorted(listed[state]), _cannot_be_read):
@@ -240,23 +243,8 @@ def _by_id(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Fo
                 yield found
 
 
-def _listed(spool: Layout, states: Sequence[str]) -> dict[str, list[str]]:
-    """Return the ids in each of these states, without those that pools move meanwhile missing.
-
-    All are listed before any is read, those that jobs move between once more, and where they end
-    last: else one could go from a directory not listed yet to one that was.
-    """
-    moving = [state for state in states if state not in FINISHED]
-    listed = {state: list(spool.names(state)) for state in moving}
-    if len(moving) > 1:
-        known = set(chain.from_iterable(listed.values()))
-        for state in moving:
-            listed[state] += [job_id for job_id in spool.names(state) if job_id not in known]
-    return listed | {state: list(spool.names(state)) for state in states if state in FINISHED}
-
-
 def _newest_first(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
-    written = _written(spool, states)
+    written = _listed(spool, states, spool.written)
     newest = iter(sorted(written, reverse=True) if few is None else heapq.nlargest(few, written))
     shown: set[str] = set()
     while chunk := list(islice(newest, _CHUNK)):
@@ -272,12 +260,22 @@ def _newest_first(spool: Layout, states: Sequence[str], few: int | None) -> Iter
                 yield item
 
 
-def _written(spool: Layout, states: Sequence[str]) -> Iterator[tuple[float, str, str]]:
-    """Yield when each job in these states was written, its state and its id (see `_listed`)."""
+def _at_no_time(spool: Layout, state: str) -> Iterator[tuple[str, float]]:
+    return ((job_id, 0.0) for job_id in spool.names(state))
+
+
+def _listed(
+    spool: Layout, states: Sequence[str], entries: Callable[[str], Iterable[tuple[str, float]]]
+) -> Iterator[tuple[float, str, str]]:
+    """Yield when it was written, the state and the id of what `entries` has of each state.
+
+    Those that jobs move between are listed once more, and where they end last: else one that a pool
+    moves could go from a directory not listed yet to one that was.
+    """
     moving = [state for state in states if state not in FINISHED]
     known: set[str] = set()
     for state in moving:
-        for job_id, written_s in spool.written(state):
+        for job_id, written_s in entries(state):
             known.add(job_id)
             yield written_s, state, job_id
     for state in moving if len(moving) > 1 else ():
@@ -286,7 +284,7 @@ def _written(spool: Layout, states: Sequence[str]) -> Iterator[tuple[float, str,
                 yield inf, state, job_id  # it has just moved
     for state in states:
         if state in FINISHED:
-            for job_id, written_s in spool.written(state):
+            for job_id, written_s in entries(state):
                 yield written_s, state, job_id
 
 

@@ -292,9 +292,10 @@ def suspended(worker: Worker) -> Finding:
 def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     if spool.paused:
         yield warning("it is paused: nothing new starts", "`queuectl resume`")
-    alive = owners.workers(spool)
+    living = owners.living(spool)
+    alive = [worker for worker in living if worker.slots]
     waiting = len(names["pending"]) + len(names["failed"])
-    yield from (suspended(worker) for worker in owners.living(spool) if worker.suspended)
+    yield from (suspended(worker) for worker in living if worker.suspended)
     yield from (
         problem(owners.stalled_text(worker.worker))
         for worker in alive

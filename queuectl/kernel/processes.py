@@ -66,6 +66,7 @@ def started() -> int:
 INITIAL_NAMESPACE = "pid:[4026531836]"  # the kernel's own number: who is in it sees all processes
 
 
+@lru_cache(maxsize=1)
 def pid_namespace() -> str:
     """Return which processes can be seen from here: those of one container; empty if not known."""
     try:
