@@ -44,7 +44,7 @@ class Changes:
         self._wanted = wanted
         self._look_every_s = look_every_s
         self._changed = threading.Condition()
-        self._names: set[str] = set()
+        self._names: dict[str, None] = {}  # in the order in which they came
         self._arrivals: Arrivals | None = None
         self._writing: dict[str, BaseObserver | None] = {}
 
@@ -95,8 +95,8 @@ class Changes:
         except (ImportError, OSError):  # as above
             self._look_every_s = min(self._look_every_s, WITHOUT_EVENTS_S)
 
-    def wait(self, deadline_s: float | None = None) -> set[str]:
-        """Return the names that came since the last call, none once it is time to look anyway.
+    def wait(self, deadline_s: float | None = None) -> list[str]:
+        """Return the names as they came since the last call, none once it is time to look anyway.
 
         Args:
             deadline_s: return by then (monotonic clock) at the latest.
@@ -108,13 +108,13 @@ class Changes:
             left_s = min(left_s, max(deadline_s - time.monotonic(), 0.0))
         with self._changed:
             self._changed.wait_for(lambda: self._names, left_s)
-            came, self._names = self._names, set()
+            came, self._names = list(self._names), {}
         return came
 
     def _came(self, name: str) -> None:
         if self._wanted(name):
             with self._changed:
-                self._names.add(name)
+                self._names[name] = None
                 self._changed.notify()
 
 

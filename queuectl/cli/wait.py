@@ -179,7 +179,7 @@ def _wait(
     told_of_changes = changes_of(spool, job_ids) if printer else endings.changes()
     of_many = len(job_ids) > 1 and not endings.any_one
     with told_of_changes as changes, Progress(wanted=of_many) as progress:
-        names: set[str] = set()
+        names: list[str] = []
         remarks = Remarks(spool, printer or progress)
         followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids if printer]
         for follower in followers:
@@ -204,7 +204,7 @@ def _wait(
 
 def _wait_for_names(
     changes: Changes, deadline_s: float, progress: Progress, pace: _Pace
-) -> set[str]:
+) -> list[str]:
     """Return what `changes.wait` does; what there is to tell meanwhile is told."""
     while True:
         progress.tell(pace.text)

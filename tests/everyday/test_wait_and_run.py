@@ -195,8 +195,25 @@ def test_thousands_are_waited_for_without_looking_at_each_again_and_again(
         return access(path, *args, **options)
 
     monkeypatch.setattr(os, "access", counted)
-    assert endings.look({"job7.json", "other.json"}) == ["job7"]
+    assert endings.look(["job7.json", "other.json"]) == ["job7"]
     assert 0 < len(looked) < 20
+
+
+def test_jobs_that_end_close_together_are_told_in_the_order_of_their_ends(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600)
+    given = [f"job{number}" for number in range(20)]
+    ends = [f"job{number * 7 % 20}" for number in range(20)]
+    for job_id in given:
+        spool.drop(job_id)
+    with spool.start("wait", *given, stdout=PIPE, stderr=PIPE) as waiting:
+        assert waiting.stderr is not None
+        assert b"no worker is running" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGSTOP)
+        for job_id in ends:
+            os.rename(spool.file("pending", job_id), spool.file("completed", job_id))
+        waiting.send_signal(signal.SIGCONT)
+        told, _ = waiting.communicate(timeout=DEADLINE_S)
+    assert told.decode().split() == ends
 
 
 def test_enqueue_can_wait_for_all_that_it_queues(spool: SpoolDir) -> None:

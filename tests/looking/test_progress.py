@@ -30,12 +30,15 @@ def test_who_waits_for_many_sees_how_many_have_ended_and_how_long_it_takes(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
     for job_id in ("a", "b", "c", "d"):
-        spool.drop(job_id, "false" if job_id == "b" else waiting_for(f"{tmp_path}/{job_id}"))
+        status = "; false" if job_id == "b" else ""
+        spool.drop(job_id, waiting_for(f"{tmp_path}/{job_id}") + status)
     spool.configure(max_retries=1)
     (tmp_path / "a").touch()
     with terminal(spool, "wait", "--all") as screen:
         wait_until(lambda: "0 of 4 ended" in screen.raw)  # it has made its choice
         with spool.pool():
+            wait_until(lambda: "1 of 4 ended" in screen.raw)
+            (tmp_path / "b").touch()
             wait_until(lambda: "2 of 4 ended, 1 not completed" in screen.raw)
             (tmp_path / "c").touch()
             left = r"3 of 4 ended, 1 not completed, about \d+s left"
