@@ -22,6 +22,7 @@ from queuectl.layout import SUFFIX, split_reject
 from queuectl.moves import Claim
 from queuectl.outcome import WORKER_LOST, Outcome, never_began, settled
 from queuectl.reading import read_regular
+from queuectl.registration import Registration
 from queuectl.run.stragglers import LOOK_S
 from queuectl.scratch import is_owner, owner_of
 from queuectl.starts import Starts
@@ -323,7 +324,7 @@ def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = N
         SpoolError: the spool cannot be written to.
     """
     spool.create()
-    with owners.Registration(spool) as me:
+    with Registration(spool) as me:
         recovery = Recovery(spool, me.name, log, heartbeats)
         recovery.run()
         while (wait_s := recovery.waiting_s) is not None:

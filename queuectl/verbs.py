@@ -22,7 +22,7 @@ from queuectl.job import again
 from queuectl.kernel.users import user_name
 from queuectl.layout import PAUSED, SUFFIX, mending
 from queuectl.outcome import CANCELLED, Outcome
-from queuectl.owners import Registration
+from queuectl.registration import Registration
 from queuectl.states import AT_REST, WAITING
 from queuectl.units import utc_text
 

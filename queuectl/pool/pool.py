@@ -19,13 +19,13 @@ from queuectl.layout import DIRECTORIES, PAUSED, split_reject
 from queuectl.loop import Event, Loop
 from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome
-from queuectl.owners import Registration
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.live_config import LiveConfig
 from queuectl.pool.presence import Presence
 from queuectl.pool.turn import Turns
 from queuectl.pool.upkeep import Upkeep
+from queuectl.registration import Registration
 from queuectl.run.signals import prepare_signals
 from queuectl.safety import check_safe
 from queuectl.units import duration_text

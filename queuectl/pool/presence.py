@@ -15,7 +15,7 @@ from queuectl.scratch import LOCK_SUFFIX
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.owners import Registration
+    from queuectl.registration import Registration
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 

@@ -8,8 +8,8 @@ from queuectl.loop import Event
 
 if TYPE_CHECKING:
     from queuectl.loop import Loop
-    from queuectl.owners import Registration
     from queuectl.pool.lanes import Lanes
+    from queuectl.registration import Registration
     from queuectl.worklog import WorkLog
 
 _WAIT_S = 1.0  # before a system that refused is asked again

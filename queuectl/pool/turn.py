@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.layout import Held
     from queuectl.loop import Future, Loop
-    from queuectl.owners import Registration
     from queuectl.pool.backlog import Entry
     from queuectl.pool.intake import Intake
+    from queuectl.registration import Registration
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 

@@ -692,7 +692,7 @@ kernel.boot_id = kernel.machine_id = lambda: "another"
 HOLDING = """
 import sys, time
 from queuectl import Spool
-from queuectl.owners import Registration
+from queuectl.registration import Registration
 spool = Spool(sys.argv[1])
 with Registration(spool) as me:
     spool.take(sys.argv[2], "pending", me.name)

@@ -121,7 +121,7 @@ CHANGING = {
     "kernel.move_new",
 }  # fmt: skip
 MOVERS = ("files.py", "spares.py", "moves.py", "asides.py", "spool.py", "scratch.py", "owners.py",
-          "requests.py", "recovery.py", "leftovers.py", "config.py")  # fmt: skip
+          "registration.py", "requests.py", "recovery.py", "leftovers.py", "config.py")  # fmt: skip
 # Functions for what another program did; the tests of those cases are elsewhere.
 NOT_ON_THE_WAY = {"withdraw_stop", "withdraw_cancel", "beat", "_withdraw"}
 RARE = {

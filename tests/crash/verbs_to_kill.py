@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from queuectl import config, files, outcome, verbs
-from queuectl.owners import Registration
 from queuectl.recovery import Recovery
+from queuectl.registration import Registration
 from queuectl.scratch import new_owner
 from queuectl.worklog import WorkLog
 

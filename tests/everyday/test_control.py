@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from queuectl.owners import Registration
+from queuectl.registration import Registration
 from tests.looking.terminal import terminal
 from tests.support import (
     DEADLINE_S,

@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from queuectl.loop import Loop
-from queuectl.owners import Registration
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.turn import Turns
+from queuectl.registration import Registration
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from queuectl import files, kernel, owners, requests
 from queuectl.errors import SpoolError
 from queuectl.kernel import processes
 from queuectl.kernel.users import user_name
-from queuectl.owners import Heartbeats, Life, Registration
+from queuectl.owners import Heartbeats, Life
+from queuectl.registration import Registration
 from queuectl.scratch import new_owner, try_lock
 from tests.support import environment
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 REGISTER = """
 import sys
 from queuectl import Spool
-from queuectl.owners import Registration
+from queuectl.registration import Registration
 with Registration(Spool(sys.argv[1]), 1) as me:
     print(me.name, flush=True)
     sys.stdin.read()

@@ -18,9 +18,10 @@ from queuectl import kernel, recovery, requests, starts
 from queuectl.job import Job, again
 from queuectl.kernel import processes
 from queuectl.outcome import started
-from queuectl.owners import Registration, Worker
+from queuectl.owners import Worker
 from queuectl.reading import read_regular
 from queuectl.recovery import Recovery
+from queuectl.registration import Registration
 from queuectl.scratch import try_lock
 from queuectl.spool import Spool
 from queuectl.units import utc_text
