@@ -7,7 +7,7 @@ Where things are, each line loading only itself, those above it, and `errors`:
     settings     fields, kinds, retry, config
     records      job, outcome, reading
     the spool    layout, moves, asides, spool
-    owners       requests, owners, safety, worklog
+    owners       requests, owners, registration, safety, worklog
     a command    run/
     the dead     deaths, starts, leftovers, recovery
     jobs         verbs, cancelling, joblogs, looks, housekeeping, changes, waiting
