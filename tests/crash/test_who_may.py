@@ -189,7 +189,8 @@ def test_reading_commands_work_for_a_reader_and_change_nothing(open_path: Path) 
         pool = side.pool().up()
         pool.says("started")
         for path in (side.path, *side.path.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
+            if path.name != "recovery.lock":  # some versions of filelock set its mode at each use
+                path.chmod(0o755 if path.is_dir() else 0o644)
         before = state_of_everything(side.path)
         for words in (["status"], ["status", "--json"], ["list"], ["show", done_id],
                       ["show", running], ["dlq", "list"], ["worker", "list"],
