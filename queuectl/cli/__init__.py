@@ -60,15 +60,19 @@ _CALLED_ELSEWHERE = {
     "jobs": "list",
     "info": "show",
     "kill": "cancel",
-    "rm": "cancel",
-    "remove": "cancel",
+    "rm": "cancel or prune",
+    "remove": "cancel or prune",
     "delete": "prune",
+    "empty": "cancel --all",
     "clean": "prune",
     "purge": "dlq purge",
     "log": "logs",
     "tail": "logs -f",
     "follow": "logs -f",
     "restart": "retry",
+    "requeue": "retry",
+    "suspend": "pause",
+    "switch": "edit --priority",
     "stash": "enqueue --delay",
     "version": "--version",
     "help": "-h",
@@ -80,6 +84,11 @@ _OPTIONS_CALLED_ELSEWHERE = {
     "--failed": "--state failed",
     "--parallel": "--count",
     "--workers": "--count",
+    "--jobs": "--count",
+    "-j": "--count",
+    "--burst": "--stop-when-empty",
+    "--immediate": "--priority",
+    "--name": "--id",
 }
 # in a context's meta: the command changes things, or its exit status is what one asks it for
 STATUS_TELLS = "queuectl.status-tells"
@@ -103,7 +112,7 @@ class SuggestingGroup(click.Group):
             from difflib import get_close_matches
 
             meant = self._called_elsewhere.get(word)
-            found = [meant] if meant else get_close_matches(word, names, n=2)
+            found = meant.split(" or ") if meant else get_close_matches(word, names, n=2)
             near = [f'"{name}"' for name in found]
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
             ctx.fail(f'no command "{word}"; {hint}')
@@ -288,8 +297,17 @@ def _usage_text(error: click.UsageError) -> str:
         meant = _OPTIONS_CALLED_ELSEWHERE.get(name, "")
         if meant.partition(" ")[0] in have:
             return f"no such option {name}; did you mean {meant}?; see `{path} -h`"
+        _keep_what_is_near(name, error.possibilities or [])
     text = error.format_message().rstrip(".")
     return f"{text[:1].lower()}{text[1:]}; see `{path} -h`"
+
+
+def _keep_what_is_near(name: str, options: list[str]) -> None:
+    """Keep those that are near without the dashes, which all of them share."""
+    from difflib import get_close_matches
+
+    words = {option.lstrip("-"): option for option in options}
+    options[:] = [words[near] for near in get_close_matches(name.lstrip("-"), words)]
 
 
 def _fail(text: str, status: int) -> int:
