@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Missed = Callable[[str, QueuectlError], None]
 
 CANCELLABLE = (*WAITING, "processing")
+EDITABLE = (*WAITING, "dead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ def cancel(
 
 
 def edit(spool: Spool, was: Found, new: Job) -> None:
-    """Give a waiting job a new body, where it is.
+    """Give a job that waits, or is dead, a new body, where it is.
 
     Raises:
         WrongStateError: it is not what it was any more; nothing was changed.

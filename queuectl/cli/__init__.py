@@ -35,7 +35,7 @@ COMMANDS = {
     "logs": ("logs:logs", "Print what jobs printed."),
     "cancel": ("control:cancel", "Have jobs never run, and end those that run."),
     "retry": ("control:retry", "Queue jobs that have ended again."),
-    "edit": ("control:edit", "Change waiting jobs, by options or in an editor."),
+    "edit": ("control:edit", "Change waiting or dead jobs, by options or in an editor."),
     "pause": ("control:pause", "Have workers start nothing until `queuectl resume`."),
     "resume": ("control:resume", "Let workers start jobs again."),
     "dlq": ("dlq:dlq", "Look at dead jobs, give them another life, or delete them."),

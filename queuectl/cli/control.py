@@ -24,8 +24,8 @@ from queuectl.cli.selection import (
 from queuectl.errors import QueuectlError, TooLateError, WrongStateError
 from queuectl.ids import first_of
 from queuectl.layout import mending
-from queuectl.states import FINISHED, OUTCOMES, WAITING
-from queuectl.verbs import CANCELLABLE
+from queuectl.states import OUTCOMES
+from queuectl.verbs import CANCELLABLE, EDITABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,16 +110,17 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
 @click.command()
 @click.argument(
-    "texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids(*WAITING)
+    "texts", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids(*EDITABLE)
 )
 @change_options
 @click.pass_context
 def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """Change jobs that wait, by options; or one in $EDITOR (or $VISUAL).
+    """Change jobs that wait, or are dead, by options; or one in $EDITOR (or $VISUAL).
 
     What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
     it was, and the text is kept. A field that is deleted goes back to its default; --tag and --env
-    stand for all that the job has. Among those of its priority it goes to the end.
+    stand for all that the job has. Among those of its priority it goes to the end. A dead job stays
+    dead until `queuectl retry`.
 
     \b
     queuectl edit job1 --priority -5 --run-at now
@@ -146,11 +147,9 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> None:
     job_id = found.job.id
     if found.job.is_reason:
         raise WrongStateError(f'"{job_id}" was set aside, and is no job: {mending(job_id)}')
-    if found.state not in WAITING:
-        msg = f'job "{job_id}" is {found.state}; only pending or failed jobs can be edited'
-        if found.state in FINISHED:
-            msg += f"; `queuectl retry {job_id}` makes it one, under `queuectl pause` first"
-        raise WrongStateError(msg)
+    if found.state not in EDITABLE:
+        only = "pending, failed or dead"
+        raise WrongStateError(f'job "{job_id}" is {found.state}; only {only} jobs can be edited')
     new = with_fields(found.job, given) if given else edited(found.job)
     if new is None:
         render.note(f"{job_id} is so already: nothing was changed")
@@ -161,6 +160,8 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> None:
         msg = f"{error}" if given else f"{error}; your text is in {keep(new)}"
         raise QueuectlError(msg) from None
     click.echo(job_id)
+    if found.state == "dead":
+        render.note(f"it stays dead; `queuectl retry {job_id}` runs it")
 
 
 @click.command()

@@ -438,11 +438,6 @@ def test_an_editor_that_leaves_no_file_changes_nothing(spool: SpoolDir, tmp_path
     assert 'the editor left no file: No such file or directory; job "job" stays as it was' in err
 
 
-def test_a_job_that_has_ended_is_retried_before_it_is_edited(spool: SpoolDir) -> None:
-    spool.drop_bytes("job", b'{"command": "true", "state": "dead"}', "dead")
-    assert "`queuectl retry job` makes it one" in spool.refuse("edit", "job", "--priority", "1")
-
-
 def test_an_edit_without_a_change_changes_nothing(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
     before = os.stat(spool.file("pending", "job")).st_ino
@@ -467,10 +462,25 @@ def test_the_file_in_the_editor_is_private_and_gone_afterwards(
     assert not os.path.exists(path)
 
 
-def test_only_waiting_jobs_are_edited(spool: SpoolDir) -> None:
+def test_a_dead_job_is_edited_where_it_is_and_retried_afterwards(spool: SpoolDir) -> None:
+    spool.api.submit("tru", id="job", max_retries=1)
+    spool.drain()
+    before = spool.record("dead", "job")
+    edited = spool.run("edit", "job", "--command", "true")
+    assert edited.lines == ["job"]
+    assert "it stays dead; `queuectl retry job` runs it" in edited.err
+    after = spool.record("dead", "job")
+    changes = {"command": "true", "updated_at": after["updated_at"], "worker": after["worker"]}
+    assert after == {**before, **changes}
+    spool.run("retry", "job")
+    spool.drain()
+    assert spool.states("job") == ["completed"]
+
+
+def test_what_has_completed_is_not_edited(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
     spool.drain()
-    assert "only pending or failed jobs" in edit(spool, "true", status=1).err
+    assert "only pending, failed or dead jobs" in edit(spool, "true", status=1).err
 
 
 # --- pause and resume -----------------------------------------------------------------------
@@ -638,14 +648,11 @@ def test_who_left_the_editor_with_an_error_is_not_asked_to_go_on(
         assert "edit again?" not in screen.raw
 
 
-def test_what_runs_is_not_edited_and_no_retry_of_it_is_proposed(spool: SpoolDir) -> None:
+def test_what_runs_is_not_edited(spool: SpoolDir) -> None:
     spool.drop("job")
-    spool.drop("done")
     spool.api.take("job", "pending", "nobody")
     why = spool.refuse("edit", "job", "--priority", "1")
-    assert why.endswith("only pending or failed jobs can be edited")
-    os.rename(spool.file("pending", "done"), spool.file("completed", "done"))
-    assert "`queuectl retry done` makes it one" in spool.refuse("edit", "done", "--priority", "1")
+    assert why.endswith("only pending, failed or dead jobs can be edited")
 
 
 def test_what_queuectl_writes_may_be_named_as_it_is(spool: SpoolDir, tmp_path: Path) -> None:
