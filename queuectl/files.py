@@ -15,6 +15,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from queuectl import kernel
+from queuectl.errors import QueuectlError
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -314,6 +315,21 @@ def is_there(path: str) -> bool:
 _FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks and os.access(
     "/", os.F_OK, follow_symlinks=False
 )
+
+
+def from_here(path: str = "") -> str:
+    """Return a path with the current directory before it, unless it is absolute.
+
+    Raises:
+        QueuectlError: that directory was removed.
+    """
+    if os.path.isabs(path):
+        return path
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise QueuectlError("the current directory is gone: cd to one that is there") from None
+    return os.path.join(here, path) if path else here
 
 
 def size(path: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import config
 from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError
-from queuectl.files import is_there
+from queuectl.files import from_here, is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, decode, parse
 from queuectl.kernel.users import user_name
@@ -79,7 +79,7 @@ class Layout:
             msg = f"no home directory is known for {os.fsdecode(path)}: set HOME, or --spool DIR"
             raise QueuectlError(msg)
         # the real path: inotify reports nothing through a symlink
-        self.path = os.path.realpath(expanded)
+        self.path = os.path.realpath(from_here(expanded))
         self._strict = strict
         self._read_config()
 

@@ -17,7 +17,7 @@ from queuectl.errors import BadJobError, ClaimLostError, QueuectlError, error_te
 from queuectl.files import unlink_file
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import again, decode
-from queuectl.kernel.processes import processes_of
+from queuectl.kernel.processes import check_proc, processes_of
 from queuectl.layout import SUFFIX, split_reject
 from queuectl.moves import Claim
 from queuectl.outcome import WORKER_LOST, Outcome, never_began, settled
@@ -321,8 +321,10 @@ def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = N
 
     Raises:
         OSError: see `Recovery.run`.
+        QueuectlError: its processes cannot be told apart here.
         SpoolError: the spool cannot be written to.
     """
+    check_proc()
     spool.create()
     with Registration(spool) as me:
         recovery = Recovery(spool, me.name, log, heartbeats)

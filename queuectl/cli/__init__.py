@@ -201,6 +201,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 done, 1 could not be done, 2 wrong usage."""
     if args is not None:
         sys.exit(_run(args))
+    os.umask(os.umask(0o077) & 0o077)  # nobody could read what is made for nobody
     _speak_utf8()
     status = _run(args)
     with contextlib.suppress(OSError):
@@ -214,7 +215,8 @@ def _speak_utf8() -> None:
 
     Else an é of a record would be another byte in its command's arguments, or none at all.
     """
-    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+    is_other = sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode
+    if is_other and sys.executable:
         words = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
         os.execv(words[0], words)  # noqa: S606 - a shell would only read it anew
 

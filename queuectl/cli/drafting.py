@@ -16,6 +16,7 @@ from queuectl.cli.common import DURATION, TIME, Duration
 from queuectl.cli.completing import complete_directories
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
 from queuectl.fields import check_new, slips
+from queuectl.files import from_here
 from queuectl.job import Job, decode
 from queuectl.units import parse_codes, utc_text
 
@@ -40,16 +41,9 @@ class CommandAfterDashes(click.Command):
         return super().parse_args(ctx, args)
 
 
-def current_directory() -> str:
-    """Return where a job runs that does not say.
-
-    Raises:
-        QueuectlError: it was removed.
-    """
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        raise QueuectlError("the current directory is gone: cd to one that is there") from None
+def with_directory(fields: dict[str, Any], here: Callable[[], str]) -> dict[str, Any]:
+    """Return a job's fields with where it runs: `here`, if they do not say."""
+    return fields if "cwd" in fields else {"cwd": here(), **fields}
 
 
 def _pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -180,7 +174,7 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
         msg = "--cwd must name a directory"
         raise click.UsageError(msg)
     if "cwd" in fields:
-        fields["cwd"] = os.path.abspath(fields["cwd"])
+        fields["cwd"] = os.path.normpath(from_here(fields["cwd"]))
     try:
         check_new({"command": "true", **fields})
     except BadJobError as error:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from queuectl.fields import OUR_FIELDS, check_new
 from queuectl.job import Job, check_size, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _OURS = OUR_FIELDS | {"id"}
 
@@ -95,7 +96,8 @@ def _text(job: Job) -> bytes:
 def _run_editor(path: str) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
-        status = subprocess.run([*shlex.split(editor), path], check=False).returncode
+        with _signals_are_the_editors():
+            status = subprocess.run([*shlex.split(editor), path], check=False).returncode
     except (OSError, ValueError) as error:  # ValueError: a quotation without its end
         why = error.strerror if isinstance(error, OSError) else error
         msg = f"cannot start the editor {editor}: {why}; $VISUAL or $EDITOR names another"
@@ -103,6 +105,27 @@ def _run_editor(path: str) -> None:
     if status:
         msg = f"the editor {editor} ended with status {status}"
         raise QueuectlError(msg)
+
+
+@contextlib.contextmanager
+def _signals_are_the_editors() -> Iterator[None]:
+    """Let Ctrl-C mean what the editor takes it for; it is sent to us too."""
+    # ignored, these would be so for the editor too; so would a SIGCHLD make every status 0
+    handlers: dict[signal.Signals, Any] = {
+        signal.SIGINT: _do_nothing,
+        signal.SIGQUIT: _do_nothing,
+        signal.SIGCHLD: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _do_nothing(*_: object) -> None:
+    pass
 
 
 def _read(path: str, job: Job) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,13 +17,14 @@ from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
     command_lines,
-    current_directory,
     draft,
     given_fields,
     job_options,
     sources,
+    with_directory,
 )
 from queuectl.errors import QueuectlError
+from queuectl.files import from_here
 from queuectl.ids import first_of
 
 if TYPE_CHECKING:
@@ -71,14 +73,17 @@ def enqueue(
     """
     given = given_fields(options)
     spool = spool_to_be(ctx)
-    here = current_directory()
+    here = cache(from_here)
     if commands is None:
         found = sources(words, given, dashes=ctx.meta["dashes"])
     else:
         found = command_lines(commands, words, given)
     gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
     try:
-        jobs = [draft(spool, where, {"cwd": here, **fields, **given}) for where, fields in found]
+        jobs = [
+            draft(spool, where, with_directory({**fields, **given}, here))
+            for where, fields in found
+        ]
     finally:
         gc.enable()
     check_ids(spool, jobs)

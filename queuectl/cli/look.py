@@ -232,7 +232,7 @@ def _print_history(spool: Layout, found: Found) -> None:
             render.when_text(entry.get("started_at")).partition(" (")[0],
             _took(entry),
             ended_text(entry),
-            _output(spool, found.job, number) if isinstance(number, int) else "-",
+            plain(_output(spool, found.job, number)) if isinstance(number, int) else "-",
         )
     table.end()
 

@@ -51,7 +51,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
     if form == "prometheus":
         from queuectl.cli.metrics import exposition
 
-        click.echo(exposition(spool, document, now=time.time()), nl=False)
+        click.echo(exposition(spool, document, now=time.time()), nl=False, color=True)
     elif as_json or form == "json":
         due = [
             {"id": found.job.id, "state": found.state, "at": utc_text(at)}

@@ -15,16 +15,17 @@ from queuectl.cli.completing import complete_files, complete_ids
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
-    current_directory,
     draft,
     given_fields,
     job_options,
     sources,
+    with_directory,
 )
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.naming import is_this_job
 from queuectl.cli.progress import Progress
 from queuectl.cli.selection import Selection, all_option, chosen, select_options
+from queuectl.files import from_here
 from queuectl.ids import first_of
 from queuectl.joblogs import Follower
 from queuectl.units import duration_text
@@ -138,7 +139,7 @@ def _one_job(
         msg = f"run takes one job, not {len(found)}; `queuectl enqueue --wait` takes many"
         raise click.UsageError(msg)
     where, fields = found[0]
-    drafted = draft(spool, where, {"cwd": current_directory(), **fields, **given})
+    drafted = draft(spool, where, with_directory({**fields, **given}, from_here))
     check_ids(spool, [drafted])
     return drafted
 

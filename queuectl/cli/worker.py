@@ -130,11 +130,12 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
         start_new_session=True,
     )
     os.close(tell)
-    with os.fdopen(ready) as pipe:
+    with os.fdopen(ready, encoding="utf-8") as pipe:
         name = pipe.read()
     if not name:
         process.wait()
         raise QueuectlError(_last_line(log_path, begun))
+    process.returncode = 0  # it goes on: nobody waits for it
     where = plain(log_path)
     click.echo(f"worker {name} is up, process {process.pid}; its log is {where}")
     if others:
@@ -178,7 +179,8 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     wanted = [item for item in wanted if _is_asked(spool, item, misses, now=now)]
     if ours := next((item for item in wanted if item.worker == os.environ.get(_WORKER)), None):
         wanted.remove(ours)  # it waits for this very command
-        render.note(f"{ours.worker} runs this command, and leaves once that has ended")
+        ends = "ends it now" if now else "leaves once that has ended"
+        render.note(f"{ours.worker} runs this command, and {ends}")
     try:
         _wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:

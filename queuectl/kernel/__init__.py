@@ -109,7 +109,10 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     name = {"linux": "renameat2", "darwin": "renameatx_np"}.get(sys.platform)
     if name is None:
         return None
-    import ctypes
+    try:
+        import ctypes
+    except ImportError:  # a Python that was built without libffi
+        return None
 
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if function is not None:

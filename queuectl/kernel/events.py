@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import math
 import os
@@ -64,13 +63,18 @@ class Syncs:
         numbers = _CALLS.get(os.uname().machine) if sys.platform == "linux" else None
         if numbers is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        try:
+            import ctypes
+        except ImportError as error:  # a Python that was built without libffi
+            raise OSError(errno.ENOSYS, str(error)) from error
         setup, self._destroy, self._getevents, self._submit = map(ctypes.c_long, numbers)
         # holds the interpreter's lock: none of these calls waits
         self._syscall: Any = ctypes.PyDLL(None, use_errno=True).syscall
+        self._long, self._error_number = ctypes.c_long, ctypes.get_errno
         self._context = ctypes.c_ulong(0)
         self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         if self._syscall(setup, ctypes.c_long(_MOST), ctypes.byref(self._context)) < 0:
-            code = ctypes.get_errno()
+            code = self._error_number()
             os.close(self.ready)
             raise OSError(code, os.strerror(code))
         self._events = ctypes.create_string_buffer(_EVENT.size * _MOST)
@@ -90,7 +94,7 @@ class Syncs:
             code = 3 if data_only else 2
             place = _BLOCK.size * number
             _BLOCK.pack_into(self._blocks, place, fd, 0, 0, code, 0, fd, 0, 0, 0, 0, 1, self.ready)
-        many = ctypes.c_long(min(len(asked), _MOST))
+        many = self._long(min(len(asked), _MOST))
         begun: int = self._syscall(self._submit, self._context, many, self._pointers)
         return max(begun, 0)
 
@@ -106,12 +110,12 @@ class Syncs:
         return told
 
     def _take(self) -> int:
-        least, most = ctypes.c_long(0), ctypes.c_long(_MOST)
+        least, most = self._long(0), self._long(_MOST)
         found: int = self._syscall(
             self._getevents, self._context, least, most, self._events, self._at_once
         )
         if found < 0:
-            code = ctypes.get_errno()
+            code = self._error_number()
             if code == errno.EINTR:  # there was none, and a signal is pending
                 return 0
             raise OSError(code, os.strerror(code))

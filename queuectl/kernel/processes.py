@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl.errors import QueuectlError
 from queuectl.kernel import OUT_OF_RESOURCES
 
 if TYPE_CHECKING:
@@ -36,6 +37,21 @@ def has_pidfd() -> bool:
             raise
         return False
     return True
+
+
+def check_proc() -> None:
+    """Check that /proc, if there is one, is that of the processes that we can signal.
+
+    Raises:
+        QueuectlError: its numbers are those of another container: we would signal the wrong ones.
+    """
+    try:
+        ours = os.readlink("/proc/self")
+    except OSError:  # macOS, or a sandbox
+        return
+    if ours != str(os.getpid()):
+        msg = "/proc is that of other processes: mount one, as `unshare --mount-proc` does"
+        raise QueuectlError(msg)
 
 
 def can_list_processes() -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import config, requests
 from queuectl.errors import QueuectlError
+from queuectl.kernel.processes import check_proc
 from queuectl.layout import DIRECTORIES, PAUSED, split_reject
 from queuectl.loop import Event, Loop
 from queuectl.notify import Notifier
@@ -26,7 +27,8 @@ from queuectl.pool.presence import Presence
 from queuectl.pool.turn import Turns
 from queuectl.pool.upkeep import Upkeep
 from queuectl.registration import Registration
-from queuectl.run.signals import prepare_signals
+from queuectl.run.signals import has_terminal, prepare_signals
+from queuectl.run.spawn import reap_adopted
 from queuectl.safety import check_safe
 from queuectl.units import duration_text
 from queuectl.worklog import attempt
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
-_STDERR = 2
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
 
@@ -97,7 +98,8 @@ class Pool:
         self._presence = Presence(spool, log, self._registration, self._rescan)
         self._crashed = False
         self._notifier = Notifier.from_environment()
-        self._has_terminal = os.isatty(_STDERR)
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+        self._goes_with_terminal = not ignored and has_terminal()
 
     @property
     def _slots(self) -> int:
@@ -114,6 +116,7 @@ class Pool:
         if not hasattr(os, "waitid"):
             msg = "this Python has no os.waitid, which macOS has from Python 3.13: take that"
             raise QueuectlError(msg)
+        check_proc()
         self._spool.create()
         check_safe(self._spool)
         prepare_signals()
@@ -270,6 +273,7 @@ class Pool:
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     def _tick(self, arrivals: Arrivals | None) -> None:
+        reap_adopted()
         if self._presence.keep():
             if arrivals is not None:
                 arrivals.rearm()
@@ -334,7 +338,7 @@ class Pool:
 
     def _hung_up(self) -> None:
         """Stop if the terminal that we were started in is gone, else do what SIGHUP asks."""
-        if self._has_terminal and not os.isatty(_STDERR):
+        if self._goes_with_terminal and not has_terminal():
             self._signals = max(self._signals, 1)  # kernel and shell may both say it
             self._attention.set()
         else:

@@ -1,9 +1,11 @@
-"""Signals as commands are to find them: all at their default, none of them blocked."""
+"""Signals as commands are to find them, all at their default, none of them blocked; and SIGHUP."""
 
 from __future__ import annotations
 
+import os
 import signal
 
+from queuectl.kernel import OUT_OF_RESOURCES
 from queuectl.run.spawn import resets_signals
 
 
@@ -11,6 +13,8 @@ def prepare_signals() -> None:
     """Have our own signals be no hindrance to commands, or to learning how these end."""
     # Inherited as ignored it would make exit 7 look like 0.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # a program that waits for its signals may have started us with them blocked
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if not resets_signals():
         _ignore_for_ourselves()
     # Sent to the holder of a lease, and deadly without a handler (kernel.take_lease).
@@ -19,14 +23,22 @@ def prepare_signals() -> None:
 
 
 def _ignore_for_ourselves() -> None:
-    """Have commands begin with no signal blocked or ignored, where nobody does that for them.
+    """Have commands begin with no signal ignored, where nobody does that for them.
 
     What is ignored is inherited, and a handler is not. Not those that a terminal sends to whoever
     writes to it in the background: with a handler the write would be begun anew for ever.
     """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     of_terminals = {signal.SIGTTOU, signal.SIGTTIN, signal.SIGTSTP}
     of_python = {signal.SIGPIPE, signal.SIGXFSZ}  # which subprocess restores
     for number in signal.valid_signals() - of_terminals - of_python:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+def has_terminal() -> bool:
+    """Tell whether there is a terminal that can hang up on us, wherever our output goes."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError as error:  # ENXIO: none, or no more
+        return error.errno in OUT_OF_RESOURCES
+    return True

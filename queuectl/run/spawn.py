@@ -7,6 +7,7 @@ until the child has loaded its program, so that one start holds up every other t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -42,12 +43,16 @@ class Environment(NamedTuple):
         return [*self.shared, *self.own]
 
 
+_ours: set[int] = set()  # children that were started here, and are not reaped
+
+
 class Child:
     """A started process, until it is reaped."""
 
     def __init__(self, pid: int, reap: Callable[[], int]) -> None:
         self.pid = pid
         self._reap = reap
+        _ours.add(pid)
 
     def has_ended(self) -> bool:
         """Tell whether there is nothing left but to reap it."""
@@ -56,7 +61,20 @@ class Child:
 
     def reap(self) -> int:
         """Wait for the end; return the exit code, or minus the signal."""
-        return self._reap()
+        code = self._reap()
+        _ours.discard(self.pid)
+        return code
+
+
+def reap_adopted() -> None:
+    """Reap what commands have left behind: process 1 of a container becomes its parent.
+
+    One of ours that has ended, and is reaped soon, hides those that ended after it until then.
+    """
+    flags = os.WEXITED | os.WNOHANG
+    with contextlib.suppress(ChildProcessError):  # there are no children at all
+        while (ended := os.waitid(os.P_ALL, 0, flags | os.WNOWAIT)) and ended.si_pid not in _ours:
+            os.waitid(os.P_PID, ended.si_pid, flags)
 
 
 def spawn(argv: Sequence[str], env: Environment, cwd: str, streams: Streams) -> Child:
@@ -213,5 +231,5 @@ def _libc() -> _Libc | None:
         return None
     try:
         return _Libc()
-    except AttributeError:  # a libc without the calls that end in _np
+    except (AttributeError, ImportError):  # no calls that end in _np, or a Python without ctypes
         return None

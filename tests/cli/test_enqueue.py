@@ -101,6 +101,37 @@ def test_the_current_directory_is_where_it_will_run(spool: SpoolDir) -> None:
     assert one(spool, '{"command":"true","cwd":"/etc"}', cwd="/usr")["cwd"] == "/etc"
 
 
+def test_where_the_current_directory_is_gone_a_job_says_where_it_runs(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    def enqueue(*words: str) -> Any:
+        script = 'mkdir here && cd here && rmdir ../here && exec "$@"'
+        command = ["sh", "-c", script, "-", *spool.command("enqueue", *words)]
+        env = environment(spool.path)
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+
+    spool.create()
+    assert enqueue("--cwd", "/usr", "--command", "true").returncode == 0
+    assert enqueue('{"command":"true","cwd":"/usr"}').returncode == 0
+    assert len(spool.ids("pending")) == 2
+    for words in (["--command", "true"], ["--cwd", "lib", "--command", "true"]):
+        refused = enqueue(*words)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("queuectl: the current directory is gone: cd to")
+        assert refused.stderr.count("\n") == 1
+    assert len(spool.ids("pending")) == 2
+
+
+def test_a_umask_that_masks_the_owner_hides_nothing_from_ourselves(spool: SpoolDir) -> None:
+    before = os.umask(0o777)
+    try:
+        spool.run("enqueue", "--id", "job", "--command", "true")
+    finally:
+        os.umask(before)
+    assert os.stat(spool.path).st_mode & 0o777 == 0o700
+    assert os.stat(spool.file("pending", "job")).st_mode & 0o777 == 0o600
+
+
 def test_an_option_beside_json_counts_for_every_job(spool: SpoolDir) -> None:
     words = ('{"id":"a","command":"true","priority":1}', '{"id":"b","command":"true"}')
     spool.run("enqueue", "--priority", "7", *words)

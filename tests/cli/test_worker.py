@@ -310,10 +310,15 @@ def test_a_pool_that_is_to_stop_is_shown_as_such(spool: SpoolDir) -> None:
         assert pool.wait() == 0
 
 
-def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(spool: SpoolDir) -> None:
+@pytest.mark.parametrize("log", ["of the terminal", "a file"])
+def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(
+    spool: SpoolDir, log: str
+) -> None:
     spool.api.submit(waiting_for(f"{spool.path}/go"), id="job")
     pid, terminal = pty.fork()
     if pid == 0:
+        if log == "a file":
+            os.dup2(os.open(f"{spool.path}.log", os.O_WRONLY | os.O_CREAT), 2)
         command = spool.command("worker", "start")
         os.execve(command[0], command, environment(spool.path))
     wait_until(lambda: os.path.exists(f"{spool.path}/logs/job.1.out"))
@@ -324,6 +329,62 @@ def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(spool: Spoo
     open(f"{spool.path}/go", "x").close()
     spool.wait_for("completed", "job")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_pool_that_is_to_outlive_its_terminal_does_so(spool: SpoolDir) -> None:
+    spool.create()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        command = spool.command("worker", "start", "--log-format", "json")
+        os.dup2(os.open(f"{spool.path}.log", os.O_WRONLY | os.O_CREAT), 2)
+        os.execve(command[0], command, environment(spool.path))
+    wait_until(lambda: '"up"' in read_text(f"{spool.path}.log"))
+    os.close(terminal)
+    os.kill(pid, signal.SIGHUP)
+    wait_until(lambda: '"reloaded"' in read_text(f"{spool.path}.log"))
+    assert "stopping" not in spool.run("status").out
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_signals_stop_a_pool_that_was_started_with_all_of_them_blocked(spool: SpoolDir) -> None:
+    spool.create()
+    everything = signal.valid_signals()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
+    try:
+        pool = spool.start_pool()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    pool.signal(signal.SIGTERM)
+    assert pool.wait() == 0
+
+
+ADOPTS = """
+import ctypes
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a subreaper")
+def test_a_pool_buries_what_its_commands_leave_to_it(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=0.1)
+    for number in range(20):
+        spool.drop(f"job{number}", "(sleep 0.1 &)")
+    env = with_code_at_start(tmp_path, ADOPTS)
+    with spool.pool(env={"PYTHONPATH": env["PYTHONPATH"]}) as pool:
+        for number in range(20):
+            spool.wait_for("completed", f"job{number}")
+        children = f"/proc/{pool.pid}/task/{pool.pid}/children"
+        wait_until(lambda: not read_text(children).split(), lambda: read_text(children))
+
+
+def test_a_pool_runs_on_a_python_without_ctypes(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.drop("job", "exit 3", max_retries=1)
+    env = with_code_at_start(tmp_path, "import sys\nsys.modules['_ctypes'] = None")
+    spool.run("worker", "start", "--stop-when-empty", PYTHONPATH=env["PYTHONPATH"])
+    assert spool.record("dead", "job")["exit_code"] == 3
+    assert "problem" not in spool.run("doctor", PYTHONPATH=env["PYTHONPATH"]).out
 
 
 def test_a_pool_that_was_told_to_stop_by_a_signal_is_seen_to(spool: SpoolDir) -> None:
@@ -353,7 +414,14 @@ def test_a_job_can_stop_the_pool_that_runs_it(spool: SpoolDir) -> None:
     with spool.pool() as pool:
         pool.wait_for("down")
     assert spool.states("last") == ["completed"]
-    assert "runs this command" in spool.output("last", 1, "err")
+    assert "runs this command, and leaves" in spool.output("last", 1, "err")
+
+
+def test_a_job_that_has_its_pool_stop_now_is_told_that_it_is_ended(spool: SpoolDir) -> None:
+    spool.api.submit(shlex.join(spool.command("worker", "stop", "--now")), id="last")
+    with spool.pool() as pool:
+        pool.wait_for("down")
+    assert "runs this command, and ends it now" in spool.output("last", 1, "err")
 
 
 def test_a_program_of_this_name_in_the_current_directory_is_not_ours(

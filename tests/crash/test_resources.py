@@ -206,6 +206,19 @@ def test_without_inotify_a_pool_warns_once_and_polls(side: Spoolside) -> None:
     side.check_promise()
 
 
+def test_a_pool_that_would_signal_other_processes_than_it_sees_does_not_start(
+    side: Spoolside,
+) -> None:
+    words = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    if shutil.which("unshare") is None or subprocess.run([*words, "true"], check=False).returncode:
+        pytest.skip("no namespaces")
+    job_id = side.submit()
+    pool = side.pool("--stop-when-empty", before=words)
+    assert pool.wait() == 1
+    assert "/proc is that of other processes: mount one" in pool.log()
+    assert (side.path / "pending" / f"{job_id}.json").exists()
+
+
 @pytest.mark.slow
 def test_all_jobs_run_after_the_queue_of_events_ran_over(side: Spoolside) -> None:
     pool = side.pool("--count", "4").up()

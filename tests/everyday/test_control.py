@@ -20,6 +20,7 @@ from queuectl.registration import Registration
 from tests.looking.terminal import terminal
 from tests.support import (
     DEADLINE_S,
+    environment,
     processes_with,
     read_text,
     wait_until,
@@ -634,6 +635,32 @@ def test_a_person_who_gives_an_edit_up_finds_it_kept(spool: SpoolDir, tmp_path: 
         screen.type("n\n")
         assert screen.wait() == 1
         assert 'job "job" stays as it was; your text is in ' in screen.raw
+    assert spool.record("pending", "job")["command"] == "true"
+
+
+def test_ctrl_c_is_for_the_editor_to_understand(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    script = "trap 'echo undone' INT; echo ready; read -r _; sed -i s/true/false/ \"$1\""
+    with terminal(spool, "edit", "job", VISUAL="", EDITOR=editor(tmp_path, script)) as screen:
+        wait_until(lambda: "ready" in screen.raw)
+        screen.type("\x03")
+        wait_until(lambda: "undone" in screen.raw or screen.process.poll() is not None)
+        screen.type("\n")
+        assert screen.wait() == 0
+    assert spool.record("pending", "job")["command"] == "false"
+
+
+def test_an_editor_that_fails_is_heard_where_children_are_ignored(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.api.submit("true", id="job")
+    failing = editor(tmp_path, 'sed -i s/true/false/ "$1"; exit 1')
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        editing = spool.start("edit", "job", env=environment(spool.path, VISUAL="", EDITOR=failing))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert editing.wait(DEADLINE_S) == 1
     assert spool.record("pending", "job")["command"] == "true"
 
 
