@@ -101,7 +101,7 @@ def edit(spool: Spool, was: Found, new: Job) -> None:
 
     Raises:
         WrongStateError: it is not what it was any more; nothing was changed.
-        QueuectlError: see `apply`.
+        QueuectlError: see `apply`, and `Spool.correct`.
     """
 
     def edited(job: Job) -> Job:
@@ -109,6 +109,9 @@ def edit(spool: Spool, was: Found, new: Job) -> None:
             raise WrongStateError("it was changed meanwhile")
         return new.changed(updated_at=utc_text(time.time()))
 
+    if was.state not in WAITING:  # taken and then left by a crash, it would be queued
+        spool.correct(was.state, was.job.id, edited)
+        return
     verb = Verb(states=(was.state,), new_body=edited, done="edited", stays=True)
     for _ in apply(spool, [was.job.id], verb):
         pass

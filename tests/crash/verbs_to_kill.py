@@ -173,12 +173,6 @@ def _retry(spool: Spool) -> Iterator[str]:
     list(verbs.retry(spool, ["one", "two"], ("dead",)))
 
 
-def _edit_dead(spool: Spool) -> Iterator[str]:
-    yield from ("one", "two")
-    was = spool.find("one")
-    verbs.edit(spool, was, was.job.changed(tags=["edited"]))
-
-
 def _cancel(spool: Spool) -> Iterator[str]:
     yield "one"
     list(verbs.cancel(spool, ["one"], "cancelled by the test"))
@@ -229,7 +223,6 @@ VERBS = {
     "recover": Verb(_left_by_the_dead, _recover),
     "correct": Verb(_some_dead, _correct),
     "retry": Verb(_some_dead, _retry),
-    "edit what is dead": Verb(_some_dead, _edit_dead),
     "cancel": Verb(_one_pending, _cancel),
     "change by hand": Verb(_one_pending, _change),
     "edit the settings": Verb(_one_pending, _edit),
