@@ -66,6 +66,8 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
     try:
         spool.locate(text)
     except NoSuchJobError:
+        if is_made(text):  # whole, and gone: not worth listing a million names for
+            raise
         found = {name for state in states for name in spool.names(state) if name.startswith(text)}
         if not text or not is_id(text) or not found:
             raise

@@ -97,6 +97,7 @@ class Pool:
         self._ended_now = False
         self._presence = Presence(spool, log, self._registration, self._rescan)
         self._crashed = False
+        self._has_looked = False  # at everything that there is
         self._notifier = Notifier.from_environment()
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
         self._goes_with_terminal = not ignored and has_terminal()
@@ -218,7 +219,8 @@ class Pool:
 
     def _scanned(self) -> None:
         """Let claims begin, after a look at everything; may be called in any thread."""
-        if not self._claims.begun:
+        if not self._has_looked:
+            self._has_looked = True
             self._claims.begin()
             self._wake()
 
@@ -390,7 +392,7 @@ class Pool:
 
     def _empty(self) -> bool:
         """Tell whether nothing is due, running or to be retried, in the whole spool."""
-        if self._claims.under_way or not self._claims.begun or not self._intake.idle:
+        if self._claims.under_way or not self._has_looked or not self._intake.idle:
             return False
         # twice: what another pool claims is in pending/ before that is looked at, or here after it
         return (

@@ -48,7 +48,7 @@ class Upkeep:
         self._scanned = scanned
         self._recovery = Recovery(spool, owner, log)
         self._housekeeping = Housekeeping(spool, log)
-        self._next_recovery = -inf
+        self._last_recovery = -inf
         self._wanted = threading.Event()
         self._stopped = False
 
@@ -99,10 +99,10 @@ class Upkeep:
 
     def _recover(self) -> None:
         attempt(self._log, self._recovery.run)
-        self._next_recovery = time.monotonic() + self._spool.config.poll_interval
+        self._last_recovery = time.monotonic()
 
     def _go_on_recovering(self) -> None:
-        if time.monotonic() >= self._next_recovery:
+        if time.monotonic() >= self._last_recovery + self._spool.config.poll_interval:
             self._recover()
         elif self._recovery.waiting_s is not None:
             self._recovery.go_on()

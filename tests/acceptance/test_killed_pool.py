@@ -26,6 +26,20 @@ echo $QUEUECTL_JOB_ID >> $here/runs
 HANGS = {"plain": "exec sleep 1000", "setsid": "exec setsid -w sh -c 'trap : TERM; sleep 1000'"}
 
 
+def test_who_died_is_looked_for_as_often_as_the_settings_say_now(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600)
+    with spool.pool() as pool:
+        spool.run("config", "set", "poll-interval", "0.1")
+        pool.wait_for("config")
+        other = spool.start_pool()
+        spool.drop("first", "sleep 100")
+        spool.drop("second", "sleep 100")
+        wait_until(lambda: len(spool.ids("processing")) == 2)
+        other.kill()
+        pool.wait_for("recovered")
+        spool.run("cancel", "--all", "--yes")
+
+
 @pytest.mark.parametrize("hang", HANGS)
 def test_the_next_pool_ends_what_was_left_running_and_every_job_ends(
     spool: SpoolDir, tmp_path: Path, hang: str

@@ -115,6 +115,32 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(spool: SpoolDi
     assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
 
 
+SLOW_TO_READ = """
+import os, time
+from queuectl.pool import intake
+read = intake.Intake._read
+def read_at_the_gate(self, *args):
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
+    return read(self, *args)
+intake.Intake._read = read_at_the_gate
+"""
+
+
+def test_a_pool_that_is_to_leave_an_empty_spool_hears_while_it_reads_a_full_one(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    gate = f"{tmp_path}/gate"
+    spool.drop("later", run_at="2099-01-01T00:00:00Z")
+    env = with_code_at_start(tmp_path, SLOW_TO_READ.format(gate=gate))
+    with spool.pool(1, "--stop-when-empty", env={"PYTHONPATH": env["PYTHONPATH"]}) as pool:
+        time.sleep(1.0)  # by then it has begun to claim, and asks whether nothing is left
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        open(gate, "x").close()
+        assert pool.wait() == 0
+
+
 def test_stop_when_empty_waits_for_retries_and_for_other_pools(spool: SpoolDir) -> None:
     spool.configure(backoff_base=0.3, poll_interval=3600, lease=36000)
     go = f"{spool.path}.go"

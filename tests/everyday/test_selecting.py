@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl.cli.naming import resolve_id
 from queuectl.cli.selection import Selection, select
+from queuectl.errors import NoSuchJobError
 from queuectl.states import STATES
 from queuectl.units import utc_text
 from tests.looking.terminal import Terminal
@@ -190,6 +192,27 @@ def test_of_a_shortened_id_that_is_changed_the_whole_is_said(spool: SpoolDir) ->
     done = spool.run("cancel", made[:-1])
     assert done.lines == [made]
     assert done.err == f'queuectl: "{made[:-1]}" is the beginning of "{made}"\n'
+
+
+def test_a_whole_id_that_is_gone_is_not_looked_for_among_all_others(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = spool.api.submit("true").id
+    os.unlink(spool.file("pending", made))
+    api = spool.api
+    listed: list[str] = []
+
+    def names(state: str) -> Iterator[str]:
+        listed.append(state)
+        return iter(())
+
+    monkeypatch.setattr(api, "names", names)
+    with pytest.raises(NoSuchJobError):
+        resolve_id(api, made)
+    assert listed == []
+    with pytest.raises(NoSuchJobError):
+        resolve_id(api, made[:-1])
+    assert listed == list(STATES)
 
 
 @pytest.mark.parametrize("words", [("cancel",), ("wait",), ("edit", "--priority", "1")])

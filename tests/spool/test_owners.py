@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from queuectl import files, kernel, owners, requests
+from queuectl.arrivals import Arrivals
 from queuectl.errors import SpoolError
 from queuectl.kernel import processes
 from queuectl.kernel.users import user_name
 from queuectl.owners import Heartbeats, Life
 from queuectl.registration import Registration
 from queuectl.scratch import new_owner, try_lock
-from tests.support import environment
+from tests.support import environment, wait_until
 
 if TYPE_CHECKING:
     from queuectl import Spool
@@ -357,6 +358,20 @@ def test_who_looks_does_not_take_another_who_looks_for_the_owner(api: Spool) -> 
     assert looking is not None
     assert life(api, "vm-1-0123abcd") is Life.DEAD
     os.close(looking)
+
+
+def test_who_looks_wakes_nobody_who_watches(api: Spool) -> None:
+    came: list[str] = []
+    with Registration(api, 1) as me:
+        arrivals = Arrivals({api.directory("workers"): came.append})
+        arrivals.start()
+        try:
+            assert life(api, me.name) is Life.ALIVE
+            open(f"{api.path}/workers/afterwards", "x").close()
+            wait_until(lambda: "afterwards" in came)
+        finally:
+            arrivals.stop()
+        assert f"{me.name}.lock" not in came
 
 
 @pytest.mark.parametrize(
