@@ -26,6 +26,7 @@ class Entry(NamedTuple):
     job_id: str
     state: str
     due: str = ""  # the times that its file names, see `Job.due`
+    ctime_ns: int = 0  # of its file, by which a change is told
 
 
 class Backlog:

@@ -56,7 +56,8 @@ class Intake:
         self._spool = spool
         self._log = log
         self._news = news
-        self._first_arrived: dict[str, int] = {}
+        # by id, the place of what we gave back, and the ctime that its file has since, once known
+        self._kept: dict[str, tuple[int, int | None]] = {}
         self.rejects = Rejects(spool, log, owner, look=self.look, soon=news.scan)
         self._looks = {state: Looks(spool.directory(state)) for state in WAITING}
         self._stopped = False
@@ -100,6 +101,7 @@ class Intake:
             job, ctime_ns = self._read(state, job_id)
         except FileNotFoundError:
             self.rejects.stop_waiting(state, name)
+            self._kept.pop(job_id, None)
         except IncompleteJobError as error:
             self.rejects.wait_for_writer(state, name, str(error))
         except BadJobError as error:
@@ -121,19 +123,28 @@ class Intake:
 
     def _enter(self, job: Job, state: str, ctime_ns: int) -> bool:
         """Put a job into the backlog; tell whether it is to wait for its time."""
-        arrived_ns = min(ctime_ns, self._first_arrived.get(job.id, ctime_ns))
-        entry = Entry(job.priority, arrived_ns, job.id, state, job.due(state))
+        arrived_ns = self._arrived_ns(job.id, ctime_ns)
+        entry = Entry(job.priority, arrived_ns, job.id, state, job.due(state), ctime_ns)
         run_at = job.instant("run_at")
         retry_in_s = self._retry_in_s(job) if state == "failed" else 0.0
-        later = entry._replace(arrived_ns=ctime_ns)  # by which `_knows` tells a change
         if run_at is not None and run_at > time.time() + retry_in_s:
-            self._enter_later(self._backlog.ready_at, later, run_at)
+            self._enter_later(self._backlog.ready_at, entry, run_at)
         elif state == "failed":
-            self._enter_later(self._backlog.ready_after, later, time.monotonic() + retry_in_s)
+            self._enter_later(self._backlog.ready_after, entry, time.monotonic() + retry_in_s)
         else:
             self.put_back(entry)
             return False
         return True
+
+    def _arrived_ns(self, job_id: str, ctime_ns: int) -> int:
+        """Return by when a file has its place: what we gave back keeps its own until it changes."""
+        kept_ns, of_ns = self._kept.get(job_id, (ctime_ns, ctime_ns))
+        if of_ns is None:
+            self._kept[job_id] = kept_ns, ctime_ns
+        elif of_ns != ctime_ns:  # edited since, or another job of that id
+            self._kept.pop(job_id, None)
+            return ctime_ns
+        return kept_ns
 
     def _has_changed(self, state: str, job_id: str, ctime_ns: int) -> bool:
         try:
@@ -204,7 +215,7 @@ class Intake:
         if entry is None:
             return self.rejects.is_left(state, job_id + SUFFIX)
         # what waits for a time is read by nobody until then: an edit may have no other witness
-        return not entry.due or not self._has_changed(state, job_id, entry.arrived_ns)
+        return not entry.due or not self._has_changed(state, job_id, entry.ctime_ns)
 
     def idle_after_a_look(self) -> bool:
         """Look at pending/ once more, and tell whether nothing waits."""
@@ -230,14 +241,14 @@ class Intake:
 
     def keep_place(self, entry: Entry) -> None:
         """Let a job that is about to be given back stand where it stood: its file arrives anew."""
-        self._first_arrived[entry.job_id] = entry.arrived_ns
+        self._kept[entry.job_id] = entry.arrived_ns, None
 
     def next(self, below: float = inf) -> Entry | None:
         """Take out the job that runs next, None if none may, or its priority is not `below`."""
         with self._lock:
             entry = self._backlog.pop(below)
         if entry is not None:
-            self._first_arrived.pop(entry.job_id, None)
+            self._kept.pop(entry.job_id, None)
         return entry
 
     def advance(self) -> None:

@@ -72,6 +72,62 @@ def test_a_job_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intake:
     assert back.job_id == "first"
 
 
+def give_back_the_next(spool: SpoolDir, intake: Intake) -> str:
+    entry = intake.next()
+    assert entry is not None
+    claim = spool.api.take(entry.job_id, entry.state, "w")
+    intake.keep_place(entry)
+    spool.api.release(claim, entry.state)
+    (intake.failed_arrived if entry.state == "failed" else intake.pending_arrived)(
+        f"{entry.job_id}.json"
+    )
+    return entry.job_id
+
+
+def test_a_retry_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intake: Intake) -> None:
+    spool.drop_bytes("retry", b'{"command":"true","state":"failed","attempts":1}', "failed")
+    intake.scan()
+    spool.api.submit("true", id="younger")
+    intake.pending_arrived("younger.json")
+    intake.advance()
+    assert give_back_the_next(spool, intake) == "retry"
+    intake.advance()
+    back = intake.next()
+    assert back is not None
+    assert back.job_id == "retry"
+
+
+@pytest.mark.parametrize("how", ["is edited", "is another's"])
+def test_what_was_given_back_and_then_changed_goes_to_the_end(
+    spool: SpoolDir, intake: Intake, how: str
+) -> None:
+    for job_id in ("first", "second"):
+        spool.api.submit("true", id=job_id)
+    intake.scan()
+    assert give_back_the_next(spool, intake) == "first"
+    if how == "is edited":
+        spool.run("edit", "first", "--tag", "edited")
+    else:
+        os.unlink(spool.file("pending", "first"))
+        intake.pending_arrived("first.json")
+        spool.api.submit("true", id="first")
+    intake.pending_arrived("first.json")
+    after = intake.next()
+    assert after is not None
+    assert after.job_id == "second"
+
+
+def test_no_place_is_kept_for_what_others_have_taken(spool: SpoolDir, intake: Intake) -> None:
+    spool.api.submit("true", id="job")
+    intake.scan()
+    entry = intake.next()
+    assert entry is not None
+    intake.keep_place(entry)
+    os.unlink(spool.file("pending", "job"))
+    intake.pending_arrived("job.json")
+    assert intake._kept == {}
+
+
 def test_a_job_that_arrives_during_the_last_look_is_not_left_behind(
     spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
