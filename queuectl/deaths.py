@@ -61,6 +61,7 @@ class Deaths:
         found = owners.known(self._spool)
         for held in self._spool.held():
             found.setdefault(held.owner, None)
+        self._heartbeats.keep(found.keys())
         for name, worker in found.items():
             if name == self._me:
                 continue

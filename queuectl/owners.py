@@ -22,6 +22,8 @@ from queuectl.reading import read_regular
 from queuectl.scratch import LOCK_SUFFIX, is_owner, try_lock, was_named_here
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from queuectl.layout import Layout
     from queuectl.spool import Spool
 
@@ -277,6 +279,11 @@ class Heartbeats:
             self._seen[name] = (beat, now_s)
             return False
         return now_s - since_s >= spool.config.lease
+
+    def keep(self, names: Collection[str]) -> None:
+        """Drop what is remembered of all but these: they have left."""
+        for name in self._seen.keys() - names:
+            del self._seen[name]
 
     def forget(self, name: str) -> None:
         """Drop what is remembered of an owner that is gone."""

@@ -20,7 +20,7 @@ from queuectl.job import again, decode
 from queuectl.kernel.processes import check_proc, processes_of
 from queuectl.layout import SUFFIX, split_reject
 from queuectl.moves import Claim
-from queuectl.outcome import WORKER_LOST, Outcome, never_began, settled
+from queuectl.outcome import WORKER_LOST, Outcome, forgotten_run, never_began, settled
 from queuectl.reading import read_regular
 from queuectl.registration import Registration
 from queuectl.run.stragglers import LOOK_S
@@ -259,9 +259,10 @@ class Recovery:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
         began = not dead.this_boot or self._spool.has_begun(job)
         why = f"{claim.owner or 'nobody'} died running it"
-        job = resettled(claim, job, self._spool.config, began=began, why=why)
-        self._spool.settle(claim, job)
-        detail = f"from {claim.owner or 'nobody'}, to {where_to(claim, job)}"
+        back = resettled(claim, job, self._spool.config, began=began, why=why)
+        self._spool.settle(claim, back)
+        forget_output(self._spool, job, back)
+        detail = f"from {claim.owner or 'nobody'}, to {where_to(claim, back)}"
         self._log.event("recovered", claim.job_id, detail=detail)
 
     def _drafts_of(self, name: str) -> list[str]:
@@ -300,6 +301,15 @@ def resettled(claim: Claim, job: Job, config: Config, *, began: bool, why: str) 
         return never_began(job, time.time())
     lost = Outcome(ended=WORKER_LOST, detail=why)
     return settled(job, lost, config=config, now=time.time(), random=random.random)
+
+
+def forget_output(spool: Layout, before: Job, after: Job) -> None:
+    """Delete the output of the run that a job's history has forgotten since, if it meant later."""
+    number = forgotten_run(before, spool.config)
+    if number is not None and after.history != before.history:
+        for path in spool.log_files(before.id, number):
+            with contextlib.suppress(OSError):  # it goes with the job, else
+                os.unlink(path)
 
 
 def where_to(claim: Claim, job: Job) -> str:

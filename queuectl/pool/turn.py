@@ -28,7 +28,7 @@ from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.rejects import QUIET_S
 from queuectl.pool.stall import STARTS, Stall
-from queuectl.recovery import resettled, where_to
+from queuectl.recovery import forget_output, resettled, where_to
 from queuectl.run import runner
 from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
@@ -165,12 +165,13 @@ class Turns:
 
     async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
         why = f"{claim.owner} did not run it"
-        job = resettled(claim, job, self._spool.config, began=True, why=why)
+        back = resettled(claim, job, self._spool.config, began=True, why=why)
         settled = await self._custody.persist(
-            "put back", claim, lambda: self._spool.settling(claim, job)
+            "put back", claim, lambda: self._spool.settling(claim, back)
         )
         if settled:
-            detail = f"from a copy, to {where_to(claim, job)}"
+            forget_output(self._spool, job, back)
+            detail = f"from a copy, to {where_to(claim, back)}"
             self._log.event("recovered", claim.job_id, detail=detail)
 
     async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
@@ -311,7 +312,9 @@ class Turns:
         if isinstance(error, runner.UnwatchedError):
             await self.stall.pause()
             return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
-        self._remove_output(job.id, job.run_number + 1)  # now: if we die, by it it had begun
+        for path in self._spool.log_files(job.id, job.run_number + 1):
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # now: if we die, by it it had begun
         await self.stall.pause()
         return self._cancelled.get(self._spool.key(job.id))
 
@@ -348,21 +351,11 @@ class Turns:
         )
         if settled:
             self.stall.end()
-            self._forget_output(job)
+            forget_output(self._spool, job, done)
         if settled and claim.dead_id is not None:
             self._log.event("dead", claim.dead_id, detail=claim.reason)
         elif settled:
             self._log.event(done.state, job.id, **_story(done, took_s))
-
-    def _forget_output(self, job: Job) -> None:
-        number = outcome.forgotten_run(job, self._spool.config)
-        if number is not None:
-            self._remove_output(job.id, number)
-
-    def _remove_output(self, job_id: str, number: int) -> None:
-        for path in self._spool.log_files(job_id, number):
-            with contextlib.suppress(OSError):  # it goes with the job, else
-                os.unlink(path)
 
 
 def _shown(command: str | list[str]) -> str:

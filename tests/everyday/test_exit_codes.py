@@ -109,6 +109,25 @@ def test_codes_of_a_wrong_type_are_refused_with_the_job(spool: SpoolDir) -> None
     assert '"fatal_codes" must be a list of exit codes' in spool.refuse("enqueue", job)
 
 
+def test_of_a_run_that_meant_later_the_output_goes_though_its_successors_worker_dies(
+    spool: SpoolDir,
+) -> None:
+    history = [
+        {"number": number, "ended": "exit", "exit_code": 75} for number in range(1, MAX_HISTORY + 1)
+    ]
+    spool.drop("job", "sleep 100", later_codes=[75], history=history)
+    for number in range(1, MAX_HISTORY + 1):
+        with open(f"{spool.path}/logs/job.{number}.out", "x"):
+            pass
+    pool = spool.start_pool()
+    pool.wait_for("started", "job")
+    pool.kill()
+    with spool.pool() as other:
+        other.wait_for("recovered", "job")
+    assert not os.path.exists(f"{spool.path}/logs/job.1.out")
+    assert os.path.exists(f"{spool.path}/logs/job.2.out")
+
+
 def test_of_runs_that_meant_later_the_output_goes_with_their_history(spool: SpoolDir) -> None:
     spool.configure(later_delay=0.02, later_codes=[75], backoff_base=0)
     spool.api.submit("echo; exit 75", id="job")

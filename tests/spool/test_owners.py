@@ -18,6 +18,7 @@ import pytest
 
 from queuectl import files, kernel, owners, requests
 from queuectl.arrivals import Arrivals
+from queuectl.deaths import Deaths
 from queuectl.errors import SpoolError
 from queuectl.kernel import processes
 from queuectl.kernel.users import user_name
@@ -225,6 +226,18 @@ def test_a_heartbeat_is_silent_once_it_has_not_changed_for_the_lease(api: Spool)
     assert beats.silent(api, "far", now_s=1061)
     beats.forget("far")
     assert not beats.silent(api, "far", now_s=2000)
+
+
+def test_who_has_left_is_not_remembered(api: Spool) -> None:
+    beats = Heartbeats()
+    deaths = Deaths(api, "us-1-0123abcd", beats)
+    for number in range(3):
+        forge(api, f"far-{number}-0123abcd", boot_id="another", host="far")
+    assert list(deaths.found({})) == []
+    assert len(beats._seen) == 3
+    os.unlink(f"{api.path}/workers/far-1-0123abcd.json")
+    assert list(deaths.found({})) == []
+    assert len(beats._seen) == 2
 
 
 def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:
