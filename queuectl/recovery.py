@@ -56,6 +56,7 @@ class Recovery:
         self._deaths = Deaths(spool, me, heartbeats or owners.Heartbeats())
         # by owner, why the last run left something of it for the next time
         self.faults: dict[str, OSError | QueuectlError] = {}
+        self._told: dict[str, str] = {}  # of these, in the log: it is tried again and again
         self._endings: dict[str, Dead] = {}  # by name, those of whom something runs still
         self._lock: BaseFileLock | None = None
         self.left: set[str] = set()  # owners whose jobs are for another user to recover
@@ -85,8 +86,9 @@ class Recovery:
             asked = requests.standing(self._spool)
             waited_for = {name: one.ending for name, one in self._endings.items()}
             dead = list(self._deaths.found(waited_for))
-            for name in self._endings.keys() - {owner.name for owner in dead}:
-                del self._endings[name]
+            for of_the_dead in (self._endings, self._told):
+                for name in of_the_dead.keys() - {owner.name for owner in dead}:
+                    del of_the_dead[name]
             recovered = self._bury_all(dead)
             leftovers.clear(self._spool, self._me, asked)
             return recovered
@@ -140,14 +142,18 @@ class Recovery:
     def _try_to_bury(self, dead: Dead, living: list[int]) -> int:
         try:
             with lock_of(self._spool, dead) as is_dead:
-                return self._bury(dead, living) if is_dead else 0
+                recovered = self._bury(dead, living) if is_dead else 0
         except (OSError, QueuectlError) as error:
             # the next owner's jobs must not wait for this one's disk
-            who = dead.name or "nobody"
-            self._log.event("error", detail=f"cannot recover from {who}: {error_text(error)}")
+            detail = f"cannot recover from {dead.name or 'nobody'}: {error_text(error)}"
+            if self._told.get(dead.name) != detail:
+                self._told[dead.name] = detail
+                self._log.event("error", detail=detail)
             self.faults[dead.name] = error
             self._endings.pop(dead.name, None)
             return 0
+        self._told.pop(dead.name, None)
+        return recovered
 
     def _bury(self, dead: Dead, living: list[int]) -> int:
         name = dead.name

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl.errors import ClaimLostError, JobExistsError
@@ -61,8 +61,9 @@ class Rejects:
         self._look = look
         self._soon = soon
         self._half_written: dict[tuple[str, str], tuple[_Signature, float]] = {}
-        self._waiting: deque[_Reject] = deque()
+        self._waiting: dict[tuple[str, str], _Reject] = {}  # in the order in which they came
         self._held: tuple[Claim, _Reject] | None = None  # taken, and not yet in dead/
+        self._told: int | None = None  # the number of the error that keeps it from there
         # what cannot be moved: as it was then, and when to try again (monotonic clock)
         self._left: dict[tuple[str, str], tuple[_Signature, float]] = {}
 
@@ -131,18 +132,16 @@ class Rejects:
     def reject(self, state: str, name: str, why: str) -> None:
         """Have a file set aside."""
         if not self.is_left(state, name):
-            self._waiting.append(_Reject(state, name, why, self._as_it_is(state, name)))
+            self._waiting[state, name] = _Reject(state, name, why, self._as_it_is(state, name))
             self._soon()
 
     def set_aside(self, limit: int) -> None:
-        """Set aside up to `limit` files that can never run.
-
-        Raises:
-            OSError: one is held, and cannot be put into dead/ yet: it is tried again.
-        """
+        """Set aside up to `limit` files that can never run; one at a time is held for that."""
         self._finish_held()
-        for _ in range(min(limit, len(self._waiting))):
-            reject = self._waiting.popleft()
+        for place in list(islice(self._waiting, limit)):
+            if self._held is not None:
+                return
+            reject = self._waiting.pop(place)
             claim = self._take(reject)
             if claim is not None:
                 self._held = claim, reject
@@ -165,9 +164,19 @@ class Rejects:
             return None
 
     def _finish_held(self) -> None:
-        if self._held is not None:
-            self._finish(*self._held)  # if this raises it is still held, and tried again
-            self._held = None
+        """Put what is held into dead/; until that can be done it is tried again, and told once."""
+        if self._held is None:
+            return
+        try:
+            self._finish(*self._held)
+        except OSError as error:
+            if error.errno != self._told:
+                name = self._held[1].name
+                detail = f"cannot set aside {name}: {error.strerror}; it is tried again"
+                self._log.event("error", detail=detail)
+            self._told = error.errno
+        else:
+            self._held = self._told = None
 
     def _finish(self, claim: Claim, reject: _Reject) -> None:
         if _is_another(claim, reject.as_it_was) and reject.name == claim.job_id + SUFFIX:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +39,34 @@ def test_who_died_is_looked_for_as_often_as_the_settings_say_now(spool: SpoolDir
         other.kill()
         pool.wait_for("recovered")
         spool.run("cancel", "--all", "--yes")
+
+
+NO_ROOM = """
+import errno, os
+from queuectl.spool import Spool
+settle = Spool.settle
+def settle_if_there_is_room(self, *args):
+    if not os.path.exists({gate!r}):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return settle(self, *args)
+Spool.settle = settle_if_there_is_room
+"""
+
+
+def test_what_cannot_be_recovered_yet_is_told_once(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=0.05, backoff_base=0)
+    gate = f"{tmp_path}/gate"
+    spool.drop("job", f"[ -e {gate} ] || sleep 100")
+    killed = spool.start_pool()
+    killed.wait_for("started", "job")
+    killed.kill()
+    env = with_code_at_start(tmp_path, NO_ROOM.format(gate=gate))
+    with spool.pool(env={"PYTHONPATH": env["PYTHONPATH"]}) as pool:
+        wait_until(lambda: "cannot recover from" in pool.log())
+        time.sleep(0.5)  # ten looks
+        assert pool.log().count("cannot recover from") == 1
+        open(gate, "x").close()
+        spool.wait_for("completed", "job")
 
 
 @pytest.mark.parametrize("hang", HANGS)

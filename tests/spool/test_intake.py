@@ -4,16 +4,17 @@ import errno
 import json
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from queuectl import files
 from queuectl.errors import SpoolError
 from queuectl.pool.intake import Intake, News
 from queuectl.spool import Spool
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
-from tests.support import wait_until
+from tests.support import read_text, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +127,34 @@ def test_no_place_is_kept_for_what_others_have_taken(spool: SpoolDir, intake: In
     os.unlink(spool.file("pending", "job"))
     intake.pending_arrived("job.json")
     assert intake._kept == {}
+
+
+def test_what_cannot_be_set_aside_yet_is_told_once_and_takes_no_more_memory_each_time(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.create()
+    log = f"{spool.path}.log"
+    with open(log, "wb") as file:
+        news = News(ready=lambda _: None, due=lambda: None, scan=lambda: None)
+        intake = Intake(spool.api, WorkLog(file.fileno()), "w", news)
+        for number in range(5):
+            spool.drop_bytes(f"bad{number}", b'{"command": 7}')
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "move_new", no_room)
+            for _ in range(10):
+                spool.drop("good")  # so that the next look is at everything
+                intake.forget_scans()
+                intake.scan()
+                intake.rejects.set_aside(20)
+        assert len(intake.rejects._waiting) == 4
+        assert read_text(log).count("cannot set aside bad") == 1
+        intake.rejects.set_aside(20)
+    assert len(spool.ids("dead")) == 5
+    assert not intake.rejects.busy
+
+
+def no_room(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_job_that_arrives_during_the_last_look_is_not_left_behind(
