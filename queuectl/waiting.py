@@ -15,7 +15,7 @@ from queuectl.outcome import EXIT, SIGNAL, TIMEOUT, is_cancelled
 from queuectl.states import AT_REST, FINISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from queuectl.layout import Found, Layout
 
@@ -26,7 +26,7 @@ class Endings:
     """The jobs that are waited for (one of them, if `any_one`), and those that have ended."""
 
     def __init__(self, spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> None:
-        self.ended: dict[str, Found | None] = {}  # None: no state holds it any more
+        self.statuses: dict[str, int] = {}  # of those that have ended, see `exit_status`
         self.failures = 0  # how many of them did not complete
         self._spool = spool
         self.any_one = any_one
@@ -35,25 +35,34 @@ class Endings:
     @property
     def remaining(self) -> list[str]:
         """The jobs that have not ended."""
-        return [job_id for job_id in self._job_ids if job_id not in self.ended]
+        return [job_id for job_id in self._job_ids if job_id not in self.statuses]
 
     @property
     def complete(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return len(self.ended) >= (1 if self.any_one and self._job_ids else len(self._job_ids))
+        return len(self.statuses) >= (1 if self.any_one and self._job_ids else len(self._job_ids))
 
-    def look(self, names: Collection[str] = ()) -> list[str]:
-        """Return the jobs that have ended since the last look.
+    def look(self, names: Collection[str] = ()) -> Iterator[tuple[str, Found | None]]:
+        """Yield the jobs that have ended since the last look; None if no state holds one any more.
 
         Args:
             names: look only at the jobs of these files; at all that remain if there are none.
         """
-        if names:
-            wanted = [name.removesuffix(SUFFIX) for name in names]
-            new = [job_id for job_id in wanted if job_id in self._job_ids and self._over(job_id)]
-        else:
-            new = [job_id for job_id in self.remaining if self._over(job_id)] + self._gone()
-        return [job_id for job_id in new if self._note(job_id)]
+        for job_id in self._named(names) if names else self._over_or_gone():
+            if job_id not in self.statuses:
+                found = self._found(job_id)
+                if found is None or found.state in FINISHED:  # else given another life meanwhile
+                    self.statuses[job_id] = exit_status(found)
+                    self.failures += found is None or found.state != "completed"
+                    yield job_id, found
+
+    def _named(self, names: Collection[str]) -> Iterator[str]:
+        wanted = (name.removesuffix(SUFFIX) for name in names)
+        return (job_id for job_id in wanted if job_id in self._job_ids and self._over(job_id))
+
+    def _over_or_gone(self) -> Iterator[str]:
+        yield from (job_id for job_id in self.remaining if self._over(job_id))
+        yield from self._gone()
 
     def _over(self, job_id: str) -> bool:
         return self._spool.found_in(job_id, FINISHED) is not None
@@ -67,20 +76,11 @@ class Endings:
             if job_id not in held and self._spool.found_in(job_id, AT_REST) is None
         ]
 
-    def _note(self, job_id: str) -> bool:
-        if job_id in self.ended:
-            return False
+    def _found(self, job_id: str) -> Found | None:
         try:
-            found = self._spool.find(job_id)
+            return self._spool.find(job_id)
         except NoSuchJobError:
-            self.ended[job_id] = None
-            self.failures += 1
-            return True
-        if found.state not in FINISHED:  # given another life meanwhile
-            return False
-        self.ended[job_id] = found
-        self.failures += found.state != "completed"
-        return True
+            return None
 
     def changes(self) -> Changes:
         """Return what tells that one of them has ended."""
@@ -90,7 +90,7 @@ class Endings:
 
     def status(self) -> int:
         """Return the exit status of the first job, as they were given, that did not complete."""
-        statuses = (exit_status(self.ended[job]) for job in self._job_ids if job in self.ended)
+        statuses = (self.statuses.get(job_id, 0) for job_id in self._job_ids)
         return next((status for status in statuses if status), 0)
 
 

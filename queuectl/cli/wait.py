@@ -33,11 +33,11 @@ from queuectl.verbs import CANCELLABLE
 from queuectl.waiting import Endings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from queuectl.changes import Changes
     from queuectl.cli.drafting import Drafted
-    from queuectl.layout import Layout
+    from queuectl.layout import Found, Layout
     from queuectl.spool import Spool
 
 TIMED_OUT, INTERRUPTED = 124, 130
@@ -187,14 +187,15 @@ def _wait(
             follower.missed = remarks.of_error
         pace = _Pace(endings)
         while True:
-            new = endings.look(names)
-            if printer:  # after the look: of a job that has ended, all is there to be printed
+            new: Iterable[tuple[str, Found | None]] = endings.look(names)
+            if printer:
+                new = list(new)  # first: of a job that has ended, all is there to be printed
                 print_new(followers, changes, printer)
             remarks.of_runs(followers)
-            for job_id in new:
+            for job_id, found in new:
                 progress.end_line()
                 tell(job_id)
-                remarks.of_end(job_id, endings.ended[job_id])
+                remarks.of_end(job_id, found)
             if endings.complete:
                 return True
             remarks.of_hindrances(lambda: endings.remaining, any_one=endings.any_one)
@@ -225,7 +226,7 @@ class _Pace:
     def text(self) -> str:
         """Return it for a person: `17 of 30 ended, 1 not completed, about 12s left`."""
         endings, now = self._endings, time.monotonic()
-        ended, left = len(endings.ended), len(endings.remaining)
+        ended, left = len(endings.statuses), len(endings.remaining)
         parts = [f"{ended:,} of {ended + left:,} ended"]
         if endings.failures:
             parts.append(f"{endings.failures:,} not completed")

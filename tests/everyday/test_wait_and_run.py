@@ -195,7 +195,7 @@ def test_thousands_are_waited_for_without_looking_at_each_again_and_again(
         return access(path, *args, **options)
 
     monkeypatch.setattr(os, "access", counted)
-    assert endings.look(["job7.json", "other.json"]) == ["job7"]
+    assert [job_id for job_id, _ in endings.look(["job7.json", "other.json"])] == ["job7"]
     assert 0 < len(looked) < 20
 
 
