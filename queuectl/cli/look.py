@@ -192,12 +192,24 @@ def print_job(spool: Layout, found: Found) -> None:
         record.pop("worker", None)
     if record.get("error_message") is None:
         record.pop("error_message", None)
+    record.setdefault("processes", _processes_text(found))
     names = [name for name in _SHOWN_FIRST if name in record]
     names += [name for name in record if name not in _SHOWN_FIRST and record[name] is not None]
     width = max(len(plain(name)) for name in names)
     for name in names:
         click.echo(f"{plain(name):<{width}}  {_value_text(name, record[name], width + 2)}")
     _print_history(spool, found)
+
+
+def _processes_text(found: Found) -> str | None:
+    """Return the numbers of the processes of a running job, the first one first, as far as seen."""
+    if not found.owner:
+        return None
+    from queuectl.kernel.processes import Tree, processes_of
+    from queuectl.run.commands import marks_of
+
+    tree = Tree(None, marks_of(found.job.id, found.owner))
+    return " ".join(map(str, sorted(processes_of([tree])[tree]))) or None
 
 
 def _timeout_text(spool: Layout, found: Found) -> str | None:

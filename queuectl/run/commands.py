@@ -65,7 +65,7 @@ class Commands:
             timeout_s=job.timeout_s(config.job_timeout),
             has_own_timeout="timeout" in record,
             grace_s=config.kill_grace,
-            marks=(f"QUEUECTL_JOB_ID={job.id}".encode(), f"QUEUECTL_WORKER={self._owner}".encode()),
+            marks=marks_of(job.id, self._owner),
         )
 
     def _environment_with(self, given: dict[str, str], own: dict[str, str]) -> Environment:
@@ -80,6 +80,11 @@ class Commands:
             }
             shared = tuple((self._environment | job_gives).values())
         return Environment(shared, ours.split(b"\0"))
+
+
+def marks_of(job_id: str, owner: str) -> tuple[bytes, bytes]:
+    """Return what is in the environment of each process of a job, while this pool runs it."""
+    return f"QUEUECTL_JOB_ID={job_id}".encode(), f"QUEUECTL_WORKER={owner}".encode()
 
 
 def _our_environment() -> dict[bytes, bytes]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl.kernel.processes import can_list_processes
 from queuectl.states import STATES
 from tests.cli.support import put
-from tests.support import read_json, read_text, wait_until
+from tests.support import read_json, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -338,6 +339,20 @@ def test_one_file_that_cannot_be_read_does_not_hide_the_others(spool: SpoolDir) 
     assert "good" in listed.out
     assert "pending/odd.json cannot be read" in listed.err
     assert spool.run("status").status == 0
+
+
+@pytest.mark.skipif(not can_list_processes(), reason="needs /proc")
+def test_show_names_the_processes_of_a_job_that_runs(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("job", f"echo $$; {waiting_for(go)}")
+    with spool.pool():
+        wait_until(lambda: spool.output("job", 1, "out"))
+        first = spool.output("job").strip()
+        shown = spool.run("show", "job").out
+        assert re.search(rf"^processes +{first}\b", shown, re.MULTILINE), shown
+        open(go, "x").close()
+        spool.wait_for("completed", "job")
+    assert "\nprocesses" not in spool.run("show", "job").out
 
 
 def test_show_prints_a_command_line_by_line(spool: SpoolDir) -> None:
