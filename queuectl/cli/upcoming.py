@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _KNOWN = 100_000  # at most, 25 MB
 _SHOWN = 100  # more rows than a terminal has
 _FIRST = 2_000  # kept in order until the next look, while others run
+_NEWS = 10_000  # kept between two looks
 
 
 class _Place(NamedTuple):
@@ -52,8 +53,9 @@ class Upcoming:
         self.unknown = 0
         self._spool = spool
         self._places: dict[_Key, _Place] = {}
-        self._came: deque[_Key] = deque()
-        self._gone: deque[str] = deque()
+        # a terminal that stands still holds up whoever takes them out
+        self._came: deque[_Key] = deque(maxlen=_NEWS)
+        self._gone: deque[str] = deque(maxlen=_NEWS)
         self._first: dict[_Key, _Place] = {}  # the next of them
         self._items: dict[_Key, Item] = {}  # what was shown of these
 
@@ -93,6 +95,8 @@ class Upcoming:
 
     def _take_came(self) -> set[_Key]:
         came = set()
+        if len(self._came) == _NEWS:  # and there may have been more
+            self.forget_all()
         while self._came:
             key = self._came.popleft()
             came.add(key)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from queuectl.cli.columns import columns, fit, fit_end, fit_ends
 from queuectl.cli.frame import Item, Rate, View, frame, sparkline
+from queuectl.cli.upcoming import Upcoming
 from queuectl.states import STATES
 from tests.looking.support import EXIT_1, past, put, run_entry
 from tests.looking.terminal import END_FRAME, ENTER, Terminal, terminal
@@ -206,6 +207,24 @@ def test_an_edit_moves_a_job_to_its_place(spool: SpoolDir) -> None:
         lines = [line.split()[0] for line in screen.frames[-1] if "  now" in line]
         assert lines == ["three", "one", "two"]
         screen.type("q")
+
+
+def test_what_happens_while_nobody_looks_takes_no_more_memory_and_is_seen_afterwards(
+    spool: SpoolDir,
+) -> None:
+    for job_id in ("a", "b"):
+        spool.drop(job_id)
+    upcoming = Upcoming(spool.api)
+    upcoming.look(NOW, 10)
+    assert [item.job_id for item in upcoming.next(NOW, ())] == ["a", "b"]
+    spool.drop("b", priority=-1)
+    upcoming.came("pending", "b")
+    for number in range(30_000):  # a terminal stands still for as long as these come and go
+        upcoming.came("pending", f"job{number}")
+        upcoming.gone(f"job{number}")
+    assert len(upcoming._came) + len(upcoming._gone) < 30_000
+    upcoming.look(NOW, 10)
+    assert [item.job_id for item in upcoming.next(NOW, ())] == ["b", "a"]
 
 
 def test_each_frame_fits_after_a_resize(spool: SpoolDir) -> None:
