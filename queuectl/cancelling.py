@@ -197,6 +197,8 @@ class _Cancelling:
             return True
         how = "ended first, and is" if asked else "is"
         msg = f'job "{job_id}" {how} {state}: too late to cancel it'
+        if not asked:
+            msg += f"; `queuectl prune {job_id}` deletes it"
         self._missed(job_id, TooLateError(msg))
         return False
 

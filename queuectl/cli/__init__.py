@@ -39,7 +39,7 @@ COMMANDS = {
     "pause": ("control:pause", "Have workers start nothing until `queuectl resume`."),
     "resume": ("control:resume", "Let workers start jobs again."),
     "dlq": ("dlq:dlq", "Look at dead jobs, give them another life, or delete them."),
-    "prune": ("prune:prune", "Delete old completed jobs with their output."),
+    "prune": ("prune:prune", "Delete old completed jobs, or those named, with their output."),
     "config": ("settings:settings", "Read and change the settings; running workers follow."),
     "stats": ("stats:stats", "Show what happened: outcomes, waits, run times."),
     "report": ("report:report", "Write a page about a period."),

@@ -18,6 +18,7 @@ from queuectl.cli.selection import (
     chosen,
     go_ahead,
     select_options,
+    selects,
     touch_options,
 )
 from queuectl.errors import WrongStateError
@@ -113,21 +114,11 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl dlq purge --older-than 30d --dry-run
     queuectl dlq purge --all --yes
     """
-    from queuectl import housekeeping
+    from queuectl.cli.deleting import delete_jobs, delete_named
 
     spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
-    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, leaving=())
-    doomed = {job.job_id: job for job in housekeeping.doomed(spool, "dead", job_ids)}
-    if go_ahead(job_ids, "delete", options, ask_above=0):
-        misses = Misses()
-        for job_id in job_ids:
-            if job_id not in doomed:
-                misses(job_id, WrongStateError(f'job "{job_id}" is not dead; it was left alone'))
-        for job_id, was_there in housekeeping.delete_each(spool, doomed.values(), misses):
-            if was_there:
-                click.echo(job_id)
-            else:
-                why = f'job "{job_id}" is not what it was when you asked; it was left alone'
-                misses(job_id, WrongStateError(why))
-        misses.exit()
+    if texts and not selects(selection, texts):
+        delete_named(spool, texts, _DEAD, options)
+    else:
+        delete_jobs(spool, chosen(spool, texts, selection, leaving=()), _DEAD, options)

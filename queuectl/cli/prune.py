@@ -10,7 +10,17 @@ import click
 from queuectl import housekeeping
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, Misses, spool_to_change
-from queuectl.cli.selection import changed_at, go_ahead, state_option, tag_option, touch_options
+from queuectl.cli.completing import complete_ids
+from queuectl.cli.deleting import delete_named
+from queuectl.cli.selection import (
+    Selection,
+    changed_at,
+    go_ahead,
+    selects,
+    state_option,
+    tag_option,
+    touch_options,
+)
 from queuectl.ids import is_id
 from queuectl.states import FINISHED
 from queuectl.units import duration_text
@@ -24,6 +34,7 @@ _DEFAULT_AGE_S = 7 * 86400
 
 
 @click.command()
+@click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*FINISHED))
 @click.option(
     "--older-than",
     type=DURATION,
@@ -37,21 +48,27 @@ _DEFAULT_AGE_S = 7 * 86400
 )
 @touch_options
 @click.pass_context
-def prune(
-    ctx: click.Context, /, *, older_than: float | None, keep: int | None, **options: Any
-) -> None:
-    """Delete completed jobs with their output; print their ids.
+def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
+    """Delete old completed jobs, or those named, with their output; print their ids.
 
-    Dead jobs instead with --state dead. Never a job that waits or runs. A person at a terminal is
-    asked first, unless --yes is given. `retain-completed` and `retain-dead` have running workers do
-    the same all the time.
+    Dead jobs instead with --state dead; one that is named may be either, and of any age. Never a
+    job that waits or runs. A person at a terminal is asked first, unless --yes is given.
+    `retain-completed` and `retain-dead` have running workers do the same all the time.
 
     \b
+    queuectl prune job1
     queuectl prune --older-than 7d --dry-run
     queuectl prune --state completed --state dead --keep 100
     queuectl prune --tag batch --older-than 1h
     """
     spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
+    if texts and not selects(Selection.of(options), texts):
+        delete_named(spool, texts, FINISHED, options)
+    else:
+        _prune_old(spool, **options)
+
+
+def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **options: Any) -> None:
     states = tuple(dict.fromkeys(options["states"])) or ("completed",)
     if older_than is None and keep is None:
         older_than = _DEFAULT_AGE_S

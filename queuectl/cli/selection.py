@@ -163,9 +163,8 @@ class Selection:
     @property
     def narrow(self) -> bool:
         """Whether it asks for more than states."""
-        wanted = (
-            self.older_than_s, self.newer_than_s, self.command_matches, self.error_matches,
-        )  # fmt: skip
+        ages = self.older_than_s, self.newer_than_s
+        wanted = (*ages, self.command_matches, self.error_matches)
         return bool(self.tags) or any(item is not None for item in wanted)
 
     def admits(self, found: Found, written_at: Callable[[], float], now: float) -> bool:
@@ -322,7 +321,8 @@ def selects(selection: Selection, texts: Sequence[str]) -> bool:
         click.UsageError: they do, and jobs are named too.
     """
     params = click.get_current_context().params
-    selected = bool(selection.narrow or params.get("states") or params.get("everything"))
+    options = params.get("states"), params.get("everything"), params.get("keep") is not None
+    selected = selection.narrow or any(options)
     if texts and selected:
         raise click.UsageError("name jobs or select them, not both")
     return selected

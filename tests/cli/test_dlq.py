@@ -127,9 +127,10 @@ def test_a_reason_that_is_none_of_ours_is_told_and_hinders_nothing(
 
 
 def test_purge_of_a_job_that_is_not_dead_is_told(dead: SpoolDir) -> None:
-    result = dead.run("dlq", "purge", "done", "dead-1", "--yes", status=1)
+    result = dead.run("dlq", "purge", "done", "nowhere", "dead-1", "--yes", status=1)
     assert result.lines == ["dead-1"]
-    assert 'job "done" is not dead; it was left alone' in result.err
+    assert 'job "done" is completed, not dead; it was left alone' in result.err
+    assert 'no job "nowhere"' in result.err
     assert dead.states("done") == ["completed"]
 
 

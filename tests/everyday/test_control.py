@@ -81,6 +81,7 @@ def test_what_is_over_cannot_be_cancelled_and_the_others_are(spool: SpoolDir) ->
     result = spool.run("cancel", "done", "job", status=1)
     assert result.lines == ["job"]
     assert 'job "done" is completed: too late to cancel it' in result.err
+    assert "`queuectl prune done` deletes it" in result.err
 
 
 def test_a_file_that_is_no_job_is_put_back_when_it_is_cancelled(spool: SpoolDir) -> None:

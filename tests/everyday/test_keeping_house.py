@@ -132,6 +132,39 @@ def test_no_other_state_can_be_named(house: SpoolDir, state: str) -> None:
     assert state in house.refuse("prune", "--state", state, status=2)
 
 
+def test_named_jobs_go_whatever_their_age_and_however_they_ended(house: SpoolDir) -> None:
+    assert house.run("prune", "completed1", "dead1", "--dry-run").lines == ["completed1", "dead1"]
+    result = house.run("prune", "dead1", "completed1", "dead1")
+    assert result.lines == ["dead1", "completed1"]
+    assert result.err == ""
+    assert house.states("completed1") == house.states("dead1") == []
+    assert not logs_of(house) & {"completed1", "dead1"}
+
+
+def test_what_is_named_and_has_not_ended_is_told_and_the_rest_is_deleted(house: SpoolDir) -> None:
+    result = house.run("prune", "pending1", "nowhere", "dead1", "failed1", status=1)
+    assert result.lines == ["dead1"]
+    told = result.err.splitlines()
+    assert len(told) == 3
+    for job_id, why in (
+        ("pending1", "is pending, not completed or dead; it was left alone"),
+        ("nowhere", f"in {house.path}; `queuectl list` shows what there is"),
+        ("failed1", "is failed, not completed or dead; it was left alone"),
+    ):
+        assert any(f'job "{job_id}" {why}' in line for line in told)
+    assert house.states("pending1") == ["pending"]
+    assert "pending1" in logs_of(house)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--older-than", "1d"), ("--keep", "0"), ("--state", "dead"), ("--tag", "x")],
+)
+def test_jobs_are_named_or_selected(house: SpoolDir, words: tuple[str, ...]) -> None:
+    assert "not both" in house.refuse("prune", "dead1", *words, status=2)
+    assert house.states("dead1") == ["dead"]
+
+
 def test_a_job_that_was_given_another_life_keeps_it(house: SpoolDir) -> None:
     (doomed,) = housekeeping.doomed(house.api, "dead", ["dead100"])
     house.run("dlq", "retry", "dead100")

@@ -281,9 +281,12 @@ def test_nobody_is_asked_where_nobody_is(many: SpoolDir) -> None:
     assert len(many.run("cancel", "--all").lines) == 11
 
 
-def test_a_person_is_asked_before_even_one_is_purged(many: SpoolDir) -> None:
+@pytest.mark.parametrize("words", [("dlq", "purge"), ("prune",)])
+def test_a_person_is_asked_before_even_one_is_deleted(
+    many: SpoolDir, words: tuple[str, ...]
+) -> None:
     many.run("cancel", "job01")
-    status, seen = in_terminal(many, "n", "dlq", "purge", "job01")
+    status, seen = in_terminal(many, "n", *words, "job01")
     assert (status, "delete 1 job" in seen) == (1, True)
     assert many.ids("dead") == ["job01"]
 
@@ -334,7 +337,12 @@ def test_a_job_that_runs_meanwhile_is_not_cancelled_with_those_that_wait(many: S
 
 
 @pytest.mark.parametrize(
-    "words", [("dlq", "purge", "job05"), ("prune", "--state", "dead", "--keep", "0")]
+    "words",
+    [
+        ("dlq", "purge", "job05"),
+        ("prune", "job05"),
+        ("prune", "--state", "dead", "--keep", "0"),
+    ],
 )
 def test_a_job_that_has_died_anew_meanwhile_is_not_deleted(
     many: SpoolDir, words: tuple[str, ...]
@@ -349,7 +357,7 @@ def test_a_job_that_has_died_anew_meanwhile_is_not_deleted(
     assert "delete 1 job" in seen
     assert "\njob05" not in seen  # nor said to be
     assert (status, "is not what it was when you asked" in seen) == (
-        (1, True) if words[0] == "dlq" else (0, False)
+        (1, True) if "job05" in words else (0, False)
     )
     assert many.states("job05") == ["dead"]
 

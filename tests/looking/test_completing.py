@@ -69,6 +69,8 @@ def test_bash_completes_ids_in_the_states_that_a_command_takes(spool: SpoolDir, 
     assert press_tab(spool, path, "show", "dea") == ["dead-1", "dead-2"]
     assert press_tab(spool, path, "dlq", "retry", "") == ["dead-1", "dead-2"]
     assert press_tab(spool, path, "dlq", "retry", "dead-2", "") == ["dead-1"]
+    finished = ["completed-1", "completed-2", "dead-1", "dead-2"]
+    assert press_tab(spool, path, "prune", "") == finished
 
 
 def test_bash_completes_ids_of_the_spool_that_is_named(
