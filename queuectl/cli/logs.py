@@ -176,11 +176,16 @@ def _remark_on_the_rest(
         return
     if not printer.has_printed:
         render.note(_nothing(spool, found, number, options))
-    elif not options["both"] and not options["only_stderr"] and _has_failed(found, number):
+    elif not options["both"] and not options["only_stderr"] and _wants_to_know(found):
         path = joblogs.log_file(spool, found.job, number, joblogs.ERR)
         if size := files.size(path):
             printer.end_line()
             render.note(f"and {size_text(size)} on standard error, with --stderr or --all")
+
+
+def _wants_to_know(found: Found) -> bool:
+    """Tell whether one looks for more than was printed: scripts do not of what completed."""
+    return found.state != "completed" or sys.stderr.isatty()
 
 
 def _has_failed(found: Found, number: int) -> bool:
@@ -191,7 +196,10 @@ def _has_failed(found: Found, number: int) -> bool:
 
 def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) -> str:
     """Return what to say where nothing was printed: the other stream may have something."""
-    nothing = f"run {number} printed nothing"
+    if number == joblogs.current_run(found):
+        nothing = f"run {number} has printed nothing yet"
+    else:
+        nothing = f"run {number} printed nothing"
     if _has_failed(found, number):
         nothing += f": {plain(str(found.job.record['error_message']))}"
     if options["both"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import subprocess
 from typing import TYPE_CHECKING
@@ -364,6 +365,27 @@ def test_of_a_run_that_failed_its_standard_error_is_pointed_to(spool: SpoolDir) 
     assert spool.run("logs", "b").err == ""
 
 
+def test_at_a_terminal_standard_error_is_pointed_to_though_the_job_completed(
+    spool: SpoolDir,
+) -> None:
+    spool.drop("b", "echo progress; echo warning >&2")
+    spool.drain()
+    master, slave = pty.openpty()
+    with spool.start("logs", "b", stdout=subprocess.DEVNULL, stderr=slave):
+        os.close(slave)
+        assert os.read(master, 1000) == b"and 8 B on standard error, with --stderr or --all\r\n"
+    os.close(master)
+
+
+def test_a_run_that_goes_on_has_printed_nothing_yet(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.drop("a", waiting_for(f"{tmp_path}/go"))
+    with spool.pool() as pool:
+        pool.wait_for("started", "a")
+        wait_until(lambda: os.path.exists(f"{spool.path}/logs/a.1.out"))
+        assert spool.run("logs", "a").err == "run 1 has printed nothing yet\n"
+        (tmp_path / "go").touch()
+
+
 def test_a_job_does_not_follow_itself_by_way_of_a_pipe(spool: SpoolDir) -> None:
     words = shlex.join(spool.command("logs", "-f", "me"))
     spool.api.submit(f"echo begun; {words} | cat", id="me", max_retries=1)
@@ -389,14 +411,16 @@ def test_a_job_may_print_an_earlier_run(spool: SpoolDir) -> None:
     assert spool.output("me", 2) == "2\n1\n"
 
 
-def test_of_a_run_that_goes_on_no_failure_is_pointed_to(spool: SpoolDir, tmp_path: Path) -> None:
+def test_of_a_run_that_goes_on_standard_error_is_pointed_to(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
     spool.configure(backoff_base=0)
     first = "echo out; echo err >&2; [ $QUEUECTL_ATTEMPT = 2 ] || exit 1"
     work = f"{first}; {waiting_for(str(tmp_path / 'go'))}"
     spool.api.submit(work, id="a", max_retries=2)
     with spool.pool():
         wait_until(lambda: spool.output("a", 2, "err"), "the second run")
-        assert spool.run("logs", "a").err == ""
+        assert spool.run("logs", "a").err == "and 4 B on standard error, with --stderr or --all\n"
         (tmp_path / "go").touch()
 
 
@@ -418,6 +442,7 @@ def test_who_asks_for_no_line_is_not_told_that_there_is_none(ran: SpoolDir) -> N
     assert (result.out, result.err) == ("", "")
 
 
-def test_of_a_run_that_others_followed_no_failure_is_pointed_to(ran: SpoolDir) -> None:
+def test_of_a_run_that_others_followed_standard_error_is_pointed_to(ran: SpoolDir) -> None:
     result = ran.run("logs", "--attempt", "1", "job")
-    assert (result.out, result.err) == ("1.1\n1.2\n1.3\n", "")
+    assert result.out == "1.1\n1.2\n1.3\n"
+    assert result.err == "and 4 B on standard error, with --stderr or --all\n"
