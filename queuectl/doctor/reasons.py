@@ -79,7 +79,8 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
     if is_cancelled(job.record):
         yield problem(f"{job_id} was {why}", f"`queuectl dlq retry {job_id}` gives it another life")
     else:
-        what = f"{job_id} failed {job.attempts} times and is dead: {why}"
+        times = "once" if job.attempts == 1 else f"{job.attempts} times"
+        what = f"{job_id} failed {times} and is dead: {why}"
         yield problem(what, f"`queuectl logs {job_id}`, then `queuectl dlq retry {job_id}`")
 
 

@@ -378,7 +378,7 @@ def test_it_explains_a_half_written_file(side: Spoolside) -> None:
 def test_it_explains_a_dead_job_and_a_completed_one(side: Spoolside) -> None:
     dead, done = side.submit("exit 3", max_retries=1), side.submit()
     side.drain()
-    assert "failed 1 times and is dead: exit status 3" in doctor(side, dead)[1]
+    assert "failed once and is dead: exit status 3" in doctor(side, dead)[1]
     status, text = doctor(side, done)
     assert status == 0
     assert "has run" in text
