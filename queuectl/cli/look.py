@@ -26,7 +26,7 @@ from queuectl.states import FINISHED, STATES
 from queuectl.units import duration_text, instant, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from queuectl.job import Job
     from queuectl.layout import Found, Layout
@@ -148,7 +148,9 @@ def _detail(spool: Layout, found: Found) -> str:
         word = "later" if means_later(record) else "again"
         return f"{word} {render.in_text(found.job.not_before('failed'))}"
     if found.state == "completed":
-        return f"{render.since_text(record.get('finished_at'))} ago"
+        took = _took(record)
+        ago = f"{render.since_text(record.get('finished_at'))} ago"
+        return ago if took == "-" else f"took {took}, {ago}"
     if found.state == "dead":
         why = plain(record.get("error_message") or "")
         return fit(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL), ascii_only=True)
@@ -255,6 +257,6 @@ def _output(spool: Layout, job: Job, number: int) -> str:
     return next((path for path in paths if os.path.getsize(path)), paths[0] if paths else "-")
 
 
-def _took(entry: dict[str, Any]) -> str:
+def _took(entry: Mapping[str, Any]) -> str:
     started, finished = instant(entry.get("started_at")), instant(entry.get("finished_at"))
     return "-" if started is None or finished is None else duration_text(finished - started)

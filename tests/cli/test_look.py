@@ -510,6 +510,15 @@ def test_what_has_been_is_ago_and_what_comes_is_in_a_while(spool: SpoolDir) -> N
     assert re.search(r" 2(099|100)-\S+ \S+ \(in \d+d\d\dh\)$", lines["run_at"])
 
 
+def test_of_a_completed_job_it_is_listed_how_long_it_took(spool: SpoolDir) -> None:
+    times = {"started_at": "2020-01-01T00:00:00Z", "finished_at": "2020-01-01T00:00:01.5Z"}
+    put(spool, "completed", "job", **times)
+    put(spool, "completed", "unknown", finished_at=times["finished_at"])
+    _, job, unknown = spool.run("list").lines
+    assert re.search(r" took 1\.5s, \d+d\d\dh ago  true$", job)
+    assert re.search(r"  \d+d\d\dh ago  +true$", unknown)
+
+
 def test_who_had_a_waiting_job_in_hand_last_is_no_worker_of_it(spool: SpoolDir) -> None:
     for state in ("pending", "completed"):
         put(spool, state, state, worker="box-1-00000000")
