@@ -63,6 +63,7 @@ def enqueue(
 
     A job is JSON, or options, or the words of a command after --. @FILE and - (standard input)
     hold one JSON object a line; all are checked before the first is queued. Options go before it.
+    The command itself reads nothing: its standard input is /dev/null.
 
     \b
     queuectl enqueue '{"id":"job1","command":"sleep 2"}'

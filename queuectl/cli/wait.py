@@ -114,8 +114,9 @@ def _but_ourselves(spool: Layout, job_ids: list[str], *, named: bool) -> list[st
 def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """Queue a job, wait for it, and show what it prints as it comes.
 
-    Takes what `queuectl enqueue` takes, of one job. The exit status is the job's, as in
-    `queuectl wait`. Ctrl-C leaves the job queued, or running.
+    Takes what `queuectl enqueue` takes, of one job, which reads nothing: its standard input is
+    /dev/null. The exit status is the job's, as in `queuectl wait`. Ctrl-C leaves the job queued, or
+    running.
 
     \b
     queuectl run --timeout 1h -- make -j4

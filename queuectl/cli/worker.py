@@ -71,7 +71,8 @@ def start(
 
     Ctrl-C or SIGTERM finishes what runs and leaves; a second one ends the commands and gives their
     jobs back. --stop-when-empty waits for retries too, and in a paused spool for `queuectl resume`,
-    not for what is scheduled.
+    not for what is scheduled; the exit status is 0 also if jobs died, which `queuectl wait --tag T`
+    tells afterwards.
 
     \b
     queuectl worker start --count 2 --stop-when-empty
