@@ -20,33 +20,39 @@ if TYPE_CHECKING:
     from queuectl.joblogs import Follower
     from queuectl.layout import Found, Layout
 
-_TITLES = {joblogs.OUT: b"stdout", joblogs.ERR: b"stderr"}
+_TITLES = {joblogs.OUT: "stdout", joblogs.ERR: "stderr"}
 
 
 class Printer:
     """Writes output as it was printed.
 
     Args:
-        headings: all of it to standard output, with a heading where the stream changes.
+        names_jobs: all of it to standard output, with a heading where the job changes.
+        names_streams: the same where the stream changes.
         apart: its standard error to ours.
     """
 
-    def __init__(self, *, headings: bool = False, apart: bool = False) -> None:
-        self._headings = headings
+    def __init__(
+        self, *, names_jobs: bool = False, names_streams: bool = False, apart: bool = False
+    ) -> None:
+        self.names_jobs = names_jobs
+        self._names_streams = names_streams
         self._apart = apart
-        self._last = ""
+        self._heading = ""
         self._in_line = False
-        self.has_printed = False
+        self.printed: set[str] = set()  # ids of jobs of which something came
 
-    def __call__(self, stream: str, data: bytes) -> None:
+    def __call__(self, job_id: str, stream: str, data: bytes) -> None:
         """Write one piece, and let it be seen."""
-        self.has_printed = True
         target = sys.stderr if self._apart and stream == joblogs.ERR else sys.stdout
-        if self._headings and stream != self._last:
-            gap = b"\n" if self._last else b""
-            target.buffer.write(b"%s==> %s <==\n" % (gap, _TITLES[stream]))
-            self._last = stream
+        names = [plain(job_id)] if self.names_jobs else []
+        names += [_TITLES[stream]] if self._names_streams else []
+        if names and (heading := " ".join(names)) != self._heading:
+            gap = "\n" if self._heading else ""
+            target.buffer.write(f"{gap}==> {heading} <==\n".encode())
+            self._heading = heading
         target.buffer.write(data)
+        self.printed.add(job_id)
         target.buffer.flush()
         self._in_line = not data.endswith(b"\n")
 
@@ -169,7 +175,7 @@ def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer)
     while True:
         for follower in followers:
             for stream, data in follower.read():
-                printer(stream, data)
+                printer(follower.job_id, stream, data)
         files = [path for follower in followers for path in follower.files()]
         # what was written before a watch was armed told nobody: look once more
         if not changes.follow_files(files):

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import time
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ _SILENT_S = 1.0  # before one that is followed is said to write to the other str
 
 @click.command()
 @click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids())
-@click.option("--follow", "-f", is_flag=True, help="Go on, through its retries, until it ends.")
+@click.option("--follow", "-f", is_flag=True, help="Go on, through retries, until all have ended.")
 @click.option("--stderr", "only_stderr", is_flag=True, help="Its standard error instead.")
 @click.option("--all", "both", is_flag=True, help="Both, each piece under a heading.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Run N instead of the last.")
@@ -48,18 +49,25 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
     \b
     queuectl logs job1
     queuectl logs -f --all
+    queuectl logs -f job1 job2
     queuectl logs --stderr --attempt 1 --lines 20 job1
     """
     if options["only_stderr"] and options["both"]:
         raise click.UsageError("--stderr and --all exclude one another")
-    if follow and len(texts) > 1:
-        raise click.UsageError("-f follows one job")
     spool = spool_to_read(ctx)
-    if len(texts) < 2:
-        job_id = resolve_id(spool, texts[0]) if texts else last_begun(spool)
-        _print_job(spool, job_id, options, follow=follow)
-        return
     misses = Misses()
+    if follow:
+        _follow(spool, texts or (last_begun(spool),), options, misses)
+    elif len(texts) < 2:
+        _print_job(spool, resolve_id(spool, texts[0]) if texts else last_begun(spool), options)
+    else:
+        _print_each(spool, texts, options, misses)
+    misses.exit()
+
+
+def _print_each(
+    spool: Layout, texts: Sequence[str], options: dict[str, Any], misses: Misses
+) -> None:
     gap = ""
     for text in texts:
         try:
@@ -69,15 +77,12 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
             _print_job(spool, job_id, options)
         except QueuectlError as error:  # noqa: PERF203 - the others are printed all the same
             misses(text, error)
-    misses.exit()
 
 
-def _print_job(
-    spool: Layout, job_id: str, options: dict[str, Any], *, follow: bool = False
-) -> None:
+def _print_job(spool: Layout, job_id: str, options: dict[str, Any]) -> None:
     found = spool.find(job_id)
-    _check_not_fed_to_itself(spool, found, options, follow=follow)
-    (_follow if follow else _print_run)(spool, found, options)
+    _check_not_fed_to_itself(spool, found, options, follow=False)
+    _print_run(spool, found, options)
 
 
 def _streams(options: dict[str, Any]) -> Sequence[str]:
@@ -103,40 +108,71 @@ def _check_not_fed_to_itself(
             raise QueuectlError(msg)
 
 
-def _follow(spool: Layout, found: Found, options: dict[str, Any]) -> None:
-    if found.state in FINISHED:
-        _run_number(found, options["attempt"])
-    follower = joblogs.Follower(
+def _follow(spool: Layout, texts: Sequence[str], options: dict[str, Any], misses: Misses) -> None:
+    """Print what jobs print until all have ended; what cannot be followed, or is gone, is told."""
+    jobs = _to_follow(spool, texts, options, misses)
+    printer = Printer(names_jobs=len(jobs) > 1, names_streams=options["both"])
+    followers = [_follower(spool, found, options) for found in jobs]
+    for follower in followers if printer.names_jobs else ():
+        follower.missed = partial(misses, follower.job_id)
+    if followers:
+        _print_until_ended(spool, followers, options, printer)
+    for follower in followers:
+        try:
+            _tell_of_end(spool, follower, options, printer)
+        except QueuectlError as error:  # noqa: PERF203 - the others are told of all the same
+            misses(follower.job_id, error)
+
+
+def _to_follow(
+    spool: Layout, texts: Sequence[str], options: dict[str, Any], misses: Misses
+) -> list[Found]:
+    jobs: dict[str, Found] = {}
+    for text in texts:
+        try:
+            found = spool.find(resolve_id(spool, text))
+            _check_not_fed_to_itself(spool, found, options, follow=True)
+            if found.state in FINISHED:
+                _run_number(found, options["attempt"])
+            jobs[found.job.id] = found
+        except QueuectlError as error:  # noqa: PERF203 - the others are followed all the same
+            misses(text, error)
+    return list(jobs.values())
+
+
+def _follower(spool: Layout, found: Found, options: dict[str, Any]) -> joblogs.Follower:
+    return joblogs.Follower(
         spool,
         found.job.id,
         _streams(options),
         first_run=options["attempt"] or joblogs.last_run(found) or 1,
         lines=options["lines"],
     )
-    printer = Printer(headings=options["both"])
+
+
+def _print_until_ended(
+    spool: Layout,
+    followers: Sequence[joblogs.Follower],
+    options: dict[str, Any],
+    printer: Printer,
+) -> None:
     remarks = Remarks(spool, printer)
+    unhinted = [] if options["both"] or options["only_stderr"] else list(followers)
     hint_at_s = time.monotonic() + _SILENT_S
-    with changes_of(spool, [found.job.id]) as changes:
-        while not print_new([follower], changes, printer):
-            remarks.of_runs([follower])
-            remarks.of_hindrances(lambda: [found.job.id])
+    with changes_of(spool, [follower.job_id for follower in followers]) as changes:
+        while not print_new(followers, changes, printer):
+            remarks.of_runs(followers)
+            remarks.of_hindrances(lambda: [item.job_id for item in followers if not item.over])
             if time.monotonic() > hint_at_s:
-                hinted = _hint_at_stderr(spool, follower, options, printer)
-                hint_at_s = inf if hinted else time.monotonic() + _SILENT_S
+                unhinted = [item for item in unhinted if not _hint_at_stderr(spool, item, printer)]
+                hint_at_s = time.monotonic() + _SILENT_S if unhinted else inf
             changes.wait(hint_at_s)
-    remarks.of_runs([follower])
-    if follower.found is None:
-        msg = f"{found.job.id} is gone: somebody deleted it"
-        raise QueuectlError(msg)
-    number = _run_number(follower.found, options["attempt"])
-    _remark_on_the_rest(spool, follower.found, number, options, printer)
+    remarks.of_runs(followers)
 
 
-def _hint_at_stderr(
-    spool: Layout, follower: joblogs.Follower, options: dict[str, Any], printer: Printer
-) -> bool:
+def _hint_at_stderr(spool: Layout, follower: joblogs.Follower, printer: Printer) -> bool:
     """Say that all that comes is on the other stream, if it is; tell whether no more need be."""
-    if printer.has_printed or options["both"] or options["only_stderr"]:
+    if follower.over or follower.job_id in printer.printed:
         return True
     found = follower.found
     number = None if found is None else joblogs.current_run(found)
@@ -145,8 +181,24 @@ def _hint_at_stderr(
     size = files.size(joblogs.log_file(spool, found.job, number, joblogs.ERR))
     if size:
         what = f"nothing on standard output so far; {size_text(size)} on standard error"
-        render.note(f"{what}, with --stderr or --all")
+        _note_of(found, f"{what}, with --stderr or --all", printer)
     return size > 0
+
+
+def _tell_of_end(
+    spool: Layout, follower: joblogs.Follower, options: dict[str, Any], printer: Printer
+) -> None:
+    if follower.found is None:
+        msg = f"{follower.job_id} is gone: somebody deleted it"
+        raise QueuectlError(msg)
+    number = _run_number(follower.found, options["attempt"])
+    _remark_on_the_rest(spool, follower.found, number, options, printer)
+
+
+def _note_of(found: Found, text: str, printer: Printer) -> None:
+    """Say something of a job, on a line of its own; of which, if there are several."""
+    printer.end_line()
+    render.note(f"{plain(found.job.id)}: {text}" if printer.names_jobs else text)
 
 
 def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
@@ -157,13 +209,13 @@ def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
     if not any(map(files.is_there, paths.values())):
         msg = f'the output of run {number} of "{found.job.id}" is not in {spool.directory("logs")}'
         raise QueuectlError(msg)
-    printer = Printer(headings=options["both"])
+    printer = Printer(names_streams=options["both"])
     for stream, path in paths.items():
         output = joblogs.Output(path)
         if options["lines"] is not None:
             output.start_at_last(options["lines"])
         for data in output.read():
-            printer(stream, data)
+            printer(found.job.id, stream, data)
         output.close()
     _remark_on_the_rest(spool, found, number, options, printer)
 
@@ -174,13 +226,13 @@ def _remark_on_the_rest(
     """Say what else there is, where that is what one may have looked for."""
     if options["lines"] == 0:
         return
-    if not printer.has_printed:
-        render.note(_nothing(spool, found, number, options))
+    if found.job.id not in printer.printed:
+        _note_of(found, _nothing(spool, found, number, options), printer)
     elif not options["both"] and not options["only_stderr"] and _wants_to_know(found):
         path = joblogs.log_file(spool, found.job, number, joblogs.ERR)
         if size := files.size(path):
-            printer.end_line()
-            render.note(f"and {size_text(size)} on standard error, with --stderr or --all")
+            what = f"and {size_text(size)} on standard error, with --stderr or --all"
+            _note_of(found, what, printer)
 
 
 def _wants_to_know(found: Found) -> bool:
