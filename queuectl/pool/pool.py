@@ -10,7 +10,6 @@ import signal
 import time
 import traceback
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import config, requests
@@ -23,6 +22,7 @@ from queuectl.outcome import STOPPED, Outcome
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.live_config import LiveConfig
+from queuectl.pool.periodic import Periodic
 from queuectl.pool.presence import Presence
 from queuectl.pool.turn import Turns
 from queuectl.pool.upkeep import Upkeep
@@ -44,26 +44,6 @@ if TYPE_CHECKING:
 
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
-
-
-class _Periodic:
-    """Something to be done at once, and then every `period_s()` seconds, which may change."""
-
-    def __init__(self, do: Callable[[], object], period_s: Callable[[], float]) -> None:
-        self._do = do
-        self._period_s = period_s
-        self._last = -inf
-
-    @property
-    def wait_s(self) -> float:
-        """The seconds until it is due; negative once it is."""
-        return self._last + self._period_s() - time.monotonic()
-
-    def run_if_due(self) -> None:
-        """Do it, if it is due."""
-        if self.wait_s <= 0:
-            self._last = time.monotonic()
-            self._do()
 
 
 class Pool:
@@ -260,15 +240,15 @@ class Pool:
                 return
             await self._attention.wait(self._wait_s(periodic))
 
-    def _periodic(self, arrivals: Arrivals | None) -> list[_Periodic]:
+    def _periodic(self, arrivals: Arrivals | None) -> list[Periodic]:
         tasks = [
-            _Periodic(self._registration.beat, lambda: self._spool.config.lease / 3),
-            _Periodic(lambda: self._tick(arrivals), lambda: self._spool.config.poll_interval),
+            Periodic(self._registration.beat, lambda: self._spool.config.lease / 3),
+            Periodic(lambda: self._tick(arrivals), lambda: self._spool.config.poll_interval),
         ]
         ping_s = self._notifier.beat_s
-        return tasks if ping_s is None else [*tasks, _Periodic(self._notifier.beat, lambda: ping_s)]
+        return tasks if ping_s is None else [*tasks, Periodic(self._notifier.beat, lambda: ping_s)]
 
-    def _wait_s(self, periodic: list[_Periodic]) -> float:
+    def _wait_s(self, periodic: list[Periodic]) -> float:
         waits = [*(task.wait_s for task in periodic), self._intake.wait_s(), self._config.wait_s]
         waits.append(None if self._claims.begun else _FIRST_SCAN_S)
         waits.append(_EMPTY_CHECK_S if self._stop_when_empty else None)
