@@ -87,7 +87,7 @@ class Misses:
     def __call__(self, _job_id: str, error: Exception) -> None:
         """Tell one."""
         self.count += 1
-        render.note(f"queuectl: {plain(str(error))}")
+        render.note(f"queuectl: {error}")
 
     def exit(self) -> None:
         """Leave with status 1 if there was one."""
