@@ -286,30 +286,29 @@ def _output_like(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 def _usage_text(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx else "queuectl"
     if isinstance(error, click.NoSuchOption):
-        name = error.option_name
-        if name == "--spool":
-            return "--spool goes before the command: queuectl --spool DIR COMMAND"
-        have = (
-            {word for item in error.ctx.command.params for word in item.opts}
-            if error.ctx
-            else set()
-        )
-        if name == "--after" and "--later-codes" in have:
-            return "there is no --after; README says how a job follows another (--later-codes)"
-        meant = _OPTIONS_CALLED_ELSEWHERE.get(name, "")
-        if meant.partition(" ")[0] in have:
-            return f"no such option {name}; did you mean {meant}?; see `{path} -h`"
-        _keep_what_is_near(name, error.possibilities or [])
+        params = error.ctx.command.params if error.ctx else ()
+        return _no_such_option(error.option_name, [w for item in params for w in item.opts], path)
     text = error.format_message().rstrip(".")
     return f"{text[:1].lower()}{text[1:]}; see `{path} -h`"
 
 
-def _keep_what_is_near(name: str, options: list[str]) -> None:
-    """Keep those that are near without the dashes, which all of them share."""
+def _no_such_option(name: str, have: Sequence[str], path: str) -> str:
+    if name == "--spool":
+        return "--spool goes before the command: queuectl --spool DIR COMMAND"
+    if name == "--after" and "--later-codes" in have:
+        return "there is no --after; README says how a job follows another (--later-codes)"
+    meant = _OPTIONS_CALLED_ELSEWHERE.get(name, "")
+    near = [meant] if meant.partition(" ")[0] in have else _near_options(name, have)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no such option {name}{hint}; see `{path} -h`"
+
+
+def _near_options(name: str, have: Sequence[str]) -> list[str]:
+    """Return those that are near without the dashes, which all of them share."""
     from difflib import get_close_matches
 
-    words = {option.lstrip("-"): option for option in options}
-    options[:] = [words[near] for near in get_close_matches(name.lstrip("-"), words)]
+    words = {option.lstrip("-"): option for option in have if option.startswith("--")}
+    return [words[near] for near in get_close_matches(name.lstrip("-"), words, n=2)]
 
 
 def _fail(text: str, status: int) -> int:
