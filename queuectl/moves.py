@@ -11,13 +11,14 @@ record of who holds it are the same instant. spool-layout.md, section "The moves
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import files
-from queuectl.errors import ClaimLostError, JobExistsError
+from queuectl.errors import ClaimLostError, JobExistsError, QueuectlError
 from queuectl.ids import numbered
 from queuectl.job import Job, again
 from queuectl.layout import SUFFIX, Layout
@@ -64,12 +65,29 @@ class Moves(Layout):
             OSError: it could not be moved.
         """
         claim = Claim(job_id, owner, self.held_file(job_id, owner), state)
-        files.move_contended(self.file(state, job_id), claim.path)
+        try:
+            files.move_contended(self.file(state, job_id), claim.path)
+        except KeyboardInterrupt:
+            self.let_go(claim)
+            raise
         return claim
 
     def release(self, claim: Claim, state: str) -> None:
         """Do what `releasing` does, waiting here."""
         files.carry_out(self.releasing(claim, state))
+
+    def let_go(self, claim: Claim) -> None:
+        """Put a job where its body says, or back if it was only taken, and wait for nothing.
+
+        For an interrupt, which may come between a rename and the next line: so the body is asked,
+        as recovery does, which puts right what is held all the same.
+        """
+        with contextlib.suppress(OSError, QueuectlError):
+            files.unlink_quietly(self._draft_file(claim.job_id, claim.owner))
+            job = self.read_file(claim.path, claim.job_id)
+            is_rewritten = job.record.get("worker") == claim.owner
+            state = job.state if is_rewritten else claim.origin
+            files.move_new(claim.path, self.file(state, claim.job_id))
 
     def read_claim(self, claim: Claim) -> Job:
         """Return the job as it was taken.

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MANY = 16  # drafts: fewer are synced sooner than threads are started
-_SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
 _BATCH = 512  # jobs that share one fsync of the directory
 
 
@@ -223,7 +221,7 @@ class Spool(Asides):
 
     def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
         published: list[Job] = []
-        many = self.config.sync and len(batch) >= _MANY
+        many = self.config.sync and len(batch) >= files.MANY
         publish_all = self._publish_side_by_side if many else self._publish_each
         pending = self.directory("pending")
         try:
@@ -294,7 +292,7 @@ class Spool(Asides):
                         published.append(batch[first])
 
         try:
-            files.side_by_side(_SYNCING, submit, range(len(batch)))
+            files.side_by_side(submit, range(len(batch)))
         except BaseException:
             for draft_file in drafts:
                 files.unlink_quietly(draft_file)

@@ -6,9 +6,11 @@ spool-layout.md, section "The moves".
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
@@ -18,6 +20,7 @@ from queuectl.errors import (
     SpoolError,
     WrongStateError,
 )
+from queuectl.ids import is_id
 from queuectl.job import again
 from queuectl.kernel.users import user_name
 from queuectl.layout import PAUSED, SUFFIX, mending
@@ -28,7 +31,9 @@ from queuectl.units import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeGuard
 
+    from queuectl.files import Steps
     from queuectl.job import Job
     from queuectl.layout import Found
     from queuectl.moves import Claim
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
 
     Missed = Callable[[str, QueuectlError], None]
 
+# jobs: taken together, each with a descriptor. 1,120, 470, 300 and 300 us a job with 1, 16, 64, 128
+_TOGETHER = 64
 CANCELLABLE = (*WAITING, "processing")
 EDITABLE = (*WAITING, "dead")
 
@@ -45,7 +52,7 @@ class Verb:
     """Something that can be done to a job.
 
     Args:
-        states: where it applies.
+        states: where it applies; jobs in it are at rest.
         new_body: returns the new record; what it raises leaves the job as it was.
         done: the verb's participle, for messages.
         stays: release each job to the state that it was taken from.
@@ -123,7 +130,7 @@ def apply(
     """Do something to jobs by take, rewrite and release; yield each id once it is done for good.
 
     A job that it cannot be done to is told to `missed`, and the others go on; without one it is
-    raised.
+    raised. What is raised is so once those taken together with that job are done, and yielded.
 
     Raises:
         NoSuchJobError, WrongStateError: a job is not (or no longer: MovedOnError) where the verb
@@ -131,33 +138,52 @@ def apply(
         SpoolError: the file system refused.
     """
     spool.create()
+    left = iter(job_ids)
     with Registration(spool) as me:
-        for job_id in job_ids:
+        while group := list(islice(left, _TOGETHER)):
             me.beat_if_due()
-            why = _try(spool, job_id, verb, me.name)
-            if why is None:
-                yield job_id
-            elif missed is None:
-                raise why
-            else:
-                missed(job_id, why)
+            fatal = None
+            for job_id, why in zip(group, _try_all(spool, group, verb, me.name), strict=True):
+                if why is None:
+                    yield job_id
+                elif missed is not None and _is_of_this_job(why):
+                    missed(job_id, why)
+                else:
+                    fatal = fatal or why
+            if fatal is not None:
+                raise fatal
 
 
-def _try(spool: Spool, job_id: str, verb: Verb, owner: str) -> QueuectlError | None:
-    """Do it to one job; return why it could not be done."""
+def _try_all(
+    spool: Spool, job_ids: Sequence[str], verb: Verb, owner: str
+) -> Iterator[Exception | None]:
+    """Do it to jobs side by side; then yield, of each, why it could not be done."""
+    works = [_changing(spool, job_id, verb, owner) for job_id in job_ids]
+    for job_id, why in zip(job_ids, files.carry_out_all(works), strict=True):
+        if isinstance(why, SpoolError) and why.errno in (errno.EMFILE, errno.ENFILE):
+            # by now the others have closed theirs
+            yield from files.carry_out_all([_changing(spool, job_id, verb, owner)])
+        else:
+            yield why
+
+
+def _is_of_this_job(error: Exception) -> TypeGuard[QueuectlError]:
+    """Tell whether the next job may fare better."""
+    return isinstance(error, QueuectlError) and not isinstance(error, SpoolError)
+
+
+def _changing(spool: Spool, job_id: str, verb: Verb, owner: str) -> Steps[None]:
+    claim = _take(spool, job_id, verb, owner)
     try:
-        claim = _take(spool, job_id, verb, owner)
-        _rewrite(spool, claim, verb)
-    except SpoolError:  # the next one would fare no better
+        yield from _rewriting(spool, claim, verb)
+    except (KeyboardInterrupt, GeneratorExit):
+        spool.let_go(claim)
         raise
-    except QueuectlError as error:
-        return error
-    return None
 
 
 def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
     for _ in range(10):
-        state, path = spool.locate(job_id)
+        state = _find(spool, job_id, verb)
         if state not in verb.states:
             only = " or ".join(verb.states)
             msg = f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}'
@@ -171,9 +197,15 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
         except FileNotFoundError:
             continue  # it moved on meanwhile: look again
         except OSError as error:
-            raise SpoolError("take", path, error) from error
+            raise SpoolError("take", spool.file(state, job_id), error) from error
     msg = f'job "{job_id}" moves faster than it can be taken; try again'
     raise MovedOnError(msg)
+
+
+def _find(spool: Spool, job_id: str, verb: Verb) -> str:
+    """Return the state that holds an id; one where the verb applies needs no look at all held."""
+    state = spool.found_in(job_id, verb.states) if is_id(job_id) else None
+    return state or spool.locate(job_id)[0]
 
 
 def _check_only(spool: Spool, job_id: str, state: str) -> None:
@@ -189,21 +221,21 @@ def _check_only(spool: Spool, job_id: str, state: str) -> None:
         raise WrongStateError(msg)
 
 
-def _rewrite(spool: Spool, claim: Claim, verb: Verb) -> None:
+def _rewriting(spool: Spool, claim: Claim, verb: Verb) -> Steps[None]:
     try:
         try:
             job = verb.new_body(spool.read_file(claim.path, claim.job_id))
         except QueuectlError as error:
-            spool.release(claim, claim.origin)
+            yield from spool.releasing(claim, claim.origin)
             msg = f'job "{claim.job_id}" cannot be {verb.done}: {error}'
             raise WrongStateError(msg) from None
         job = _staying(job, claim.origin) if verb.stays else job
-        spool.settle(claim, job.changed(worker=claim.owner))
+        yield from spool.settling(claim, job.changed(worker=claim.owner))
     except OSError as error:
         if not claim.rewritten:
             # needs no room on the disk; where even that fails, recovery does it
             with contextlib.suppress(OSError, QueuectlError):
-                spool.release(claim, claim.origin)
+                yield from spool.releasing(claim, claim.origin)
         raise SpoolError("move", claim.path, error) from error
     if claim.dead_id is not None:
         msg = f"{claim.reason}; this one is kept in dead/{claim.dead_id}{SUFFIX}"

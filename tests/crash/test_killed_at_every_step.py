@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 STEPPER = Path(__file__).with_name("stepper.py")
 SEVERAL_ENDS = ("completed", "dead")
-LONG = {"work", "recover"}  # over a hundred steps each: every fifth of them in the everyday run
+# over a hundred steps each: every fifth of them in the everyday run
+LONG = {"work", "recover", "retry many"}
 
 
 def kill_at_each_step(

@@ -26,6 +26,7 @@ pytestmark = needs_root
 ENQUEUER = Path(__file__).with_name("enqueuer.py")
 FILE_SYSTEMS = ("ext4", "xfs")
 DRAIN_EVERY = 10
+MANY = 40  # jobs that are retried together
 
 
 class Outage:
@@ -161,6 +162,34 @@ def test_what_a_pool_has_told_of_a_job_is_so_after_a_power_cut(
             assert lost_runs(file.parents[1]) == 1
         else:
             assert parse(file.read_bytes(), "one").attempts == 1
+
+
+def retry_and_cut(disk: Disk, mutation: str = "") -> list[str]:
+    """Cut the power as soon as many retries are told; return what is told and not in pending/."""
+    path = make_spool(disk.point / "q")
+    job_ids = [f"job{number}" for number in range(MANY)]
+    for job_id in job_ids:
+        (path / "dead" / f"{job_id}.json").write_text('{"command": "true", "state": "dead"}')
+    subprocess.run(["sync", "-f", str(path)], check=True)
+    with Spoolside(path) as side:
+        side.mutation = mutation
+        told = side.run("retry", *job_ids).stdout.split()
+    disk.cut()
+    disk.power_on()
+    assert told == job_ids
+    found = places(path)
+    return [job_id for job_id in told if found[job_id] != [path / "pending" / f"{job_id}.json"]]
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_what_was_told_to_be_retried_is_queued_after_a_power_cut(kind: str, tmp_path: Path) -> None:
+    with Disk(tmp_path, kind) as disk:
+        assert retry_and_cut(disk) == []
+
+
+def test_without_an_fsync_of_the_directories_a_retry_is_undone(tmp_path: Path) -> None:
+    with Disk(tmp_path, "ext4") as disk:
+        assert retry_and_cut(disk, "no fsync of a directory") != []
 
 
 def lost_runs(path: Path, mutation: str = "") -> int:

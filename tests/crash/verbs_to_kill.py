@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 QUIET = WorkLog(-1)  # what a victim says interests nobody
+MANY = 17  # jobs: so many are synced in threads
 # beside the spool, wherever a copy of it lies
 DIARY = 'echo "$QUEUECTL_JOB_ID start $$" >> "$QUEUECTL_SPOOL.runs"'
 
@@ -173,6 +175,19 @@ def _retry(spool: Spool) -> Iterator[str]:
     list(verbs.retry(spool, ["one", "two"], ("dead",)))
 
 
+def _many_dead(spool: Spool) -> None:
+    for n in range(MANY):
+        body = {"command": DIARY, "state": "dead", "attempts": 3}
+        with open(spool.file("dead", f"job{n}"), "w") as file:
+            json.dump(body, file)
+
+
+def _retry_many(spool: Spool) -> Iterator[str]:
+    job_ids = [f"job{n}" for n in range(MANY)]
+    yield from job_ids
+    list(verbs.retry(spool, job_ids, ("dead",)))
+
+
 def _cancel(spool: Spool) -> Iterator[str]:
     yield "one"
     list(verbs.cancel(spool, ["one"], "cancelled by the test"))
@@ -223,6 +238,7 @@ VERBS = {
     "recover": Verb(_left_by_the_dead, _recover),
     "correct": Verb(_some_dead, _correct),
     "retry": Verb(_some_dead, _retry),
+    "retry many": Verb(_many_dead, _retry_many),
     "cancel": Verb(_one_pending, _cancel),
     "change by hand": Verb(_one_pending, _change),
     "edit the settings": Verb(_one_pending, _edit),

@@ -772,6 +772,7 @@ def test_a_command_that_takes_long_shows_that_it_lives(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To pools of other machines it would be dead after the lease, and its jobs theirs."""
+    monkeypatch.setattr(verbs, "_TOGETHER", 1)
     for job_id in ("one", "two", "three"):
         spool_dead(api, job_id)
     retried = verbs.retry(api, ["one", "two", "three"], ("dead",))

@@ -1,0 +1,189 @@
+"""What is done to many jobs at a time: together, and each as if it were alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from queuectl import QueuectlError, Spool, files, kernel, verbs
+from queuectl.errors import SpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support import SpoolDir
+
+
+def many_dead(api: Spool, count: int = 20) -> list[str]:
+    """Return the ids of so many dead jobs, more than one thread syncs."""
+    job_ids = [f"j{number:02}" for number in range(count)]
+    for job_id in job_ids:
+        put_dead(api, job_id)
+    return job_ids
+
+
+def put_dead(api: Spool, job_id: str) -> None:
+    with open(api.file("dead", job_id), "w") as file:
+        file.write('{"command": "true", "state": "dead"}')
+
+
+def fails(job_id: str, error: QueuectlError) -> NoReturn:
+    pytest.fail(f"{job_id}: {error}")
+
+
+def call_first(patched: pytest.MonkeyPatch, name: str, first: Callable[[Any], None]) -> None:
+    """Have a function of the kernel preceded by another one."""
+    call = getattr(kernel, name)
+
+    def both(descriptor: int) -> None:
+        first(descriptor)
+        call(descriptor)
+
+    patched.setattr(kernel, name, both)
+
+
+def test_what_is_done_to_many_waits_once_for_each_directory(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_ids = many_dead(api)
+    directories: list[str] = []
+    call_first(
+        monkeypatch, "sync", lambda one: directories.append(os.readlink(f"/proc/self/fd/{one}"))
+    )
+    assert list(verbs.retry(api, job_ids, ("dead",))) == job_ids
+    assert directories == [f"{spool.path}/pending", f"{spool.path}/processing"]
+    assert spool.ids("pending") == job_ids
+    assert spool.leftovers() == []
+
+
+def test_an_id_is_told_once_its_job_is_there_and_others_are_taken_later(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_ids = many_dead(api, 5)
+    monkeypatch.setattr(verbs, "_TOGETHER", 2)
+    for number, job_id in enumerate(verbs.retry(api, job_ids, ("dead",))):
+        assert job_id == job_ids[number]
+        assert len(spool.ids("pending")) == min(5, number // 2 * 2 + 2)
+
+
+def test_what_is_refused_to_one_of_many_is_raised_once_the_others_are_told(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_ids = many_dead(api)
+
+    def refuse_two(descriptor: int) -> None:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if name.startswith(("j03@", "j07@")):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    call_first(monkeypatch, "sync_data", refuse_two)
+    told: list[str] = []
+    with pytest.raises(SpoolError, match=f"j03.*: {os.strerror(errno.EIO)}"):
+        told.extend(verbs.retry(api, job_ids, ("dead",), fails))
+    assert spool.ids("dead") == ["j03", "j07"]
+    assert told == spool.ids("pending") == sorted({*job_ids} - {"j03", "j07"})
+    assert spool.leftovers() == []
+
+
+def test_a_directory_that_cannot_be_synced_has_nothing_told(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_ids = many_dead(api)
+
+    def refuse(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}") == f"{spool.path}/pending":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    call_first(monkeypatch, "sync", refuse)
+    retried = verbs.retry(api, job_ids, ("dead",))
+    with pytest.raises(SpoolError, match=os.strerror(errno.EIO)):
+        next(retried)
+    assert all(len(spool.states(job_id)) == 1 for job_id in job_ids)
+
+
+@pytest.mark.parametrize("at", ["sync_data", "sync"])
+def test_an_interrupt_puts_back_what_was_only_taken(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    job_ids = many_dead(api, 8)
+
+    def interrupt(_descriptor: int) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        call_first(patched, at, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(verbs.retry(api, job_ids, ("dead",)))
+    assert spool.ids("dead" if at == "sync_data" else "pending") == job_ids
+    assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("behind", "at", "queued"),
+    [
+        ("move_contended", "/processing/j01@", []),
+        ("move", "/processing/j01@", ["j00", "j01"]),
+        ("move_new", "/pending/j01", ["j00", "j01"]),
+    ],
+    ids=["take", "rewrite", "release"],
+)
+def test_an_interrupt_right_behind_a_rename_leaves_no_job_held(
+    api: Spool,
+    spool: SpoolDir,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    behind: str,
+    at: str,
+    queued: list[str],
+) -> None:
+    job_ids = many_dead(api, 3)
+    rename = getattr(files, behind)
+
+    def renamed_and_interrupted(source: str, target: str) -> None:
+        rename(source, target)
+        if at in target:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, behind, renamed_and_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(verbs.retry(api, job_ids, ("dead",)))
+    assert spool.ids("pending") == queued
+    assert spool.ids("dead") == sorted({*job_ids} - {*queued})
+    assert spool.leftovers() == []
+
+
+def test_many_are_done_where_threads_or_descriptors_are_few(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_ids = many_dead(api, 50)
+
+    def no_thread(_thread: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    list(verbs.retry(api, job_ids[:1], ("dead",)))  # what is imported at the first time
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 15, limits[1]))
+    try:
+        assert list(verbs.retry(api, job_ids[1:], ("dead",))) == job_ids[1:]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert spool.ids("pending") == job_ids
+
+
+def test_a_job_is_taken_without_a_look_at_all_that_run(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_dead(api, "job")
+    retried = verbs.retry(api, ["job"], ("dead",))
+    with monkeypatch.context() as patched:
+        patched.setattr(api, "held", None)
+        assert next(retried) == "job"
+    assert list(retried) == []
