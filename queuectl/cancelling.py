@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from queuectl import owners, requests, verbs
@@ -95,14 +96,28 @@ class _Cancelling:
         self._first_tried_s: dict[str, float] = {}
         self._recovery: Recovery | None = None  # of this round
         self._told_busy = False
+        self._cancelled: list[str] = []  # in this round, by pools
 
     def round(self) -> Iterator[str]:
         """Do what can be done now; yield what is cancelled, and keep in `left` what is not."""
         before, self.left, self.look_again_s, self._recovery = self.left, [], None, None
-        waiting = []
-        for job_id in before:
+        self._cancelled.clear()
+        waiting = self._waiting(before)
+        first = next(waiting, None)
+        if first is not None:  # for none, too, we would register
+            ids = chain([first], waiting)  # cancelled while the others are looked for: pools run
             try:
-                state, owner = self._place(job_id)
+                yield from verbs.cancel(self._spool, ids, self._by, self._not_taken)
+            except QueuectlError:
+                yield from self._cancelled
+                raise
+        yield from self._cancelled
+
+    def _waiting(self, job_ids: Sequence[str]) -> Iterator[str]:
+        """Yield those that wait; see to the others."""
+        for job_id in job_ids:
+            try:
+                state, path = self._spool.locate(job_id)
             except NoSuchJobError as error:
                 self._withdraw(job_id)
                 self._missed(job_id, error)
@@ -113,28 +128,11 @@ class _Cancelling:
                 self._missed(job_id, WrongStateError(msg))
             elif state in WAITING:
                 self._withdraw(job_id)  # it was given back: whoever takes it next is asked anew
-                waiting.append(job_id)
-            elif state == "processing":
-                self._running(job_id, owner)
-            elif self._ended(job_id, state):
                 yield job_id
-        if waiting:  # for none, too, we would register
-            yield from verbs.cancel(self._spool, waiting, self._by, self._not_taken)
-
-    def _place(self, job_id: str) -> tuple[str, str]:
-        """Return the state that holds a job, and its owner.
-
-        Raises:
-            NoSuchJobError: none does.
-        """
-        try:
-            found = self._spool.find(job_id)
-        except NoSuchJobError:
-            raise
-        except QueuectlError:  # not a job's file, or not for us to read: taking it will say so
-            state, path = self._spool.locate(job_id)
-            return state, holder_of(path) if state == "processing" else ""
-        return found.state, found.owner or ""
+            elif state == "processing":
+                self._running(job_id, holder_of(path))
+            elif self._ended(job_id, state):
+                self._cancelled.append(job_id)
 
     def _running(self, job_id: str, owner: str) -> None:
         worker, life = owners.look_up(self._spool, owner)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from queuectl import QueuectlError, Spool, files, kernel, verbs
+from queuectl.cancelling import cancel_all
 from queuectl.errors import SpoolError
 
 if TYPE_CHECKING:
@@ -187,3 +188,23 @@ def test_a_job_is_taken_without_a_look_at_all_that_run(
         patched.setattr(api, "held", None)
         assert next(retried) == "job"
     assert list(retried) == []
+
+
+def test_what_waits_is_cancelled_while_the_others_are_looked_for(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a pool has run the first by the time that the last is found."""
+    job_ids = [api.submit("true", id=f"j{number}").id for number in range(6)]
+    monkeypatch.setattr(verbs, "_TOGETHER", 2)
+    locate = api.locate
+    looked_for: list[str] = []
+
+    def located(job_id: str) -> tuple[str, str]:
+        looked_for.append(job_id)
+        return locate(job_id)
+
+    monkeypatch.setattr(api, "locate", located)
+    cancelled = cancel_all(api, job_ids, ("pending",), fails)
+    assert next(cancelled) == "j0"
+    assert looked_for == ["j0", "j1"]
+    assert list(cancelled) == job_ids[1:]
