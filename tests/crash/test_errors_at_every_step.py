@@ -128,6 +128,72 @@ def test_an_enqueue_that_meets_any_error_at_any_call_is_refused_in_one_line(
     tell_faults(every(all_of(enqueue_points(tmp_path)), refused_enqueue(tmp_path)))
 
 
+# --- what is done to many ---------------------------------------------------------------------
+
+MANY = [f"job{number:02}" for number in range(20)]
+# but for close: the interpreter's own are not to be told from ours
+RETRY_NAMES = tuple(name for name in NAMES if name != "close")
+
+
+def prepare_many(directory: Path) -> Path:
+    path = make_spool(directory / "template")
+    for job_id in MANY:
+        (path / "dead" / f"{job_id}.json").write_text('{"command": "/bin/true", "state": "dead"}')
+    return path
+
+
+def retry_points(directory: Path, template: Path) -> list[Point]:
+    log = directory / "counted.trace"
+    with Spoolside(shutil.copytree(template, directory / "counted")) as side:
+        side.run("retry", *MANY, before=trace(log, *RETRY_NAMES), env=STEADY)
+        found = points(log, side.path, RETRY_NAMES)
+    return [p for p in found if "write(1," not in p.line and "/lib/" not in p.line]
+
+
+def hardy_retry(directory: Path, template: Path) -> Callable[[Point, str], str]:
+    def check(point: Point, error: str) -> str:
+        name = f"{point.name}-{point.number}-{error}"
+        log = directory / f"{name}.trace"
+        with Spoolside(shutil.copytree(template, directory / name)) as side:
+            before = inject(log, point, f"error={error}", "fsync", "fdatasync", "close")
+            done = side.run("retry", *MANY, before=before, env=STEADY)
+            try:
+                judge_retry(side, done)
+                assert not failed_descriptors_asked_again(log)
+            except AssertionError as fault:
+                return f"{point} {error}: {fault}\n  said: {done.stderr[-300:]!r}"
+        return ""
+
+    return check
+
+
+def judge_retry(side: Spoolside, done: subprocess.CompletedProcess[str]) -> None:
+    """What is told is queued, and all the others are in one place, which recovery puts right."""
+    told = done.stdout.split()
+    if done.returncode == 0:
+        assert told == MANY
+    else:
+        assert done.returncode == 1
+        assert done.stderr.startswith("queuectl: "), "not our line"
+    found = places(side.path)
+    assert [job_id for job_id in MANY if len(found.get(job_id, [])) != 1] == []
+    assert [job_id for job_id in told if side.state_of(job_id) != "pending"] == []
+    side.drain()
+    side.accepted = MANY
+    side.check_promise(("completed", "dead"))
+    assert [job_id for job_id in told if side.state_of(job_id) != "completed"] == []
+
+
+@needs_strace
+@pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_retry_of_many_that_meets_an_error_at_any_call_loses_none(
+    stride: int, tmp_path: Path, tell_faults: TellFaults
+) -> None:
+    template = prepare_many(tmp_path)
+    cases = some(retry_points(tmp_path, template))[::stride]
+    tell_faults(every(cases, hardy_retry(tmp_path, template)))
+
+
 # --- a pool -----------------------------------------------------------------------------------
 
 POOL_NAMES = (*(name for name in NAMES if name not in ("openat", "close")), "io_submit")
