@@ -3,7 +3,7 @@
 Where things are, each line loading only itself, those above it, and `errors`:
 
     words        states, ids, units
-    the system   kernel/, files, spares, loop, arrivals, notify, program, scratch
+    the system   kernel/, files, together, spares, loop, arrivals, notify, program, scratch
     settings     fields, kinds, retry, config
     records      job, outcome, reading
     the spool    layout, moves, asides, spool

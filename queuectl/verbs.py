@@ -27,6 +27,7 @@ from queuectl.layout import PAUSED, SUFFIX, mending
 from queuectl.outcome import CANCELLED, Outcome
 from queuectl.registration import Registration
 from queuectl.states import AT_REST, WAITING
+from queuectl.together import carry_out_all
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -159,10 +160,10 @@ def _try_all(
 ) -> Iterator[Exception | None]:
     """Do it to jobs side by side; then yield, of each, why it could not be done."""
     works = [_changing(spool, job_id, verb, owner) for job_id in job_ids]
-    for job_id, why in zip(job_ids, files.carry_out_all(works), strict=True):
+    for job_id, why in zip(job_ids, carry_out_all(works), strict=True):
         if isinstance(why, SpoolError) and why.errno in (errno.EMFILE, errno.ENFILE):
             # by now the others have closed theirs
-            yield from files.carry_out_all([_changing(spool, job_id, verb, owner)])
+            yield from carry_out_all([_changing(spool, job_id, verb, owner)])
         else:
             yield why
 
