@@ -308,7 +308,7 @@ def _near_options(name: str, have: Sequence[str]) -> list[str]:
     from difflib import get_close_matches
 
     words = {option.lstrip("-"): option for option in have if option.startswith("--")}
-    return [words[near] for near in get_close_matches(name.lstrip("-"), words, n=2)]
+    return [words[near] for near in get_close_matches(name.lstrip("-"), words, n=2, cutoff=0.55)]
 
 
 def _fail(text: str, status: int) -> int:

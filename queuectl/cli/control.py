@@ -132,15 +132,19 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     if len(texts) > 1 and not given:
         raise click.UsageError("several jobs are changed by options; the editor takes one")
     misses = Misses()
+    dead = 0
     for text in texts:
         try:
-            _edit(spool, text, given)
+            dead += _edit(spool, text, given) == "dead"
         except QueuectlError as error:  # noqa: PERF203 - the others are changed all the same
             misses(text, error)
+    if dead:
+        render.note("what is dead stays so; `queuectl retry ID` runs it")
     misses.exit()
 
 
-def _edit(spool: Spool, text: str, given: dict[str, Any]) -> None:
+def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
+    """Return the state of a job that was changed, None of one that was so already."""
     from queuectl.cli.editing import edited, keep, with_fields
 
     found = spool.find(id_to_change(spool, text))
@@ -153,15 +157,14 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> None:
     new = with_fields(found.job, given) if given else edited(found.job)
     if new is None:
         render.note(f"{job_id} is so already: nothing was changed")
-        return
+        return None
     try:
         verbs.edit(spool, found, new)
     except QueuectlError as error:
         msg = f"{error}" if given else f"{error}; your text is in {keep(new)}"
         raise QueuectlError(msg) from None
     click.echo(job_id)
-    if found.state == "dead":
-        render.note(f"it stays dead; `queuectl retry {job_id}` runs it")
+    return found.state
 
 
 @click.command()

@@ -103,7 +103,8 @@ def _run_editor(path: str) -> None:
         msg = f"cannot start the editor {editor}: {why}; $VISUAL or $EDITOR names another"
         raise QueuectlError(msg) from None
     if status:
-        msg = f"the editor {editor} ended with status {status}"
+        how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
+        msg = f"the editor {editor} {how}"
         raise QueuectlError(msg)
 
 

@@ -194,7 +194,7 @@ def print_job(spool: Layout, found: Found) -> None:
         record.pop("worker", None)
     if record.get("error_message") is None:
         record.pop("error_message", None)
-    record.setdefault("processes", _processes_text(found))
+    record.setdefault("processes", _processes_text(spool, found))
     names = [name for name in _SHOWN_FIRST if name in record]
     names += [name for name in record if name not in _SHOWN_FIRST and record[name] is not None]
     width = max(len(plain(name)) for name in names)
@@ -203,15 +203,20 @@ def print_job(spool: Layout, found: Found) -> None:
     _print_history(spool, found)
 
 
-def _processes_text(found: Found) -> str | None:
-    """Return the numbers of the processes of a running job, the first one first, as far as seen."""
+def _processes_text(spool: Layout, found: Found) -> str | None:
+    """Return the numbers of the processes of a running job, its command's first, as far as seen."""
     if not found.owner:
         return None
-    from queuectl.kernel.processes import Tree, processes_of
+    from queuectl.kernel.processes import Tree, parent_of, processes_of
+    from queuectl.owners import read_worker
     from queuectl.run.commands import marks_of
 
     tree = Tree(None, marks_of(found.job.id, found.owner))
-    return " ".join(map(str, sorted(processes_of([tree])[tree]))) or None
+    pool = read_worker(spool, found.owner)
+    # what an earlier run has left in the background has another parent, and may have a lower number
+    pids = processes_of([tree])[tree]
+    pids.sort(key=lambda pid: (pool is None or parent_of(pid) != pool.pid, pid))
+    return " ".join(map(str, pids)) or None
 
 
 def _timeout_text(spool: Layout, found: Found) -> str | None:

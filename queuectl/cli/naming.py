@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import os
 import sys
+import time
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from queuectl.cli import render
 from queuectl.errors import NoSuchJobError
-from queuectl.ids import first_of, is_id, is_made
+from queuectl.ids import first_of, is_id, is_made, new_id
 from queuectl.states import OUTCOMES, STATES
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
     try:
         spool.locate(text)
     except NoSuchJobError:
-        if is_made(text):  # whole, and gone: not worth listing a million names for
-            raise
+        if is_made(text) and text < new_id(time.time()):
+            # whole, and gone: not worth listing a million names for, but for what `numbered` makes
+            states = [state for state in states if state == "dead"]
         found = {name for state in states for name in spool.names(state) if name.startswith(text)}
         if not text or not is_id(text) or not found:
             raise

@@ -71,6 +71,14 @@ def is_suspended(pid: int, started: int) -> bool:
     return stat[_STATE] == b"T" and started in (0, int(stat[_STARTED]))
 
 
+def parent_of(pid: int) -> int:
+    """Return the parent of a process, 0 if that cannot be told."""
+    try:
+        return int(_stat(pid)[_PARENT])
+    except OSError:
+        return 0
+
+
 def started() -> int:
     """Return when this process started, in ticks of the kernel's clock; 0 where nobody can tell."""
     try:
@@ -118,7 +126,7 @@ def _stat(pid: int | str) -> list[bytes]:
     return _read_bytes(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
 
 
-_STATE, _GROUP, _STARTED = 0, 2, 19
+_STATE, _PARENT, _GROUP, _STARTED = 0, 1, 2, 19
 _ENDED = (b"Z", b"X")
 
 

@@ -27,7 +27,7 @@ from queuectl.pool.presence import Presence
 from queuectl.pool.turn import Turns
 from queuectl.pool.upkeep import Upkeep
 from queuectl.registration import Registration
-from queuectl.run.signals import has_terminal, prepare_signals
+from queuectl.run.signals import HangUp, prepare_signals
 from queuectl.run.spawn import reap_adopted
 from queuectl.safety import check_safe
 from queuectl.units import duration_text
@@ -79,8 +79,7 @@ class Pool:
         self._crashed = False
         self._has_looked = False  # at everything that there is
         self._notifier = Notifier.from_environment()
-        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
-        self._goes_with_terminal = not ignored and has_terminal()
+        self._hang_up = HangUp()
 
     @property
     def _slots(self) -> int:
@@ -255,11 +254,12 @@ class Pool:
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     def _tick(self, arrivals: Arrivals | None) -> None:
-        reap_adopted()
+        self._hang_up.look()
         if self._presence.keep():
             if arrivals is not None:
                 arrivals.rearm()
             self._settle_strays()
+        reap_adopted()
 
     def _settle_strays(self) -> None:
         """Send away what a backup has put into processing/ in our name: it would stay there."""
@@ -320,7 +320,7 @@ class Pool:
 
     def _hung_up(self) -> None:
         """Stop if the terminal that we were started in is gone, else do what SIGHUP asks."""
-        if self._goes_with_terminal and not has_terminal():
+        if self._hang_up.has_come():
             self._signals = max(self._signals, 1)  # kernel and shell may both say it
             self._attention.set()
         else:

@@ -35,7 +35,26 @@ def _ignore_for_ourselves() -> None:
             signal.signal(number, lambda *_: None)
 
 
-def has_terminal() -> bool:
+class HangUp:
+    """What SIGHUP means: that our terminal is gone, wherever our output goes, or something else."""
+
+    def __init__(self) -> None:
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+        self._can_come = not ignored and _has_terminal()
+        self._was_gone = False
+
+    def has_come(self) -> bool:
+        """Tell, at a SIGHUP, whether the terminal that we were started in is gone."""
+        return self._can_come and not _has_terminal()
+
+    def look(self) -> None:
+        """Expect none any more of a terminal that has been gone for two looks: we were disowned."""
+        is_gone = self.has_come()
+        self._can_come = self._can_come and not (is_gone and self._was_gone)
+        self._was_gone = is_gone
+
+
+def _has_terminal() -> bool:
     """Tell whether there is a terminal that can hang up on us, wherever our output goes."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))

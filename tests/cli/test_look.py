@@ -355,6 +355,21 @@ def test_show_names_the_processes_of_a_job_that_runs(spool: SpoolDir) -> None:
     assert "\nprocesses" not in spool.run("show", "job").out
 
 
+@pytest.mark.skipif(not can_list_processes(), reason="needs /proc")
+def test_show_names_the_command_before_what_an_earlier_run_has_left(spool: SpoolDir) -> None:
+    spool.configure(backoff_base=0)
+    go = f"{spool.path}.go"
+    left = f"while ! [ -e {go} ]; do sleep 0.01; done & exit 1"
+    spool.drop("job", f"echo $$; if [ $QUEUECTL_ATTEMPT = 1 ]; then {left}; fi; {waiting_for(go)}")
+    with spool.pool():
+        wait_until(lambda: spool.output("job", 2))
+        shown = spool.run("show", "job").out
+        command = spool.output("job", 2).strip()
+        assert re.search(rf"^processes +{command} \d", shown, re.MULTILINE), shown
+        open(go, "x").close()
+        spool.wait_for("completed", "job")
+
+
 def test_show_prints_a_command_line_by_line(spool: SpoolDir) -> None:
     spool.drop("a", "set -e\necho 1  # one", tags=["n\u00e9"])
     shown = spool.run("show", "a").out

@@ -348,6 +348,28 @@ def test_a_pool_that_is_to_outlive_its_terminal_does_so(spool: SpoolDir) -> None
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def test_a_pool_that_has_outlived_its_terminal_is_asked_by_sighup_to_look(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.1)
+    log = f"{spool.path}.log"
+    leader, terminal = pty.fork()
+    if leader == 0:
+        if os.fork():
+            wait_until(lambda: '"up"' in read_text(log))
+            os._exit(0)
+        os.setpgid(0, 0)  # in the background: nobody hangs up on it
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
+        command = spool.command("worker", "start", "--log-format", "json")
+        os.execve(command[0], command, environment(spool.path))
+    os.waitpid(leader, 0)
+    os.close(terminal)
+    time.sleep(1.0)  # some looks
+    (pool,) = spool.run("worker", "list", "--json").json
+    os.kill(pool["pid"], signal.SIGHUP)
+    wait_until(lambda: '"reloaded"' in read_text(log))
+    assert "stopping" not in read_text(log)
+    spool.run("worker", "stop")
+
+
 def test_signals_stop_a_pool_that_was_started_with_all_of_them_blocked(spool: SpoolDir) -> None:
     spool.create()
     everything = signal.valid_signals()

@@ -470,7 +470,7 @@ def test_a_dead_job_is_edited_where_it_is_and_retried_afterwards(spool: SpoolDir
     before = spool.record("dead", "job")
     edited = spool.run("edit", "job", "--command", "true")
     assert edited.lines == ["job"]
-    assert "it stays dead; `queuectl retry job` runs it" in edited.err
+    assert "what is dead stays so; `queuectl retry ID` runs it" in edited.err
     after = spool.record("dead", "job")
     assert after == {**before, "command": "true", "updated_at": after["updated_at"]}
     spool.run("retry", "job")

@@ -14,6 +14,7 @@ import pytest
 from queuectl.cli.naming import resolve_id
 from queuectl.cli.selection import Selection, select
 from queuectl.errors import NoSuchJobError
+from queuectl.ids import new_id
 from queuectl.states import STATES
 from queuectl.units import utc_text
 from tests.looking.terminal import Terminal
@@ -209,10 +210,18 @@ def test_a_whole_id_that_is_gone_is_not_looked_for_among_all_others(
     monkeypatch.setattr(api, "names", names)
     with pytest.raises(NoSuchJobError):
         resolve_id(api, made)
-    assert listed == []
+    assert listed == ["dead"]
     with pytest.raises(NoSuchJobError):
         resolve_id(api, made[:-1])
-    assert listed == list(STATES)
+    assert listed == ["dead", *STATES]
+
+
+@pytest.mark.parametrize("other", ["202611220044300-x", "{made}.2"])
+def test_the_beginning_of_an_id_may_look_like_a_whole_one(spool: SpoolDir, other: str) -> None:
+    made = new_id(time.time())
+    job_id = other.format(made=made)
+    spool.drop_bytes(job_id, b'{"command": "true", "state": "dead"}', "dead")
+    assert f"id             {job_id}" in spool.run("show", job_id[:15]).out
 
 
 @pytest.mark.parametrize("words", [("cancel",), ("wait",), ("edit", "--priority", "1")])
