@@ -31,18 +31,12 @@ _FEW_TIMERS = 100  # too few to be worth clearing of those that were cancelled
 
 
 class Future(Generic[T]):
-    """A value that is still to come; the first that it is given counts.
+    """A value that is still to come; the first that it is given counts."""
 
-    Args:
-        loop: in which it is waited for.
-        urgent: whoever waits goes on before all that others asked for.
-    """
+    __slots__ = ("_loop", "_value", "_waiting", "done", "error")
 
-    __slots__ = ("_loop", "_urgent", "_value", "_waiting", "done", "error")
-
-    def __init__(self, loop: Loop, *, urgent: bool = False) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._urgent = urgent
         self.done = False
         self._value: T | None = None
         self.error: BaseException | None = None
@@ -61,13 +55,13 @@ class Future(Generic[T]):
             return
         self.done, self._value, self.error = True, value, error
         for resume in self._waiting:
-            self._loop.soon(resume, urgent=self._urgent)
+            self._loop.soon(resume)
         self._waiting.clear()  # who waits may hold on to this: a cycle
 
     def on_done(self, resume: Callable[[], None]) -> None:
         """Have `resume` called in the loop, once there is a value or an error."""
         if self.done:
-            self._loop.soon(resume, urgent=self._urgent)
+            self._loop.soon(resume)
         else:
             self._waiting.append(resume)
 
@@ -167,9 +161,7 @@ class Loop:
     """Runs coroutines in the thread that made it, which must be the main thread for signals."""
 
     def __init__(self) -> None:
-        self._urgent: deque[Callable[[], None]] = deque()
         self._ready: deque[Callable[[], None]] = deque()
-        self.eager = False  # look at descriptors and timers after each call: somebody stands idle
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
         self._cancelled = 0
@@ -185,9 +177,9 @@ class Loop:
 
     # --- what is to be done -----------------------------------------------------------------
 
-    def soon(self, call: Callable[[], None], *, urgent: bool = False) -> None:
-        """Have something called once whatever was asked for before has been, or what is urgent."""
-        (self._urgent if urgent else self._ready).append(call)
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have something called once whatever was asked for before has been."""
+        self._ready.append(call)
 
     def soon_from_thread(self, call: Callable[[], None]) -> None:
         """Do what `soon` does, in any thread."""
@@ -286,14 +278,12 @@ class Loop:
         return over.result()
 
     def _turn(self) -> None:
-        urgent, ready = self._urgent, self._ready
-        self._poll(0.0 if urgent or ready else self._wait_s())
+        ready = self._ready
+        self._poll(0.0 if ready else self._wait_s())
         for _ in range(_CALLS_A_TURN):
-            if not urgent and not ready:
+            if not ready:
                 break
-            (urgent or ready).popleft()()
-            if self.eager:
-                break
+            ready.popleft()()
 
     def _poll(self, timeout_s: float | None) -> None:
         for descriptor, _ in self._poller.poll(timeout_s):

@@ -65,13 +65,6 @@ def host() -> str:
     return os.uname().nodename
 
 
-def cores() -> int:
-    """Return on how many cores this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @lru_cache(maxsize=1)
 def boot_id() -> str:
     """Return what names this run of the kernel: one for all containers, another after a boot.

@@ -91,13 +91,15 @@ class Claims:
         self._asked = False
         # before the look: whoever puts a job in after it must see that one is wanted
         self._wanting = True
-        if self._held_back or not self._lanes.has_room(in_rows=self._turns.wait_for_disk):
-            self._wanting = False  # until there is room, which has the next look follow
-            return
-        entry = self._intake.next()
-        if entry is not None:
+        for _ in range(_AT_A_TIME):
+            if self._held_back or not self._lanes.has_room(in_rows=self._turns.wait_for_disk):
+                self._wanting = False  # until there is room, which has the next look follow
+                return
+            entry = self._intake.next()
+            if entry is None:
+                return
             self._begin(entry)
-            self._loop.soon(self._fill)  # not at once: a command may have ended meanwhile
+        self._loop.soon(self._fill)
 
     @property
     def _held_back(self) -> bool:

@@ -13,7 +13,6 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl import kernel
 from queuectl.loop import Future
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ class Lanes:
     def __init__(self, loop: Loop, slots: int) -> None:
         self._loop = loop
         self._slots = slots
-        self._cores = kernel.cores()
         self._average_s = inf
         self._coming: dict[str, int] = {}  # priorities of what is claimed and not started, in order
         self._highest = -inf  # of these
@@ -118,7 +116,7 @@ class Lanes:
         if self._closed:
             self.drop(job_id)
             return False
-        turn = self._waiting[job_id] = Future(self._loop, urgent=True)
+        turn = self._waiting[job_id] = Future(self._loop)
         self._grant()
         if not turn.done and not self._impatient:
             self._run_out_of_patience()
@@ -132,7 +130,6 @@ class Lanes:
     def leave(self, job_id: str) -> float:
         """Give the lane to the next; return the seconds that it was taken."""
         took_s = time.monotonic() - self._running.pop(job_id)
-        self._mind_cores()
         if self._average_s == inf:
             self._average_s = took_s
         else:
@@ -186,16 +183,7 @@ class Lanes:
                 return
             self._come(job_id)
             self._running[job_id] = time.monotonic()
-            self._mind_cores()
             self._waiting.pop(job_id).set(True)
-
-    def _mind_cores(self) -> None:
-        """Have the loop hear of a command that ends before it goes on, if a core is idle then.
-
-        17% more short commands a second with as many lanes as cores, and 4% if they wait for the
-        disk; with more lanes than cores, which are never idle, it took 6%.
-        """
-        self._loop.eager = len(self._running) <= self._cores
 
     def _next(self) -> str | None:
         """Return who goes in: whoever was claimed first, unless a more urgent one is here too.

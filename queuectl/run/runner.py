@@ -93,7 +93,7 @@ class Run:
         self._task = task
         self._sweeper = sweeper
         self._loop = loop
-        self._news: Future[None] = Future(self._loop, urgent=True)
+        self._news: Future[None] = Future(self._loop)
         self._reason: Outcome | None = None
         self._exited = False
         self._child = spawn(task.argv, task.env, task.cwd, (_null(), *output.files))
@@ -139,7 +139,7 @@ class Run:
 
     async def _next_news(self) -> None:
         await self._news
-        self._news = Future(self._loop, urgent=True)
+        self._news = Future(self._loop)
 
     async def _end_tree(self) -> None:
         """End all that it started, its group and what has left that: SIGTERM, SIGKILL later.

@@ -22,33 +22,6 @@ def ignore(*_: object) -> None:
     pass
 
 
-def test_a_command_that_ends_is_heard_between_two_claims(spool: SpoolDir) -> None:
-    api, log = spool.api, WorkLog(-1)
-    api.create()
-    intake = Intake(api, log, "w", News(ready=ignore, due=ignore, scan=ignore))
-    for number in range(10):
-        spool.drop(f"job-{number}")
-    intake.scan()
-    loop = Loop()
-    held_when_heard: list[int] = []
-    with Registration(api, 10) as me:
-        turns = Turns(api, log, loop, intake, me)
-        claims = Claims(loop, intake, turns, on_over=ignore)
-        claims.begin()
-        claims.claim()
-        loop.soon(lambda: held_when_heard.append(len(claims.under_way)), urgent=True)
-
-        async def until_all_have_run() -> None:
-            while not intake.idle or claims.under_way:
-                await loop.sleep(0.001)
-
-        loop.run(until_all_have_run())
-        turns.close()
-    loop.close()
-    assert held_when_heard == [1]
-    assert len(spool.ids("completed")) == 10
-
-
 def test_a_loop_is_not_held_up_by_jobs_that_others_have_run(spool: SpoolDir) -> None:
     api, log = spool.api, WorkLog(-1)
     api.create()

@@ -232,22 +232,3 @@ def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
         return 0
 
     assert loop.run(main()) == after
-
-
-def test_the_loop_is_eager_while_there_is_a_core_for_each_command(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("queuectl.kernel.cores", lambda: 2)
-    seen: list[bool] = []
-
-    async def main() -> None:
-        lanes = Lanes(loop, 3)
-        for job_id in ("one", "two", "three"):
-            lanes.claim(job_id, 0)
-            await lanes.enter(job_id)
-            seen.append(loop.eager)
-        lanes.leave("two")
-        seen.append(loop.eager)
-
-    loop.run(main())
-    assert seen == [True, True, False, True]

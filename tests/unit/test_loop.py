@@ -256,53 +256,6 @@ def test_a_descriptor_is_told_of_until_it_is_watched_no_more(loop: Loop) -> None
     assert loop._poller.poll(0) == []  # poll would tell of a closed one for ever
 
 
-def test_what_is_urgent_goes_before_what_was_asked_for_earlier(loop: Loop) -> None:
-    order: list[str] = []
-    news: Future[None] = Future(loop, urgent=True)
-
-    async def hear() -> None:
-        await news
-        order.append("news")
-
-    async def main() -> None:
-        heard = loop.start(hear())
-        loop.soon(lambda: order.append("one"))
-        loop.soon(lambda: order.append("two"))
-        news.set(None)
-        await heard
-        await loop.rest()
-
-    loop.run(main())
-    assert order == ["news", "one", "two"]
-
-
-@pytest.mark.parametrize(
-    ("eager", "heard"), [(True, ["one", "came", "two"]), (False, ["one", "two", "came"])]
-)
-def test_an_eager_loop_looks_at_descriptors_after_each_call(
-    loop: Loop, *, eager: bool, heard: list[str]
-) -> None:
-    reader, writer = os.pipe()
-    order: list[str] = []
-
-    def come() -> None:
-        loop.unwatch(reader)
-        order.append("came")
-
-    def write() -> None:
-        order.append("one")
-        os.write(writer, b"x")
-
-    loop.watch(reader, come)
-    loop.eager = eager
-    loop.soon(write)
-    loop.soon(lambda: order.append("two"))
-    loop.run(loop.sleep(0.01))
-    assert order == heard
-    os.close(reader)
-    os.close(writer)
-
-
 def test_who_rests_lets_the_others_go_first(loop: Loop) -> None:
     order: list[str] = []
 
