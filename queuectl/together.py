@@ -69,7 +69,8 @@ def _sync_all(descriptors: Sequence[int]) -> dict[int | None, OSError | None]:
             went[descriptor] = _error_of(kernel.sync_data, descriptor)
 
     if len(descriptors) >= files.MANY:
-        with contextlib.suppress(RuntimeError):  # no thread is left: it takes longer, then
+        # no thread is left, or no descriptor to import them with: it takes longer, then
+        with contextlib.suppress(RuntimeError, ImportError, OSError):
             files.side_by_side(sync, descriptors)
     sync([descriptor for descriptor in descriptors if descriptor not in went])
     return went

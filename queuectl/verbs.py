@@ -31,7 +31,7 @@ from queuectl.together import carry_out_all
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from typing import TypeGuard
 
     from queuectl.files import Steps
@@ -149,7 +149,7 @@ def apply(
                     yield job_id
                 elif missed is not None and _is_of_this_job(why):
                     missed(job_id, why)
-                else:
+                else:  # of several that the file system refused, the first: mostly it is one cause
                     fatal = fatal or why
             if fatal is not None:
                 raise fatal
@@ -159,11 +159,12 @@ def _try_all(
     spool: Spool, job_ids: Sequence[str], verb: Verb, owner: str
 ) -> Iterator[Exception | None]:
     """Do it to jobs side by side; then yield, of each, why it could not be done."""
-    works = [_changing(spool, job_id, verb, owner) for job_id in job_ids]
+    held = {held.job_id for held in spool.held()}
+    works = [_changing(spool, job_id, verb, owner, held) for job_id in job_ids]
     for job_id, why in zip(job_ids, carry_out_all(works), strict=True):
         if isinstance(why, SpoolError) and why.errno in (errno.EMFILE, errno.ENFILE):
             # by now the others have closed theirs
-            yield from carry_out_all([_changing(spool, job_id, verb, owner)])
+            yield from carry_out_all([_changing(spool, job_id, verb, owner, held)])
         else:
             yield why
 
@@ -173,8 +174,10 @@ def _is_of_this_job(error: Exception) -> TypeGuard[QueuectlError]:
     return isinstance(error, QueuectlError) and not isinstance(error, SpoolError)
 
 
-def _changing(spool: Spool, job_id: str, verb: Verb, owner: str) -> Steps[None]:
-    claim = _take(spool, job_id, verb, owner)
+def _changing(
+    spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[str]
+) -> Steps[None]:
+    claim = _take(spool, job_id, verb, owner, held)
     try:
         yield from _rewriting(spool, claim, verb)
     except (KeyboardInterrupt, GeneratorExit):
@@ -182,9 +185,9 @@ def _changing(spool: Spool, job_id: str, verb: Verb, owner: str) -> Steps[None]:
         raise
 
 
-def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
+def _take(spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[str]) -> Claim:
     for _ in range(10):
-        state = _find(spool, job_id, verb)
+        state = _find(spool, job_id, verb, held)
         if state not in verb.states:
             only = " or ".join(verb.states)
             msg = f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}'
@@ -203,9 +206,13 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str) -> Claim:
     raise MovedOnError(msg)
 
 
-def _find(spool: Spool, job_id: str, verb: Verb) -> str:
-    """Return the state that holds an id; one where the verb applies needs no look at all held."""
-    state = spool.found_in(job_id, verb.states) if is_id(job_id) else None
+def _find(spool: Spool, job_id: str, verb: Verb, held: Collection[str]) -> str:
+    """Return the state that holds an id: processing/ before dead/, where a copy may have been put.
+
+    `held` was looked at once for many: each time would take the square of what runs.
+    """
+    quick = is_id(job_id) and job_id not in held
+    state = spool.found_in(job_id, verb.states) if quick else None
     return state or spool.locate(job_id)[0]
 
 

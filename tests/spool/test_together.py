@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,10 +14,12 @@ import pytest
 from queuectl import QueuectlError, Spool, files, kernel, verbs
 from queuectl.cancelling import cancel_all
 from queuectl.errors import SpoolError
+from tests.support import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from queuectl.layout import Held
     from tests.support import SpoolDir
 
 
@@ -179,15 +182,39 @@ def test_many_are_done_where_threads_or_descriptors_are_few(
     assert spool.ids("pending") == job_ids
 
 
-def test_a_job_is_taken_without_a_look_at_all_that_run(
-    api: Spool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("descriptors", [16, 24, 32, 50])
+def test_many_are_done_by_a_command_that_has_few_descriptors(
+    api: Spool, spool: SpoolDir, descriptors: int
 ) -> None:
-    put_dead(api, "job")
-    retried = verbs.retry(api, ["job"], ("dead",))
-    with monkeypatch.context() as patched:
-        patched.setattr(api, "held", None)
-        assert next(retried) == "job"
-    assert list(retried) == []
+    job_ids = many_dead(api, 64)
+    limited = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
+    command = [*limited, *spool.command("retry", *job_ids)]
+    done = subprocess.run(command, env=environment(spool.path), capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, job_ids, "")
+
+
+def test_what_runs_is_looked_at_once_for_many(api: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_ids = many_dead(api, 20)
+    held = api.held
+    looks: list[None] = []
+
+    def looked() -> Iterator[Held]:
+        looks.append(None)
+        return held()
+
+    monkeypatch.setattr(api, "held", looked)
+    assert list(verbs.retry(api, job_ids, ("dead",))) == job_ids
+    assert len(looks) <= 2  # and once as it leaves
+
+
+def test_a_copy_of_a_job_that_runs_is_not_retried(api: Spool, spool: SpoolDir) -> None:
+    """Two pools would run it at the same time."""
+    api.submit("true", id="job")
+    api.take("job", "pending", "somebody")
+    spool.drop_bytes("job", b'{"command": "true", "state": "dead"}', "dead")
+    why = spool.refuse("retry", "job")
+    assert 'job "job" is processing; only' in why
+    assert sorted(spool.states("job")) == ["dead", "processing"]
 
 
 def test_what_waits_is_cancelled_while_the_others_are_looked_for(
