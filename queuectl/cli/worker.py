@@ -176,12 +176,14 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     if not wanted:
         render.note("no worker is running")
         return
-    misses = Misses()
-    wanted = [item for item in wanted if _is_asked(spool, item, misses, now=now)]
-    if ours := next((item for item in wanted if item.worker == os.environ.get(_WORKER)), None):
-        wanted.remove(ours)  # it waits for this very command
+    ours = next((item for item in wanted if item.worker == os.environ.get(_WORKER)), None)
+    if ours is not None:  # said before it is asked: it may end us at once
         ends = "ends it now" if now else "leaves once that has ended"
         render.note(f"{ours.worker} runs this command, and {ends}")
+    misses = Misses()
+    wanted = [item for item in wanted if _is_asked(spool, item, misses, now=now)]
+    if ours in wanted:
+        wanted.remove(ours)  # it waits for this very command
     try:
         _wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:
