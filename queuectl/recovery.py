@@ -313,9 +313,14 @@ def forget_output(spool: Layout, before: Job, after: Job) -> None:
     """Delete the output of the run that a job's history has forgotten since, if it meant later."""
     number = forgotten_run(before, spool.config)
     if number is not None and after.history != before.history:
-        for path in spool.log_files(before.id, number):
-            with contextlib.suppress(OSError):  # it goes with the job, else
-                os.unlink(path)
+        remove_output(spool, before.id, number)
+
+
+def remove_output(spool: Layout, job_id: str, number: int) -> None:
+    """Delete what run `number` of a job has printed, as far as the file system lets us."""
+    for path in spool.log_files(job_id, number):
+        with contextlib.suppress(OSError):  # it goes with the job, else
+            os.unlink(path)
 
 
 def where_to(claim: Claim, job: Job) -> str:

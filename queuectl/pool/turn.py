@@ -28,7 +28,7 @@ from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.rejects import QUIET_S
 from queuectl.pool.stall import STARTS, Stall
-from queuectl.recovery import forget_output, resettled, where_to
+from queuectl.recovery import forget_output, remove_output, resettled, where_to
 from queuectl.run import runner
 from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
@@ -312,9 +312,8 @@ class Turns:
         if isinstance(error, runner.UnwatchedError):
             await self.stall.pause()
             return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
-        for path in self._spool.log_files(job.id, job.run_number + 1):
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # now: if we die, by it it had begun
+        # now: if we die, by it it had begun
+        remove_output(self._spool, job.id, job.run_number + 1)
         await self.stall.pause()
         return self._cancelled.get(self._spool.key(job.id))
 
