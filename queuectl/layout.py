@@ -75,7 +75,7 @@ class Layout:
             msg = "the path of a spool is empty"
             raise ValueError(msg)
         expanded = os.path.expanduser(os.fsdecode(path))
-        if expanded == "~" or expanded.startswith("~/"):
+        if expanded.startswith("~"):
             msg = f"no home directory is known for {os.fsdecode(path)}: set HOME, or --spool DIR"
             raise QueuectlError(msg)
         # the real path: inotify reports nothing through a symlink

@@ -142,8 +142,9 @@ class Spool(Asides):
         Args:
             command: a string for the shell, or a list that is run without one.
             fields: any user's field of the record, such as id, priority, timeout (seconds), run_at
-                (text, or a datetime with its zone), cwd (text, or a Path); others are kept, with a
-                warning if they look like one of these.
+                (text, or a datetime with its zone), cwd (text, or a Path); those that queuectl
+                writes are checked, and written anew; others are kept, with a warning if they look
+                like a user's.
 
         Raises:
             BadJobError: a field is wrong.

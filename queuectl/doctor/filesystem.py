@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel, safety
 from queuectl.doctor.finding import ok, problem, warning
-from queuectl.errors import SpoolError
+from queuectl.errors import QueuectlError, SpoolError, command_as
+from queuectl.kernel.processes import check_proc
 from queuectl.layout import DIRECTORIES, SUFFIX
 from queuectl.scratch import Scratch, try_lock
 from queuectl.units import duration_text, size_text
@@ -44,6 +45,11 @@ def examine(spool: Spool) -> Iterator[Finding]:
     yield from _kernel()
     yield from _one_file_system(spool)
     yield from _room(spool)
+    whose = spool.left_to()
+    if whose is not None:
+        what = "what it can do was not tried: root writes nothing into another user's spool"
+        yield warning(what, command_as(whose))
+        return
     try:
         with Scratch(spool.directory("tmp")) as scratch:
             yield from _Trial(spool, scratch.owner).run()
@@ -83,6 +89,10 @@ def _kernel() -> Iterator[Finding]:
     except OSError as error:
         what = f"{error.filename} cannot be read: {error.strerror}"
         yield problem(what, "no worker can start: it must be told from one of before a reboot")
+    try:
+        check_proc()
+    except QueuectlError as error:
+        yield problem(str(error), "no worker starts, and what the dead held is not recovered")
 
 
 def _settings(spool: Spool) -> Iterator[Finding]:

@@ -36,8 +36,9 @@ def explain(spool: Layout, job_id: str) -> Iterator[Finding]:
     if state == "dead":
         yield from _dead(spool, job_id)
         return
+    any_owner = spool.config.shared or spool.left_to() is not None  # else the worker's, as we are
     try:
-        job = spool.read_file(path, job_id, any_owner=spool.config.shared)
+        job = spool.read_file(path, job_id, any_owner=any_owner)
         found = list(_of_state(spool, state, job, path))
     except FileNotFoundError:
         yield ok(f"{job_id} moved on while it was looked at")

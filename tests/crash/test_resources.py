@@ -215,8 +215,15 @@ def test_a_pool_that_would_signal_other_processes_than_it_sees_does_not_start(
     job_id = side.submit()
     pool = side.pool("--stop-when-empty", before=words)
     assert pool.wait() == 1
-    assert "/proc is that of other processes: mount one" in pool.log()
+    why = "/proc is that of other processes: mount one"
+    assert why in pool.log()
     assert (side.path / "pending" / f"{job_id}.json").exists()
+    doctor = [*words, *command_line(), "doctor"]
+    told = subprocess.run(
+        doctor, env=environment(str(side.path)), stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert told.returncode == 1
+    assert f"problem  {why}" in told.stdout
 
 
 @pytest.mark.slow

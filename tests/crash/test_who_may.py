@@ -247,12 +247,28 @@ def test_a_spool_of_somebody_else_is_refused(open_path: Path) -> None:
 @needs_root
 def test_root_is_told_once_to_look_as_the_user_whose_spool_it_is(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
+        job_id = side.submit()
         for path in (side.path, *side.path.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
         told = side.run("doctor").stdout
         assert told.count("belongs to user nobody") == 1
         assert "`sudo -u nobody queuectl ...`" in told
         assert "shared" not in told
+        assert "can never run" not in side.run("doctor", job_id).stdout
+
+
+@needs_root
+def test_doctor_of_root_writes_nothing_through_links_of_somebody_else(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        other = open_path / "others"
+        other.mkdir()
+        (side.path / "tmp").rmdir()
+        (side.path / "tmp").symlink_to(other)
+        os.chown(side.path, NOBODY, NOBODY)
+        untouched = other.stat().st_mtime_ns
+        told = side.run("doctor").stdout
+        assert other.stat().st_mtime_ns == untouched
+        assert "root writes nothing into another user's spool" in told
 
 
 @needs_root

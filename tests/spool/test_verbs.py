@@ -760,6 +760,8 @@ def test_without_a_home_directory_there_is_no_spool_in_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     with pytest.raises(QueuectlError, match="no home directory is known for ~/.queuectl"):
         Spool("~/.queuectl")
+    with pytest.raises(QueuectlError, match="no home directory is known for ~nobody-of-this-name"):
+        Spool("~nobody-of-this-name/jobs")
 
 
 def test_a_slip_of_the_pen_in_a_keyword_is_a_warning(api: Spool) -> None:
