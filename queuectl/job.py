@@ -66,7 +66,7 @@ class Job:
 
     @property
     def attempts(self) -> int:
-        """Runs started so far, since the job was queued or retried by hand."""
+        """Runs that count, started since the job was queued or retried by hand."""
         value: int = self.record.get("attempts", 0)
         return value
 
@@ -104,7 +104,7 @@ class Job:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One entry an attempt, the last `MAX_HISTORY` of them."""
+        """One entry for each run that ended, the last `MAX_HISTORY` of them."""
         value: list[dict[str, Any]] = self.record.get("history", [])
         return value
 

@@ -34,7 +34,7 @@ METRICS = {
     "queuectl_longest_running_seconds": "Time since the first of the running jobs was started.",
     "queuectl_recent_ended_jobs": f"Jobs that came to their end {_RECENT}.",
     "queuectl_recent_cancelled_jobs": "Of the dead of these, those that somebody cancelled.",
-    "queuectl_recent_runs": f"Runs that ended {_RECENT}; failed ones are tried again.",
+    "queuectl_recent_runs": f"Runs that count and ended {_RECENT}; failed ones are tried again.",
     "queuectl_recent_run_seconds": f"Quantiles of the time that runs took {_RECENT}.",
     "queuectl_recent_wait_seconds": f"Quantiles of the wait for a first run {_RECENT}.",
     "queuectl_free_bytes": "Space left on the file system of the spool.",
