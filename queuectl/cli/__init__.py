@@ -90,6 +90,8 @@ _OPTIONS_CALLED_ELSEWHERE = {
     "--immediate": "--priority",
     "--name": "--id",
 }
+# set by a shell that wants to complete, as click calls it for a program of our name
+COMPLETE_VARIABLE = "_QUEUECTL_COMPLETE"
 # in a context's meta: the command changes things, or its exit status is what one asks it for
 STATUS_TELLS = "queuectl.status-tells"
 
@@ -145,6 +147,7 @@ class LazyGroup(SuggestingGroup):
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"queuectl.cli.{module}"), name)
+        command.short_help = COMMANDS[cmd_name][1]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -193,7 +196,7 @@ def cli(ctx: click.Context, spool: str | None) -> None:
     if spool == "":  # of a variable that is not set, perhaps: it would be the usual spool
         raise click.UsageError("--spool must name a directory")
     ctx.obj = spool
-    if os.environ.get("NO_COLOR"):
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
 
 
@@ -225,6 +228,10 @@ def _run(args: Sequence[str] | None) -> int:
     """The one place where what went wrong becomes one line and an exit status."""
     try:
         _have_streams()
+        if COMPLETE_VARIABLE in os.environ:
+            from queuectl.cli import shells
+
+            shells.add_all()
         result: Any = cli.main(args=args, prog_name=program.NAME, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:

@@ -179,13 +179,6 @@ def completion(shell: str) -> None:
     eval "$(queuectl completion zsh)"
     queuectl completion fish > ~/.config/fish/completions/queuectl.fish
     """
-    from click.shell_completion import get_completion_class
+    from queuectl.cli.shells import script
 
-    from queuectl.cli import cli
-
-    maker = get_completion_class(shell)
-    assert maker is not None
-    script = maker(cli, {}, "queuectl", "_QUEUECTL_COMPLETE").source()
-    # click's for bash would set variables of the shell that it is loaded into
-    script = script.replace("local response\n", "local response completion type value\n")
-    click.echo(f"# {_HOW_TO_LOAD[shell]}\n{script.strip()}")
+    click.echo(script(shell, _HOW_TO_LOAD[shell]))

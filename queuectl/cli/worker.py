@@ -154,7 +154,7 @@ def _last_line(path: str, begun: int) -> str:
     return f"the worker did not come up: {lines[-1] if lines else 'it said nothing'}"
 
 
-@worker.command()
+@worker.command(short_help="Stop pools, all or some, and wait until they are gone.")
 @click.argument("names", metavar="[WORKER]...", nargs=-1, shell_complete=complete_workers)
 @click.option("--now", is_flag=True, help="End what runs and give it back, attempt not counted.")
 @click.pass_context

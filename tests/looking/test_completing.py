@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl.cli import COMMANDS
 from queuectl.cli.completing import MAX_OFFERED
 from tests.looking.support import past, put
 from tests.looking.terminal import Terminal
@@ -140,6 +141,18 @@ def test_where_there_is_no_spool_nothing_is_offered_or_said(spool: SpoolDir, pat
     assert press_tab(spool, path, "show", "") == []
 
 
+def test_bash_completes_what_is_joined_to_an_option(
+    spool: SpoolDir, path: str, tmp_path: Path
+) -> None:
+    """Bash takes --a=b for three words."""
+    some_jobs(spool)
+    assert press_tab(spool, path, "list", "--state", "=", "pe") == ["pending"]
+    assert len(press_tab(spool, path, "list", "--state", "=")) == 5
+    shutil.move(spool.path, tmp_path / "elsewhere")
+    words = ("--spool", "=", str(tmp_path / "elsewhere"), "show", "pend")
+    assert press_tab(spool, path, *words) == ["pending-1", "pending-2"]
+
+
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
 def test_fish_completes_commands_and_ids_with_their_states(
     spool: SpoolDir, path: str, tmp_path: Path
@@ -147,6 +160,7 @@ def test_fish_completes_commands_and_ids_with_their_states(
     some_jobs(spool)
     script = (
         "queuectl completion fish | source\n"
+        "complete -C 'queuectl enq'; complete -C 'queuectl list --state=pe'\n"
         "complete -C 'queuectl stat'; complete -C 'queuectl show dead'"
     )
     done = subprocess.run(
@@ -156,8 +170,10 @@ def test_fish_completes_commands_and_ids_with_their_states(
         text=True,
         timeout=60,
     )
-    words = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [word[0] for word in words] == ["stats", "status", "dead-1", "dead-2"]
+    enqueue, *words = [line.split("\t") for line in done.stdout.splitlines()]
+    assert enqueue == ["enqueue", COMMANDS["enqueue"][1]]
+    offered = ["--state=pending", "stats", "status", "dead-1", "dead-2"]
+    assert [word[0] for word in words] == offered
     assert words[-1][1] == "dead"
 
 
@@ -181,9 +197,24 @@ def test_zsh_takes_the_script_and_completes_with_it(spool: SpoolDir, path: str) 
     assert done.stdout.splitlines() == ["_queuectl_completion", "dead-1:dead", "dead-2:dead"], done
 
 
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_loads_the_script_by_itself_and_keeps_the_option(
+    spool: SpoolDir, path: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "functions"
+    place.mkdir()
+    (place / "_queuectl").write_text(spool.run("completion", "zsh").out)
+    env = environment(spool.path, PATH=path, PS1="ready> ", HOME=str(tmp_path))
+    with Terminal(["zsh", "-f", "-i"], env, 80, 24) as shell:
+        shell.type(f"PS1='rea''dy> '; fpath=({place} $fpath); autoload -Uz compinit; compinit -u\n")
+        wait_until(lambda: "ready> " in shell.raw, lambda: shell.raw)
+        shell.type("queuectl list --state=pend\t")
+        wait_until(lambda: "--state=pending" in shell.raw, lambda: shell.raw)
+
+
 def test_each_script_says_how_to_load_it(spool: SpoolDir) -> None:
     for shell in SHELLS:
-        assert spool.run("completion", shell).out.startswith("# ")
+        assert "# " in "".join(spool.run("completion", shell).out.splitlines()[:2])
     assert "bash" in spool.refuse("completion", "tcsh", status=2)
 
 

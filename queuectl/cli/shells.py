@@ -1,0 +1,79 @@
+"""The scripts that make the tab key complete, and what they are answered: click's, mended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from click.shell_completion import (
+    BashComplete,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+)
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+class _Bash(BashComplete):
+    source_template = BashComplete.source_template.replace(
+        # these would be set in the shell that loads it
+        "local response\n",
+        "local response completion type value\n",
+    )
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """Return the words before the cursor and the one at it; bash makes three of --a=b."""
+        words, incomplete = super().get_completion_args()
+        args: list[str] = []
+        for word in words:
+            if args and word == "=":
+                args[-1] += word
+            elif args and args[-1].startswith("--") and args[-1].endswith("="):
+                args[-1] += word
+            else:
+                args.append(word)
+        if args and args[-1].startswith("--") and args[-1].endswith("="):
+            args[-1] = args[-1][:-1]  # the value of this option is what is completed
+        return args, incomplete
+
+
+class _WholeWords(ShellComplete):
+    """For shells that put what is offered in the place of all of --option=value."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        found = super().get_completions(args, incomplete)
+        option, is_joined, _ = incomplete.partition("=")
+        if is_joined and option.startswith("--"):
+            for item in found:
+                item.value = f"{option}={item.value}"
+        return found
+
+
+class _Zsh(_WholeWords, ZshComplete):
+    pass
+
+
+class _Fish(_WholeWords, FishComplete):
+    # a description may hold commas
+    source_template = FishComplete.source_template.replace(
+        'string split ","', 'string split --max 1 ","'
+    )
+
+
+def add_all() -> None:
+    """Have click answer each shell by what is here."""
+    for maker in (_Bash, _Zsh, _Fish):
+        add_completion_class(maker)
+
+
+def script(shell: str, how_to_load: str) -> str:
+    """Return the script for a shell, with how it is loaded in its first lines."""
+    from queuectl.cli import COMPLETE_VARIABLE, cli
+
+    maker = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}[shell]
+    lines = maker(cli, {}, "queuectl", COMPLETE_VARIABLE).source().strip().split("\n")
+    # zsh's autoload wants its #compdef in the first line
+    lines.insert(1 if lines[0].startswith("#compdef") else 0, f"# {how_to_load}")
+    return "\n".join(lines)
