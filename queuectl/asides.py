@@ -82,8 +82,11 @@ class Asides(Moves):
         if self._is_reason(claim):
             with contextlib.suppress(FileExistsError):
                 yield from self._parting(claim, self.file("dead", claim.job_id), "dead")
-                what = f"it only says why {claim.job_id}.rejected is in dead/: mend that"
+                what = f"it only says why a file was set aside: mend {claim.job_id}.rejected"
                 return Aside(claim.job_id, what)
+        if not cut_short:
+            with contextlib.suppress(OSError):  # whatever it is: that name is taken
+                self.drop_reason(claim)  # mended, not well enough: the new reason takes its place
         says = {
             "error_message": f"rejected: {why}",
             "rejected": name or f"{claim.job_id}{SUFFIX}",
@@ -106,12 +109,14 @@ class Asides(Moves):
         return Aside((yield from self._to_dead(claim, moving, is_explained)), why)
 
     def _is_reason(self, claim: Claim) -> bool:
-        """Tell whether it only says why a file was set aside, which lies in dead/ still.
+        """Tell whether it only says why a file was set aside.
 
         `mv dead/ID.json pending/` is a retry of a job, and is tried with such a file too.
         """
-        set_aside = files.is_there(self.rejected_file(claim.job_id))
-        return set_aside and self.reason(claim.job_id, claim.path) is not None
+        try:
+            return self.reason(claim.job_id, claim.path) is not None
+        except PermissionError:  # perhaps the reason why it is set aside
+            return False
 
     def drop_reason(self, claim: Claim) -> bool:
         """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.

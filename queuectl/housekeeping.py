@@ -18,7 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import joblogs
-from queuectl.errors import BadJobError, SpoolError
+from queuectl.errors import BadJobError, MovedOnError, QueuectlError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.looks import Looks
@@ -53,9 +53,10 @@ def doomed(spool: Spool, state: str, job_ids: Iterable[str]) -> Iterator[Doomed]
 def delete(spool: Spool, job: Doomed) -> bool:
     """Delete a job, its output, and the bytes kept of one that was set aside.
 
-    Returns whether it was there still, and had not been run again meanwhile.
+    Returns whether it was there still, and had not been run again since that was decided.
 
     Raises:
+        MovedOnError: it was given another life when its output was gone already; the job is kept.
         SpoolError: the file system refused; the record is still there.
         ValueError: it is no job of completed/ or dead/.
     """
@@ -67,10 +68,12 @@ def delete(spool: Spool, job: Doomed) -> bool:
         before = os.lstat(path)
         if before.st_mtime != job.written_at:
             return False
-        _delete_what_goes_with(spool, job.state, job.job_id)
+        had_run = _delete_what_goes_with(spool, job.state, job.job_id)
         # which takes its time with much output: it may have been run again since
-        after = os.lstat(path)
-        if (after.st_ino, after.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+        if not _is_still(path, before):
+            if had_run and spool.is_anywhere(job.job_id):
+                msg = f'job "{job.job_id}" was given another life while it was being deleted'
+                raise MovedOnError(f"{msg}: it stays, and what it had printed is gone")
             return False
         # or the same bad file was dropped and set aside again: that is its reason now
         if job.state == "dead" and is_there(spool.rejected_file(job.job_id)):
@@ -83,8 +86,17 @@ def delete(spool: Spool, job: Doomed) -> bool:
     return True
 
 
+def _is_still(path: str, before: os.stat_result) -> bool:
+    """Tell whether a file is the one that it was, and has not been written to."""
+    try:
+        after = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def delete_each(
-    spool: Spool, jobs: Iterable[Doomed], missed: Callable[[str, SpoolError], None]
+    spool: Spool, jobs: Iterable[Doomed], missed: Callable[[str, QueuectlError], None]
 ) -> Iterator[tuple[str, bool]]:
     """Delete jobs; yield the id of each that could be, and what `delete` returned.
 
@@ -93,13 +105,14 @@ def delete_each(
     for job in jobs:
         try:
             was_there = delete(spool, job)
-        except SpoolError as error:  # noqa: PERF203 - the others are deleted all the same
+        except (MovedOnError, SpoolError) as error:  # noqa: PERF203 - the others are deleted
             missed(job.job_id, error)
         else:
             yield job.job_id, was_there
 
 
-def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:
+def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> bool:
+    """Delete the output of a job, or the bytes of a file set aside; tell whether it is a job."""
     try:
         joblogs.remove(spool, spool.read_file(spool.file(state, job_id), job_id))
     except BadJobError:
@@ -110,6 +123,8 @@ def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> None:
                 # a directory that somebody dropped goes if it is empty
                 is_directory = stat.S_ISDIR(os.lstat(rejected).st_mode)
                 (os.rmdir if is_directory else os.unlink)(rejected)
+        return False
+    return True
 
 
 class Housekeeping:
@@ -131,16 +146,17 @@ class Housekeeping:
 
         Raises:
             OSError, SpoolError: the file system refused.
+            MovedOnError: see `delete`.
         """
         config = self._spool.config
-        faults: list[SpoolError] = []
+        faults: list[QueuectlError] = []
         more = self._tend("completed", config.retain_completed, faults)
         more = self._tend("dead", config.retain_dead, faults) or more
         if faults:
             raise faults[0]
         return more
 
-    def _tend(self, state: str, retain: int | str | None, faults: list[SpoolError]) -> bool:
+    def _tend(self, state: str, retain: int | str | None, faults: list[QueuectlError]) -> bool:
         if retain is None:
             return False
         end = time.monotonic() + _BUDGET_S

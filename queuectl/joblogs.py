@@ -56,12 +56,17 @@ def log_file(spool: Layout, job: Job, number: int, stream: str) -> str:
     The two differ for a job that was put into dead/ under another id than it ran as.
     """
     path = spool.log_files(job.id, number)[STREAMS.index(stream)]
-    recorded = job.record.get("stdout_path" if stream == OUT else "stderr_path")
-    if recorded and not is_there(path):
-        ran_as, _, rest = os.path.basename(recorded).partition(f".{number}.{stream}")
-        if is_id(ran_as) and not rest:
-            return spool.log_files(ran_as, number)[STREAMS.index(stream)]
+    ran_as = _ran_as(job, number, stream)
+    if ran_as is not None and not is_there(path):
+        return spool.log_files(ran_as, number)[STREAMS.index(stream)]
     return path
+
+
+def _ran_as(job: Job, number: int, stream: str) -> str | None:
+    """Return the id under which a run wrote, by its record; None if that does not say."""
+    recorded = job.record.get("stdout_path" if stream == OUT else "stderr_path")
+    ran_as, _, rest = os.path.basename(recorded or "").partition(f".{number}.{stream}")
+    return ran_as if is_id(ran_as) and not rest else None
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -374,10 +379,15 @@ def remove(spool: Layout, job: Job) -> None:
         OSError: the file system refused.
     """
     last = max(job.run_number, job.attempts)
-    names = _listed(spool, job.id) if last > _PROBED else _probed(spool, job.id, last)
-    for path in names:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+    ids = [job.id]
+    ran_as = _ran_as(job, job.run_number, OUT)
+    if ran_as is not None and not spool.is_anywhere(ran_as):  # else it may be that job's output
+        ids.append(ran_as)
+    for job_id in ids:
+        names = _listed(spool, job_id) if last > _PROBED else _probed(spool, job_id, last)
+        for path in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def _probed(spool: Layout, job_id: str, last: int) -> Iterator[str]:

@@ -261,6 +261,14 @@ class Layout:
         msg = f'no job "{job_id}" in {self.path}; `queuectl list` shows what there is'
         raise NoSuchJobError(msg)
 
+    def is_anywhere(self, job_id: str) -> bool:
+        """Tell whether some state holds an id."""
+        try:
+            self.locate(job_id)
+        except NoSuchJobError:
+            return False
+        return True
+
     def find(self, job_id: str) -> Found:
         """Return a job, wherever it is.
 

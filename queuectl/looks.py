@@ -40,7 +40,7 @@ class Looks:
         """Whether a look could find anything, and the last one was long enough ago."""
         now = time.monotonic()
         try:
-            stamp_ns = os.stat(self._path).st_mtime_ns
+            stamp_ns = os.stat(self._path).st_ctime_ns
         except FileNotFoundError:  # the pool makes it again
             return False
         except OSError:

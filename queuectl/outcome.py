@@ -120,6 +120,19 @@ def _timeless(job: Job) -> dict[str, Any]:
     return {name: value for name, value in job.record.items() if name not in _OF_A_START}
 
 
+def cancelled(job: Job, how: Outcome, at: float) -> Job:
+    """Return the record of a job that was cancelled while it did not run."""
+    when = utc_text(at)
+    return job.changed(
+        state="dead",
+        error_message=how.message(),
+        exit_code=None,
+        next_retry_at=None,
+        finished_at=when,
+        updated_at=when,
+    )
+
+
 def never_began(job: Job, now: float) -> Job:
     """Return the record of a job that was counted, and whose command was not started."""
     before = job.history[-1] if job.history else {}

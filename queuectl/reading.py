@@ -10,7 +10,7 @@ import os
 import stat
 
 from queuectl import kernel
-from queuectl.errors import BadJobError
+from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.job import MAX_GROWN_BYTES, MAX_RECORD_BYTES
 from queuectl.kernel.users import user_name
 
@@ -39,7 +39,7 @@ def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.st
             raise BadJobError(msg)
         if status.st_size > MAX_GROWN_BYTES:
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
-            raise BadJobError(msg)
+            raise IncompleteJobError(msg)  # or room made for it, to be cut once it is written
         return os.read(descriptor, status.st_size + 1), status
     finally:
         os.close(descriptor)

@@ -115,6 +115,26 @@ def parse_time(text: str, *, local: bool = False) -> float:
         raise ValueError(msg) from None
 
 
+def parse_time_or_clock(text: str, now_s: float) -> float:
+    """Return when it is the local time of day `08:00` next; of other text what `parse_time` says.
+
+    Raises:
+        ValueError: neither.
+    """
+    from datetime import datetime, timedelta
+
+    try:
+        clock = datetime.strptime(text.strip(), "%H:%M")  # noqa: DTZ007 - only its hour and minute count
+    except ValueError:
+        return parse_time(text, local=True)
+    today = datetime.fromtimestamp(now_s).replace(  # noqa: DTZ006 - local time is what is meant
+        hour=clock.hour, minute=clock.minute, second=0, microsecond=0
+    )
+    # where clocks are set back it is that time twice in a day
+    times = [today.replace(fold=0), today.replace(fold=1), today + timedelta(days=1)]
+    return next(at_s for at_s in map(datetime.timestamp, times) if at_s > now_s)
+
+
 def instant(value: object) -> float | None:
     """Return a time that somebody wrote in seconds since the epoch, None if it is no such time."""
     if not isinstance(value, str):
@@ -128,6 +148,11 @@ def instant(value: object) -> float | None:
 def local_text(epoch_s: float) -> str:
     """Return an instant in local time with its zone, to the second: how people are shown it."""
     return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(epoch_s))
+
+
+def zone_s(epoch_s: float) -> int:
+    """Return how many seconds local time is ahead of UTC at an instant."""
+    return time.localtime(epoch_s).tm_gmtoff
 
 
 def duration_text(seconds: float) -> str:
@@ -148,7 +173,7 @@ def size_text(size_bytes: int) -> str:
     """Return a size in the largest unit that leaves a whole part: `512 B`, `64.0 KiB`."""
     value, unit = float(size_bytes), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
+        if value < (1024 if unit == "B" else 1023.95):  # else it would be 1024.0 of them
             break
         value, unit = value / 1024, larger
     return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"

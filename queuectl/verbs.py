@@ -24,7 +24,7 @@ from queuectl.ids import is_id
 from queuectl.job import again
 from queuectl.kernel.users import user_name
 from queuectl.layout import PAUSED, SUFFIX, mending
-from queuectl.outcome import CANCELLED, Outcome
+from queuectl.outcome import CANCELLED, Outcome, cancelled
 from queuectl.registration import Registration
 from queuectl.states import AT_REST, WAITING
 from queuectl.together import carry_out_all
@@ -88,19 +88,12 @@ def cancel(
     Raises:
         QueuectlError: see `apply`.
     """
+    how = Outcome(ended=CANCELLED, detail=by)
 
-    def cancelled(job: Job) -> Job:
-        at = utc_text(time.time())
-        return job.changed(
-            state="dead",
-            error_message=Outcome(ended=CANCELLED, detail=by).message(),
-            exit_code=None,
-            next_retry_at=None,
-            finished_at=at,
-            updated_at=at,
-        )
+    def ended(job: Job) -> Job:
+        return cancelled(job, how, time.time())
 
-    verb = Verb(states=WAITING, new_body=cancelled, done="cancelled")
+    verb = Verb(states=WAITING, new_body=ended, done="cancelled")
     return apply(spool, job_ids, verb, missed)
 
 
@@ -118,7 +111,10 @@ def edit(spool: Spool, was: Found, new: Job) -> None:
         return new.changed(updated_at=utc_text(time.time()))
 
     if was.state not in WAITING:  # taken and then left by a crash, it would be queued
-        spool.correct(was.state, was.job.id, edited)
+        try:
+            spool.correct(was.state, was.job.id, edited)
+        except WrongStateError as error:
+            raise WrongStateError(f'job "{was.job.id}" cannot be edited: {error}') from None
         return
     verb = Verb(states=(was.state,), new_body=edited, done="edited", stays=True)
     for _ in apply(spool, [was.job.id], verb):
@@ -139,6 +135,7 @@ def apply(
         SpoolError: the file system refused.
     """
     spool.create()
+    kernel.prepare_renames()  # now: with a job in hand there may be no descriptor left for it
     left = iter(job_ids)
     with Registration(spool) as me:
         while group := list(islice(left, _TOGETHER)):

@@ -10,7 +10,7 @@ import click
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.errors import QueuectlError
 from queuectl.spool import Spool
-from queuectl.units import parse_duration, parse_time, plain
+from queuectl.units import parse_duration, parse_time_or_clock, plain
 
 if TYPE_CHECKING:
     from queuectl.layout import Layout
@@ -112,24 +112,6 @@ class Duration(_FloatType):
         return int(seconds) if seconds == int(seconds) else seconds
 
 
-def _next(text: str) -> float:
-    """Return when it is this time of day next; of another text what `parse_time` makes of it.
-
-    Raises:
-        ValueError: it is no time.
-    """
-    from datetime import datetime, timedelta
-
-    now = datetime.now().astimezone()
-    try:
-        at = datetime.strptime(text.strip(), "%H:%M")  # noqa: DTZ007 - only its hour and minute count
-    except ValueError:
-        return parse_time(text, local=True)
-    today = now.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0, tzinfo=None)
-    later = today if today.timestamp() > now.timestamp() else today + timedelta(days=1)
-    return later.timestamp()
-
-
 class Time(_FloatType):
     """ISO 8601, local where it names no zone, 08:00 or `now`; seconds since the epoch."""
 
@@ -143,7 +125,7 @@ class Time(_FloatType):
         if value == "now":
             return time.time()
         try:
-            return _next(value)
+            return parse_time_or_clock(value, time.time())
         except ValueError as error:
             self.fail(f"{error}, or 08:00 for the next time that it is that", param, ctx)
 

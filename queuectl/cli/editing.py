@@ -155,5 +155,5 @@ def _edit_again(why: str) -> bool:
     if not render.person_answers():
         return False
     with contextlib.suppress(click.Abort):
-        return click.confirm(f"queuectl: {why}\nedit again?", default=True, err=True)
+        return render.confirm(f"queuectl: {why}\nedit again?", default=True)
     return False

@@ -22,8 +22,6 @@ _LEAST_COMMAND = 10
 _BARS, _PLAIN_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 _HEAD_LINES, _GAP = 4, 1
 
-KEYS = "q quits"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
@@ -73,11 +71,16 @@ class Rate:
         return [counts.get(second, 0) for second in range(int(now) - _RATE_S, int(now))]
 
 
-def frame(view: View, width: int, height: int, *, ascii_only: bool = False) -> list[Line]:
-    """Return at most `height` lines of at most `width` columns; and, if `ascii_only`, of ASCII."""
+def frame(
+    view: View, width: int, height: int, *, keys: str = "", ascii_only: bool = False
+) -> list[Line]:
+    """Return at most `height` lines of at most `width` columns; and, if `ascii_only`, of ASCII.
+
+    `keys` says in the last one how to leave.
+    """
     sections = _sections(view, width, max(0, height - _HEAD_LINES - 1))
     lines = [*_head(view, width, ascii_only=ascii_only), *sections]
-    footer: Line = [("dim", "  ".join([KEYS, *view.notes]))]
+    footer: Line = [("dim", "  ".join(filter(None, [keys, *view.notes])))]
     lines = lines[: max(0, height - 1)]
     lines += [[] for _ in range(height - 1 - len(lines))]
     return [_cut(line, width, ascii_only=ascii_only) for line in [*lines, footer][-height:]]
@@ -172,14 +175,18 @@ def _section(
 ) -> list[Line]:
     """Return the head and so many rows, so wide, of a list, which may be a part `of` more."""
     rows, width = room
-    hidden = max(of, len(items)) - min(rows, len(items))
+    shown = items[:rows]
+    hidden = max(of, len(items)) - len(shown)
     more = f"  and {hidden:,} more" if hidden > 0 else "" if items else "  none"
     head: Line = [("title", title), ("dim", more)]
-    return [head, *(_row(item, detail(item), width) for item in items[:rows])]
+    longest = max((columns(item.job_id) for item in shown), default=0)
+    id_columns = max(_ID_COLUMNS, min(longest, width // 3))
+    return [head, *(_row(item, detail(item), id_columns, width) for item in shown)]
 
 
-def _row(item: Item, detail: Line, width: int) -> Line:
-    row: Line = [("", f"  {pad(item.job_id, _ID_COLUMNS)}  "), *detail]
+def _row(item: Item, detail: Line, id_columns: int, width: int) -> Line:
+    job_id = pad(fit_ends(item.job_id, id_columns), id_columns)
+    row: Line = [("", f"  {job_id}  "), *detail]
     room = width - 2 - sum(columns(text) for _, text in row)
     return [*row, ("", f"  {fit_ends(item.command, max(room, _LEAST_COMMAND))}")]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.layout import Found, Layout
 
-_LEAST_DETAIL = 35  # columns: "exit status 127 (command not found)"
+_LEAST_DETAIL = 20
 _DETAIL_SHARE = 3  # of a terminal, what DETAIL may take: a third
 
 _limit_option = click.option(

@@ -80,7 +80,7 @@ def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **op
         render.note(f"{which} ended more than {duration_text(older_than)} ago (--older-than)")
     elif go_ahead([job.job_id for job in doomed], "delete", options, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
-            if was_there:
+            if was_there:  # else it is another's by now, to keep or to delete
                 click.echo(job_id)
     if not options["states"] and not tags and any(spool.names("dead")):
         render.note("dead jobs are kept; --state dead deletes them")

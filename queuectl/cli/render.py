@@ -99,7 +99,7 @@ class Table:
     """
 
     _SAMPLE = 200
-    _LEAST = 20  # characters of a last column that is cut: on a narrow terminal, lines wrap
+    _LEAST = 16  # columns of a last column that is cut: on a narrow terminal, lines wrap
 
     def __init__(self, *headings: str, cuts_last: bool = False) -> None:
         self._headings = headings
@@ -130,6 +130,8 @@ class Table:
 
     def _print(self, cells: Sequence[str]) -> None:
         assert self._widths is not None
+        for number, cell in enumerate(cells[:-1]):  # one after the sample may be the widest so far
+            self._widths[number] = max(self._widths[number], _width(cell))
         if self._cuts_last:
             taken = sum(self._widths[:-1]) + 2 * len(self._widths[:-1])
             room = max(width() - taken, self._LEAST)
@@ -154,6 +156,19 @@ def note(text: str) -> None:
 def person_answers() -> bool:
     """Whether somebody sees a question and can type."""
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str, *, default: bool = False) -> bool:
+    """Ask a person on standard error; return the answer.
+
+    Raises:
+        click.Abort: it was Ctrl-C or Ctrl-D; what is said next begins a line.
+    """
+    try:
+        return click.confirm(question, default=default, err=True)
+    except click.Abort:
+        note("")
+        raise
 
 
 def person_looks() -> bool:

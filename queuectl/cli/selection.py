@@ -376,6 +376,9 @@ def _ways(ctx: click.Context) -> str:
     return ", ".join(way for way in ("--state", *_SELECTING, "--all") if way in have)
 
 
+_ALSO = {"delete": ", with all output, for good"}
+
+
 def go_ahead(
     job_ids: Sequence[str], verb: str, options: dict[str, Any], ask_above: int = MANY
 ) -> bool:
@@ -394,7 +397,12 @@ def go_ahead(
         return False
     if count > ask_above and not options.get("yes") and render.person_answers():
         few = plain(first_of(job_ids, 5))
-        if not click.confirm(f"{what} ({few})?", err=True):
+        try:
+            agreed = render.confirm(f"{what} ({few}){_ALSO.get(verb, '')}?")
+        except click.Abort:
+            render.note("nothing was done")
+            raise
+        if not agreed:
             render.note("nothing was done")
             click.get_current_context().exit(1)
     return True

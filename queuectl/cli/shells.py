@@ -28,15 +28,17 @@ class _Bash(BashComplete):
         words, incomplete = super().get_completion_args()
         args: list[str] = []
         for word in words:
-            if args and word == "=":
-                args[-1] += word
-            elif args and args[-1].startswith("--") and args[-1].endswith("="):
+            if args and (word == "=" or _wants_value(args[-1])):
                 args[-1] += word
             else:
                 args.append(word)
-        if args and args[-1].startswith("--") and args[-1].endswith("="):
-            args[-1] = args[-1][:-1]  # the value of this option is what is completed
+        if args and _wants_value(args[-1]):
+            args[-1] = args[-1][:-1]
         return args, incomplete
+
+
+def _wants_value(word: str) -> bool:
+    return word.startswith("--") and word.endswith("=")
 
 
 class _WholeWords(ShellComplete):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.columns import fit
+from queuectl.cli.columns import columns, fit, pad
 from queuectl.cli.common import DURATION, json_option, spool_to_read
 from queuectl.cli.frame import sparkline
 from queuectl.cli.progress import Progress
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PERIOD_S = 7 * 86400
 _BAR_COLUMNS = 24
 _NAME_COLUMNS = 34
+_BESIDE_NAME = 52  # columns that a busy one's figures and bar take
 _SHARES = ("p50", "p90", "p95", "p99", "max")
 
 
@@ -70,9 +71,9 @@ def stats(ctx: click.Context, /, *, period_s: float, as_json: bool) -> None:
 
 def _with_times(document: dict[str, Any]) -> dict[str, Any]:
     """Return a document whose instants are written as in records."""
-    columns = [{**column, "at": utc_text(column["at"])} for column in document["timeline"]]
+    timeline = [{**column, "at": utc_text(column["at"])} for column in document["timeline"]]
     times = {name: utc_text(document[name]) for name in ("since", "until")}
-    return {**document, **times, "timeline": columns}
+    return {**document, **times, "timeline": timeline}
 
 
 def survey_since(spool: Layout, since_s: float) -> tuple[Survey, Figures]:
@@ -82,7 +83,7 @@ def survey_since(spool: Layout, since_s: float) -> tuple[Survey, Figures]:
         SpoolError: a directory cannot be read.
     """
     survey = Survey(spool, since_s)
-    figures = Figures(since_s, spool.config, time.localtime().tm_gmtoff)
+    figures = Figures(since_s, spool.config)
     for record in records_of(survey):
         figures.add(record)
     return survey, figures
@@ -137,18 +138,18 @@ def _print_times(document: dict[str, Any]) -> None:
 
 
 def _print_timeline(document: dict[str, Any]) -> None:
-    columns = document["timeline"]
-    if not columns:
+    timeline = document["timeline"]
+    if not timeline:
         return
     click.echo()
     click.echo(click.style(f"runs by outcome, {duration_text(document['step'])} each", bold=True))
     for outcome in OUTCOMES:
-        counts = [column[outcome] for column in columns]
+        counts = [column[outcome] for column in timeline]
         bars = click.style(
             sparkline(counts, ascii_only=render.ascii_only()), fg=render.COLOURS[outcome]
         )
         click.echo(f"  {outcome:<9} {bars} at most {max(counts):,}")
-    click.echo(f"  from {local_text(columns[0]['at'])}")
+    click.echo(f"  from {local_text(timeline[0]['at'])}")
 
 
 def _print_bars(title: str, counts: Iterable[tuple[str, int]]) -> None:
@@ -157,10 +158,10 @@ def _print_bars(title: str, counts: Iterable[tuple[str, int]]) -> None:
         return
     click.echo()
     click.echo(click.style(title, bold=True))
-    width = max(len(plain(name)) for name, _ in rows)
+    width = max(columns(plain(name)) for name, _ in rows)
     most = max(count for _, count in rows)
     for name, count in rows:
-        click.echo(f"  {plain(name):<{width}}  {count:>7,}  {_bar(count, most)}")
+        click.echo(f"  {pad(plain(name), width)}  {count:>7,}  {_bar(count, most)}")
 
 
 def _print_groups(title: str, groups: list[dict[str, Any]]) -> None:
@@ -168,16 +169,18 @@ def _print_groups(title: str, groups: list[dict[str, Any]]) -> None:
         return
     click.echo()
     click.echo(click.style(title, bold=True))
-    names = [
-        fit(plain(group["name"]), _NAME_COLUMNS, ascii_only=render.ascii_only()) for group in groups
-    ]
-    width = max(map(len, names))
+    room = _NAME_COLUMNS
+    if render.person_looks():
+        room = max(10, min(room, render.width() - _BESIDE_NAME))
+    names = [fit(plain(group["name"]), room, ascii_only=render.ascii_only()) for group in groups]
+    width = max(map(columns, names))
     most = max(group["runs"] for group in groups)
     for name, group in zip(names, groups, strict=True):
         failed = f"{group['failed'] / group['runs']:>4.0%} failed" if group["failed"] else " " * 11
         mean = f"{duration_text(group['mean']):>7} each"
         bar = _bar(group["runs"], most, _BAR_COLUMNS // 2)
-        click.echo(f"  {name:<{width}}  {group['runs']:>7,}  {mean}  {failed}  {bar}".rstrip())
+        runs = f"{group['runs']:>7,}"
+        click.echo(f"  {pad(name, width)}  {runs}  {mean}  {failed}  {bar}".rstrip())
 
 
 def _bar(count: int, most: int, width: int = _BAR_COLUMNS) -> str:

@@ -85,6 +85,11 @@ class Screen:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._in, termios.TCSANOW, self._settings)
 
+    @property
+    def hears_keys(self) -> bool:
+        """Whether standard input is a terminal."""
+        return self._in is not None
+
     def size(self) -> tuple[int, int]:
         """Return columns and lines."""
         try:

@@ -12,7 +12,7 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.common import spool_to_read
-from queuectl.cli.frame import KEYS, Line, frame
+from queuectl.cli.frame import Line, frame
 from queuectl.cli.lookout import Lookout
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ def top(ctx: click.Context, /) -> int:
     if not render.person_looks():
         height = shutil.get_terminal_size().lines or 24
         lines = _painted(Lookout(spool), render.width(), height, colour=False)
-        lines[-1] = lines[-1].removeprefix(KEYS).strip()
         click.echo("\n".join(line.rstrip() for line in lines).rstrip())
         return 0
     from queuectl.cli.terminal import Screen
@@ -55,7 +54,8 @@ def _watch(spool: Layout, screen: Screen, *, colour: bool) -> None:
     try:
         leave = False
         while not leave:
-            screen.draw(_painted(lookout, *screen.size(), colour=colour))
+            keys = "q quits" if screen.hears_keys else "Ctrl-C quits"
+            screen.draw(_painted(lookout, *screen.size(), colour=colour, keys=keys))
             next_frame = time.monotonic() + _FRAME_S
             leave = _asked_to_leave(screen, _AGE_S)
             while not leave and (left_s := next_frame - time.monotonic()) > 0:
@@ -68,8 +68,10 @@ def _asked_to_leave(screen: Screen, within_s: float) -> bool:
     return "q" in screen.wait(within_s).lower() or screen.signal is not None
 
 
-def _painted(lookout: Lookout, width: int, height: int, *, colour: bool) -> list[str]:
-    lines = frame(lookout.view(), width, height, ascii_only=render.ascii_only())
+def _painted(
+    lookout: Lookout, width: int, height: int, *, colour: bool, keys: str = ""
+) -> list[str]:
+    lines = frame(lookout.view(), width, height, keys=keys, ascii_only=render.ascii_only())
     return [_paint(line, colour=colour) for line in lines]
 
 

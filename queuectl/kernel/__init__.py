@@ -121,6 +121,11 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     return cast("Callable[[int, bytes, int, bytes, int], int] | None", function)
 
 
+def prepare_renames() -> None:
+    """Load what `exchange` and `move_new` need: the first of them opens files, else."""
+    _renameat2()
+
+
 def exchange(one: str, other: str) -> bool:
     """Swap two names atomically; False where the kernel or the file system cannot.
 

@@ -107,7 +107,8 @@ class Intake:
         except BadJobError as error:
             self.rejects.reject(state, name, str(error))
         except PermissionError as error:
-            self.rejects.reject(state, name, f"cannot be read: {error.strerror}")
+            # mv from another file system, cp -p and tar give a file its mode and owner last
+            self.rejects.wait_for_writer(state, name, f"cannot be read: {error.strerror}")
         else:
             self.rejects.stop_waiting(state, name)
             return ctime_ns if self._enter(job, state, ctime_ns) else None

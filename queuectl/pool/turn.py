@@ -343,8 +343,12 @@ class Turns:
 
     async def _settle(self, run: _Ended) -> None:
         claim, job, ended, took_s, at = run
-        job = outcome.began(job, at - took_s)
-        done = outcome.settled(job, ended, config=self._spool.config, now=at, random=random.random)
+        if self._running[self._spool.key(job.id)] is None and ended.ended == outcome.CANCELLED:
+            done = outcome.cancelled(outcome.never_began(job, at), ended, at)
+        else:
+            job = outcome.began(job, at - took_s)
+            config = self._spool.config
+            done = outcome.settled(job, ended, config=config, now=at, random=random.random)
         settled = await self._custody.persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )

@@ -9,7 +9,6 @@ import html
 import json
 import os
 import re
-import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from queuectl.joblogs import ERR, OUT, end_of, log_file
 from queuectl.states import STATES
 from queuectl.stats.figures import GIVEN_BACK, Figures, ended_s, runs
 from queuectl.stats.survey import Survey
+from queuectl.units import zone_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -99,19 +99,23 @@ def _death(record: Mapping[str, Any], at_s: float) -> dict[str, Any]:
 def _gather(spool: Layout, now: float, period_s: float, read: Read) -> dict[str, Any]:
     since_s = now - period_s
     survey = Survey(spool, since_s)
-    figures = Figures(since_s, spool.config, time.localtime(now).tm_gmtoff)
+    figures = Figures(since_s, spool.config)
     extremes = _Extremes(figures)
     for record in read(survey):
         figures.add(record)
         extremes.add(record)
+    document = figures.document(now, groups=_GROUPS)
+    # for a browser in another zone, where this instant is of another day
+    timeline = [{**column, "zone": zone_s(column["at"])} for column in document["timeline"]]
     return {
+        **document,
+        "timeline": timeline,
         "version": __version__,
         "spool": os.fsencode(spool.path).decode(errors="replace"),
         "since": since_s,
         "until": now,
         "read_text": survey.text(),
         "jobs": {state: survey.jobs[state] for state in STATES},
-        **figures.document(now, groups=_GROUPS),
         "histograms": {
             "bounds": _BOUNDS_S,
             "wait": figures.waits.histogram(_BOUNDS_S),

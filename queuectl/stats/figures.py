@@ -196,12 +196,10 @@ class Figures:
     Args:
         since_s: nothing before this instant counts.
         config: whose exit codes hold for jobs that name none.
-        zone_s: how far local time is ahead of UTC, so that days begin at midnight.
     """
 
     since_s: float
     config: Config = _DEFAULTS
-    zone_s: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     cancelled: int = 0  # of the dead
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -211,10 +209,7 @@ class Figures:
     times: Spread = field(default_factory=Spread)
     tags: Groups = field(default_factory=Groups)
     commands: Groups = field(default_factory=Groups)
-    timeline: Timeline = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.timeline = Timeline(self.zone_s)
+    timeline: Timeline = field(default_factory=Timeline)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one job; its `state` is the directory it was found in."""

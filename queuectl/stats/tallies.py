@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from queuectl.states import OUTCOMES
+from queuectl.units import zone_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
@@ -82,9 +86,14 @@ _MAX_COLUMNS = 60
 
 
 class Timeline:
-    """How many runs came to each outcome, in steps as fine as `_MAX_COLUMNS` columns allow."""
+    """How many runs came to each outcome, in steps as fine as `_MAX_COLUMNS` columns allow.
 
-    def __init__(self, zone_s: int = 0) -> None:
+    Args:
+        zone_s: returns how far local time is ahead of UTC at an instant, so that days begin at
+            midnight also where clocks have been changed since.
+    """
+
+    def __init__(self, zone_s: Callable[[float], int] = zone_s) -> None:
         self._zone_s = zone_s
         self._level = 0
         self._counts: dict[str, Counter[int]] = {outcome: Counter() for outcome in OUTCOMES}
@@ -105,7 +114,7 @@ class Timeline:
     def _cover(self, at_s: float) -> int:
         """Return the slot of an instant, once the steps are so coarse that all fit."""
         while True:
-            slot = int((at_s + self._zone_s) // self.step_s)
+            slot = int((at_s + self._zone_s(at_s)) // self.step_s)
             first = slot if self._first is None else min(self._first, slot)
             last = slot if self._first is None else max(self._last, slot)
             if last - first < _MAX_COLUMNS:
@@ -132,8 +141,13 @@ class Timeline:
         self._cover(now)
         return [
             {
-                "at": slot * self.step_s - self._zone_s,
+                "at": self._instant(slot * self.step_s),
                 **{outcome: self._counts[outcome][slot] for outcome in OUTCOMES},
             }
             for slot in range(self._first, self._last + 1)
         ]
+
+    def _instant(self, local_s: int) -> int:
+        """Return when it is this time by the local clock."""
+        near_s = local_s - self._zone_s(local_s)  # right but for the hours around a change
+        return local_s - self._zone_s(near_s)

@@ -322,3 +322,38 @@ def test_a_mended_file_runs_though_its_reason_is_purged_at_that_moment(
     os.rename(mended, spool.file("pending", "x"))
     spool.drain(env=with_code_at_start(tmp_path, PURGED_MEANWHILE))
     assert spool.states("x") == ["completed"]
+
+
+def test_a_mend_that_is_still_wrong_has_the_new_reason_take_the_place_of_the_old(
+    spool: SpoolDir,
+) -> None:
+    spool.drop_bytes("m", b'{"comand": "true"}')
+    spool.drain()
+    with open(f"{spool.path}/dead/m.rejected", "w") as file:
+        file.write('{"command": "true", "priority": "high"}')
+    os.rename(f"{spool.path}/dead/m.rejected", spool.file("pending", "m"))
+    spool.drain()
+    assert sorted(os.listdir(f"{spool.path}/dead")) == ["m.json", "m.rejected"]
+    assert '"priority" must be' in spool.record("dead", "m")["error_message"]
+    with open(f"{spool.path}/dead/m.rejected", "w") as file:
+        file.write('{"command": "true", "id": "m"}')
+    os.rename(f"{spool.path}/dead/m.rejected", spool.file("pending", "m"))
+    spool.drain()
+    assert spool.states("m") == ["completed"]
+    assert os.listdir(f"{spool.path}/dead") == []
+
+
+def test_a_reason_is_put_back_also_without_the_bytes_that_it_tells_of(spool: SpoolDir) -> None:
+    """As by `mv dead/bad.* pending/`: it is no job, and must not hide why the other is none."""
+    spool.drop_bytes("bad", b'{"comand": "true"}')
+    spool.drain()
+    why = spool.record("dead", "bad")["error_message"]
+    for name in ("bad.json", "bad.rejected"):
+        os.rename(f"{spool.path}/dead/{name}", f"{spool.path}/pending/{name}")
+    spool.drain()
+    assert spool.record("dead", "bad")["error_message"] == why
+    with open(f"{spool.path}/pending/bad.rejected", "rb") as file:
+        assert file.read() == b'{"comand": "true"}'
+    os.rename(f"{spool.path}/pending/bad.rejected", f"{spool.path}/dead/bad.rejected")
+    spool.run("dlq", "purge", "bad")
+    assert os.listdir(f"{spool.path}/dead") == []

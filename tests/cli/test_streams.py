@@ -28,7 +28,8 @@ def on_a_terminal(spool: SpoolDir, *words: str, **env: str) -> str:
         *words, stdout=child, env={**environment(spool.path), "TERM": "xterm", **env}
     )
     os.close(child)
-    return b"".join(_read(terminal)).decode() if process.wait() == 0 else ""
+    shown = b"".join(_read(terminal)).decode()
+    return shown if process.wait() == 0 else ""
 
 
 def _read(terminal: int) -> Iterator[bytes]:
@@ -45,7 +46,19 @@ def test_colour_only_on_a_terminal_and_none_with_no_color(filled: SpoolDir) -> N
     for words in (["status"], ["list"], ["show", "d1"]):
         assert "\x1b[" in on_a_terminal(filled, *words)
         assert "\x1b[" not in on_a_terminal(filled, *words, NO_COLOR="1")
+        assert "\x1b[" not in on_a_terminal(filled, *words, TERM="dumb")
         assert "\x1b[" not in filled.run(*words).out
+
+
+def test_rows_after_the_first_ones_are_cut_to_the_terminal_too(spool: SpoolDir) -> None:
+    """The widths are those of the first rows, until one comes that needs more."""
+    for number in range(210):
+        spool.drop(f"job-{number:04}", "echo " + "x" * 100)
+    body = {"command": "echo " + "y" * 100, "state": "dead", "error_message": "exit status 3"}
+    spool.drop_bytes("z", json.dumps(body).encode(), "dead")
+    shown = [click.unstyle(line) for line in on_a_terminal(spool, "list").splitlines()]
+    assert len(shown) == 212
+    assert {len(line) for line in shown[1:]} == {80}
 
 
 def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -311,3 +312,23 @@ def test_doctor_tells_of_a_recovery_lock_that_is_anothers(open_path: Path) -> No
         told = as_nobody(side.path, "doctor").stdout
         assert "recovery.lock is not ours to lock" in told
         assert f"chown {NOBODY} {lock}" in told
+
+
+@needs_root
+def test_a_file_that_may_be_read_only_once_it_is_whole_is_waited_for(open_path: Path) -> None:
+    """As by `mv` from another file system or `cp -p`: the mode and owner come last."""
+    with Spoolside(make_spool(open_path / "q")) as side:
+        for path in (side.path, *side.path.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        late, hidden = (side.path / "pending" / f"{name}.json" for name in ("late", "hidden"))
+        for path in (late, hidden):
+            path.write_text('{"command": "true"}')
+            path.chmod(0o600)
+        timer = threading.Timer(1.5, os.chown, (late, NOBODY, NOBODY))
+        timer.start()
+        ran = as_nobody(side.path, "worker", "start", "--stop-when-empty")
+        timer.join()
+        assert ran.returncode == 0
+        assert side.state_of("late") == "completed", ran.stderr
+        assert side.state_of("hidden") == "dead"
+        assert "cannot be read: Permission denied" in ran.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from queuectl.ids import new_id
 from queuectl.states import STATES
 from queuectl.units import utc_text
 from tests.looking.terminal import Terminal
-from tests.support import DEADLINE_S, environment
+from tests.support import DEADLINE_S, environment, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -274,6 +275,14 @@ def test_a_person_is_asked_before_many_are_touched(many: SpoolDir) -> None:
     status, _ = in_terminal(many, "y", "cancel", "--all")
     assert status == 0
     assert len(many.ids("dead")) == 11
+
+
+def test_ctrl_c_at_a_question_is_told_in_a_line_of_its_own(many: SpoolDir) -> None:
+    with Terminal(many.command("cancel", "--all"), environment(many.path), 80, 24) as screen:
+        wait_until(lambda: "[y/N]" in screen.raw, lambda: screen.raw)
+        screen.type("\x03")
+        assert screen.wait() == 130
+    assert re.search(r"\nnothing was done\r\nqueuectl: interrupted", screen.raw), screen.raw
 
 
 def test_a_person_who_said_yes_beforehand_is_not_asked(many: SpoolDir) -> None:

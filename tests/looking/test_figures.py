@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from queuectl.config import Config
 from queuectl.states import OUTCOMES
 from queuectl.stats.figures import Figures, Groups, PastRun, command_kind, runs, wait_s
 from queuectl.stats.tallies import Spread, Timeline
-from queuectl.units import utc_text
+from queuectl.units import parse_time, utc_text
 from tests.looking.support import EXIT_0, EXIT_1, past, run_entry
 
 NOW = 1_900_000_000.0
@@ -175,7 +176,7 @@ def test_a_spread_of_nothing_says_so_with_nulls() -> None:
 def test_a_timeline_loses_nothing_however_coarse_it_must_be(
     events: list[tuple[float, str]], zone_s: int
 ) -> None:
-    timeline = Timeline(zone_s)
+    timeline = Timeline(lambda _at: zone_s)
     for at_s, outcome in events:
         timeline.add(at_s, outcome)
     columns = timeline.columns(NOW)
@@ -187,7 +188,7 @@ def test_a_timeline_loses_nothing_however_coarse_it_must_be(
 
 
 def test_columns_that_were_fine_are_added_up_when_they_must_be_coarse() -> None:
-    timeline = Timeline()
+    timeline = Timeline(lambda _at: 0)
     for second in range(50):
         timeline.add(NOW - second, "completed")
     assert timeline.step_s == 1
@@ -198,7 +199,7 @@ def test_columns_that_were_fine_are_added_up_when_they_must_be_coarse() -> None:
 
 
 def test_a_time_of_a_far_year_makes_no_more_columns() -> None:
-    timeline = Timeline()
+    timeline = Timeline(lambda _at: 0)
     timeline.add(NOW, "completed")
     timeline.add(NOW + 7900 * 365 * DAY, "dead")
     columns = timeline.columns(NOW)
@@ -207,11 +208,31 @@ def test_a_time_of_a_far_year_makes_no_more_columns() -> None:
 
 
 def test_columns_of_a_day_begin_at_local_midnight() -> None:
-    timeline = Timeline(zone_s=7200)
+    timeline = Timeline(lambda _at: 7200)
     timeline.add(NOW - 40 * DAY, "completed")
     columns = timeline.columns(NOW)
     assert timeline.step_s == DAY
     assert all((column["at"] + 7200) % DAY == 0 for column in columns)
+
+
+def test_days_begin_at_midnight_also_where_clocks_have_been_changed_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        noon_in_winter = parse_time("2026-02-10T12:00:00-05:00")
+        now = parse_time("2026-03-20T12:00:00-04:00")
+        timeline = Timeline()
+        timeline.add(noon_in_winter, "completed")
+        columns = timeline.columns(now)
+        assert timeline.step_s == DAY
+        assert utc_text(columns[0]["at"]) == utc_text(noon_in_winter - DAY / 2)
+        assert {time.localtime(column["at"]).tm_hour for column in columns} == {0}
+        assert len(columns) == 39
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_commands_that_differ_in_their_numbers_are_of_one_kind() -> None:
@@ -252,7 +273,7 @@ def test_what_a_job_died_of_is_no_success_by_a_later_setting() -> None:
 
 
 def test_a_timeline_never_has_more_columns_than_it_may() -> None:
-    timeline = Timeline()
+    timeline = Timeline(lambda _at: 0)
     for at in range(61):
         timeline.add(NOW + at, "completed")
     assert len(timeline.columns(NOW + 60)) <= 60

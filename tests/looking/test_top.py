@@ -252,8 +252,8 @@ def test_nothing_is_erased_behind_a_line_that_may_reach_the_edge(spool: SpoolDir
 
 @pytest.mark.parametrize(
     ("way", "status"),
-    [("q", 0), ("\x03", 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
-    ids=["q", "ctrl-c", "sigterm", "sighup"],
+    [("q", 0), ("\x03", 0), ("\x1c", 131), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["q", "ctrl-c", "ctrl-backslash", "sigterm", "sighup"],
 )
 def test_the_terminal_is_left_as_it_was(
     spool: SpoolDir, way: str | signal.Signals, status: int

@@ -193,6 +193,20 @@ def test_many_are_done_by_a_command_that_has_few_descriptors(
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, job_ids, "")
 
 
+@pytest.mark.parametrize("descriptors", [20, 50])
+def test_many_that_wait_are_cancelled_by_a_command_that_has_few_descriptors(
+    api: Spool, spool: SpoolDir, descriptors: int
+) -> None:
+    """They are taken before they are read: with none left, each has to be given back."""
+    job_ids = [api.submit("true", id=f"j{number:03}").id for number in range(100)]
+    limited = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
+    command = [*limited, *spool.command("cancel", *job_ids)]
+    done = subprocess.run(command, env=environment(spool.path), capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, job_ids, "")
+    assert spool.ids("dead") == job_ids
+    assert spool.leftovers() == []
+
+
 def test_what_runs_is_looked_at_once_for_many(api: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     job_ids = many_dead(api, 20)
     held = api.held

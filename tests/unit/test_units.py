@@ -105,6 +105,23 @@ def test_a_time_without_a_zone_is_local_only_where_that_is_meant(
         time.tzset()
 
 
+def test_a_time_of_day_is_the_next_also_where_a_day_has_it_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        first, second = (units.parse_time(f"2026-11-01T01:30:00-0{zone}:00") for zone in (4, 5))
+        assert units.parse_time_or_clock("01:30", first - 60) == first
+        assert units.parse_time_or_clock("01:30", first) == second
+        assert units.parse_time_or_clock("01:30", second - 60) == second
+        assert units.parse_time_or_clock("01:30", second) == second + 86400
+        assert units.parse_time_or_clock("2026-11-01T01:30:00-04:00", second) == first
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize("text", ["", "soon", "12:00", "2030-13-01T00:00:00Z", "1900000000"])
 def test_what_is_no_time_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="ISO 8601"):
@@ -134,7 +151,13 @@ def test_a_duration_is_shown_in_at_most_two_units(seconds: float, text: str) -> 
 
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
-    [(0, "0 B"), (512, "512 B"), (65536, "64.0 KiB"), (1 << 50, "1024.0 TiB")],
+    [
+        (0, "0 B"),
+        (512, "512 B"),
+        (65536, "64.0 KiB"),
+        (1048575, "1.0 MiB"),
+        (1 << 50, "1024.0 TiB"),
+    ],
 )
 def test_a_size_is_shown_in_the_largest_unit_that_fits(size_bytes: int, text: str) -> None:
     assert units.size_text(size_bytes) == text
