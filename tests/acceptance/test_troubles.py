@@ -459,6 +459,10 @@ def test_a_job_that_is_cancelled_while_it_is_claimed_ahead_does_not_start(
         open(go, "x").close()
         spool.wait_for("dead", "c-ahead")
     assert not os.path.exists(f"{spool.path}.ran")
+    record = spool.record("dead", "c-ahead")
+    assert record["error_message"] == "cancelled: by somebody"
+    assert record.get("history", []) == []
+    assert (record["attempts"], record["started_at"], record["stdout_path"]) == (0, None, None)
 
 
 def test_a_cancel_of_what_does_not_run_any_more_ends_no_later_run(spool: SpoolDir) -> None:

@@ -322,7 +322,7 @@ def test_a_file_that_may_be_read_only_once_it_is_whole_is_waited_for(open_path: 
             os.chown(path, NOBODY, NOBODY)
         late, hidden = (side.path / "pending" / f"{name}.json" for name in ("late", "hidden"))
         for path in (late, hidden):
-            path.write_text('{"command": "true"}')
+            path.write_text('{"command": "true", "cwd": "/"}')
             path.chmod(0o600)
         timer = threading.Timer(1.5, os.chown, (late, NOBODY, NOBODY))
         timer.start()

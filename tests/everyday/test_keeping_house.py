@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import housekeeping, joblogs
-from queuectl.errors import BadSettingError
+from queuectl.errors import BadSettingError, MovedOnError
 from queuectl.housekeeping import Doomed, Housekeeping
 from queuectl.worklog import WorkLog
 from tests.support import wait_until
@@ -194,8 +194,24 @@ def test_a_job_that_runs_again_while_its_output_is_deleted_is_kept(
         put(house, "completed", "completed5")  # which has run again
 
     monkeypatch.setattr(joblogs, "remove", remove_slowly)
-    assert housekeeping.delete(house.api, doomed) is False
+    with pytest.raises(MovedOnError, match="it stays, and what it had printed is gone"):
+        housekeeping.delete(house.api, doomed)
     assert house.states("completed5") == ["completed"]
+
+
+def test_the_output_of_a_job_that_dead_has_under_another_id_goes_with_it(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "x", "--max-retries", "1", "--", "sh", "-c", "echo why; exit 1")
+    spool.drain()
+    os.rename(spool.file("dead", "x"), spool.file("dead", "x.2"))
+    record = {**spool.record("dead", "x.2"), "id": "x.2"}
+    spool.drop_bytes("x.2", json.dumps(record).encode(), "dead")
+    spool.drop("x")  # whose output it may be, as far as one can tell
+    spool.run("dlq", "purge", "x.2")
+    assert "x.1.out" in os.listdir(f"{spool.path}/logs")
+    os.unlink(spool.file("pending", "x"))
+    spool.drop_bytes("x.2", json.dumps(record).encode(), "dead")
+    spool.run("dlq", "purge", "x.2")
+    assert os.listdir(f"{spool.path}/logs") == []
 
 
 def test_deleting_what_was_set_aside_spares_the_output_of_the_job_it_was_mistaken_for(

@@ -44,6 +44,20 @@ def test_what_was_looked_at_is_looked_at_again_once_it_has_changed(
     assert looks.due
 
 
+def test_a_change_is_found_though_the_time_of_the_directory_is_set_back(
+    looks: Looks, tmp_path: Path
+) -> None:
+    """As by tar or rsync, which give a directory the time that it had elsewhere."""
+    os.utime(tmp_path, (1e9, 1e9))
+    look(looks)
+    time.sleep(SETTLED_S)
+    look(looks)
+    assert not looks.due
+    (tmp_path / "new").touch()
+    os.utime(tmp_path, (1e9, 1e9))
+    assert looks.due
+
+
 def test_a_look_right_after_a_change_is_made_once_more(looks: Looks, tmp_path: Path) -> None:
     """What comes after the look may come within the same tick, and leave the same time stamp."""
     (tmp_path / "new").touch()
