@@ -126,10 +126,10 @@ def lines_of_the_map() -> list[list[str]]:
 
 
 def imported(path: str) -> set[str]:
-    """Return which parts of the package a module imports when it is loaded."""
+    """Return which parts of the package a module imports, when it is loaded or called."""
     with open(path, encoding="utf-8") as file:
-        body = ast.parse(file.read()).body
-    found = [node for node in body if isinstance(node, ast.ImportFrom)]
+        tree = ast.parse(file.read())
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names = [f"{node.module}.{name.name}".split(".") for node in found for name in node.names]
     return {parts[1] for parts in names if parts[0] == "queuectl"}
 

@@ -253,9 +253,9 @@ def test_a_refused_write_is_returned_and_leaves_the_beginning(
 def test_removing_leaves_the_output_of_jobs_with_a_similar_id(spool: SpoolDir) -> None:
     spool.create()
     names = ["a.1.out", "a.1.err", "a.2.out", "a.1.1.out", "ab.1.out", "a.b.1.out"]
-    for name in names:
-        open(f"{spool.path}/logs/{name}", "w").close()
-    for history in ([{"number": 2}], [{"number": 10**12}]):
+    for history in ([{"number": 2}], [{"number": 10**12}]):  # asked for one by one, or listed
+        for name in names:
+            open(f"{spool.path}/logs/{name}", "w").close()
         joblogs.remove(spool.api, Job({"id": "a", "command": "true", "history": history}))
         assert sorted(os.listdir(f"{spool.path}/logs")) == ["a.1.1.out", "a.b.1.out", "ab.1.out"]
 
