@@ -148,7 +148,7 @@ class _Cancelling:
         if worker is not None and worker.suspended and owner not in self._told_of:
             self._told_of.add(owner)
             self._note(f"{owner} is {owners.suspended_text(worker.pid)}")
-        if worker is not None and worker.slots == 0:
+        if worker is not None and not worker.is_pool:
             self._soon()
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)

@@ -16,7 +16,6 @@ from queuectl.kernel import starting_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from watchdog.observers.api import BaseObserver
 
@@ -62,12 +61,7 @@ class Changes:
         arrivals.start()
         return arrivals
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.follow_files(())
         if self._arrivals is not None:
             self._arrivals.stop()

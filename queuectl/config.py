@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import kinds
 from queuectl.errors import BadSettingError, SpoolError
@@ -107,7 +107,17 @@ class Config:
         return 0o660 if self.shared else 0o600
 
 
-SETTINGS = {item.name.replace("_", "-"): item for item in fields(Config)}
+class Setting(NamedTuple):
+    """One setting as it is listed: its name in `Config`, what it may be, and what it is for."""
+
+    name: str
+    kind: kinds.Kind
+    about: str
+
+
+SETTINGS = {
+    item.name.replace("_", "-"): Setting(item.name, **item.metadata) for item in fields(Config)
+}
 
 
 def canonical_key(key: str) -> str:
@@ -133,7 +143,7 @@ def read_value(key: str, text: str) -> Any:
     Raises:
         BadSettingError: not a value that the setting takes; the text says which are.
     """
-    kind: kinds.Kind = SETTINGS[canonical_key(key)].metadata["kind"]
+    kind = SETTINGS[canonical_key(key)].kind
     try:
         value = kind.read(text)
     except ValueError:
@@ -177,7 +187,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _as_meant(key: str, value: Any) -> Any:
     """Return what stands for `2h`, `10M` or `64-78`, which somebody wrote into the file."""
-    kind: kinds.Kind | None = SETTINGS[key].metadata["kind"] if key in SETTINGS else None
+    kind = SETTINGS[key].kind if key in SETTINGS else None
     if kind is None or not kind.in_words or not isinstance(value, str):
         return value
     try:
@@ -198,7 +208,7 @@ def listed(key: str) -> str:
 def _check(path: str, key: str, value: Any) -> None:
     remedy = f"`queuectl config unset {key}` takes it out"
     try:
-        kind: kinds.Kind = SETTINGS[canonical_key(key)].metadata["kind"]
+        kind = SETTINGS[canonical_key(key)].kind
     except BadSettingError as error:
         msg = f"{path}: {error}; {remedy}"
         raise BadSettingError(msg) from None

@@ -96,7 +96,16 @@ class Deaths:
             tree = _tree_of(self._spool, name) if ends_here and only_for is None else Tree(None, ())
             ending = Ending(tree, self._spool.config.kill_grace)
         unseen = worker is not None and worker.runs_unseen
-        return Dead(name, local, by_lock, this_boot, copied, unseen, only_for, ending)
+        return Dead(
+            name=name,
+            local=local,
+            by_lock=by_lock,
+            this_boot=this_boot,
+            copied=copied,
+            unseen=unseen,
+            only_for=only_for,
+            ending=ending,
+        )
 
     def _only_for(self, name: str, worker: owners.Worker | None) -> str | None:
         try:

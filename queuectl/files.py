@@ -121,7 +121,7 @@ def open_directory(path: str) -> int:
 
 
 class Open(NamedTuple):
-    """A file that is about to be written over, and its size; `kept` if all others are kept off."""
+    """A file that is about to be written, its size, and if it is `leased`: others are kept off."""
 
     descriptor: int
     size: int = 0

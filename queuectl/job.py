@@ -97,6 +97,12 @@ class Job:
         return value
 
     @property
+    def error(self) -> str:
+        """Why it failed, or is dead; empty where nothing is said."""
+        value: str = self.record.get("error_message") or ""
+        return value
+
+    @property
     def worker(self) -> str | None:
         """Who last held the job."""
         value: str | None = self.record.get("worker")

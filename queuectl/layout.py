@@ -1,4 +1,7 @@
-"""Where everything is in a spool, and looking at it: reads only, and changes nothing."""
+"""Where everything is in a spool, and looking at it: reads only, and changes nothing.
+
+spool-layout.md, sections "The picture" and "Presence".
+"""
 
 from __future__ import annotations
 

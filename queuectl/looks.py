@@ -1,4 +1,7 @@
-"""When a whole directory is worth a look: not if nothing can have changed, nor too often."""
+"""When a whole directory is worth a look: not if nothing can have changed, nor too often.
+
+spool-layout.md, section "Waking".
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,11 @@ class Looks:
 
     @property
     def due(self) -> bool:
-        """Whether a look could find anything, and the last one was long enough ago."""
+        """Whether a look could find anything, and the last one was long enough ago.
+
+        Raises:
+            OSError: the directory cannot be asked.
+        """
         now = time.monotonic()
         try:
             stamp_ns = os.stat(self._path).st_ctime_ns

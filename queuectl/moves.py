@@ -231,8 +231,7 @@ class Moves(Layout):
             # dead/ has room for it, but its id may be another's by now, dropped while it ran
             other = self.found_in(job.id, ("completed", "failed"))
             if other is not None:
-                why = job.record.get("error_message")
-                claim.reason = f"{why}; another job of this id is in {other}/"
+                claim.reason = f"{job.error}; another job of this id is in {other}/"
         if not claim.reason:
             try:
                 if claim.path != self.file(job.state, claim.job_id):

@@ -87,6 +87,14 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def signal_number(name: str) -> int:
+    """Return 9 for what `signal_name` makes of 9; 0 for what it makes of nothing."""
+    if name in signal.Signals.__members__:
+        return signal.Signals[name].value
+    number = name.removeprefix("signal ")
+    return int(number) if number.isdecimal() else 0
+
+
 def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
     """Return the record of a job whose next run is about to start: the attempt counts from here."""
     at = utc_text(now)
@@ -156,18 +164,18 @@ def settled(
     job: Job, outcome: Outcome, *, config: Config, now: float, random: Callable[[], float]
 ) -> Job:
     """Return the record of a job whose run has ended; its `state` names where it goes."""
-    verdict, counted = _judge(job, outcome, config, random)
+    verdict = _judge(job, outcome, config, random)
     at = utc_text(now)
     entry = outcome.entry(job.run_number + 1, job.record.get("started_at"), at, job.worker or "")
     due = None if verdict.delay_s is None else utc_text(now + verdict.delay_s)
     message = outcome.message()
-    if verdict.state == "failed" and not counted:
+    if verdict.state == "failed" and not verdict.counts:
         message += _MEANS_LATER
     return job.changed(
         state=verdict.state,
-        attempts=job.attempts if counted else max(job.attempts - 1, 0),
+        attempts=job.attempts if verdict.counts else max(job.attempts - 1, 0),
         exit_code=outcome.exit_code,
-        error_message=None if verdict is COMPLETED else message,
+        error_message=None if verdict == COMPLETED else message,
         finished_at=at,
         updated_at=at,
         next_retry_at=due,
@@ -196,24 +204,21 @@ def list_with(record: Mapping[str, Any], code: object, config: Config) -> str | 
     return None
 
 
-def _judge(
-    job: Job, outcome: Outcome, config: Config, random: Callable[[], float]
-) -> tuple[Verdict, bool]:
-    """Return where the job goes, and whether the run counts as an attempt."""
+def _judge(job: Job, outcome: Outcome, config: Config, random: Callable[[], float]) -> Verdict:
     if outcome.ended == CANCELLED:
-        return DEAD, True
+        return DEAD
     if outcome.ended == STOPPED:
-        return Verdict(state="pending"), False
+        return Verdict(state="pending", counts=False)
     if outcome.ended == EXIT:
         decided_by = list_with(job.record, outcome.exit_code, config)
         if decided_by == "success_codes":
-            return COMPLETED, True
+            return COMPLETED
         if decided_by == "fatal_codes":
-            return DEAD, True
+            return DEAD
         if decided_by == "later_codes":
-            return Verdict(state="failed", delay_s=config.later_delay), False
+            return Verdict(state="failed", delay_s=config.later_delay, counts=False)
     limit = job.max_retries(config.max_retries)
-    return after_failure(job.attempts, limit, config.backoff(), random), True
+    return after_failure(job.attempts, limit, config.backoff(), random)
 
 
 def timed_out(timeout_s: float, *, own: bool) -> Outcome:

@@ -35,18 +35,23 @@ _SUFFIXES = (RECORD_SUFFIX, requests.STOP_SUFFIX, STALLED_SUFFIX, LOCK_SUFFIX)
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """What workers/WORKER.json says. `slots` is 0 for a command line that holds jobs in passing."""
+    """What workers/WORKER.json says of a pool, or of a command line that holds jobs in passing."""
 
     worker: str
     host: str
     machine_id: str
     boot_id: str
     pid: int
-    slots: int
+    slots: int  # how many jobs it runs at a time; 0 for a command line
     since: str
     directory: str = ""  # "DEVICE:INODE" of the workers/ that it registered in
     started: int = 0  # with its pid, which process it is: in ticks of the kernel's clock
     pid_namespace: str = ""  # whose processes it can see; empty where that is not known
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether it runs jobs: a command line only holds some, while it moves them."""
+        return self.slots > 0
 
     @property
     def of_this_machine(self) -> bool:
@@ -76,7 +81,7 @@ class Worker:
         """
         ours = processes.pid_namespace()
         unseen = self.pid_namespace not in ("", ours) and ours != processes.INITIAL_NAMESPACE
-        return unseen and self.slots > 0 and self.pid != 1 and self.of_this_boot
+        return unseen and self.is_pool and self.pid != 1 and self.of_this_boot
 
     def lives_here(self, spool: Layout) -> bool:
         """Tell whether it is a pool of this spool, alive, whatever became of its lock."""
@@ -111,7 +116,7 @@ class Life(Enum):
 
 
 def path(spool: Layout, name: str, suffix: str) -> str:
-    """Return where an owner has its record (`.json`) or its lock (`.lock`)."""
+    """Return where an owner has a file of its own: `.json`, `.lock`, `.stalled` or `.stop`."""
     return f"{spool.directory('workers')}/{name}{suffix}"
 
 
@@ -230,7 +235,7 @@ def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = N
         us: the user whom files that we make there belong to, if that may not be our own.
     """
     ours = (os.geteuid(), us)
-    if ours[0] == 0 or (worker is not None and not (worker.slots and worker.of_this_boot)):
+    if ours[0] == 0 or (worker is not None and not (worker.is_pool and worker.of_this_boot)):
         return None
     for suffix in (RECORD_SUFFIX, LOCK_SUFFIX):
         with contextlib.suppress(FileNotFoundError):
@@ -311,7 +316,7 @@ def workers(spool: Layout) -> list[Worker]:
     Raises:
         OSError: workers/ cannot be read, or see `life`.
     """
-    return [worker for worker in living(spool) if worker.slots]
+    return [worker for worker in living(spool) if worker.is_pool]
 
 
 def living(spool: Layout) -> list[Worker]:

@@ -28,7 +28,11 @@ def read_regular(path: str, *, any_owner: bool = True) -> bytes:
 
 
 def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.stat_result]:
-    """Do what `read_regular` does; return what the file system says of the file too."""
+    """Do what `read_regular` does; return what the file system says of the file too.
+
+    Raises:
+        BadJobError, OSError: as `read_regular` does.
+    """
     descriptor = _open_to_read(path)
     try:
         status = os.fstat(descriptor)

@@ -79,7 +79,7 @@ class Recovery:
         self.faults.clear()
         if not os.path.isdir(self._spool.directory("workers")):  # the lock's library would make it
             return 0
-        self.busy = not self._has_lock()
+        self.busy = not self._take_lock()
         if self.busy:
             return 0
         try:
@@ -120,8 +120,8 @@ class Recovery:
             self._lock.release()
             self._lock = None
 
-    def _has_lock(self) -> bool:
-        """Tell whether nobody else recovers here: one at a time, so that no two settle an orphan.
+    def _take_lock(self) -> bool:
+        """Let nobody else recover here, so that no two settle an orphan; False if somebody does.
 
         It is kept while something ends, which is to be told once and not by everybody.
         """
@@ -161,7 +161,7 @@ class Recovery:
         if dead.only_for is not None and orphans:
             self._leave(dead, orphans)
             return 0
-        if not self._has_ended(dead, living):
+        if not self._end_what_runs(dead, living):
             return 0
         if dead.unseen and orphans:
             what = "what it ran in another container may run still, and cannot be seen from here"
@@ -185,8 +185,8 @@ class Recovery:
         self.left.add(dead.name)
         self.faults[dead.name] = QueuectlError(f"{dead.name}: {detail}")
 
-    def _has_ended(self, dead: Dead, living: list[int]) -> bool:
-        """Tell whether nothing that an owner ran is left; what is, is told to end."""
+    def _end_what_runs(self, dead: Dead, living: list[int]) -> bool:
+        """Tell what an owner has left running to end; tell whether nothing is left."""
         ending = dead.ending
         if ending.go_on(living):
             self._endings[dead.name] = dead

@@ -28,8 +28,6 @@ from queuectl.scratch import LOCK_SUFFIX, new_owner
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from filelock import BaseFileLock
 
     from queuectl.spool import Spool
@@ -76,12 +74,7 @@ class Registration:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._clear()
 
     def _clear(self) -> None:

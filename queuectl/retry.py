@@ -1,4 +1,7 @@
-"""The retry policy: whether a job that failed is run again, and when (pure)."""
+"""The retry policy: whether a job that failed is run again, and when (pure).
+
+spool-layout.md, section "Settle".
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,11 @@ class Backoff:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The directory a job goes to, and, for failed/, when it is due again."""
+    """The directory a job goes to, for failed/ when it is due again, and if the run counts."""
 
     state: str
     delay_s: float | None = None
+    counts: bool = True  # as an attempt
 
 
 COMPLETED = Verdict(state="completed")
@@ -47,7 +51,7 @@ DEAD = Verdict(state="dead")
 def after_failure(
     attempts: int, max_retries: int, backoff: Backoff, random: Callable[[], float]
 ) -> Verdict:
-    """Return where a job goes that has now failed `attempts` times (spool-layout.md, Settle)."""
+    """Return where a job goes that has now failed `attempts` times."""
     if attempts >= max_retries:
         return DEAD
     return Verdict(state="failed", delay_s=backoff.delay_s(attempts, random))

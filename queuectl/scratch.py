@@ -10,12 +10,8 @@ import errno
 import fcntl
 import os
 import re
-from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 LOCK_SUFFIX = ".lock"
 
@@ -73,12 +69,7 @@ class Scratch:
         self._descriptor = descriptor
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # what it guarded is done: a fault here undoes nothing, and the pools clear tmp/
         with contextlib.suppress(OSError):
             os.unlink(self._path)

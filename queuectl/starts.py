@@ -3,7 +3,7 @@
 A claim makes sure of its names and of the new body, in a spare, and only then exchanges the two
 bodies' names; the exchange is made sure of with the outcome. So after a power cut the held file may
 have its old body again although the command has run: then the spare has the new one.
-spool-layout.md, "Claim" and "Recover".
+spool-layout.md, sections "Claim" and "Recover".
 """
 
 from __future__ import annotations

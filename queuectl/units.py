@@ -1,4 +1,4 @@
-"""Durations, sizes and times, as people write them and as records hold them (pure)."""
+"""Durations, sizes, times and exit codes as people write them; text safe to show them (pure)."""
 
 from __future__ import annotations
 

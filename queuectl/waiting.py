@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError
 from queuectl.layout import SUFFIX
-from queuectl.outcome import EXIT, SIGNAL, TIMEOUT, is_cancelled
+from queuectl.outcome import EXIT, SIGNAL, TIMEOUT, is_cancelled, signal_number
 from queuectl.states import AT_REST, FINISHED
 
 if TYPE_CHECKING:
@@ -111,18 +111,10 @@ def exit_status(found: Found | None) -> int:
     if last.get("ended") == EXIT:
         return _code(last.get("exit_code"))
     if last.get("ended") == SIGNAL:
-        return 128 + _signal_number(str(last.get("signal")))
+        return 128 + signal_number(str(last.get("signal")))
     return 128 + signal.SIGTERM if last.get("ended") == TIMEOUT else NOT_DONE
 
 
 def _code(value: object) -> int:
     # 0 can be a failure too, where success_codes says so
     return value if isinstance(value, int) and 0 < value <= 255 else NOT_DONE
-
-
-def _signal_number(name: str) -> int:
-    """Return 9 for SIGKILL, 35 for `signal 35`."""
-    if name in signal.Signals.__members__:
-        return signal.Signals[name].value
-    number = name.removeprefix("signal ")
-    return int(number) if number.isdecimal() else 0

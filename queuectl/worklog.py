@@ -8,13 +8,15 @@ import select
 import stat
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from queuectl.errors import QueuectlError, error_text
 from queuectl.units import duration_text, plain, second_text, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 _PATIENCE_MS = 100  # for whoever reads a pipe or a terminal to make room, once
 
@@ -43,6 +45,14 @@ class WorkLog:
                 self._write_if_read(word, job_id, details)
         else:
             self._write(word, job_id, details)
+
+    def errors_of(self, step: Callable[[], T]) -> T | None:
+        """Do what is done again anyway; return its result, None if it failed: that is logged."""
+        try:
+            return step()
+        except (OSError, QueuectlError) as error:
+            self.event("error", detail=error_text(error))
+            return None
 
     def _write_if_read(self, word: str, job_id: str | None, details: dict[str, object]) -> None:
         if not self._has_room():
@@ -98,11 +108,3 @@ def _text(now: float, word: str, job_id: str | None, details: dict[str, object])
 
 
 _SPEAK_FOR_THEMSELVES = ("detail", "command")
-
-
-def attempt(log: WorkLog, step: Callable[[], object]) -> None:
-    """Do something that will be done again anyway: if it fails, log that."""
-    try:
-        step()
-    except (OSError, QueuectlError) as error:
-        log.event("error", detail=error_text(error))

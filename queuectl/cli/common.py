@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from queuectl.spool import Spool
 from queuectl.units import parse_duration, parse_time_or_clock, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from queuectl.layout import Layout
 
     _FloatType = click.ParamType[float]
@@ -88,6 +91,14 @@ class Misses:
         """Tell one."""
         self.count += 1
         render.note(f"queuectl: {error}")
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Tell why one job could not be done, if it could not: the others are done all the same."""
+        try:
+            yield
+        except QueuectlError as error:
+            self("", error)
 
     def exit(self) -> None:
         """Leave with status 1 if there was one."""

@@ -56,7 +56,7 @@ def complete_keys(
     from queuectl.config import SETTINGS
 
     return [
-        CompletionItem(key, help=item.metadata["about"])
+        CompletionItem(key, help=item.about)
         for key, item in SETTINGS.items()
         if key.startswith(incomplete.replace("_", "-").lower())
     ]

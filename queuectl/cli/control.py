@@ -134,10 +134,8 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     misses = Misses()
     dead = 0
     for text in texts:
-        try:
+        with misses.noted():
             dead += _edit(spool, text, given) == "dead"
-        except QueuectlError as error:  # noqa: PERF203 - the others are changed all the same
-            misses(text, error)
     if dead:
         render.note("what is dead stays so; `queuectl retry ID` runs it")
     misses.exit()

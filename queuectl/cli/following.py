@@ -130,7 +130,7 @@ class Remarks:
         if found is None:
             self._say(f"{job_id} is gone: somebody deleted it")
         elif found.state != "completed":
-            why = plain(str(found.job.record.get("error_message")))
+            why = plain(found.job.error or "no reason is recorded")
             self._say(f"{job_id} is dead: {why}")
 
     def _say(self, text: str) -> None:

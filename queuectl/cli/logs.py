@@ -70,13 +70,11 @@ def _print_each(
 ) -> None:
     gap = ""
     for text in texts:
-        try:
+        with misses.noted():
             job_id = resolve_id(spool, text)
             click.echo(f"{gap}==> {plain(job_id)} <==")
             gap = "\n"
             _print_job(spool, job_id, options)
-        except QueuectlError as error:  # noqa: PERF203 - the others are printed all the same
-            misses(text, error)
 
 
 def _print_job(spool: Layout, job_id: str, options: dict[str, Any]) -> None:
@@ -118,10 +116,8 @@ def _follow(spool: Layout, texts: Sequence[str], options: dict[str, Any], misses
     if followers:
         _print_until_ended(spool, followers, options, printer)
     for follower in followers:
-        try:
+        with misses.noted():
             _tell_of_end(spool, follower, options, printer)
-        except QueuectlError as error:  # noqa: PERF203 - the others are told of all the same
-            misses(follower.job_id, error)
 
 
 def _to_follow(
@@ -129,14 +125,12 @@ def _to_follow(
 ) -> list[Found]:
     jobs: dict[str, Found] = {}
     for text in texts:
-        try:
+        with misses.noted():
             found = spool.find(resolve_id(spool, text))
             _check_not_fed_to_itself(spool, found, options, follow=True)
             if found.state in FINISHED:
                 _run_number(found, options["attempt"])
             jobs[found.job.id] = found
-        except QueuectlError as error:  # noqa: PERF203 - the others are followed all the same
-            misses(text, error)
     return list(jobs.values())
 
 
@@ -243,7 +237,7 @@ def _wants_to_know(found: Found) -> bool:
 def _has_failed(found: Found, number: int) -> bool:
     """Tell whether this is the last run of a job, and an error was its end."""
     ended = joblogs.current_run(found) is None and number == joblogs.last_run(found)
-    return ended and bool(found.job.record.get("error_message"))
+    return ended and found.job.error != ""
 
 
 def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) -> str:
@@ -253,7 +247,7 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
     else:
         nothing = f"run {number} printed nothing"
     if _has_failed(found, number):
-        nothing += f": {plain(str(found.job.record['error_message']))}"
+        nothing += f": {plain(found.job.error)}"
     if options["both"]:
         return nothing
     other = joblogs.OUT if options["only_stderr"] else joblogs.ERR
@@ -274,7 +268,7 @@ def _run_number(found: Found, attempt: int | None) -> int:
         msg = f'"{job_id}" was set aside and never ran; `queuectl doctor {job_id}` says why'
         raise QueuectlError(msg)
     if not last and found.state in FINISHED:
-        why = plain(str(found.job.record.get("error_message") or found.state))
+        why = plain(found.job.error or found.state)
         msg = f'job "{found.job.id}" never ran: {why}'
         raise QueuectlError(msg)
     if not last:

@@ -18,7 +18,6 @@ from queuectl.cli.common import Misses, json_option, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.naming import last_begun, resolve_id
 from queuectl.cli.selection import Selection, changed_at, select, select_options, selects
-from queuectl.errors import QueuectlError
 from queuectl.files import is_there
 from queuectl.joblogs import STREAMS, log_file
 from queuectl.outcome import ended_text, means_later
@@ -91,13 +90,11 @@ def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) ->
     def found() -> Iterator[Found]:
         shown: set[str] = set()
         for text in dict.fromkeys(texts):
-            try:
+            with misses.noted():
                 job_id = resolve_id(spool, text)
                 if job_id not in shown:
                     shown.add(job_id)
                     yield spool.find(job_id)
-            except QueuectlError as error:  # noqa: PERF203 - the others are printed all the same
-                misses(text, error)
 
     if options["newest_first"]:
         named = iter(sorted(found(), key=changed_at, reverse=True))
@@ -152,7 +149,7 @@ def _detail(spool: Layout, found: Found) -> str:
         ago = f"{render.since_text(record.get('finished_at'))} ago"
         return ago if took == "-" else f"took {took}, {ago}"
     if found.state == "dead":
-        why = plain(record.get("error_message") or "")
+        why = plain(found.job.error)
         return fit(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL), ascii_only=True)
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():

@@ -8,9 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 from queuectl import owners
-from queuectl.cli import render
-from queuectl.cli.frame import Item, Rate, View
-from queuectl.cli.upcoming import Upcoming
+from queuectl.cli.frame import Rate, View
+from queuectl.cli.upcoming import Upcoming, item_of
 from queuectl.layout import SUFFIX, split_held
 from queuectl.outcome import means_later
 from queuectl.states import OUTCOMES, STATES, WAITING
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from queuectl.arrivals import Arrivals
+    from queuectl.cli.frame import Item
     from queuectl.layout import Found, Layout
 
 _LISTED = 100  # more rows than a terminal has
@@ -182,31 +182,18 @@ class Lookout:
             if means_later(record):
                 continue
             at_s = instant(record.get("finished_at")) or instant(record.get("updated_at")) or 0.0
-            item = Item(
-                job_id=plain(found.job.id),
-                command=render.command_text(found.job.command, 200),
-                at_s=at_s or None,
-                state=found.state,
-                detail=plain(str(record.get("error_message") or "")),
-            )
+            why = plain(str(record.get("error_message") or ""))
+            item = item_of(found.job, at_s or None, found.state, why)
             self._failures[found.job.id, at_s] = item
         latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
         self._failures = dict(latest)
 
     def _running(self, held: Sequence[str]) -> tuple[list[Item], int]:
         """Return what runs of these, and how many more are only claimed, or on their way out."""
-        begun, others = [], 0
+        items, others = [], 0
         for found in self._spool.jobs("processing", held):
             if self._spool.has_begun(found.job):
-                begun.append(found)
+                items.append(item_of(found.job, found.job.instant("started_at")))
             else:
                 others += 1
-        items = [
-            Item(
-                job_id=plain(found.job.id),
-                command=render.command_text(found.job.command, 200),
-                at_s=found.job.instant("started_at"),
-            )
-            for found in begun
-        ]
         return sorted(items, key=lambda item: item.at_s or 0.0), others

@@ -174,8 +174,7 @@ class Selection:
             return False
         if self.command_matches and not self.command_matches.search(_typed(job)):
             return False
-        error = str(job.record.get("error_message") or "")
-        if self.error_matches and not self.error_matches.search(error):
+        if self.error_matches and not self.error_matches.search(job.error):
             return False
 
         def is_unchanged_for(seconds: float) -> bool:

@@ -102,7 +102,7 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     if as_json:
         render.json_document(
             {
-                key: {"value": value, "set": key in stored, "about": _about(key)}
+                key: {"value": value, "set": key in stored, "about": config.SETTINGS[key].about}
                 for key, value in values.items()
             }
         )
@@ -110,13 +110,8 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     table = render.Table("KEY", "VALUE", "", "WHAT IT IS")
     for key, value in values.items():
         changed = "set" if key in stored else ""
-        table.row(key, value_text(value), changed, _about(key))
+        table.row(key, value_text(value), changed, config.SETTINGS[key].about)
     table.end()
-
-
-def _about(key: str) -> str:
-    text: str = config.SETTINGS[key].metadata["about"]
-    return text
 
 
 @settings.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a value

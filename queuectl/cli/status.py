@@ -161,7 +161,7 @@ def _print_due(spool: Layout, counts: dict[str, int]) -> None:
     due = _due(spool)
     for number, (at, found) in enumerate(due[:_DUE_SHOWN]):
         head = "due      " if number == 0 else "         "
-        why = (found.job.record.get("error_message") or "") if found.state == "failed" else ""
+        why = found.job.error if found.state == "failed" else ""
         line = f"{head}{plain(found.job.id)}  {render.in_text(at)}  {plain(why)}"
         click.echo(line.rstrip())
     if len(due) > _DUE_SHOWN:

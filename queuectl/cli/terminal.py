@@ -9,10 +9,7 @@ import signal
 import sys
 import termios
 import tty
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from typing import Any
 
 # alternate screen, cursor hidden, no wrapping at the right edge
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
@@ -51,16 +48,11 @@ class Screen:
         try:
             self._take()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._give_back()
         signal.set_wakeup_fd(self._wakeup_fd)
         for number, handler in self._handlers.items():

@@ -17,6 +17,7 @@ from queuectl.units import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from queuectl.job import Job
     from queuectl.layout import Layout
 
     _Key = tuple[str, str]  # the state and the id
@@ -25,6 +26,7 @@ _KNOWN = 100_000  # at most, 25 MB
 _SHOWN = 100  # more rows than a terminal has
 _FIRST = 2_000  # kept in order until the next look, while others run
 _NEWS = 10_000  # kept between two looks
+_COMMAND_COLUMNS = 200  # more than a terminal has
 
 
 class _Place(NamedTuple):
@@ -142,11 +144,11 @@ class Upcoming:
             job = found.job
             later = means_later(job.record) and state == "failed"
             detail = "later" if later else f"priority {job.priority}" if job.priority else ""
-            return Item(
-                job_id=plain(job.id),
-                command=render.command_text(job.command, 200),
-                at_s=job.not_before(state),
-                state=state,
-                detail=detail,
-            )
+            return item_of(job, job.not_before(state), state, detail)
         return None
+
+
+def item_of(job: Job, at_s: float | None, state: str = "", detail: str = "") -> Item:
+    """Return a job as a row of a list, see `Item`."""
+    command = render.command_text(job.command, _COMMAND_COLUMNS)
+    return Item(job_id=plain(job.id), command=command, at_s=at_s, state=state, detail=detail)

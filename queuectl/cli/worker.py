@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -107,19 +107,34 @@ def _tell_starter(name: str) -> None:
 
 
 def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_format: str) -> None:
-    log_path = f"{spool.path}/{LOG_NAME}"
     words = [*program.words(), "--spool", spool.path, "worker", "start"]
     words += ["--log-format", log_format, *(["--count", str(count)] if count else [])]
     words += ["--stop-when-empty"] if stop_when_empty else []
-    # A pool started by a job is not of that job: recovery must not take it for a leftover.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUECTL_")}
-    ready, tell = os.pipe()
     others = [
         item for item in owners.workers(spool) if not requests.is_asked_to_stop(spool, item.worker)
     ]
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    log = os.open(log_path, flags, spool.config.file_mode)
-    share(log, spool.config.file_mode)
+    log_path = f"{spool.path}/{LOG_NAME}"
+    name, pid = _start_apart(words, log_path, spool.config.file_mode)
+    click.echo(f"worker {name} is up, process {pid}; its log is {plain(log_path)}")
+    if others:
+        slots = sum(item.slots for item in others)
+        who = "another worker is" if len(others) == 1 else f"{len(others)} others are"
+        names = first_of([item.worker for item in others])
+        more = f"{slots} more {'job' if slots == 1 else 'jobs'} at a time"
+        render.note(f"{who} up here, for {more}: {names}")
+
+
+def _start_apart(words: list[str], log_path: str, mode: int) -> tuple[str, int]:
+    """Start a pool that outlives us; return its name and process number once it is up.
+
+    Raises:
+        QueuectlError: it did not come up.
+    """
+    # A pool started by a job is not of that job: recovery must not take it for a leftover.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUECTL_")}
+    ready, tell = os.pipe()
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
+    share(log, mode)
     begun = os.fstat(log).st_size
     process = subprocess.Popen(
         words,
@@ -137,14 +152,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
         process.wait()
         raise QueuectlError(_last_line(log_path, begun))
     process.returncode = 0  # it goes on: nobody waits for it
-    where = plain(log_path)
-    click.echo(f"worker {name} is up, process {process.pid}; its log is {where}")
-    if others:
-        slots = sum(item.slots for item in others)
-        who = "another worker is" if len(others) == 1 else f"{len(others)} others are"
-        names = first_of([item.worker for item in others])
-        more = f"{slots} more {'job' if slots == 1 else 'jobs'} at a time"
-        render.note(f"{who} up here, for {more}: {names}")
+    return name, process.pid
 
 
 def _last_line(path: str, begun: int) -> str:
@@ -181,7 +189,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         ends = "ends it now" if now else "leaves once that has ended"
         render.note(f"{ours.worker} runs this command, and {ends}")
     misses = Misses()
-    wanted = [item for item in wanted if _is_asked(spool, item, misses, now=now)]
+    wanted = [item for item in wanted if _ask(spool, item, misses, now=now)]
     if ours in wanted:
         wanted.remove(ours)  # it waits for this very command
     try:
@@ -192,8 +200,8 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     misses.exit()
 
 
-def _is_asked(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
-    """Ask a pool to stop; tell if it could not be asked, and of another way, and return False."""
+def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
+    """Ask a pool to stop; False if it could not be asked, which is told, and of another way."""
     try:
         requests.ask_to_stop(spool, pool.worker, now=now)
     except SpoolError as error:
@@ -264,7 +272,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     from queuectl.cli.status import describe_workers
 
     spool = spool_to_read(ctx)
-    found: list[dict[str, Any]] = describe_workers(spool)
+    found = describe_workers(spool)
     if as_json:
         render.json_array(found)
         return

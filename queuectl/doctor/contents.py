@@ -164,7 +164,7 @@ def rejection(spool: Layout, job_id: str) -> Rejection | None:
         raise SpoolError("read", spool.file("dead", job_id), error) from error
     if reason is None:
         return None
-    why = str(reason.record.get("error_message", "")).removeprefix("rejected: ")
+    why = reason.error.removeprefix("rejected: ")
     todo = f"`queuectl dlq purge {job_id}`"
     if is_there(spool.rejected_file(job_id)):
         todo = f"{mending(job_id)}, or {todo}"
@@ -285,7 +285,7 @@ def _ignored(spool: Spool) -> Iterator[Finding]:
 
 def suspended(worker: Worker) -> Finding:
     """Return what is to be said of a pool, or a command that may hold jobs, that stands still."""
-    who = "worker" if worker.slots else "a command,"
+    who = "worker" if worker.is_pool else "a command,"
     return problem(f"{who} {worker.worker} is suspended", f"`kill -CONT {worker.pid}`")
 
 
@@ -293,7 +293,7 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     if spool.paused:
         yield warning("it is paused: nothing new starts", "`queuectl resume`")
     living = owners.living(spool)
-    alive = [worker for worker in living if worker.slots]
+    alive = [worker for worker in living if worker.is_pool]
     waiting = len(names["pending"]) + len(names["failed"])
     yield from (suspended(worker) for worker in living if worker.suspended)
     yield from (

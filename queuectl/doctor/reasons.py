@@ -76,7 +76,7 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
         yield problem(f"{job_id} was rejected: {rejected.why}", rejected.todo)
         return
     job = spool.find(job_id).job
-    why = job.record.get("error_message") or "no reason is recorded"
+    why = job.error or "no reason is recorded"
     if is_cancelled(job.record):
         yield problem(f"{job_id} was {why}", f"`queuectl dlq retry {job_id}` gives it another life")
     else:
@@ -91,7 +91,7 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
     since = _when(job.instant("started_at"))
     if worker is not None and worker.suspended:
         yield suspended(worker)
-    if life is owners.Life.ALIVE and worker is not None and not worker.slots:
+    if life is owners.Life.ALIVE and worker is not None and not worker.is_pool:
         yield ok(f"{job.id} is held by the command of process {worker.pid}")
     elif life is owners.Life.ALIVE:
         yield ok(f"{job.id} is running on {owner}, started {since}")
@@ -99,7 +99,7 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
         what = f"{job.id} is held by {owner} on another machine, started {since}"
         yield warning(what, "if that is gone, a worker here takes it back after the lease")
     else:
-        held = "was being run" if worker is None or worker.slots else "was held"
+        held = "was being run" if worker is None or worker.is_pool else "was held"
         what = f"{held} by {owner}, who is dead" if owner else "is held by nobody"
         yield problem(f"{job.id} {what}", owners.recovered_by(spool, owner, worker))
 
@@ -125,7 +125,7 @@ def _not_yet(state: str, job: Job) -> Iterator[Finding]:
     if run_at is not None and run_at > max(time.time(), retry_at or 0.0):
         yield warning(f"{job.id} is scheduled for {_when(run_at)}")
     elif state == "failed" and retry_at is not None and retry_at > time.time():
-        why = job.record.get("error_message") or "it failed"
+        why = job.error or "it failed"
         what = f"{job.id} waits for its retry until {_when(retry_at)} ({why})"
         yield warning(what, f"`queuectl retry {job.id}` runs it now")
 

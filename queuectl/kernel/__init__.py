@@ -202,8 +202,8 @@ def unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def lock(descriptor: int) -> bool:
-    """Wait for the lock of a file or a directory, until it is closed; False where there is none.
+def lock(descriptor: int) -> None:
+    """Wait for the lock of a file or a directory, where its file system has locks.
 
     Raises:
         OSError: the file system has locks, and refused.
@@ -213,5 +213,3 @@ def lock(descriptor: int) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        return False
-    return True

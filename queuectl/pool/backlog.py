@@ -2,6 +2,7 @@
 
 Entries are hints. Whoever pops one must still win the file, and one whose file is gone is dropped.
 Nothing here lists a directory, so a job costs the same at a thousand waiting as at a million.
+spool-layout.md, section "Waking".
 """
 
 from __future__ import annotations

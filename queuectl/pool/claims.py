@@ -1,6 +1,6 @@
 """What a pool claims, and when: as many jobs as there is room for, the most urgent first.
 
-spool-layout.md, section "The moves".
+spool-layout.md, section "The pool".
 """
 
 from __future__ import annotations

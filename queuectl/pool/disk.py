@@ -3,6 +3,7 @@
 The file system commits together what is asked of it together. So what is asked for while others
 wait is begun in rounds, and in a round a directory is synced once for all who ask. An fsync that is
 under way may have begun before a rename, so it never counts for those who come later.
+spool-layout.md, section "Durability".
 """
 
 from __future__ import annotations

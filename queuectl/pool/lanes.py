@@ -5,6 +5,7 @@ meanwhile would be lost. So while commands are short, the next are claimed and c
 a lane is free, and a lane is free before the outcome of its last command is on disk: a third more
 short commands a second where an fsync takes 3 ms; where the cores are the limit it gains nothing.
 While commands are long, nothing is claimed that cannot start at once.
+spool-layout.md, section "The pool".
 """
 
 from __future__ import annotations

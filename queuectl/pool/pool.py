@@ -31,7 +31,6 @@ from queuectl.run.signals import HangUp, prepare_signals
 from queuectl.run.spawn import reap_adopted
 from queuectl.safety import check_safe
 from queuectl.units import duration_text
-from queuectl.worklog import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +142,7 @@ class Pool:
                 await turn.over()
             await upkeep.over()
             if arrivals is not None:
-                attempt(log, arrivals.stop)
+                log.errors_of(arrivals.stop)
             self._turns.close()
             spool.drop_spares()
         log.event("down", worker=self.name)
@@ -171,7 +170,7 @@ class Pool:
 
     def _workers_changed(self, name: str) -> None:
         ours = (f"{self.name}{requests.STOP_SUFFIX}", f"{self.name}{requests.CANCEL_MARK}")
-        if self._presence.is_written(name) or name.startswith(ours):
+        if self._presence.noticed(name) or name.startswith(ours):
             self._wake()
 
     def _root_changed(self, name: str) -> None:
@@ -227,14 +226,14 @@ class Pool:
             self._attention.clear()
             now = time.monotonic()
             for step in (*self._controls, *(task.run_if_due for task in periodic)):
-                attempt(self._log, step)
+                self._log.errors_of(step)
             self._follow_signals()
             if now >= claim_at:
                 self._claims.begin()
             self._intake.advance()
             self._claims.claim()
             if self._stop_when_empty and not self._claims.stopped:
-                attempt(self._log, self._stop_if_empty)
+                self._log.errors_of(self._stop_if_empty)
             if self._claims.stopped and not self._claims.under_way:
                 return
             await self._attention.wait(self._wait_s(periodic))
@@ -294,9 +293,8 @@ class Pool:
         for job_id, detail in requests.read_cancels(self._spool, self.name):
             if not self._turns.cancel(job_id, detail):
                 # one that cannot be removed holds up none of the others
-                attempt(
-                    self._log, partial(requests.withdraw_cancel, self._spool, self.name, job_id)
-                )
+                withdraw = partial(requests.withdraw_cancel, self._spool, self.name, job_id)
+                self._log.errors_of(withdraw)
 
     def _follow_stop(self) -> None:
         asked = requests.read_stop(self._spool, self.name)
@@ -330,7 +328,7 @@ class Pool:
         """Read the settings again, and look at everything."""
         self._notifier.reloading()
         self._config.forget()
-        attempt(self._log, self._follow_config)
+        self._log.errors_of(self._follow_config)
         self._rescan()
         self._notifier.ready()
         self._log.event("reloaded")
@@ -340,7 +338,7 @@ class Pool:
             running = len(self._claims.under_way)
             self._log.event("stopping", detail=f"{running} running; once more to end them")
             self._stop_claiming()
-            attempt(self._log, self._say_that_it_stops)
+            self._log.errors_of(self._say_that_it_stops)
         if self._signals >= 2:
             self._end_now()
 

@@ -42,8 +42,8 @@ class Presence:
         self._was_written = False
         self._was_away = False
 
-    def is_written(self, name: str) -> bool:
-        """Tell whether what was written in workers/ is the pool's own; in any thread."""
+    def noticed(self, name: str) -> bool:
+        """Note for `follow` what came into workers/; tell if it is the pool's; in any thread."""
         # others wrote it, mostly: from a backup, which may bring the one long after the other
         self._was_written = self._was_written or name in self._files
         return name in self._files

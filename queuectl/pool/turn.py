@@ -370,7 +370,7 @@ def _shown(command: str | list[str]) -> str:
 def _story(job: Job, took_s: float) -> dict[str, object]:
     if job.state == "completed":
         return {"took": took_s}
-    story: dict[str, object] = {"detail": job.record["error_message"]}
+    story: dict[str, object] = {"detail": job.error}
     if job.state == "failed":
         now = time.time()
         story["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)

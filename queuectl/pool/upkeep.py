@@ -10,10 +10,8 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl.errors import QueuectlError, error_text
 from queuectl.housekeeping import Housekeeping
 from queuectl.recovery import Recovery
-from queuectl.worklog import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,9 +79,9 @@ class Upkeep:
         """Look at everything, recover and tidy, again and again."""
         next_tidying = 0.0
         while not self._stopped:
-            attempt(self._log, lambda: self._intake.scan(self._go_on_recovering))
+            self._log.errors_of(lambda: self._intake.scan(self._go_on_recovering))
             self._scanned()
-            attempt(self._log, lambda: self._intake.rejects.set_aside(_REJECTS_A_TURN))
+            self._log.errors_of(lambda: self._intake.rejects.set_aside(_REJECTS_A_TURN))
             self._go_on_recovering()
             if time.monotonic() >= next_tidying:
                 next_tidying = time.monotonic() + self._tidy()
@@ -98,7 +96,7 @@ class Upkeep:
         self._recovery.close()
 
     def _recover(self) -> None:
-        attempt(self._log, self._recovery.run)
+        self._log.errors_of(self._recovery.run)
         self._last_recovery = time.monotonic()
 
     def _go_on_recovering(self) -> None:
@@ -109,9 +107,6 @@ class Upkeep:
 
     def _tidy(self) -> float:
         """Delete what is beyond its retention; return the seconds until the next time."""
-        begun, more = time.monotonic(), False
-        try:
-            more = self._housekeeping.run()
-        except (OSError, QueuectlError) as error:
-            self._log.event("error", detail=error_text(error))
+        begun = time.monotonic()
+        more = self._log.errors_of(self._housekeeping.run)
         return _TIDY_SHARE * (time.monotonic() - begun) if more else _TIDY_S

@@ -65,12 +65,12 @@ class Ending:
                 processes.signal_process(pid, SIGTERM, self.tree)
                 processes.signal_process(pid, SIGCONT, self.tree)  # what stands still could not end
         self.told.update(living)
-        if grace_is_over and self._has_waited():  # after the signals: who came last is killed too
+        if grace_is_over and self._count_wait():  # after the signals: who came last is killed too
             self.survivors = tuple(living)
             return False
         return True
 
-    def _has_waited(self) -> bool:
+    def _count_wait(self) -> bool:
         """Count the time since the last SIGKILL; tell whether that is enough to give up."""
         now = time.monotonic()
         if self.last_kill_s is not None:

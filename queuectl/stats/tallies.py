@@ -46,17 +46,15 @@ class Spread:
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
             if seen >= rank:
-                middle = _LEAST_S * _GROWTH ** (bucket - 0.5) if bucket else 0.0
-                return min(max(middle, self.min_s), self.max_s)
+                return min(max(_middle_s(bucket), self.min_s), self.max_s)
         return None
 
     def histogram(self, bounds_s: tuple[float, ...]) -> list[int]:
         """Return how many values lie up to each bound, and beyond the last."""
         counts = [0] * (len(bounds_s) + 1)
         for bucket, count in self._buckets.items():
-            middle = _LEAST_S * _GROWTH ** (bucket - 0.5) if bucket else 0.0
-            place = sum(bound < middle for bound in bounds_s)
-            counts[place] += count
+            middle_s = _middle_s(bucket)
+            counts[sum(bound < middle_s for bound in bounds_s)] += count
         return counts
 
     def document(self) -> dict[str, Any]:
@@ -73,6 +71,10 @@ class Spread:
 
 def _bucket(seconds: float) -> int:
     return max(0, math.ceil(math.log(seconds / _LEAST_S) / _LOG_GROWTH)) if seconds > 0 else 0
+
+
+def _middle_s(bucket: int) -> float:
+    return _LEAST_S * _GROWTH ** (bucket - 0.5) if bucket else 0.0
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 from .harness import DEADLINE_S, wait_for
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from .harness import Bench
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -110,12 +108,7 @@ class RunningPool:
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (hard, hard))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number in (signal.SIGTERM, signal.SIGTERM):
             self._process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -37,12 +37,12 @@ def test_show_says_what_each_is_for_and_which_are_set(spool: SpoolDir) -> None:
     spool.run("config", "set", "lease", "2m")
     lines = {line.split()[0]: line for line in spool.run("config", "show").lines}
     for key, item in SETTINGS.items():
-        assert item.metadata["about"] in lines[key]
+        assert item.about in lines[key]
     assert lines["lease"].split()[1:3] == ["120", "set"]
     assert spool.run("config", "show", "--json").json["lease"] == {
         "value": 120,
         "set": True,
-        "about": SETTINGS["lease"].metadata["about"],
+        "about": SETTINGS["lease"].about,
     }
     assert spool.run("config", "get", "--json").json["lease"] == 120
 

@@ -95,7 +95,7 @@ def _bury_the_traceless() -> None:
 
 
 def _leave_running() -> None:
-    _put(recovery.Recovery, _has_ended=lambda _self, _dead, _living: True)
+    _put(recovery.Recovery, _end_what_runs=lambda _self, _dead, _living: True)
 
 
 def _trust_everybody() -> None:

@@ -477,9 +477,9 @@ def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
     api.create()
     pending, inherited, lock = api.directory("pending"), [], kernel.lock
 
-    def fork_meanwhile(descriptor: int) -> bool:
+    def fork_meanwhile(descriptor: int) -> None:
         inherited.append(os.dup(descriptor))  # as a child has it
-        return lock(descriptor)
+        lock(descriptor)
 
     monkeypatch.setattr(kernel, "lock", fork_meanwhile)
     with files.locked(pending):

@@ -18,8 +18,8 @@ def test_every_setting_has_a_default_that_it_accepts_and_a_word_about_it() -> No
     for key, item in SETTINGS.items():
         value = getattr(default, item.name)
         value = list(value) if isinstance(value, tuple) else value
-        assert item.metadata["kind"].accepts(value), key
-        assert item.metadata["about"], key
+        assert item.kind.accepts(value), key
+        assert item.about, key
 
 
 def test_the_defaults_are_those_that_are_promised() -> None:
