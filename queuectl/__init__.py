@@ -6,11 +6,11 @@ Where things are, each line loading only itself, those above it, and `errors`:
     the system   kernel/, files, together, spares, loop, arrivals, notify, program, scratch
     settings     fields, kinds, retry, config
     records      job, outcome, reading
-    the spool    layout, moves, asides, spool
+    the spool    layout, joblogs, moves, asides, spool
     owners       requests, owners, registration, safety, worklog
     a command    run/
     the dead     deaths, starts, leftovers, recovery
-    jobs         verbs, cancelling, joblogs, looks, housekeeping, changes, waiting
+    jobs         verbs, cancelling, looks, housekeeping, changes, waiting
     a pool       pool/
     looking      stats/, doctor/, report/
     commands     cli/

@@ -291,7 +291,7 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
     from filelock import FileLock
 
     from queuectl import files
-    from queuectl.scratch import Scratch
+    from queuectl.scratch import Scratch, draft_file
 
     path = f"{spool_path}/{FILE_NAME}"
     try:
@@ -302,7 +302,7 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
             for key, value in stored.items():
                 if key not in before or before[key] != value:  # of several faults, one at a time
                     _check(path, key, value)
-            draft = f"{spool_path}/tmp/~config@{me.owner}.json"
+            draft = draft_file(f"{spool_path}/tmp", "~config", me.owner)
             body = json.dumps(stored, indent=2).encode() + b"\n"
             # for others to read, if they may put jobs in: what they queue follows the settings
             mode = 0o640 if stored.get("shared") else 0o600

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl.errors import NoSuchJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
+from queuectl.outcome import forgotten_run
 from queuectl.reading import READ_FLAGS
 from queuectl.states import FINISHED
 
@@ -404,3 +405,17 @@ def _listed(spool: Layout, job_id: str) -> list[str]:
         if owner == job_id and stream in STREAMS and number.isdigit():
             found.append(f"{logs}/{name}")
     return found
+
+
+def forget_output(spool: Layout, before: Job, after: Job) -> None:
+    """Delete the output of the run that a job's history has forgotten since, if it meant later."""
+    number = forgotten_run(before, spool.config)
+    if number is not None and after.history != before.history:
+        remove_output(spool, before.id, number)
+
+
+def remove_output(spool: Layout, job_id: str, number: int) -> None:
+    """Delete what run `number` of a job has printed, as far as the file system lets us."""
+    for path in spool.log_files(job_id, number):
+        with contextlib.suppress(OSError):  # it goes with the job, else
+            os.unlink(path)

@@ -22,6 +22,7 @@ from queuectl.errors import ClaimLostError, JobExistsError, QueuectlError
 from queuectl.ids import numbered
 from queuectl.job import Job, again
 from queuectl.layout import SUFFIX, Layout
+from queuectl.scratch import draft_file
 from queuectl.spares import Spares
 from queuectl.states import WAITING
 
@@ -44,6 +45,12 @@ class Claim:
     first_spare: str | None = None  # the body before its start, until its outcome is on disk
     dead_id: str | None = None  # the id in dead/ that it gets because its own is taken
     reason: str = ""  # why it goes to dead/ under another id
+
+    def place(self, state: str) -> str:
+        """Return where the job is once it was settled to a state, for the log."""
+        if self.dead_id is None:
+            return f"{state}/"
+        return f"dead/{self.dead_id}{SUFFIX}: {self.reason}"
 
     def part_with_spares(self) -> list[str]:
         """Return the spares that are kept for it, which are the caller's from here on."""
@@ -308,7 +315,7 @@ class Moves(Layout):
         return any(held.job_id == job_id and held.path != but for held in self.held())
 
     def _draft_file(self, job_id: str, owner: str) -> str:
-        return f"{self.path}/tmp/{job_id}@{owner}{SUFFIX}"
+        return draft_file(self.directory("tmp"), job_id, owner)
 
     def _syncing(self, *names: str) -> Steps[None]:
         if self.config.sync:

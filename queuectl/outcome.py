@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from queuectl.fields import MAX_COUNT
-from queuectl.job import MAX_HISTORY, Job
+from queuectl.job import MAX_HISTORY, Job, again
 from queuectl.retry import COMPLETED, DEAD, Verdict, after_failure
 from queuectl.units import duration_text, plain, utc_text
 
@@ -181,6 +181,21 @@ def settled(
         next_retry_at=due,
         history=[*job.history, entry][-MAX_HISTORY:],
     )
+
+
+def only_held(job: Job, owner: str) -> Job | None:
+    """Return the record of a held job that was not being run, None of one that was.
+
+    Its `state` names where it belongs.
+
+    Args:
+        job: its last body.
+        owner: who holds it and has died, or lost it; empty if it was put there by hand.
+    """
+    if job.worker != owner and job.state != "failed" and (owner or job.state != "processing"):
+        # taken, and its body not written yet: whatever it was taken for, it is to run
+        return job if job.state == "pending" else again(job)
+    return None if job.state == "processing" else job
 
 
 def forgotten_run(job: Job, config: Config) -> int | None:

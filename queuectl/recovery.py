@@ -16,11 +16,12 @@ from queuectl.deaths import Dead, Deaths, lock_of
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError, error_text
 from queuectl.files import unlink_file
 from queuectl.ids import first_of, is_numbered
-from queuectl.job import again, decode
+from queuectl.job import decode
+from queuectl.joblogs import forget_output
 from queuectl.kernel.processes import check_proc, processes_of
-from queuectl.layout import SUFFIX, split_reject
+from queuectl.layout import split_reject
 from queuectl.moves import Claim
-from queuectl.outcome import WORKER_LOST, Outcome, forgotten_run, never_began, settled
+from queuectl.outcome import WORKER_LOST, Outcome, never_began, only_held, settled
 from queuectl.reading import read_regular
 from queuectl.registration import Registration
 from queuectl.run.stragglers import LOOK_S
@@ -30,7 +31,6 @@ from queuectl.starts import Starts
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-    from queuectl.config import Config
     from queuectl.job import Job
     from queuectl.layout import Held, Layout
     from queuectl.spool import Spool
@@ -263,12 +263,16 @@ class Recovery:
 
     def _put_back(self, claim: Claim, job: Job, dead: Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
-        began = not dead.this_boot or self._spool.has_begun(job)
-        why = f"{claim.owner or 'nobody'} died running it"
-        back = resettled(claim, job, self._spool.config, began=began, why=why)
+        now = time.time()
+        back = only_held(job, claim.owner)
+        if back is None and dead.this_boot and not self._spool.has_begun(job):
+            back = never_began(job, now)
+        if back is None:
+            lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")
+            back = settled(job, lost, config=self._spool.config, now=now, random=random.random)
         self._spool.settle(claim, back)
         forget_output(self._spool, job, back)
-        detail = f"from {claim.owner or 'nobody'}, to {where_to(claim, back)}"
+        detail = f"from {claim.owner or 'nobody'}, to {claim.place(back.state)}"
         self._log.event("recovered", claim.job_id, detail=detail)
 
     def _drafts_of(self, name: str) -> list[str]:
@@ -286,55 +290,6 @@ def _id_in(path: str) -> str:
     with contextlib.suppress(BadJobError):
         return str(decode(read_regular(path)).get("id"))
     return ""
-
-
-def resettled(claim: Claim, job: Job, config: Config, *, began: bool, why: str) -> Job:
-    """Return the record of a held job that nobody runs; its `state` names where it belongs.
-
-    Args:
-        claim: under which it is held.
-        job: its last body.
-        config: the retry policy, for one that was being run.
-        began: whether its command may have begun, if it was counted.
-        why: what is said of it then.
-    """
-    if _was_only_taken(claim, job):
-        # whatever it was taken for, it is to run
-        return job if job.state == "pending" else again(job)
-    if job.state != "processing":
-        return job
-    if not began:
-        return never_began(job, time.time())
-    lost = Outcome(ended=WORKER_LOST, detail=why)
-    return settled(job, lost, config=config, now=time.time(), random=random.random)
-
-
-def forget_output(spool: Layout, before: Job, after: Job) -> None:
-    """Delete the output of the run that a job's history has forgotten since, if it meant later."""
-    number = forgotten_run(before, spool.config)
-    if number is not None and after.history != before.history:
-        remove_output(spool, before.id, number)
-
-
-def remove_output(spool: Layout, job_id: str, number: int) -> None:
-    """Delete what run `number` of a job has printed, as far as the file system lets us."""
-    for path in spool.log_files(job_id, number):
-        with contextlib.suppress(OSError):  # it goes with the job, else
-            os.unlink(path)
-
-
-def where_to(claim: Claim, job: Job) -> str:
-    """Return where a job has been settled to, for the log."""
-    if claim.dead_id is None:
-        return f"{job.state}/"
-    return f"dead/{claim.dead_id}{SUFFIX}: {claim.reason}"
-
-
-def _was_only_taken(claim: Claim, job: Job) -> bool:
-    """Tell whether an owner died before it had written the body of what it took."""
-    if job.worker == claim.owner or job.state == "failed":
-        return False
-    return job.state != "processing" or claim.owner != ""
 
 
 def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = None) -> Recovery:

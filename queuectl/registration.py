@@ -24,7 +24,7 @@ from queuectl.owners import (
     path,
     remove_files,
 )
-from queuectl.scratch import LOCK_SUFFIX, new_owner
+from queuectl.scratch import LOCK_SUFFIX, draft_file, new_owner
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Registration:
         self._lock_is = inode_name(os.lstat(self._path(LOCK_SUFFIX)))
 
     def _write(self, record: Worker) -> None:
-        draft = f"{self._spool.directory('tmp')}/~worker@{self.name}{RECORD_SUFFIX}"
+        draft = draft_file(self._spool.directory("tmp"), "~worker", self.name)
         record = replace(record, directory=home_of(self._spool))
         raw = json.dumps(asdict(record)).encode() + b"\n"
         mode = self._spool.config.file_mode

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from queuectl import files
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.reading import read_regular
-from queuectl.scratch import Scratch, is_owner
+from queuectl.scratch import Scratch, draft_file, is_owner
 
 if TYPE_CHECKING:
     from queuectl.layout import Layout
@@ -136,7 +136,7 @@ def _ask(spool: Spool, name: str, text: str) -> None:
     target = _path(spool, name)
     try:
         with Scratch(spool.directory("tmp")) as me:
-            draft = f"{spool.directory('tmp')}/~request@{me.owner}.json"
+            draft = draft_file(spool.directory("tmp"), "~request", me.owner)
             files.replace(
                 target, f"{text}\n".encode(), draft, sync=False, mode=spool.config.file_mode
             )

@@ -14,6 +14,7 @@ import re
 from queuectl import files, kernel
 
 LOCK_SUFFIX = ".lock"
+_DRAFT_SUFFIX = ".json"
 
 
 def new_owner() -> str:
@@ -30,11 +31,19 @@ def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "-", kernel.host())[:40]
 
 
+def draft_file(directory: str, what: str, owner: str) -> str:
+    """Return where in tmp/ an owner writes something: its name says whose it is, see `owner_of`.
+
+    What is no draft of a job begins with ~, which no id has.
+    """
+    return f"{directory}/{what}@{owner}{_DRAFT_SUFFIX}"
+
+
 def owner_of(name: str) -> str | None:
     """Return whose `WHAT@OWNER.json` or `OWNER.lock` in tmp/ this is, None if it is not ours."""
     _, at, rest = name.rpartition("@")
     owner, suffix = os.path.splitext(rest)
-    ours = suffix == (".json" if at else LOCK_SUFFIX)
+    ours = suffix == (_DRAFT_SUFFIX if at else LOCK_SUFFIX)
     return owner if ours and is_owner(owner) else None
 
 

@@ -14,6 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
+from queuectl.scratch import draft_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +94,7 @@ class Spares:
         # the longest free first, and never one just given back: somebody may be reading it
         if len(self._free) > _RESTING:
             return self._free.popleft()
-        return f"{self._directory}/{_SPARE}{next(self._made)}@{self._owner}.json"
+        return draft_file(self._directory, f"{_SPARE}{next(self._made)}", self._owner)
 
 
 def spares_of(directory: str, owner: str) -> list[str]:

@@ -14,8 +14,8 @@ from queuectl import files, kernel, safety
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import QueuectlError, SpoolError, command_as
 from queuectl.kernel.processes import check_proc
-from queuectl.layout import DIRECTORIES, SUFFIX
-from queuectl.scratch import Scratch, try_lock
+from queuectl.layout import DIRECTORIES
+from queuectl.scratch import LOCK_SUFFIX, Scratch, draft_file, owner_of, try_lock
 from queuectl.units import duration_text, size_text
 
 if TYPE_CHECKING:
@@ -126,9 +126,8 @@ class _Trial:
 
     def __init__(self, spool: Spool, owner: str) -> None:
         self._spool = spool
-        self._stem = f"{spool.directory('tmp')}/doctor"
-        self._tail = f"@{owner}{SUFFIX}"
-        self._lock = f"{spool.directory('tmp')}/{owner}.lock"
+        self._tmp = spool.directory("tmp")
+        self._owner = owner
 
     def run(self) -> Iterator[Finding]:
         """Yield one finding for each operation."""
@@ -155,17 +154,16 @@ class _Trial:
             self._clear()
 
     def _path(self, name: str) -> str:
-        return f"{self._stem}-{name}{self._tail}"
+        return draft_file(self._tmp, f"doctor-{name}", self._owner)
 
     def _new(self, name: str, data: bytes) -> str:
         files.write_new(self._path(name), data, sync=self._spool.config.sync)
         return self._path(name)
 
     def _clear(self) -> None:
-        tmp = self._spool.directory("tmp")
-        for name in os.listdir(tmp):
-            if name.startswith("doctor-") and name.endswith(self._tail):
-                os.unlink(f"{tmp}/{name}")
+        for name in os.listdir(self._tmp):
+            if name.startswith("doctor-") and owner_of(name) == self._owner:
+                os.unlink(f"{self._tmp}/{name}")
 
     def _write(self) -> Finding:
         before = time.time()
@@ -195,7 +193,7 @@ class _Trial:
 
     def _locks(self) -> Finding:
         # Scratch holds it; whoever else asks must be told so
-        second = try_lock(self._lock)
+        second = try_lock(f"{self._tmp}/{self._owner}{LOCK_SUFFIX}")
         if second is None:
             return ok("locks are kept")
         os.close(second)
@@ -213,7 +211,7 @@ class _Trial:
             return warning("durability is relaxed: nothing waits for the disk", todo)
         begun = time.monotonic()
         self._new("sync", b"{}\n")
-        files.sync_directory(self._spool.directory("tmp"))
+        files.sync_directory(self._tmp)
         took_s = time.monotonic() - begun
         what = f"to put a job on disk takes {duration_text(took_s)}"
         return warning(what, "a faster disk queues faster") if took_s > _SLOW_SYNC_S else ok(what)
@@ -224,14 +222,14 @@ class _Trial:
             from queuectl.arrivals import Arrivals
         except ImportError as error:
             return warning(f"no file system events: {error}", late)
-        came, tmp = threading.Event(), self._spool.directory("tmp")
+        came = threading.Event()
         draft, target = self._new("draft", b"{}\n"), self._path("event")
 
         def arrived(name: str) -> None:
-            if f"{tmp}/{name}" == target:
+            if f"{self._tmp}/{name}" == target:
                 came.set()
 
-        arrivals = Arrivals({tmp: arrived})
+        arrivals = Arrivals({self._tmp: arrived})
         try:
             arrivals.start()
         except OSError as error:

@@ -22,13 +22,13 @@ from queuectl.errors import (
 )
 from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
+from queuectl.joblogs import cap, forget_output, remove_output
 from queuectl.moves import Claim
 from queuectl.pool.custody import Custody
 from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.rejects import QUIET_S
 from queuectl.pool.stall import STARTS, Stall
-from queuectl.recovery import forget_output, remove_output, resettled, where_to
 from queuectl.run import runner
 from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
@@ -165,13 +165,14 @@ class Turns:
 
     async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
         why = f"{claim.owner} did not run it"
-        back = resettled(claim, job, self._spool.config, began=True, why=why)
+        lost = outcome.Outcome(ended=outcome.WORKER_LOST, detail=why)
+        back = outcome.only_held(job, claim.owner) or self._settled(job, lost, time.time())
         settled = await self._custody.persist(
             "put back", claim, lambda: self._spool.settling(claim, back)
         )
         if settled:
             forget_output(self._spool, job, back)
-            detail = f"from a copy, to {where_to(claim, back)}"
+            detail = f"from a copy, to {claim.place(back.state)}"
             self._log.event("recovered", claim.job_id, detail=detail)
 
     async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
@@ -327,8 +328,6 @@ class Turns:
 
     async def _cap_output(self, job: Job, limit: int) -> None:
         """Cut what is too large, in a thread: half of the limit is copied."""
-        from queuectl.joblogs import cap
-
         for path in (job.record["stdout_path"], job.record["stderr_path"]):
             if path is not None and files.size(path) > limit:
                 try:
@@ -341,14 +340,13 @@ class Turns:
 
     # --- settle -----------------------------------------------------------------------------
 
-    async def _settle(self, run: _Ended) -> None:
-        claim, job, ended, took_s, at = run
-        if self._running[self._spool.key(job.id)] is None and ended.ended == outcome.CANCELLED:
-            done = outcome.cancelled(outcome.never_began(job, at), ended, at)
+    async def _settle(self, ended: _Ended) -> None:
+        claim, job, how, took_s, at = ended
+        if how.ended == outcome.CANCELLED and self._running[self._spool.key(job.id)] is None:
+            done = outcome.cancelled(outcome.never_began(job, at), how, at)
         else:
             job = outcome.began(job, at - took_s)
-            config = self._spool.config
-            done = outcome.settled(job, ended, config=config, now=at, random=random.random)
+            done = self._settled(job, how, at)
         settled = await self._custody.persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )
@@ -359,6 +357,9 @@ class Turns:
             self._log.event("dead", claim.dead_id, detail=claim.reason)
         elif settled:
             self._log.event(done.state, job.id, **_story(done, took_s))
+
+    def _settled(self, job: Job, how: outcome.Outcome, at: float) -> Job:
+        return outcome.settled(job, how, config=self._spool.config, now=at, random=random.random)
 
 
 def _shown(command: str | list[str]) -> str:

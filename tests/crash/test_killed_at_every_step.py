@@ -128,7 +128,6 @@ NOT_ON_THE_WAY = {"withdraw_stop", "withdraw_cancel", "beat", "_withdraw"}
 RARE = {
     "os.ftruncate in filling",  # bodies are padded: only one of more than a block is cut
     "kernel.exchange in _swap",  # the second: back, of what somebody replaced meanwhile
-    "os.unlink in remove_output",  # of a job that has had more runs than its history holds
     "os.unlink in _open_spare",  # of a spare that somebody has linked elsewhere, or a large one
 }
 
