@@ -1,4 +1,4 @@
-"""What commands printed: where it is, its last lines, following it, and keeping it small.
+"""What commands printed: where it is, its last lines, following it, and removing it.
 
 spool-layout.md, section "logs/".
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl.cutting import CHUNK_BYTES, LINE_BYTES, MARK, MARK_BYTES, kept
 from queuectl.errors import NoSuchJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 OUT, ERR = "out", "err"
 STREAMS = (OUT, ERR)
-_CHUNK_BYTES = 1 << 16
-_WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
-_MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
-_MARK_BYTES = 100  # room for the line that says what was cut out
-_LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
 # runs: of a job with more, logs/ is listed rather than asked for each, which takes as long for
 # 20,000 runs as listing 240,000 files
 _PROBED = 20_000
@@ -111,7 +105,7 @@ class Output:
         """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone."""
         if self._opened():
             self._go_on_behind_a_cut()
-        while self._opened() and (data := os.read(self._descriptor, _CHUNK_BYTES)):
+        while self._opened() and (data := os.read(self._descriptor, CHUNK_BYTES)):
             yield data
         if self._opened() and self._size() == self._position():  # else it may have been cut now
             self._known = self._mark()
@@ -129,10 +123,10 @@ class Output:
         """Return the mark that stands where `cap` puts it: it may have been printed, too."""
         if self._max_bytes is None or self._size() > self._max_bytes:
             return None
-        half = _kept(int(self._max_bytes)) // 2
-        begin = max(0, half - _LINE_BYTES)
-        window = os.pread(self._descriptor, _LINE_BYTES + 2 * _MARK_BYTES, begin)
-        found = _MARK.search(window)
+        half = kept(int(self._max_bytes)) // 2
+        begin = max(0, half - LINE_BYTES)
+        window = os.pread(self._descriptor, LINE_BYTES + 2 * MARK_BYTES, begin)
+        found = MARK.search(window)
         if found is None:
             return None
         head = begin + found.start()
@@ -183,7 +177,7 @@ def _start_of_last(descriptor: int, lines: int) -> int:
     end = position = os.fstat(descriptor).st_size
     wanted = lines
     while position > 0:
-        begin = max(0, position - _CHUNK_BYTES)
+        begin = max(0, position - CHUNK_BYTES)
         data = os.pread(descriptor, position - begin, begin)
         if position == end and lines and data.endswith(b"\n"):
             data = data[:-1]  # this one ends the last line
@@ -301,75 +295,6 @@ class Follower:
         self._has_looked = False
 
 
-# --- keeping it small -----------------------------------------------------------------------
-
-
-def cap(path: str, max_bytes: int) -> OSError | None:
-    """Cut the middle out of a file that is larger, and say in a line there how much that was.
-
-    Done within the file, with no more memory for a large one, and with no more room on the disk.
-    A file system that refuses stops nobody: its error is returned, and what could not be kept is
-    cut off.
-    """
-    try:
-        descriptor = os.open(path, _WRITE_FLAGS)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return error
-    try:
-        status = os.fstat(descriptor)
-        if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
-            _cut_middle(descriptor, status.st_size, max_bytes)
-    except OSError as error:
-        return error
-    finally:
-        os.close(descriptor)
-    return None
-
-
-def _kept(max_bytes: int) -> int:
-    """Return how much is kept of what was printed, half of it from the beginning."""
-    return max(max_bytes - _MARK_BYTES, 0)
-
-
-def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:
-    kept = _kept(max_bytes)
-    head = _end_of_line(descriptor, kept // 2)
-    tail = _start_of_line(descriptor, size - (kept - kept // 2), size)
-    joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"
-    mark = joint + _MARK_TEXT % (tail - head)
-    position = head
-    try:
-        position += _write(descriptor, mark, position)
-        # forward, a chunk at a time: what is overwritten was cut out, or has been copied already
-        for source in range(tail, size, _CHUNK_BYTES):
-            data = os.pread(descriptor, min(_CHUNK_BYTES, size - source), source)
-            position += _write(descriptor, data, position)
-    finally:
-        os.ftruncate(descriptor, position)
-
-
-def _write(descriptor: int, data: bytes, position: int) -> int:
-    written = 0
-    while written < len(data):
-        written += os.pwrite(descriptor, data[written:], position + written)
-    return written
-
-
-def _end_of_line(descriptor: int, limit: int) -> int:
-    """Return where the last line that ends before `limit` ends, if that is near; else `limit`."""
-    begin = max(0, limit - _LINE_BYTES)
-    at = os.pread(descriptor, limit - begin, begin).rfind(b"\n")
-    return begin + at + 1 if at >= 0 else limit
-
-
-def _start_of_line(descriptor: int, begin: int, size: int) -> int:
-    at = os.pread(descriptor, min(_LINE_BYTES, size - begin), begin).find(b"\n")
-    start = begin + at + 1
-    return start if begin < start < size else begin
-
-
 # --- removing -------------------------------------------------------------------------------
 
 
@@ -382,7 +307,7 @@ def remove(spool: Layout, job: Job) -> None:
     last = max(job.run_number, job.attempts)
     ids = [job.id]
     ran_as = _ran_as(job, job.run_number, OUT)
-    if ran_as is not None and not spool.is_anywhere(ran_as):  # else it may be that job's output
+    if ran_as not in (None, job.id) and not spool.is_anywhere(ran_as):  # else it may be that job's
         ids.append(ran_as)
     for job_id in ids:
         names = _listed(spool, job_id) if last > _PROBED else _probed(spool, job_id, last)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import files, kernel, outcome, requests
+from queuectl.cutting import cap
 from queuectl.errors import (
     BadJobError,
     ClaimLostError,
@@ -22,7 +23,7 @@ from queuectl.errors import (
 )
 from queuectl.fields import FIELDS, slips
 from queuectl.job import command_line
-from queuectl.joblogs import cap, forget_output, remove_output
+from queuectl.joblogs import forget_output, remove_output
 from queuectl.moves import Claim
 from queuectl.pool.custody import Custody
 from queuectl.pool.disk import Disk

@@ -74,7 +74,7 @@ def test_a_retry_by_hand_is_found_without_events(spool: SpoolDir, tmp_path: Path
 
 
 def test_a_time_to_start_set_while_it_waits_counts_too(spool: SpoolDir) -> None:
-    spool.configure(backoff_base=2)
+    spool.configure(backoff_base=6)
     spool.drop("job", "exit 1")
     spool.drop("other", "exit 1")
     with spool.pool(2) as pool:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl import files, joblogs, outcome
+from queuectl import cutting, files, joblogs, outcome
 from queuectl.job import Job
 from tests.support import ROOT
 
@@ -60,7 +60,7 @@ def test_who_follows_a_file_whose_middle_is_cut_out_misses_nothing_of_its_end(
         seen = b"".join(output.read())
         file.write(data[read:] + b"e" * late + b"the end\n")
         file.flush()
-        assert joblogs.cap(file.name, 4096) is None
+        assert cutting.cap(file.name, 4096) is None
         seen += b"".join(output.read())
         output.close()
     rest = data[read:] + b"e" * late + b"the end\n"
@@ -78,14 +78,14 @@ def test_who_has_read_as_far_as_what_is_kept_sees_nothing_twice(
     tmp_path: Path, line: bytes, beyond: int
 ) -> None:
     path, data = tmp_path / "job.1.out", line * 20_000
-    kept = (10_000 - joblogs._MARK_BYTES) // 2
+    kept = (10_000 - cutting.MARK_BYTES) // 2
     read = len(data) - kept // len(line) * len(line) + beyond  # up to there it is cut out
     path.write_bytes(data[:read])
     output = joblogs.Output(str(path), 10_000)
     seen = b"".join(output.read())
     with open(path, "ab") as file:
         file.write(data[read:])
-    assert joblogs.cap(str(path), 10_000) is None
+    assert cutting.cap(str(path), 10_000) is None
     seen += b"".join(output.read())
     output.close()
     assert seen == data
@@ -98,7 +98,7 @@ def test_a_cut_in_output_that_is_all_the_same_is_told(tmp_path: Path) -> None:
     assert len(b"".join(output.read())) == 7000
     with open(path, "ab") as file:
         file.write(b"." * 100_000)
-    assert joblogs.cap(str(path), 10_000) is None
+    assert cutting.cap(str(path), 10_000) is None
     assert MARK.search(b"".join(output.read()))
     output.close()
 
@@ -114,7 +114,7 @@ def test_who_follows_from_the_last_lines_sees_what_comes_behind_a_cut(
     seen = b"".join(output.read())
     with open(path, "ab") as file:
         file.write(b"the result\n")
-    assert joblogs.cap(str(path), 10_000) is None
+    assert cutting.cap(str(path), 10_000) is None
     seen += b"".join(output.read())
     output.close()
     assert seen == b"19999\n" * lines + b"the result\n"
@@ -123,7 +123,7 @@ def test_who_follows_from_the_last_lines_sees_what_comes_behind_a_cut(
 def test_a_mark_that_is_printed_while_it_is_followed_is_no_cut(tmp_path: Path) -> None:
     whole, path = tmp_path / "whole", tmp_path / "job.1.out"
     whole.write_bytes(b"".join(b"%d\n" % number for number in range(5000)))
-    assert joblogs.cap(str(whole), 8192) is None
+    assert cutting.cap(str(whole), 8192) is None
     printed = whole.read_bytes()
     output = joblogs.Output(str(path), 8192)
     seen = b""
@@ -139,7 +139,7 @@ def test_a_mark_in_what_was_printed_is_no_cut(tmp_path: Path) -> None:
     """A job may print the output of another."""
     path = tmp_path / "job.1.out"
     path.write_bytes(b"".join(b"%d\n" % number for number in range(5000)))
-    assert joblogs.cap(str(path), 8192) is None
+    assert cutting.cap(str(path), 8192) is None
     printed = path.read_bytes()
     output = joblogs.Output(str(path), 8192)
     seen = b"".join(output.read())
@@ -158,7 +158,7 @@ def test_a_capped_file_keeps_its_ends_and_says_what_is_missing(
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        assert joblogs.cap(file.name, limit) is None
+        assert cutting.cap(file.name, limit) is None
         with open(file.name, "rb") as capped:
             result = capped.read()
     if len(data) <= limit:
@@ -178,7 +178,7 @@ def test_whole_lines_are_kept_where_lines_are_short(tmp_path: Path) -> None:
     path = tmp_path / "out"
     lines = b"".join(b"line %d\n" % number for number in range(10_000))
     path.write_bytes(lines)
-    joblogs.cap(str(path), 4096)
+    cutting.cap(str(path), 4096)
     kept = path.read_bytes().splitlines(keepends=True)
     assert [line for line in kept if line not in lines.splitlines(keepends=True)] == [
         line for line in kept if line.startswith(b"[queuectl: ")
@@ -190,9 +190,9 @@ def test_whole_lines_are_kept_where_lines_are_short(tmp_path: Path) -> None:
 def test_a_capped_file_is_not_cut_again(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(b"x" * 100_000)
-    joblogs.cap(str(path), 4096)
+    cutting.cap(str(path), 4096)
     once = path.read_bytes()
-    joblogs.cap(str(path), 4096)
+    cutting.cap(str(path), 4096)
     assert path.read_bytes() == once
 
 
@@ -204,9 +204,9 @@ def test_a_file_of_10_gb_is_cut_in_little_memory(tmp_path: Path) -> None:
         file.seek(0, os.SEEK_END)
         file.write(b"\nlast\n")
     code = (
-        "import resource, sys; from queuectl import joblogs\n"
+        "import resource, sys; from queuectl import cutting\n"
         "limit = 200 << 20; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
-        "error = joblogs.cap(sys.argv[1], 64 << 20)\n"
+        "error = cutting.cap(sys.argv[1], 64 << 20)\n"
         "assert error is None, error"
     )
     env = {**os.environ, "PYTHONPATH": ROOT}
@@ -219,7 +219,7 @@ def test_a_file_of_10_gb_is_cut_in_little_memory(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_no_error(tmp_path: Path) -> None:
-    assert joblogs.cap(str(tmp_path / "gone"), 4096) is None
+    assert cutting.cap(str(tmp_path / "gone"), 4096) is None
 
 
 def test_what_is_not_a_plain_file_is_left_alone(tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_what_is_not_a_plain_file_is_left_alone(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(target)
     os.mkfifo(tmp_path / "fifo")
-    assert isinstance(joblogs.cap(str(link), 4096), OSError)
-    assert joblogs.cap(str(tmp_path / "fifo"), 4096) is None
+    assert isinstance(cutting.cap(str(link), 4096), OSError)
+    assert cutting.cap(str(tmp_path / "fifo"), 4096) is None
     assert target.stat().st_size == 100_000
 
 
@@ -243,7 +243,7 @@ def test_a_refused_write_is_returned_and_leaves_the_beginning(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", refuse)
-    error = joblogs.cap(str(path), 4096)
+    error = cutting.cap(str(path), 4096)
     assert error is not None
     assert error.errno == 28
     kept = path.read_bytes()
@@ -263,7 +263,7 @@ def test_removing_leaves_the_output_of_jobs_with_a_similar_id(spool: SpoolDir) -
 def test_the_end_is_kept_where_its_only_line_end_is_the_last_byte(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"HEAD\n" + b"x" * 20_000 + b"THE-END\n")
-    assert joblogs.cap(str(path), 8192) is None
+    assert cutting.cap(str(path), 8192) is None
     assert path.read_bytes().endswith(b"THE-END\n")
 
 

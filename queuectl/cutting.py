@@ -1,0 +1,83 @@
+"""Keeping output small: the middle of a file that is too large is cut out, and a line says so.
+
+spool-layout.md, section "logs/".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+CHUNK_BYTES = 1 << 16
+MARK_BYTES = 100  # room for the line that says what was cut out
+LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
+_MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
+MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
+_WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def cap(path: str, max_bytes: int) -> OSError | None:
+    """Cut the middle out of a file that is larger, and say in a line there how much that was.
+
+    Done within the file, with no more memory for a large one, and with no more room on the disk.
+    A file system that refuses stops nobody: its error is returned, and what could not be kept is
+    cut off.
+    """
+    try:
+        descriptor = os.open(path, _WRITE_FLAGS)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
+            _cut_middle(descriptor, status.st_size, max_bytes)
+    except OSError as error:
+        return error
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def kept(max_bytes: int) -> int:
+    """Return how much is kept of what was printed, half of it from the beginning."""
+    return max(max_bytes - MARK_BYTES, 0)
+
+
+def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:
+    room = kept(max_bytes)
+    head = _end_of_line(descriptor, room // 2)
+    tail = _start_of_line(descriptor, size - (room - room // 2), size)
+    joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"
+    mark = joint + _MARK_TEXT % (tail - head)
+    position = head
+    try:
+        position += _write(descriptor, mark, position)
+        # forward, a chunk at a time: what is overwritten was cut out, or has been copied already
+        for source in range(tail, size, CHUNK_BYTES):
+            data = os.pread(descriptor, min(CHUNK_BYTES, size - source), source)
+            position += _write(descriptor, data, position)
+    finally:
+        os.ftruncate(descriptor, position)
+
+
+def _write(descriptor: int, data: bytes, position: int) -> int:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], position + written)
+    return written
+
+
+def _end_of_line(descriptor: int, limit: int) -> int:
+    """Return where the last line that ends before `limit` ends, if that is near; else `limit`."""
+    begin = max(0, limit - LINE_BYTES)
+    at = os.pread(descriptor, limit - begin, begin).rfind(b"\n")
+    return begin + at + 1 if at >= 0 else limit
+
+
+def _start_of_line(descriptor: int, begin: int, size: int) -> int:
+    at = os.pread(descriptor, min(LINE_BYTES, size - begin), begin).find(b"\n")
+    start = begin + at + 1
+    return start if begin < start < size else begin
