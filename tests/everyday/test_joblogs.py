@@ -41,7 +41,7 @@ def lines_of(data: bytes) -> list[bytes]:
 @given(data=st.binary(max_size=400), lines=st.integers(0, 12), chunk=st.integers(1, 50))
 def test_the_last_n_lines_are_those_of_the_file(data: bytes, lines: int, chunk: int) -> None:
     with tempfile.NamedTemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joblogs, "_CHUNK_BYTES", chunk)
+        patch.setattr(joblogs, "CHUNK_BYTES", chunk)
         file.write(data)
         file.flush()
         expected = b"".join(lines_of(data)[-lines:] if lines else [])
