@@ -60,9 +60,9 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
 
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, CANCELLABLE)
-    job_ids = chosen(spool, texts, selection)
-    if go_ahead(job_ids, "cancel", options):
-        misses, ended = Misses(), []
+    misses, ended = Misses(), []
+    job_ids = chosen(spool, texts, selection, misses=misses)
+    if go_ahead(job_ids, "cancel", options, misses):
 
         def missed(job_id: str, error: QueuectlError) -> None:
             if isinstance(error, TooLateError) and not texts:
@@ -77,7 +77,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
             raise
         if ended:
             render.note(f"{len(ended)} had ended by then: {first_of(ended)}")
-        misses.exit()
+    misses.exit()
 
 
 @click.command()
@@ -99,13 +99,13 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, ("failed", "dead"))
-    job_ids = chosen(spool, texts, selection, leaving=NOT_RETRIED)
-    if go_ahead(job_ids, "retry", options):
-        misses = Misses()
+    misses = Misses()
+    job_ids = chosen(spool, texts, selection, leaving=NOT_RETRIED, misses=misses)
+    if go_ahead(job_ids, "retry", options, misses):
         # what was selected failed and has completed meanwhile is not to run again
         states = OUTCOMES if texts else selection.states
         _print_each(verbs.retry(spool, job_ids, states, misses))
-        misses.exit()
+    misses.exit()
 
 
 @click.command()

@@ -7,29 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl import housekeeping
-from queuectl.cli.common import Misses
-from queuectl.cli.naming import id_to_change
 from queuectl.cli.selection import go_ahead
 from queuectl.errors import NoSuchJobError, WrongStateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from queuectl.cli.common import Misses
     from queuectl.spool import Spool
-
-
-def delete_named(
-    spool: Spool, texts: Iterable[str], states: Sequence[str], options: dict[str, Any]
-) -> None:
-    """Do what `delete_jobs` does with the jobs of these names; what is no job is told too."""
-    misses = Misses()
-    job_ids: dict[str, None] = {}
-    for text in texts:
-        try:
-            job_ids[id_to_change(spool, text, states)] = None
-        except NoSuchJobError as error:  # noqa: PERF203 - the others are deleted all the same
-            misses(text, error)
-    delete_jobs(spool, job_ids, states, options, misses)
 
 
 def delete_jobs(
@@ -37,17 +22,16 @@ def delete_jobs(
     job_ids: Iterable[str],
     states: Sequence[str],
     options: dict[str, Any],
-    misses: Misses | None = None,
+    misses: Misses,
 ) -> None:
     """Delete the jobs that are in these states, with their output; print their ids.
 
     The others are told and left alone, and the exit status is 1 then. A person who is there is
     asked first.
     """
-    misses = misses or Misses()
     doomed = list(_doomed(spool, job_ids, states, misses))
     asked_for = [job.job_id for job in doomed]
-    if (doomed or not misses.count) and go_ahead(asked_for, "delete", options, ask_above=0):
+    if go_ahead(asked_for, "delete", options, misses, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:
                 click.echo(job_id)

@@ -18,7 +18,6 @@ from queuectl.cli.selection import (
     chosen,
     go_ahead,
     select_options,
-    selects,
     touch_options,
 )
 from queuectl.errors import WrongStateError
@@ -90,12 +89,12 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
-    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, leaving=NOT_RETRIED)
-    if go_ahead(job_ids, "retry", options):
-        misses = Misses()
+    misses = Misses()
+    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, leaving=NOT_RETRIED, misses=misses)
+    if go_ahead(job_ids, "retry", options, misses):
         for job_id in verbs.retry(spool, job_ids, _DEAD, misses):
             click.echo(job_id)
-        misses.exit()
+    misses.exit()
 
 
 @dlq.command(short_help="Delete dead jobs for good, with their output.")
@@ -114,11 +113,10 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl dlq purge --older-than 30d --dry-run
     queuectl dlq purge --all --yes
     """
-    from queuectl.cli.deleting import delete_jobs, delete_named
+    from queuectl.cli.deleting import delete_jobs
 
     spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
-    if texts and not selects(selection, texts):
-        delete_named(spool, texts, _DEAD, options)
-    else:
-        delete_jobs(spool, chosen(spool, texts, selection, leaving=()), _DEAD, options)
+    misses = Misses()
+    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, leaving=(), misses=misses)
+    delete_jobs(spool, job_ids, _DEAD, options, misses)

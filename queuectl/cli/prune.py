@@ -11,12 +11,12 @@ from queuectl import housekeeping
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.deleting import delete_named
+from queuectl.cli.deleting import delete_jobs
 from queuectl.cli.selection import (
     Selection,
     changed_at,
+    chosen,
     go_ahead,
-    selects,
     state_option,
     tag_option,
     touch_options,
@@ -62,8 +62,11 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl prune --tag batch --older-than 1h
     """
     spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
-    if texts and not selects(Selection.of(options), texts):
-        delete_named(spool, texts, FINISHED, options)
+    selection = Selection.of(options)
+    if texts:
+        misses = Misses()
+        job_ids = chosen(spool, texts, selection, applies_to=FINISHED, misses=misses)
+        delete_jobs(spool, job_ids, FINISHED, options, misses)
     else:
         _prune_old(spool, **options)
 
@@ -78,7 +81,7 @@ def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **op
     if not doomed and older_than is not None and not keep:
         which = "none with these tags" if tags else "none"
         render.note(f"{which} ended more than {duration_text(older_than)} ago (--older-than)")
-    elif go_ahead([job.job_id for job in doomed], "delete", options, ask_above=0):
+    elif go_ahead([job.job_id for job in doomed], "delete", options, misses, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:  # else it is another's by now, to keep or to delete
                 click.echo(job_id)

@@ -11,6 +11,7 @@ import re
 import time
 import warnings
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import DURATION
+from queuectl.cli.common import DURATION, Misses
 from queuectl.cli.naming import id_to_change
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
@@ -327,26 +328,32 @@ def selects(selection: Selection, texts: Sequence[str]) -> bool:
     return selected
 
 
-def chosen(
+def chosen(  # noqa: PLR0913 - who calls it names those that differ
     spool: Layout,
     texts: Sequence[str],
     selection: Selection,
     *,
     applies_to: Sequence[str] = STATES,
     leaving: Collection[str] = (SET_ASIDE,),
+    misses: Misses | None = None,
 ) -> list[str]:
     """Return the ids that were named, or those of the jobs that were selected.
 
-    What is of a kind in `leaving` is not among the selected, and that is told.
+    What is of a kind in `leaving` is not among the selected, and that is told. A name that is no
+    job's, or the beginning of several, is told to `misses`, and the others are returned.
 
     Raises:
         click.UsageError: neither, or both.
-        NoSuchJobError: a name is no job's, or the beginning of several.
+        NoSuchJobError: there is such a name, and no `misses`.
     """
     ctx = click.get_current_context()
     selected = selects(selection, texts)
     if texts:
-        return list(dict.fromkeys(id_to_change(spool, text, applies_to) for text in texts))
+        found_ids: dict[str, None] = {}
+        for text in texts:
+            with nullcontext() if misses is None else misses.noted():
+                found_ids[id_to_change(spool, text, applies_to)] = None
+        return list(found_ids)
     if not selected:
         msg = f"which jobs? name them, or select them by {_ways(ctx)}"
         raise click.UsageError(msg)
@@ -379,12 +386,19 @@ _ALSO = {"delete": ", with all output, for good"}
 
 
 def go_ahead(
-    job_ids: Sequence[str], verb: str, options: dict[str, Any], ask_above: int = MANY
+    job_ids: Sequence[str],
+    verb: str,
+    options: dict[str, Any],
+    misses: Misses,
+    ask_above: int = MANY,
 ) -> bool:
     """Tell whether these jobs are to be touched; print them, or ask the person who is there.
 
     `verb` is what is done to them: "cancel". A person is one who sees the question and can type.
+    Where all that were named were told to `misses`, no more is said.
     """
+    if misses.count and not job_ids:
+        return False
     count = len(job_ids)
     what = f"{verb} {count} {'job' if count == 1 else 'jobs'}"
     if options.get("dry_run"):

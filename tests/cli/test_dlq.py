@@ -40,6 +40,24 @@ def test_retry_of_no_such_job_is_told(dead: SpoolDir) -> None:
     assert "queuectl list" in text
 
 
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        (("dlq", "retry"), "pending"),
+        (("retry",), "pending"),
+        (("dlq", "purge"), None),
+        (("prune",), None),
+    ],
+)
+def test_a_name_that_is_no_job_holds_up_none_of_the_others(
+    dead: SpoolDir, words: tuple[str, ...], state: str | None
+) -> None:
+    result = dead.run(*words, "dead-1", "nope", "dead-2", status=1)
+    assert result.lines == ["dead-1", "dead-2"]
+    assert result.err.count('no job "nope"') == 1
+    assert dead.states("dead-2") == ([state] if state else [])
+
+
 def test_retry_of_a_job_that_is_not_dead_is_told(dead: SpoolDir) -> None:
     assert 'job "done" is completed; only dead' in dead.refuse("dlq", "retry", "done")
     assert dead.states("done") == ["completed"]
