@@ -50,7 +50,7 @@ class Asides(Moves):
         # held under a name of its own: a turn of this owner may hold a job of the same id
         self._rejects += 1
         mark = f"{REJECT_MARK}{self._rejects}"
-        held = self.held_file(as_id(job_id, room=len(mark)) + mark, owner)
+        held = self.held_file(job_id + mark, owner)
         claim = Claim(job_id, owner, held, state)
         files.move_contended(f"{self.directory(state)}/{name}", claim.path)
         return claim

@@ -105,8 +105,6 @@ def cancel_files(spool: Layout, worker: str) -> list[str]:
     Raises:
         OSError: workers/ cannot be read.
     """
-    if not worker:
-        return []
     prefix = f"{worker}{CANCEL_MARK}"
     try:
         names = os.listdir(spool.directory("workers"))

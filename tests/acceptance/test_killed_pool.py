@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import AHEAD, alive, read_text, wait_until, waiting_for, with_code_at_start
+from tests.support import (
+    AHEAD,
+    alive,
+    environment,
+    read_text,
+    wait_until,
+    waiting_for,
+    with_code_at_start,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,3 +190,19 @@ def test_jobs_and_settings_survive_restarts(spool: SpoolDir) -> None:
     assert spool.ids("completed") == ["one", "two"]
     assert spool.record("completed", "two")["max_retries"] == 7
     assert spool.run("config", "get", "max-retries").out == "7\n"
+
+
+def test_who_would_signal_other_processes_than_it_sees_recovers_nothing(spool: SpoolDir) -> None:
+    words = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    if shutil.which("unshare") is None or subprocess.run([*words, "true"], check=False).returncode:
+        pytest.skip("no namespaces")
+    spool.configure(lease=1)
+    spool.api.submit("sleep 600", id="job")
+    pool = spool.start_pool()
+    pool.wait_for("started", "job")
+    pool.kill()
+    command = [*words, *spool.command("cancel", "job")]
+    done = subprocess.run(command, env=environment(spool.path), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/proc is that of other processes: mount one" in done.stderr
+    assert spool.states("job") == ["processing"]

@@ -209,6 +209,27 @@ def test_stop_when_empty_does_not_wait_for_a_job_cancelled_during_a_pause(spool:
         assert pool.wait() == 0
 
 
+SLOW_LOOK = """
+import time
+from queuectl.pool.intake import Intake
+scan = Intake.scan
+def slow(self, *meanwhile):
+    time.sleep(1)
+    scan(self, *meanwhile)
+Intake.scan = slow
+"""  # claims begin before it has ended
+
+
+def test_a_pool_whose_first_look_takes_long_leaves_an_empty_spool_after_it(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.api.submit("true", id="job")
+    env = with_code_at_start(tmp_path, SLOW_LOOK)
+    with spool.pool(1, "--stop-when-empty", env=env) as pool:
+        assert pool.wait() == 0, pool.log()
+    assert spool.ids("completed") == ["job"]
+
+
 def test_a_stop_by_file_is_in_the_log(spool: SpoolDir, tmp_path: Path) -> None:
     spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
     go_on = tmp_path / "go-on"

@@ -85,6 +85,22 @@ def test_a_bad_file_that_cannot_be_moved_keeps_no_core_busy_and_is_tried_again_o
         set_immutable(pending, on=False)
 
 
+def test_bad_files_that_cannot_get_into_dead_keep_no_core_busy(spool: SpoolDir) -> None:
+    with spool.pool() as pool:
+        os.rename(f"{spool.path}/dead", f"{spool.path}/away")
+        open(f"{spool.path}/dead", "x").close()
+        for number in range(3):
+            spool.drop_bytes(f"bad{number}", b'{"command": 7}')
+        wait_until(lambda: "cannot set aside bad" in pool.log(), pool.log)
+        ticks = cpu_ticks(pool.pid)
+        time.sleep(1)
+        assert cpu_ticks(pool.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
+        os.unlink(f"{spool.path}/dead")
+        os.rename(f"{spool.path}/away", f"{spool.path}/dead")
+        for number in range(3):
+            pool.wait_for("rejected", f"bad{number}")
+
+
 LEASE = """
 import fcntl, os, signal, sys
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -227,6 +243,22 @@ def test_a_spool_that_was_removed_is_served_again_once_somebody_makes_it(spool: 
         Spool(spool.path).submit("true", id="new")
         wait_until(lambda: spool.ids("completed") == ["new"], pool.log)
         wait_until(lambda: [worker.worker for worker in owners.workers(spool.api)] == [pool.name])
+
+
+def test_a_pool_that_cannot_show_that_it_lives_tries_that_no_more_often(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.5)
+    with spool.pool() as pool:
+        os.rename(f"{spool.path}/workers", f"{spool.path}/away")
+        open(f"{spool.path}/workers", "x").close()
+        pool.wait_for("error")
+        ticks, told = cpu_ticks(pool.pid), len(pool.events("error"))
+        time.sleep(1.5)
+        assert cpu_ticks(pool.pid) - ticks < os.sysconf("SC_CLK_TCK") / 2
+        assert len(pool.events("error")) - told < 30
+        os.unlink(f"{spool.path}/workers")
+        os.rename(f"{spool.path}/away", f"{spool.path}/workers")
+        spool.api.submit("true", id="job")
+        pool.wait_for("completed", "job")
 
 
 def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(

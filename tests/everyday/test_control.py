@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
+from queuectl import requests
 from queuectl.registration import Registration
+from tests.acceptance.test_troubles import set_immutable
 from tests.looking.terminal import terminal
 from tests.support import (
     DEADLINE_S,
@@ -29,6 +31,8 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
+    from queuectl import Spool
+    from queuectl.moves import Claim
     from tests.support import SpoolDir
 
 BY = re.compile(r"cancelled: by \S+@\S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -179,6 +183,123 @@ def test_who_cancels_what_another_recovers_is_told_once_what_it_waits_for(spool:
     assert read_text(said).count("waiting") == 1
     assert "ending" not in read_text(said)
     assert spool.states("job") == ["dead"]
+
+
+def cancelled_by_its_pool(api: Spool, claim: Claim, why: str) -> None:
+    """Have a job that a pool holds end, and be dead for this reason."""
+    job = api.read_file(claim.path, claim.job_id)
+    api.settle(claim, job.changed(state="dead", worker=claim.owner, error_message=why))
+
+
+def test_what_ended_of_itself_before_its_pool_could_end_it_is_not_told_as_cancelled(
+    spool: SpoolDir,
+) -> None:
+    api = spool.api
+    api.submit("true", id="job")
+    with Registration(api, 1) as pool:
+        claim = api.take("job", "pending", pool.name)
+        with spool.start("cancel", "job", stdout=PIPE, stderr=PIPE) as cancelling:
+            wait_until(lambda: requests.read_cancels(api, pool.name))
+            cancelled_by_its_pool(api, claim, "exit status 1")
+            out, err = cancelling.communicate()
+    assert (cancelling.returncode, out) == (1, b"")
+    assert b'job "job" ended first, and is dead: too late to cancel it' in err
+    assert b"prune" not in err
+    assert spool.leftovers() == []
+
+
+def test_of_jobs_that_end_one_after_the_other_each_is_told_once(spool: SpoolDir) -> None:
+    api = spool.api
+    job_ids = [api.submit("true", id=job_id).id for job_id in ("a", "b", "c")]
+    with Registration(api, 1) as pool:
+        claims = [api.take(job_id, "pending", pool.name) for job_id in job_ids]
+        with spool.start("cancel", *job_ids, stdout=PIPE, stderr=PIPE) as cancelling:
+            assert cancelling.stdout is not None
+            wait_until(lambda: len(requests.read_cancels(api, pool.name)) == 3)
+            for claim in claims:
+                cancelled_by_its_pool(api, claim, "cancelled: by me")
+                assert cancelling.stdout.readline() == f"{claim.job_id}\n".encode()
+            assert cancelling.stdout.read() == b""
+    assert cancelling.returncode == 0
+
+
+def test_a_refusal_hides_none_that_pools_have_cancelled(spool: SpoolDir) -> None:
+    api = spool.api
+    job_ids = [api.submit("true", id=job_id).id for job_id in ("ran", "waits")]
+    processing = f"{spool.path}/processing"
+    with Registration(api, 1) as pool, Registration(api) as command:
+        ran = api.take("ran", "pending", pool.name)
+        waits = api.take("waits", "pending", command.name)
+        with spool.start("cancel", *job_ids, stdout=PIPE, stderr=PIPE) as cancelling:
+            wait_until(lambda: requests.read_cancels(api, pool.name))
+            cancelling.send_signal(signal.SIGSTOP)
+            cancelled_by_its_pool(api, ran, "cancelled: by me")
+            api.release(waits, "pending")
+            may = set_immutable(processing, on=True)
+            try:
+                cancelling.send_signal(signal.SIGCONT)
+                out, err = cancelling.communicate()
+            finally:
+                set_immutable(processing, on=False)
+    if not may:
+        pytest.skip("no immutable directories here")
+    assert (cancelling.returncode, out) == (1, b"ran\n")
+    assert b"cannot take" in err
+
+
+def test_what_was_cancelled_before_is_not_cancelled_again(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    spool.run("cancel", "job")
+    why = spool.refuse("cancel", "job")
+    assert 'job "job" is dead: too late to cancel it; `queuectl prune job` deletes it' in why
+
+
+def test_a_command_that_holds_a_job_is_asked_nothing(spool: SpoolDir) -> None:
+    api = spool.api
+    api.submit("true", id="job")
+    with Registration(api) as command:
+        claim = api.take("job", "pending", command.name)
+        with spool.start("cancel", "job", stdout=PIPE, stderr=PIPE) as cancelling:
+            time.sleep(1)
+            asked = requests.read_cancels(api, command.name)
+            api.release(claim, "pending")
+            out, _ = cancelling.communicate()
+    assert (asked, cancelling.returncode, out) == ([], 0, b"job\n")
+
+
+def test_a_pool_that_has_given_a_job_back_is_asked_no_more(spool: SpoolDir) -> None:
+    api = spool.api
+    api.submit("true", id="job")
+    with Registration(api, 1) as first, Registration(api, 1) as second:
+        claim = api.take("job", "pending", first.name)
+        with spool.start("cancel", "job", stdout=PIPE, stderr=PIPE) as cancelling:
+            wait_until(lambda: requests.read_cancels(api, first.name))
+            cancelling.send_signal(signal.SIGSTOP)
+            api.release(claim, "pending")
+            claim = api.take("job", "pending", second.name)
+            cancelling.send_signal(signal.SIGCONT)
+            wait_until(lambda: requests.read_cancels(api, second.name))
+            asked = requests.read_cancels(api, first.name)
+            cancelled_by_its_pool(api, claim, "cancelled: by me")
+            out, _ = cancelling.communicate()
+    assert (asked, cancelling.returncode, out) == ([], 0, b"job\n")
+
+
+def test_that_a_worker_is_suspended_is_told_once(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.1)
+    spool.api.submit("sleep 600", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGSTOP)
+        with spool.start("cancel", "job", stdout=PIPE, stderr=PIPE) as cancelling:
+            assert cancelling.stderr is not None
+            told = cancelling.stderr.readline()
+            assert b"is suspended" in told
+            time.sleep(1)
+            pool.signal(signal.SIGCONT)
+            out, err = cancelling.communicate()
+    assert (cancelling.returncode, out) == (0, b"job\n")
+    assert b"is suspended" not in err
 
 
 def test_a_job_that_is_gone_meanwhile_keeps_none_of_the_others_from_being_cancelled(
@@ -400,6 +521,20 @@ def test_what_is_wrong_is_refused_and_the_job_stays_as_it_was(
     assert spool.leftovers() == []
 
 
+def test_a_job_with_half_a_character_can_be_edited(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.drop_bytes("job", b'{"command": "true", "note": "\\ud800"}')
+    edit(spool, sed(tmp_path, "s/true/false/"))
+    record = spool.record("pending", "job")
+    assert (record["command"], record["note"]) == ("false", "\ud800")
+
+
+def test_options_make_no_job_larger_than_a_mebibyte(spool: SpoolDir) -> None:
+    spool.drop("job", "true", note="x" * ((1 << 20) - 2000))
+    before = spool.record("pending", "job")
+    assert "larger than" in spool.refuse("edit", "job", "--command", "y" * 10_000)
+    assert spool.record("pending", "job") == before
+
+
 def test_a_job_may_not_be_edited_to_more_than_a_mebibyte(spool: SpoolDir, tmp_path: Path) -> None:
     spool.api.submit("true", id="job")
     many = "head -c 1048576 /dev/zero | tr '\\0' y"
@@ -476,6 +611,31 @@ def test_a_dead_job_is_edited_where_it_is_and_retried_afterwards(spool: SpoolDir
     spool.run("retry", "job")
     spool.drain()
     assert spool.states("job") == ["completed"]
+
+
+@pytest.mark.parametrize("state", ["pending", "dead"])
+def test_an_edit_is_dated_and_only_of_what_is_dead_that_is_said(
+    spool: SpoolDir, state: str
+) -> None:
+    body = {"id": "job", "command": "true", "state": state, "updated_at": "2020-01-01T00:00:00Z"}
+    spool.drop_bytes("job", json.dumps(body).encode(), state)
+    assert ("dead" in spool.run("edit", "job", "--priority", "3").err) == (state == "dead")
+    assert spool.record(state, "job")["updated_at"] > "2026"
+
+
+def test_a_dead_job_that_another_edited_meanwhile_is_left_alone(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.api.submit("false", id="job", max_retries=1)
+    spool.drain()
+    theirs = " ".join(spool.command("edit", "job", "--priority", "3"))
+    body = f"{theirs}; sed -i 's/false/mine/' \"$1\""
+    result = edit(spool, editor(tmp_path, body), status=1)
+    assert "changed meanwhile" in result.err
+    assert json.loads(kept_text(result))["command"] == "mine"
+    record = spool.record("dead", "job")
+    assert (record["priority"], record["command"]) == (3, "false")
+    assert spool.leftovers() == []
 
 
 def test_what_has_completed_is_not_edited(spool: SpoolDir) -> None:
@@ -636,6 +796,34 @@ def test_a_person_who_gives_an_edit_up_finds_it_kept(spool: SpoolDir, tmp_path: 
         assert screen.wait() == 1
         assert 'job "job" stays as it was; your text is in ' in screen.raw
     assert spool.record("pending", "job")["command"] == "true"
+
+
+def test_ctrl_c_gives_an_edit_up_once_the_editor_has_ended(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.api.submit("true", id="job")
+    nonsense = editor(tmp_path, 'echo nonsense > "$1"')
+    with terminal(
+        spool, "edit", "job", width=500, VISUAL="", EDITOR=nonsense, TMPDIR=str(tmp_path)
+    ) as screen:
+        wait_until(lambda: "edit again?" in screen.raw, lambda: screen.raw)
+        screen.type("\x03")
+        assert screen.wait() == 1
+        assert 'job "job" stays as it was; your text is in ' in screen.raw
+
+
+def test_ctrl_backslash_ends_the_editor_and_its_text_is_kept(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.api.submit("true", id="job")
+    script = 'sed -i s/true/mine/ "$1"; echo ready; read -r _'
+    with terminal(
+        spool, "edit", "job", width=500, VISUAL="", EDITOR=editor(tmp_path, script),
+        TMPDIR=str(tmp_path),
+    ) as screen:  # fmt: skip
+        wait_until(lambda: "ready" in screen.raw, lambda: screen.raw)
+        screen.type("\x1c")
+        assert screen.wait() == 1
+        assert "was ended by signal 3" in screen.raw
+        assert 'job "job" stays as it was; your text is in ' in screen.raw
 
 
 def test_ctrl_c_is_for_the_editor_to_understand(spool: SpoolDir, tmp_path: Path) -> None:

@@ -128,6 +128,22 @@ def test_of_a_run_that_meant_later_the_output_goes_though_its_successors_worker_
     assert os.path.exists(f"{spool.path}/logs/job.2.out")
 
 
+def test_output_of_a_run_that_meant_later_and_cannot_be_deleted_stops_no_pool(
+    spool: SpoolDir,
+) -> None:
+    history = [
+        {"number": number, "ended": "exit", "exit_code": 75} for number in range(1, MAX_HISTORY + 1)
+    ]
+    spool.drop("job", "true", later_codes=[75], history=history)
+    os.makedirs(f"{spool.path}/logs/job.1.out/kept")
+    with spool.pool() as pool:
+        pool.wait_for("completed", "job")
+        spool.api.submit("true", id="next")
+        pool.wait_for("completed", "next")
+        assert pool.process.poll() is None, pool.log()
+    assert os.path.isdir(f"{spool.path}/logs/job.1.out/kept")
+
+
 def test_of_runs_that_meant_later_the_output_goes_with_their_history(spool: SpoolDir) -> None:
     spool.configure(later_delay=0.02, later_codes=[75], backoff_base=0)
     spool.api.submit("echo; exit 75", id="job")

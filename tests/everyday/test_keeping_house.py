@@ -141,6 +141,12 @@ def test_named_jobs_go_whatever_their_age_and_however_they_ended(house: SpoolDir
     assert not logs_of(house) & {"completed1", "dead1"}
 
 
+def test_what_another_deletes_at_the_same_time_is_gone_and_no_error(spool: SpoolDir) -> None:
+    put(spool, "dead", "there")
+    found = list(housekeeping.doomed(spool.api, "dead", ["gone", "there"]))
+    assert [job.job_id for job in found] == ["there"]
+
+
 def test_what_is_named_and_has_not_ended_is_told_and_the_rest_is_deleted(house: SpoolDir) -> None:
     result = house.run("prune", "pending1", "nowhere", "dead1", "failed1", status=1)
     assert result.lines == ["dead1"]
@@ -156,6 +162,13 @@ def test_what_is_named_and_has_not_ended_is_told_and_the_rest_is_deleted(house: 
     assert "pending1" in logs_of(house)
 
 
+def test_what_there_is_not_is_told_in_a_line_and_by_the_status(spool: SpoolDir) -> None:
+    put(spool, "completed", "there")
+    assert 'no job "gone"' in spool.refuse("prune", "gone", "--yes")
+    result = spool.run("prune", "gone", "there", "--yes", status=1)
+    assert result.lines == ["there"]
+
+
 @pytest.mark.parametrize(
     "words",
     [("--older-than", "1d"), ("--keep", "0"), ("--state", "dead"), ("--tag", "x")],
@@ -163,6 +176,12 @@ def test_what_is_named_and_has_not_ended_is_told_and_the_rest_is_deleted(house: 
 def test_jobs_are_named_or_selected(house: SpoolDir, words: tuple[str, ...]) -> None:
     assert "not both" in house.refuse("prune", "dead1", *words, status=2)
     assert house.states("dead1") == ["dead"]
+
+
+def test_of_a_part_of_an_id_what_can_be_deleted_is_told(spool: SpoolDir) -> None:
+    put(spool, "pending", "job-1")
+    put(spool, "completed", "job-2")
+    assert 'no job "job"; did you mean "job-2"?' in spool.refuse("prune", "job", "--yes")
 
 
 def test_a_job_that_was_given_another_life_keeps_it(house: SpoolDir) -> None:
@@ -278,6 +297,16 @@ def test_a_job_that_ran_again_since_the_look_is_not_deleted(house: SpoolDir) -> 
     tending._spool.config = house.api.config
     tending.run()
     assert "completed10" in house.ids("completed")
+
+
+def test_as_many_are_kept_at_every_look(house: SpoolDir) -> None:
+    house.configure(retain_completed=3)
+    tending = keep_house(house)
+    for number in range(2):
+        put(house, "completed", f"new{number}")
+        let_time_pass(tending)
+        tending.run()
+        assert len(house.ids("completed")) == 3
 
 
 def test_a_directory_in_which_nothing_happened_is_not_listed_again(

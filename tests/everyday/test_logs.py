@@ -6,6 +6,7 @@ import os
 import pty
 import shlex
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -251,6 +252,67 @@ def test_of_several_that_are_followed_one_that_is_deleted_is_told(
         (tmp_path / "go").touch()
         _, told = process.communicate()
     assert (process.returncode, told) == (1, b"queuectl: gone is gone: somebody deleted it\n")
+
+
+def test_of_several_that_are_followed_one_that_cannot_be_read_is_told_once(
+    spool: SpoolDir,
+) -> None:
+    spool.api.submit("sleep 600", id="a")
+    spool.api.submit("while :; do echo x; sleep 0.05; done", id="b")
+    with spool.pool(2) as pool:
+        pool.wait_for("started", "a")
+        pool.wait_for("started", "b")
+        os.unlink(f"{spool.path}/logs/a.1.out")
+        os.symlink("/dev/null", f"{spool.path}/logs/a.1.out")
+        with spool.start(
+            "logs", "-f", "a", "b", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as following:
+            assert following.stdout is not None
+            for _ in range(20):
+                assert following.stdout.readline()
+            spool.run("cancel", "a", "b")
+            _, err = following.communicate()
+        assert err.count(b"cannot read") == 1, err
+        assert following.returncode == 1
+
+
+def test_of_several_that_are_followed_a_pause_is_no_hindrance_to_what_runs(
+    spool: SpoolDir,
+) -> None:
+    spool.api.submit("echo", id="over")
+    spool.api.submit("sleep 600", id="runs")
+    with spool.pool(2) as pool:
+        pool.wait_for("completed", "over")
+        pool.wait_for("started", "runs")
+        spool.run("pause")
+        with spool.start(
+            "logs", "-f", "over", "runs", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as following:
+            assert following.stdout is not None
+            assert following.stdout.readline() == b"==> over <==\n"
+            time.sleep(1.5)
+            spool.run("cancel", "runs")
+            _, err = following.communicate()
+        assert b"paused" not in err
+
+
+def test_who_follows_standard_error_from_here_is_not_sent_to_it(spool: SpoolDir) -> None:
+    spool.api.submit("echo err >&2; sleep 600", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        wait_until(lambda: spool.output("job", 1, "err"))
+        words = ("logs", "-f", "--stderr", "--lines", "0", "job")
+        with spool.start(*words, stderr=subprocess.PIPE) as following:
+            time.sleep(2)
+            spool.run("cancel", "job")
+            _, err = following.communicate()
+        assert b"nothing on standard output" not in err
+
+
+def test_a_job_that_is_named_twice_is_followed_once(spool: SpoolDir) -> None:
+    spool.api.submit("echo out", id="job")
+    spool.drain()
+    assert spool.run("logs", "-f", "job", "jo").out == "out\n"
 
 
 def test_following_begins_with_the_last_lines_if_asked_to(ran: SpoolDir, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from queuectl.layout import Found
 from queuectl.waiting import Endings, exit_status
 from tests.support import (
     DEADLINE_S,
+    cpu_ticks,
     environment,
     read_text,
     wait_until,
@@ -304,6 +305,83 @@ def test_a_pause_is_no_hindrance_to_what_runs(spool: SpoolDir) -> None:
         time.sleep(1.5)  # more than between two looks at what hinders
         open(go, "x").close()
         assert running.communicate()[1] == b""
+
+
+def test_who_waits_sleeps_though_one_of_them_has_ended(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="first")
+    spool.api.submit("sleep 600", id="second")
+    with spool.start("wait", "first", "second", stdout=PIPE) as waiting:
+        assert waiting.stdout is not None
+        pool = spool.start_pool(2)
+        try:
+            assert waiting.stdout.readline() == b"first\n"
+            time.sleep(0.5)
+            ticks = cpu_ticks(waiting.pid)
+            time.sleep(1.5)
+            assert cpu_ticks(waiting.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
+        finally:
+            waiting.kill()
+            pool.kill()
+
+
+def test_a_job_whose_id_begins_like_that_of_another_is_not_waited_for(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    with spool.pool(2):
+        running = spool.start("run", "--id", "a", "--", "sh", "-c", f"{waiting_for(go)}; exit 3")
+        wait_until(lambda: spool.states("a") == ["processing"])
+        spool.api.submit("true", id="a.1")
+        spool.wait_for("completed", "a.1")
+        time.sleep(0.5)
+        assert running.poll() is None
+        open(go, "x").close()
+        assert running.wait(DEADLINE_S) == 3
+
+
+def test_a_stop_is_no_hindrance_to_what_runs(spool: SpoolDir) -> None:
+    spool.api.submit("sleep 3", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        assert spool.run("wait", "job").err == ""
+
+
+ENDS_BEHIND_A_LOOK = """
+import os, time
+from queuectl.cli import wait
+print_new = wait.print_new
+def printed(*what):
+    over = print_new(*what)
+    open(os.environ["PRINTED"], "w").close()
+    while not os.path.exists(os.environ["ENDED"]):
+        time.sleep(0.01)
+    return over
+wait.print_new = printed
+"""
+
+
+def test_what_is_printed_at_the_last_moment_is_shown(spool: SpoolDir, tmp_path: Path) -> None:
+    printed = f"{tmp_path}/printed"
+    env: dict[str, Any] = with_code_at_start(tmp_path, ENDS_BEHIND_A_LOOK)
+    env |= {"PRINTED": printed, "ENDED": spool.file("completed", "job")}
+    with spool.pool():
+        words = ("run", "--id", "job", "--", "sh", "-c", f"{waiting_for(printed)}; echo out")
+        assert spool.run(*words, **env).out == "out\n"
+
+
+def test_a_job_that_ends_twice_while_others_are_waited_for_is_told_once(spool: SpoolDir) -> None:
+    go = f"{spool.path}.go"
+    spool.api.submit("true", id="a")
+    spool.api.submit(waiting_for(go), id="b")
+    with spool.pool(2) as pool, spool.start("wait", "a", "b", stdout=PIPE) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == b"a\n"
+        spool.run("retry", "a")
+        wait_until(lambda: len(pool.events("completed", "a")) == 2, pool.log)
+        time.sleep(0.5)
+        open(go, "x").close()
+        assert waiting.stdout.read() == b"b\n"
+    assert waiting.returncode == 0
 
 
 def test_who_waits_is_told_when_the_last_pool_has_gone(spool: SpoolDir) -> None:

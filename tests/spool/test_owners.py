@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -248,6 +249,46 @@ def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:
         assert owners.read_worker(api, me.name) == me.record
 
 
+def test_who_looks_whether_an_owner_lives_holds_up_its_return_and_no_more(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        os.unlink(f"{api.path}/workers/{me.name}.lock")
+        looked_at = try_lock(f"{api.path}/tmp/{me.name}.lock", create=True)
+        assert looked_at is not None
+        release = threading.Timer(0.2, os.close, [looked_at])
+        release.start()
+        me.beat()
+        release.join()
+        assert life(api, me.name) is Life.ALIVE
+
+
+def test_who_cannot_tell_what_it_holds_leaves_all_the_same(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        processing = api.directory("processing")
+        os.rename(processing, f"{api.path}/away")
+        open(processing, "x").close()
+    assert life(api, me.name) is Life.DEAD
+
+
+def test_an_owner_can_register_though_its_lock_is_cleared_away_at_that_instant(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = files.move
+    cleared: list[str] = []
+
+    def cleared_before(source: str, target: str) -> None:
+        assert len(cleared) < 3
+        if not cleared:
+            cleared.append(source)
+            os.unlink(source)
+        elif target.endswith(".lock"):
+            cleared.append(source)
+        move(source, target)
+
+    monkeypatch.setattr(files, "move", cleared_before)
+    with Registration(api, 1) as me:
+        assert life(api, me.name) is Life.ALIVE
+
+
 def replaced(path: str) -> None:
     """Put a copy in the place of a file, as `tar x` does."""
     shutil.copy(path, f"{path}.copy")
@@ -354,6 +395,12 @@ def test_what_cannot_be_a_request_is_not_removed_as_one(api: Spool) -> None:
     os.makedirs(f"{path}/and-not-empty")
     requests.withdraw_cancel(api, "w", "job")
     assert os.path.isdir(path)
+
+
+def test_of_who_asks_no_more_than_a_few_words_are_taken(api: Spool) -> None:
+    requests.ask_to_cancel(api, "vm-1-00000000", "job", "x" * 100_000)
+    ((job_id, by),) = requests.read_cancels(api, "vm-1-00000000")
+    assert (job_id, len(by)) == ("job", 500)
 
 
 def test_to_be_asked_to_stop_takes_back_no_stop_at_once(api: Spool) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import kernel, recovery, requests, starts
-from queuectl.job import Job, again
+from queuectl import kernel, leftovers, recovery, requests, starts
+from queuectl.job import MAX_HISTORY, Job, again
 from queuectl.kernel import processes
 from queuectl.outcome import started
 from queuectl.owners import Worker
@@ -26,6 +26,7 @@ from queuectl.scratch import try_lock
 from queuectl.spool import Spool
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
+from tests.acceptance.test_troubles import set_immutable
 from tests.support import read_text, wait_until
 
 if TYPE_CHECKING:
@@ -162,6 +163,22 @@ def test_a_draft_that_cannot_be_removed_keeps_its_writer_dead(spool: SpoolDir) -
     lock = try_lock(f"{spool.path}/tmp/{writer}.lock")
     assert lock is not None
     os.close(lock)
+
+
+def test_one_that_had_not_begun_keeps_the_output_that_its_history_tells_of(
+    spool: SpoolDir,
+) -> None:
+    history = [
+        {"number": number, "ended": "exit", "exit_code": 75} for number in range(1, MAX_HISTORY + 1)
+    ]
+    counted = {"attempts": 1, "stdout_path": spool.api.log_files("a", MAX_HISTORY + 1)[0]}
+    leave(spool, state="processing", worker=DEAD, history=history, later_codes=[75], **counted)
+    register(spool, kernel.boot_id())
+    oldest = spool.api.log_files("a", 1)[0]
+    open(oldest, "x").close()
+    recover(spool)
+    assert spool.record("pending", "a")["history"] == history
+    assert os.path.exists(oldest)
 
 
 def test_one_that_names_no_output_had_begun_without(spool: SpoolDir) -> None:
@@ -392,6 +409,17 @@ def test_one_that_was_run_says_who_died_running_it(spool: SpoolDir, owner: str) 
     recover(spool)
     why = f"worker lost: {owner or 'nobody'} died running it"
     assert spool.record("failed", "a")["error_message"] == why
+
+
+def test_what_is_set_aside_under_a_long_name_is_recovered(spool: SpoolDir) -> None:
+    job_id = "x" * 128
+    spool.drop_bytes(job_id, b"[]")
+    spool.api.take_name(f"{job_id}.json", "pending", LOCAL)
+    open(f"{spool.path}/workers/{LOCAL}.lock", "x").close()
+    assert recover(spool) == 1
+    assert spool.ids("dead") == [job_id]
+    assert spool.record("dead", job_id)["rejected"] == f"{job_id}.json"
+    assert os.listdir(f"{spool.path}/processing") == []
 
 
 def test_an_orphan_that_is_no_job_is_set_aside(spool: SpoolDir) -> None:
@@ -634,6 +662,81 @@ def test_where_processes_cannot_be_told_nothing_is_waited_for_until_the_next_run
         assert spool.states("a") == ["processing"]
         assert look.run() == 1
     assert spool.states("a") == ["failed"]
+
+
+def test_nobody_else_recovers_while_something_is_waited_for(spool: SpoolDir) -> None:
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
+    with (
+        ended_at_last(subprocess.Popen(["sleep", "600"], env=env)),
+        Registration(spool.api, 1) as me,
+        Registration(spool.api, 1) as other,
+    ):
+        look = Recovery(spool.api, me.name, WorkLog(-1))
+        look.run()
+        assert look.waiting_s is not None
+        another = Recovery(spool.api, other.name, WorkLog(-1))
+        assert (another.run(), another.busy) == (0, True)
+        look.close()
+
+
+def test_what_cannot_be_removed_of_the_dead_leaves_their_lock(spool: SpoolDir) -> None:
+    """Without it they would be known to be dead only after the lease."""
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    request = f"{spool.path}/workers/{LOCAL}.stop"
+    open(request, "x").close()
+    if not set_immutable(request, on=True):
+        pytest.skip("no immutable files here")
+    try:
+        recover(spool)
+    finally:
+        set_immutable(request, on=False)
+    assert spool.states("a") == ["failed"]
+    assert os.path.exists(f"{spool.path}/workers/{LOCAL}.lock")
+
+
+def test_whoever_recovers_keeps_its_drafts_whatever_becomes_of_its_files(
+    spool: SpoolDir,
+) -> None:
+    spool.create()
+    with Registration(spool.api, 1) as me:
+        draft = f"{spool.path}/tmp/~spare-1@{me.name}.json"
+        open(draft, "x").close()
+        for suffix in (".json", ".lock"):
+            os.unlink(f"{spool.path}/workers/{me.name}{suffix}")
+        requests.ask_to_stop(spool.api, LOCAL, now=False)
+        leftovers.clear(spool.api, me.name, [])  # who asked since asks one that came since, perhaps
+        assert os.path.exists(draft)
+        assert requests.is_asked_to_stop(spool.api, LOCAL)
+        me.beat()
+        leftovers._clear_tmp(spool.api, set())  # as by who looked before it was registered
+        assert os.path.exists(draft)
+        os.unlink(draft)
+
+
+def test_whose_lock_cannot_be_taken_any_more_is_not_waited_for_until_the_next_run(
+    spool: SpoolDir,
+) -> None:
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    stubborn = ["sh", "-c", "trap '' TERM; echo; exec sleep 600"]
+    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
+    with (
+        ended_at_last(subprocess.Popen(stubborn, env=env, stdout=subprocess.PIPE)) as process,
+        Registration(spool.api, 1) as me,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()
+        look = Recovery(spool.api, me.name, WorkLog(-1))
+        look.run()
+        assert look.waiting_s is not None
+        lock = f"{spool.path}/workers/{LOCAL}.lock"
+        os.unlink(lock)
+        os.symlink("nowhere", lock)
+        look.go_on()
+        assert len(look.faults) == 1
+        assert look.waiting_s is None
+        os.unlink(lock)
+        look.close()
 
 
 def test_where_a_process_cannot_be_told_to_end_nothing_is_waited_for_until_the_next_run(

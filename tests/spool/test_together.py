@@ -7,13 +7,14 @@ import os
 import resource
 import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from queuectl import QueuectlError, Spool, files, kernel, verbs
 from queuectl.cancelling import cancel_all
-from queuectl.errors import SpoolError
+from queuectl.errors import NoSuchJobError, SpoolError
 from tests.support import environment
 
 if TYPE_CHECKING:
@@ -161,6 +162,41 @@ def test_an_interrupt_right_behind_a_rename_leaves_no_job_held(
     assert spool.leftovers() == []
 
 
+def test_an_interrupt_puts_back_what_was_taken_whatever_its_body_says(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `mv failed/job.json dead/`."""
+    spool.drop_bytes("job", b'{"command": "true", "state": "failed"}', "dead")
+
+    def interrupt(_descriptor: int) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        call_first(patched, "sync_data", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(verbs.retry(api, ["job"], ("dead",)))
+    assert spool.states("job") == ["dead"]
+
+
+def test_an_interrupt_replaces_nothing_that_has_come_into_the_place_of_a_job(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_dead(api, "job")
+    take = files.move_contended
+
+    def taken_and_interrupted(source: str, target: str) -> None:
+        take(source, target)
+        spool.drop_bytes("job", b'{"command": "another"}', "dead")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "move_contended", taken_and_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(verbs.retry(api, ["job"], ("dead",)))
+    assert spool.record("dead", "job")["command"] == "another"
+    assert spool.ids("processing") == ["job"]
+
+
 def test_many_are_done_where_threads_or_descriptors_are_few(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +242,58 @@ def test_many_that_wait_are_cancelled_by_a_command_that_has_few_descriptors(
     assert spool.leftovers() == []
 
 
+def test_an_edit_of_a_dead_job_is_told_once_it_is_on_disk(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_dead(api, "job")
+    written: list[str] = []
+    directories: list[str] = []
+
+    def seen_in(paths: list[str]) -> Callable[[int], None]:
+        return lambda one: paths.append(os.readlink(f"/proc/self/fd/{one}"))
+
+    call_first(monkeypatch, "sync_data", seen_in(written))
+    call_first(monkeypatch, "sync", seen_in(directories))
+    was = api.find("job")
+    verbs.edit(api, was, was.job.changed(command="false"))
+    assert [os.path.dirname(path) for path in written] == [f"{api.path}/tmp"]
+    assert directories == [f"{api.path}/dead"]
+
+
+def test_who_cannot_show_that_it_lives_says_what_was_refused(api: Spool, spool: SpoolDir) -> None:
+    spool.configure(lease=3)
+    patient = spool.api
+    job_ids = many_dead(api, 65)  # more than are taken together
+    retried = verbs.retry(patient, job_ids, ("dead",))
+    assert next(retried) == job_ids[0]
+    time.sleep(1.1)
+    workers = api.directory("workers")
+    os.rename(workers, f"{api.path}/away")
+    open(workers, "x").close()
+    with pytest.raises(SpoolError, match=r"cannot keep up .*: Not a directory"):
+        list(retried)
+    assert spool.ids("dead") == job_ids[64:]
+
+
+def test_what_is_no_id_is_no_way_out_of_a_directory(api: Spool, spool: SpoolDir) -> None:
+    put_dead(api, "job")
+    with pytest.raises(NoSuchJobError):
+        list(verbs.retry(api, ["../dead/job"], ("dead",)))
+    assert spool.ids("dead") == ["job"]
+
+
+def test_why_a_file_is_set_aside_is_on_disk_before_it_is_seen(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.drop_bytes("bad", b"[]")
+    claim = api.take_name("bad.json", "pending", "vm-1-00000000")
+    seen: list[bool] = []
+    call_first(monkeypatch, "sync_data", lambda _: seen.append("bad" in spool.ids("dead")))
+    api.set_aside(claim, "it is no job")
+    assert seen == [False]
+    assert spool.ids("dead") == ["bad"]
+
+
 def test_what_runs_is_looked_at_once_for_many(api: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     job_ids = many_dead(api, 20)
     held = api.held
@@ -248,3 +336,14 @@ def test_what_waits_is_cancelled_while_the_others_are_looked_for(
     assert next(cancelled) == "j0"
     assert looked_for == ["j0", "j1"]
     assert list(cancelled) == job_ids[1:]
+
+
+def test_many_are_done_by_a_command_for_which_there_is_no_thread(
+    api: Spool, spool: SpoolDir
+) -> None:
+    """Each wants a stack of 8 GB, of an address space of 4."""
+    job_ids = many_dead(api, 64)
+    limited = ["sh", "-c", 'ulimit -s 8000000; ulimit -v 4000000; exec "$@"', "-"]
+    command = [*limited, *spool.command("retry", *job_ids)]
+    done = subprocess.run(command, env=environment(spool.path), capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, job_ids, "")
