@@ -81,7 +81,8 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
         yield problem(f"{job_id} was {why}", f"`queuectl dlq retry {job_id}` gives it another life")
     else:
         times = "once" if job.attempts == 1 else f"{job.attempts} times"
-        what = f"{job_id} failed {times} and is dead: {why}"
+        failed = f"failed {times} and " if job.attempts else ""  # else it was moved here by hand
+        what = f"{job_id} {failed}is dead: {why}"
         yield problem(what, f"`queuectl logs {job_id}`, then `queuectl dlq retry {job_id}`")
 
 

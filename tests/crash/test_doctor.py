@@ -382,6 +382,9 @@ def test_it_explains_a_dead_job_and_a_completed_one(side: Spoolside) -> None:
     status, text = doctor(side, done)
     assert status == 0
     assert "has run" in text
+    moved = side.drop("moved", command="true")
+    moved.rename(side.path / "dead" / moved.name)
+    assert "moved is dead: no reason is recorded" in doctor(side, "moved")[1]
 
 
 def test_of_a_busy_spool_it_says_nothing_that_is_not_so(side: Spoolside) -> None:
