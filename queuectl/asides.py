@@ -8,6 +8,7 @@ spool-layout.md, section "Set aside".
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,7 +85,7 @@ class Asides(Moves):
                 yield from self._parting(claim, self.file("dead", claim.job_id), "dead")
                 what = f"it only says why a file was set aside: mend {claim.job_id}.rejected"
                 return Aside(claim.job_id, what)
-        if not cut_short:
+        if not (cut_short and self._is_of_this_take(claim)):
             with contextlib.suppress(OSError):  # whatever it is: that name is taken
                 self.drop_reason(claim)  # mended, not well enough: the new reason takes its place
         says = {
@@ -117,6 +118,14 @@ class Asides(Moves):
             return self.reason(claim.job_id, claim.path) is not None
         except PermissionError:  # perhaps the reason why it is set aside
             return False
+
+    def _is_of_this_take(self, claim: Claim) -> bool:
+        """Tell whether the reason in dead/ was written since the file was taken."""
+        try:
+            reason = os.lstat(self.file("dead", claim.job_id))
+        except FileNotFoundError:
+            return False
+        return reason.st_ctime_ns >= os.lstat(claim.path).st_ctime_ns  # a rename sets it
 
     def drop_reason(self, claim: Claim) -> bool:
         """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.

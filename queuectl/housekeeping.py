@@ -56,7 +56,7 @@ def delete(spool: Spool, job: Doomed) -> bool:
     Returns whether it was there still, and had not been run again since that was decided.
 
     Raises:
-        MovedOnError: it was given another life when its output was gone already; the job is kept.
+        MovedOnError: it was changed or retried when its output was gone already; the job is kept.
         SpoolError: the file system refused; the record is still there.
         ValueError: it is no job of completed/ or dead/.
     """
@@ -72,7 +72,7 @@ def delete(spool: Spool, job: Doomed) -> bool:
         # which takes its time with much output: it may have been run again since
         if not _is_still(path, before):
             if had_run and spool.is_anywhere(job.job_id):
-                msg = f'job "{job.job_id}" was given another life while it was being deleted'
+                msg = f'job "{job.job_id}" was changed or retried while it was being deleted'
                 raise MovedOnError(f"{msg}: it stays, and what it had printed is gone")
             return False
         # or the same bad file was dropped and set aside again: that is its reason now

@@ -79,7 +79,7 @@ class Layout:
             raise ValueError(msg)
         expanded = os.path.expanduser(os.fsdecode(path))
         if expanded.startswith("~"):
-            msg = f"no home directory is known for {os.fsdecode(path)}: set HOME, or --spool DIR"
+            msg = f"no home directory is known for {os.fsdecode(path)}: name the spool another way"
             raise QueuectlError(msg)
         # the real path: inotify reports nothing through a symlink
         self.path = os.path.realpath(from_here(expanded))

@@ -225,8 +225,11 @@ class Recovery:
                     self._read(claim)  # says what is wrong with it, if anything is
                     raise BadJobError(f"{claim.owner} died setting it aside")
                 job = self._last_body(claim, starts)
-            except BadJobError as error:
-                aside = self._spool.set_aside(claim, str(error), cut_short=was_rejected)
+            except (BadJobError, PermissionError) as error:
+                why = str(error)
+                if isinstance(error, PermissionError):
+                    why = f"cannot be read: {error.strerror}"
+                aside = self._spool.set_aside(claim, why, cut_short=was_rejected)
                 self._log.event("rejected", aside.job_id, detail=aside.why)
                 return
             self._put_back(claim, job, dead)

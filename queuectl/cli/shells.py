@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from click.shell_completion import (
@@ -54,7 +55,11 @@ class _WholeWords(ShellComplete):
 
 
 class _Zsh(_WholeWords, ZshComplete):
-    pass
+    # What stands behind the = of an option is a path of its own. And zsh runs an autoloaded file
+    # as a function each time, which is a loadautofunc only at the first.
+    source_template = re.sub(
+        "_path_files (-[/f])", r"{ compset -P '--*='; _path_files \1 }", ZshComplete.source_template
+    ).replace("$zsh_eval_context[-1] == loadautofunc", "$funcstack[1] == _%(prog_name)s")
 
 
 class _Fish(_WholeWords, FishComplete):

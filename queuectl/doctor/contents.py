@@ -118,7 +118,8 @@ def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
     except BadJobError as error:
         yield _unreadable(spool, state, job_id, error)
     except OSError as error:
-        yield problem(f"{state}/{job_id}.json cannot be read: {error.strerror}")
+        todo = "a worker sets it aside if it stays so" if state in WAITING else ""
+        yield problem(f"{state}/{job_id}.json cannot be read: {error.strerror}", todo)
     else:
         if state not in ("pending", job.state) and is_id(job_id):
             yield _says_another_state(spool, state, job)

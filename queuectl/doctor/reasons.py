@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.layout import Layout
 
+_QUIET = " once it has been quiet for 3 s"
 _READ = 20_000  # waiting jobs read at most to count those before this one
 
 
@@ -43,14 +44,21 @@ def explain(spool: Layout, job_id: str) -> Iterator[Finding]:
     except FileNotFoundError:
         yield ok(f"{job_id} moved on while it was looked at")
     except IncompleteJobError as error:
-        todo = "a worker sets it aside once it has been quiet for 3 s"
-        yield problem(f"{job_id} is half-written, or no job: {error}", todo)
+        yield problem(f"{job_id} is half-written, or no job: {error}", _set_aside(state, _QUIET))
+    except PermissionError as error:
+        what = f"{job_id} cannot be read: {error.strerror}"
+        yield problem(what, _set_aside(state, _QUIET))
     except BadJobError as error:
-        yield problem(
-            f"{job_id} can never run: {error}", "mend the file, or let a worker set it aside"
-        )
+        yield problem(f"{job_id} can never run: {error}", _set_aside(state))
     else:
         yield from found
+
+
+def _set_aside(state: str, when: str = "") -> str:
+    """Return what becomes of a file that is no job."""
+    if state == "completed":
+        return "mend it by hand, or remove it"
+    return f"mend it, or let a worker set it aside{when if state in WAITING else ''}"
 
 
 def _of_state(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:

@@ -265,6 +265,7 @@ class Figures:
     def document(self, now: float, groups: int = 10) -> dict[str, Any]:
         """Return everything for JSON; times are seconds."""
         rate = self.success_rate
+        timeline = self.timeline.columns(now)  # first: up to now the steps may have to be longer
         return {
             "ended": {state: self.ended[state] for state in (COMPLETED, DEAD)},
             "cancelled": self.cancelled,
@@ -277,7 +278,7 @@ class Figures:
             "wait": self.waits.document(),
             "run_time": self.times.document(),
             "step": self.timeline.step_s,
-            "timeline": self.timeline.columns(now),
+            "timeline": timeline,
             "tags": self.tags.busiest(groups),
             "commands": self.commands.busiest(groups),
             "groups_dropped": self.tags.dropped or self.commands.dropped,

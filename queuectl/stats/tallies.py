@@ -84,20 +84,58 @@ def _rounded(seconds: float | None) -> float | None:
 # --- time -----------------------------------------------------------------------------------
 
 _STEPS_S = (1, 10, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400, 604800, 2592000, 31536000)
+_DAY = _STEPS_S.index(86400)
 _MAX_COLUMNS = 60
 
 
 class Timeline:
     """How many runs came to each outcome, in steps as fine as `_MAX_COLUMNS` columns allow.
 
+    Steps below a day are even. Days, and what is longer, begin at local midnight, also where clocks
+    have been changed since: so both are counted until it is known which are shown.
+
     Args:
-        zone_s: returns how far local time is ahead of UTC at an instant, so that days begin at
-            midnight also where clocks have been changed since.
+        zone_s: returns how many seconds local time is ahead of UTC at an instant.
     """
 
     def __init__(self, zone_s: Callable[[float], int] = zone_s) -> None:
         self._zone_s = zone_s
-        self._level = 0
+        self._even: _Columns | None = None
+        self._days = _Columns(zone_s, _DAY)
+
+    @property
+    def step_s(self) -> int:
+        """Seconds to a column."""
+        return self._shown.step_s
+
+    @property
+    def _shown(self) -> _Columns:
+        even = self._even
+        return even if even is not None and even.step_s < _STEPS_S[_DAY] else self._days
+
+    def add(self, at_s: float, outcome: str) -> None:
+        """Count one outcome."""
+        if self._even is None:
+            ahead_s = self._zone_s(at_s)
+            self._even = _Columns(lambda _at_s: ahead_s)
+        self._even.add(at_s, outcome)
+        self._days.add(at_s, outcome)
+
+    def columns(self, now: float) -> list[dict[str, Any]]:
+        """Return every column up to now, the empty ones too; `at` is where it begins."""
+        if self._even is None:
+            return []
+        self._even.cover(now)
+        self._days.cover(now)
+        return self._shown.document()
+
+
+class _Columns:
+    """Counts by steps of local time, from one of `_STEPS_S` on."""
+
+    def __init__(self, zone_s: Callable[[float], int], level: int = 0) -> None:
+        self._zone_s = zone_s
+        self._level = level
         self._counts: dict[str, Counter[int]] = {outcome: Counter() for outcome in OUTCOMES}
         self._first: int | None = None
         self._last = 0
@@ -110,10 +148,10 @@ class Timeline:
 
     def add(self, at_s: float, outcome: str) -> None:
         """Count one outcome."""
-        slot = self._cover(at_s)
+        slot = self.cover(at_s)
         self._counts[outcome][slot] += 1
 
-    def _cover(self, at_s: float) -> int:
+    def cover(self, at_s: float) -> int:
         """Return the slot of an instant, once the steps are so coarse that all fit."""
         while True:
             slot = int((at_s + self._zone_s(at_s)) // self.step_s)
@@ -136,17 +174,15 @@ class Timeline:
         if self._first is not None:
             self._first, self._last = self._first * old // new, self._last * old // new
 
-    def columns(self, now: float) -> list[dict[str, Any]]:
-        """Return every column up to now, the empty ones too; `at` is where it begins."""
-        if self._first is None:
-            return []
-        self._cover(now)
+    def document(self) -> list[dict[str, Any]]:
+        """Return the columns, of which there is at least one."""
+        first = self._last if self._first is None else self._first
         return [
             {
                 "at": self._instant(slot * self.step_s),
                 **{outcome: self._counts[outcome][slot] for outcome in OUTCOMES},
             }
-            for slot in range(self._first, self._last + 1)
+            for slot in range(first, self._last + 1)
         ]
 
     def _instant(self, local_s: int) -> int:

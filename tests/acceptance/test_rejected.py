@@ -357,3 +357,14 @@ def test_a_reason_is_put_back_also_without_the_bytes_that_it_tells_of(spool: Spo
     os.rename(f"{spool.path}/pending/bad.rejected", f"{spool.path}/dead/bad.rejected")
     spool.run("dlq", "purge", "bad")
     assert os.listdir(f"{spool.path}/dead") == []
+
+
+def test_a_mend_that_is_still_wrong_has_its_own_reason_after_a_crash_too(spool: SpoolDir) -> None:
+    spool.drop_bytes("m", b'{"comand": "true"}')
+    spool.drain()
+    os.unlink(f"{spool.path}/dead/m.rejected")
+    spool.drop_bytes("m", b'{"command": "true", "priority": "high"}')
+    spool.api.take_name("m.json", "pending", "vm-1-00000000")  # who died then
+    spool.drain()
+    assert sorted(os.listdir(f"{spool.path}/dead")) == ["m.json", "m.rejected"]
+    assert '"priority" must be' in spool.record("dead", "m")["error_message"]

@@ -413,7 +413,7 @@ def test_what_is_told_together_is_mended_together(side: Spoolside) -> None:
 
 def test_a_job_with_a_field_rejected_was_not_set_aside(side: Spoolside) -> None:
     put(side, "dead", "job", state="dead", rejected="x", error_message="exit status 1")
-    assert "failed" in doctor(side, "job")[1]
+    assert "dlq retry job" in doctor(side, "job")[1]
 
 
 def test_advice_names_only_what_is_there(side: Spoolside) -> None:

@@ -332,3 +332,19 @@ def test_a_file_that_may_be_read_only_once_it_is_whole_is_waited_for(open_path: 
         assert side.state_of("late") == "completed", ran.stderr
         assert side.state_of("hidden") == "dead"
         assert "cannot be read: Permission denied" in ran.stderr
+
+
+@needs_root
+def test_what_a_dead_pool_held_and_nobody_may_read_is_set_aside(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        for name in ("a~reject1@vm-1-00000000", "b@vm-1-00000000"):
+            held = side.path / "processing" / f"{name}.json"
+            held.write_text('{"command": "true"}')
+            held.chmod(0)
+        for path in (side.path, *side.path.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        ran = as_nobody(side.path, "worker", "start", "--stop-when-empty")
+        assert ran.returncode == 0
+        for job_id in ("a", "b"):
+            assert side.state_of(job_id) == "dead", ran.stderr
+        assert ran.stderr.count("cannot be read: Permission denied") == 2

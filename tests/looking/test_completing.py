@@ -204,12 +204,14 @@ def test_zsh_loads_the_script_by_itself_and_keeps_the_option(
     place = tmp_path / "functions"
     place.mkdir()
     (place / "_queuectl").write_text(spool.run("completion", "zsh").out)
-    env = environment(spool.path, PATH=path, PS1="ready> ", HOME=str(tmp_path))
-    with Terminal(["zsh", "-f", "-i"], env, 80, 24) as shell:
+    env = environment(spool.path, PATH=path, PS1="", HOME=str(tmp_path))
+    with Terminal(["zsh", "-f", "-i"], env, 400, 24) as shell:
         shell.type(f"PS1='rea''dy> '; fpath=({place} $fpath); autoload -Uz compinit; compinit -u\n")
         wait_until(lambda: "ready> " in shell.raw, lambda: shell.raw)
         shell.type("queuectl list --state=pend\t")
         wait_until(lambda: "--state=pending" in shell.raw, lambda: shell.raw)
+        shell.type(f"\x15queuectl --spool={tmp_path}/funct\t")
+        wait_until(lambda: f"--spool={place}/" in shell.raw, lambda: shell.raw)
 
 
 def test_each_script_says_how_to_load_it(spool: SpoolDir) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -233,6 +234,28 @@ def test_days_begin_at_midnight_also_where_clocks_have_been_changed_since(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_steps_below_a_day_are_even_where_clocks_are_changed_meanwhile() -> None:
+    changed = NOW - 3600
+
+    def zone_s(at_s: float) -> int:
+        return 7200 if at_s < changed else 3600
+
+    timeline = Timeline(zone_s)
+    for number in range(20):
+        timeline.add(NOW - 1200 * number, "completed")
+    columns = timeline.columns(NOW)
+    steps = {after["at"] - before["at"] for before, after in pairwise(columns)}
+    assert steps == {timeline.step_s}
+    assert max(column["completed"] for column in columns) == 1
+
+
+def test_the_step_is_that_of_the_columns_up_to_now() -> None:
+    ended = past("a", "completed", NOW - 9 * DAY, run_entry(1, NOW - 3 * DAY, 5, **EXIT_0))
+    document = figures_of(ended, since_s=NOW - 10 * DAY).document(NOW)
+    first, second, *_ = document["timeline"]
+    assert document["step"] == second["at"] - first["at"]
 
 
 def test_commands_that_differ_in_their_numbers_are_of_one_kind() -> None:

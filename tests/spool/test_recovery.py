@@ -628,7 +628,7 @@ def test_what_cannot_be_read_keeps_no_other_owner_from_being_recovered(
 
     def refused(api: Spool, path: str, job_id: str, **how: bool) -> Job:
         if job_id == "b":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
         return read(api, path, job_id, **how)
 
     monkeypatch.setattr(Spool, "read_file", refused)

@@ -343,6 +343,7 @@ def setting_aside_cut_short(api: Spool, spool: SpoolDir, why: str) -> Claim:
     held = claim.path
     api.set_aside(claim, why)
     os.rename(claim.path, held)
+    os.utime(spool.file("dead", "a"))  # which was written after the bytes had been taken
     return Claim("a", "w", held, "pending")
 
 
