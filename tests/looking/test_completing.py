@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -211,7 +212,8 @@ def test_zsh_loads_the_script_by_itself_and_keeps_the_option(
         shell.type("queuectl list --state=pend\t")
         wait_until(lambda: "--state=pending" in shell.raw, lambda: shell.raw)
         shell.type(f"\x15queuectl --spool={tmp_path}/funct\t")
-        wait_until(lambda: f"--spool={place}/" in shell.raw, lambda: shell.raw)
+        completed = re.compile(re.escape(f"--spool={place}") + r"(\x1b\[1m)?/")  # in bold
+        wait_until(lambda: completed.search(shell.raw), lambda: shell.raw)
 
 
 def test_each_script_says_how_to_load_it(spool: SpoolDir) -> None:
