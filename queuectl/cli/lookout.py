@@ -182,8 +182,7 @@ class Lookout:
             if means_later(record):
                 continue
             at_s = instant(record.get("finished_at")) or instant(record.get("updated_at")) or 0.0
-            why = plain(str(record.get("error_message") or ""))
-            item = item_of(found.job, at_s or None, found.state, why)
+            item = item_of(found.job, at_s or None, found.state, plain(found.job.error))
             self._failures[found.job.id, at_s] = item
         latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
         self._failures = dict(latest)

@@ -73,21 +73,18 @@ class Custody:
         """Return the job that was taken, None if it cannot run: it is put aside then."""
         try:
             job = self._spool.read_claim(claim)
+            self._check_only(claim)
         except (IncompleteJobError, PermissionError):
             # Overwritten in place by whoever still writes it, or its mode was taken away: it
             # arrives anew, and is waited for.
             await self.give_back(claim, None)
             return None
         except BadJobError as error:
-            await self._set_aside(claim, str(error))
+            why = str(error)
+            await self.persist("set aside", claim, lambda: self._setting_aside(claim, why))
             return None
         except OSError as error:
             await self.refused(claim, error)
-            return None
-        try:
-            self._check_only(claim)
-        except BadJobError as error:
-            await self._set_aside(claim, str(error))
             return None
         return job
 
@@ -104,9 +101,6 @@ class Custody:
         except OSError as error:  # one file is no reason for all to wait
             why += f", and cannot be looked at there: {error.strerror}"
         raise BadJobError(why)
-
-    async def _set_aside(self, claim: Claim, why: str) -> None:
-        await self.persist("set aside", claim, lambda: self._setting_aside(claim, why))
 
     def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
         aside = yield from self._spool.setting_aside(claim, why)

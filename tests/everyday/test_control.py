@@ -785,29 +785,21 @@ def test_a_person_whose_edit_is_wrong_may_go_on_with_it(spool: SpoolDir, tmp_pat
     assert spool.record("pending", "job")["command"] == "false"
 
 
-def test_a_person_who_gives_an_edit_up_finds_it_kept(spool: SpoolDir, tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", ["n\n", "\x03"], ids=["no", "ctrl-c"])
+def test_a_person_who_gives_an_edit_up_finds_it_kept(
+    spool: SpoolDir, tmp_path: Path, answer: str
+) -> None:
+    """Ctrl-C is heard again once the editor has ended."""
     spool.api.submit("true", id="job")
     nonsense = editor(tmp_path, 'echo nonsense > "$1"')
     with terminal(
         spool, "edit", "job", width=500, VISUAL="", EDITOR=nonsense, TMPDIR=str(tmp_path)
     ) as screen:
         wait_until(lambda: "edit again?" in screen.raw, lambda: screen.raw)
-        screen.type("n\n")
+        screen.type(answer)
         assert screen.wait() == 1
         assert 'job "job" stays as it was; your text is in ' in screen.raw
     assert spool.record("pending", "job")["command"] == "true"
-
-
-def test_ctrl_c_gives_an_edit_up_once_the_editor_has_ended(spool: SpoolDir, tmp_path: Path) -> None:
-    spool.api.submit("true", id="job")
-    nonsense = editor(tmp_path, 'echo nonsense > "$1"')
-    with terminal(
-        spool, "edit", "job", width=500, VISUAL="", EDITOR=nonsense, TMPDIR=str(tmp_path)
-    ) as screen:
-        wait_until(lambda: "edit again?" in screen.raw, lambda: screen.raw)
-        screen.type("\x03")
-        assert screen.wait() == 1
-        assert 'job "job" stays as it was; your text is in ' in screen.raw
 
 
 def test_ctrl_backslash_ends_the_editor_and_its_text_is_kept(

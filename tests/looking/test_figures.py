@@ -15,6 +15,7 @@ from queuectl.stats.figures import Figures, Groups, PastRun, command_kind, runs,
 from queuectl.stats.tallies import Spread, Timeline
 from queuectl.units import parse_time, utc_text
 from tests.looking.support import EXIT_0, EXIT_1, past, run_entry
+from tests.zones import in_zone
 
 NOW = 1_900_000_000.0
 DAY = 86400.0
@@ -216,12 +217,8 @@ def test_columns_of_a_day_begin_at_local_midnight() -> None:
     assert all((column["at"] + 7200) % DAY == 0 for column in columns)
 
 
-def test_days_begin_at_midnight_also_where_clocks_have_been_changed_since(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TZ", "America/New_York")
-    time.tzset()
-    try:
+def test_days_begin_at_midnight_also_where_clocks_have_been_changed_since() -> None:
+    with in_zone("America/New_York"):
         noon_in_winter = parse_time("2026-02-10T12:00:00-05:00")
         now = parse_time("2026-03-20T12:00:00-04:00")
         timeline = Timeline()
@@ -231,9 +228,6 @@ def test_days_begin_at_midnight_also_where_clocks_have_been_changed_since(
         assert utc_text(columns[0]["at"]) == utc_text(noon_in_winter - DAY / 2)
         assert {time.localtime(column["at"]).tm_hour for column in columns} == {0}
         assert len(columns) == 39
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_steps_below_a_day_are_even_where_clocks_are_changed_meanwhile() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectl import units
+from tests.zones import in_zone
 
 
 @pytest.mark.parametrize(
@@ -90,36 +90,22 @@ def test_a_zone_may_be_written_in_any_iso_way(text: str) -> None:
     assert units.parse_time(text) == 1_900_000_000
 
 
-def test_a_time_without_a_zone_is_local_only_where_that_is_meant(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TZ", "UTC-3")
-    time.tzset()
-    try:
+def test_a_time_without_a_zone_is_local_only_where_that_is_meant() -> None:
+    with in_zone("UTC-3"):
         assert units.parse_time("2030-03-17T20:46:40", local=True) == 1_900_000_000
         assert units.local_text(1_900_000_000) == "2030-03-17 20:46:40+0300"
         with pytest.raises(ValueError, match="no time zone"):
             units.parse_time("2030-03-17T20:46:40")
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
-def test_a_time_of_day_is_the_next_also_where_a_day_has_it_twice(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TZ", "America/New_York")
-    time.tzset()
-    try:
+def test_a_time_of_day_is_the_next_also_where_a_day_has_it_twice() -> None:
+    with in_zone("America/New_York"):
         first, second = (units.parse_time(f"2026-11-01T01:30:00-0{zone}:00") for zone in (4, 5))
         assert units.parse_time_or_clock("01:30", first - 60) == first
         assert units.parse_time_or_clock("01:30", first) == second
         assert units.parse_time_or_clock("01:30", second - 60) == second
         assert units.parse_time_or_clock("01:30", second) == second + 86400
         assert units.parse_time_or_clock("2026-11-01T01:30:00-04:00", second) == first
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 @pytest.mark.parametrize("text", ["", "soon", "12:00", "2030-13-01T00:00:00Z", "1900000000"])
