@@ -393,9 +393,11 @@ def test_who_waits_is_told_when_the_last_pool_has_gone(spool: SpoolDir) -> None:
         spool.run("worker", "stop", "--now")
         assert waiting.stderr is not None
         with waiting:
-            assert b"ended: stopped" in waiting.stderr.readline()
-            assert b"no worker is running" in waiting.stderr.readline()
-            waiting.terminate()
+            try:
+                assert b"ended: stopped" in waiting.stderr.readline()
+                assert b"no worker is running" in waiting.stderr.readline()
+            finally:  # else it is waited for without end
+                waiting.terminate()
 
 
 def test_run_of_words_is_status_0_when_they_complete(spool: SpoolDir) -> None:
