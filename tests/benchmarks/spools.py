@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from .harness import DEADLINE_S, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .harness import Bench
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -152,26 +154,24 @@ class RunningPool:
 
     def precise_cpu_s(self) -> float:
         """Return the CPU time of the pool's living threads, to the nanosecond."""
-        total = 0
-        for thread in os.listdir(f"/proc/{self.pid}/task"):
-            with (
-                contextlib.suppress(FileNotFoundError),
-                open(f"/proc/{self.pid}/task/{thread}/schedstat", "rb") as file,
-            ):
-                total += int(file.read().split()[0])
-        return total / 1e9
+        return sum(int(text.split()[0]) for text in self._of_threads("schedstat")) / 1e9
 
     def wakeups(self) -> int:
         """Return how often the pool's living threads went to sleep by themselves."""
-        total = 0
+        texts = self._of_threads("status")
+        return sum(_field(text, "voluntary_ctxt_switches") for text in texts)
+
+    def _of_threads(self, name: str) -> Iterator[str]:
+        """Yield what /proc has in the file of this name for each living thread."""
         for thread in os.listdir(f"/proc/{self.pid}/task"):
-            with contextlib.suppress(FileNotFoundError):
-                total += _status(f"{self.pid}/task/{thread}", "voluntary_ctxt_switches")
-        return total
+            path = f"/proc/{self.pid}/task/{thread}/{name}"
+            # one that ends after it was listed has no file, or one that cannot be read
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                yield _text(path)
 
     def memory_mb(self) -> float:
         """Return the resident memory, in MB of 10^6 bytes."""
-        return _status(str(self.pid), "VmRSS") * 1024 / 1e6
+        return _field(_text(f"/proc/{self.pid}/status"), "VmRSS") * 1024 / 1e6
 
     def wait_quiet(self, quiet_s: float = 1.0) -> float:
         """Return the seconds from the start to the last work seen, once it has rested `quiet_s`.
@@ -194,9 +194,14 @@ class RunningPool:
         return last_work - self.begun
 
 
-def _status(what: str, name: str) -> int:
-    with open(f"/proc/{what}/status", encoding="utf-8", errors="replace") as file:
-        line = next(line for line in file if line.startswith(name + ":"))
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _field(text: str, name: str) -> int:
+    """Return the number that `name` has in the text of a /proc/PID/status."""
+    line = next(line for line in text.splitlines() if line.startswith(name + ":"))
     return int(line.split()[1])
 
 

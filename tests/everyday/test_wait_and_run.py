@@ -384,20 +384,20 @@ def test_a_job_that_ends_twice_while_others_are_waited_for_is_told_once(spool: S
     assert waiting.returncode == 0
 
 
-def test_who_waits_is_told_when_the_last_pool_has_gone(spool: SpoolDir) -> None:
+def test_who_waits_is_told_when_the_last_pool_has_gone(spool: SpoolDir, tmp_path: Path) -> None:
     spool.configure(poll_interval=0.2)
-    with spool.pool() as pool:
+    path = tmp_path / "said"
+    with spool.pool() as pool, open(path, "wb") as said:
         words = ("run", "--", "sleep", "1000")
-        waiting = spool.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        pool.wait_for("started")
-        spool.run("worker", "stop", "--now")
-        assert waiting.stderr is not None
-        with waiting:
-            try:
-                assert b"ended: stopped" in waiting.stderr.readline()
-                assert b"no worker is running" in waiting.stderr.readline()
-            finally:  # else it is waited for without end
-                waiting.terminate()
+        waiting = spool.start(*words, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            pool.wait_for("started")
+            spool.run("worker", "stop", "--now")
+            wait_until(lambda: "no worker is running" in path.read_text(), path.read_text)
+        finally:
+            waiting.terminate()
+            waiting.wait()
+    assert "ended: stopped" in path.read_text()
 
 
 def test_run_of_words_is_status_0_when_they_complete(spool: SpoolDir) -> None:
