@@ -237,7 +237,8 @@ def decode(raw: bytes) -> dict[str, Any]:
         msg = "not UTF-8"
         raise IncompleteJobError(msg) from None
     except json.JSONDecodeError as error:
-        msg = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
+        where = f"{error.msg} at line {error.lineno} column {error.colno}"
+        msg = f"not JSON: {where if text.strip() else 'nothing is in it'}"
         raise IncompleteJobError(msg) from None
     except ValueError:  # more digits than int() reads
         msg = "a number has too many digits"

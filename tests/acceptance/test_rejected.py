@@ -64,7 +64,7 @@ class Case:
 CASES = [
     Case("not-json", "not JSON", bytes_(b"echo hello\n")),
     Case("half", "not JSON", bytes_(b'{"command": "tr')),
-    Case("empty", "not JSON", bytes_(b"")),
+    Case("empty", "not JSON: nothing is in it", bytes_(b"")),
     Case("not-utf8", "not UTF-8", bytes_(b'{"command": "\xff"}')),
     Case("a-list", "not a JSON object", bytes_(b'["true"]')),
     Case("no-command", '"command" is missing', bytes_(b'{"priority": 1}')),
