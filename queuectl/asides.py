@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from queuectl import files
 from queuectl.errors import BadJobError
 from queuectl.fields import FIELDS
+from queuectl.filenames import REJECT_MARK, SUFFIX, split_reject
 from queuectl.ids import as_id
 from queuectl.job import Job, decode
-from queuectl.layout import REJECT_MARK, SUFFIX, split_reject
 from queuectl.moves import Claim, Moves
 from queuectl.reading import read_regular
 from queuectl.units import utc_text

@@ -19,7 +19,7 @@ from queuectl.errors import (
     TooLateError,
     WrongStateError,
 )
-from queuectl.layout import SUFFIX, holder_of
+from queuectl.filenames import SUFFIX, holder_of
 from queuectl.outcome import is_cancelled
 from queuectl.states import AT_REST, WAITING
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import config
 from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError
+from queuectl.filenames import PAUSED, REJECTED, SUFFIX, holder_of, job_id_in, split_held
 from queuectl.files import from_here, is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, decode, parse
@@ -23,17 +24,6 @@ from queuectl.states import FINISHED, STATES, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-SUFFIX = ".json"
-REJECTED = ".rejected"
-REJECT_MARK = "~reject"  # ID~rejectN@OWNER is held to be set aside; no id has a ~
-PAUSED = "paused"
-DIRECTORIES = (*STATES, "logs", "workers", "tmp")
-
-
-def mending(job_id: str) -> str:
-    """Return what to do to have a file that was set aside run."""
-    return f"mend dead/{job_id}{REJECTED} and move it to pending/{job_id}{SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -180,7 +170,7 @@ class Layout:
             ValueError: there is no such state.
         """
         for name in self.file_names(state):
-            yield _job_id(state, name)
+            yield job_id_in(state, name)
 
     def file_names(self, state: str) -> Iterator[str]:
         """Yield the names of the job files in a state, without `.json`, in no order.
@@ -199,7 +189,7 @@ class Layout:
         for entry in self._entries(state):
             with contextlib.suppress(FileNotFoundError):  # moved on since
                 written_s = entry.stat(follow_symlinks=False).st_mtime
-                yield _job_id(state, _stem(entry)), written_s
+                yield job_id_in(state, _stem(entry)), written_s
 
     def file_names_by_place(self, state: str) -> Iterator[str]:
         """Yield what `file_names` does in the order of the disk, for those who read all the files.
@@ -390,27 +380,6 @@ class Layout:
             OSError: it could not be read.
         """
         return parse(read_regular(path, any_owner=any_owner), job_id)
-
-
-def _job_id(state: str, name: str) -> str:
-    return split_held(name)[0] if state == "processing" else name
-
-
-def split_held(name: str) -> tuple[str, str]:
-    """Return the job and the owner that a name in processing/ says, without `.json`."""
-    job_id, _, owner = name.rpartition("@")
-    return (job_id, owner) if job_id else (owner, "")
-
-
-def split_reject(held_id: str) -> tuple[str, bool]:
-    """Return the id of what is held as `held_id`, and whether it is held to be set aside."""
-    job_id, mark, _ = held_id.partition(REJECT_MARK)
-    return job_id, mark != ""
-
-
-def holder_of(path: str) -> str:
-    """Return the owner that the path of a file in processing/ says."""
-    return split_held(os.path.basename(path).removesuffix(SUFFIX))[1]
 
 
 def _check_state(state: str) -> None:

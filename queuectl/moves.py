@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from queuectl import files
 from queuectl.errors import ClaimLostError, JobExistsError, QueuectlError
+from queuectl.filenames import SUFFIX
 from queuectl.ids import numbered
 from queuectl.job import Job, again
-from queuectl.layout import SUFFIX, Layout
+from queuectl.layout import Layout
 from queuectl.scratch import draft_file
 from queuectl.spares import Spares
 from queuectl.states import WAITING

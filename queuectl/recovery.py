@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from queuectl import leftovers, owners, requests
 from queuectl.deaths import Dead, Deaths, lock_of
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError, error_text
+from queuectl.filenames import split_reject
 from queuectl.files import unlink_file
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import decode
 from queuectl.joblogs import forget_output
 from queuectl.kernel.processes import check_proc, processes_of
-from queuectl.layout import split_reject
 from queuectl.moves import Claim
 from queuectl.outcome import WORKER_LOST, Outcome, never_began, only_held, settled
 from queuectl.reading import read_regular

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import config
 from queuectl.errors import SpoolError, UnsafeSpoolError, command_as
+from queuectl.filenames import DIRECTORIES
 from queuectl.files import is_there
 from queuectl.kernel.users import user_name
-from queuectl.layout import DIRECTORIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

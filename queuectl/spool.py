@@ -28,8 +28,8 @@ from queuectl.errors import (
     WrongUserError,
 )
 from queuectl.fields import slips
+from queuectl.filenames import DIRECTORIES
 from queuectl.job import Job, draft, parse
-from queuectl.layout import DIRECTORIES
 from queuectl.reading import read_regular
 from queuectl.scratch import Scratch
 from queuectl.states import AT_REST, OUTCOMES

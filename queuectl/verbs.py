@@ -20,10 +20,10 @@ from queuectl.errors import (
     SpoolError,
     WrongStateError,
 )
+from queuectl.filenames import PAUSED, SUFFIX, mending
 from queuectl.ids import is_id
 from queuectl.job import again
 from queuectl.kernel.users import user_name
-from queuectl.layout import PAUSED, SUFFIX, mending
 from queuectl.outcome import CANCELLED, Outcome, cancelled
 from queuectl.registration import Registration
 from queuectl.states import AT_REST, WAITING

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.changes import Changes
 from queuectl.errors import NoSuchJobError
-from queuectl.layout import SUFFIX
+from queuectl.filenames import SUFFIX
 from queuectl.outcome import EXIT, SIGNAL, TIMEOUT, is_cancelled, signal_number
 from queuectl.states import AT_REST, FINISHED
 

@@ -22,8 +22,8 @@ from queuectl.cli.selection import (
     touch_options,
 )
 from queuectl.errors import QueuectlError, TooLateError, WrongStateError
+from queuectl.filenames import mending
 from queuectl.ids import first_of
-from queuectl.layout import mending
 from queuectl.states import OUTCOMES
 from queuectl.verbs import CANCELLABLE, EDITABLE
 

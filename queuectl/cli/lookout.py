@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from queuectl import owners
 from queuectl.cli.frame import Rate, View
 from queuectl.cli.upcoming import Upcoming, item_of
-from queuectl.layout import SUFFIX, split_held
+from queuectl.filenames import SUFFIX, split_held
 from queuectl.outcome import means_later
 from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.units import duration_text, instant, plain

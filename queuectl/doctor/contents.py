@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import leftovers, owners, verbs
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
+from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.files import is_there
 from queuectl.ids import is_id
-from queuectl.layout import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.recovery import Recovery, lock_file, recover
 from queuectl.scratch import owner_of
 from queuectl.states import AT_REST, FINISHED, OUTCOMES, STATES, WAITING

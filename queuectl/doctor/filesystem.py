@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from queuectl import files, kernel, safety
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import QueuectlError, SpoolError, command_as
+from queuectl.filenames import DIRECTORIES
 from queuectl.kernel.processes import check_proc
-from queuectl.layout import DIRECTORIES
 from queuectl.scratch import LOCK_SUFFIX, Scratch, draft_file, owner_of, try_lock
 from queuectl.units import duration_text, size_text
 

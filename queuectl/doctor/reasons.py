@@ -11,7 +11,7 @@ from queuectl import owners, requests, safety
 from queuectl.doctor.contents import rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.layout import holder_of
+from queuectl.filenames import holder_of
 from queuectl.outcome import is_cancelled
 from queuectl.states import WAITING
 from queuectl.units import duration_text, local_text

@@ -12,10 +12,10 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
+from queuectl.filenames import SUFFIX
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, parse
-from queuectl.layout import SUFFIX
 from queuectl.looks import Looks
 from queuectl.pool.backlog import Backlog, Entry
 from queuectl.pool.rejects import Rejects

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from queuectl import config, requests
 from queuectl.errors import QueuectlError
+from queuectl.filenames import DIRECTORIES, PAUSED, split_reject
 from queuectl.kernel.processes import check_proc
-from queuectl.layout import DIRECTORIES, PAUSED, split_reject
 from queuectl.loop import Event, Loop
 from queuectl.notify import Notifier
 from queuectl.outcome import STOPPED, Outcome

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from queuectl.layout import DIRECTORIES
+from queuectl.filenames import DIRECTORIES
 from queuectl.owners import RECORD_SUFFIX
 from queuectl.scratch import LOCK_SUFFIX
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl.errors import ClaimLostError, JobExistsError
-from queuectl.layout import SUFFIX
+from queuectl.filenames import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

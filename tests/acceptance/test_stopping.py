@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.layout import DIRECTORIES
+from queuectl.filenames import DIRECTORIES
 from tests.support import (
     DEADLINE_S,
     processes_with,

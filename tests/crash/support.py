@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from queuectl.filenames import DIRECTORIES
 from queuectl.job import parse
-from queuectl.layout import DIRECTORIES
 from queuectl.spool import Spool
 from queuectl.states import STATES
 from tests import support

@@ -20,7 +20,7 @@ from queuectl import kernel
 from queuectl import spool as spool_module
 from queuectl.doctor import contents, filesystem
 from queuectl.errors import MovedOnError, SpoolError
-from queuectl.layout import DIRECTORIES
+from queuectl.filenames import DIRECTORIES
 from queuectl.spool import Spool
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool, places

@@ -1,0 +1,43 @@
+"""How the files of a spool are named.
+
+spool-layout.md, section "The picture".
+"""
+
+from __future__ import annotations
+
+import os
+
+from queuectl.states import STATES
+
+SUFFIX = ".json"
+REJECTED = ".rejected"
+REJECT_MARK = "~reject"  # ID~rejectN@OWNER is held to be set aside; no id has a ~
+PAUSED = "paused"
+DIRECTORIES = (*STATES, "logs", "workers", "tmp")
+
+
+def mending(job_id: str) -> str:
+    """Return what to do to have a file that was set aside run."""
+    return f"mend dead/{job_id}{REJECTED} and move it to pending/{job_id}{SUFFIX}"
+
+
+def job_id_in(state: str, name: str) -> str:
+    """Return the job that a name in a state directory says, without `.json`."""
+    return split_held(name)[0] if state == "processing" else name
+
+
+def split_held(name: str) -> tuple[str, str]:
+    """Return the job and the owner that a name in processing/ says, without `.json`."""
+    job_id, _, owner = name.rpartition("@")
+    return (job_id, owner) if job_id else (owner, "")
+
+
+def split_reject(held_id: str) -> tuple[str, bool]:
+    """Return the id of what is held as `held_id`, and whether it is held to be set aside."""
+    job_id, mark, _ = held_id.partition(REJECT_MARK)
+    return job_id, mark != ""
+
+
+def holder_of(path: str) -> str:
+    """Return the owner that the path of a file in processing/ says."""
+    return split_held(os.path.basename(path).removesuffix(SUFFIX))[1]
