@@ -6,7 +6,7 @@ Where things are, each line loading only itself, those above it, and `errors`:
     the system   kernel/, files, together, spares, loop, arrivals, notify, program, scratch
     settings     fields, kinds, retry, config
     records      job, outcome, reading
-    the spool    layout, cutting, joblogs, moves, asides, spool
+    the spool    filenames, layout, cutting, joblogs, moves, asides, spool
     owners       requests, owners, registration, safety, worklog
     a command    run/
     the dead     deaths, starts, leftovers, recovery

@@ -16,8 +16,9 @@ from queuectl.cli import render
 from queuectl.cli.columns import fit
 from queuectl.cli.common import Misses, json_option, spool_to_read
 from queuectl.cli.completing import complete_ids
+from queuectl.cli.matching import Selection, changed_at, select
 from queuectl.cli.naming import last_begun, resolve_id
-from queuectl.cli.selection import Selection, changed_at, select, select_options, selects
+from queuectl.cli.selection import select_options, selects
 from queuectl.files import is_there
 from queuectl.joblogs import STREAMS, log_file
 from queuectl.outcome import ended_text, means_later

@@ -12,15 +12,8 @@ from queuectl.cli import render
 from queuectl.cli.common import DURATION, Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.deleting import delete_jobs
-from queuectl.cli.selection import (
-    Selection,
-    changed_at,
-    chosen,
-    go_ahead,
-    state_option,
-    tag_option,
-    touch_options,
-)
+from queuectl.cli.matching import Selection, changed_at
+from queuectl.cli.selection import chosen, go_ahead, state_option, tag_option, touch_options
 from queuectl.ids import is_id
 from queuectl.states import FINISHED
 from queuectl.units import duration_text

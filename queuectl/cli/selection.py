@@ -5,35 +5,26 @@ A person who is there is asked before many are touched.
 
 from __future__ import annotations
 
-import heapq
-import os
 import re
-import time
 import warnings
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain, islice
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, Misses
+from queuectl.cli.matching import Selection, select
 from queuectl.cli.naming import id_to_change
-from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
-from queuectl.job import command_line
 from queuectl.outcome import CANCELLED, is_cancelled
-from queuectl.states import FINISHED, STATES
+from queuectl.states import STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from queuectl.job import Job
     from queuectl.layout import Found, Layout
 
     _PatternType = click.ParamType[re.Pattern[str]]
@@ -47,7 +38,6 @@ _LEFT = {
     CANCELLED: "--error-matches '^cancelled' selects them",
 }
 
-_CHUNK = 512  # names that are read together
 MANY = 10  # jobs: a person is asked before more are touched
 
 
@@ -133,182 +123,6 @@ def touch_options(command: Any) -> Any:
 
 
 all_option = click.option("--all", "everything", is_flag=True, help="All that it applies to.")
-
-
-# --- selecting ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What the options that select say."""
-
-    states: tuple[str, ...]
-    tags: tuple[str, ...] = ()
-    older_than_s: float | None = None
-    newer_than_s: float | None = None
-    command_matches: re.Pattern[str] | None = None
-    error_matches: re.Pattern[str] | None = None
-
-    @classmethod
-    def of(cls, options: dict[str, Any], default: Sequence[str] = STATES) -> Selection:
-        """Return the selection in a command's options; `default` holds where --state is not."""
-        return cls(
-            tuple(dict.fromkeys(options.get("states") or default)),
-            options.get("tags", ()),
-            options.get("older_than"),
-            options.get("newer_than"),
-            options.get("command_matches"),
-            options.get("error_matches"),
-        )
-
-    @property
-    def narrow(self) -> bool:
-        """Whether it asks for more than states."""
-        ages = self.older_than_s, self.newer_than_s
-        wanted = (*ages, self.command_matches, self.error_matches)
-        return bool(self.tags) or any(item is not None for item in wanted)
-
-    def admits(self, found: Found, written_at: Callable[[], float], now: float) -> bool:
-        """Tell whether a job is selected; `written_at` is asked only if need be."""
-        job = found.job
-        if not all(tag in job.tags for tag in self.tags):
-            return False
-        if self.command_matches and not self.command_matches.search(_typed(job)):
-            return False
-        if self.error_matches and not self.error_matches.search(job.error):
-            return False
-
-        def is_unchanged_for(seconds: float) -> bool:
-            return changed_at(found) <= now - seconds or written_at() <= now - seconds
-
-        if self.older_than_s is not None and not is_unchanged_for(self.older_than_s):
-            return False
-        return self.newer_than_s is None or not is_unchanged_for(self.newer_than_s)
-
-
-def _typed(job: Job) -> str:
-    """Return a command as one would type it, all its lines as they are."""
-    return job.command if isinstance(job.command, str) else command_line(job.command)
-
-
-def changed_at(found: Found) -> float:
-    """Return when something last happened to a job, as its record says: `inf` if it does not."""
-    over = ("finished_at",) if found.state in FINISHED else ()
-    for field in (*over, "updated_at", "created_at"):
-        at_s = found.job.instant(field)
-        if at_s is not None:
-            return at_s
-    return inf
-
-
-def select(
-    spool: Layout, selection: Selection, limit: int | None = None, *, newest_first: bool = False
-) -> Iterator[Found]:
-    """Yield the jobs that are selected, state by state, by id; at most `limit` of them.
-
-    `newest_first` has the last written come first, whatever its state.
-    """
-    # of a million names the first few are cheaper to find than all to sort
-    few = None if selection.narrow else limit
-    found = (_newest_first if newest_first else _by_id)(spool, selection.states, few)
-    now = time.time()
-    admitted = (
-        item for item in found if selection.admits(item, partial(_written_at, spool, item), now)
-    )
-    return islice(admitted, limit)
-
-
-def _by_id(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
-    if few is not None:
-        for state in states:
-            names = heapq.nsmallest(few, spool.names(state))
-            yield from spool.jobs(state, names, _cannot_be_read)
-        return
-    listed: dict[str, list[str]] = {state: [] for state in states}
-    # all of it before any is read, which takes longer
-    for _, state, job_id in _listed(spool, states, partial(_at_no_time, spool)):
-        listed[state].append(job_id)
-    shown: set[str] = set()
-    for state in states:
-        for found in spool.jobs(state, sorted(listed[state]), _cannot_be_read):
-            shown.add(found.job.id)
-            yield found
-    if len(states) > 1:
-        missing = set(chain.from_iterable(listed.values())) - shown  # deleted, or moved meanwhile
-        for state in states:
-            names = sorted(missing.intersection(spool.names(state))) if missing else []
-            for found in spool.jobs(state, names):
-                missing.discard(found.job.id)
-                yield found
-
-
-def _newest_first(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
-    written = _listed(spool, states, spool.written)
-    newest = iter(sorted(written, reverse=True) if few is None else heapq.nlargest(few, written))
-    shown: set[str] = set()
-    while chunk := list(islice(newest, _CHUNK)):
-        there: dict[tuple[str, str], Found] = {}
-        for state in states:
-            names = [job_id for _, its_state, job_id in chunk if its_state == state]
-            found = spool.jobs(state, names, _cannot_be_read) if names else ()
-            there.update(((state, item.job.id), item) for item in found)
-        for _, state, job_id in chunk:
-            item = there.get((state, job_id)) or _moved_on(spool, states, job_id)
-            if item is not None and job_id not in shown:
-                shown.add(job_id)
-                yield item
-
-
-def _at_no_time(spool: Layout, state: str) -> Iterator[tuple[str, float]]:
-    return ((job_id, 0.0) for job_id in spool.names(state))
-
-
-def _listed(
-    spool: Layout, states: Sequence[str], entries: Callable[[str], Iterable[tuple[str, float]]]
-) -> Iterator[tuple[float, str, str]]:
-    """Yield when it was written, the state and the id of what `entries` has of each state.
-
-    Those that jobs move between are listed once more, and where they end last: else one that a pool
-    moves could go from a directory not listed yet to one that was.
-    """
-    moving = [state for state in states if state not in FINISHED]
-    known: set[str] = set()
-    for state in moving:
-        for job_id, written_s in entries(state):
-            known.add(job_id)
-            yield written_s, state, job_id
-    for state in moving if len(moving) > 1 else ():
-        for job_id in spool.names(state):
-            if job_id not in known:
-                yield inf, state, job_id  # it has just moved
-    for state in states:
-        if state in FINISHED:
-            for job_id, written_s in entries(state):
-                yield written_s, state, job_id
-
-
-def _moved_on(spool: Layout, states: Sequence[str], job_id: str) -> Found | None:
-    """Return a job that was in one of these states and is in another: the newest move most."""
-    try:
-        found = spool.find(job_id)
-    except QueuectlError:  # deleted, or no job, or not to be read: that was told
-        return None
-    return found if found.state in states else None
-
-
-def _cannot_be_read(path: str, error: Exception) -> None:
-    why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
-    render.note(f"queuectl: {path} cannot be read: {why}")
-
-
-def _written_at(spool: Layout, found: Found) -> float:
-    path = spool.file(found.state, found.job.id)
-    if found.owner is not None:
-        path = spool.held_file(found.job.id, found.owner)
-    try:
-        return os.lstat(path).st_mtime
-    except FileNotFoundError:
-        return inf
 
 
 # --- which jobs a command is for ------------------------------------------------------------

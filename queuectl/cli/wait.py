@@ -22,9 +22,10 @@ from queuectl.cli.drafting import (
     with_directory,
 )
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
+from queuectl.cli.matching import Selection
 from queuectl.cli.naming import is_this_job
 from queuectl.cli.progress import Progress
-from queuectl.cli.selection import Selection, all_option, chosen, select_options
+from queuectl.cli.selection import all_option, chosen, select_options
 from queuectl.files import from_here
 from queuectl.ids import first_of
 from queuectl.joblogs import Follower

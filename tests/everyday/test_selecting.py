@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queuectl.cli.matching import Selection, select
 from queuectl.cli.naming import resolve_id
-from queuectl.cli.selection import Selection, select
 from queuectl.errors import NoSuchJobError
 from queuectl.ids import new_id
 from queuectl.states import STATES
