@@ -28,6 +28,8 @@ from queuectl.files import from_here
 from queuectl.ids import first_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from queuectl.cli.drafting import Drafted
     from queuectl.job import Job
     from queuectl.spool import Spool
@@ -101,14 +103,37 @@ def enqueue(
 
 def _submit(spool: Spool, drafted: list[Drafted]) -> None:
     given = {job.id for _, job, named in drafted if named}
-    batches = spool.submit_all([job for _, job, _ in drafted], given)
+    queued: list[str] = []
+    try:
+        for batch in _with_bar(spool.submit_all([job for _, job, _ in drafted], given), drafted):
+            queued += [job.id for job in batch]
+            sys.stdout.write("".join(f"{job.id}\n" for job in batch))
+            sys.stdout.flush()
+    except QueuectlError as error:  # who is told that it failed must not try all again
+        if not queued:
+            raise
+        msg = f"{error}; {_queued_text(queued, len(drafted))}"
+        raise QueuectlError(msg) from None
+    except (BrokenPipeError, KeyboardInterrupt):
+        if 0 < len(queued) < len(drafted):
+            render.note(f"queuectl: {_queued_text(queued, len(drafted))}")
+        raise
+
+
+def _queued_text(queued: list[str], count: int) -> str:
+    if len(queued) == count:
+        return f"queued all the same: {first_of(queued)}"
+    return f"{len(queued)} of {count} are queued, up to {queued[-1]}"
+
+
+def _with_bar(batches: Iterator[list[Job]], drafted: list[Drafted]) -> Iterator[list[Job]]:
+    """Yield the batches; a person who waits for many is shown how far it is."""
     if len(drafted) < _BAR_FROM or not sys.stderr.isatty():
-        for batch in batches:
-            _print_ids(batch)
+        yield from batches
         return
     with click.progressbar(length=len(drafted), label="queueing", file=sys.stderr) as bar:
         for batch in batches:
-            _print_ids(batch)
+            yield batch
             bar.update(len(batch))
 
 
@@ -120,13 +145,3 @@ def _say_what_hinders(spool: Spool, job_id: str) -> None:
         why = hindrance(spool, [job_id])
         if why:
             render.note(why)
-
-
-def _print_ids(batch: list[Job]) -> None:
-    try:
-        sys.stdout.write("".join(f"{job.id}\n" for job in batch))
-        sys.stdout.flush()
-    except QueuectlError as error:  # who is told that it failed must not try again
-        queued = first_of([job.id for job in batch])
-        msg = f"{error}; queued all the same: {queued}"
-        raise QueuectlError(msg) from None

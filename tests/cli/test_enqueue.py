@@ -275,7 +275,9 @@ def test_an_interrupt_takes_back_what_was_not_told(spool: SpoolDir) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130, err
-    assert spool.ids("pending") == sorted((first + out).decode().split())
+    told = sorted((first + out).decode().split())
+    assert spool.ids("pending") == told
+    assert f"{len(told)} of 20000 are queued, up to " in err.decode()
 
 
 def test_wrong_usage_makes_no_spool(spool: SpoolDir) -> None:

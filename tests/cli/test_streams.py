@@ -234,6 +234,37 @@ def test_who_cannot_be_told_the_id_is_told_that_the_job_is_queued(spool: SpoolDi
     assert spool.states("job") == ["pending"]
 
 
+def test_who_queues_many_and_cannot_be_told_all_is_told_how_many_there_are(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    commands = tmp_path / "commands"
+    commands.write_text("true\n" * 2000)
+    with open("/dev/full", "wb") as full:
+        words = ("enqueue", "--commands", str(commands))
+        process = spool.start(*words, stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate()
+    assert process.returncode == 1
+    queued = sorted(spool.ids("pending"))
+    assert 0 < len(queued) < 2000
+    assert f"; {len(queued)} of 2000 are queued, up to {queued[-1]}" in err.decode()
+
+
+def test_who_stops_reading_the_ids_is_told_how_many_there_are(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    commands = tmp_path / "commands"
+    commands.write_text("true\n" * 2000)
+    words = ("enqueue", "--commands", str(commands))
+    process = spool.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate()
+    assert process.returncode == 141
+    queued = sorted(spool.ids("pending"))
+    assert 0 < len(queued) < 2000
+    assert err.decode() == f"queuectl: {len(queued)} of 2000 are queued, up to {queued[-1]}\n"
+
+
 def test_help_that_nobody_asked_for_is_no_answer(spool: SpoolDir) -> None:
     for words in ([], ["worker"]):
         result = spool.run(*words, status=2)
