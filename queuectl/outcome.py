@@ -23,6 +23,7 @@ EXIT, SIGNAL, TIMEOUT = "exit", "signal", "timeout"
 COULD_NOT_START, WORKER_LOST = "could not start", "worker lost"
 STOPPED, CANCELLED = "stopped", "cancelled"
 _MEANS_LATER = " (means later)"
+_IN_WORDS = {EXIT: "exit status", SIGNAL: "killed by", TIMEOUT: "timed out"}
 _SHELL_SAYS = {126: "permission denied, or not a program", 127: "command not found"}
 
 
@@ -37,12 +38,12 @@ class Outcome:
 
     def message(self) -> str:
         """Return the reason in words, as `error_message` holds it."""
+        words = _IN_WORDS.get(self.ended, self.ended)
         if self.ended == EXIT:
             hint = _SHELL_SAYS.get(self.exit_code or 0)
-            return f"exit status {self.exit_code}" + (f" ({hint})" if hint else "")
+            return f"{words} {self.exit_code}" + (f" ({hint})" if hint else "")
         if self.ended == SIGNAL:
-            return f"killed by {signal_name(self.signal or 0)}"
-        words = "timed out" if self.ended == TIMEOUT else self.ended
+            return f"{words} {signal_name(self.signal or 0)}"
         return f"{words}: {self.detail}" if self.detail else words
 
     def entry(self, number: int, started_at: str | None, at: str, worker: str) -> dict[str, Any]:
@@ -64,8 +65,9 @@ class Outcome:
 
 
 def ended_text(entry: Mapping[str, Any]) -> str:
-    """Return how a run ended, from its entry of `history`: `exit 4`, `signal SIGKILL`."""
-    parts = (entry.get("ended", "?"), entry.get("exit_code"), entry.get("signal"))
+    """Return how a run ended, from its entry of `history`: `exit status 4`, `killed by SIGKILL`."""
+    ended = entry.get("ended", "?")
+    parts = (_IN_WORDS.get(ended, ended), entry.get("exit_code"), entry.get("signal"))
     return plain(" ".join(str(part) for part in parts if part is not None))
 
 

@@ -252,8 +252,14 @@ class Spool(Asides):
         for job in jobs:
             state = "processing" if self.key(job.id) in held else self.found_in(job.id, OUTCOMES)
             # in this order: if it is not in pending/ any more, it is ours that was found
-            if state is not None and self._is_pending(job):
+            # and one found still is there: else it was ours, which a pool has given back since
+            if state is not None and self._is_pending(job) and self._is_in(state, job.id):
                 raise JobExistsError(job.id, state)
+
+    def _is_in(self, state: str, job_id: str) -> bool:
+        if state != "processing":
+            return self.found_in(job_id, (state,)) is not None
+        return any(self.key(held.job_id) == self.key(job_id) for held in self.held())
 
     def _is_pending(self, job: Job) -> bool:
         """Tell whether a job is as we have put it into pending/, and nobody else's of its id."""

@@ -51,6 +51,7 @@ COMMANDS = {
 
 _CALLED_ELSEWHERE = {
     "add": "enqueue",
+    "push": "enqueue",
     "submit": "enqueue",
     "start": "worker start",
     "stop": "worker stop",
@@ -105,6 +106,17 @@ class SuggestingGroup(click.Group):
         super().__init__(*args, **options)
         self._called_elsewhere = called_elsewhere or {}
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if error.ctx is None and ctx.invoked_subcommand is not None:
+                # of an option without its value click does not say of which command
+                command = self.get_command(ctx, ctx.invoked_subcommand)
+                if command is not None:
+                    error.ctx = click.Context(command, ctx, ctx.invoked_subcommand)
+            raise
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -115,7 +127,8 @@ class SuggestingGroup(click.Group):
 
             meant = self._called_elsewhere.get(word)
             found = meant.split(" or ") if meant else get_close_matches(word, names, n=2)
-            near = [f'"{name}"' for name in found]
+            path = ctx.command_path.partition(" ")[2]
+            near = [f'"{path} {name}"' if path and name in names else f'"{name}"' for name in found]
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
             ctx.fail(f'no command "{word}"; {hint}')
         return super().resolve_command(ctx, args)
@@ -241,8 +254,10 @@ def _run(args: Sequence[str] | None) -> int:
         return _fail(_usage_text(error), 2)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
+    except (click.Abort, KeyboardInterrupt) as error:
+        cause = error.__cause__ or error  # click makes the one of the other
+        more = cause.args if isinstance(cause, KeyboardInterrupt) else ()
+        return _fail("; ".join(["interrupted", *map(str, more)]), 130)
     except (click.ClickException, QueuectlError) as error:
         return _fail(error.message if isinstance(error, click.ClickException) else str(error), 1)
     except OSError as error:

@@ -33,7 +33,7 @@ def doctor(
 ) -> None:
     """Check the spool and its file system; with ID, tell why a job is not running.
 
-    Exit status 1 if a problem remains. That no worker runs is only a warning, but with ID.
+    Exit status 1 if a problem remains. That no worker is running is only a warning, but with ID.
 
     \b
     queuectl doctor

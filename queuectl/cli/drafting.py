@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from shutil import which
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -30,7 +31,12 @@ class _Timeout(Duration):
     name = "duration|none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "none" else super().convert(value, param, ctx)
+        if value == "none":
+            return None
+        seconds = super().convert(value, param, ctx)
+        if seconds == 0:
+            self.fail("0 leaves no time; write 90s, 2h, or none for no limit", param, ctx)
+        return seconds
 
 
 class CommandAfterDashes(click.Command):
@@ -149,6 +155,16 @@ def _described(command: Any) -> Any:
     return command
 
 
+def _directory(text: str) -> str:
+    if not text:
+        msg = "--cwd must name a directory"
+        raise click.UsageError(msg)
+    path = os.path.normpath(from_here(text))
+    if not os.path.isdir(path):
+        render.remark(f"queuectl: there is no directory {path} now")
+    return path
+
+
 def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of the record that options name.
 
@@ -170,11 +186,8 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
         fields["run_at"] = utc_text(fields["run_at"])
     if "tags" in fields:
         fields["tags"] = list(fields["tags"])
-    if fields.get("cwd") == "":
-        msg = "--cwd must name a directory"
-        raise click.UsageError(msg)
     if "cwd" in fields:
-        fields["cwd"] = os.path.normpath(from_here(fields["cwd"]))
+        fields["cwd"] = _directory(fields["cwd"])
     try:
         check_new({"command": "true", **fields})
     except BadJobError as error:
@@ -206,6 +219,7 @@ def sources(
             return (_object(line, where) for where, line in _lines(name, bytes.strip))
     if "command" in given:
         raise click.UsageError("--command and a command after it exclude one another")
+    _warn_of_shell(words if dashes or len(words) > 1 else ())
     return [("", {"command": list(words) if dashes else _shell_line(words)})]
 
 
@@ -226,6 +240,7 @@ def _shell_line(words: Sequence[str]) -> str | list[str]:
         _warn_of_file(words[0])
         return words[0]
     _refuse_words_after_a_line(words)
+    _warn_of_options(words)
     return list(words)
 
 
@@ -235,9 +250,28 @@ def _warn_of_file(word: str) -> None:
         render.note(f"queuectl: {word} is a file: --commands {word} queues its lines")
 
 
+def _warn_of_options(words: Sequence[str]) -> None:
+    """Say to a person that what looks like an option of ours went to the command."""
+    ours = {name for param in click.get_current_context().command.params for name in param.opts}
+    for word in words[1:]:
+        if word.startswith("--") and word.partition("=")[0] in ours:
+            render.remark(f"queuectl: {word} is a word of the command: options go before it")
+
+
+def _warn_of_shell(words: Sequence[str]) -> None:
+    """Say to a person of what only a shell understands that no shell will see it."""
+    if len(words) == 1 and set(words[0]).intersection(_FOR_A_SHELL) and not which(words[0]):
+        render.remark(f'queuectl: no program is called "{words[0]}": a shell runs it without --')
+    for word in words[1:]:
+        if word in _OPERATORS:
+            render.remark(
+                f'queuectl: "{word}" is a word of the command: quote all of it for a shell'
+            )
+
+
 def _refuse_words_after_a_line(words: Sequence[str]) -> None:
     """Refuse 'make && make test' --timeout 2h: no program is called so."""
-    if set(words[0]).intersection(" \t\n|&;<>$`("):
+    if set(words[0]).intersection(_FOR_A_SHELL):
         msg = (
             f'unexpected "{words[1]}" after a command line; options go before it, '
             "and after -- the words of one command"
@@ -245,6 +279,8 @@ def _refuse_words_after_a_line(words: Sequence[str]) -> None:
         raise click.UsageError(msg)
 
 
+_FOR_A_SHELL = " \t\n|&;<>$`("
+_OPERATORS = ("|", "||", "&&", "&", ";", ">", ">>", "<", "2>&1")
 _AROUND_JSON = " \t\r\n\ufeff"
 
 

@@ -114,8 +114,12 @@ def _submit(spool: Spool, drafted: list[Drafted]) -> None:
             raise
         msg = f"{error}; {_queued_text(queued, len(drafted))}"
         raise QueuectlError(msg) from None
-    except (BrokenPipeError, KeyboardInterrupt):
-        if 0 < len(queued) < len(drafted):
+    except KeyboardInterrupt:
+        if not queued:
+            raise
+        raise KeyboardInterrupt(_queued_text(queued, len(drafted))) from None
+    except BrokenPipeError:
+        if len(queued) < len(drafted):
             render.note(f"queuectl: {_queued_text(queued, len(drafted))}")
         raise
 

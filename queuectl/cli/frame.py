@@ -96,11 +96,20 @@ def _head(view: View, width: int, *, ascii_only: bool) -> list[Line]:
     title: Line = [("title", name), ("", spool), *paused]
     if gap:
         title += [("dim", gap + view.clock)]
-    counts: Line = []
-    for state in STATES:
-        gap = "   " if counts else ""
-        counts += [("", gap), (state, state), ("", f" {view.counts.get(state, 0):,}")]
-    return [title, counts, _rate_line(view, width, ascii_only=ascii_only), []]
+    return [title, _counts_line(view, width), _rate_line(view, width, ascii_only=ascii_only), []]
+
+
+def _counts_line(view: View, width: int) -> Line:
+    """Return how many jobs are in each state; in little room without those that have none."""
+    counts = {state: f" {view.counts.get(state, 0):,}" for state in STATES}
+    length = sum(len(state) + len(text) for state, text in counts.items())
+    gap = min(3, (width - length) // (len(STATES) - 1))
+    if gap < 1:
+        gap, counts = 1, {state: text for state, text in counts.items() if text != " 0"}
+    line: Line = []
+    for state, text in counts.items():
+        line += [("", " " * gap if line else ""), (state, state), ("", text)]
+    return line
 
 
 def _rate_line(view: View, width: int, *, ascii_only: bool) -> Line:
@@ -109,7 +118,7 @@ def _rate_line(view: View, width: int, *, ascii_only: bool) -> Line:
     second = sum(recent) / len(recent) if recent else 0.0
     pools = f"{_counted(view.pools, 'pool')}, {_counted(view.slots, 'slot')}"
     left = f"{second:.1f}/s  {minute:,}/min ended  "
-    right = f"  {pools}" if view.pools else "  no pool runs"
+    right = f"  {pools}" if view.pools else "  no worker is running"
     room = min(_RATE_S, max(0, width - len(left) - len(right)))
     bars = sparkline(view.rate[len(view.rate) - room :] if room else (), ascii_only=ascii_only)
     return [("", left), ("completed", bars), ("" if view.pools else "warn", right)]

@@ -36,7 +36,14 @@ _SILENT_S = 1.0  # before one that is followed is said to write to the other str
 @click.option("--follow", "-f", is_flag=True, help="Go on, through retries, until all have ended.")
 @click.option("--stderr", "only_stderr", is_flag=True, help="Its standard error instead.")
 @click.option("--all", "both", is_flag=True, help="Both, each piece under a heading.")
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Run N instead of the last.")
+@click.option(
+    "--run",
+    "--attempt",
+    "run",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Run N, as show counts them, instead of the last.",
+)
 @click.option("--lines", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
 @click.pass_context
 def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **options: Any) -> None:
@@ -50,7 +57,7 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
     queuectl logs job1
     queuectl logs -f --all
     queuectl logs -f job1 job2
-    queuectl logs --stderr --attempt 1 --lines 20 job1
+    queuectl logs --stderr --run 1 --lines 20 job1
     """
     if options["only_stderr"] and options["both"]:
         raise click.UsageError("--stderr and --all exclude one another")
@@ -93,7 +100,7 @@ def _check_not_fed_to_itself(
     spool: Layout, found: Found, options: dict[str, Any], *, follow: bool
 ) -> None:
     """Refuse to print output into the same output, in the job itself: there would be no end."""
-    number = options["attempt"] or joblogs.last_run(found)
+    number = options["run"] or joblogs.last_run(found)
     paths = [joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)]
     with contextlib.suppress(OSError):  # standard output is closed
         ours = os.fstat(sys.stdout.fileno())
@@ -129,7 +136,7 @@ def _to_follow(
             found = spool.find(resolve_id(spool, text))
             _check_not_fed_to_itself(spool, found, options, follow=True)
             if found.state in FINISHED:
-                _run_number(found, options["attempt"])
+                _run_number(found, options["run"])
             jobs[found.job.id] = found
     return list(jobs.values())
 
@@ -139,7 +146,7 @@ def _follower(spool: Layout, found: Found, options: dict[str, Any]) -> joblogs.F
         spool,
         found.job.id,
         _streams(options),
-        first_run=options["attempt"] or joblogs.last_run(found) or 1,
+        first_run=options["run"] or joblogs.last_run(found) or 1,
         lines=options["lines"],
     )
 
@@ -185,7 +192,7 @@ def _tell_of_end(
     if follower.found is None:
         msg = f"{follower.job_id} is gone: somebody deleted it"
         raise QueuectlError(msg)
-    number = _run_number(follower.found, options["attempt"])
+    number = _run_number(follower.found, options["run"])
     _remark_on_the_rest(spool, follower.found, number, options, printer)
 
 
@@ -196,7 +203,7 @@ def _note_of(found: Found, text: str, printer: Printer) -> None:
 
 
 def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
-    number = _run_number(found, options["attempt"])
+    number = _run_number(found, options["run"])
     paths = {
         stream: joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)
     }
@@ -260,7 +267,7 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
     return f"nothing on standard output; {size} on standard error, with --stderr"
 
 
-def _run_number(found: Found, attempt: int | None) -> int:
+def _run_number(found: Found, wanted: int | None) -> int:
     """Return the number of the run that is asked for."""
     last = joblogs.last_run(found)
     if not last and found.job.is_reason:
@@ -274,7 +281,7 @@ def _run_number(found: Found, attempt: int | None) -> int:
     if not last:
         msg = f'job "{found.job.id}" is {found.state} and has not run yet; -f waits for it'
         raise QueuectlError(msg)
-    if attempt is not None and attempt > last:
-        msg = f'job "{found.job.id}" has had {last} {"run" if last == 1 else "runs"}, not {attempt}'
+    if wanted is not None and wanted > last:
+        msg = f'job "{found.job.id}" has had {last} {"run" if last == 1 else "runs"}, not {wanted}'
         raise QueuectlError(msg)
-    return attempt or last
+    return wanted or last

@@ -21,7 +21,7 @@ from queuectl.cli.naming import last_begun, resolve_id
 from queuectl.cli.selection import select_options, selects
 from queuectl.files import is_there
 from queuectl.joblogs import STREAMS, log_file
-from queuectl.outcome import ended_text, means_later
+from queuectl.outcome import ended_text, is_cancelled, means_later
 from queuectl.states import FINISHED, STATES
 from queuectl.units import duration_text, instant, plain
 
@@ -101,12 +101,14 @@ def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) ->
         named = iter(sorted(found(), key=changed_at, reverse=True))
     else:
         named = found()
-    print_list(spool, islice(named, options["limit"]), options)
+    print_list(spool, islice(named, options["limit"]), options, misses)
     misses.exit()
 
 
-def print_list(spool: Layout, found: Iterator[Found], options: dict[str, Any]) -> None:
-    """Print jobs, as the options of a list say."""
+def print_list(
+    spool: Layout, found: Iterator[Found], options: dict[str, Any], misses: Misses | None = None
+) -> None:
+    """Print jobs, as the options of a list say, or that there are none and `misses` has none."""
     if options["as_json"] and options["only_ids"]:
         raise click.UsageError("--json and --ids exclude one another")
     if options["as_json"]:
@@ -115,11 +117,13 @@ def print_list(spool: Layout, found: Iterator[Found], options: dict[str, Any]) -
         for item in found:
             click.echo(plain(item.job.id))
     else:
-        print_jobs(spool, found)
+        any_shown = _print_jobs(spool, found)
+        if not any_shown and not (misses and misses.count):
+            render.remark("no such jobs")
 
 
-def print_jobs(spool: Layout, found: Iterator[Found]) -> None:
-    """Print a table of jobs."""
+def _print_jobs(spool: Layout, found: Iterator[Found]) -> bool:
+    """Print a table of jobs; tell whether there are any."""
     table = render.Table("ID", "STATE", "TRIES", "DETAIL", "COMMAND", cuts_last=True)
     empty = True
     max_retries = spool.config.max_retries
@@ -132,8 +136,7 @@ def print_jobs(spool: Layout, found: Iterator[Found]) -> None:
             plain(job.id), render.state_text(item.state), tries, _detail(spool, item), command
         )
     table.end()
-    if empty:
-        render.note("no such jobs")
+    return not empty
 
 
 def _detail(spool: Layout, found: Found) -> str:
@@ -143,19 +146,26 @@ def _detail(spool: Layout, found: Found) -> str:
             return "claimed"
         return f"for {render.since_text(record.get('started_at'))}"
     if found.state == "failed":
-        word = "later" if means_later(record) else "again"
-        return f"{word} {render.in_text(found.job.not_before('failed'))}"
+        when = render.in_text(found.job.not_before("failed"))
+        if means_later(record):
+            return f"later {when}"
+        return _cut(
+            f"again {when}: {plain(found.job.error)}" if found.job.error else f"again {when}"
+        )
     if found.state == "completed":
         took = _took(record)
         ago = f"{render.since_text(record.get('finished_at'))} ago"
         return ago if took == "-" else f"took {took}, {ago}"
     if found.state == "dead":
-        why = plain(found.job.error)
-        return fit(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL), ascii_only=True)
+        return _cut(plain(found.job.error))
     run_at = found.job.instant("run_at")
     if run_at is not None and run_at > time.time():
         return render.in_text(run_at)
     return f"priority {found.job.priority}" if found.job.priority else ""
+
+
+def _cut(why: str) -> str:
+    return fit(why, max(render.cell_limit(_DETAIL_SHARE), _LEAST_DETAIL), ascii_only=True)
 
 
 @click.command()
@@ -188,7 +198,7 @@ def print_job(spool: Layout, found: Found) -> None:
     record = found.record()
     record.pop("history", None)
     record["timeout"] = _timeout_text(spool, found)
-    if found.state == "pending":  # who had it in hand last, to edit it perhaps
+    if found.state == "pending" or is_cancelled(record):  # who had it in hand, to edit it perhaps
         record.pop("worker", None)
     if record.get("error_message") is None:
         record.pop("error_message", None)

@@ -153,6 +153,12 @@ def note(text: str) -> None:
         click.echo("\n".join(map(plain, text.split("\n"))), err=True)
 
 
+def remark(text: str) -> None:
+    """Tell what a person would else wonder at, where one reads; cron would mail it each night."""
+    if sys.stderr.isatty():
+        note(text)
+
+
 def person_answers() -> bool:
     """Whether somebody sees a question and can type."""
     return sys.stdin.isatty() and sys.stderr.isatty()

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from queuectl.layout import Found, Layout
 
     _PatternType = click.ParamType[re.Pattern[str]]
-else:
-    _PatternType = click.ParamType  # generic only in the newest click
+    _ChoiceType = click.Choice[str]
+else:  # generic only in the newest click
+    _PatternType = click.ParamType
+    _ChoiceType = click.Choice
 
 SET_ASIDE = "set aside"  # files that are no jobs
 NOT_RETRIED = (SET_ASIDE, CANCELLED)
@@ -66,6 +68,25 @@ class _Pattern(_PatternType):
             self.fail("the expression is too large, or nested too deep", param, ctx)
 
 
+_STATES_CALLED_ELSEWHERE = {
+    **dict.fromkeys(("queued", "waiting", "scheduled"), "pending"),
+    **dict.fromkeys(("running", "claimed"), "processing"),
+    **dict.fromkeys(("done", "finished", "success", "succeeded"), "completed"),
+    "retrying": "failed",
+    "cancelled": "dead",
+}
+
+
+class _State(_ChoiceType):
+    """A state; one that is called otherwise elsewhere gets a hint."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        meant = _STATES_CALLED_ELSEWHERE.get(value)
+        if meant in self.choices:
+            self.fail(f'no state "{value}"; did you mean "{meant}"?', param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _matching(name: str, help_: str) -> Any:
     return click.option(name, type=_Pattern(), metavar="REGEX", help=help_)
 
@@ -97,7 +118,7 @@ def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
     return click.option(
         "--state",
         "states",
-        type=click.Choice(states),
+        type=_State(states),
         multiple=True,
         help="Only these; may be repeated.",
     )

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _FOLLOWED_WITHIN_S = 0.5  # a pool hears of it by an event
 
 
-@click.group(cls=SuggestingGroup)
+@click.group(
+    cls=SuggestingGroup,
+    called_elsewhere={"list": "show", "ls": "show", "unset": "reset"},
+)
 def settings() -> None:
     """Read and change the settings of a spool; running workers follow.
 

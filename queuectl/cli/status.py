@@ -14,7 +14,7 @@ from queuectl.cli import render
 from queuectl.cli.columns import columns
 from queuectl.cli.common import spool_to_read
 from queuectl.ids import first_of
-from queuectl.states import STATES
+from queuectl.states import STATES, WAITING
 from queuectl.units import duration_text, plain, utc_text
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _held_by_owner(spool: Layout) -> dict[str, list[str]]:
 def _print_status(spool: Layout, document: dict[str, Any]) -> None:
     paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
     click.echo(f"spool    {plain(document['spool'])}{paused}")
-    jobs = "  ".join(f"{render.state_text(s)} {n}" for s, n in document["jobs"].items())
+    jobs = "  ".join(f"{render.state_text(s)} {n:,}" for s, n in document["jobs"].items())
     click.echo(f"jobs     {jobs}")
     for number, worker in enumerate(document["workers"]):
         head = "workers  " if number == 0 else "         "
@@ -126,7 +126,8 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
         for found in spool.jobs("processing", worker["running"]):
             click.echo(_running_text(spool, found))
     if not document["workers"]:
-        hint = "; `queuectl worker start` runs what waits" if document["jobs"]["pending"] else ""
+        waits = any(document["jobs"][state] for state in WAITING)
+        hint = "; `queuectl worker start` runs what waits" if waits else ""
         click.echo(f"workers  none{hint}")
     for lost in document["lost"]:
         who = f"{plain(lost['worker'])}, who is dead" if lost["worker"] else "nobody"

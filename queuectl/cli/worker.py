@@ -35,6 +35,7 @@ LOG_NAME = "worker.log"
 _READY_VARIABLE = "QUEUECTL_READY_FD"
 _WORKER = "QUEUECTL_WORKER"  # of whom this is a job, if it is one
 _LOOK_S = 0.1
+_PATIENCE_S = 1.0  # with a pool that runs nothing, before it is said that it is waited for
 
 
 @click.group(
@@ -195,8 +196,9 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     try:
         _wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:
-        render.note("they stop all the same, once what they run has ended")
-        raise
+        still = ", ".join(item.worker for item in wanted)
+        msg = f"{still} will stop all the same, once what runs there has ended"
+        raise KeyboardInterrupt(msg) from None
     misses.exit()
 
 
@@ -228,6 +230,7 @@ def _named(text: str, alive: list[Worker]) -> Worker:
 
 def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
     told: list[str] | None = None  # the jobs that were last said to be waited for
+    wonders_at_s = time.monotonic() + _PATIENCE_S
     for item in wanted:
         if item.suspended:
             render.note(f"{item.worker} is {owners.suspended_text(item.pid)}")
@@ -241,7 +244,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
                 click.echo(f"{item.worker} is gone")
         names = {item.worker for item in wanted}
         running = sorted(held.job_id for held in spool.held() if held.owner in names)
-        if wanted and running != told:
+        if wanted and running != told and (running or time.monotonic() > wonders_at_s):
             told = running
             few = plain(first_of(running, 5))
             what = f"{len(running)} running: {few}" if running else "its last steps"

@@ -307,4 +307,4 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
         yield ok(f"{workers}, jobs at a time: {sum(worker.slots for worker in alive)}")
     elif waiting:
         jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
-        yield warning(f"{jobs} and no worker runs", "`queuectl worker start`")
+        yield warning(f"{jobs} and no worker is running", "`queuectl worker start`")

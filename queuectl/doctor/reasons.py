@@ -151,7 +151,7 @@ def _nobody(spool: Layout) -> Iterator[Finding]:
     if alive and all(owners.is_stalled(spool, item.worker) for item in alive):
         yield problem(owners.stalled_text(alive[0].worker))
     if not alive:
-        yield problem("no worker runs", "`queuectl worker start`")
+        yield problem("no worker is running", "`queuectl worker start`")
         for opening in safety.unsafe(spool):
             what = f"{opening.path} {opening.why}: a worker refuses to start"
             yield problem(what, opening.remedy)

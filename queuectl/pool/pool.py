@@ -310,7 +310,7 @@ class Pool:
         paused = self._spool.paused
         if paused != self._claims.paused:
             (self._claims.pause if paused else self._claims.resume)()
-            self._log.event("paused" if paused else "unpaused")
+            self._log.event("paused" if paused else "resumed")
 
     def _asked_by_signal(self) -> None:
         self._signals += 1
@@ -336,7 +336,8 @@ class Pool:
     def _follow_signals(self) -> None:
         if self._signals >= 1 and not self._claims.stopped:
             running = len(self._claims.under_way)
-            self._log.event("stopping", detail=f"{running} running; once more to end them")
+            more = "; once more to end them" if running else ""
+            self._log.event("stopping", detail=f"{running} running{more}")
             self._stop_claiming()
             self._log.errors_of(self._say_that_it_stops)
         if self._signals >= 2:

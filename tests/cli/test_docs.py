@@ -235,7 +235,7 @@ _ANY_OF = {
     ".wait": dict.fromkeys(Spread().document(), "SHARE"),
     ".run_time": dict.fromkeys(Spread().document(), "SHARE"),
     ".tries_to_complete": {"2": "N"},
-    ".failures": {"exit 1": "HOW"},
+    ".failures": {"exit status 1": "HOW"},
     "": dict.fromkeys(SETTINGS, "KEY"),
 }
 _TOLD_ELSEWHERE = {".workers[]", ".commands[]", ".KEY.value"}

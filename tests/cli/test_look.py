@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from queuectl.kernel.processes import can_list_processes
 from queuectl.states import STATES
+from queuectl.units import utc_text
 from tests.cli.support import put
 from tests.support import read_json, read_text, wait_until, waiting_for
 
@@ -212,8 +214,8 @@ def test_show_has_the_record_its_runs_and_where_its_output_is(spool: SpoolDir) -
     assert re.search(r"^state +completed$", text, re.MULTILINE)
     assert re.search(r'^tags +\["x"\]$', text, re.MULTILINE)
     assert re.search(r'^ours +{"a": 1}$', text, re.MULTILINE)
-    assert re.search(rf"^1 .* exit 1 +{spool.path}/logs/job.1.out$", text, re.MULTILINE)
-    assert re.search(rf"^2 .* exit 0 +{spool.path}/logs/job.2.out$", text, re.MULTILINE)
+    assert re.search(rf"^1 .* exit status 1 +{spool.path}/logs/job.1.out$", text, re.MULTILINE)
+    assert re.search(rf"^2 .* exit status 0 +{spool.path}/logs/job.2.out$", text, re.MULTILINE)
 
 
 def test_an_id_may_be_shortened_as_long_as_it_is_the_only_one(filled: SpoolDir) -> None:
@@ -489,6 +491,44 @@ def test_of_what_is_scheduled_no_error_of_an_earlier_life_is_told(spool: SpoolDi
     assert "exit status" not in due
 
 
+def test_a_name_that_is_no_jobs_is_told_once(spool: SpoolDir) -> None:
+    spool.create()
+    err = spool.run("list", "nosuch", status=1).err
+    assert (
+        err == f'queuectl: no job "nosuch" in {spool.path}; `queuectl list` shows what there is\n'
+    )
+
+
+def test_a_list_says_why_a_job_failed_and_of_one_that_means_later_only_when(
+    spool: SpoolDir,
+) -> None:
+    due = utc_text(time.time() + 3600)
+    put(spool, "failed", "a", error_message="exit status 4", next_retry_at=due)
+    later = "exit status 75 (means later)"
+    put(spool, "failed", "b", error_message=later, next_retry_at=due)
+    put(spool, "failed", "c", next_retry_at=due)
+    rows = spool.run("list").lines[1:]
+    assert [re.sub(r"5\dm\d\ds", "TIME", row).split()[3:] for row in rows] == [
+        ["again", "in", "TIME:", "exit", "status", "4", "true"],
+        ["later", "in", "TIME", "true"],
+        ["again", "in", "TIME", "true"],
+    ]
+
+
+def test_status_says_how_what_failed_is_run_again_where_no_worker_is(spool: SpoolDir) -> None:
+    put(spool, "completed", "a")
+    assert "workers  none\n" in spool.run("status").out
+    put(spool, "failed", "b", next_retry_at=utc_text(time.time() + 3600))
+    assert "workers  none; `queuectl worker start` runs what waits\n" in spool.run("status").out
+
+
+def test_who_cancelled_a_job_is_not_shown_as_its_worker(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    spool.run("cancel", "job")
+    assert spool.record("dead", "job")["worker"]
+    assert not re.search("^worker ", spool.run("show", "job").out, re.MULTILINE)
+
+
 def test_of_a_job_without_an_error_none_is_shown(spool: SpoolDir) -> None:
     put(spool, "completed", "job", error_message=None)
     assert "error_message" not in spool.run("show", "job").out
@@ -497,7 +537,7 @@ def test_of_a_job_without_an_error_none_is_shown(spool: SpoolDir) -> None:
 def test_where_there_is_nothing_to_list_programs_read_nothing(spool: SpoolDir) -> None:
     spool.create()
     result = spool.run("list")
-    assert (result.out, result.err) == ("", "no such jobs\n")
+    assert (result.out, result.err) == ("", "")  # which cron would mail
     assert spool.run("list", "--ids").out == ""
     assert spool.run("list", "--json").out == "[]\n"
 

@@ -79,21 +79,62 @@ def test_the_end_of_a_command_that_is_cut_is_shown(spool: SpoolDir) -> None:
     assert "first.jpg" in on_a_terminal(spool, "list")
 
 
-def test_a_person_is_told_that_nothing_runs_by_itself(spool: SpoolDir) -> None:
+def told_a_person(spool: SpoolDir, *words: str) -> list[str]:
+    """Run queuectl with standard error on a terminal; return the lines that come there."""
     terminal, child = pty.openpty()
-    process = spool.start("enqueue", "true", stdout=subprocess.PIPE, stderr=child)
-    out, _ = process.communicate()
+    process = spool.start(*words, stdout=subprocess.DEVNULL, stderr=child)
     os.close(child)
-    assert b"".join(_read(terminal)) == (
-        b"no worker is running; `queuectl worker start` runs what waits\r\n"
-    )
-    assert len(out.split()) == 1
+    told = b"".join(_read(terminal)).decode().splitlines()
+    assert process.wait() == 0, told
+    return told
+
+
+def test_a_person_is_told_that_nothing_runs_by_itself(spool: SpoolDir) -> None:
+    hint = "no worker is running; `queuectl worker start` runs what waits"
+    assert told_a_person(spool, "enqueue", "true") == [hint]
     assert spool.run("enqueue", "true").err == ""
     spool.run("pause")
-    terminal, child = pty.openpty()
-    assert spool.start("enqueue", "true", stdout=subprocess.DEVNULL, stderr=child).wait() == 0
-    os.close(child)
-    assert b"the spool is paused" in b"".join(_read(terminal))
+    assert "the spool is paused" in told_a_person(spool, "enqueue", "true")[0]
+
+
+def test_a_person_is_told_that_nothing_is_listed(spool: SpoolDir) -> None:
+    spool.create()
+    assert told_a_person(spool, "list") == ["no such jobs"]
+    assert told_a_person(spool, "dlq", "list") == ["no such jobs"]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["make", "-j4", "--priority", "3"], "--priority is a word of the command"),
+        (["rsync", "--timeout=3", "a", "b"], "--timeout=3 is a word of the command"),
+        (["--", "ls | wc -l"], 'no program is called "ls | wc -l"'),
+        (["ls", "|", "wc"], '"|" is a word of the command'),
+        (["--", "make", "&&", "make", "install"], '"&&" is a word of the command'),
+        (["--cwd", "/nowhere/at/all", "--", "true"], "there is no directory /nowhere/at/all now"),
+    ],
+)
+def test_a_person_is_told_of_what_is_likely_a_slip(
+    spool: SpoolDir, words: list[str], hint: str
+) -> None:
+    assert told_a_person(spool, "enqueue", *words)[0].startswith(f"queuectl: {hint}")
+    assert spool.run("enqueue", *words).err == ""
+
+
+def test_what_is_no_slip_is_not_told(spool: SpoolDir, tmp_path: Path) -> None:
+    program = tmp_path / "with blanks in it"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    spool.run("pause")
+    for words in (
+        ["--priority", "3", "make", "-j4", "--keep-going"],
+        ["--", "rsync", "--timeout", "3", "a", "b"],
+        ["--", str(program)],
+        ["ls | wc -l"],
+        ["--cwd", "/", "--", "true"],
+    ):
+        told = told_a_person(spool, "enqueue", *words)
+        assert [line for line in told if "paused" not in line] == [], words
 
 
 def piped_into_head(

@@ -73,7 +73,7 @@ def test_json_says_the_same(side: Spoolside) -> None:
     found: list[dict[str, Any]] = json.loads(text)
     assert status == 0
     assert {item["level"] for item in found} <= {"ok", "warning"}
-    assert any("no worker runs" in item["what"] for item in found)
+    assert any("no worker is running" in item["what"] for item in found)
     assert doctor(side, "--strict")[0] == 1
 
 
@@ -309,7 +309,7 @@ def test_a_full_file_system_is_a_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "no worker runs"),
+        ({}, "no worker is running"),
         ({"run_at": "2099-01-01T00:00:00Z"}, "is scheduled for 20"),
         ({"cwd": "/no/such/place"}, "its cwd /no/such/place is not there"),
     ],
@@ -353,7 +353,7 @@ def test_it_explains_a_queue_before_a_busy_worker(side: Spoolside) -> None:
     side.submit(run_at="2099-01-01T00:00:00Z", priority=-9)  # before nobody until then
     job_id = side.submit(priority=5)
     (side.path / "paused").unlink()
-    pool.says("unpaused")
+    pool.says("resumed")
     assert "behind 1 other job\n" in doctor(side, job_id)[1]
     failed = json.dumps({"command": "true", "state": "failed", "attempts": 1, "priority": 9})
     (side.path / "failed" / "due.json").write_text(failed)
@@ -479,7 +479,7 @@ def test_a_job_is_not_kept_waiting_by_one_suspended_pool_of_two(side: Spoolside)
 
 def test_jobs_that_wait_for_a_retry_wait_for_a_worker_too(side: Spoolside) -> None:
     put(side, "failed", "job", state="failed", attempts=1)
-    assert "1 job waits and no worker runs" in doctor(side)[1]
+    assert "1 job waits and no worker is running" in doctor(side)[1]
 
 
 def test_advice_moves_no_cursor(side: Spoolside) -> None:
@@ -558,7 +558,7 @@ def test_a_retry_that_is_due_is_before_what_is_less_urgent(side: Spoolside) -> N
     put(side, "failed", "due", state="failed", attempts=1, priority=-9)
     job_id = side.submit()
     (side.path / "paused").unlink()
-    pool.says("unpaused")
+    pool.says("resumed")
     assert "behind 1 other job\n" in doctor(side, job_id)[1]
 
 

@@ -256,7 +256,7 @@ def test_run_says_that_a_run_failed_and_when_the_next_one_is(spool: SpoolDir) ->
     with spool.pool():
         result = spool.run("run", "--id", "a", "--max-retries", "2", "--", "false", status=1)
     lines = result.err.splitlines()
-    assert lines[0].startswith("queuectl: run 1 of a ended: exit 1")
+    assert lines[0].startswith("queuectl: run 1 of a ended: exit status 1")
     assert lines[1] == "queuectl: a is dead: exit status 1"
 
 
@@ -268,7 +268,7 @@ def test_who_follows_a_job_that_failed_is_told_when_it_runs_again(
     with spool.pool(), open(tmp_path / "err", "wb") as err:
         spool.wait_for("failed", "a")
         process = spool.start("logs", "-f", "a", stderr=err)
-        text = "queuectl: run 1 of a ended: exit 1; again in 16m"
+        text = "queuectl: run 1 of a ended: exit status 1; again in 16m"
         wait_until(lambda: text in read_text(f"{tmp_path}/err"))
         process.kill()
         process.wait(DEADLINE_S)

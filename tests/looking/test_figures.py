@@ -37,7 +37,7 @@ def test_a_job_that_failed_once_and_then_succeeded_counts_as_one_completed_and_o
     assert document["runs"] == {"total": 2, "completed": 1, "failed": 1, "dead": 0}
     assert document["retries"] == 1
     assert document["tries_to_complete"] == {"2": 1}
-    assert document["failures"] == {"exit 1": 1}
+    assert document["failures"] == {"exit status 1": 1}
     assert document["success_rate"] == 1
 
 
@@ -259,7 +259,7 @@ def test_commands_that_differ_in_their_numbers_are_of_one_kind() -> None:
 
 def test_groups_stay_few_and_the_busiest_stay() -> None:
     groups = Groups(limit=10)
-    run = PastRun(started_s=0, finished_s=1, outcome="completed", ended="exit 0")
+    run = PastRun(started_s=0, finished_s=1, outcome="completed", ended="exit status 0")
     for number in range(100):
         groups.add("busy", run, "b")
         groups.add(f"once-{number}", run, "o")

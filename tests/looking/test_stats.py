@@ -25,7 +25,7 @@ def test_stats_tell_what_a_pool_has_done(spool: SpoolDir) -> None:
     assert document["ended"] == {"completed": 3, "dead": 1}
     assert document["success_rate"] == 0.75
     assert document["runs"] == {"total": 5, "completed": 3, "failed": 1, "dead": 1}
-    assert document["failures"] == {"exit 9": 2}
+    assert document["failures"] == {"exit status 9": 2}
     assert document["wait"]["count"] == 4
     assert document["run_time"]["count"] == 5
     assert {tag["name"]: tag["runs"] for tag in document["tags"]} == {"good": 3, "bad": 2}
@@ -62,8 +62,8 @@ def test_people_are_shown_what_failed_how_often_and_how_many_tries_it_took(spool
     lines = [line.split() for line in spool.run("stats", PYTHONIOENCODING="ascii").lines]
     failures = lines.index(["failures"])
     assert lines[failures + 1 : failures + 3] == [
-        ["exit", "9", "2", "#" * 24],
-        ["exit", "4", "1", "#" * 12],
+        ["exit", "status", "9", "2", "#" * 24],
+        ["exit", "status", "4", "1", "#" * 12],
     ]
     tries = lines.index(["tries", "until", "completed"])
     assert lines[tries + 1] == ["1", "1", "#" * 24]
@@ -172,7 +172,7 @@ def test_a_bar_shows_even_one_among_thousands(spool: SpoolDir, encoding: str) ->
     once = run_entry(500, now - 9, 0.1, ended="exit", exit_code=77)
     put(spool, past("job", "failed", now - 10, *many, once))
     lines = [line.split() for line in spool.run("stats", PYTHONIOENCODING=encoding).lines]
-    assert ["exit", "77", "1", "#" if encoding == "ascii" else "▏"] in lines
+    assert ["exit", "status", "77", "1", "#" if encoding == "ascii" else "▏"] in lines
 
 
 def test_bars_of_groups_stand_below_one_another(spool: SpoolDir) -> None:

@@ -34,7 +34,7 @@ from queuectl.moves import Claim
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support import SpoolDir
 
@@ -175,6 +175,28 @@ def test_many_are_queued_batch_by_batch(spool: SpoolDir, durability: str) -> Non
     done = [job.id for batch in api.submit_all(jobs) for job in batch]
     assert done == [job.id for job in jobs] == spool.ids("pending")
     assert spool.leftovers() == []
+
+
+def test_a_job_that_a_pool_has_in_hand_for_a_moment_is_not_taken_for_another_of_its_id(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.configure(durability="relaxed")
+    ours, pool = spool.api, spool.api
+    held = Spool.held
+    seen: list[Held] = []
+
+    def in_hand(self: Spool) -> Iterator[Held]:
+        if self is not ours or seen or not os.path.exists(spool.file("pending", "a")):
+            return held(self)
+        claim = pool.take("a", "pending", "w")
+        seen.extend(held(self))
+        pool.release(claim, "pending")
+        return iter(seen)
+
+    monkeypatch.setattr(Spool, "held", in_hand)
+    ours.submit("true", id="a")
+    assert [item.owner for item in seen] == ["w"]
+    assert spool.states("a") == ["pending"]
 
 
 # --- take, rewrite, release ------------------------------------------------------------------
