@@ -310,7 +310,7 @@ class Pool:
         paused = self._spool.paused
         if paused != self._claims.paused:
             (self._claims.pause if paused else self._claims.resume)()
-            self._log.event("paused" if paused else "resumed")
+            self._log.event("paused" if paused else "unpaused")
 
     def _asked_by_signal(self) -> None:
         self._signals += 1

@@ -42,7 +42,7 @@ def busy_pool(spool: SpoolDir) -> Iterator[Pool]:
         spool.run("pause")
         pool.wait_for("paused")
         spool.run("resume")
-        pool.wait_for("resumed")
+        pool.wait_for("unpaused")
         with open(go, "x"):
             pass
         wait_until(lambda: not spool.ids("pending") and not spool.ids("processing"), pool.log)

@@ -353,7 +353,7 @@ def test_it_explains_a_queue_before_a_busy_worker(side: Spoolside) -> None:
     side.submit(run_at="2099-01-01T00:00:00Z", priority=-9)  # before nobody until then
     job_id = side.submit(priority=5)
     (side.path / "paused").unlink()
-    pool.says("resumed")
+    pool.says("unpaused")
     assert "behind 1 other job\n" in doctor(side, job_id)[1]
     failed = json.dumps({"command": "true", "state": "failed", "attempts": 1, "priority": 9})
     (side.path / "failed" / "due.json").write_text(failed)
@@ -558,7 +558,7 @@ def test_a_retry_that_is_due_is_before_what_is_less_urgent(side: Spoolside) -> N
     put(side, "failed", "due", state="failed", attempts=1, priority=-9)
     job_id = side.submit()
     (side.path / "paused").unlink()
-    pool.says("resumed")
+    pool.says("unpaused")
     assert "behind 1 other job\n" in doctor(side, job_id)[1]
 
 
