@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from queuectl.files import Step, Steps, T
     from queuectl.loop import Loop
 
-    Told = Callable[[OSError | None], None]
     Over = Callable[["_Sync", OSError | None], None]
 
 # Between two rounds while something is under way: 750 and 710 us a job with 2 and 4 slots where it
@@ -42,7 +42,7 @@ class Disk:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._queue: _Queue | None = None
-        self._asked: list[tuple[Step, Future[None]]] = []
+        self._asked: list[_Wait] = []
         self._under_way = 0
         self._next_round = 0.0
 
@@ -81,7 +81,6 @@ class Disk:
 
     def _ask(self, step: Step, *, urgent: bool) -> Future[None]:
         """Have a step done in the next round; return what is set once it is."""
-        over: Future[None] = Future(self._loop)
         if urgent or not self._asked:
             at_once = urgent or not self._under_way
             wait_s = 0.0 if at_once else self._next_round - time.monotonic()
@@ -89,8 +88,9 @@ class Disk:
                 self._loop.later(wait_s, self._begin)
             else:  # not at once: those who come in this turn of the loop shall come along
                 self._loop.soon(self._begin)
-        self._asked.append((step, over))
-        return over
+        wait = _Wait(self._loop, step)
+        self._asked.append(wait)
+        return wait
 
     def _begin(self) -> None:
         asked, self._asked = self._asked, []
@@ -99,27 +99,17 @@ class Disk:
         try:
             queue = self.prepare()
         except OSError as error:
-            for _, over in asked:
-                over.fail(error)
+            for wait in asked:
+                wait.fail(error)
             return
         self._next_round = time.monotonic() + _ROUND_S * max(1, self._under_way // _MANY)
-        syncs: list[_Sync] = []
-        directories: dict[str, list[Told]] = {}
-        for step, over in asked:
-            count = len(step.directories) + (step.descriptor is not None)
-            told = _Countdown(count, over).one
-            if step.descriptor is not None:
-                syncs.append(_Sync(step.descriptor, told, data_only=True))
-            for path in step.directories:
-                directories.setdefault(path, []).append(told)
-        for path, waiting in directories.items():
-            _open_and_add(path, waiting, syncs)
+        syncs = _syncs(asked)
         self._under_way += len(syncs)
         queue.begin(syncs)
 
     def _over(self, sync: _Sync, error: OSError | None) -> None:
         self._under_way -= 1
-        sync.told(error)
+        sync.tell(error)
 
     def close(self) -> None:
         """End what waits for the disk; nothing may be under way."""
@@ -127,61 +117,72 @@ class Disk:
             self._queue.close()
 
 
-class _Countdown:
-    """Tells who waits for some fsyncs once all are over, also of an error of one of them."""
+class _Wait(Future[None]):
+    """The end of a step: of all its fsyncs, also with the error of one of them."""
 
-    def __init__(self, count: int, over: Future[None]) -> None:
-        self._left = count
-        self._over = over
-        self._error: OSError | None = None
+    __slots__ = ("_fault", "_left", "step")
 
-    def one(self, error: OSError | None) -> None:
+    def __init__(self, loop: Loop, step: Step) -> None:
+        super().__init__(loop)
+        self.step = step
+        self._left = len(step.directories) + (step.descriptor is not None)
+        self._fault: OSError | None = None
+
+    def one_is_over(self, error: OSError | None) -> None:
         self._left -= 1
-        self._error = self._error or error
+        self._fault = self._fault or error
         if self._left:  # whoever hears of an error closes a descriptor that another fsync may have
             return
-        if self._error is not None:
-            self._over.fail(self._error)
+        if self._fault is None:
+            self.set(None)
         else:
-            self._over.set(None)
-
-
-def _open_and_add(path: str, waiting: Sequence[Told], syncs: list[_Sync]) -> None:
-    try:
-        # a new descriptor each time, since a failed fsync is not asked again
-        descriptor = files.open_directory(path)
-    except OSError as error:
-        _tell(waiting, error)
-        return
-    told = partial(_close_and_tell, descriptor, waiting)
-    syncs.append(_Sync(descriptor, told, data_only=False))
-
-
-def _close_and_tell(descriptor: int, waiting: Sequence[Told], error: OSError | None) -> None:
-    with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
-        os.close(descriptor)
-    _tell(waiting, error)
-
-
-def _tell(waiting: Sequence[Told], error: OSError | None) -> None:
-    for told in waiting:
-        told(error)
+            self.fail(self._fault)
 
 
 class _Sync(NamedTuple):
-    """One fsync, of a descriptor that stays open until `told` is called with how it went."""
+    """One fsync, of a descriptor that stays open until `tell` is called with how it went."""
 
     descriptor: int
-    told: Told
-    data_only: bool
+    waiting: Sequence[_Wait]
+    of_directory: bool
 
     def run(self) -> OSError | None:
         """Wait for it here."""
         try:
-            (kernel.sync_data if self.data_only else kernel.sync)(self.descriptor)
+            (kernel.sync if self.of_directory else kernel.sync_data)(self.descriptor)
         except OSError as error:
             return error
         return None
+
+    def tell(self, error: OSError | None) -> None:
+        """Let go of a directory, and tell all who wait."""
+        if self.of_directory:
+            with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
+                os.close(self.descriptor)
+        for wait in self.waiting:
+            wait.one_is_over(error)
+
+
+def _syncs(asked: Sequence[_Wait]) -> list[_Sync]:
+    """Return the fsyncs that are waited for, each directory's once; some may be told of already."""
+    syncs: list[_Sync] = []
+    directories: defaultdict[str, list[_Wait]] = defaultdict(list)
+    for wait in asked:
+        descriptor = wait.step.descriptor
+        if descriptor is not None:
+            syncs.append(_Sync(descriptor, (wait,), of_directory=False))
+        for path in wait.step.directories:
+            directories[path].append(wait)
+    for path, waiting in directories.items():
+        try:
+            # a new descriptor each time, since a failed fsync is not asked again
+            descriptor = files.open_directory(path)
+        except OSError as error:  # noqa: PERF203 - the others are synced
+            for wait in waiting:
+                wait.one_is_over(error)
+        else:
+            syncs.append(_Sync(descriptor, waiting, of_directory=True))
+    return syncs
 
 
 # --- who waits ------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ class _InKernel:
         loop.watch(syncs.ready, self._look)
 
     def begin(self, asked: Sequence[_Sync]) -> None:
-        begun = self._syncs.begin([(sync.descriptor, sync.data_only) for sync in asked])
+        begun = self._syncs.begin([(sync.descriptor, not sync.of_directory) for sync in asked])
         for sync in asked[:begun]:
             self._under_way[sync.descriptor] = sync
         for sync in asked[begun:]:  # more than the kernel takes at a time, or nothing to be synced
