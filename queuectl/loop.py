@@ -33,37 +33,36 @@ _FEW_TIMERS = 100  # too few to be worth clearing of those that were cancelled
 class Future(Generic[T]):
     """A value that is still to come; the first that it is given counts."""
 
-    __slots__ = ("_loop", "_value", "_waiting", "done", "error")
+    __slots__ = ("_loop", "_value", "done", "error", "waiting")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self.done = False
         self._value: T | None = None
         self.error: BaseException | None = None
-        self._waiting: list[Callable[[], None]] = []
+        self.waiting: list[Callable[[], None]] = []  # is called once this is done
 
     def set(self, value: T) -> None:
         """Give the value, unless there is one."""
-        self._settle(value, None)
+        if self.done:
+            return
+        self.done, self._value = True, value
+        for resume in self.waiting:
+            self._loop.soon(resume)
+        self.waiting.clear()  # who waits may hold on to this: a cycle
 
     def fail(self, error: BaseException) -> None:
         """Have whoever waits meet this error instead, unless there is a value."""
-        self._settle(None, error)
-
-    def _settle(self, value: T | None, error: BaseException | None) -> None:
-        if self.done:
-            return
-        self.done, self._value, self.error = True, value, error
-        for resume in self._waiting:
-            self._loop.soon(resume)
-        self._waiting.clear()  # who waits may hold on to this: a cycle
+        if not self.done:
+            self.error = error
+            self.set(None)  # type: ignore[arg-type] # it is not asked for: there is an error
 
     def on_done(self, resume: Callable[[], None]) -> None:
         """Have `resume` called in the loop, once there is a value or an error."""
         if self.done:
             self._loop.soon(resume)
         else:
-            self._waiting.append(resume)
+            self.waiting.append(resume)
 
     def result(self) -> T:
         """Return the value.
@@ -108,7 +107,7 @@ class _Running(Future[T]):
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
             self.fail(error)
         else:
-            awaited.on_done(self._go_on)
+            awaited.waiting.append(self._go_on)  # it is not done, or would not be awaited
 
 
 class Timer:
@@ -162,6 +161,8 @@ class Loop:
 
     def __init__(self) -> None:
         self._ready: deque[Callable[[], None]] = deque()
+        # has something called once whatever was asked for before has been
+        self.soon: Callable[[Callable[[], None]], None] = self._ready.append
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
         self._cancelled = 0
@@ -176,10 +177,6 @@ class Loop:
         self._threads: list[Thread] = []
 
     # --- what is to be done -----------------------------------------------------------------
-
-    def soon(self, call: Callable[[], None]) -> None:
-        """Have something called once whatever was asked for before has been."""
-        self._ready.append(call)
 
     def soon_from_thread(self, call: Callable[[], None]) -> None:
         """Do what `soon` does, in any thread."""
