@@ -93,7 +93,7 @@ class Run:
         self._task = task
         self._sweeper = sweeper
         self._loop = loop
-        self._news: Future[None] = Future(self._loop)
+        self._news: Future[None] = Future(self._loop)  # that it has ended, or is to
         self._reason: Outcome | None = None
         self._exited = False
         self._child = spawn(task.argv, task.env, task.cwd, (_null(), *output.files))
@@ -111,7 +111,7 @@ class Run:
         if timeout_s is not None:
             own = self._task.has_own_timeout
             timer = self._loop.later(timeout_s, lambda: self.end(timed_out(timeout_s, own=own)))
-        await self._next_news()
+        await self._news
         if timer is not None:
             timer.cancel()
         if self._reason is not None:
@@ -128,18 +128,11 @@ class Run:
         """
         if self._reason is None and not self._exited and not self._child.has_ended():
             self._reason = reason
-            self._tell()
+            self._news.set(None)
 
     def _on_exit(self) -> None:
         self._exited = True
-        self._tell()
-
-    def _tell(self) -> None:
         self._news.set(None)
-
-    async def _next_news(self) -> None:
-        await self._news
-        self._news = Future(self._loop)
 
     async def _end_tree(self) -> None:
         """End all that it started, its group and what has left that: SIGTERM, SIGKILL later.
@@ -152,8 +145,9 @@ class Run:
         timer = self._loop.later(self._task.grace_s, lambda: self._signal(signal.SIGKILL))
         begun_s = time.monotonic()
         await self._sweeper.end(Tree(self._child.pid, self._task.marks), self._task.grace_s)
-        while not self._exited:
-            await self._next_news()
+        if not self._exited:
+            self._news = Future(self._loop)  # the next can only be its exit
+            await self._news
         # where nobody can be listed the sweeper knew of nothing: the group has its grace, too
         while time.monotonic() < begun_s + self._task.grace_s and self._group_lives():
             await self._loop.sleep(LOOK_S)
