@@ -107,8 +107,7 @@ def _opened(directory: str) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
-            os.close(descriptor)
+        close_directory(descriptor)
 
 
 def open_directory(path: str) -> int:
@@ -118,6 +117,14 @@ def open_directory(path: str) -> int:
         OSError: it cannot be opened.
     """
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def close_directory(descriptor: int) -> None:
+    """Give the descriptor of a directory back."""
+    try:  # noqa: SIM105 - three calls more, for each job
+        os.close(descriptor)
+    except OSError:
+        pass  # nothing was written to it: its close says nothing
 
 
 class Open(NamedTuple):
@@ -261,9 +268,11 @@ def move_new(source: str, target: str) -> None:
         FileExistsError: it is taken.
         OSError: it was not moved.
     """
-    with contextlib.suppress(PermissionError):  # of this file, or in this sandbox
+    try:
         if kernel.move_new(source, target):
             return
+    except PermissionError:  # of this file, or in this sandbox
+        pass
     if is_there(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     move(source, target)

@@ -8,7 +8,6 @@ spool-layout.md, section "Durability".
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections import defaultdict
@@ -157,8 +156,7 @@ class _Sync(NamedTuple):
     def tell(self, error: OSError | None) -> None:
         """Let go of a directory, and tell all who wait."""
         if self.of_directory:
-            with contextlib.suppress(OSError):  # nothing was written to it: its close says nothing
-                os.close(self.descriptor)
+            files.close_directory(self.descriptor)
         for wait in self.waiting:
             wait.one_is_over(error)
 
