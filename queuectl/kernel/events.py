@@ -71,6 +71,7 @@ class Syncs:
         # holds the interpreter's lock: none of these calls waits
         self._syscall: Any = ctypes.PyDLL(None, use_errno=True).syscall
         self._long, self._error_number = ctypes.c_long, ctypes.get_errno
+        self._none, self._most = ctypes.c_long(0), ctypes.c_long(_MOST)
         self._context = ctypes.c_ulong(0)
         self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         if self._syscall(setup, ctypes.c_long(_MOST), ctypes.byref(self._context)) < 0:
@@ -103,16 +104,17 @@ class Syncs:
         with contextlib.suppress(BlockingIOError):
             os.read(self.ready, 8)
         told: list[tuple[int, int]] = []
-        while (found := self._take()) > 0:  # the queue may hold more than we asked it to
+        found = _MOST
+        while found == _MOST:  # else that was all: what is over after this makes `ready` so again
+            found = self._take()
             for number in range(found):
                 descriptor, _, result, _ = _EVENT.unpack_from(self._events, _EVENT.size * number)
                 told.append((descriptor, -result))
         return told
 
     def _take(self) -> int:
-        least, most = self._long(0), self._long(_MOST)
         found: int = self._syscall(
-            self._getevents, self._context, least, most, self._events, self._at_once
+            self._getevents, self._context, self._none, self._most, self._events, self._at_once
         )
         if found < 0:
             code = self._error_number()
