@@ -14,12 +14,18 @@ from queuectl.run.runner import Task
 from queuectl.run.spawn import Environment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from queuectl.job import Job
     from queuectl.layout import Layout
 
 # A job that spoke to systemd in the name of its pool would be heard; and where that was started
 # says nothing of where a command runs.
 _NOT_FOR_JOBS = {*(name.encode() for name in notify.VARIABLES), b"PWD", b"OLDPWD"}
+_OURS = frozenset({
+    "QUEUECTL_JOB_ID", "QUEUECTL_ATTEMPT", "QUEUECTL_MAX_RETRIES", "QUEUECTL_SPOOL",
+    "QUEUECTL_WORKER",
+})  # fmt: skip
 
 
 class Commands:
@@ -35,26 +41,26 @@ class Commands:
         self._owner = owner
         home = os.path.expanduser("~")
         self._home = home if home.startswith("/") else "/"  # there need be none
-        self._environment = {
+        inherited = {
             name: name + b"=" + value
             for name, value in _our_environment().items()
             if not name.startswith(b"QUEUECTL_") and name not in _NOT_FOR_JOBS
         }
+        of_pool = {"QUEUECTL_SPOOL": spool.path, "QUEUECTL_WORKER": owner}
+        self._environment = inherited | _encoded(of_pool)
         self._shared_environment = tuple(self._environment.values())
 
     def task(self, job: Job) -> Task:
         """Return what there is to run of a job that has been counted."""
         record, config = job.record, self._spool.config
         cwd, given = record.get("cwd") or self._home, record.get("env") or {}
-        own = {
-            "QUEUECTL_JOB_ID": job.id,
-            "QUEUECTL_WORKER": self._owner,
-            "QUEUECTL_ATTEMPT": str(job.attempts),
-            "QUEUECTL_MAX_RETRIES": str(job.max_retries(config.max_retries)),
-            "QUEUECTL_SPOOL": self._spool.path,
-        }
+        own = [
+            f"QUEUECTL_JOB_ID={job.id}",
+            f"QUEUECTL_ATTEMPT={job.attempts}",
+            f"QUEUECTL_MAX_RETRIES={job.max_retries(config.max_retries)}",
+        ]
         if "PWD" not in given:
-            own["PWD"] = cwd
+            own.append(f"PWD={cwd}")
         command = job.command
         return Task(
             argv=[config.shell, "-c", command] if isinstance(command, str) else command,
@@ -68,18 +74,18 @@ class Commands:
             marks=marks_of(job.id, self._owner),
         )
 
-    def _environment_with(self, given: dict[str, str], own: dict[str, str]) -> Environment:
-        """Return the pool's environment, the job's in its place, and ours."""
-        ours = os.fsencode("\0".join([f"{name}={value}" for name, value in own.items()]))
+    def _environment_with(self, given: dict[str, str], own: Sequence[str]) -> Environment:
+        """Return the pool's environment, what the job gives in its place, and the job's own."""
         shared = self._shared_environment
         if given:
-            job_gives = {
-                os.fsencode(name): os.fsencode(f"{name}={value}")
-                for name, value in given.items()
-                if name not in own
-            }
-            shared = tuple((self._environment | job_gives).values())
-        return Environment(shared, ours.split(b"\0"))
+            job_gives = {name: value for name, value in given.items() if name not in _OURS}
+            shared = tuple((self._environment | _encoded(job_gives)).values())
+        return Environment(shared, os.fsencode("\0".join(own)).split(b"\0"))
+
+
+def _encoded(variables: dict[str, str]) -> dict[bytes, bytes]:
+    """Return by name what stands in an environment."""
+    return {os.fsencode(name): os.fsencode(f"{name}={value}") for name, value in variables.items()}
 
 
 def marks_of(job_id: str, owner: str) -> tuple[bytes, bytes]:
