@@ -43,7 +43,8 @@ class Lanes:
         self._slots = slots
         self._average_s = inf
         self._coming: dict[str, int] = {}  # priorities of what is claimed and not started, in order
-        self._highest = -inf  # of these
+        self._priorities: dict[int, int] = {}  # how many of these have each: mostly all the same
+        self._highest = -inf  # of these; read in any thread
         self._waiting: dict[str, Future[bool]] = {}
         self._running: dict[str, float] = {}  # since when, oldest first
         self._closed = False
@@ -94,6 +95,7 @@ class Lanes:
         """
         urgent = not self._coming or priority < self._highest
         self._coming[job_id] = priority
+        self._priorities[priority] = self._priorities.get(priority, 0) + 1
         self._highest = max(priority, self._highest)
         self._in_hand += 1
         return urgent
@@ -105,8 +107,11 @@ class Lanes:
             self._grant()
 
     def _come(self, job_id: str) -> None:
-        if self._coming.pop(job_id) == self._highest:
-            self._highest = max(self._coming.values(), default=-inf)
+        priority = self._coming.pop(job_id)
+        self._priorities[priority] -= 1
+        if not self._priorities[priority]:
+            del self._priorities[priority]
+            self._highest = max(self._priorities, default=-inf)
 
     def done(self) -> None:
         """Count off a job that is in hand no more."""
@@ -192,10 +197,13 @@ class Lanes:
         Who was claimed earlier and is not here yet, a few fsyncs away at most, is waited for.
         """
         found, bar = None, inf
+        lowest = min(self._priorities, default=inf)
         for job_id, priority in self._coming.items():
             if priority < bar:
                 bar = priority
                 turn = self._waiting.get(job_id)
                 if turn is not None and not turn.done:
                     found = job_id
+                if priority == lowest:  # of those that follow none is more urgent
+                    break
         return found
