@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import kinds
@@ -96,12 +97,12 @@ class Config:
 
         return Backoff(base=self.backoff_base, max_s=self.backoff_max, jitter=self.backoff_jitter)
 
-    @property
+    @cached_property  # each job asks ten times
     def sync(self) -> bool:
         """Whether every step waits for the disk."""
         return self.durability == "full"
 
-    @property
+    @cached_property
     def file_mode(self) -> int:
         """The permissions of new files, whatever the umask; of output, less the umask."""
         return 0o660 if self.shared else 0o600

@@ -170,19 +170,21 @@ def settled(
     at = utc_text(now)
     entry = outcome.entry(job.run_number + 1, job.record.get("started_at"), at, job.worker or "")
     due = None if verdict.delay_s is None else utc_text(now + verdict.delay_s)
-    message = outcome.message()
-    if verdict.state == "failed" and not verdict.counts:
-        message += _MEANS_LATER
     return job.changed(
         state=verdict.state,
         attempts=job.attempts if verdict.counts else max(job.attempts - 1, 0),
         exit_code=outcome.exit_code,
-        error_message=None if verdict == COMPLETED else message,
+        error_message=None if verdict is COMPLETED else _reason(outcome, verdict),
         finished_at=at,
         updated_at=at,
         next_retry_at=due,
         history=[*job.history, entry][-MAX_HISTORY:],
     )
+
+
+def _reason(outcome: Outcome, verdict: Verdict) -> str:
+    means_later = verdict.state == "failed" and not verdict.counts
+    return outcome.message() + (_MEANS_LATER if means_later else "")
 
 
 def only_held(job: Job, owner: str) -> Job | None:
