@@ -323,4 +323,4 @@ class Moves(Layout):
             yield files.Step(self._directories(names))
 
     def _directories(self, names: Iterable[str]) -> Sequence[str]:
-        return [self.directory(name) for name in names]
+        return list(map(self.directory, names))

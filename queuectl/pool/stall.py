@@ -51,8 +51,9 @@ class Stall:
 
     def lift(self, job_id: str) -> None:
         """Let others go on: what this job waited for was done, or is given up, or to be tried."""
-        self._waiting.discard(job_id)
-        self._show()
+        if job_id in self._waiting:
+            self._waiting.remove(job_id)
+            self._show()
 
     def _show(self) -> None:
         if self._shown != self.on:
