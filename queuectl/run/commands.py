@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 # A job that spoke to systemd in the name of its pool would be heard; and where that was started
 # says nothing of where a command runs.
 _NOT_FOR_JOBS = {*(name.encode() for name in notify.VARIABLES), b"PWD", b"OLDPWD"}
-_OURS = frozenset({
-    "QUEUECTL_JOB_ID", "QUEUECTL_ATTEMPT", "QUEUECTL_MAX_RETRIES", "QUEUECTL_SPOOL",
-    "QUEUECTL_WORKER",
-})  # fmt: skip
+_OURS = {f"QUEUECTL_{name}" for name in ("JOB_ID", "ATTEMPT", "MAX_RETRIES", "SPOOL", "WORKER")}
 
 
 class Commands:
