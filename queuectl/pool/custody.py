@@ -120,6 +120,8 @@ class Custody:
         if claim.rewritten and before is not None:
             # where it came from, whatever its body says: it may have been moved there by hand
             yield from self._spool.settling(claim, before.changed(state=claim.origin))
+            if claim.dead_id is not None:
+                self._log.event("dead", claim.dead_id, detail=claim.reason)
             return
         try:
             # needs no room on the disk, which a new body would

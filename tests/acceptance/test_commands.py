@@ -33,7 +33,10 @@ def test_a_place_in_path_that_is_not_absolute_is_one_in_its_cwd(
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
-    run_one(spool, ["tool"], "completed", cwd=str(tmp_path), env={"PATH": "bin:/usr/bin:/bin"})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/tool").touch()  # is no program
+    path = "notes:bin:/usr/bin:/bin"
+    run_one(spool, ["tool"], "completed", cwd=str(tmp_path), env={"PATH": path})
 
 
 SIGNALS = """

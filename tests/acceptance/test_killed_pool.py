@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -156,6 +157,20 @@ def test_a_pool_that_is_running_recovers_the_jobs_of_one_that_was_killed(spool: 
         spool.wait_for("completed", "hold", "job")
         living.wait_for("recovered", "job")
         assert living.events("warning") == []
+
+
+def test_a_killed_pool_is_dead_though_whoever_started_it_has_not_reaped_it(
+    spool: SpoolDir,
+) -> None:
+    spool.configure(backoff_base=0, poll_interval=0.2, lease=3600)
+    killed = spool.start_pool(1)
+    spool.drop("job", "[ $QUEUECTL_ATTEMPT -gt 1 ] || exec sleep 1000")
+    killed.wait_for("started", "job")
+    killed.signal(signal.SIGKILL)
+    wait_until(lambda: not alive(killed.pid))
+    with spool.pool(1):
+        spool.wait_for("completed", "job")
+    assert killed.wait() != 0
 
 
 def test_a_living_pools_jobs_are_not_recovered(spool: SpoolDir) -> None:

@@ -15,6 +15,7 @@ from queuectl.units import parse_time
 from tests.support import (
     AHEAD,
     DEADLINE_S,
+    SpoolDir,
     environment,
     processes_with,
     wait_until,
@@ -24,8 +25,6 @@ from tests.support import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.support import SpoolDir
 
 
 def run_one(spool: SpoolDir, command: str | list[str], state: str, **fields: Any) -> dict[str, Any]:
@@ -155,6 +154,19 @@ def test_a_timeout_ends_the_whole_tree(spool: SpoolDir) -> None:
     assert processes_with(f"QUEUECTL_SPOOL={spool.path}") == []
 
 
+def test_a_timeout_ends_nothing_of_a_job_of_that_id_in_another_spool(spool: SpoolDir) -> None:
+    other, go = SpoolDir(f"{spool.path}.other"), f"{spool.path}.go"
+    other.drop("job", waiting_for(go), max_retries=1)
+    try:
+        with other.pool() as pool:
+            pool.wait_for("started", "job")
+            run_one(spool, "sleep 1000", "dead", max_retries=1, timeout=0.3)
+            open(go, "x").close()
+            other.wait_for("completed", "job")
+    finally:
+        other.end_processes()
+
+
 FORBIDDEN = """
 import errno, os
 def forbidden(*_):
@@ -230,9 +242,13 @@ def test_a_command_has_all_of_many_variables_and_words_and_none_of_those_before_
     spool.drop("c-words", ["/bin/echo", *words])
     spool.drop("d-few", "echo $HOME $OWN299")
     spool.drop("e-word", ["/bin/echo", "one"])
+    for job_id in ("f-own", "g-own"):  # as many variables as the one before
+        spool.drop(job_id, "echo $HOME $OWN299", env={"OWN299": job_id})
     spool.drain(1, env={"HOME": "/usr"})
     said = [spool.output(job_id) for job_id in ("a-few", "b-many", "c-words", "d-few", "e-word")]
     assert said == ["/usr\n", "/usr 299\n", f"{' '.join(words)}\n", "/usr\n", "one\n"]
+    said = [spool.output(job_id) for job_id in ("f-own", "g-own")]
+    assert said == ["/usr f-own\n", "/usr g-own\n"]
 
 
 def test_a_command_knows_which_job_it_is(spool: SpoolDir) -> None:
@@ -253,6 +269,22 @@ def test_a_dropped_job_without_a_cwd_runs_in_the_home_directory(spool: SpoolDir)
     spool.drop("job", "pwd")
     spool.drain(1, env={"HOME": "/usr"})
     assert spool.output("job") == "/usr\n"
+
+
+def test_a_dropped_job_without_a_cwd_runs_where_there_is_no_home_directory(
+    spool: SpoolDir,
+) -> None:
+    spool.drop("job", "pwd")
+    spool.drain(1, env={"HOME": "not-absolute"})
+    assert spool.output("job") == "/\n"
+
+
+def test_a_job_has_no_output_of_another_that_had_its_id(spool: SpoolDir) -> None:
+    """Whose record was removed by hand."""
+    run_one(spool, "echo one; echo two", "completed")
+    os.unlink(spool.file("completed", "job"))
+    run_one(spool, "echo new", "completed")
+    assert spool.output("job") == "new\n"
 
 
 def test_sigchld_inherited_as_ignored_does_not_hide_a_failure(spool: SpoolDir) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from queuectl.filenames import DIRECTORIES
 from tests.support import (
+    AHEAD,
     DEADLINE_S,
     processes_with,
     read_text,
@@ -139,6 +140,27 @@ def test_a_pool_that_is_to_leave_an_empty_spool_hears_while_it_reads_a_full_one(
         pool.wait_for("stopping")
         open(gate, "x").close()
         assert pool.wait() == 0
+
+
+def test_what_is_claimed_ahead_does_not_start_in_a_pool_that_is_to_stop(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("a-short")
+    spool.drop("b-long", waiting_for(go))
+    ahead = [f"later-{number:02}" for number in range(30)]
+    for job_id in ahead:
+        spool.drop(job_id)
+    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
+        pool.wait_for("started", "b-long")
+        wait_until(lambda: len(spool.ids("processing")) >= 20, pool.log)
+        pool.signal(signal.SIGTERM)
+        wait_until(lambda: spool.ids("processing") == ["b-long"], pool.log)
+        open(go, "x").close()
+        assert pool.wait() == 0
+    assert spool.ids("completed") == ["a-short", "b-long"]
+    assert spool.ids("pending") == ahead
+    assert {spool.record("pending", job_id).get("attempts", 0) for job_id in ahead} == {0}
 
 
 def test_stop_when_empty_waits_for_retries_and_for_other_pools(spool: SpoolDir) -> None:

@@ -219,11 +219,13 @@ def test_a_spool_that_is_away_for_a_while_is_not_made_anew(spool: SpoolDir, tmp_
         pool.wait_for("started", "running")
         os.rename(spool.path, f"{spool.path}.away")
         wait_until(lambda: "is gone: waiting for it" in pool.log())
-        for _ in range(20):  # several looks, and heartbeats, long; who looks there wakes the pool
+        for _ in range(30):  # several looks, and heartbeats, long; who looks there wakes the pool
             os.utime(f"{spool.path}.away/workers")
             time.sleep(0.05)
         assert not os.path.exists(spool.path)
         assert pool.events("error") == []
+        assert pool.log().count("is gone: waiting for it") == 1
+        assert pool.events("config") == []
         os.rename(f"{spool.path}.away", spool.path)
         (tmp_path / "go").touch()
         spool.wait_for("completed", "running")
@@ -403,7 +405,7 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pause(spool: SpoolDir, tmp_pa
     go = f"{spool.path}.go"
     spool.drop("a-short")
     spool.drop("b-long", waiting_for(go))
-    for number in range(30):
+    for number in range(50):
         spool.drop(f"later-{number:02}")
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
         pool.wait_for("started", "b-long")
@@ -414,10 +416,75 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pause(spool: SpoolDir, tmp_pa
             pass
         spool.wait_for("completed", "b-long")
         time.sleep(0.3)
-        assert len(spool.ids("pending")) == 30
+        assert len(spool.ids("pending")) == 50
         assert len(pool.events("started")) == 2
         spool.run("resume")
-        wait_until(lambda: len(spool.ids("completed")) == 32, pool.log)
+        wait_until(lambda: len(spool.ids("completed")) == 52, pool.log)
+        order = [event["id"] for event in pool.events("started")]
+        assert order == sorted(order)  # what was given back before what was not claimed yet
+
+
+ANOTHER_COMES = """
+import json, os
+from queuectl.errors import IncompleteJobError
+from queuectl.spool import Spool
+read_claim = Spool.read_claim
+def meanwhile(self, claim):
+    draft = f"{self.path}/.another"
+    if claim.job_id == "job" and not os.path.exists(f"{self.path}/come"):
+        with open(draft, "w") as file:
+            json.dump({"command": "echo another"}, file)
+        os.rename(draft, self.file("pending", "job"))
+        open(f"{self.path}/come", "x").close()
+        raise IncompleteJobError("half written")
+    return read_claim(self, claim)
+Spool.read_claim = meanwhile
+"""
+
+
+def test_a_job_that_is_given_back_replaces_none_that_has_come_into_its_place(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    with spool.pool(env=with_code_at_start(tmp_path, ANOTHER_COMES)) as pool:
+        spool.drop("job", "echo first")
+        spool.wait_for("completed", "job")
+        pool.wait_for("rejected", "job.2")
+    assert spool.output("job") == "another\n"
+    assert "exists already, in pending/" in spool.record("dead", "job.2")["error_message"]
+    assert "echo first" in read_text(f"{spool.path}/dead/job.2.rejected")
+
+
+ANOTHER_COMES_BEHIND = """
+import os
+from queuectl.pool.custody import Custody
+give_back = Custody._giving_back
+def late(self, claim, before):
+    if claim.job_id == "later" and claim.rewritten and not os.path.exists("came"):
+        for name in ("came", "new"):
+            with open(name, "w") as file:
+                file.write('{"command": "echo second"}')
+        os.rename("new", f"{self._spool.path}/pending/later.json")
+    return give_back(self, claim, before)
+Custody._giving_back = late
+"""
+
+
+def test_of_one_that_was_claimed_ahead_and_lost_its_place_it_is_told(
+    spool: SpoolDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(6):  # short ones, so that more is claimed than runs
+        spool.drop(f"a{number}")
+    spool.drop("long", waiting_for(f"{tmp_path}/go"))
+    spool.drop("later", "echo first")
+    with spool.pool(env=with_code_at_start(tmp_path, ANOTHER_COMES_BEHIND)) as pool:
+        pool.wait_for("dead", "later.2")
+        (tmp_path / "go").touch()
+        spool.wait_for("completed", "later")
+    assert spool.output("later") == "second\n"
+    record = spool.record("dead", "later.2")
+    assert record["command"] == "echo first"
+    assert "exists already, in pending/" in record["error_message"]
 
 
 def test_a_job_moved_by_hand_is_given_back_to_where_it_was_moved(
@@ -601,6 +668,7 @@ def test_a_pool_that_can_record_nothing_is_shown_as_that(spool: SpoolDir) -> Non
             pytest.skip("no immutable directories here")
         try:
             pool.wait_for("stalled")
+            spool.drop("later")
             why = f"{pool.name} is stalled: it can record or start nothing; its log says why"
             assert "busy, stalled (its log says why), up" in spool.run("status").out
             assert spool.run("worker", "list", "--json").json[0]["stalled"] is True
@@ -612,6 +680,7 @@ def test_a_pool_that_can_record_nothing_is_shown_as_that(spool: SpoolDir) -> Non
             stop = spool.start("worker", "stop", stderr=subprocess.PIPE)
             assert stop.stderr is not None
             assert why in stop.stderr.readline().decode()
+            assert spool.states("later") == ["pending"]
         finally:
             set_immutable(f"{spool.path}/completed", on=False)
         assert stop.wait(DEADLINE_S) == 0
@@ -855,6 +924,29 @@ def test_output_that_cannot_be_cut_is_told_and_kept(spool: SpoolDir) -> None:
             assert len(spool.output("job").splitlines()) == 10000
         finally:
             set_immutable(output, on=False)
+
+
+NO_THREAD = """
+import errno, os
+from queuectl.loop import Loop
+in_thread = Loop.in_thread
+def refused(self, work):
+    if getattr(work, "func", work).__name__ == "cap":
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return in_thread(self, work)
+Loop.in_thread = refused
+"""
+
+
+def test_output_that_is_not_cut_for_want_of_a_thread_is_told_and_kept(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(log_max_size=4096)
+    spool.drop("job", "seq 1 10000")
+    with spool.pool(env=with_code_at_start(tmp_path, NO_THREAD)) as pool:
+        spool.wait_for("completed", "job")
+        assert "cannot cut its output" in pool.events("error", "job")[0]["detail"]
+    assert len(spool.output("job").splitlines()) == 10000
 
 
 def test_a_stop_that_cannot_be_asked_for_is_told_with_another_way(spool: SpoolDir) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.units import utc_text
-from tests.support import AHEAD, SILENT, cpu_ticks, wait_until, with_code_at_start
+from tests.support import AHEAD, SILENT, cpu_ticks, wait_until, waiting_for, with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,7 +147,7 @@ def test_a_spool_behind_a_symlink_wakes_its_pool(spool: SpoolDir, tmp_path: Path
 def test_an_urgent_job_is_claimed_while_others_wait_for_the_lane(
     spool: SpoolDir, tmp_path: Path, durability: str
 ) -> None:
-    spool.configure(durability=durability)
+    spool.configure(durability=durability, poll_interval=3600, lease=36000)
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     spool.drop("a-short")
@@ -166,6 +166,22 @@ def test_an_urgent_job_is_claimed_while_others_wait_for_the_lane(
         order = [event["id"] for event in pool.events("started")]
     assert order[:4] == ["a-short", "b-long", "urgent", "later-00"]
     assert order[-1] == "not-urgent"
+
+
+def test_a_job_does_not_wait_behind_one_whose_claim_came_to_nothing(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600, lease=36000)
+    go = f"{spool.path}.go"
+    spool.drop("long", waiting_for(go))
+    spool.run("pause")
+    with spool.pool(2) as pool:
+        pool.wait_for("paused")
+        spool.drop_bytes("twice", b'{"command": "true"}', "completed")
+        spool.drop("twice", priority=-1)
+        spool.drop("after", priority=1)
+        spool.run("resume")
+        spool.wait_for("completed", "after")
+        assert pool.events("rejected", "twice.2")
+        open(go, "x").close()
 
 
 def test_a_pool_that_may_not_claim_what_is_due_sleeps(spool: SpoolDir) -> None:

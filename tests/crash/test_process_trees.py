@@ -456,6 +456,17 @@ def test_nobody_is_given_up_whom_no_sigkill_has_reached(monkeypatch: pytest.Monk
     assert ending.survivors == ()
 
 
+def test_to_end_what_runs_takes_no_descriptor_for_each_process(tmp_path: Path) -> None:
+    mark = f"QUEUECTL_JOB_ID={tmp_path}"
+    tree = Tree(None, (mark.encode(),))
+    with subprocess.Popen(["env", mark, "sleep", "600"]) as process:
+        wait_until(lambda: processes_of([tree])[tree], "it has its environment")
+        before = os.listdir("/dev/fd")
+        assert Ending(tree, 60.0).go_on([process.pid])
+        assert process.wait(DEADLINE_S) == -signal.SIGTERM
+        assert os.listdir("/dev/fd") == before
+
+
 def test_what_is_not_found_out_for_long_is_waited_for_no_more() -> None:
     ending = Ending(Tree(None, (b"X=1",)), 0.1)
     assert all(ending.go_on(None) for _ in range(200))

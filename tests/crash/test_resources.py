@@ -130,17 +130,21 @@ def test_enqueue_on_a_full_disk_is_refused_in_one_line_and_leaves_nothing(
         side.check_promise()
 
 
-def test_a_limit_on_the_size_of_files_refuses_and_damages_nothing(side: Spoolside) -> None:
+@pytest.mark.parametrize("limit", [0, 1], ids=["nothing", "a part of it is written"])
+def test_a_limit_on_the_size_of_files_refuses_and_damages_nothing(
+    side: Spoolside, limit: int
+) -> None:
     done = subprocess.run(
         [
             "bash",
             "-c",
-            'ulimit -f 0; exec "$@"',
+            f'ulimit -f {limit}; exec "$@"',
             "-",
             *command_line("--spool", str(side.path)),
             "enqueue",
             "--",
             "true",
+            "x" * 5000,
         ],
         capture_output=True,
         text=True,

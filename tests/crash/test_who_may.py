@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -200,6 +201,10 @@ def test_reading_commands_work_for_a_reader_and_change_nothing(open_path: Path) 
             assert shown.returncode == 0, (words, shown.stderr)
         assert pool.process.poll() is None
         assert state_of_everything(side.path) == before
+        for lock in (side.path / "workers").glob("*.lock"):
+            lock.chmod(0o600)  # which tells nothing to who may not open it
+        shown = as_nobody(side.path, "worker", "list", "--json")
+        assert [worker["pid"] for worker in json.loads(shown.stdout)] == [pool.pid]
         refused = as_nobody(side.path, "enqueue", "--", "true")
         assert refused.returncode == 1
         assert refused.stderr.count("\n") == 1, refused.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectl import cutting, files, joblogs, outcome
-from queuectl.job import Job
+from queuectl.job import MAX_HISTORY, Job, again
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -299,3 +300,29 @@ def test_what_a_job_printed_last_is_shown_though_it_was_deleted(spool: SpoolDir)
     assert list(follower.read()) == [("out", b"last\n")]
     assert follower.over
     follower.close()
+
+
+def test_who_follows_many_runs_takes_no_descriptors_for_each(spool: SpoolDir) -> None:
+    history = [{"number": number, "ended": "exit"} for number in range(1, 6)]
+    spool.drop_bytes("job", json.dumps({"command": "true", "history": history}).encode(), "failed")
+    for number in range(1, 6):
+        with open(f"{spool.path}/logs/job.{number}.out", "w") as file:
+            file.write(f"{number}\n")
+    before = os.listdir("/dev/fd")
+    follower = joblogs.Follower(spool.api, "job", first_run=1)
+    assert b"".join(data for _, data in follower.read()) == b"1\n2\n3\n4\n5\n"
+    assert os.listdir("/dev/fd") == before
+
+
+def test_output_stays_as_long_as_the_history_tells_of_its_run(spool: SpoolDir) -> None:
+    runs = range(1, MAX_HISTORY + 1)
+    history = [{"number": number, "ended": "exit", "exit_code": 75} for number in runs]
+    spool.drop("job", later_codes=[75], history=history)
+    job = spool.api.find("job").job
+    path = spool.api.log_files("job", 1)[0]
+    open(path, "x").close()
+    joblogs.forget_output(spool.api, job, again(job))  # given back, and not run
+    assert os.path.exists(path)
+    done = job.changed(history=[*history[1:], {"number": MAX_HISTORY + 1}])
+    joblogs.forget_output(spool.api, job, done)
+    assert not os.path.exists(path)

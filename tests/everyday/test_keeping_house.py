@@ -447,6 +447,20 @@ def test_who_names_a_state_is_not_told_of_the_other(house: SpoolDir) -> None:
     assert "--state dead" in house.run("prune", "--older-than", "7d", "--yes").err
 
 
+def test_a_directory_that_was_dropped_by_mistake_is_purged_once_it_is_empty(
+    spool: SpoolDir,
+) -> None:
+    spool.create()
+    os.makedirs(f"{spool.path}/pending/folder.json/kept")
+    spool.drain()
+    rejected = f"{spool.path}/dead/folder.rejected"
+    assert "Directory not empty" in spool.refuse("dlq", "purge", "folder")
+    os.rmdir(f"{rejected}/kept")
+    spool.run("dlq", "purge", "folder")
+    assert not os.path.exists(rejected)
+    assert spool.ids("dead") == []
+
+
 def test_a_bad_file_that_comes_again_while_it_is_purged_keeps_its_reason(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,47 @@ def test_what_is_tried_again_and_again_leaves_no_spare_each_time(api: Spool) -> 
     api.drop_spares()
 
 
+def test_old_bodies_that_are_kept_do_not_become_more_with_each_job(api: Spool) -> None:
+    api.keep_spares("w")
+    for number in range(60):
+        api.submit("true", id=f"job-{number}")
+        claim = api.take(f"job-{number}", "pending", "w")
+        job = api.read_claim(claim)
+        files.carry_out(api.counting(claim, job.changed(attempts=1)))
+        api.settle(claim, job.changed(state="completed"))
+    # as many as are kept back for readers, and those of one move
+    assert len(os.listdir(api.directory("tmp"))) < 20
+    api.drop_spares()
+
+
+def test_who_leaves_takes_away_no_bodies_that_others_keep(api: Spool, spool: SpoolDir) -> None:
+    """One of theirs may be all that tells of a start after a power cut."""
+    claim, other = held(api), spool.api
+    files.carry_out(api.counting(claim, api.read_claim(claim).changed(attempts=1)))
+    kept = os.listdir(api.directory("tmp"))
+    assert kept
+    other.keep_spares("other")
+    other.drop_spares()
+    assert os.listdir(api.directory("tmp")) == kept
+    api.drop_spares()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of somebody else")
+def test_a_body_is_never_written_into_a_file_of_somebody_else(api: Spool, spool: SpoolDir) -> None:
+    """Its owner could change what is run."""
+    spool.configure(shared=True)
+    api = spool.api
+    api.keep_spares("w")
+    for number in range(40):  # more than are kept back for those who are reading
+        spool.drop(f"job-{number}")
+        os.chown(spool.file("pending", f"job-{number}"), 65534, 65534)
+        claim = api.take(f"job-{number}", "pending", "w")
+        api.settle(claim, api.read_claim(claim).changed(state="completed"))
+    owners = {entry.stat().st_uid for entry in os.scandir(f"{spool.path}/completed")}
+    assert owners == {0}
+    api.drop_spares()
+
+
 def test_a_body_is_for_all_to_read_before_its_descriptor_is_closed(
     api: Spool, spool: SpoolDir
 ) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl.job import Job
+    from queuectl.moves import Claim
     from queuectl.pool.backlog import Entry
     from tests.support import SpoolDir
 
@@ -44,6 +45,48 @@ def test_a_half_written_file_that_is_taken_away_is_not_waited_for(
     os.unlink(f"{spool.path}/pending/half.json")
     intake.scan()
     assert not intake.rejects.busy
+
+
+def test_a_half_written_file_is_not_waited_for_once_it_is_whole(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    spool.drop_bytes("half", b'{"command": ')
+    intake.pending_arrived("half.json")
+    assert intake.rejects.busy
+    assert not intake.idle
+    with open(spool.file("pending", "half"), "a") as file:
+        file.write('"true"}')
+    intake.pending_arrived("half.json")
+    assert not intake.rejects.busy
+    entry = intake.next()
+    assert entry is not None
+    assert entry.job_id == "half"
+
+
+def test_a_job_that_asked_for_later_is_waited_for_longer_than_for_any_retry(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    spool.configure(backoff_max=60, later_delay=3600)
+    intake._spool.follow_config()
+    due = utc_text(time.time() + 3600)
+    body = {"command": "true", "state": "failed", "next_retry_at": due}
+    spool.drop_bytes("job", json.dumps(body).encode(), "failed")
+    intake.scan()
+    wait_s = intake.wait_s()
+    assert wait_s is not None
+    assert wait_s > 1800
+
+
+def test_a_time_to_start_before_that_of_a_retry_brings_it_not_forward(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    soon, due = (utc_text(time.time() + after_s) for after_s in (60, 1800))
+    body = {"command": "true", "state": "failed", "run_at": soon, "next_retry_at": due}
+    spool.drop_bytes("job", json.dumps(body).encode(), "failed")
+    intake.scan()
+    wait_s = intake.wait_s()
+    assert wait_s is not None
+    assert wait_s > 600
 
 
 def test_the_backlog_gives_what_arrived_by_priority_then_by_arrival(
@@ -291,10 +334,12 @@ def test_a_look_that_the_file_system_refuses_is_made_again_and_ends_no_thread(
     assert intake.next() is not None
 
 
+@pytest.mark.parametrize("bad", [b'{"command": 7}', b'{"command": 7777777777777}'])
 def test_a_good_file_in_the_place_of_a_bad_one_is_not_set_aside_with_it(
-    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch, bad: bytes
 ) -> None:
-    spool.drop_bytes("odd", b'{"command": 7}')
+    """Of the same size, too."""
+    spool.drop_bytes("odd", bad)
     intake.scan()
     take = Spool.take_name
 
@@ -309,6 +354,43 @@ def test_a_good_file_in_the_place_of_a_bad_one_is_not_set_aside_with_it(
     entry = intake.next()
     assert entry is not None
     assert entry.job_id == "odd"
+
+
+def test_a_bad_file_that_is_taken_away_at_that_moment_keeps_no_other_from_being_set_aside(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.drop_bytes("gone", b'{"command": 7}')
+    spool.drop_bytes("other", b'{"command": 7}')
+    intake.pending_arrived("gone.json")
+    intake.pending_arrived("other.json")
+    take = Spool.take_name
+
+    def removed_once_taken(api: Spool, name: str, state: str, owner: str) -> Claim:
+        claim = take(api, name, state, owner)
+        if name == "gone.json":
+            os.unlink(claim.path)
+        return claim
+
+    monkeypatch.setattr(Spool, "take_name", removed_once_taken)
+    intake.rejects.set_aside(2)
+    assert os.path.exists(f"{spool.path}/dead/other.rejected")
+    assert not intake.rejects.busy
+
+
+def test_a_job_that_could_not_be_taken_is_tried_again_though_nothing_has_changed(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is not immutable any more looks as before."""
+    spool.drop("job")
+    intake.scan()
+    assert intake.next() is not None
+    intake.rejects.leave("pending", "job", OSError(errno.EPERM, "refused"))
+    intake.scan()
+    assert intake.next() is None
+    now_s = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    intake.scan()
+    assert intake.next() is not None
 
 
 def test_what_others_have_run_is_forgotten(spool: SpoolDir, intake: Intake) -> None:

@@ -249,6 +249,15 @@ def test_a_beat_registers_anew_what_was_taken_away(api: Spool) -> None:
         assert owners.read_worker(api, me.name) == me.record
 
 
+def test_a_pool_beats_though_nothing_happens_and_it_seldom_looks(spool: SpoolDir) -> None:
+    spool.configure(lease=1, poll_interval=600)
+    with spool.pool() as pool:
+        path = f"{spool.path}/workers/{pool.name}.json"
+        for _ in range(2):
+            os.utime(path, (1, 1))
+            wait_until(lambda: os.stat(path).st_mtime != 1, "its heartbeat")
+
+
 def test_who_looks_whether_an_owner_lives_holds_up_its_return_and_no_more(api: Spool) -> None:
     with Registration(api, 1) as me:
         os.unlink(f"{api.path}/workers/{me.name}.lock")
@@ -446,3 +455,14 @@ def test_a_pool_of_another_version_is_seen(api: Spool, change: dict[str, Any]) -
             json.dump({**record, **change}, file)
         assert [worker.worker for worker in owners.workers(api)] == [me.name]
         assert life(api, me.name) is Life.ALIVE
+
+
+def test_to_look_whether_owners_live_takes_no_descriptor_each_time(api: Spool) -> None:
+    with Registration(api, 1) as me:
+        before = os.listdir("/dev/fd")
+        for _ in range(5):
+            assert life(api, me.name) is Life.ALIVE
+        assert os.listdir("/dev/fd") == before
+    for _ in range(5):
+        assert life(api, me.name) is Life.DEAD
+    assert len(os.listdir("/dev/fd")) <= len(before)

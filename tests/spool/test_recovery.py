@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import kernel, leftovers, recovery, requests, starts
+from queuectl import files, kernel, leftovers, recovery, requests, starts
 from queuectl.job import MAX_HISTORY, Job, again
 from queuectl.kernel import processes
 from queuectl.outcome import started
@@ -80,7 +80,9 @@ def test_one_that_was_run_goes_through_the_retry_policy(spool: SpoolDir) -> None
     assert record["history"][-1]["ended"] == "worker lost"
 
 
-def register(spool: SpoolDir, boot_id: str, *, pid: int = 1, pid_namespace: str = "") -> None:
+def register(
+    spool: SpoolDir, boot_id: str, *, pid: int = 1, slots: int = 1, pid_namespace: str = ""
+) -> None:
     """Leave the record of the owner of what `leave` left."""
     worker = Worker(
         worker=LOCAL,
@@ -88,7 +90,7 @@ def register(spool: SpoolDir, boot_id: str, *, pid: int = 1, pid_namespace: str 
         machine_id=kernel.machine_id(),
         boot_id=boot_id,
         pid=pid,
-        slots=1,
+        slots=slots,
         since="",
         pid_namespace=pid_namespace,
     )
@@ -114,18 +116,25 @@ def test_what_ran_in_another_container_is_waited_for(
     assert spool.ids("failed") == ["a"]
 
 
-def test_a_container_whose_first_process_was_the_pool_ended_with_it(
-    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "ended",
+    [{"pid": 1}, {"boot_id": "another"}, {"slots": 0}],
+    ids=["its first process", "before a boot", "a command line, which runs nothing"],
+)
+def test_what_ran_in_another_container_and_has_ended_is_not_waited_for(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, ended: dict[str, Any]
 ) -> None:
     leave(spool, state="processing", attempts=1, worker=DEAD)
-    register(spool, kernel.boot_id(), pid=1, pid_namespace="pid:[7]")
+    who = {"boot_id": kernel.boot_id(), "pid": 7, "slots": 1, **ended}
+    register(spool, **who, pid_namespace="pid:[7]")
     monkeypatch.setattr(processes, "pid_namespace", lambda: "pid:[8]")
     assert recover(spool) == 1
 
 
 def test_one_that_had_been_claimed_and_not_begun_has_had_no_attempt(spool: SpoolDir) -> None:
     logs = spool.api.log_files("a", 2)
-    counted = {"attempts": 2, "started_at": "2026-01-01T00:00:00Z", "stdout_path": logs[0]}
+    counted = {"attempts": 2, "started_at": "2026-01-01T00:00:00Z"}
+    counted |= {"stdout_path": logs[0], "stderr_path": logs[1]}
     history = [{"number": 1, "started_at": "2025-01-01T00:00:00Z"}]
     leave(spool, state="processing", worker=DEAD, history=history, **counted)
     register(spool, kernel.boot_id())
@@ -133,7 +142,8 @@ def test_one_that_had_been_claimed_and_not_begun_has_had_no_attempt(spool: Spool
     record = spool.record("pending", "a")
     assert record["attempts"] == 1
     assert record["history"] == history  # there was no run to tell of
-    assert [record["started_at"], record["stdout_path"]] == ["2025-01-01T00:00:00Z", None]
+    assert record["started_at"] == "2025-01-01T00:00:00Z"
+    assert (record["stdout_path"], record["stderr_path"]) == (None, None)
 
 
 def test_files_of_other_programs_in_tmp_are_left_where_nobody_held_a_job(spool: SpoolDir) -> None:
@@ -190,7 +200,8 @@ def test_one_that_names_no_output_had_begun_without(spool: SpoolDir) -> None:
 
 @pytest.mark.parametrize("stream", ["out", "err"])
 def test_one_whose_output_has_a_file_had_begun(spool: SpoolDir, stream: str) -> None:
-    leave(spool, state="processing", attempts=2, worker=DEAD, history=[{"number": 1}])
+    counted = {"attempts": 2, "stdout_path": spool.api.log_files("a", 2)[0]}
+    leave(spool, state="processing", worker=DEAD, history=[{"number": 1}], **counted)
     register(spool, kernel.boot_id())
     open(f"{spool.path}/logs/a.2.{stream}", "x").close()
     recover(spool)
@@ -366,7 +377,8 @@ def test_a_spare_without_an_id_says_nothing(spool: SpoolDir) -> None:
 
 
 def test_one_counts_where_there_is_no_place_for_output(spool: SpoolDir) -> None:
-    leave(spool, state="processing", attempts=2, worker=DEAD)
+    counted = {"attempts": 2, "stdout_path": spool.api.log_files("a", 1)[0]}
+    leave(spool, state="processing", worker=DEAD, **counted)
     register(spool, kernel.boot_id())
     os.rmdir(f"{spool.path}/logs")
     os.symlink("nowhere", f"{spool.path}/logs")
@@ -381,9 +393,9 @@ def test_one_that_was_run_for_the_last_time_is_dead(spool: SpoolDir) -> None:
 
 
 def test_one_that_was_taken_and_not_yet_counted_is_pending(spool: SpoolDir) -> None:
-    leave(spool, state="pending", attempts=0)
+    leave(spool, state="pending", attempts=1)
     recover(spool)
-    assert spool.record("pending", "a")["attempts"] == 0
+    assert spool.record("pending", "a")["attempts"] == 1
 
 
 def test_one_taken_for_a_retry_by_hand_is_pending(spool: SpoolDir) -> None:
@@ -456,6 +468,7 @@ def test_recovery_clears_what_the_dead_left_in_workers_and_tmp(spool: SpoolDir) 
         f"workers/{LOCAL}.lock",
         f"workers/{LOCAL}.json",
         f"workers/{LOCAL}.stop",
+        f"workers/{LOCAL}.stalled",
         f"tmp/a@{LOCAL}.json",
         f"tmp/~spare-1@{LOCAL}.json",
         "tmp/b@cli-1-00000000.json",
@@ -678,6 +691,72 @@ def test_nobody_else_recovers_while_something_is_waited_for(spool: SpoolDir) -> 
         another = Recovery(spool.api, other.name, WorkLog(-1))
         assert (another.run(), another.busy) == (0, True)
         look.close()
+
+
+def test_what_somebody_else_has_dealt_with_is_waited_for_no_more(spool: SpoolDir) -> None:
+    """Else nobody but who waits could recover here, and it would look without end."""
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
+    with (
+        ended_at_last(subprocess.Popen(["sleep", "600"], env=env)),
+        Registration(spool.api, 1) as me,
+        Registration(spool.api, 1) as other,
+    ):
+        look = Recovery(spool.api, me.name, WorkLog(-1))
+        look.run()
+        assert look.waiting_s is not None
+        os.rename(held_file(spool), spool.file("pending", "a"))
+        os.unlink(f"{spool.path}/workers/{LOCAL}.lock")
+        look.run()
+        assert look.waiting_s is None
+        another = Recovery(spool.api, other.name, WorkLog(-1))
+        another.run()
+        assert not another.busy
+
+
+def test_what_was_silent_and_left_something_running_is_waited_for_at_the_next_look_too(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not be silent for the lease once more."""
+    leave(spool, state="processing", attempts=1, worker=DEAD)
+    os.unlink(f"{spool.path}/workers/{LOCAL}.lock")
+    stubborn = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done"]
+    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
+    with (
+        ended_at_last(subprocess.Popen(stubborn, env=env, stdout=subprocess.PIPE)) as process,
+        Registration(spool.api, 1) as me,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()
+        look = Recovery(spool.api, me.name, WorkLog(-1))
+        look.run()
+        assert look.waiting_s is None
+        now_s = time.monotonic() + spool.api.config.lease
+        monkeypatch.setattr(time, "monotonic", lambda: now_s)
+        for _ in range(2):
+            look.run()
+            assert look.waiting_s is not None
+        look.close()
+
+
+def test_nobody_takes_up_a_name_whose_drafts_are_being_cleared(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it wrote under that name would be cleared with them."""
+    spool.create()
+    lock = f"{spool.path}/tmp/cli-1-00000000.lock"
+    for path in (lock, f"{spool.path}/tmp/a@cli-1-00000000.json"):
+        open(path, "x").close()
+    taken: list[int | None] = []
+
+    def taken_before(path: str) -> None:
+        taken.append(try_lock(lock))
+        files.unlink_file(path)
+
+    monkeypatch.setattr(leftovers, "unlink_file", taken_before)
+    recover(spool)
+    assert taken == [None, None]
+    assert spool.leftovers() == []
 
 
 def test_what_cannot_be_removed_of_the_dead_leaves_their_lock(spool: SpoolDir) -> None:

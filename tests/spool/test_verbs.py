@@ -294,6 +294,18 @@ def test_a_retry_that_is_due_goes_on_counting(api: Spool, spool: SpoolDir) -> No
     assert api.read_claim(api.take("a", "failed", "w")).attempts == 2
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of somebody else")
+def test_what_somebody_else_put_in_the_place_of_a_job_is_not_run(
+    api: Spool, spool: SpoolDir
+) -> None:
+    """It may have come after the look at what is in pending/."""
+    spool.drop("a")
+    os.chown(spool.file("pending", "a"), 65534, 65534)
+    claim = api.take("a", "pending", "w")
+    with pytest.raises(BadJobError, match="owned by user nobody"):
+        api.read_claim(claim)
+
+
 # --- set aside -------------------------------------------------------------------------------
 
 
@@ -604,6 +616,26 @@ def test_a_batch_that_fails_half_way_leaves_nothing(spool: SpoolDir, durability:
     with pytest.raises(JobExistsError):
         list(api.submit_all(jobs))
     assert spool.ids("pending") == ["j10"]
+    assert spool.leftovers() == []
+
+
+def test_what_is_refused_when_a_file_is_closed_was_not_stored(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a network file system tells of a full disk."""
+    close = os.close
+
+    def refused(descriptor: int) -> None:
+        writes = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+        close(descriptor)
+        if writes:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", refused)
+        with pytest.raises(SpoolError, match=os.strerror(errno.EDQUOT)):
+            api.submit("true", id="a")
+    assert spool.states("a") == []
     assert spool.leftovers() == []
 
 

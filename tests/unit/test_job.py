@@ -173,6 +173,16 @@ def test_the_number_of_a_run_counts_on_over_retries_by_hand() -> None:
     assert Job({**fields, "history": [{"number": "?"}, {}]}).run_number == 2
 
 
+def test_a_job_waits_for_the_latest_of_its_times_and_for_a_retry_in_failed_only() -> None:
+    fields = {"id": "j", "command": "true", "next_retry_at": "1970-01-01T00:00:20Z"}
+    for run_at, latest in ((10, 20), (30, 30)):
+        waits = Job({**fields, "run_at": f"1970-01-01T00:00:{run_at}Z"})
+        assert (waits.not_before("failed"), waits.not_before("pending")) == (latest, run_at)
+    assert Job(fields).not_before("pending") is None
+    started_again = job.again(Job({**fields, "attempts": 3}))
+    assert started_again.not_before("failed") is None
+
+
 def test_a_job_that_could_never_complete_is_not_drafted_but_read() -> None:
     fields = {"command": "true", "success_codes": []}
     with pytest.raises(BadJobError, match="at least one: it could never complete"):

@@ -168,6 +168,54 @@ def test_who_arrives_after_the_close_is_sent_away_and_takes_no_lane(loop: Loop) 
     loop.run(main())
 
 
+def test_who_waits_goes_in_once_those_before_it_are_let_go(loop: Loop) -> None:
+    async def main() -> None:
+        lanes = Lanes(loop, 1)
+        for job_id in ("lost", "next"):
+            lanes.claim(job_id, 0)
+        entered = loop.start(lanes.enter("next"))
+        await loop.rest()
+        assert not entered.done
+        lanes.drop("lost")
+        assert await entered
+
+    loop.run(main())
+
+
+def test_a_lane_is_not_given_to_one_that_is_being_sent_away(loop: Loop) -> None:
+    """It would have it for ever."""
+
+    async def main() -> None:
+        lanes = Lanes(loop, 1)
+        for job_id in ("runs", "waits"):
+            lanes.claim(job_id, 0)
+        assert await lanes.enter("runs")
+        entered = loop.start(lanes.enter("waits"))
+        await loop.rest()
+        lanes.close()
+        lanes.leave("runs")
+        lanes.open()
+        assert not await entered
+        lanes.claim("next", 0)
+        assert await lanes.enter("next")
+
+    loop.run(main())
+
+
+def test_nothing_more_is_claimed_while_the_outcomes_of_many_wait_for_the_disk(loop: Loop) -> None:
+    async def main() -> int:
+        lanes = Lanes(loop, 1)
+        claimed = 0
+        while lanes.has_room(in_rows=False) and claimed < 1000:
+            lanes.claim(f"job-{claimed}", 0)
+            assert await lanes.enter(f"job-{claimed}")
+            lanes.leave(f"job-{claimed}")  # and is not done
+            claimed += 1
+        return claimed
+
+    assert loop.run(main()) < 100
+
+
 def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> None:
     async def main() -> None:
         lanes = Lanes(loop, 1)

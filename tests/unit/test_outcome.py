@@ -24,11 +24,12 @@ def settle(job: Job, ended: Outcome, config: Config = CONFIG) -> dict[str, Any]:
 
 
 def test_the_attempt_counts_from_the_start() -> None:
-    record = running(attempts=1, next_retry_at="2030-01-01T00:00:00Z").record
+    before = {"finished_at": "2029-01-01T00:00:00Z", "next_retry_at": "2030-01-01T00:00:00Z"}
+    record = running(attempts=1, **before).record
     assert record["state"] == "processing"
     assert record["attempts"] == 2
     assert record["worker"] == "w"
-    assert record["next_retry_at"] is None
+    assert (record["finished_at"], record["next_retry_at"]) == (None, None)
     assert (record["stdout_path"], record["stderr_path"]) == ("j.out", "j.err")
 
 
@@ -66,21 +67,29 @@ def test_the_last_failure_is_dead() -> None:
     ],
 )
 def test_the_reason_tells_failures_apart(ended: Outcome, message: str) -> None:
-    record = settle(running(), ended)
+    record = settle(running(exit_code=4), ended)
     assert record["error_message"].startswith(message)
     assert record["state"] == "failed"
+    assert record["exit_code"] == ended.exit_code  # not that of the run before
 
 
 def test_a_run_that_was_stopped_is_given_back_uncounted() -> None:
     record = settle(running(attempts=1), Outcome(ended="stopped"))
     assert (record["state"], record["attempts"]) == ("pending", 1)
-    assert record["history"][-1]["ended"] == "stopped"
+    assert record["error_message"] == record["history"][-1]["ended"] == "stopped"
 
 
 def test_a_cancelled_run_is_dead() -> None:
     record = settle(running(), Outcome(ended="cancelled"))
     assert record["state"] == "dead"
     assert record["error_message"].startswith("cancelled")
+
+
+def test_a_job_that_is_cancelled_while_it_waits_tells_nothing_of_its_last_run() -> None:
+    failed = Job(settle(running(), Outcome(ended="exit", exit_code=4)))
+    record = outcome.cancelled(failed, Outcome(ended="cancelled", detail="by ann"), NOW).record
+    assert (record["state"], record["error_message"]) == ("dead", "cancelled: by ann")
+    assert (record["exit_code"], record["next_retry_at"]) == (None, None)
 
 
 def test_the_jobs_own_exit_codes_decide_before_the_settings() -> None:
@@ -95,6 +104,8 @@ def test_the_jobs_own_exit_codes_decide_before_the_settings() -> None:
     assert settle(running(fatal_codes=[3], success_codes=[0]), three, config)["state"] == "dead"
     zero = Outcome(ended="exit", exit_code=0)
     assert settle(running(success_codes=[3]), zero, config)["state"] == "failed"
+    assert settle(running(fatal_codes=[3], later_codes=[3]), three, config)["state"] == "completed"
+    assert settle(running(later_codes=[4]), four, config)["state"] == "dead"
 
 
 def test_each_run_has_an_entry_in_the_history() -> None:

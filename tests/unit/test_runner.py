@@ -1,24 +1,23 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import TYPE_CHECKING
+
+import pytest
 
 from queuectl.loop import Loop
 from queuectl.run.runner import Output, Run, Task
-from queuectl.run.spawn import Environment
+from queuectl.run.spawn import Environment, reap_adopted, spawn
 from queuectl.run.stragglers import Sweeper
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
-
-def test_nothing_is_signalled_that_has_been_reaped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its group may be another's by then."""
-    task = Task(
+def sleeping(tmp_path: Path) -> Task:
+    return Task(
         argv=["/bin/sleep", "1000"],
         env=Environment((), []),
         cwd="/",
@@ -29,6 +28,13 @@ def test_nothing_is_signalled_that_has_been_reaped(
         marks=(b"QUEUECTL_JOB_ID=job",),
         log_mode=0o600,
     )
+
+
+def test_nothing_is_signalled_that_has_been_reaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its group may be another's by then."""
+    task = sleeping(tmp_path)
     signalled: list[int] = []
     loop = Loop()
 
@@ -40,3 +46,25 @@ def test_nothing_is_signalled_that_has_been_reaped(
     loop.run(run())
     loop.close()
     assert signalled == []
+
+
+def test_a_start_for_which_there_are_too_few_descriptors_gives_them_back(tmp_path: Path) -> None:
+    before, limits = os.listdir("/dev/fd"), resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))  # one more
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="open files"):
+                Output(sleeping(tmp_path))
+            os.close(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert os.listdir("/dev/fd") == before
+
+
+def test_a_command_that_has_ended_is_left_to_who_waits_for_it() -> None:
+    child = spawn(["/bin/sh", "-c", "exit 7"], Environment((), []), "/", (0, 1, 2))
+    wait_until(child.has_ended)
+    reap_adopted()
+    assert child.reap() == 7
