@@ -66,8 +66,9 @@ class Outcome:
 
 def ended_text(entry: Mapping[str, Any]) -> str:
     """Return how a run ended, from its entry of `history`: `exit status 4`, `killed by SIGKILL`."""
-    ended = entry.get("ended", "?")
-    parts = (_IN_WORDS.get(ended, ended), entry.get("exit_code"), entry.get("signal"))
+    ended = entry.get("ended", "?")  # in a file made by hand it may be anything
+    words = _IN_WORDS.get(ended, ended) if isinstance(ended, str) else ended
+    parts = (words, entry.get("exit_code"), entry.get("signal"))
     return plain(" ".join(str(part) for part in parts if part is not None))
 
 

@@ -248,18 +248,21 @@ class Spool(Asides):
         Raises:
             JobExistsError: one has.
         """
-        held = {self.key(held.job_id) for held in self.held()} if jobs else set()
+        held = self._held_keys() if jobs else set()
         for job in jobs:
-            state = "processing" if self.key(job.id) in held else self.found_in(job.id, OUTCOMES)
+            state = self._found_elsewhere(job.id, held)
             # in this order: if it is not in pending/ any more, it is ours that was found
-            # and one found still is there: else it was ours, which a pool has given back since
-            if state is not None and self._is_pending(job) and self._is_in(state, job.id):
-                raise JobExistsError(job.id, state)
+            while state is not None and self._is_pending(job):
+                before, state = state, self._found_elsewhere(job.id, self._held_keys())
+                if state == before:  # else it was ours, given back since, or another that moves
+                    raise JobExistsError(job.id, state)
 
-    def _is_in(self, state: str, job_id: str) -> bool:
-        if state != "processing":
-            return self.found_in(job_id, (state,)) is not None
-        return any(self.key(held.job_id) == self.key(job_id) for held in self.held())
+    def _held_keys(self) -> set[str]:
+        return {self.key(held.job_id) for held in self.held()}
+
+    def _found_elsewhere(self, job_id: str, held: Collection[str]) -> str | None:
+        """Return the state other than pending that has a file of this id, if one has."""
+        return "processing" if self.key(job_id) in held else self.found_in(job_id, OUTCOMES)
 
     def _is_pending(self, job: Job) -> bool:
         """Tell whether a job is as we have put it into pending/, and nobody else's of its id."""

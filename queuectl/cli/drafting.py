@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from itertools import pairwise
 from shutil import which
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -260,18 +261,17 @@ def _warn_of_options(words: Sequence[str]) -> None:
 
 def _warn_of_shell(words: Sequence[str]) -> None:
     """Say to a person of what only a shell understands that no shell will see it."""
-    if len(words) == 1 and set(words[0]).intersection(_FOR_A_SHELL) and not which(words[0]):
-        render.remark(f'queuectl: no program is called "{words[0]}": a shell runs it without --')
-    for word in words[1:]:
-        if word in _OPERATORS:
-            render.remark(
-                f'queuectl: "{word}" is a word of the command: quote all of it for a shell'
-            )
+    alone = words[0] if len(words) == 1 else ""
+    if set(alone) & _FOR_A_SHELL and "/" not in alone.partition(" ")[0] and not which(alone):
+        render.remark(f'queuectl: no program is called "{alone}"; without -- a shell runs it')
+    for before, word in pairwise(words):
+        if word in _OPERATORS and not before.startswith("-"):  # it may be the value of an option
+            render.remark(f'queuectl: no shell sees "{word}" here; one does if all is one word')
 
 
 def _refuse_words_after_a_line(words: Sequence[str]) -> None:
     """Refuse 'make && make test' --timeout 2h: no program is called so."""
-    if set(words[0]).intersection(_FOR_A_SHELL):
+    if set(words[0]) & _FOR_A_SHELL:
         msg = (
             f'unexpected "{words[1]}" after a command line; options go before it, '
             "and after -- the words of one command"
@@ -279,8 +279,8 @@ def _refuse_words_after_a_line(words: Sequence[str]) -> None:
         raise click.UsageError(msg)
 
 
-_FOR_A_SHELL = " \t\n|&;<>$`("
-_OPERATORS = ("|", "||", "&&", "&", ";", ">", ">>", "<", "2>&1")
+_FOR_A_SHELL = set(" \t\n|&;<>$`(")
+_OPERATORS = {"|", "||", "&&", "&", ">", ">>", "<", "2>&1"}  # ; is a word of find -exec
 _AROUND_JSON = " \t\r\n\ufeff"
 
 

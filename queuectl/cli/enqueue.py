@@ -127,7 +127,8 @@ def _submit(spool: Spool, drafted: list[Drafted]) -> None:
 def _queued_text(queued: list[str], count: int) -> str:
     if len(queued) == count:
         return f"queued all the same: {first_of(queued)}"
-    return f"{len(queued)} of {count} are queued, up to {queued[-1]}"
+    # of the next, which were taken back, a worker may have had some already
+    return f"at least {len(queued)} of {count} are queued, up to {queued[-1]}"
 
 
 def _with_bar(batches: Iterator[list[Job]], drafted: list[Drafted]) -> Iterator[list[Job]]:

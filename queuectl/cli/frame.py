@@ -105,7 +105,8 @@ def _counts_line(view: View, width: int) -> Line:
     length = sum(len(state) + len(text) for state, text in counts.items())
     gap = min(3, (width - length) // (len(STATES) - 1))
     if gap < 1:
-        gap, counts = 1, {state: text for state, text in counts.items() if text != " 0"}
+        some = {state: text for state, text in counts.items() if text != " 0"}
+        gap, counts = 1, some or {"pending": " 0"}
     line: Line = []
     for state, text in counts.items():
         line += [("", " " * gap if line else ""), (state, state), ("", text)]

@@ -97,6 +97,7 @@ WRONG = [
     (["push", "ls"], 'did you mean "enqueue"?'),
     (["worker", "status"], 'did you mean "worker list"?'),
     (["config", "list"], 'did you mean "config show"?'),
+    (["config", "reset", "lease"], 'did you mean "config unset"?'),
     (["list", "--state", "running"], 'did you mean "processing"?'),
     (["dlq", "retry", "--newer-than"], "requires an argument; see `queuectl dlq retry -h`"),
     (["enqueue", "--id"], "requires an argument; see `queuectl enqueue -h`"),

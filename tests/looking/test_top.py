@@ -408,6 +408,7 @@ def test_in_little_room_the_counts_come_closer_and_those_that_are_none_go() -> N
         (40, "pending 12 completed 376 dead 7"),
     ):
         assert lines_of(view_of(counts=counts), width=width)[1] == line
+    assert lines_of(view_of(), width=40)[1] == "pending 0"
 
 
 def test_a_terminal_that_does_not_know_its_size_has_a_usual_one(spool: SpoolDir) -> None:

@@ -199,6 +199,26 @@ def test_a_job_that_a_pool_has_in_hand_for_a_moment_is_not_taken_for_another_of_
     assert spool.states("a") == ["pending"]
 
 
+def test_another_of_the_id_that_moves_on_while_it_is_looked_for_is_found(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, pool = spool.api, spool.api
+    pool.submit("true", id="a")
+    claim = pool.take("a", "pending", "w")
+    monkeypatch.setattr(ours, "check_free", lambda _ids: None)  # it slipped from place to place
+    is_pending = Spool._is_pending
+
+    def meanwhile(self: Spool, job: Job) -> bool:
+        if os.path.exists(claim.path):
+            pool.settle(claim, pool.read_claim(claim).changed(state="completed"))
+        return is_pending(self, job)
+
+    monkeypatch.setattr(Spool, "_is_pending", meanwhile)
+    with pytest.raises(JobExistsError, match="in completed/"):
+        ours.submit("false", id="a")
+    assert spool.states("a") == ["completed"]
+
+
 # --- take, rewrite, release ------------------------------------------------------------------
 
 

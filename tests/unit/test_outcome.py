@@ -145,3 +145,11 @@ def test_a_start_is_known_however_its_times_are_written() -> None:
     assert outcome.is_start_of(before, counted)
     assert not outcome.is_start_of(before, counted.changed(attempts=3))
     assert not outcome.is_start_of(before, counted.changed(command="false"))
+
+
+def test_how_a_run_ended_is_shown_whatever_a_file_made_by_hand_says() -> None:
+    assert outcome.ended_text({"ended": ["x"]}) == "['x']"
+    assert outcome.ended_text({}) == "?"
+    assert outcome.ended_text({"ended": "exit", "exit_code": 4}) == "exit status 4"
+    assert outcome.ended_text({"ended": "signal", "signal": "SIGKILL"}) == "killed by SIGKILL"
+    assert outcome.ended_text({"ended": "timeout"}) == "timed out"
