@@ -19,7 +19,7 @@ from filelock import FileLock
 from queuectl import requests
 from queuectl.registration import Registration
 from tests.acceptance.test_troubles import set_immutable
-from tests.looking.terminal import terminal
+from tests.looking.terminal import Terminal, terminal
 from tests.support import (
     DEADLINE_S,
     environment,
@@ -31,6 +31,8 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from queuectl import Spool
     from queuectl.moves import Claim
     from tests.support import SpoolDir
@@ -785,9 +787,11 @@ def test_a_person_whose_edit_is_wrong_may_go_on_with_it(spool: SpoolDir, tmp_pat
     assert spool.record("pending", "job")["command"] == "false"
 
 
-@pytest.mark.parametrize("answer", ["n\n", "\x03"], ids=["no", "ctrl-c"])
+@pytest.mark.parametrize(
+    "answer", [lambda screen: screen.type("n\n"), Terminal.interrupt], ids=["no", "ctrl-c"]
+)
 def test_a_person_who_gives_an_edit_up_finds_it_kept(
-    spool: SpoolDir, tmp_path: Path, answer: str
+    spool: SpoolDir, tmp_path: Path, answer: Callable[[Terminal], None]
 ) -> None:
     """Ctrl-C is heard again once the editor has ended."""
     spool.api.submit("true", id="job")
@@ -796,7 +800,7 @@ def test_a_person_who_gives_an_edit_up_finds_it_kept(
         spool, "edit", "job", width=500, VISUAL="", EDITOR=nonsense, TMPDIR=str(tmp_path)
     ) as screen:
         wait_until(lambda: "edit again?" in screen.raw, lambda: screen.raw)
-        screen.type(answer)
+        answer(screen)
         assert screen.wait() == 1
         assert 'job "job" stays as it was; your text is in ' in screen.raw
     assert spool.record("pending", "job")["command"] == "true"

@@ -280,7 +280,7 @@ def test_a_person_is_asked_before_many_are_touched(many: SpoolDir) -> None:
 def test_ctrl_c_at_a_question_is_told_in_a_line_of_its_own(many: SpoolDir) -> None:
     with Terminal(many.command("cancel", "--all"), environment(many.path), 80, 24) as screen:
         wait_until(lambda: "[y/N]" in screen.raw, lambda: screen.raw)
-        screen.type("\x03")
+        screen.interrupt()
         assert screen.wait() == 130
     assert re.search(r"\nnothing was done\r\nqueuectl: interrupted", screen.raw), screen.raw
 

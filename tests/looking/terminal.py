@@ -14,7 +14,7 @@ import termios
 import threading
 from typing import TYPE_CHECKING, Any
 
-from tests.support import DEADLINE_S, environment, wait_until
+from tests.support import DEADLINE_S, environment, read_text, wait_until
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -66,6 +66,15 @@ class Terminal:
     def type(self, keys: str) -> None:
         """Type."""
         os.write(self._master, keys.encode())
+
+    def interrupt(self) -> None:
+        """Type Ctrl-C once the program waits for an answer.
+
+        Between its question and that nobody would hear it: Python looks for signals, then reads.
+        """
+        stat = f"/proc/{self.process.pid}/stat"
+        wait_until(lambda: read_text(stat).rpartition(") ")[2][:1] == "S")
+        self.type("\x03")
 
     @property
     def raw(self) -> str:
