@@ -7,8 +7,6 @@ import json
 import os
 import sys
 import time
-from itertools import pairwise
-from shutil import which
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -16,6 +14,7 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, TIME, Duration
 from queuectl.cli.completing import complete_directories
+from queuectl.cli.mistakes import look_for_mistakes
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
 from queuectl.fields import check_new, slips
 from queuectl.files import from_here
@@ -220,8 +219,10 @@ def sources(
             return (_object(line, where) for where, line in _lines(name, bytes.strip))
     if "command" in given:
         raise click.UsageError("--command and a command after it exclude one another")
-    _warn_of_shell(words if dashes or len(words) > 1 else ())
-    return [("", {"command": list(words) if dashes else _shell_line(words)})]
+    look_for_mistakes(words, dashes=dashes)
+    # one word is a line for the shell, as people quote it; several are a program's
+    is_line = len(words) == 1 and not dashes
+    return [("", {"command": words[0] if is_line else list(words)})]
 
 
 def _objects(first: str, others: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -235,52 +236,6 @@ def _refuse_stray(words: Sequence[str], after: str) -> None:
         raise click.UsageError(msg)
 
 
-def _shell_line(words: Sequence[str]) -> str | list[str]:
-    """Return one word as a line for the shell, as people quote it; several as a program's."""
-    if len(words) == 1:
-        _warn_of_file(words[0])
-        return words[0]
-    _refuse_words_after_a_line(words)
-    _warn_of_options(words)
-    return list(words)
-
-
-def _warn_of_file(word: str) -> None:
-    """Say of a file of commands that its name alone was queued."""
-    if os.path.isfile(word) and not os.access(word, os.X_OK):
-        render.note(f"queuectl: {word} is a file: --commands {word} queues its lines")
-
-
-def _warn_of_options(words: Sequence[str]) -> None:
-    """Say to a person that what looks like an option of ours went to the command."""
-    ours = {name for param in click.get_current_context().command.params for name in param.opts}
-    for word in words[1:]:
-        if word.startswith("--") and word.partition("=")[0] in ours:
-            render.remark(f"queuectl: {word} is a word of the command: options go before it")
-
-
-def _warn_of_shell(words: Sequence[str]) -> None:
-    """Say to a person of what only a shell understands that no shell will see it."""
-    alone = words[0] if len(words) == 1 else ""
-    if set(alone) & _FOR_A_SHELL and "/" not in alone.partition(" ")[0] and not which(alone):
-        render.remark(f'queuectl: no program is called "{alone}"; without -- a shell runs it')
-    for before, word in pairwise(words):
-        if word in _OPERATORS and not before.startswith("-"):  # it may be the value of an option
-            render.remark(f'queuectl: no shell sees "{word}" here; one does if all is one word')
-
-
-def _refuse_words_after_a_line(words: Sequence[str]) -> None:
-    """Refuse 'make && make test' --timeout 2h: no program is called so."""
-    if set(words[0]) & _FOR_A_SHELL:
-        msg = (
-            f'unexpected "{words[1]}" after a command line; options go before it, '
-            "and after -- the words of one command"
-        )
-        raise click.UsageError(msg)
-
-
-_FOR_A_SHELL = set(" \t\n|&;<>$`(")
-_OPERATORS = {"|", "||", "&&", "&", ">", ">>", "<", "2>&1"}  # ; is a word of find -exec
 _AROUND_JSON = " \t\r\n\ufeff"
 
 

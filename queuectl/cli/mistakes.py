@@ -1,0 +1,68 @@
+"""What is typed by mistake where a command is queued: refused, or told to a person."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from shutil import which
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl.cli import render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FOR_A_SHELL = set(" \t\n|&;<>$`(")
+_OPERATORS = {"|", "||", "&&", "&", ">", ">>", "<", "2>&1"}  # ; is a word of find -exec
+
+
+def look_for_mistakes(words: Sequence[str], *, dashes: bool) -> None:
+    """Say of the words of a command what is likely meant otherwise; `dashes`: -- came before.
+
+    Raises:
+        click.UsageError: they can be no command.
+    """
+    if dashes:
+        _tell_of_shell(words)
+    elif len(words) == 1:
+        _tell_of_file(words[0])
+    else:
+        _refuse_words_after_a_line(words)
+        _tell_of_options(words)
+        _tell_of_shell(words)
+
+
+def _tell_of_file(word: str) -> None:
+    """Say of a file of commands that its name alone was queued."""
+    if os.path.isfile(word) and not os.access(word, os.X_OK):
+        render.note(f"queuectl: {word} is a file: --commands {word} queues its lines")
+
+
+def _refuse_words_after_a_line(words: Sequence[str]) -> None:
+    """Refuse 'make && make test' --timeout 2h: no program is called so."""
+    if set(words[0]) & _FOR_A_SHELL:
+        msg = (
+            f'unexpected "{words[1]}" after a command line; options go before it, '
+            "and after -- the words of one command"
+        )
+        raise click.UsageError(msg)
+
+
+def _tell_of_options(words: Sequence[str]) -> None:
+    """Say to a person that what looks like an option of ours went to the command."""
+    ours = {name for param in click.get_current_context().command.params for name in param.opts}
+    for word in words[1:]:
+        if word.startswith("--") and word.partition("=")[0] in ours:
+            render.remark(f"queuectl: {word} is a word of the command: options go before it")
+
+
+def _tell_of_shell(words: Sequence[str]) -> None:
+    """Say to a person of what only a shell understands that no shell will see it."""
+    alone = words[0] if len(words) == 1 else ""
+    if set(alone) & _FOR_A_SHELL and "/" not in alone.partition(" ")[0] and not which(alone):
+        render.remark(f'queuectl: no program is called "{alone}"; without -- a shell runs it')
+    for before, word in pairwise(words):
+        if word in _OPERATORS and not before.startswith("-"):  # it may be the value of an option
+            render.remark(f'queuectl: no shell sees "{word}" here; one does if all is one word')
