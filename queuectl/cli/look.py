@@ -149,9 +149,8 @@ def _detail(spool: Layout, found: Found) -> str:
         when = render.in_text(found.job.not_before("failed"))
         if means_later(record):
             return f"later {when}"
-        return _cut(
-            f"again {when}: {plain(found.job.error)}" if found.job.error else f"again {when}"
-        )
+        why = f": {plain(found.job.error)}" if found.job.error else ""
+        return _cut(f"again {when}{why}")
     if found.state == "completed":
         took = _took(record)
         ago = f"{render.since_text(record.get('finished_at'))} ago"
