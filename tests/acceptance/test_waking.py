@@ -237,13 +237,23 @@ def test_a_first_look_that_takes_long_holds_up_no_job(spool: SpoolDir, tmp_path:
         spool.wait_for("completed", "job")
 
 
+RESTS = """
+import time
+from queuectl.looks import Looks
+leave = Looks.__exit__
+def rests(self, *error):
+    leave(self, *error)
+    self._rest_until = time.monotonic() + 1.5
+Looks.__exit__ = rests
+"""
+
+
 def test_what_is_in_a_directory_that_is_put_in_the_place_of_another_is_seen_soon(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
     """Also where the last look was just now, and the next is not due yet."""
     spool.configure(poll_interval=3600, lease=36000)
-    rarely = "from queuectl import looks\nlooks._SHARE = 3000\n"  # a look of 0.5 ms rests for 1.5 s
-    with spool.pool(env=with_code_at_start(tmp_path, rarely)):
+    with spool.pool(env=with_code_at_start(tmp_path, RESTS)):
         run_one(spool)
         os.mkdir(f"{spool.path}.new", 0o700)
         with open(f"{spool.path}.new/job.json", "w", encoding="utf-8") as file:
