@@ -120,14 +120,20 @@ class Custody:
         if claim.rewritten and before is not None:
             # where it came from, whatever its body says: it may have been moved there by hand
             yield from self._spool.settling(claim, before.changed(state=claim.origin))
-            if claim.dead_id is not None:
-                self._log.event("dead", claim.dead_id, detail=claim.reason)
+            self.tell_if_displaced(claim)
             return
         try:
             # needs no room on the disk, which a new body would
             yield from self._spool.releasing(claim, claim.origin)
         except JobExistsError as error:
             yield from self._setting_aside(claim, str(error))
+
+    def tell_if_displaced(self, claim: Claim) -> bool:
+        """Log that a job is dead whose place was taken, if that is so; tell whether it is."""
+        if claim.dead_id is None:
+            return False
+        self._log.event("dead", claim.dead_id, detail=claim.reason)
+        return True
 
     async def persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:
         """Do what must not be given up because a disk is full: try until it is done."""

@@ -354,10 +354,8 @@ class Turns:
         if settled:
             self.stall.end()
             forget_output(self._spool, job, done)
-        if settled and claim.dead_id is not None:
-            self._log.event("dead", claim.dead_id, detail=claim.reason)
-        elif settled:
-            self._log.event(done.state, job.id, **_story(done, took_s))
+            if not self._custody.tell_if_displaced(claim):
+                self._log.event(done.state, job.id, **_story(done, took_s))
 
     def _settled(self, job: Job, how: outcome.Outcome, at: float) -> Job:
         return outcome.settled(job, how, config=self._spool.config, now=at, random=random.random)

@@ -63,30 +63,30 @@ def test_a_half_written_file_is_not_waited_for_once_it_is_whole(
     assert entry.job_id == "half"
 
 
+def wait_of_failed(spool: SpoolDir, intake: Intake, **times: str) -> float:
+    """Return the seconds that are waited for a failed job with these times."""
+    body = {"command": "true", "state": "failed", **times}
+    spool.drop_bytes("job", json.dumps(body).encode(), "failed")
+    intake.scan()
+    wait_s = intake.wait_s()
+    assert wait_s is not None
+    return wait_s
+
+
 def test_a_job_that_asked_for_later_is_waited_for_longer_than_for_any_retry(
     spool: SpoolDir, intake: Intake
 ) -> None:
     spool.configure(backoff_max=60, later_delay=3600)
     intake._spool.follow_config()
     due = utc_text(time.time() + 3600)
-    body = {"command": "true", "state": "failed", "next_retry_at": due}
-    spool.drop_bytes("job", json.dumps(body).encode(), "failed")
-    intake.scan()
-    wait_s = intake.wait_s()
-    assert wait_s is not None
-    assert wait_s > 1800
+    assert wait_of_failed(spool, intake, next_retry_at=due) > 1800
 
 
 def test_a_time_to_start_before_that_of_a_retry_brings_it_not_forward(
     spool: SpoolDir, intake: Intake
 ) -> None:
     soon, due = (utc_text(time.time() + after_s) for after_s in (60, 1800))
-    body = {"command": "true", "state": "failed", "run_at": soon, "next_retry_at": due}
-    spool.drop_bytes("job", json.dumps(body).encode(), "failed")
-    intake.scan()
-    wait_s = intake.wait_s()
-    assert wait_s is not None
-    assert wait_s > 600
+    assert wait_of_failed(spool, intake, run_at=soon, next_retry_at=due) > 600
 
 
 def test_the_backlog_gives_what_arrived_by_priority_then_by_arrival(

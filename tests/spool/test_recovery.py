@@ -677,7 +677,9 @@ def test_where_processes_cannot_be_told_nothing_is_waited_for_until_the_next_run
     assert spool.states("a") == ["failed"]
 
 
-def test_nobody_else_recovers_while_something_is_waited_for(spool: SpoolDir) -> None:
+@contextlib.contextmanager
+def one_waits_and_another_looks(spool: SpoolDir) -> Iterator[tuple[Recovery, Recovery]]:
+    """Have one who recovers wait for what a dead owner left running, beside another."""
     leave(spool, state="processing", attempts=1, worker=DEAD)
     env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
     with (
@@ -688,28 +690,22 @@ def test_nobody_else_recovers_while_something_is_waited_for(spool: SpoolDir) -> 
         look = Recovery(spool.api, me.name, WorkLog(-1))
         look.run()
         assert look.waiting_s is not None
-        another = Recovery(spool.api, other.name, WorkLog(-1))
+        yield look, Recovery(spool.api, other.name, WorkLog(-1))
+
+
+def test_nobody_else_recovers_while_something_is_waited_for(spool: SpoolDir) -> None:
+    with one_waits_and_another_looks(spool) as (look, another):
         assert (another.run(), another.busy) == (0, True)
         look.close()
 
 
 def test_what_somebody_else_has_dealt_with_is_waited_for_no_more(spool: SpoolDir) -> None:
     """Else nobody but who waits could recover here, and it would look without end."""
-    leave(spool, state="processing", attempts=1, worker=DEAD)
-    env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
-    with (
-        ended_at_last(subprocess.Popen(["sleep", "600"], env=env)),
-        Registration(spool.api, 1) as me,
-        Registration(spool.api, 1) as other,
-    ):
-        look = Recovery(spool.api, me.name, WorkLog(-1))
-        look.run()
-        assert look.waiting_s is not None
+    with one_waits_and_another_looks(spool) as (look, another):
         os.rename(held_file(spool), spool.file("pending", "a"))
         os.unlink(f"{spool.path}/workers/{LOCAL}.lock")
         look.run()
         assert look.waiting_s is None
-        another = Recovery(spool.api, other.name, WorkLog(-1))
         another.run()
         assert not another.busy
 
