@@ -41,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = arguments(words)
     names = options.only or [*_UNASKED, *(["peers"] if options.peers else [])]
     loop = options.loop or (None if options.dir else place.default_loop(options.dir))
-    size_gb = 4 if options.quick else 12
+    size_gb = 4 if options.quick else 16
     with place.directory(options.dir, loop, size_gb) as directory:
         bench = Bench(directory, "quick" if options.quick else "full")
         file_system = place.describe(directory) + (" in a loop image" if loop else "")

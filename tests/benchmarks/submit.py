@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -60,9 +59,7 @@ def _many(bench: Bench) -> Iterator[Row]:
             lines.write(b'{"command": "true"}\n' * counts[durability])
             lines.seek(0)
             words = [*queuectl(), "enqueue", "-"]
-            used = run(words, env=environment(spool), stdin=lines, stdout=subprocess.DEVNULL)
-        shutil.rmtree(spool)
-        return used
+            return run(words, env=environment(spool), stdin=lines, stdout=subprocess.DEVNULL)
 
     results = bench.in_turn({name: lambda n=name: many(n) for name in _RATES}, bench.pick(1, 3, 5))  # type: ignore[misc]
     for name, target in _RATES.items():
