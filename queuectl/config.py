@@ -296,7 +296,10 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
 
     path = f"{spool_path}/{FILE_NAME}"
     try:
-        with FileLock(f"{spool_path}/{LOCK_NAME}", mode=0o600), Scratch(f"{spool_path}/tmp") as me:
+        # who may change jobs may change settings
+        lock_mode = 0o660 if _read(path).get("shared") else 0o600
+        lock = FileLock(f"{spool_path}/{LOCK_NAME}", mode=lock_mode)
+        with lock, Scratch(f"{spool_path}/tmp") as me:
             stored = _read(path)
             before = dict(stored)
             change(stored)

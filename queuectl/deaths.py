@@ -93,7 +93,8 @@ class Deaths:
         ends_here = local and name != "" and not copied
         only_for = self._only_for(name, worker) if ends_here else None
         if ending is None:
-            tree = _tree_of(self._spool, name) if ends_here and only_for is None else Tree(None, ())
+            is_ours = ends_here and only_for is None
+            tree = _tree_of(self._spool, name, worker) if is_ours else Tree(None, ())
             ending = Ending(tree, self._spool.config.kill_grace)
         unseen = worker is not None and worker.runs_unseen
         return Dead(
@@ -142,9 +143,12 @@ def lock_of(spool: Layout, dead: Dead) -> Iterator[bool]:
             os.close(lock)
 
 
-def _tree_of(spool: Layout, name: str) -> Tree:
-    """Return what a dead owner may have left running."""
-    return Tree(None, (os.fsencode(f"QUEUECTL_WORKER={name}"),), tuple(_outputs_of(spool, name)))
+def _tree_of(spool: Layout, name: str, worker: owners.Worker | None) -> Tree:
+    """Return what a dead owner may have left running, in this spool and not one it is a copy of."""
+    mark = os.fsencode(f"QUEUECTL_WORKER={name}")
+    home = "" if worker is None else worker.directory
+    original = "" if home == owners.home_of(spool) else home
+    return Tree(None, (mark,), tuple(_outputs_of(spool, name)), original)
 
 
 def _outputs_of(spool: Layout, name: str) -> Iterator[tuple[int, int]]:

@@ -99,12 +99,7 @@ def home_of(spool: Layout) -> str:
     Raises:
         OSError: workers/ is gone, or cannot be looked at.
     """
-    return inode_name(os.stat(spool.directory("workers")))
-
-
-def inode_name(status: os.stat_result) -> str:
-    """Return "DEVICE:INODE": which file it is, under whatever name."""
-    return f"{status.st_dev}:{status.st_ino}"
+    return kernel.inode_name(os.stat(spool.directory("workers")))
 
 
 class Life(Enum):

@@ -20,7 +20,6 @@ from queuectl.owners import (
     STALLED_SUFFIX,
     Worker,
     home_of,
-    inode_name,
     path,
     remove_files,
 )
@@ -103,7 +102,7 @@ class Registration:
             else:
                 break
         self._lock = lock  # only now is one let go that guards a removed file
-        self._lock_is = inode_name(os.lstat(self._path(LOCK_SUFFIX)))
+        self._lock_is = kernel.inode_name(os.lstat(self._path(LOCK_SUFFIX)))
 
     def _write(self, record: Worker) -> None:
         draft = draft_file(self._spool.directory("tmp"), "~worker", self.name)
@@ -173,7 +172,7 @@ class Registration:
 
     def _has_its_lock(self) -> bool:
         try:
-            return inode_name(os.lstat(self._path(LOCK_SUFFIX))) == self._lock_is
+            return kernel.inode_name(os.lstat(self._path(LOCK_SUFFIX))) == self._lock_is
         except FileNotFoundError:
             return False
 

@@ -25,7 +25,7 @@ from queuectl.errors import QueuectlError, SpoolError
 from queuectl.files import share
 from queuectl.ids import first_of
 from queuectl.kernel import processes
-from queuectl.units import plain
+from queuectl.units import duration_text, plain
 
 if TYPE_CHECKING:
     from queuectl.owners import Worker
@@ -229,6 +229,7 @@ def _named(text: str, alive: list[Worker]) -> Worker:
 
 
 def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
+    heartbeats = owners.Heartbeats()
     told: list[str] | None = None  # the jobs that were last said to be waited for
     wonders_at_s = time.monotonic() + _PATIENCE_S
     for item in wanted:
@@ -238,7 +239,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
             render.note(owners.stalled_text(item.worker))
     while wanted:
         for item in list(wanted):
-            if _is_gone(spool, item.worker):
+            if _is_gone(spool, item, heartbeats):
                 requests.withdraw_stop(spool, item.worker)
                 wanted.remove(item)
                 click.echo(f"{item.worker} is gone")
@@ -254,13 +255,20 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
             time.sleep(_LOOK_S)
 
 
-def _is_gone(spool: Spool, name: str) -> bool:
-    """Tell whether a pool has left, or has died; of another machine's, only the first is seen."""
+def _is_gone(spool: Spool, pool: Worker, heartbeats: owners.Heartbeats) -> bool:
+    """Tell whether a pool has left, or has died: one of another machine by its silence."""
+    name = pool.worker
     record, life = owners.look_up(spool, name)
     if life is owners.Life.DEAD:
         return True
     holds = any(held.owner == name for held in spool.held())
-    return record is None and owners.is_traceless(spool, name) and not holds
+    if record is None and owners.is_traceless(spool, name) and not holds:
+        return True
+    if life is owners.Life.AWAY and heartbeats.silent(spool, name):
+        lease = duration_text(spool.config.lease)
+        render.note(f"{name}, on {pool.host}, was silent for {lease} (lease): it is dead")
+        return True
+    return False
 
 
 @worker.command("list")

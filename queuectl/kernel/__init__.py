@@ -60,6 +60,11 @@ def starting_threads() -> Iterator[None]:
         raise OSError(errno.EAGAIN, str(error)) from error
 
 
+def inode_name(status: os.stat_result) -> str:
+    """Return "DEVICE:INODE": which file it is, under whatever name."""
+    return f"{status.st_dev}:{status.st_ino}"
+
+
 def host() -> str:
     """Return this machine's name."""
     return os.uname().nodename

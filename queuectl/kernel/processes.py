@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import QueuectlError
-from queuectl.kernel import OUT_OF_RESOURCES
+from queuectl.kernel import OUT_OF_RESOURCES, inode_name
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 @lru_cache(maxsize=1)
@@ -141,6 +141,7 @@ class Tree:
     group: int | None
     marks: tuple[bytes, ...]
     outputs: tuple[tuple[int, int], ...] = ()
+    but_of: str = ""  # not those that are marked, and of the spool with this workers/
 
 
 class _Signs(NamedTuple):
@@ -222,11 +223,22 @@ def _tree_of(pid: int, signs: _Signs) -> Tree | None:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None  # gone meanwhile, or somebody else's
     for mark in signs.marks.keys() & environment:
-        if environment.issuperset(signs.marks[mark].marks):
-            return signs.marks[mark]
+        tree = signs.marks[mark]
+        if environment.issuperset(tree.marks):
+            return None if tree.but_of and _workers_of(environment) == tree.but_of else tree
     if not signs.outputs or any(item.startswith(b"QUEUECTL_WORKER=") for item in environment):
         return None  # who has it is another's
     return _writer_of(pid, signs.outputs)
+
+
+def _workers_of(environment: Iterable[bytes]) -> str:
+    """Return the workers/ of the spool that a process is a job of, empty if that is not there."""
+    for item in environment:
+        name, _, value = item.partition(b"=")
+        if name == b"QUEUECTL_SPOOL":
+            with contextlib.suppress(OSError):
+                return inode_name(os.stat(value + b"/workers"))
+    return ""
 
 
 def _writer_of(pid: int, outputs: Mapping[tuple[int, int], Tree]) -> Tree | None:

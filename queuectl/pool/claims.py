@@ -30,16 +30,23 @@ class Claims:
         intake: says who is next.
         turns: where they have them.
         on_over: is called in the loop with each turn that is over.
+        follow_pause: looks whether the spool is paused, and says so.
     """
 
     def __init__(
-        self, loop: Loop, intake: Intake, turns: Turns, on_over: Callable[[Future[None]], None]
+        self,
+        loop: Loop,
+        intake: Intake,
+        turns: Turns,
+        on_over: Callable[[Future[None]], None],
+        follow_pause: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._intake = intake
         self._turns = turns
         self._lanes = turns.lanes
         self._on_over = on_over
+        self._follow_pause = follow_pause
         self.under_way: set[Future[None]] = set()
         self.begun = False
         self.paused = False
@@ -92,7 +99,8 @@ class Claims:
         # before the look: whoever puts a job in after it must see that one is wanted
         self._wanting = True
         for _ in range(_AT_A_TIME):
-            if self._held_back or not self._lanes.has_room(in_rows=self._turns.wait_for_disk):
+            room = self._lanes.has_room(in_rows=self._turns.wait_for_disk)
+            if not room or self._held_back:
                 self._wanting = False  # until there is room, which has the next look follow
                 return
             entry = self._intake.next()
@@ -103,7 +111,12 @@ class Claims:
 
     @property
     def _held_back(self) -> bool:
-        return self.stopped or self.paused or not self.begun or self._turns.stall.on
+        if self.stopped or not self.begun or self._turns.stall.on:
+            return True
+        # not by the event, which may come later than that of a job: who pauses, then drops a batch,
+        # relies on it
+        self._follow_pause()
+        return self.paused
 
     def _begin(self, entry: Entry) -> None:
         self._follow(self._turns.begin(entry, on_room=self._fill))

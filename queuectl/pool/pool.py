@@ -119,7 +119,7 @@ class Pool:
         news = News(ready=self._arrived, due=self._wake, scan=self._scan_soon)
         self._intake = Intake(spool, log, self.name, news)
         self._turns = Turns(spool, log, loop, self._intake, self._registration)
-        self._claims = Claims(loop, self._intake, self._turns, self._turn_over)
+        self._claims = Claims(loop, self._intake, self._turns, self._turn_over, self._follow_pause)
         self._upkeep = Upkeep(spool, log, self._intake, self.name, self._scanned)
         self._config = LiveConfig(spool, log)
         spool.keep_spares(self.name)

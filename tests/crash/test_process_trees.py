@@ -127,6 +127,27 @@ def test_who_works_on_a_copy_of_a_spool_ends_nothing_of_the_spool_itself(
         assert side.wait_for(job_id, "completed", "dead")["state"] == "completed"
 
 
+def test_who_works_on_a_copy_leaves_what_a_job_of_the_spool_has_left_behind(
+    side: Spoolside,
+) -> None:
+    """Its pool has gone since, and left it alone, as each pool of the spool does."""
+    job_id = side.submit("(setsid sleep 600 >/dev/null 2>&1 &)")
+    held = side.submit("sleep 600")
+    pool = side.pool("--count", "2").up()
+    side.wait_for(job_id, "completed")
+    side.wait_for_run(held)
+    copy = side.path.parent / "copy"
+    shutil.copytree(side.path, copy)
+    pool.send(signal.SIGTERM)
+    pool.send(signal.SIGTERM)
+    pool.wait()
+    left = marked(side.path)
+    assert len(left) == 1
+    subprocess.run([*command_line("--spool", str(copy)), "doctor", "--fix"], env=environment())
+    assert marked(side.path) == left
+    os.kill(left[0], signal.SIGKILL)
+
+
 @pytest.mark.parametrize("way", ["moved", "copied elsewhere", "restored in place"])
 def test_what_a_dead_worker_left_is_found_after_its_spool_was_moved(
     side: Spoolside, way: str

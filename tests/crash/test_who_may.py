@@ -68,6 +68,19 @@ def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
 
 
 @needs_root
+def test_others_change_the_settings_of_a_shared_spool(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        share_with_nobody(side)
+        (side.path / "config.lock").unlink()
+        (side.path / "config.json").chmod(0o660)
+        assert side.run("config", "set", "max-retries", "5").returncode == 0
+        os.chown(side.path / "config.lock", -1, NOBODY)  # as g+s of the directory has it
+        os.chown(side.path / "config.json", -1, NOBODY)
+        done = as_nobody(side.path, "config", "set", "max-retries", "4")
+        assert done.returncode == 0, done.stderr
+
+
+@needs_root
 def test_others_put_jobs_into_a_shared_spool(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
         share_with_nobody(side)

@@ -673,6 +673,19 @@ def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_
         spool.wait_for("completed", "job")
 
 
+def test_what_comes_right_after_a_pause_does_not_start(spool: SpoolDir) -> None:
+    """Whoever pauses, drops a batch and resumes has it start in the order of its priorities."""
+    spool.configure(durability="relaxed", poll_interval=3600, lease=36000)
+    with spool.pool(2) as pool:
+        for number in range(20):
+            open(f"{spool.path}/paused", "x").close()
+            spool.drop(f"job{number}")
+            wait_until(lambda paused=number + 1: len(pool.events("paused")) == paused, pool.log)  # type: ignore[misc]
+            assert spool.states(f"job{number}") == ["pending"]
+            os.unlink(f"{spool.path}/paused")
+            spool.wait_for("completed", f"job{number}")
+
+
 def test_a_pause_survives_a_restart_of_the_workers(spool: SpoolDir) -> None:
     spool.run("pause")
     spool.api.submit("true", id="job")
