@@ -8,6 +8,11 @@ from __future__ import annotations
 import os
 import re
 import stat
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CHUNK_BYTES = 1 << 16
 MARK_BYTES = 100  # room for the line that says what was cut out
@@ -71,13 +76,27 @@ def _write(descriptor: int, data: bytes, position: int) -> int:
 
 
 def _end_of_line(descriptor: int, limit: int) -> int:
-    """Return where the last line that ends before `limit` ends, if that is near; else `limit`."""
+    """Return where the last line that ends before `limit` ends, if that is near.
+
+    Else where a line was begun again, as a progress bar does, or a character ends.
+    """
     begin = max(0, limit - LINE_BYTES)
-    at = os.pread(descriptor, limit - begin, begin).rfind(b"\n")
-    return begin + at + 1 if at >= 0 else limit
+    text = os.pread(descriptor, limit - begin + 1, begin)
+    near = text[:-1]
+    if (at := max(near.rfind(b"\n"), near.rfind(b"\r") if b"\n" not in near else -1)) >= 0:
+        return begin + at + 1
+    return limit - _cut_into(reversed(text))
 
 
 def _start_of_line(descriptor: int, begin: int, size: int) -> int:
-    at = os.pread(descriptor, min(LINE_BYTES, size - begin), begin).find(b"\n")
-    start = begin + at + 1
-    return start if begin < start < size else begin
+    near = os.pread(descriptor, min(LINE_BYTES, size - begin), begin)
+    for end in b"\n", b"\r":
+        start = begin + near.find(end) + 1
+        if begin < start < size:
+            return start
+    return begin + _cut_into(near)
+
+
+def _cut_into(text: Iterable[int]) -> int:
+    """Return how many of the first bytes, three at most, are not the first of a character."""
+    return sum(1 for _ in takewhile(lambda byte: byte & 0xC0 == 0x80, islice(text, 3)))

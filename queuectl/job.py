@@ -237,7 +237,9 @@ def decode(raw: bytes) -> dict[str, Any]:
         msg = "not UTF-8"
         raise IncompleteJobError(msg) from None
     except json.JSONDecodeError as error:
-        where = f"{error.msg} at line {error.lineno} column {error.colno}"
+        line = f"line {error.lineno} " if "\n" in text.strip() else ""
+        # Python's own words end in "at", too
+        where = f"{error.msg.removesuffix(' at')} at {line}column {error.colno}"
         msg = f"not JSON: {where if text.strip() else 'nothing is in it'}"
         raise IncompleteJobError(msg) from None
     except ValueError:  # more digits than int() reads

@@ -52,6 +52,22 @@ def with_directory(fields: dict[str, Any], here: Callable[[], str]) -> dict[str,
     return fields if "cwd" in fields else {"cwd": here(), **fields}
 
 
+def overlaid(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return a job's fields with those that options give; variables and tags are added to its own.
+
+    What is no env and no list of tags stays, to be refused as that.
+    """
+    both = {**fields, **given}
+    if "env" in given and "env" in fields:
+        own = fields["env"]
+        both["env"] = {**own, **given["env"]} if isinstance(own, dict) else own
+    if "tags" in given and "tags" in fields:
+        own = fields["tags"]
+        more = given["tags"]
+        both["tags"] = [*own, *(w for w in more if w not in own)] if isinstance(own, list) else own
+    return both
+
+
 def _pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     return dict(_pair(value) for value in values)
 
@@ -216,7 +232,7 @@ def sources(
         if words[0][:1] in ("@", "-"):
             _refuse_stray(words[1:], words[0])
             name = words[0] if words[0] == "-" else words[0][1:]
-            return (_object(line, where) for where, line in _lines(name, bytes.strip))
+            return (_object(line.strip(), where) for where, line in _lines(name, bytes.strip))
     if "command" in given:
         raise click.UsageError("--command and a command after it exclude one another")
     look_for_mistakes(words, dashes=dashes)

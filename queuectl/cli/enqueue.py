@@ -20,6 +20,7 @@ from queuectl.cli.drafting import (
     draft,
     given_fields,
     job_options,
+    overlaid,
     sources,
     with_directory,
 )
@@ -84,7 +85,7 @@ def enqueue(
     gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
     try:
         jobs = [
-            draft(spool, where, with_directory({**fields, **given}, here))
+            draft(spool, where, with_directory(overlaid(fields, given), here))
             for where, fields in found
         ]
     finally:

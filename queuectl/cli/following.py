@@ -155,7 +155,7 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
     alive = owners.workers(spool)
     if not alive:
         return "no worker is running; `queuectl worker start` runs what waits"
-    if not enough_run and all(requests.is_asked_to_stop(spool, item.worker) for item in alive):
+    if not enough_run and requests.are_all_asked_to_stop(spool, alive):
         return "every worker was told to stop; `queuectl worker start` starts another"
     if all(item.suspended for item in alive):
         return f"{alive[0].worker} is {owners.suspended_text(alive[0].pid)}"

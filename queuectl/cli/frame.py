@@ -45,6 +45,7 @@ class View:
     paused: bool = False
     pools: int = 0
     slots: int = 0
+    hindered: str = ""  # in a word, why none of the pools starts anything
     rate: Sequence[int] = ()
     running: Sequence[Item] = ()
     claimed: int = 0
@@ -117,12 +118,13 @@ def _rate_line(view: View, width: int, *, ascii_only: bool) -> Line:
     minute = sum(view.rate)
     recent = view.rate[-5:]
     second = sum(recent) / len(recent) if recent else 0.0
-    pools = f"{_counted(view.pools, 'pool')}, {_counted(view.slots, 'slot')}"
+    pools = f"{_counted(view.pools, 'pool')}, {view.hindered or _counted(view.slots, 'slot')}"
     left = f"{second:.1f}/s  {minute:,}/min ended  "
     right = f"  {pools}" if view.pools else "  no worker is running"
     room = min(_RATE_S, max(0, width - len(left) - len(right)))
     bars = sparkline(view.rate[len(view.rate) - room :] if room else (), ascii_only=ascii_only)
-    return [("", left), ("completed", bars), ("" if view.pools else "warn", right)]
+    works = view.pools and not view.hindered
+    return [("", left), ("completed", bars), ("" if works else "warn", right)]
 
 
 def _counted(number: int, word: str) -> str:

@@ -120,11 +120,14 @@ def _follow(spool: Layout, texts: Sequence[str], options: dict[str, Any], misses
     followers = [_follower(spool, found, options) for found in jobs]
     for follower in followers if printer.names_jobs else ():
         follower.missed = partial(misses, follower.job_id)
+    remarks = Remarks(spool, printer)
     if followers:
-        _print_until_ended(spool, followers, options, printer)
+        _print_until_ended(spool, followers, options, printer, remarks)
     for follower in followers:
         with misses.noted():
             _tell_of_end(spool, follower, options, printer)
+            if follower.job_id in printer.printed and follower.found is not None:
+                remarks.of_end(follower.job_id, follower.found)
 
 
 def _to_follow(
@@ -156,8 +159,8 @@ def _print_until_ended(
     followers: Sequence[joblogs.Follower],
     options: dict[str, Any],
     printer: Printer,
+    remarks: Remarks,
 ) -> None:
-    remarks = Remarks(spool, printer)
     unhinted = [] if options["both"] or options["only_stderr"] else list(followers)
     hint_at_s = time.monotonic() + _SILENT_S
     with changes_of(spool, [follower.job_id for follower in followers]) as changes:

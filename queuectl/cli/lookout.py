@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import owners
+from queuectl import owners, requests
 from queuectl.cli.frame import Rate, View
 from queuectl.cli.upcoming import Upcoming, item_of
 from queuectl.filenames import SUFFIX, split_held
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from queuectl.arrivals import Arrivals
     from queuectl.cli.frame import Item
     from queuectl.layout import Found, Layout
+    from queuectl.owners import Worker
 
 _LISTED = 100  # more rows than a terminal has
 _READ_A_LOOK = 2_000  # waiting jobs, 0.1 s of reading
@@ -126,6 +127,7 @@ class Lookout:
             paused=self._spool.paused,
             pools=len(pools),
             slots=sum(pool.slots for pool in pools),
+            hindered=_hindered(self._spool, pools),
             rate=rate,
             running=running,
             claimed=claimed,
@@ -196,3 +198,14 @@ class Lookout:
             else:
                 others += 1
         return sorted(items, key=lambda item: item.at_s or 0.0), others
+
+
+def _hindered(spool: Layout, pools: Sequence[Worker]) -> str:
+    """Return why none of these pools starts anything, empty if one does."""
+    if requests.are_all_asked_to_stop(spool, pools):
+        return "stopping"
+    if pools and all(pool.suspended for pool in pools):
+        return "suspended"
+    if pools and all(owners.is_stalled(spool, pool.worker) for pool in pools):
+        return "stalled"
+    return ""

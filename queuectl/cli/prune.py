@@ -65,10 +65,13 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
 
 def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **options: Any) -> None:
-    states = tuple(dict.fromkeys(options["states"])) or ("completed",)
-    if older_than is None and keep is None:
-        older_than = _DEFAULT_AGE_S
+    states_given = options["states"]
+    states = tuple(dict.fromkeys(states_given)) or ("completed",)
     tags = options["tags"]
+    if older_than is None and keep is None:
+        if not (tags or states_given or options["yes"] or options["dry_run"]):
+            _check_person()
+        older_than = _DEFAULT_AGE_S
     doomed = [job for state in states for job in _oldest(spool, state, older_than, keep, tags)]
     misses = Misses()
     if not doomed and older_than is not None and not keep:
@@ -78,9 +81,19 @@ def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **op
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:  # else it is another's by now, to keep or to delete
                 click.echo(job_id)
-    if not options["states"] and not tags and any(spool.names("dead")):
+    if not states_given and not tags and any(spool.names("dead")):
         render.note("dead jobs are kept; --state dead deletes them")
     misses.exit()
+
+
+def _check_person() -> None:
+    """Refuse to delete what nobody selected, and nobody is asked about.
+
+    The ids may have come from a list in which, by a slip, there were none.
+    """
+    if not render.person_answers():
+        msg = "which jobs? name them, or select them by --older-than, --keep, --state, --tag"
+        raise click.UsageError(msg)
 
 
 def _oldest(

@@ -60,6 +60,12 @@ class _Zsh(_WholeWords, ZshComplete):
     source_template = re.sub(
         "_path_files (-[/f])", r"{ compset -P '--*='; _path_files \1 }", ZshComplete.source_template
     ).replace("$zsh_eval_context[-1] == loadautofunc", "$funcstack[1] == _%(prog_name)s")
+    source_template = source_template.replace(
+        "else\n    # eval",
+        "elif (( ! $+functions[compdef] )); then\n"
+        '    print -u2 "queuectl: no compdef: run autoload -Uz compinit && compinit before this"\n'
+        "else\n    # eval",
+    )
 
 
 class _Fish(_WholeWords, FishComplete):

@@ -18,6 +18,7 @@ from queuectl.cli.drafting import (
     draft,
     given_fields,
     job_options,
+    overlaid,
     sources,
     with_directory,
 )
@@ -141,7 +142,7 @@ def _one_job(
         msg = f"run takes one job, not {len(found)}; `queuectl enqueue --wait` takes many"
         raise click.UsageError(msg)
     where, fields = found[0]
-    drafted = draft(spool, where, with_directory({**fields, **given}, from_here))
+    drafted = draft(spool, where, with_directory(overlaid(fields, given), from_here))
     check_ids(spool, [drafted])
     return drafted
 

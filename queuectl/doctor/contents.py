@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import leftovers, owners, verbs
+from queuectl import leftovers, owners, requests, verbs
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
 from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX, mending
@@ -290,6 +290,12 @@ def suspended(worker: Worker) -> Finding:
     return problem(f"{who} {worker.worker} is suspended", f"`kill -CONT {worker.pid}`")
 
 
+def told_to_stop() -> Finding:
+    """Return what to say where no pool takes anything more."""
+    what = "every worker was told to stop, and starts nothing more"
+    return problem(what, "`queuectl worker start` starts another")
+
+
 def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     if spool.paused:
         yield warning("it is paused: nothing new starts", "`queuectl resume`")
@@ -302,6 +308,8 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
         for worker in alive
         if owners.is_stalled(spool, worker.worker)
     )
+    if waiting and requests.are_all_asked_to_stop(spool, alive):
+        yield told_to_stop()
     if alive:
         workers = "1 worker" if len(alive) == 1 else f"{len(alive)} workers"
         yield ok(f"{workers}, jobs at a time: {sum(worker.slots for worker in alive)}")

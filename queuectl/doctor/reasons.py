@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import owners, requests, safety
-from queuectl.doctor.contents import rejection, suspended
+from queuectl.doctor.contents import rejection, suspended, told_to_stop
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.filenames import holder_of
@@ -143,9 +143,8 @@ def _nobody(spool: Layout) -> Iterator[Finding]:
     if spool.paused:
         yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
     alive = owners.workers(spool)
-    if alive and all(requests.is_asked_to_stop(spool, item.worker) for item in alive):
-        what = "every worker was told to stop, and starts nothing more"
-        yield problem(what, "`queuectl worker start` starts another")
+    if requests.are_all_asked_to_stop(spool, alive):
+        yield told_to_stop()
     if alive and all(item.suspended for item in alive):
         yield suspended(alive[0])
     if alive and all(owners.is_stalled(spool, item.worker) for item in alive):

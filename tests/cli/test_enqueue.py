@@ -84,6 +84,28 @@ def test_every_option_of_a_job_is_a_field_of_its_record(spool: SpoolDir) -> None
     assert before + 3600 <= parse_time(record["run_at"]) <= time.time() + 3600
 
 
+def test_variables_and_tags_of_options_are_added_to_those_of_each_line(spool: SpoolDir) -> None:
+    lines = [
+        {"id": "own", "command": "true", "env": {"LR": "0.1", "GPU": "9"}, "tags": ["lr0.1", "a"]},
+        {"id": "none", "command": "true"},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    spool.run("enqueue", "--env", "GPU=0", "--tag", "night", "--tag", "a", "-", stdin=text)
+    own = spool.record("pending", "own")
+    assert own["env"] == {"LR": "0.1", "GPU": "0"}
+    assert own["tags"] == ["lr0.1", "a", "night"]
+    assert spool.record("pending", "none")["env"] == {"GPU": "0"}
+    text = '{"command": "true", "env": 3, "tags": ["a"]}'
+    assert '"env" must be' in spool.run("enqueue", "--env", "A=1", text, status=1).err
+
+
+def test_the_place_of_a_mistake_in_a_line_is_named_once(spool: SpoolDir) -> None:
+    err = spool.run("enqueue", "-", stdin='{"command":\n"true"}\n', status=1).err
+    assert err.startswith("queuectl: line 1: not JSON: Expecting value at column 12 (")
+    err = spool.run("enqueue", '{"command": "a\tb"}', status=1).err
+    assert "not JSON: Invalid control character at column 15" in err
+
+
 def test_run_at_is_local_time_where_it_names_no_zone(spool: SpoolDir) -> None:
     words = ("--run-at", "2030-03-17 20:46:40", "--command", "true")
     assert one(spool, *words, TZ="UTC-3")["run_at"] == "2030-03-17T17:46:40.000000Z"

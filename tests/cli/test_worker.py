@@ -143,6 +143,21 @@ def test_a_pool_of_another_machine_is_seen_to_leave(spool: SpoolDir, tmp_path: P
         assert spool.run("worker", "stop").out == f"{pool.name} is gone\n"
 
 
+def test_a_pool_of_another_machine_that_is_silent_is_waited_for_no_longer_than_the_lease(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(lease=1)
+    spool.drop("job", "sleep 600")
+    with spool.pool(env=with_code_at_start(tmp_path, ELSEWHERE)) as pool:
+        pool.wait_for("started", "job")
+        pool.kill()
+        result = spool.run("worker", "stop", "--now")
+        assert result.out == f"{pool.name} is gone\n"
+        assert (
+            f"{pool.name}, on another_host, was silent for 1.0s (lease): it is dead" in result.err
+        )
+
+
 def test_detach_says_why_the_pool_did_not_come_up(spool: SpoolDir) -> None:
     spool.create()
     os.chmod(f"{spool.path}/pending", 0o777)
@@ -301,8 +316,11 @@ def test_a_pool_that_is_to_stop_is_shown_as_such(spool: SpoolDir) -> None:
         asking = spool.start("worker", "stop", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         wait_until(lambda: "1 busy, stopping" in spool.run("status").out)
         assert "1/1 stopping" in spool.run("worker", "list").out
+        assert "told to stop" not in spool.run("doctor").out
         spool.drop("waiting")
         assert "told to stop" in spool.run("doctor", "waiting", status=1).out
+        assert "told to stop" in spool.run("doctor", status=1).out
+        assert "1 pool, stopping" in spool.run("top").out
         asking.send_signal(signal.SIGINT)
         last = asking.communicate()[1].decode().splitlines()[-1]
         whole = f"queuectl: interrupted; {pool.name} will stop all the same, once what runs there"

@@ -229,11 +229,13 @@ def test_what_cannot_be_followed_is_told_and_the_others_are_followed(ran: SpoolD
         "==> job stderr <==",
         "==> quiet stderr <==",
     ]
-    assert result.err.count("\n") == 1
-    assert 'no job "nowhere"' in result.err
+    refusal, death = result.err.splitlines()
+    assert 'no job "nowhere"' in refusal
+    assert death == "queuectl: job is dead: exit status 1"
     result = ran.run("logs", "-f", "job", "quiet")
     assert result.err.splitlines() == [
         "job: and 4 B on standard error, with --stderr or --all",
+        death,
         "quiet: nothing on standard output; 2 B on standard error, with --stderr",
     ]
 
@@ -375,6 +377,14 @@ def test_looking_at_output_does_not_import_watchdog(ran: SpoolDir, tmp_path: Pat
     assert ran.run("logs", "job", PYTHONPATH=path).out == "2.1\n2.2\n2.3\n"
 
 
+def test_who_follows_is_told_how_each_ended_that_did_not_complete(spool: SpoolDir) -> None:
+    spool.drop("dies", "echo epoch 1; exit 3", max_retries=1)
+    spool.drop("ends", "echo epoch 1")
+    spool.drain()
+    assert spool.run("logs", "-f", "dies").err == "queuectl: dies is dead: exit status 3\n"
+    assert spool.run("logs", "-f", "ends").err == ""
+
+
 # --- the size cap ---------------------------------------------------------------------------
 
 
@@ -390,6 +400,25 @@ def test_the_middle_of_large_output_is_cut_out_when_the_run_ends(spool: SpoolDir
         assert len(marks) == 1
         assert os.path.getsize(f"{spool.path}/logs/job.1.{stream}") <= 65536
     assert spool.output("small") == "".join(f"{n}\n" for n in range(1, 11))
+
+
+@pytest.mark.parametrize("text", ["\u2588" * 40_000, "50%\r" * 30_000], ids=["one line", "a bar"])
+def test_no_character_and_no_line_begun_anew_is_cut_in_two(spool: SpoolDir, text: str) -> None:
+    """The lengths of what is before it put the cut at each place in a character."""
+    spool.run("config", "set", "log-max-size", "64k")
+    for length in range(4):
+        path = f"{spool.path}.{length}"
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            file.write("x" * length + text)
+        spool.api.submit(f"cat {path}", id=f"job{length}")
+    spool.drain()
+    for length in range(4):
+        with open(f"{spool.path}/logs/job{length}.1.out", encoding="utf-8", newline="") as file:
+            head, mark, tail = file.read().split("\n")
+        assert mark.startswith("[queuectl: ")
+        piece = text[:4] if "\r" in text else text[0]
+        assert set(head[length:].split(piece)) == {""}
+        assert set(tail.split(piece)) == {""}
 
 
 def test_a_run_has_ended_before_its_output_is_cut(spool: SpoolDir) -> None:

@@ -199,6 +199,20 @@ def test_zsh_takes_the_script_and_completes_with_it(spool: SpoolDir, path: str) 
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_without_its_completion_says_what_comes_first(spool: SpoolDir, path: str) -> None:
+    done = subprocess.run(
+        ["zsh", "-f", "-c", 'eval "$(queuectl completion zsh)"'],
+        env=environment(spool.path, PATH=path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr.splitlines() == [
+        "queuectl: no compdef: run autoload -Uz compinit && compinit before this"
+    ]
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
 def test_zsh_loads_the_script_by_itself_and_keeps_the_option(
     spool: SpoolDir, path: str, tmp_path: Path
 ) -> None:
