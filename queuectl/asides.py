@@ -139,7 +139,7 @@ class Asides(Moves):
         if self.reason(job_id) is None:
             return False
         # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
-        held = [held.path for held in self.held() if split_reject(held.job_id)[0] == job_id]
+        held = [held.path for held in self._held_now() if split_reject(held.job_id)[0] == job_id]
         if held != [claim.path] or files.is_there(self.rejected_file(job_id)):
             return False
         files.unlink_quietly(self.file("dead", job_id))

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from queuectl import files
-from queuectl.errors import ClaimLostError, JobExistsError, QueuectlError
+from queuectl.errors import ClaimLostError, JobExistsError, QueuectlError, SpoolError
 from queuectl.filenames import SUFFIX
 from queuectl.ids import numbered
 from queuectl.job import Job, again
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from queuectl.files import Steps
+    from queuectl.layout import Held
 
 
 @dataclass
@@ -313,7 +315,19 @@ class Moves(Layout):
 
     def _is_held(self, job_id: str, but: str) -> bool:
         """Tell whether an owner holds a job of this id, in another file than `but`."""
-        return any(held.job_id == job_id and held.path != but for held in self.held())
+        return any(held.job_id == job_id and held.path != but for held in self._held_now())
+
+    def _held_now(self) -> list[Held]:
+        """Return every job file in processing/, for a step of a move.
+
+        Raises:
+            OSError: it cannot be read; that of any other step, since it is tried again as they are.
+        """
+        try:
+            return list(self.held())
+        except SpoolError as error:
+            code = error.errno or errno.EIO
+            raise OSError(code, os.strerror(code), error.path) from error
 
     def _draft_file(self, job_id: str, owner: str) -> str:
         return draft_file(self.directory("tmp"), job_id, owner)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from queuectl import files
+from queuectl import files, kernel
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.states import OUTCOMES
 
@@ -98,7 +98,10 @@ class Custody:
                 return  # of the file that was set aside, and is here now, mended
             if self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin) is None:
                 return  # it was deleted meanwhile
-        except OSError as error:  # one file is no reason for all to wait
+        except OSError as error:
+            if error.errno in kernel.OUT_OF_RESOURCES:
+                raise  # it is not this file
+            # one file is no reason for all to wait
             why += f", and cannot be looked at there: {error.strerror}"
         raise BadJobError(why)
 

@@ -703,6 +703,58 @@ def test_a_job_that_comes_while_there_is_no_place_for_claims_runs_once_it_is_bac
         spool.wait_for("completed", "job")
 
 
+NOT_LISTED = """
+import errno, os
+scandir = os.scandir
+def refused(path):
+    if str(path).endswith("/processing") and os.path.exists(f"{path}.refused"):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+    return scandir(path)
+os.scandir = refused
+"""
+
+
+@pytest.mark.parametrize("ran", [False, True], ids=["set aside", "with an outcome"])
+def test_where_the_claims_cannot_be_listed_what_needs_another_id_waits(
+    spool: SpoolDir, tmp_path: Path, *, ran: bool
+) -> None:
+    """They are looked at for an id that nobody has, in dead/."""
+    spool.configure(poll_interval=300)
+    go, refused = f"{spool.path}.go", f"{spool.path}/processing.refused"
+    if ran:
+        spool.drop("job", waiting_for(go))
+    with spool.pool(env=with_code_at_start(tmp_path, NOT_LISTED)) as pool:
+        if ran:
+            pool.wait_for("started", "job")
+        spool.drop_bytes("job", b'{"command": "echo another"}', "completed")
+        open(refused, "x").close()
+        if ran:
+            open(go, "x").close()
+        else:
+            spool.drop("job")
+        pool.wait_for("stalled")
+        os.unlink(refused)
+        pool.wait_for("dead" if ran else "rejected", "job.2")
+    assert spool.record("completed", "job") == {"command": "echo another"}
+
+
+def test_where_the_claims_cannot_be_listed_what_was_mended_waits(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    """Else it would be set aside once more, as one whose id exists already."""
+    spool.configure(poll_interval=300)
+    refused = f"{spool.path}/processing.refused"
+    spool.drop_bytes("job", b'{"command": 7}')
+    with spool.pool(env=with_code_at_start(tmp_path, NOT_LISTED)) as pool:
+        pool.wait_for("rejected", "job")
+        os.unlink(f"{spool.path}/dead/job.rejected")
+        open(refused, "x").close()
+        spool.drop("job")
+        pool.wait_for("stalled")
+        os.unlink(refused)
+        pool.wait_for("completed", "job")
+
+
 def test_a_job_that_is_removed_while_it_runs_is_lost_and_has_no_outcome(spool: SpoolDir) -> None:
     go = f"{spool.path}.go"
     spool.drop("job", waiting_for(go))
