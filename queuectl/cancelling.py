@@ -135,13 +135,9 @@ class _Cancelling:
                 self._cancelled.append(job_id)
 
     def _running(self, job_id: str, owner: str) -> None:
-        worker, life = owners.look_up(self._spool, owner)
-        known_dead = life is owners.Life.DEAD and not owners.is_judged_by_silence(
-            self._spool, owner, worker
-        )
-        if known_dead or (
-            life is not owners.Life.ALIVE and self._heartbeats.silent(self._spool, owner)
-        ):
+        seen = owners.look_up(self._spool, owner)
+        worker, is_alive = seen.worker, seen.life is owners.Life.ALIVE
+        if seen.known_dead or (not is_alive and self._heartbeats.silent(self._spool, owner)):
             self._held_by_dead(job_id, owner)
             return
         self.left.append(job_id)

@@ -65,15 +65,13 @@ class Deaths:
         for name, worker in found.items():
             if name == self._me:
                 continue
-            # in this order: a living owner may put its lock back between the two looks
-            by_silence = owners.is_judged_by_silence(self._spool, name, worker)
-            life = owners.life(self._spool, name, worker)
-            if life is owners.Life.ALIVE:
+            seen = owners.look_at(self._spool, name, worker)
+            if seen.life is owners.Life.ALIVE:
                 continue
-            local = life is owners.Life.DEAD
+            local = seen.life is owners.Life.DEAD
             # a lock may be free that a backup has put in the place of its own, which it takes back
             lives = local and worker is not None and worker.lives_here(self._spool)
-            by_lock = local and not by_silence and not lives
+            by_lock = seen.known_dead and not lives
             known_dead = by_lock or (name in waited_for and not lives)
             if known_dead or self._is_silent(name):
                 ending = waited_for.get(name)

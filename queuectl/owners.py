@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import files, kernel, requests
 from queuectl.errors import BadJobError
@@ -175,14 +175,33 @@ def life(spool: Layout, name: str, worker: Worker | None) -> Life:
     return _locked(spool, name) if is_here else Life.AWAY
 
 
-def look_up(spool: Layout, name: str) -> tuple[Worker | None, Life]:
-    """Return an owner's record, if it has one, and what can be told of its life.
+class Seen(NamedTuple):
+    """What can be told of an owner."""
+
+    worker: Worker | None  # its record, if it has one
+    life: Life
+    by_silence: bool  # see `is_judged_by_silence`
+
+    @property
+    def known_dead(self) -> bool:
+        """Whether it is dead for certain: no lease has to pass first."""
+        return self.life is Life.DEAD and not self.by_silence
+
+
+def look_up(spool: Layout, name: str) -> Seen:
+    """Return what can be told of an owner.
 
     Raises:
         OSError: see `life`.
     """
-    worker = read_worker(spool, name)
-    return worker, life(spool, name, worker)
+    return look_at(spool, name, read_worker(spool, name))
+
+
+def look_at(spool: Layout, name: str, worker: Worker | None) -> Seen:
+    """Do what `look_up` does, of an owner whose record was read."""
+    # in this order: a living owner may put its lock back between the two looks
+    by_silence = is_judged_by_silence(spool, name, worker)
+    return Seen(worker, life(spool, name, worker), by_silence)
 
 
 def _locked(spool: Layout, name: str) -> Life:
@@ -241,12 +260,12 @@ def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = N
     return None
 
 
-def recovered_by(spool: Layout, name: str, worker: Worker | None) -> str:
+def recovered_by(spool: Layout, name: str, seen: Seen) -> str:
     """Return who takes back what a dead owner holds, and when."""
-    who = only_for(spool, name, worker)
+    who = only_for(spool, name, seen.worker)
     if who is not None:
         return f"a worker or `queuectl doctor --fix` of {who} takes it back"
-    if is_judged_by_silence(spool, name, worker):
+    if seen.by_silence:
         return "a worker takes it back after the lease"
     return "the next worker takes it back, `queuectl doctor --fix` now"
 

@@ -166,8 +166,9 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
 
 def _only_for(spool: Layout, owner: str) -> str | None:
     """Return who alone recovers what a dead pool held, None if we do too."""
-    worker, life = owners.look_up(spool, owner)
-    return owners.only_for(spool, owner, worker) if life is owners.Life.DEAD else None
+    seen = owners.look_up(spool, owner)
+    is_dead = seen.life is owners.Life.DEAD
+    return owners.only_for(spool, owner, seen.worker) if is_dead else None
 
 
 def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer) -> bool:

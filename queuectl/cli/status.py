@@ -99,7 +99,7 @@ def _describe_lost(spool: Layout) -> list[dict[str, Any]]:
     return [
         {"worker": owner, "ids": sorted(job_ids)}
         for owner, job_ids in sorted(_held_by_owner(spool).items())
-        if owners.look_up(spool, owner)[1] is owners.Life.DEAD
+        if owners.look_up(spool, owner).life is owners.Life.DEAD
     ]
 
 
@@ -132,8 +132,8 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
     for lost in document["lost"]:
         who = f"{plain(lost['worker'])}, who is dead" if lost["worker"] else "nobody"
         click.echo(f"lost     {plain(first_of(lost['ids']))}, held by {who}")
-        worker = owners.read_worker(spool, lost["worker"])
-        click.echo(f"           ({owners.recovered_by(spool, lost['worker'], worker)})")
+        seen = owners.look_up(spool, lost["worker"])
+        click.echo(f"           ({owners.recovered_by(spool, lost['worker'], seen)})")
     _print_due(spool, document["jobs"])
 
 

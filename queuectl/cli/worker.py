@@ -258,13 +258,13 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
 def _is_gone(spool: Spool, pool: Worker, heartbeats: owners.Heartbeats) -> bool:
     """Tell whether a pool has left, or has died: one of another machine by its silence."""
     name = pool.worker
-    record, life = owners.look_up(spool, name)
-    if life is owners.Life.DEAD:
+    seen = owners.look_up(spool, name)
+    if seen.life is owners.Life.DEAD:
         return True
     holds = any(held.owner == name for held in spool.held())
-    if record is None and owners.is_traceless(spool, name) and not holds:
+    if seen.worker is None and owners.is_traceless(spool, name) and not holds:
         return True
-    if life is owners.Life.AWAY and heartbeats.silent(spool, name):
+    if seen.life is owners.Life.AWAY and heartbeats.silent(spool, name):
         lease = duration_text(spool.config.lease)
         render.note(f"{name}, on {pool.host}, was silent for {lease} (lease): it is dead")
         return True

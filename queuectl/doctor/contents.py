@@ -236,20 +236,20 @@ def _lock(spool: Spool) -> Iterator[Finding]:
 
 def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
     for job_id, owner, _ in spool.held():
-        worker, life = owners.look_up(spool, owner)
-        if life is owners.Life.ALIVE:
+        seen = owners.look_up(spool, owner)
+        if seen.life is owners.Life.ALIVE:
             continue
-        if life is owners.Life.AWAY:
+        if seen.life is owners.Life.AWAY:
             todo = "if it is gone, a worker here takes the job back after the lease"
             yield warning(f"{job_id} is held by {owner}, on another machine", todo)
-        elif owners.is_judged_by_silence(spool, owner, worker):
-            unseen = worker is not None and worker.runs_unseen
+        elif seen.by_silence:
+            unseen = seen.worker is not None and seen.worker.runs_unseen
             why = "dead in another container" if unseen else "of whom there is no trace"
-            todo = owners.recovered_by(spool, owner, worker)
+            todo = owners.recovered_by(spool, owner, seen)
             yield warning(f"{job_id} is held by {owner}, {why}", todo)
         else:
             who = f"{owner}, who is dead" if owner else "nobody"
-            todo = owners.recovered_by(spool, owner, worker)
+            todo = owners.recovered_by(spool, owner, seen)
             yield problem(f"{job_id} is held by {who}", todo, recovers.of(owner))
 
 
@@ -258,12 +258,12 @@ def _leftovers(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
     for name, worker in owners.known(spool).items():
         if name in holders and owners.only_for(spool, name, worker) is not None:
             continue  # told of with what it holds
-        if owners.life(spool, name, worker) is owners.Life.DEAD:
-            if owners.is_judged_by_silence(spool, name, worker):
-                todo = "a worker clears it away after the lease"
-                yield warning(f"workers/{name} is silent", todo)
-            else:
-                yield warning(f"workers/{name} is dead", _RECOVERS, recovers.of(name))
+        seen = owners.look_at(spool, name, worker)
+        if seen.known_dead:
+            yield warning(f"workers/{name} is dead", _RECOVERS, recovers.of(name))
+        elif seen.life is owners.Life.DEAD:
+            todo = "a worker clears it away after the lease"
+            yield warning(f"workers/{name} is silent", todo)
     for name in leftovers.abandoned_drafts(spool):
         what = f"tmp/{name} was left by somebody who is dead"
         yield warning(what, _RECOVERS, recovers.of(owner_of(name) or ""))

@@ -96,7 +96,8 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
 
 def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
     owner = holder_of(path)
-    worker, life = owners.look_up(spool, owner)
+    seen = owners.look_up(spool, owner)
+    worker, life = seen.worker, seen.life
     since = _when(job.instant("started_at"))
     if worker is not None and worker.suspended:
         yield suspended(worker)
@@ -110,7 +111,7 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
     else:
         held = "was being run" if worker is None or worker.is_pool else "was held"
         what = f"{held} by {owner}, who is dead" if owner else "is held by nobody"
-        yield problem(f"{job.id} {what}", owners.recovered_by(spool, owner, worker))
+        yield problem(f"{job.id} {what}", owners.recovered_by(spool, owner, seen))
 
 
 def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:

@@ -324,10 +324,26 @@ def test_an_owner_is_known_in_a_copy_that_takes_the_place_of_its_spool(api: Spoo
         shutil.copytree(f"{api.path}.old", api.path)
         assert life(api, me.name) is Life.DEAD
         me.keep()
-        worker, alive = owners.look_up(api, me.name)
+        worker, alive, _ = owners.look_up(api, me.name)
         assert (worker, alive) == (me.record, Life.ALIVE)
         assert worker is not None
         assert not worker.lives_elsewhere(api)
+
+
+def test_who_puts_its_lock_back_while_it_is_looked_at_is_not_known_to_be_dead(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Registration(api, 1) as me:
+
+        def put_back_now(path: str, **how: bool) -> int | None:
+            try:
+                return try_lock(path, **how)
+            finally:
+                me.keep()
+
+        os.unlink(owners.path(api, me.name, ".lock"))
+        monkeypatch.setattr(owners, "try_lock", put_back_now)
+        assert not owners.look_up(api, me.name).known_dead
 
 
 def test_a_pool_reads_what_it_is_asked(api: Spool, spool: SpoolDir) -> None:
