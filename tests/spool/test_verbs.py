@@ -384,10 +384,16 @@ def test_a_reason_that_cannot_be_read_is_not_taken_for_a_job(
 def test_what_cannot_be_read_is_set_aside_all_the_same(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def not_for_us(path: str) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
     spool.drop_bytes("a b", b"[")
     claim = api.take_name("a b.json", "pending", "w")
-    monkeypatch.setattr("queuectl.spool.read_regular", refused)
-    assert api.set_aside(claim, "because").why == "because"
+    with monkeypatch.context() as patched:
+        for looks in ("queuectl.layout.read_regular", "queuectl.asides.read_regular"):
+            patched.setattr(looks, not_for_us)
+        assert api.set_aside(claim, "because").why == "because"
+    assert "tags" not in spool.record("dead", "a_b")
 
 
 def setting_aside_cut_short(api: Spool, spool: SpoolDir, why: str) -> Claim:
