@@ -56,7 +56,7 @@ class Deaths:
             waited_for: by name, the ends of what some ran, which goes on.
 
         Raises:
-            OSError: the spool cannot be looked at.
+            OSError, SpoolError: the spool cannot be looked at.
         """
         found = owners.known(self._spool)
         for held in self._spool.held():

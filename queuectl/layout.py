@@ -99,7 +99,7 @@ class Layout:
         return f"{self.path}/{name}"
 
     def file(self, state: str, job_id: str) -> str:
-        """Return the path of a job's file in a state directory other than processing/."""
+        """Return the path of a job's file; in processing/ it is that of ID@OWNER: `held_file`."""
         return f"{self.path}/{state}/{job_id}{SUFFIX}"
 
     def held_file(self, job_id: str, owner: str) -> str:

@@ -28,7 +28,7 @@ def clear(spool: Spool, me: str, asked: list[tuple[str, str]]) -> None:
         asked: what `requests.standing` returned before: those asked were there then.
 
     Raises:
-        OSError: the file system refused.
+        OSError, SpoolError: the file system refused.
     """
     there = {*_owners(spool), me}
     _clear_tmp(spool, there)
@@ -41,7 +41,7 @@ def abandoned_drafts(spool: Spool) -> list[str]:
     """Return the names in tmp/ of writers that are dead and own nothing else.
 
     Raises:
-        OSError: tmp/ or workers/ cannot be read.
+        OSError, SpoolError: tmp/, workers/ or processing/ cannot be read.
     """
     with contextlib.closing(_abandoned(spool, _owners(spool))) as abandoned:
         return [name for names in abandoned for name in names]

@@ -266,7 +266,13 @@ class Loop:
         await future
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end, and with it whatever it starts; return its result."""
+        """Run a coroutine to its end, and others as far as they come meanwhile; return its result.
+
+        Threads are waited for; of what else has not ended by then nothing is resumed any more.
+
+        Raises:
+            BaseException: what the coroutine raised.
+        """
         over = self.start(coroutine)
         while not over.done:
             self._turn()

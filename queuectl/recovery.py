@@ -74,7 +74,7 @@ class Recovery:
         What the file system refuses to give is left for the next time, and told.
 
         Raises:
-            OSError: the spool itself cannot be looked at.
+            OSError, SpoolError: the spool itself cannot be looked at.
         """
         self.faults.clear()
         if not os.path.isdir(self._spool.directory("workers")):  # the lock's library would make it
@@ -299,9 +299,8 @@ def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = N
     """Do once, as an owner in passing, what a pool does again and again; return what came of it.
 
     Raises:
-        OSError: see `Recovery.run`.
+        OSError, SpoolError: see `Recovery.run`, or it cannot be written to.
         QueuectlError: its processes cannot be told apart here.
-        SpoolError: the spool cannot be written to.
     """
     check_proc()
     spool.create()

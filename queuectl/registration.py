@@ -133,7 +133,7 @@ class Registration:
         """Show that this owner lives.
 
         Raises:
-            OSError: the file system refused.
+            OSError, SpoolError: the file system refused.
         """
         self.keep()
         with contextlib.suppress(FileNotFoundError):  # the spool is away
@@ -160,7 +160,7 @@ class Registration:
         Not while the whole spool is away: made anew it would be in the way of what comes back.
 
         Raises:
-            OSError: the file system refused.
+            OSError, SpoolError: the file system refused.
         """
         if not os.path.isdir(self._spool.path):
             return

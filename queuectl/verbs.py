@@ -54,7 +54,7 @@ class Verb:
 
     Args:
         states: where it applies; jobs in it are at rest.
-        new_body: returns the new record; what it raises leaves the job as it was.
+        new_body: returns the new record; a QueuectlError that it raises leaves the job as it was.
         done: the verb's participle, for messages.
         stays: release each job to the state that it was taken from.
     """

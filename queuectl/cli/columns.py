@@ -37,7 +37,7 @@ def fit(text: str, width: int, *, ascii_only: bool = False) -> str:
 
 
 def fit_ends(text: str, width: int) -> str:
-    """Return ASCII text, or text and its mark, of at most `width` columns, cut out of its middle.
+    """Return text of at most `width` columns, with `...` where its middle was cut out.
 
     What differs between commands of one kind is at their end.
     """

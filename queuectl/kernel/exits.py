@@ -18,6 +18,9 @@ def on_exit(loop: Loop, pid: int, ended: Callable[[], None]) -> None:
     """Have `ended` called once, in an event loop, when a child has ended; leave it to be reaped.
 
     Until it is reaped its pid, and that of its group, cannot become another's.
+
+    Raises:
+        OSError: neither a descriptor nor a thread is left for it; `ended` is not called.
     """
     try:
         watched = has_pidfd() and _watch_descriptor(loop, pid, ended)

@@ -70,7 +70,10 @@ class Custody:
             return None
 
     async def read(self, claim: Claim) -> Job | None:
-        """Return the job that was taken, None if it cannot run: it is put aside then."""
+        """Return the job that was taken; None if it is not to run, and was sent away.
+
+        It is set aside if it can never run, else given back: half-written, or refused to us.
+        """
         try:
             job = self._spool.read_claim(claim)
             self._check_only(claim)

@@ -288,5 +288,5 @@ class Intake:
             looks.look_again(soon=True)
 
     def stop(self) -> None:
-        """Let a scan that is going on end early."""
+        """Look at nothing that arrives from here on, and let a scan that is going on end early."""
         self._stopped = True

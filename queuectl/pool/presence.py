@@ -52,7 +52,7 @@ class Presence:
         """Register again if something was written over that.
 
         Raises:
-            OSError: the file system refused.
+            OSError, SpoolError: the file system refused.
         """
         if self._was_written:
             self._was_written = False
