@@ -129,6 +129,11 @@ class Registration:
             else:
                 files.unlink_quietly(path)
 
+    @property
+    def beat_every_s(self) -> float:
+        """How often it is to show that it lives: a third of the lease, so that two may fail."""
+        return self._spool.config.lease / 3
+
     def beat(self) -> None:
         """Show that this owner lives.
 
@@ -140,13 +145,13 @@ class Registration:
             os.utime(self._path(RECORD_SUFFIX))
 
     def beat_if_due(self) -> None:
-        """Do that if a third of the lease has passed since the last time.
+        """Do that if it is time.
 
         Raises:
             SpoolError: the file system refused.
         """
         now_s = time.monotonic()
-        if now_s < self._beat_s + self._spool.config.lease / 3:
+        if now_s < self._beat_s + self.beat_every_s:
             return
         self._beat_s = now_s
         try:

@@ -240,7 +240,7 @@ class Pool:
 
     def _periodic(self, arrivals: Arrivals | None) -> list[Periodic]:
         tasks = [
-            Periodic(self._registration.beat, lambda: self._spool.config.lease / 3),
+            Periodic(self._registration.beat, lambda: self._registration.beat_every_s),
             Periodic(lambda: self._tick(arrivals), lambda: self._spool.config.poll_interval),
         ]
         ping_s = self._notifier.beat_s
@@ -375,10 +375,17 @@ class Pool:
             return False
         # twice: what another pool claims is in pending/ before that is looked at, or here after it
         return (
-            not self._others_hold() and self._intake.idle_after_a_look() and not self._others_hold()
+            not self._more_may_come()
+            and self._intake.idle_after_a_look()
+            and not self._more_may_come()
         )
 
+    def _more_may_come(self) -> bool:
+        """Tell whether a job is held, which may come to wait again, or one waits for its retry."""
+        # in this order: what was held and has failed meanwhile is in failed/ then
+        return self._others_hold() or any(self._spool.names("failed"))
+
     def _others_hold(self) -> bool:
+        """Tell whether a job is held by anybody but the dead whom only another user can bury."""
         left = self._upkeep.left_to_others
-        held = any(held.owner not in left for held in self._spool.held())
-        return held or any(self._spool.names("failed"))
+        return any(held.owner not in left for held in self._spool.held())
