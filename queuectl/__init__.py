@@ -2,7 +2,7 @@
 
 Where things are, each line loading only itself, those above it, and `errors`:
 
-    words        states, ids, units
+    words        states, ids, units, variables
     the system   kernel/, files, together, spares, loop, arrivals, notify, program, scratch
     settings     fields, kinds, retry, config
     records      job, outcome, reading

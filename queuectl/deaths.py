@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import owners
 from queuectl.errors import BadJobError
 from queuectl.kernel.processes import Tree
+from queuectl.run.commands import mark_of
 from queuectl.run.stragglers import Ending
 from queuectl.scratch import LOCK_SUFFIX, try_lock
 
@@ -143,10 +144,9 @@ def lock_of(spool: Layout, dead: Dead) -> Iterator[bool]:
 
 def _tree_of(spool: Layout, name: str, worker: owners.Worker | None) -> Tree:
     """Return what a dead owner may have left running, in this spool and not one it is a copy of."""
-    mark = os.fsencode(f"QUEUECTL_WORKER={name}")
     home = "" if worker is None else worker.directory
     original = "" if home == owners.home_of(spool) else home
-    return Tree(None, (mark,), tuple(_outputs_of(spool, name)), original)
+    return Tree(None, (mark_of(name),), tuple(_outputs_of(spool, name)), original)
 
 
 def _outputs_of(spool: Layout, name: str) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from queuectl import config
+from queuectl import config, variables
 from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError
 from queuectl.filenames import PAUSED, REJECTED, SUFFIX, holder_of, job_id_in, split_held
 from queuectl.files import from_here, is_there
@@ -63,7 +63,7 @@ class Layout:
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, strict: bool = True) -> None:
         if path is None:
-            path = os.environ.get("QUEUECTL_SPOOL") or "~/.queuectl"
+            path = os.environ.get(variables.SPOOL) or "~/.queuectl"
         if not os.fspath(path):
             msg = "the path of a spool is empty"
             raise ValueError(msg)

@@ -10,6 +10,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from queuectl import variables
 from queuectl.cli import render
 from queuectl.errors import NoSuchJobError
 from queuectl.ids import first_of, is_id, is_made, new_id
@@ -98,5 +99,5 @@ def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> st
 
 def is_this_job(spool: Layout, job_id: str) -> bool:
     """Tell whether we are a command of that job, or something that one left behind."""
-    ours = os.environ.get("QUEUECTL_JOB_ID"), os.environ.get("QUEUECTL_SPOOL")
+    ours = os.environ.get(variables.JOB_ID), os.environ.get(variables.SPOOL)
     return ours == (job_id, spool.path)

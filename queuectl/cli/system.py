@@ -10,7 +10,7 @@ from zlib import crc32
 
 import click
 
-from queuectl import program
+from queuectl import program, variables
 from queuectl.errors import QueuectlError
 from queuectl.kernel.users import user_name
 from queuectl.spool import Spool
@@ -117,7 +117,7 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
 
 def _command(spool: Spool, options: list[str]) -> str:
     """Return what is to be typed to have this printed."""
-    plain = _is_usual(spool) and "QUEUECTL_SPOOL" not in os.environ
+    plain = _is_usual(spool) and variables.SPOOL not in os.environ
     where = [] if plain else ["--spool", spool.path]
     return shlex.join(["queuectl", *where, "systemd-unit", *options])
 

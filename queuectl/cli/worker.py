@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl import owners, program, requests
+from queuectl import owners, program, requests, variables
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import (
     Misses,
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 LOG_NAME = "worker.log"
-_READY_VARIABLE = "QUEUECTL_READY_FD"
-_WORKER = "QUEUECTL_WORKER"  # of whom this is a job, if it is one
+_READY_VARIABLE = f"{variables.PREFIX}READY_FD"
 _LOOK_S = 0.1
 _PATIENCE_S = 1.0  # with a pool that runs nothing, before it is said that it is waited for
 
@@ -132,7 +131,7 @@ def _start_apart(words: list[str], log_path: str, mode: int) -> tuple[str, int]:
         QueuectlError: it did not come up.
     """
     # A pool started by a job is not of that job: recovery must not take it for a leftover.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("QUEUECTL_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(variables.PREFIX)}
     ready, tell = os.pipe()
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
     share(log, mode)
@@ -185,7 +184,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     if not wanted:
         render.note("no worker is running")
         return
-    ours = next((item for item in wanted if item.worker == os.environ.get(_WORKER)), None)
+    ours = next((item for item in wanted if item.worker == os.environ.get(variables.WORKER)), None)
     if ours is not None:  # said before it is asked: it may end us at once
         ends = "ends it now" if now else "leaves once that has ended"
         render.note(f"{ours.worker} runs this command, and {ends}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import QueuectlError
 from queuectl.kernel import OUT_OF_RESOURCES, inode_name
+from queuectl.variables import SPOOL, WORKER
 
 if TYPE_CHECKING:
     import signal
@@ -126,6 +127,7 @@ def _stat(pid: int | str) -> list[bytes]:
     return _read_bytes(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
 
 
+_OF_A_WORKER = f"{WORKER}=".encode()
 _STATE, _PARENT, _GROUP, _STARTED = 0, 1, 2, 19
 _ENDED = (b"Z", b"X")
 
@@ -226,7 +228,7 @@ def _tree_of(pid: int, signs: _Signs) -> Tree | None:
         tree = signs.marks[mark]
         if environment.issuperset(tree.marks):
             return None if tree.but_of and _workers_of(environment) == tree.but_of else tree
-    if not signs.outputs or any(item.startswith(b"QUEUECTL_WORKER=") for item in environment):
+    if not signs.outputs or any(item.startswith(_OF_A_WORKER) for item in environment):
         return None  # who has it is another's
     return _writer_of(pid, signs.outputs)
 
@@ -235,7 +237,7 @@ def _workers_of(environment: Iterable[bytes]) -> str:
     """Return the workers/ of the spool that a process is a job of, empty if that is not there."""
     for item in environment:
         name, _, value = item.partition(b"=")
-        if name == b"QUEUECTL_SPOOL":
+        if name == os.fsencode(SPOOL):
             with contextlib.suppress(OSError):
                 return inode_name(os.stat(value + b"/workers"))
     return ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from queuectl import notify, program
 from queuectl.run.runner import Task
 from queuectl.run.spawn import Environment
+from queuectl.variables import ATTEMPT, JOB_ID, MAX_RETRIES, OF_A_JOB, PREFIX, SPOOL, WORKER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 # A job that spoke to systemd in the name of its pool would be heard; and where that was started
 # says nothing of where a command runs.
 _NOT_FOR_JOBS = {*(name.encode() for name in notify.VARIABLES), b"PWD", b"OLDPWD"}
-_OURS = {f"QUEUECTL_{name}" for name in ("JOB_ID", "ATTEMPT", "MAX_RETRIES", "SPOOL", "WORKER")}
 
 
 class Commands:
@@ -41,9 +41,9 @@ class Commands:
         inherited = {
             name: name + b"=" + value
             for name, value in _our_environment().items()
-            if not name.startswith(b"QUEUECTL_") and name not in _NOT_FOR_JOBS
+            if not name.startswith(PREFIX.encode()) and name not in _NOT_FOR_JOBS
         }
-        of_pool = {"QUEUECTL_SPOOL": spool.path, "QUEUECTL_WORKER": owner}
+        of_pool = {SPOOL: spool.path, WORKER: owner}
         self._environment = inherited | _encoded(of_pool)
         self._shared_environment = tuple(self._environment.values())
 
@@ -52,9 +52,9 @@ class Commands:
         record, config = job.record, self._spool.config
         cwd, given = record.get("cwd") or self._home, record.get("env") or {}
         own = [
-            f"QUEUECTL_JOB_ID={job.id}",
-            f"QUEUECTL_ATTEMPT={job.attempts}",
-            f"QUEUECTL_MAX_RETRIES={job.max_retries(config.max_retries)}",
+            f"{JOB_ID}={job.id}",
+            f"{ATTEMPT}={job.attempts}",
+            f"{MAX_RETRIES}={job.max_retries(config.max_retries)}",
         ]
         if "PWD" not in given:
             own.append(f"PWD={cwd}")
@@ -75,7 +75,7 @@ class Commands:
         """Return the pool's environment, what the job gives in its place, and the job's own."""
         shared = self._shared_environment
         if given:
-            job_gives = {name: value for name, value in given.items() if name not in _OURS}
+            job_gives = {name: value for name, value in given.items() if name not in OF_A_JOB}
             shared = tuple((self._environment | _encoded(job_gives)).values())
         return Environment(shared, os.fsencode("\0".join(own)).split(b"\0"))
 
@@ -87,7 +87,12 @@ def _encoded(variables: dict[str, str]) -> dict[bytes, bytes]:
 
 def marks_of(job_id: str, owner: str) -> tuple[bytes, bytes]:
     """Return what is in the environment of each process of a job, while this pool runs it."""
-    return f"QUEUECTL_JOB_ID={job_id}".encode(), f"QUEUECTL_WORKER={owner}".encode()
+    return f"{JOB_ID}={job_id}".encode(), mark_of(owner)
+
+
+def mark_of(owner: str) -> bytes:
+    """Return what is in the environment of each process that a pool has started."""
+    return os.fsencode(f"{WORKER}={owner}")
 
 
 def _our_environment() -> dict[bytes, bytes]:
