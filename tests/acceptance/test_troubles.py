@@ -25,6 +25,7 @@ from tests.support import (
     environment,
     processes_with,
     read_text,
+    set_immutable,
     wait_until,
     waiting_for,
     with_code_at_start,
@@ -38,12 +39,6 @@ if TYPE_CHECKING:
 
 
 # --- files that are in the way ----------------------------------------------------------------
-
-
-def set_immutable(path: str, *, on: bool) -> bool:
-    """Tell whether it could be done: root may, on some file systems."""
-    words = ["chattr", "+i" if on else "-i", path]
-    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 def test_a_job_that_cannot_be_moved_does_not_hold_up_the_others(spool: SpoolDir) -> None:

@@ -282,8 +282,8 @@ def test_stop_of_nobody_is_told(spool: SpoolDir) -> None:
     assert 'no worker "x" is alive' in spool.refuse("worker", "stop", "x")
 
 
-def test_a_paused_spool_starts_nothing_until_it_goes_on(spool: SpoolDir) -> None:
-    spool.configure(poll_interval=3600)
+def test_a_file_that_anybody_makes_pauses_the_spool_until_it_is_removed(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
     go = f"{spool.path}.go"
     spool.drop("running", waiting_for(go))
     with spool.pool(2) as pool:
@@ -295,6 +295,8 @@ def test_a_paused_spool_starts_nothing_until_it_goes_on(spool: SpoolDir) -> None
         spool.wait_for("completed", "running")
         assert spool.states("waiting") == ["pending"]
         assert pool.events("started", "waiting") == []
+        os.unlink(f"{spool.path}/paused")
+        spool.wait_for("completed", "waiting")
 
 
 def test_idle_pools_do_not_keep_a_core_busy_with_files_that_cannot_run(spool: SpoolDir) -> None:

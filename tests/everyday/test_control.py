@@ -18,13 +18,13 @@ from filelock import FileLock
 
 from queuectl import requests
 from queuectl.registration import Registration
-from tests.acceptance.test_troubles import set_immutable
 from tests.looking.terminal import Terminal, terminal
 from tests.support import (
     DEADLINE_S,
     environment,
     processes_with,
     read_text,
+    set_immutable,
     wait_until,
     waiting_for,
     with_code_at_start,

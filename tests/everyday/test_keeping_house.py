@@ -257,7 +257,7 @@ def test_deleting_what_was_set_aside_spares_the_output_of_the_job_it_was_mistake
 
 
 def keep_house(spool: SpoolDir, times: int = 1) -> Housekeeping:
-    house = Housekeeping(spool.api, WorkLog(os.open(os.devnull, os.O_WRONLY)))
+    house = Housekeeping(spool.api, WorkLog(-1))
     for _ in range(times):
         house.run()
     return house
@@ -368,7 +368,7 @@ def test_much_to_delete_is_done_bit_by_bit(
 ) -> None:
     house.configure(retain_completed=0)
     monkeypatch.setattr(housekeeping, "_BUDGET_S", 0.0)
-    tending = Housekeeping(house.api, WorkLog(os.open(os.devnull, os.O_WRONLY)))
+    tending = Housekeeping(house.api, WorkLog(-1))
     assert tending.run() is True
     assert len(house.ids("completed")) == 4
     monkeypatch.undo()

@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 @pytest.fixture
 def intake(spool: SpoolDir) -> Intake:
     spool.api.create()
-    null = WorkLog(os.open(os.devnull, os.O_WRONLY))
 
     def ignore(*_: object) -> None:
         pass
 
-    return Intake(spool.api, null, "w", News(ready=ignore, due=ignore, scan=ignore))
+    return Intake(spool.api, WorkLog(-1), "w", News(ready=ignore, due=ignore, scan=ignore))
 
 
 def test_a_half_written_file_that_is_taken_away_is_not_waited_for(

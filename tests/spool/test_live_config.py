@@ -25,7 +25,7 @@ def test_each_time_an_editor_saves_the_file_it_is_waited_for(
     settings, clock = f"{spool.path}/config.json", [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     api = spool.api
-    live = LiveConfig(api, WorkLog(os.open(os.devnull, os.O_WRONLY)))
+    live = LiveConfig(api, WorkLog(-1))
     for _ in range(2):
         live.follow()
         os.rename(settings, f"{settings}~")  # as vim does, for an instant
