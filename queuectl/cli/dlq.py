@@ -53,7 +53,7 @@ def list_dead(ctx: click.Context, /, **options: Any) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, /, text: str, *, as_json: bool) -> None:
-    """Show one dead job: why it is dead, its attempts, and where its output is.
+    """Show one dead job: why it is dead, its runs, and where its output is.
 
     \b
     queuectl dlq show job1

@@ -172,7 +172,7 @@ def _cut(why: str) -> str:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, job_id: str | None, *, as_json: bool) -> None:
-    """Show one job: its record, its attempts, and where its output is.
+    """Show one job: its record, its runs, and where its output is.
 
     Without ID that which began last.
 

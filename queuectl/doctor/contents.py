@@ -17,6 +17,7 @@ from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, Spoo
 from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.files import is_there
 from queuectl.ids import is_id
+from queuectl.pool.rejects import QUIET_S
 from queuectl.recovery import Recovery, lock_file, recover
 from queuectl.scratch import owner_of
 from queuectl.states import AT_REST, FINISHED, OUTCOMES, STATES, WAITING
@@ -36,6 +37,7 @@ _READ_IN = ("pending", *OUTCOMES)
 _READ = 20_000  # files of each of these read at most: some seconds
 _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
+ONCE_QUIET = f" once it has been quiet for {QUIET_S:g} s"
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
 
 
@@ -138,7 +140,7 @@ def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Find
     if state == "completed":
         return warning(f"{where} cannot be run: {why}")
     if state != "dead":
-        when = " once it has been quiet for 3 s" if isinstance(why, IncompleteJobError) else ""
+        when = ONCE_QUIET if isinstance(why, IncompleteJobError) else ""
         return warning(f"{where} cannot be run: {why}", f"a worker sets it aside{when}")
     rejected = rejection(spool, job_id)
     if rejected is None:

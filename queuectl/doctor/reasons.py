@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import owners, requests, safety
-from queuectl.doctor.contents import rejection, suspended, told_to_stop
+from queuectl.doctor.contents import ONCE_QUIET, rejection, suspended, told_to_stop
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.filenames import holder_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.layout import Layout
 
-_QUIET = " once it has been quiet for 3 s"
 _READ = 20_000  # waiting jobs read at most to count those before this one
 
 
@@ -44,10 +43,11 @@ def explain(spool: Layout, job_id: str) -> Iterator[Finding]:
     except FileNotFoundError:
         yield ok(f"{job_id} moved on while it was looked at")
     except IncompleteJobError as error:
-        yield problem(f"{job_id} is half-written, or no job: {error}", _set_aside(state, _QUIET))
+        what = f"{job_id} is half-written, or no job: {error}"
+        yield problem(what, _set_aside(state, ONCE_QUIET))
     except PermissionError as error:
         what = f"{job_id} cannot be read: {error.strerror}"
-        yield problem(what, _set_aside(state, _QUIET))
+        yield problem(what, _set_aside(state, ONCE_QUIET))
     except BadJobError as error:
         yield problem(f"{job_id} can never run: {error}", _set_aside(state))
     else:
@@ -81,7 +81,7 @@ def _when(at: float | None) -> str:
 def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
     rejected = rejection(spool, job_id)
     if rejected is not None:
-        yield problem(f"{job_id} was rejected: {rejected.why}", rejected.todo)
+        yield problem(f"{job_id} was set aside: {rejected.why}", rejected.todo)
         return
     job = spool.find(job_id).job
     why = job.error or "no reason is recorded"
