@@ -135,7 +135,7 @@ class Open(NamedTuple):
     leased: bool = False
 
 
-def writing_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> Steps[None]:
+def writing_new(path: str, data: bytes, *, sync: bool, mode: int) -> Steps[None]:
     """Create a file with these bytes, on disk at the end if `sync`; leave none on failure.
 
     Raises:

@@ -230,8 +230,8 @@ class Moves(Layout):
             claim.path, claim.origin = target, state
         yield from self.securing(claim)
 
-    def settling(self, claim: Claim, job: Job) -> Steps[str]:
-        """Rewrite and release: the job goes where its new body says. Return the id it has there.
+    def settling(self, claim: Claim, job: Job) -> Steps[None]:
+        """Rewrite and release: the job goes where its new body says, see also `Claim.place`.
 
         Raises:
             ClaimLostError: the claim was taken away.
@@ -250,12 +250,12 @@ class Moves(Layout):
             except JobExistsError as error:
                 claim.reason = str(error)
             else:
-                return claim.job_id
-        return (yield from self._to_dead(claim, partial(self._releasing_beside, claim, job)))
+                return
+        yield from self._to_dead(claim, partial(self._releasing_beside, claim, job))
 
-    def settle(self, claim: Claim, job: Job) -> str:
+    def settle(self, claim: Claim, job: Job) -> None:
         """Do what `settling` does, waiting here."""
-        return files.carry_out(self.settling(claim, job))
+        files.carry_out(self.settling(claim, job))
 
     def _to_dead(
         self,

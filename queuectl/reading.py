@@ -27,7 +27,7 @@ def read_regular(path: str, *, any_owner: bool = True) -> bytes:
     return read_with_status(path, any_owner=any_owner)[0]
 
 
-def read_with_status(path: str, *, any_owner: bool = True) -> tuple[bytes, os.stat_result]:
+def read_with_status(path: str, *, any_owner: bool) -> tuple[bytes, os.stat_result]:
     """Do what `read_regular` does; return what the file system says of the file too.
 
     Raises:

@@ -47,7 +47,7 @@ class Spares:
         self._can_exchange = True
 
     def exchanging(
-        self, path: str, data: bytes, *, sync: bool, mode: int, beside: Sequence[str] = ()
+        self, path: str, data: bytes, *, sync: bool, mode: int, beside: Sequence[str]
     ) -> Steps[str | None]:
         """Give `path` a new body at one instant; return the spare that holds the old one.
 

@@ -183,7 +183,7 @@ def _section(
     room: tuple[int, int],
     detail: Callable[[Item], Line],
     *,
-    of: int = 0,
+    of: int,
 ) -> list[Line]:
     """Return the head and so many rows, so wide, of a list, which may be a part `of` more."""
     rows, width = room

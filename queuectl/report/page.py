@@ -36,7 +36,7 @@ _BOUNDS_S = (
 )
 
 
-def page(spool: Layout, now: float, period_s: float, read: Read = Survey.records) -> str:
+def page(spool: Layout, now: float, period_s: float, read: Read) -> str:
     """Return the page about the time before `now`; `read` has the records of a survey.
 
     Raises:

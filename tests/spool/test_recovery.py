@@ -890,10 +890,10 @@ def test_an_orphan_that_cannot_be_moved_does_not_hold_up_the_others(
 ) -> None:
     settle = Spool.settle
 
-    def refused(self: Spool, claim: Claim, job: Job) -> str:
+    def refused(self: Spool, claim: Claim, job: Job) -> None:
         if job.id == "a":
             raise OSError(errno.EIO, os.strerror(errno.EIO), claim.path)
-        return settle(self, claim, job)
+        settle(self, claim, job)
 
     leave(spool, state="completed", worker=DEAD)
     body = json.dumps({"id": "b", "command": "true", "state": "completed", "worker": LOCAL})
