@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import files
@@ -156,15 +157,9 @@ class Asides(Moves):
             **says,
         }
         draft_file = self._draft_file(free, claim.owner)
-        files.unlink_quietly(draft_file)  # of an earlier try that failed
-        data = Job(record).encode()
-        yield from files.writing_new(
-            draft_file, data, sync=self.config.sync, mode=self.config.file_mode
-        )
-        try:
-            files.publish(draft_file, self.file("dead", free))
-        finally:
-            files.unlink_quietly(draft_file)
+        publish = partial(files.publish, draft_file, self.file("dead", free))
+        yield from self._placing(draft_file, Job(record).encode(), publish)
+        files.unlink_quietly(draft_file)  # it has its name in dead/ now
 
 
 def _tags_of(path: str) -> dict[str, list[str]]:

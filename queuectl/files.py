@@ -176,6 +176,23 @@ def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     carry_out(writing_new(path, data, sync=sync, mode=mode))
 
 
+def placing(
+    draft: str, data: bytes, place: Callable[[], None], *, sync: bool, mode: int
+) -> Steps[None]:
+    """Write the new file `draft`, on disk before `place` gives it its name; leave none on failure.
+
+    Raises:
+        BaseException: any step failed, or what `place` raised.
+    """
+    unlink_quietly(draft)  # of an earlier try that failed
+    yield from writing_new(draft, data, sync=sync, mode=mode)
+    try:
+        place()
+    except BaseException:
+        unlink_quietly(draft)
+        raise
+
+
 def replace(path: str, data: bytes, draft: str, *, sync: bool, mode: int = 0o600) -> None:
     """Give a file these bytes at one instant, by way of the new file `draft`.
 
@@ -184,13 +201,7 @@ def replace(path: str, data: bytes, draft: str, *, sync: bool, mode: int = 0o600
     Raises:
         OSError: any step failed; the file is as it was, and there is no draft.
     """
-    unlink_quietly(draft)  # of an earlier try that failed
-    write_new(draft, data, sync=sync, mode=mode)
-    try:
-        move(draft, path)
-    except BaseException:
-        unlink_quietly(draft)
-        raise
+    carry_out(placing(draft, data, partial(move, draft, path), sync=sync, mode=mode))
 
 
 def filling(file: Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) -> Steps[None]:

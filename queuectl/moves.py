@@ -171,18 +171,19 @@ class Moves(Layout):
 
     def _replacing(self, claim: Claim, data: bytes) -> Steps[None]:
         draft_file = self._draft_file(claim.job_id, claim.owner)
-        files.unlink_quietly(draft_file)  # of an earlier try that failed
-        yield from files.writing_new(
-            draft_file, data, sync=self.config.sync, mode=self.config.file_mode
-        )
-        try:
+
+        def replace() -> None:
             # the rename would bring back a claim that was taken away
             if files.is_gone(claim.path):
                 raise self._lost(claim)
             files.move(draft_file, claim.path)
-        except BaseException:
-            files.unlink_quietly(draft_file)
-            raise
+
+        yield from self._placing(draft_file, data, replace)
+
+    def _placing(self, draft_file: str, data: bytes, place: Callable[[], None]) -> Steps[None]:
+        """Do what `files.placing` does, as the settings say."""
+        config = self.config
+        return files.placing(draft_file, data, place, sync=config.sync, mode=config.file_mode)
 
     def _lost(self, claim: Claim) -> ClaimLostError:
         """Return the error, and let go of what was kept for the claim."""
