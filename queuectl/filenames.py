@@ -21,6 +21,11 @@ def mending(job_id: str) -> str:
     return f"mend dead/{job_id}{REJECTED} and move it to pending/{job_id}{SUFFIX}"
 
 
+def is_job_file(name: str) -> bool:
+    """Tell whether a name in a state directory is that of a job: `.x.json` is a draft."""
+    return name.endswith(SUFFIX) and not name.startswith(".")
+
+
 def job_id_in(state: str, name: str) -> str:
     """Return the job that a name in a state directory says, without `.json`."""
     return split_held(name)[0] if state == "processing" else name

@@ -148,7 +148,7 @@ class Output:
                 return False
             except OSError as error:
                 raise SpoolError("read", self._path, error) from error
-        return self._descriptor >= 0
+        return True
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -310,8 +310,8 @@ def remove(spool: Layout, job: Job) -> None:
     if ran_as not in (None, job.id) and not spool.is_anywhere(ran_as):  # else it may be that job's
         ids.append(ran_as)
     for job_id in ids:
-        names = _listed(spool, job_id) if last > _PROBED else _probed(spool, job_id, last)
-        for path in names:
+        paths = _listed(spool, job_id) if last > _PROBED else _probed(spool, job_id, last)
+        for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 

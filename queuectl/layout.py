@@ -208,6 +208,7 @@ class Layout:
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
+                    # is_job_file, without a call for each of a million
                     if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
                         yield entry
         except FileNotFoundError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from queuectl import owners, requests
 from queuectl.cli.frame import Rate, View
 from queuectl.cli.upcoming import Upcoming, item_of
-from queuectl.filenames import SUFFIX, split_held
+from queuectl.filenames import SUFFIX, is_job_file, split_held
 from queuectl.outcome import means_later
 from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.units import duration_text, instant, plain
@@ -86,7 +86,7 @@ class Lookout:
             self._arrivals.stop()
 
     def _arrived(self, state: str, name: str) -> None:
-        if name.startswith(".") or not name.endswith(SUFFIX):
+        if not is_job_file(name):
             return
         stem = name.removesuffix(SUFFIX)
         if state in WAITING:

@@ -105,7 +105,7 @@ def _oldest(
     """
     jobs = sorted(
         (ended_at, job)
-        for ended_at, job in _ages(spool, state, older_than_s)
+        for ended_at, job in _ends(spool, state, older_than_s)
         if not tags or _has(spool, job, tags)
     )
     limit = float("inf") if older_than_s is None else time.time() - older_than_s
@@ -118,7 +118,7 @@ def _has(spool: Spool, job: housekeeping.Doomed, tags: Collection[str]) -> bool:
     return any(set(tags) <= set(item.job.tags) for item in found)
 
 
-def _ages(
+def _ends(
     spool: Spool, state: str, older_than_s: float | None
 ) -> Iterator[tuple[float, housekeeping.Doomed]]:
     """Yield when each job ended: as its file's time says, or its record if that is earlier."""

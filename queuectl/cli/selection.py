@@ -91,7 +91,7 @@ def _matching(name: str, help_: str) -> Any:
     return click.option(name, type=_Pattern(), metavar="REGEX", help=help_)
 
 
-def _unchanged(name: str, help_: str) -> Any:
+def _span(name: str, help_: str) -> Any:
     return click.option(name, type=DURATION, metavar="DURATION", help=help_)
 
 
@@ -99,8 +99,8 @@ _SELECTING = {
     "--tag": click.option(
         "--tag", "tags", multiple=True, metavar="WORD", help="Only jobs with all of these."
     ),
-    "--older-than": _unchanged("--older-than", "Only jobs unchanged for so long."),
-    "--newer-than": _unchanged("--newer-than", "Only jobs changed within so long."),
+    "--older-than": _span("--older-than", "Only jobs unchanged for so long."),
+    "--newer-than": _span("--newer-than", "Only jobs changed within so long."),
     "--command-matches": _matching(
         "--command-matches", "Only jobs in whose command this is found."
     ),

@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
-from queuectl.filenames import SUFFIX
+from queuectl.filenames import SUFFIX, is_job_file
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, parse
@@ -73,7 +73,7 @@ class Intake:
         self._arrived("failed", name)
 
     def _arrived(self, state: str, name: str) -> None:
-        if name.endswith(SUFFIX) and not name.startswith(".") and not self._stopped:
+        if is_job_file(name) and not self._stopped:
             self.rejects.forget(state, name)
             self.look(state, name.removesuffix(SUFFIX))
 

@@ -75,7 +75,8 @@ class Turns:
     ) -> None:
         self._loop = loop
         self.lanes = Lanes(loop, registration.record.slots)
-        self._running: dict[str, runner.Run | None] = {}  # by Spool.key
+        # by Spool.key, that of each turn; None: its command has not begun
+        self._runs: dict[str, runner.Run | None] = {}
         self._deferred: defaultdict[str, list[Entry]] = defaultdict(list)
         self.stall = Stall(loop, log, registration, self.lanes)
         self._disk = Disk(loop)
@@ -95,7 +96,7 @@ class Turns:
     def end_all(self, reason: outcome.Outcome) -> None:
         """End every command that runs, and every one that starts from here on."""
         self._ending = reason
-        for run in self._running.values():
+        for run in self._runs.values():
             if run is not None:
                 run.end(reason)
         self.stall.give_up()
@@ -103,10 +104,10 @@ class Turns:
     def cancel(self, job_id: str, detail: str) -> bool:
         """End a job for good, its command too if it runs; False if no turn has it."""
         key = self._spool.key(job_id)
-        if key not in self._running:
+        if key not in self._runs:
             return False
         reason = self._cancelled[key] = outcome.Outcome(ended=outcome.CANCELLED, detail=detail)
-        run = self._running[key]
+        run = self._runs[key]
         if run is not None:
             run.end(reason)
         return True
@@ -126,21 +127,21 @@ class Turns:
         `on_room` is called in the loop once its command has ended: another may perhaps be claimed.
         """
         key = self._spool.key(entry.job_id)
-        if key in self._running:
+        if key in self._runs:
             # Just released by a turn that is about to end, or a second file of this id: to take it
             # now would replace the one that is held.
             self._deferred[key].append(entry)
             return None
-        self._running[key] = None
+        self._runs[key] = None
         urgent = self.lanes.claim(entry.job_id, entry.priority)
         return self._loop.start(self._take_turn(entry, on_room, urgent=urgent))
 
     def settle_stray(self, held: Held) -> Future[None] | None:
         """Send away what is held in our name and has no turn, as from a backup; None if it has."""
         key = self._spool.key(held.job_id)
-        if key in self._running:
+        if key in self._runs:
             return None
-        self._running[key] = None
+        self._runs[key] = None
         claim = Claim(held.job_id, held.owner, held.path, "processing")  # so it is read as it is
         return self._loop.start(self._send_away(claim))
 
@@ -197,7 +198,7 @@ class Turns:
             # now: what was asked of this run must not end the next one of this id
             with contextlib.suppress(OSError):  # it is looked at again at the next tick
                 requests.withdraw_cancel(self._spool, self._owner, job_id)
-        del self._running[key]
+        del self._runs[key]
         for deferred in self._deferred.pop(key, ()):
             self._intake.put_back(deferred)
 
@@ -266,7 +267,7 @@ class Turns:
         if started is None:
             return (job, self._cancelled[key]) if key in self._cancelled else None
         job, run = started
-        self._running[key] = run
+        self._runs[key] = run
         self.stall.end(STARTS)
         if self._ending is not None:
             run.end(self._ending)
@@ -343,7 +344,7 @@ class Turns:
 
     async def _settle(self, ended: _Ended) -> None:
         claim, job, how, took_s, at = ended
-        if how.ended == outcome.CANCELLED and self._running[self._spool.key(job.id)] is None:
+        if how.ended == outcome.CANCELLED and self._runs[self._spool.key(job.id)] is None:
             done = outcome.cancelled(outcome.never_began(job, at), how, at)
         else:
             job = outcome.began(job, at - took_s)

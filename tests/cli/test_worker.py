@@ -305,8 +305,7 @@ def test_idle_pools_do_not_keep_a_core_busy_with_files_that_cannot_run(spool: Sp
     with spool.pool() as pool:
         pool.wait_for("rejected")
         ticks = cpu_ticks(pool.pid)
-        until = time.monotonic() + 1
-        wait_until(lambda: time.monotonic() > until)
+        time.sleep(1)
         assert cpu_ticks(pool.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
 
 
