@@ -13,7 +13,14 @@ from queuectl.cli.common import DURATION, Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.deleting import delete_jobs
 from queuectl.cli.matching import Selection, changed_at
-from queuectl.cli.selection import chosen, go_ahead, state_option, tag_option, touch_options
+from queuectl.cli.selection import (
+    chosen,
+    go_ahead,
+    selects,
+    state_option,
+    tag_option,
+    touch_options,
+)
 from queuectl.ids import is_id
 from queuectl.states import FINISHED
 from queuectl.units import duration_text
@@ -45,8 +52,9 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """Delete old completed jobs, or those named, with their output; print their ids.
 
     Dead jobs instead with --state dead; one that is named may be either, and of any age. Never a
-    job that waits or runs. A person at a terminal is asked first, unless --yes is given.
-    `retain-completed` and `retain-dead` have running workers do the same all the time.
+    job that waits or runs. A person at a terminal is asked first, unless --yes is given; elsewhere
+    an option has to say which. Running workers do the same all the time, as `retain-completed` and
+    `retain-dead` say.
 
     \b
     queuectl prune job1
@@ -61,17 +69,16 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
         job_ids = chosen(spool, texts, selection, applies_to=FINISHED, misses=misses)
         delete_jobs(spool, job_ids, FINISHED, options, misses)
     else:
+        if not (selects(selection, texts) or options["yes"] or options["dry_run"]):
+            _check_person()
         _prune_old(spool, **options)
 
 
 def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **options: Any) -> None:
-    states_given = options["states"]
-    states = tuple(dict.fromkeys(states_given)) or ("completed",)
-    tags = options["tags"]
+    states = tuple(dict.fromkeys(options["states"])) or ("completed",)
     if older_than is None and keep is None:
-        if not (tags or states_given or options["yes"] or options["dry_run"]):
-            _check_person()
         older_than = _DEFAULT_AGE_S
+    tags = options["tags"]
     doomed = [job for state in states for job in _oldest(spool, state, older_than, keep, tags)]
     misses = Misses()
     if not doomed and older_than is not None and not keep:
@@ -81,7 +88,7 @@ def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **op
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:  # else it is another's by now, to keep or to delete
                 click.echo(job_id)
-    if not states_given and not tags and any(spool.names("dead")):
+    if not options["states"] and not tags and any(spool.names("dead")):
         render.note("dead jobs are kept; --state dead deletes them")
     misses.exit()
 

@@ -143,6 +143,8 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     config.edit(spool.path, lambda stored: stored.update({name: new}))
     _in_force_now(spool)
     click.echo(f"{name}={value_text(new)}")
+    if name.startswith("retain-") and isinstance(new, int):
+        render.remark(f"the {new} newest are kept, of any age; {new}d is what ended in {new} days")
     if name == "worker-count":
         _tell_who_keeps_its_count(spool, new)
 

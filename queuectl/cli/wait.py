@@ -157,6 +157,8 @@ def follow(spool: Layout, job_ids: Sequence[str], *, show_output: bool = False) 
     try:
         _wait(spool, endings, printer=printer)
     except KeyboardInterrupt:
+        if printer is not None:
+            printer.end_line()
         left = endings.remaining
         ids = " ".join(left) if len(left) <= _NAMED else "ID..."
         stays = "stays queued, or runs on" if len(left) == 1 else "stay queued, or run on"

@@ -497,6 +497,18 @@ def test_who_interrupts_a_run_is_told_how_to_see_on(spool: SpoolDir) -> None:
     assert b"`queuectl logs -f --all job` waits again, `queuectl cancel job` ends it" in said
 
 
+def test_what_is_said_at_an_interrupt_begins_a_line(spool: SpoolDir, tmp_path: Path) -> None:
+    path = tmp_path / "said"
+    words = ("run", "--id", "job", "--", "sh", "-c", "printf begun; exec sleep 600")
+    with spool.pool(), open(path, "wb") as said:
+        with spool.start(*words, stdout=said, stderr=said) as running:
+            wait_until(lambda: path.read_text() == "begun", path.read_text)
+            running.send_signal(signal.SIGINT)
+            assert running.wait(DEADLINE_S) == 130
+        spool.run("cancel", "job")
+    assert path.read_text().startswith("begun\nqueuectl: job stays queued, or runs on;")
+
+
 def test_of_several_runs_the_last_gives_the_status() -> None:
     runs = [{"number": number, "ended": "exit", "exit_code": number} for number in (3, 4, 5)]
     record = {"id": "job", "command": "true", "history": runs}
