@@ -56,7 +56,8 @@ def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:
     head = _end_of_line(descriptor, room // 2)
     tail = _start_of_line(descriptor, size - (room - room // 2), size)
     joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"
-    mark = joint + _MARK_TEXT % (tail - head)
+    # less that newline: who reads on counts from the mark, and cannot tell it from the output's
+    mark = joint + _MARK_TEXT % (tail - head - len(joint))
     position = head
     try:
         position += _write(descriptor, mark, position)

@@ -73,7 +73,6 @@ class _Mark(NamedTuple):
     head: int
     tail: int
     cut: int
-    joint: int  # bytes before it that were not printed: a newline, unless one stood there
 
 
 class Output:
@@ -116,7 +115,7 @@ class Output:
         if mark is None or mark == self._known or position <= mark.head:
             return
         # what stands behind the mark stood as much later as is missing before it
-        at = position - (mark.head - mark.joint + mark.cut) + mark.tail
+        at = position - (mark.head + mark.cut) + mark.tail
         os.lseek(self._descriptor, at if at >= mark.tail else mark.head, os.SEEK_SET)
 
     def _mark(self) -> _Mark | None:
@@ -130,9 +129,7 @@ class Output:
         if found is None:
             return None
         head = begin + found.start()
-        # beyond that half only a newline of its own, see `_cut_middle`, can move it
-        joint = int(head > half)
-        return _Mark(head, begin + found.end(), int(found[1]), joint)
+        return _Mark(head, begin + found.end(), int(found[1]))
 
     def _size(self) -> int:
         return os.fstat(self._descriptor).st_size

@@ -58,14 +58,20 @@ def overlaid(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     What is no env and no list of tags stays, to be refused as that.
     """
     both = {**fields, **given}
-    if "env" in given and "env" in fields:
-        own = fields["env"]
-        both["env"] = {**own, **given["env"]} if isinstance(own, dict) else own
-    if "tags" in given and "tags" in fields:
-        own = fields["tags"]
-        more = given["tags"]
-        both["tags"] = [*own, *(w for w in more if w not in own)] if isinstance(own, list) else own
+    for name, merged in (("env", _with_variables), ("tags", _with_tags)):
+        if name in given and name in fields:
+            both[name] = merged(fields[name], given[name])
     return both
+
+
+def _with_variables(own: Any, more: dict[str, str]) -> Any:
+    return {**own, **more} if isinstance(own, dict) else own
+
+
+def _with_tags(own: Any, more: list[str]) -> Any:
+    if not isinstance(own, list):
+        return own
+    return [*own, *(word for word in dict.fromkeys(more) if word not in own)]
 
 
 def _pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -126,7 +126,7 @@ def _follow(spool: Layout, texts: Sequence[str], options: dict[str, Any], misses
     for follower in followers:
         with misses.noted():
             _tell_of_end(spool, follower, options, printer)
-            if follower.job_id in printer.printed and follower.found is not None:
+            if not _has_told_why(spool, follower, options, printer):
                 remarks.of_end(follower.job_id, follower.found)
 
 
@@ -197,6 +197,16 @@ def _tell_of_end(
         raise QueuectlError(msg)
     number = _run_number(follower.found, options["run"])
     _remark_on_the_rest(spool, follower.found, number, options, printer)
+
+
+def _has_told_why(
+    spool: Layout, follower: joblogs.Follower, options: dict[str, Any], printer: Printer
+) -> bool:
+    """Tell whether it was said already how a job ended: where nothing at all was printed."""
+    found = follower.found
+    if found is None or follower.job_id in printer.printed or options["lines"] == 0:
+        return False
+    return found.job.error in _nothing(spool, found, _run_number(found, options["run"]), options)
 
 
 def _note_of(found: Found, text: str, printer: Printer) -> None:

@@ -201,11 +201,14 @@ class Lookout:
 
 
 def _hindered(spool: Layout, pools: Sequence[Worker]) -> str:
-    """Return why none of these pools starts anything, empty if one does."""
-    if requests.are_all_asked_to_stop(spool, pools):
+    """Return in a word, or some, why none of these pools starts anything; empty if one does."""
+    reasons = sorted({_hindrance(spool, pool) for pool in pools})
+    return "" if "" in reasons else ", ".join(reasons)
+
+
+def _hindrance(spool: Layout, pool: Worker) -> str:
+    if requests.is_asked_to_stop(spool, pool.worker):
         return "stopping"
-    if pools and all(pool.suspended for pool in pools):
+    if pool.suspended:
         return "suspended"
-    if pools and all(owners.is_stalled(spool, pool.worker) for pool in pools):
-        return "stalled"
-    return ""
+    return "stalled" if owners.is_stalled(spool, pool.worker) else ""

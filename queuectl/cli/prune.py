@@ -52,9 +52,9 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """Delete old completed jobs, or those named, with their output; print their ids.
 
     Dead jobs instead with --state dead; one that is named may be either, and of any age. Never a
-    job that waits or runs. A person at a terminal is asked first, unless --yes is given; elsewhere
-    an option has to say which. Running workers do the same all the time, as `retain-completed` and
-    `retain-dead` say.
+    job that waits or runs. A person at a terminal is asked first; elsewhere, and with --yes, they
+    have to be named or selected. Running workers do the same all the time, as `retain-completed`
+    and `retain-dead` say.
 
     \b
     queuectl prune job1
@@ -69,8 +69,11 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
         job_ids = chosen(spool, texts, selection, applies_to=FINISHED, misses=misses)
         delete_jobs(spool, job_ids, FINISHED, options, misses)
     else:
-        if not (selects(selection, texts) or options["yes"] or options["dry_run"]):
-            _check_person()
+        is_asked = render.person_answers() and not options["yes"]
+        if not (selects(selection, texts) or options["dry_run"] or is_asked):
+            # the ids may have come from a list in which, by a slip, there were none
+            msg = "which jobs? name them, or select them by --older-than, --keep, --state, --tag"
+            raise click.UsageError(msg)
         _prune_old(spool, **options)
 
 
@@ -91,16 +94,6 @@ def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **op
     if not options["states"] and not tags and any(spool.names("dead")):
         render.note("dead jobs are kept; --state dead deletes them")
     misses.exit()
-
-
-def _check_person() -> None:
-    """Refuse to delete what nobody selected, and nobody is asked about.
-
-    The ids may have come from a list in which, by a slip, there were none.
-    """
-    if not render.person_answers():
-        msg = "which jobs? name them, or select them by --older-than, --keep, --state, --tag"
-        raise click.UsageError(msg)
 
 
 def _oldest(

@@ -77,7 +77,10 @@ class Custody:
         try:
             job = self._spool.read_claim(claim)
             self._check_only(claim)
-        except (IncompleteJobError, PermissionError):
+        except (IncompleteJobError, PermissionError) as error:
+            if isinstance(error, OSError) and self._is_of_all(error):
+                await self.refused(claim, error)
+                return None
             # Overwritten in place by whoever still writes it, or its mode was taken away: it
             # arrives anew, and is waited for.
             await self.give_back(claim, None)
@@ -102,11 +105,15 @@ class Custody:
             if self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin) is None:
                 return  # it was deleted meanwhile
         except OSError as error:
-            if error.errno in kernel.OUT_OF_RESOURCES:
+            if error.errno in kernel.OUT_OF_RESOURCES or self._is_of_all(error):
                 raise  # it is not this file
             # one file is no reason for all to wait
             why += f", and cannot be looked at there: {error.strerror}"
         raise BadJobError(why)
+
+    def _is_of_all(self, error: OSError) -> bool:
+        """Tell whether it is processing/ that cannot be read, and not one file."""
+        return bool(error.filename == self._spool.directory("processing"))
 
     def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
         aside = yield from self._spool.setting_aside(claim, why)

@@ -701,9 +701,10 @@ def test_a_job_that_comes_while_there_is_no_place_for_claims_runs_once_it_is_bac
 NOT_LISTED = """
 import errno, os
 scandir = os.scandir
+code = getattr(errno, os.environ.get("REFUSAL", "EMFILE"))
 def refused(path):
     if str(path).endswith("/processing") and os.path.exists(f"{path}.refused"):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+        raise OSError(code, os.strerror(code), path)
     return scandir(path)
 os.scandir = refused
 """
@@ -733,14 +734,16 @@ def test_where_the_claims_cannot_be_listed_what_needs_another_id_waits(
     assert spool.record("completed", "job") == {"command": "echo another"}
 
 
+@pytest.mark.parametrize("refusal", ["EMFILE", "EACCES", "EIO"])
 def test_where_the_claims_cannot_be_listed_what_was_mended_waits(
-    spool: SpoolDir, tmp_path: Path
+    spool: SpoolDir, tmp_path: Path, refusal: str
 ) -> None:
     """Else it would be set aside once more, as one whose id exists already."""
     spool.configure(poll_interval=300)
     refused = f"{spool.path}/processing.refused"
     spool.drop_bytes("job", b'{"command": 7}')
-    with spool.pool(env=with_code_at_start(tmp_path, NOT_LISTED)) as pool:
+    env = with_code_at_start(tmp_path, NOT_LISTED) | {"REFUSAL": refusal}
+    with spool.pool(env=env) as pool:
         pool.wait_for("rejected", "job")
         os.unlink(f"{spool.path}/dead/job.rejected")
         open(refused, "x").close()

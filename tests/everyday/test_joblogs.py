@@ -11,7 +11,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queuectl import cutting, files, joblogs, outcome
@@ -49,11 +49,17 @@ def test_the_last_n_lines_are_those_of_the_file(data: bytes, lines: int, chunk: 
         assert last_lines(file.name, lines) == expected  # type: ignore[arg-type]
 
 
-@given(read=st.integers(1, 30_000), late=st.integers(0, 3000), end=st.sampled_from(b"\n,"))
+@given(
+    read=st.integers(1, 30_000),
+    late=st.integers(0, 3000),
+    end=st.sampled_from((b"\n", b",", b"\r", "\u2588".encode())),
+)
+@example(read=30_000, late=10, end=b"\r")
+@example(read=30_000, late=10, end="\u2588".encode())
 def test_who_follows_a_file_whose_middle_is_cut_out_misses_nothing_of_its_end(
-    read: int, late: int, end: int
+    read: int, late: int, end: bytes
 ) -> None:
-    data = b"".join(b"line %d%c" % (number, end) for number in range(3000))
+    data = b"".join(b"line %d%b" % (number, end) for number in range(3000))
     with tempfile.NamedTemporaryFile() as file:
         output = joblogs.Output(file.name, 4096)
         file.write(data[:read])

@@ -383,6 +383,15 @@ def test_who_follows_is_told_how_each_ended_that_did_not_complete(spool: SpoolDi
     spool.drain()
     assert spool.run("logs", "-f", "dies").err == "queuectl: dies is dead: exit status 3\n"
     assert spool.run("logs", "-f", "ends").err == ""
+    assert (
+        spool.run("logs", "-f", "dies", "--lines", "0").err
+        == "queuectl: dies is dead: exit status 3\n"
+    )
+    spool.drop("told", "echo why >&2; exit 4", max_retries=1)
+    spool.drop("mute", "exit 5", max_retries=1)
+    spool.drain()
+    assert spool.run("logs", "-f", "told").err.endswith("\nqueuectl: told is dead: exit status 4\n")
+    assert spool.run("logs", "-f", "mute").err.count("exit status 5") == 1
 
 
 # --- the size cap ---------------------------------------------------------------------------
