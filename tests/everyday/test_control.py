@@ -854,7 +854,8 @@ def test_an_editor_that_fails_is_heard_where_children_are_ignored(
     failing = editor(tmp_path, 'sed -i s/true/false/ "$1"; exit 1')
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        editing = spool.start("edit", "job", env=environment(spool.path, VISUAL="", EDITOR=failing))
+        own = {"VISUAL": "", "EDITOR": failing, "TMPDIR": str(tmp_path)}
+        editing = spool.start("edit", "job", env=environment(spool.path, **own))
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert editing.wait(DEADLINE_S) == 1
