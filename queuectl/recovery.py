@@ -77,9 +77,11 @@ class Recovery:
             OSError, SpoolError: the spool itself cannot be looked at.
         """
         self.faults.clear()
-        if not os.path.isdir(self._spool.directory("workers")):  # the lock's library would make it
+        lock = self._lock or self._new_lock()
+        # as late as can be: the lock's library would make it, while the spool is away
+        if not os.path.isdir(self._spool.directory("workers")):
             return 0
-        self.busy = not self._take_lock()
+        self.busy = not self._take(lock)
         if self.busy:
             return 0
         try:
@@ -120,18 +122,22 @@ class Recovery:
             self._lock.release()
             self._lock = None
 
-    def _take_lock(self) -> bool:
+    def _new_lock(self) -> BaseFileLock:
+        from filelock import FileLock
+
+        # one run may be in another thread than the next
+        mode = self._spool.config.file_mode
+        return FileLock(lock_file(self._spool), mode=mode, thread_local=False)
+
+    def _take(self, lock: BaseFileLock) -> bool:
         """Let nobody else recover here, so that no two settle an orphan; False if somebody does.
 
         It is kept while something ends, which is to be told once and not by everybody.
         """
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         if self._lock is not None:
             return True
-        path = lock_file(self._spool)
-        # one run may be in another thread than the next
-        lock = FileLock(path, mode=self._spool.config.file_mode, thread_local=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:
