@@ -84,8 +84,9 @@ def _end_of_line(descriptor: int, limit: int) -> int:
     begin = max(0, limit - LINE_BYTES)
     text = os.pread(descriptor, limit - begin + 1, begin)
     near = text[:-1]
-    if (at := max(near.rfind(b"\n"), near.rfind(b"\r") if b"\n" not in near else -1)) >= 0:
-        return begin + at + 1
+    for end in b"\n", b"\r":
+        if (at := near.rfind(end)) >= 0:
+            return begin + at + 1
     return limit - _cut_into(reversed(text))
 
 

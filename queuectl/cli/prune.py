@@ -16,6 +16,7 @@ from queuectl.cli.matching import Selection, changed_at
 from queuectl.cli.selection import (
     chosen,
     go_ahead,
+    no_selection,
     selects,
     state_option,
     tag_option,
@@ -72,8 +73,7 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
         is_asked = render.person_answers() and not options["yes"]
         if not (selects(selection, texts) or options["dry_run"] or is_asked):
             # the ids may have come from a list in which, by a slip, there were none
-            msg = "which jobs? name them, or select them by --older-than, --keep, --state, --tag"
-            raise click.UsageError(msg)
+            raise no_selection("--older-than, --keep, --state, --tag")
         _prune_old(spool, **options)
 
 

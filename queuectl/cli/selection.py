@@ -190,8 +190,7 @@ def chosen(  # noqa: PLR0913 - who calls it names those that differ
                 found_ids[id_to_change(spool, text, applies_to)] = None
         return list(found_ids)
     if not selected:
-        msg = f"which jobs? name them, or select them by {_ways(ctx)}"
-        raise click.UsageError(msg)
+        raise no_selection(_ways(ctx))
     job_ids = []  # of a million jobs only these are kept
     left_out: Counter[str] = Counter()
     for found in select(spool, selection):
@@ -203,6 +202,11 @@ def chosen(  # noqa: PLR0913 - who calls it names those that differ
     for kind, count in left_out.items():
         render.note(f"{count} {kind}, not among these: {_LEFT[kind]}")
     return job_ids
+
+
+def no_selection(ways: str) -> click.UsageError:
+    """Return the refusal of a command that was not told which jobs it is for."""
+    return click.UsageError(f"which jobs? name them, or select them by {ways}")
 
 
 def _kind(found: Found, selection: Selection) -> str:

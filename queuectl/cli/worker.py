@@ -240,12 +240,14 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
         with contextlib.suppress(QueuectlError):  # of which pools take no notice either
             spool.follow_config()  # they show that they live by the lease as it is now
         for item in list(wanted):
-            if _is_gone(spool, item.worker):
+            seen = owners.look_up(spool, item.worker)
+            if _is_gone(spool, item.worker, seen):
                 requests.withdraw_stop(spool, item.worker)
                 wanted.remove(item)
                 click.echo(f"{item.worker} is gone")
-            elif _is_silent(spool, item, heartbeats):
+            elif seen.life is owners.Life.AWAY and heartbeats.silent(spool, item.worker):
                 wanted.remove(item)
+                _tell_of_silence(spool, item)
         names = {item.worker for item in wanted}
         running = sorted(held.job_id for held in spool.held() if held.owner in names)
         if wanted and running != told and (running or time.monotonic() > wonders_at_s):
@@ -258,24 +260,19 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
             time.sleep(_LOOK_S)
 
 
-def _is_gone(spool: Spool, name: str) -> bool:
+def _is_gone(spool: Spool, name: str, seen: owners.Seen) -> bool:
     """Tell whether a pool has left, or has died; of another machine's, only the first is seen."""
-    seen = owners.look_up(spool, name)
     if seen.life is owners.Life.DEAD:
         return True
     holds = any(held.owner == name for held in spool.held())
     return seen.worker is None and owners.is_traceless(spool, name) and not holds
 
 
-def _is_silent(spool: Spool, pool: Worker, heartbeats: owners.Heartbeats) -> bool:
-    """Tell whether nothing is heard of a pool of another machine, which is told; it may be dead."""
-    is_away = owners.look_up(spool, pool.worker).life is owners.Life.AWAY
-    if not is_away or not heartbeats.silent(spool, pool.worker):
-        return False
+def _tell_of_silence(spool: Spool, pool: Worker) -> None:
+    """Say that nothing is heard of a pool of another machine: it may be dead."""
     lease = duration_text(spool.config.lease)
     what = f"{pool.worker}, on {pool.host}, was silent for {lease} (lease)"
     render.note(f"{what}: it is taken for dead, and stops if it comes back")
-    return True
 
 
 @worker.command("list")

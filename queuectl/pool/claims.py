@@ -88,7 +88,7 @@ class Claims:
         """Claim what there is room for, and what is more urgent than what has been claimed."""
         self._fill()
         for _ in range(_AT_A_TIME):
-            entry = None if self._held_back else self._intake.next(self._lanes.bar)
+            entry = None if self._is_held_back() else self._intake.next(self._lanes.bar)
             if entry is None:
                 return
             self._begin(entry)
@@ -100,7 +100,7 @@ class Claims:
         self._wanting = True
         for _ in range(_AT_A_TIME):
             room = self._lanes.has_room(in_rows=self._turns.wait_for_disk)
-            if not room or self._held_back:
+            if not room or self._is_held_back():
                 self._wanting = False  # until there is room, which has the next look follow
                 return
             entry = self._intake.next()
@@ -109,8 +109,7 @@ class Claims:
             self._begin(entry)
         self._loop.soon(self._fill)
 
-    @property
-    def _held_back(self) -> bool:
+    def _is_held_back(self) -> bool:
         if self.stopped or not self.begun or self._turns.stall.on:
             return True
         # not by the event, which may come later than that of a job: who pauses, then drops a batch,
