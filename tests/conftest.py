@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import SpoolDir
+from tests.support import SpoolDir, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 # no deadline an example: a shared machine stalls now and then, which says nothing of the code
@@ -33,3 +33,15 @@ def spool(tmp_path: Path) -> Iterator[SpoolDir]:
 def pytest_configure() -> None:
     """Have Ctrl-C end what tests start: a run in the background inherits SIGINT as ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show, with a failure, what the pools that the test started have logged."""
+    report = yield
+    tmp_path = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and tmp_path is not None:
+        report.sections += [(log.name, read_text(str(log))) for log in tmp_path.glob("*.log")]
+    return report

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.loop import Loop
+from queuectl.run.commands import marks_of
 from queuectl.run.runner import Output, Run, Task
 from queuectl.run.spawn import Environment, reap_adopted, spawn
 from queuectl.run.stragglers import Sweeper
@@ -25,7 +26,8 @@ def sleeping(tmp_path: Path) -> Task:
         timeout_s=0.05,
         has_own_timeout=True,
         grace_s=0.3,
-        marks=(b"QUEUECTL_JOB_ID=job",),
+        # the second, or every job of this id on the machine would be ended, whoever runs it
+        marks=marks_of("job", str(tmp_path)),
         log_mode=0o600,
     )
 
