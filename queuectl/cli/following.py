@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import joblogs, owners, requests
 from queuectl.cli import render
-from queuectl.states import FINISHED, STATES
+from queuectl.states import FINISHED, STATES, WAITING
 from queuectl.units import plain
 
 if TYPE_CHECKING:
@@ -145,7 +145,12 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
     """Return why nothing will happen as it is, empty if something may."""
     wanted = set(job_ids)
     held = [held for held in spool.held() if held.job_id in wanted]
-    enough_run = held if any_one else wanted.issubset(job_id for job_id, _, _ in held)
+    run = {held.job_id for held in held}
+    # looked for after those: what has ended since whoever asks saw it last waits for nothing
+    waits = any(spool.found_in(job_id, WAITING) for job_id in wanted - run)
+    if not waits and not run:
+        return ""
+    enough_run = not waits or (any_one and bool(run))
     if spool.paused and not enough_run:
         return "the spool is paused; `queuectl resume` lets jobs start"
     for owner, job_id in {owner: job_id for job_id, owner, _ in held}.items():

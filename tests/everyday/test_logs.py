@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import shlex
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from queuectl.cli.following import hindrance
 from tests.support import DEADLINE_S, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support import SpoolDir
@@ -141,9 +144,17 @@ def test_opposites_are_refused(ran: SpoolDir) -> None:
 # --- following ------------------------------------------------------------------------------
 
 
-def follow(spool: SpoolDir, out: Path, *words: str, **env: str) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def follow(
+    spool: SpoolDir, out: Path, *words: str, **env: str
+) -> Iterator[subprocess.Popen[bytes]]:
     with open(out, "wb") as file:
-        return spool.start("logs", "-f", *words, stdout=file, env=environment(spool.path, **env))
+        process = spool.start("logs", "-f", *words, stdout=file, env=environment(spool.path, **env))
+    try:
+        yield process
+    finally:  # of a test that fails the job never ends
+        process.kill()
+        process.wait()
 
 
 def test_following_shows_each_line_as_it_comes_through_retries_until_the_end(
@@ -296,6 +307,22 @@ def test_of_several_that_are_followed_a_pause_is_no_hindrance_to_what_runs(
             spool.run("cancel", "runs")
             _, err = following.communicate()
         assert b"paused" not in err
+
+
+def test_what_has_ended_since_it_was_looked_at_waits_for_nothing(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="over")
+    spool.api.submit("sleep 600", id="runs")
+    with spool.pool(2) as pool:
+        pool.wait_for("completed", "over")
+        pool.wait_for("started", "runs")
+        spool.run("pause")
+        assert hindrance(spool.api, ["over", "runs"]) == ""
+        spool.api.submit("true", id="waits")
+        assert "paused" in hindrance(spool.api, ["over", "runs", "waits"])
+        assert hindrance(spool.api, ["runs", "waits"], any_one=True) == ""
+        pool.kill()
+    assert "no worker" in hindrance(spool.api, ["runs"])
+    assert hindrance(spool.api, ["over"]) == ""
 
 
 def test_who_follows_standard_error_from_here_is_not_sent_to_it(spool: SpoolDir) -> None:
