@@ -15,7 +15,7 @@ from queuectl import leftovers, owners, requests
 from queuectl.deaths import Dead, Deaths, lock_of
 from queuectl.errors import BadJobError, ClaimLostError, QueuectlError, error_text
 from queuectl.filenames import split_reject
-from queuectl.files import unlink_file
+from queuectl.files import is_there, unlink_file, write_new
 from queuectl.ids import first_of, is_numbered
 from queuectl.job import decode
 from queuectl.joblogs import forget_output
@@ -25,12 +25,10 @@ from queuectl.outcome import WORKER_LOST, Outcome, never_began, only_held, settl
 from queuectl.reading import read_regular
 from queuectl.registration import Registration
 from queuectl.run.stragglers import LOOK_S
-from queuectl.scratch import is_owner, owner_of
+from queuectl.scratch import is_owner, owner_of, try_lock
 from queuectl.starts import Starts
 
 if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
     from queuectl.job import Job
     from queuectl.layout import Held, Layout
     from queuectl.spool import Spool
@@ -58,7 +56,7 @@ class Recovery:
         self.faults: dict[str, OSError | QueuectlError] = {}
         self._told: dict[str, str] = {}  # of these, in the log: it is tried again and again
         self._endings: dict[str, Dead] = {}  # by name, those of whom something runs still
-        self._lock: BaseFileLock | None = None
+        self._lock: int | None = None  # the descriptor that has it
         self.left: set[str] = set()  # owners whose jobs are for another user to recover
         self.busy = False  # the last run did nothing: somebody else recovers here
 
@@ -77,11 +75,10 @@ class Recovery:
             OSError, SpoolError: the spool itself cannot be looked at.
         """
         self.faults.clear()
-        lock = self._lock or self._new_lock()
-        # as late as can be: the lock's library would make it, while the spool is away
-        if not os.path.isdir(self._spool.directory("workers")):
+        try:
+            self.busy = not self._take()
+        except FileNotFoundError:  # the spool is away, or not made yet: there is nothing to recover
             return 0
-        self.busy = not self._take(lock)
         if self.busy:
             return 0
         try:
@@ -119,31 +116,24 @@ class Recovery:
     def close(self) -> None:
         """Leave what has not ended to others."""
         if self._lock is not None:
-            self._lock.release()
+            os.close(self._lock)
             self._lock = None
 
-    def _new_lock(self) -> BaseFileLock:
-        from filelock import FileLock
-
-        # one run may be in another thread than the next
-        mode = self._spool.config.file_mode
-        return FileLock(lock_file(self._spool), mode=mode, thread_local=False)
-
-    def _take(self, lock: BaseFileLock) -> bool:
+    def _take(self) -> bool:
         """Let nobody else recover here, so that no two settle an orphan; False if somebody does.
 
         It is kept while something ends, which is to be told once and not by everybody.
-        """
-        from filelock import Timeout
 
-        if self._lock is not None:
-            return True
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            return False
-        self._lock = lock
-        return True
+        Raises:
+            FileNotFoundError: there is no workers/.
+        """
+        if self._lock is None:
+            path = lock_file(self._spool)
+            if not is_there(path):
+                with contextlib.suppress(FileExistsError):  # another was first
+                    write_new(path, b"", sync=False, mode=self._spool.config.file_mode)
+            self._lock = try_lock(path)
+        return self._lock is not None
 
     def _try_to_bury(self, dead: Dead, living: list[int]) -> int:
         try:
