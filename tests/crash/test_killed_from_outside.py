@@ -121,7 +121,7 @@ def sweep_pool(directory: Path, stride: int) -> int:
 
 @pytest.mark.slow
 def test_a_pool_killed_at_some_calls_loses_nothing(tmp_path: Path, tell_faults: TellFaults) -> None:
-    tell_faults(sweep_pool(tmp_path, 24))
+    tell_faults(sweep_pool(tmp_path, 12))
 
 
 @pytest.mark.slow
