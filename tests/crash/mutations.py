@@ -81,6 +81,10 @@ def _publish_by_copy() -> None:
     _put(files, publish=publish)
 
 
+def _replace_what_is_there() -> None:
+    _put(files, move_new=os.rename)
+
+
 def _believe_renames() -> None:
     _put(files, move=os.rename, move_new=os.rename, move_contended=os.rename)
 
@@ -126,6 +130,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "believe that a queued fsync is over at once": _believe_the_queue_at_once,
     "move by copying": _move_by_copy,
     "publish by copying": _publish_by_copy,
+    "replace what is there": _replace_what_is_there,
     "leave tmp/ as it is": _leave_tmp,
     "look at no spare": _look_at_no_spare,
     "believe what a rename reports": _believe_renames,

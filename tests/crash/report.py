@@ -15,6 +15,7 @@ from pathlib import Path
 
 KINDS = {
     "test_killed_at_every_step": "killed at each step of each verb",
+    "test_interleaved": "two at once on a job, one stopped at each of its steps",
     "test_killed_from_outside": "killed by the kernel at each call (strace)",
     "test_errors_at_every_step": "EIO, ENOSPC, EDQUOT, ESTALE, EINTR, EMFILE at each call",
     "test_power_cut": "power cut under load, ext4 and xfs",

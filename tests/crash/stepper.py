@@ -35,7 +35,7 @@ from tests.crash.support import make_spool
 from tests.crash.verbs_to_kill import VERBS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SIDE_BY_SIDE = 6
 DRAIN_S = 25
@@ -46,13 +46,13 @@ def main(name: str, directory: Path, stride: int) -> None:
     mutations.apply_named()
     verb = VERBS[name]
     template = make_spool(directory / "template")
-    _in_child(lambda: verb.prepare(Spool(template)))
+    in_child(lambda: verb.prepare(Spool(template)))
     counted = _case(directory, template, name, None, drain=stride > 0)
     if stride == 0:
         json.dump({"steps": counted["steps"], "cases": []}, sys.stdout)
         return
     cases = range(1, len(counted["steps"]) + 1, stride)
-    killed = _side_by_side([partial(_case, directory, template, name, n) for n in cases])
+    killed = side_by_side([partial(_case, directory, template, name, n) for n in cases])
     json.dump({"steps": counted["steps"], "cases": [counted, *killed]}, sys.stdout)
 
 
@@ -64,8 +64,8 @@ def _case(
     shutil.copytree(template, path)
     told = directory / f"at-{die_at or 'none'}.told"
     told.touch()
-    victim = _in_child(lambda: _victim(name, path, told, die_at))
-    pool = _in_child(lambda: _drain(path)) if drain else 0
+    victim = in_child(lambda: _victim(name, path, told, die_at))
+    pool = in_child(lambda: _drain(path)) if drain else 0
     steps = directory / f"{path.name}.steps"
     return {
         "spool": str(path),
@@ -95,8 +95,13 @@ def _drain(path: Path) -> None:
     assert pool.run(), f"the pool came to grief: {path}.log"
 
 
-def _in_child(work: Callable[[], object]) -> int:
+def in_child(work: Callable[[], object]) -> int:
     """Do something in a process of its own; return its exit status, or minus the signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(begin_child(work), 0)[1])
+
+
+def begin_child(work: Callable[[], object]) -> int:
+    """Begin something in a process of its own; return its pid."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -108,10 +113,10 @@ def _in_child(work: Callable[[], object]) -> int:
             sys.stderr.flush()
         finally:
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return pid
 
 
-def _side_by_side(cases: list[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
+def side_by_side(cases: Sequence[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
     """Do cases in forked processes, some at a time."""
     running: dict[int, int] = {}
     results: list[dict[str, Any]] = []
@@ -119,12 +124,7 @@ def _side_by_side(cases: list[Callable[[], dict[str, Any]]]) -> list[dict[str, A
         if len(running) == SIDE_BY_SIDE:
             results.append(_reap(running))
         reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(reader)
-            with os.fdopen(writer, "w") as pipe:
-                json.dump(case(), pipe)
-            os._exit(0)
+        pid = begin_child(partial(_write_result, case, writer))
         os.close(writer)
         running[pid] = reader
     while running:
@@ -132,12 +132,18 @@ def _side_by_side(cases: list[Callable[[], dict[str, Any]]]) -> list[dict[str, A
     return results
 
 
+def _write_result(case: Callable[[], dict[str, Any]], writer: int) -> None:
+    with os.fdopen(writer, "w") as pipe:
+        json.dump(case(), pipe)
+
+
 def _reap(running: dict[int, int]) -> dict[str, Any]:
     """Return the result of one case that has ended (results are smaller than a pipe's 64 KiB)."""
     deadline = time.monotonic() + 2 * DRAIN_S
     while time.monotonic() < deadline:
-        pid, _ = os.waitpid(-1, 0)
+        pid, status = os.waitpid(-1, 0)
         if pid in running:
+            assert status == 0, "a case came to grief by itself"
             with os.fdopen(running.pop(pid)) as pipe:
                 result: dict[str, Any] = json.load(pipe)
             return result

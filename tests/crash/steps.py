@@ -1,4 +1,4 @@
-"""Counts what a process does to a spool, and ends it at the n-th such step.
+"""Counts what a process does to a spool, and ends it, or has it stand still, at the n-th such step.
 
 A step is a call that changes the file system below one directory, or starts a program. Python's
 audit events tell of most; calls without an event (write, fsync, close, renameat2) are wrapped, in
@@ -40,12 +40,15 @@ class Step:
 
 
 class Steps:
-    """The steps of this process below `root`; number `die_at` (from 1) is its last."""
+    """The steps of this process below `root`; before number `at` (from 1) it gets a signal."""
 
-    def __init__(self, root: Path, die_at: int | None = None) -> None:
+    def __init__(
+        self, root: Path, at: int | None = None, number: signal.Signals = signal.SIGKILL
+    ) -> None:
         self.seen: list[Step] = []
         self._root = f"{root}/"
-        self._die_at = die_at
+        self._at = at
+        self._signal = number
 
     def begin(self) -> None:
         """Count from here on. There is no way back: a process has its hooks for life."""
@@ -126,8 +129,8 @@ class Steps:
             return
         relative = text.removeprefix(self._root)
         self.seen.append(Step(what, relative, _site(sys._getframe(1))))
-        if len(self.seen) == self._die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(self.seen) == self._at:
+            os.kill(os.getpid(), self._signal)
 
 
 def _path_of(descriptor: int) -> str:

@@ -75,6 +75,20 @@ class Pool(support.Pool):
         self.wait()
 
 
+def report_of(program: Path, *words: object, mutation: str = "") -> Any:
+    """Run one of the programs that do many cases; return the JSON that it prints."""
+    done = subprocess.run(
+        [sys.executable, str(program), *map(str, words)],
+        env=environment(**{MUTATION: mutation}),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
 def start_pool(
     spool: Path,
     *options: str,

@@ -6,9 +6,6 @@ The steps are counted in a run of the verb itself (steps.py), so a new call is a
 from __future__ import annotations
 
 import ast
-import json
-import subprocess
-import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -16,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.crash.support import MUTATION, check_promise
+from tests.crash.support import check_promise, report_of
 from tests.crash.verbs_to_kill import VERBS
-from tests.support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,16 +32,7 @@ def kill_at_each_step(
 ) -> dict[str, Any]:
     """Return the stepper's report."""
     directory.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, str(STEPPER), verb, str(directory), str(stride)],
-        env=environment(**{MUTATION: mutation}),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    report: dict[str, Any] = json.loads(done.stdout)
+    report: dict[str, Any] = report_of(STEPPER, verb, directory, stride, mutation=mutation)
     return report
 
 

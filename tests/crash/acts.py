@@ -1,0 +1,125 @@
+"""What is done to one job at once by several: commands, pools, and people with mv and rm."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from queuectl import cancelling, housekeeping, verbs
+from queuectl.cli import editing
+from queuectl.errors import NoSuchJobError, QueuectlError
+from queuectl.pool.pool import Pool
+from queuectl.recovery import Recovery
+from queuectl.registration import Registration
+from tests.crash.verbs_to_kill import QUIET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuectl.spool import Spool
+
+JOB = "one"
+# each run writes its process down twice: of two at once these lines would be mixed
+_NOTE = 'echo $$ >> "$QUEUECTL_SPOOL.runs"'
+DIARY = f"{_NOTE}; sleep 0.01; {_NOTE}"
+SECOND = "second"  # the tag of the other job that is given the same id
+ENDED = ("completed", "dead")
+REFUSALS = (QueuectlError, FileNotFoundError, FileExistsError)
+
+
+def _put(state: str, spool: Spool, **fields: Any) -> None:
+    spool.submit(DIARY, id=JOB)
+    claim = spool.take(JOB, "pending", "hand")
+    spool.settle(claim, spool.read_claim(claim).changed(state=state, attempts=1, **fields))
+
+
+# where the job is before
+BEFORE: dict[str, Callable[[Spool], object]] = {
+    "nowhere": lambda _: None,
+    "pending": lambda spool: spool.submit(DIARY, id=JOB),
+    "failed": partial(_put, "failed", next_retry_at="2020-01-01T00:00:00Z"),
+    "completed": partial(_put, "completed"),
+    "dead": partial(_put, "dead", error_message="exit status 1"),
+}
+
+
+def _submit(spool: Spool) -> None:
+    spool.submit(DIARY, id=JOB, tags=[SECOND])
+
+
+def _drop(spool: Spool) -> None:
+    draft = f"{spool.path}.{os.getpid()}.draft"
+    with open(draft, "w") as file:
+        json.dump({"command": DIARY, "tags": [SECOND]}, file)
+    try:
+        os.link(draft, spool.file("pending", JOB))
+    finally:
+        os.unlink(draft)
+
+
+def _work(spool: Spool) -> None:
+    assert Pool(spool, 1, QUIET, stop_when_empty=True).run()
+
+
+def _cancel(spool: Spool) -> None:
+    missed: list[Exception] = []
+    list(
+        cancelling.cancel_all(
+            spool, [JOB], verbs.CANCELLABLE, lambda _id, error: missed.append(error)
+        )
+    )
+    if missed:
+        raise missed[0]
+
+
+def _retry(spool: Spool) -> None:
+    list(verbs.retry(spool, [JOB], ("failed", *ENDED)))
+
+
+def _edit(spool: Spool) -> None:
+    found = spool.find(JOB)
+    new = editing.with_fields(found.job, {"priority": 7})
+    if new is None or found.state not in verbs.EDITABLE:
+        raise QueuectlError(found.state)
+    verbs.edit(spool, found, new)
+
+
+def _delete(spool: Spool) -> None:
+    state = spool.found_in(JOB, ENDED)
+    doomed = list(housekeeping.doomed(spool, state, [JOB])) if state else []
+    missed: list[Exception] = []
+    deleted = housekeeping.delete_each(spool, doomed, lambda _id, error: missed.append(error))
+    if not any(was_there for _, was_there in deleted):
+        raise missed[0] if missed else NoSuchJobError(JOB)
+
+
+def _recover(spool: Spool) -> None:
+    with Registration(spool) as me:
+        Recovery(spool, me.name, QUIET).run()
+
+
+def _move(source: str, target: str, spool: Spool) -> None:
+    os.rename(spool.file(source, JOB), spool.file(target, JOB))
+
+
+def _remove(state: str, spool: Spool) -> None:
+    os.unlink(spool.file(state, JOB))
+
+
+# each raises one of REFUSALS where it does nothing
+ACTS: dict[str, Callable[[Spool], None]] = {
+    "submit": _submit,
+    "drop": _drop,
+    "work": _work,
+    "cancel": _cancel,
+    "retry": _retry,
+    "edit": _edit,
+    "delete": _delete,
+    "recover": _recover,
+    "mv failed pending": partial(_move, "failed", "pending"),
+    "mv dead pending": partial(_move, "dead", "pending"),
+    "rm pending": partial(_remove, "pending"),
+    "rm dead": partial(_remove, "dead"),
+}
