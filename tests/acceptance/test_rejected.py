@@ -360,6 +360,7 @@ def test_a_reason_is_put_back_also_without_the_bytes_that_it_tells_of(spool: Spo
 
 
 def test_a_mend_that_is_still_wrong_has_its_own_reason_after_a_crash_too(spool: SpoolDir) -> None:
+    spool.configure(lease=1)
     spool.drop_bytes("m", b'{"comand": "true"}')
     spool.drain()
     os.unlink(f"{spool.path}/dead/m.rejected")
