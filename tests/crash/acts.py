@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl import cancelling, housekeeping, verbs
+from queuectl import cancelling, files, housekeeping, outcome, verbs
 from queuectl.cli import editing
 from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.pool.pool import Pool
@@ -35,8 +37,25 @@ def _put(state: str, spool: Spool, **fields: Any) -> None:
     spool.settle(claim, spool.read_claim(claim).changed(state=state, attempts=1, **fields))
 
 
-# where the job is before
-BEFORE: dict[str, Callable[[Spool], object]] = {
+def _hold(spool: Spool, *, is_run: bool) -> None:
+    """Take the job as a pool does, which this process does not live to give back."""
+    spool.submit(DIARY, id=JOB)
+    me = Registration(spool).__enter__()
+    claim = spool.take(JOB, "pending", me.name)
+    if is_run:
+        job = spool.read_claim(claim)
+        logs = spool.log_files(JOB, 1)
+        started = outcome.started(job, worker=me.name, now=time.time(), logs=logs)
+        files.carry_out(spool.rewriting(claim, started))
+        Path(logs[0]).touch()
+
+
+# where the job is before, held by somebody who has died
+HELD: dict[str, Callable[[Spool], object]] = {
+    "taken": partial(_hold, is_run=False),
+    "run": partial(_hold, is_run=True),
+}
+BEFORE = HELD | {
     "nowhere": lambda _: None,
     "pending": lambda spool: spool.submit(DIARY, id=JOB),
     "failed": partial(_put, "failed", next_retry_at="2020-01-01T00:00:00Z"),
