@@ -1,4 +1,14 @@
-"""A job queue that is a directory: see spool-layout.md for what is in it.
+"""A job queue that is a directory.
+
+    from queuectl import STATES, Spool
+
+    spool = Spool()  # $QUEUECTL_SPOOL, else ~/.queuectl
+    job = spool.submit(["tar", "czf", "/backup/home.tgz", "/home"], tags=["backup"])
+    found = spool.find(job.id)
+    print(found.state, found.job.record.get("exit_code"))
+    print({state: sum(1 for _ in spool.names(state)) for state in STATES})
+
+spool-layout.md says what is in the directory, and in each record.
 
 Where things are, each line loading only itself, those above it, and `errors`:
 
@@ -30,8 +40,10 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.layout import Found
     from queuectl.spool import Spool
+    from queuectl.states import STATES
 
 __all__ = [
+    "STATES",
     "BadJobError",
     "BadSettingError",
     "Found",
@@ -47,7 +59,8 @@ __all__ = [
 __version__ = "1.0.0"
 
 if not TYPE_CHECKING:
-    _MODULES = {"Found": "layout", "Job": "job", "Spool": "spool"}  # the others are errors
+    # the others are errors
+    _MODULES = {"Found": "layout", "Job": "job", "STATES": "states", "Spool": "spool"}
 
     def __getattr__(name: str) -> object:
         """Import what is asked for: the command line has to run before it takes its time."""

@@ -171,10 +171,22 @@ def slips(names: Iterable[str]) -> Iterator[str]:
             from difflib import get_close_matches
 
             near = get_close_matches(name, USER_FIELDS, n=1, cutoff=0.65)
-            if name == "delay":  # the option
-                near = ["run_at"]
-            if near:
-                yield f'"{name}" is kept, but means nothing here; "{near[0]}" would'
+            meant = _ELSEWHERE.get(name) or next(iter(near), None)
+            if meant is not None:
+                yield f'"{name}" is kept, but means nothing here; "{meant}" would'
+
+
+# what our options, and other queues, call a field
+_ELSEWHERE = {
+    "delay": "run_at",
+    "eta": "run_at",
+    "countdown": "run_at",
+    "job_id": "id",
+    "max_attempts": "max_retries",
+    "workdir": "cwd",
+    "working_dir": "cwd",
+    "environ": "env",
+}
 
 
 def _meant(record: Mapping[str, Any], name: str) -> str:

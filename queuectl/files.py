@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -86,19 +87,26 @@ def to_be_synced(path: str) -> Iterator[Callable[[], None]]:
         yield partial(kernel.sync, descriptor)
 
 
-@contextlib.contextmanager
-def locked(directory: str) -> Iterator[None]:
-    """Let others that do the same with a directory wait, where its file system has locks.
+def while_locked(directory: str, work: Callable[[], None]) -> None:
+    """Do something while others that do the same with a directory wait, if it can be locked.
 
     Raises:
         OSError: it cannot be opened.
     """
-    with _opened(directory) as descriptor:
+    descriptor = open_directory(directory)
+    try:
+        kernel.lock(descriptor)
+        work()
+    finally:
+        # No call of Python's own before the lock is given back: a signal handler might raise in it,
+        # and whoever keeps that exception would keep the lock. Given back, not only closed: a child
+        # that was forked meanwhile has the descriptor too.
         try:
-            kernel.lock(descriptor)
-            yield
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        except OSError:  # where there are no locks
+            pass
         finally:
-            kernel.unlock(descriptor)
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

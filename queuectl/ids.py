@@ -62,12 +62,16 @@ def is_numbered(name: str, job_id: str) -> bool:
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _last_us = 0
+_MOST_AHEAD_US = 60_000_000
 
 
 def new_id(now: float) -> str:
     """Return a fresh id of 15 characters that sorts by time: microseconds, then 20 random bits."""
     global _last_us  # noqa: PLW0603 - two ids of one microsecond must still sort
-    _last_us = max(_last_us + 1, int(now * 1_000_000))
+    now_us = max(0, int(now * 1_000_000))
+    # a clock that was far ahead for a moment is not kept to
+    is_ahead = now_us <= _last_us < now_us + _MOST_AHEAD_US
+    _last_us = _last_us + 1 if is_ahead else now_us
     value = _last_us << 20 | int.from_bytes(os.urandom(3), "big") & 0xFFFFF
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(70, -1, -10)])[1:]
 

@@ -20,7 +20,7 @@ from queuectl.ids import is_id
 from queuectl.job import Job, decode, parse
 from queuectl.kernel.users import user_name
 from queuectl.reading import read_regular
-from queuectl.states import FINISHED, STATES, WAITING
+from queuectl.states import AT_REST, FINISHED, STATES, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -76,6 +76,9 @@ class Layout:
         self._strict = strict
         self._read_config()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
     def _read_config(self) -> None:
         stamp = config.stamp(self.path)  # before it is read: a newer one is read again
         settings, faults = config.load(self.path)
@@ -111,7 +114,10 @@ class Layout:
         return f"{self.directory('dead')}/{job_id}{REJECTED}"
 
     def log_files(self, job_id: str, number: int) -> tuple[str, str]:
-        """Return where run `number` of a job writes its standard output and error."""
+        """Return where run `number` of a job writes its standard output and error.
+
+        The id is that of a job, such as `find` returns: it is not looked at.
+        """
         stem = f"{self.path}/logs/{job_id}.{number}"
         return f"{stem}.out", f"{stem}.err"
 
@@ -252,8 +258,27 @@ class Layout:
             for state in FINISHED:
                 if is_there(path := self.file(state, job_id)):
                     return state, path
+        if is_id(job_id):
+            self.check_readable(job_id)
         msg = f'no job "{job_id}" in {self.path}; `queuectl list` shows what there is'
         raise NoSuchJobError(msg)
+
+    def check_readable(self, job_id: str) -> None:
+        """Check that it can be told whether a state has a file of this id.
+
+        Where the file system refuses to say, a quick look takes that for "not there".
+
+        Raises:
+            SpoolError: it cannot.
+        """
+        for state in AT_REST:
+            path = self.file(state, job_id)
+            try:
+                os.lstat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise SpoolError("read", path, error) from error
 
     def is_anywhere(self, job_id: str) -> bool:
         """Tell whether some state holds an id."""
@@ -336,7 +361,7 @@ class Layout:
         self,
         state: str,
         ids: Iterable[str],
-        missed: Callable[[str, Exception], None] = lambda _path, _error: None,
+        missed: Callable[[str, Exception], None] | None = None,
     ) -> Iterator[Found]:
         """Yield the jobs of these ids that still are in `state` and can be read.
 
@@ -360,7 +385,8 @@ class Layout:
             except FileNotFoundError:
                 continue  # moved on since
             except (BadJobError, OSError) as error:
-                missed(path, error)
+                if missed is not None:
+                    missed(path, error)
                 continue
             yield found
 

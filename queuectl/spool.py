@@ -16,7 +16,8 @@ import stat
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from queuectl import files, kernel
 from queuectl.asides import Asides
@@ -37,8 +38,6 @@ from queuectl.states import AT_REST, OUTCOMES
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
-
-T = TypeVar("T")
 
 _BATCH = 512  # jobs that share one fsync of the directory
 
@@ -139,21 +138,30 @@ class Spool(Asides):
     def submit(self, command: str | Sequence[str | os.PathLike[str]], **fields: Any) -> Job:
         """Queue one job, for good when this returns; return it.
 
+        Interrupted by what a signal handler raises, it may have queued the job: with an id of your
+        own, do it again, and JobExistsError tells.
+
         Args:
             command: a string for the shell, or a list that is run without one.
-            fields: any user's field of the record, such as id, priority, timeout (seconds), run_at
-                (text, or a datetime with its zone), cwd (text, or a Path); those that queuectl
-                writes are checked, and written anew; others are kept, with a warning if they look
-                like a user's.
+            fields: any user's field of the record, such as id (None: one is made), priority,
+                timeout (seconds), run_at (text, or a datetime with its zone), cwd (text, or a
+                Path), env; those that queuectl writes are checked, and written anew; others are
+                kept, with a warning if they look like a user's.
 
         Raises:
             BadJobError: a field is wrong.
             JobExistsError: the id is taken.
             SpoolError: the file system refused; nothing was queued.
-            BadSettingError: config.json holds by now what is no setting.
+            BadSettingError: config.json holds what is no setting.
             WrongUserError: we are root, and the spool is somebody else's.
         """
         self.follow_config()
+        if self.faults:
+            raise self.faults[0]
+        if isinstance(command, os.PathLike):
+            raise BadJobError('"command" is a path; a list, [path], is run without a shell')
+        if fields.get("id", "") is None:
+            del fields["id"]
         for slip in slips(fields):
             warnings.warn(slip, stacklevel=2)
         given = {"command": command, **fields}
@@ -178,6 +186,7 @@ class Spool(Asides):
 
         Raises:
             JobExistsError: one does.
+            SpoolError: it cannot be told.
         """
         held = {self.key(held.job_id) for held in self.held()}
         for job_id in job_ids:
@@ -185,6 +194,7 @@ class Spool(Asides):
             state = "processing" if is_held else self.found_in(job_id, AT_REST)
             if state is not None:
                 raise JobExistsError(job_id, state)
+            self.check_readable(job_id)
 
     def submit_all(self, jobs: Sequence[Job], given: Collection[str] = ()) -> Iterator[list[Job]]:
         """Queue jobs whose ids are free; yield them batch by batch once they are queued for good.
@@ -200,7 +210,10 @@ class Spool(Asides):
         self.create()
         tmp = self.directory("tmp")
         with contextlib.ExitStack() as stack:
-            scratch = _enter(stack, Scratch(tmp), "write to", tmp)
+            try:  # apart: an error of what is done within is another
+                scratch = stack.enter_context(Scratch(tmp))
+            except OSError as error:
+                raise SpoolError("write to", tmp, error) from error
             for start in range(0, len(jobs), _BATCH):
                 batch = jobs[start : start + _BATCH]
                 ours = [job.id for job in batch if job.id in given]
@@ -213,12 +226,17 @@ class Spool(Asides):
 
         Else two could be queued under one id, each while a pool has just taken the other.
         """
-        pending = self.directory("pending")
-        with contextlib.ExitStack() as stack:
-            _enter(stack, files.locked(pending), "lock", pending)
+
+        def submit() -> None:
             for _ in range(2):  # a job on its way can slip from a place not looked at yet
                 self.check_free(given)
             self._submit_batch(batch, given, owner)
+
+        pending = self.directory("pending")
+        try:
+            files.while_locked(pending, submit)
+        except OSError as error:
+            raise SpoolError("lock", pending, error) from error
 
     def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
         published: list[Job] = []
@@ -330,27 +348,13 @@ class Spool(Asides):
                     os.unlink(self.file("pending", job.id))
 
 
-def _enter(
-    stack: contextlib.ExitStack, manager: AbstractContextManager[T], action: str, path: str
-) -> T:
-    """Enter a context; an error of that is told apart from those of what is done within.
-
-    Raises:
-        SpoolError: the file system refused.
-    """
-    try:
-        return stack.enter_context(manager)
-    except OSError as error:
-        raise SpoolError(action, path, error) from error
-
-
 def _as_in_records(value: Any) -> Any:
     """Return what Python programs have at hand as JSON holds it."""
     if isinstance(value, str):
         return str.__str__(value)  # of a subclass, such as an Enum, too: as JSON writes it
     if isinstance(value, (list, tuple)):
         return [_as_in_records(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: _as_in_records(item) for name, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)

@@ -203,12 +203,6 @@ def release_lease(descriptor: int) -> None:
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
-def unlock(descriptor: int) -> None:
-    """Give back a lock, also one of which a child that was forked meanwhile has the descriptor."""
-    with contextlib.suppress(OSError):  # where there are no locks
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
 def lock(descriptor: int) -> None:
     """Wait for the lock of a file or a directory, where its file system has locks.
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import fcntl
+import itertools
 import os
 import pickle
 import resource
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -107,6 +112,59 @@ def test_an_id_may_be_a_member_of_an_enum(api: Spool) -> None:
     assert api.find("nightly").job == job
 
 
+def is_locked(directory: str) -> bool:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+# some points are in what a generator does when it is deleted, where nothing can be raised
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_whatever_interrupts_a_submission_holds_up_no_other(api: Spool) -> None:
+    """Whoever keeps the exception keeps all that its frames hold: an interpreter does."""
+    kept: list[BaseException] = []
+    for number in range(1, 1000):
+        left = itertools.count(number, -1)
+
+        def interrupt(_frame: object, event: str, _arg: object, left: Any = left) -> None:
+            # where Python looks for signals: at the begin of its functions, and after calls of C
+            if event in ("call", "c_return") and next(left) == 0:
+                raise KeyboardInterrupt
+
+        try:
+            sys.setprofile(interrupt)
+            api.submit("true", id=f"job{number}")
+        except KeyboardInterrupt as error:
+            kept.append(error)
+        finally:
+            sys.setprofile(None)
+        assert not is_locked(api.directory("pending")), f"point {number}"
+        if next(left) > 0:  # it was over before
+            break
+    assert len(kept) > 100
+
+
+def test_a_path_is_no_command_line(api: Spool) -> None:
+    with pytest.raises(BadJobError, match=r"a list, \[path\]"):
+        api.submit(Path("/bin/true"))  # type: ignore[arg-type]
+    assert api.submit([Path("/bin/true")]).command == ["/bin/true"]
+
+
+def test_what_a_program_has_at_hand_is_taken(api: Spool) -> None:
+    job = api.submit("true", id=None, env=MappingProxyType({"A": "b"}))
+    assert api.find(job.id).job.record["env"] == {"A": "b"}
+
+
+def test_a_field_by_the_name_that_another_queue_gives_it_is_told(api: Spool) -> None:
+    with pytest.warns(UserWarning, match='"job_id" is kept, but means nothing here; "id" would'):
+        api.submit("true", job_id="a")
+
+
 def test_settings_are_followed_by_who_has_the_spool_open(api: Spool, spool: SpoolDir) -> None:
     api.submit("true", id="before")
     spool.configure(max_retries=7, shared=True)
@@ -123,6 +181,9 @@ def test_nothing_is_queued_by_settings_that_are_none(api: Spool, spool: SpoolDir
     for _ in range(2):
         with pytest.raises(BadSettingError, match="max-retries"):
             api.submit("true")
+    tolerant = type(api)(api.path, strict=False)
+    with pytest.raises(BadSettingError, match="max-retries"):
+        tolerant.submit("true")
     os.unlink(config_file)
     api.submit("true")
 
@@ -137,6 +198,21 @@ def test_what_the_system_refuses_is_an_error_of_ours(api: Spool) -> None:
             api.submit("true")
         with pytest.raises(SpoolError, match=f"{job.id}.json: Too many open files"):
             api.find(job.id)
+
+
+def test_where_it_cannot_be_told_whether_there_is_a_job_that_is_said(api: Spool) -> None:
+    api.submit("true", id="a")
+    completed = api.directory("completed")
+    os.rename(api.file("pending", "a"), api.file("completed", "a"))
+    os.rename(completed, f"{completed}.away")
+    os.symlink("completed", completed)  # a link to itself: nothing can be looked up in there
+    for look in (api.find, lambda job_id: api.check_free([job_id])):
+        with pytest.raises(SpoolError, match=r"completed/a\.json: Too many levels"):
+            look("a")
+
+
+def test_a_spool_says_where_it_is(api: Spool) -> None:
+    assert repr(api) == f"Spool({api.path!r})"
 
 
 def test_there_are_no_jobs_in_a_state_that_there_is_not(api: Spool) -> None:

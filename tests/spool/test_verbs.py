@@ -524,12 +524,17 @@ def waits_for_a_lock(pid: int) -> bool:
 @pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="says who waits for a lock")
 def test_who_gives_an_id_waits_for_who_is_giving_one_and_looks_then(spool: SpoolDir) -> None:
     spool.create()
-    with files.locked(spool.api.directory("pending")):
+    started: list[subprocess.Popen[bytes]] = []
+
+    def give() -> None:
         process = spool.start("enqueue", "--id", "a", "true", stderr=subprocess.PIPE)
+        started.append(process)
         wait_until(lambda: waits_for_a_lock(process.pid) or process.poll() is not None)
         spool.drop_bytes("a", b'{"command": "true", "state": "completed"}', state="completed")
-    assert b'job "a" exists already' in process.communicate()[1]
-    assert process.returncode == 1
+
+    files.while_locked(spool.api.directory("pending"), give)
+    assert b'job "a" exists already' in started[0].communicate()[1]
+    assert started[0].returncode == 1
     assert spool.states("a") == ["completed"]
 
 
@@ -544,8 +549,7 @@ def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
         lock(descriptor)
 
     monkeypatch.setattr(kernel, "lock", fork_meanwhile)
-    with files.locked(pending):
-        pass
+    files.while_locked(pending, lambda: None)
     other = files.open_directory(pending)
     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for descriptor in (other, *inherited):

@@ -32,6 +32,11 @@ def test_an_id_can_never_be_a_path_or_an_option(text: str) -> None:
     assert not ids.is_id(text)
 
 
+def test_a_clock_that_was_ahead_for_a_moment_is_not_kept_to() -> None:
+    ahead = ids.new_id(NOW + 86_400)
+    assert ids.new_id(NOW) < ids.new_id(NOW) < ahead
+
+
 def test_new_ids_are_unique_and_sort_as_they_were_made() -> None:
     fresh = [ids.new_id(NOW + number / 1000) for number in range(500)] + [
         ids.new_id(NOW) for _ in range(500)
