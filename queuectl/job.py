@@ -91,6 +91,15 @@ class Job:
         return value
 
     @property
+    def created(self) -> int:
+        """A number that sorts by when it was queued; 0 where queuectl wrote no such time."""
+        at = self.record.get("created_at") or ""
+        try:  # of 2026-01-31T08:00:00.000000Z the digits, less the century
+            return int(at[2:4] + at[5:7] + at[8:10] + at[11:13] + at[14:16] + at[17:19] + at[20:26])
+        except ValueError:
+            return 0
+
+    @property
     def tags(self) -> list[str]:
         """Words that the user put on the job."""
         value: list[str] = self.record.get("tags", [])

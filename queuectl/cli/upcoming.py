@@ -35,14 +35,15 @@ class _Place(NamedTuple):
     due_s: float
     priority: int
     arrived_s: float
+    created: int
 
 
 def _order(places: Mapping[_Key, _Place], now: float) -> Callable[[_Key], tuple[Any, ...]]:
     """Return what sorts the ready ones as a pool takes them, then the others by their time."""
 
     def order(key: _Key) -> tuple[Any, ...]:
-        due_s, priority, arrived_s = places[key]
-        return (due_s if due_s > now else 0.0, priority, arrived_s, key[1])
+        due_s, *place = places[key]
+        return (due_s if due_s > now else 0.0, *place, key[1])
 
     return order
 
@@ -134,7 +135,7 @@ class Upcoming:
             with contextlib.suppress(FileNotFoundError):  # it has left since
                 arrived_s = os.stat(self._spool.file(state, job_id)).st_ctime
                 due_s = found.job.not_before(state) or 0.0
-                return _Place(due_s, found.job.priority, arrived_s)
+                return _Place(due_s, found.job.priority, arrived_s, found.job.created)
         return None
 
     def _item(self, state: str, job_id: str) -> Item | None:

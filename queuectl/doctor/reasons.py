@@ -165,7 +165,7 @@ def _cannot_start(job: Job) -> Iterator[Finding]:
 
 def _before(spool: Layout, job: Job, path: str) -> int:
     """Count the jobs that may run, and before this one: by priority, then by arrival."""
-    mine = (job.priority, os.lstat(path).st_ctime_ns)
+    mine = (job.priority, os.lstat(path).st_ctime_ns, job.created)
     now = time.time()
     count = 0
     waiting = (found for state in WAITING for found in spool.jobs(state, spool.names(state)))
@@ -176,7 +176,7 @@ def _before(spool: Layout, job: Job, path: str) -> int:
             arrived = os.lstat(spool.file(found.state, found.job.id)).st_ctime_ns
         except FileNotFoundError:
             continue  # gone since: no longer before us
-        count += (found.job.priority, arrived) < mine
+        count += (found.job.priority, arrived, found.job.created) < mine
     return count
 
 

@@ -24,6 +24,7 @@ class Entry(NamedTuple):
 
     priority: int
     arrived_ns: int
+    created: int  # of those that came within a tick of the file system's clock, see `Job.created`
     job_id: str
     state: str
     due: str = ""  # the times that its file names, see `Job.due`

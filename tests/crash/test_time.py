@@ -43,8 +43,8 @@ def elsewhere(side: Spoolside, job_id: str = "") -> Path:
 @pytest.mark.parametrize("jump_s", [-DAY_S, DAY_S])
 def test_no_wait_is_ever_negative_whatever_the_clock_does(jump_s: float) -> None:
     backlog = Backlog()
-    backlog.ready_at(Entry(0, 1, "at", "pending"), 1000.0)
-    backlog.ready_after(Entry(0, 2, "after", "failed"), 1000.0)
+    backlog.ready_at(Entry(0, 1, 0, "at", "pending"), 1000.0)
+    backlog.ready_after(Entry(0, 2, 0, "after", "failed"), 1000.0)
     wait_s = backlog.wait_s(1000.0 + jump_s, 990.0)
     assert wait_s is not None
     assert 0 <= wait_s <= 10
@@ -52,13 +52,13 @@ def test_no_wait_is_ever_negative_whatever_the_clock_does(jump_s: float) -> None
 
 def test_a_clock_set_back_holds_no_retry_back() -> None:
     backlog = Backlog()
-    backlog.ready_after(Entry(0, 1, "retry", "failed"), 1000.0)
+    backlog.ready_after(Entry(0, 1, 0, "retry", "failed"), 1000.0)
     assert backlog.advance(0.0 - DAY_S, 1001.0) == 1
 
 
 def test_a_schedule_follows_the_wall_clock() -> None:
     backlog = Backlog()
-    backlog.ready_at(Entry(0, 1, "morning", "pending"), 5000.0)
+    backlog.ready_at(Entry(0, 1, 0, "morning", "pending"), 5000.0)
     assert backlog.advance(4999.0, 1e9) == 0
     assert backlog.advance(4999.0 + DAY_S, 0.0) == 1
 

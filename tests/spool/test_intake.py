@@ -99,6 +99,16 @@ def test_the_backlog_gives_what_arrived_by_priority_then_by_arrival(
     assert intake.next() is None
 
 
+def test_what_came_within_a_tick_of_the_clock_stands_as_it_was_queued(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    names = [f"{number * 7919 % 200:03}" for number in range(200)]
+    drafts = [spool.api.draft({"command": "true", "id": name}) for name in names]
+    list(spool.api.submit_all(drafts, given=names))
+    intake.scan()
+    assert [entry and entry.job_id for entry in (intake.next() for _ in names)] == names
+
+
 def test_a_job_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intake: Intake) -> None:
     for job_id in ("first", "second"):
         spool.api.submit("true", id=job_id)

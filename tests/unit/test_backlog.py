@@ -10,6 +10,7 @@ entries = st.lists(
         Entry,
         priority=st.integers(-5, 5),
         arrived_ns=st.integers(0, 20),
+        created=st.integers(0, 3),
         job_id=st.sampled_from([f"j{n}" for n in range(12)]),
         state=st.just("pending"),
     )
@@ -17,7 +18,7 @@ entries = st.lists(
 
 
 def entry(job_id: str, priority: int = 0, arrived_ns: int = 0) -> Entry:
-    return Entry(priority, arrived_ns, job_id, "pending")
+    return Entry(priority, arrived_ns, 0, job_id, "pending")
 
 
 def drained(backlog: Backlog) -> list[str]:
