@@ -5,20 +5,24 @@ spool-layout.md, section "logs/".
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import stat
+import time
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES = 1 << 16
 MARK_BYTES = 100  # room for the line that says what was cut out
 LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
 _MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
 MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
+_PATIENCE_S = 1.0  # a read takes microseconds
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -38,6 +42,7 @@ def cap(path: str, max_bytes: int) -> OSError | None:
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
+            _wait_for_readers(descriptor)
             _cut_middle(descriptor, status.st_size, max_bytes)
     except OSError as error:
         return error
@@ -51,13 +56,48 @@ def kept(max_bytes: int) -> int:
     return max(max_bytes - MARK_BYTES, 0)
 
 
+def mark_of(cut_bytes: int) -> bytes:
+    """Return the line that says how much was cut out."""
+    return _MARK_TEXT % cut_bytes
+
+
+@contextlib.contextmanager
+def reading(descriptor: int) -> Iterator[None]:
+    """Have the middle cut out before this or after it, where the file system has locks."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _wait_for_readers(descriptor: int) -> None:
+    """Lock the file; not for ever, since one who reads may have been suspended just then."""
+    until = time.monotonic() + _PATIENCE_S
+    while _is_being_read(descriptor) and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+def _is_being_read(descriptor: int) -> bool:
+    """Lock the file if nobody reads it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks here
+        return False
+    return False
+
+
 def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:
     room = kept(max_bytes)
     head = _end_of_line(descriptor, room // 2)
     tail = _start_of_line(descriptor, size - (room - room // 2), size)
     joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"
     # less that newline: who reads on counts from the mark, and cannot tell it from the output's
-    mark = joint + _MARK_TEXT % (tail - head - len(joint))
+    mark = joint + mark_of(tail - head - len(joint))
     position = head
     try:
         position += _write(descriptor, mark, position)

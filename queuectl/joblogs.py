@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.cutting import CHUNK_BYTES, LINE_BYTES, MARK, MARK_BYTES, kept
+from queuectl.cutting import CHUNK_BYTES, LINE_BYTES, MARK, MARK_BYTES, kept, mark_of, reading
 from queuectl.errors import NoSuchJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
@@ -86,7 +86,8 @@ class Output:
     def __init__(self, path: str, max_bytes: float | None = None) -> None:
         self._path = path
         self._max_bytes = max_bytes
-        self._known: _Mark | None = None  # was there when all that is before it had been read
+        self.lost_bytes = 0  # were cut out before they were read
+        self._known: _Mark | None = None  # what the last read has seen
         self._descriptor = -1
 
     def start_at_last(self, lines: int) -> None:
@@ -102,27 +103,41 @@ class Output:
 
     def read(self) -> Iterator[bytes]:
         """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone."""
-        if self._opened():
-            self._go_on_behind_a_cut()
-        while self._opened() and (data := os.read(self._descriptor, CHUNK_BYTES)):
+        while self._opened() and (data := self._read_on()):
             yield data
-        if self._opened() and self._size() == self._position():  # else it may have been cut now
-            self._known = self._mark()
 
-    def _go_on_behind_a_cut(self) -> None:
-        """Find what has not been read in a file whose middle was cut out since."""
+    def _read_on(self) -> bytes:
+        with reading(self._descriptor):
+            data = self._go_on_behind_a_cut() or os.read(self._descriptor, CHUNK_BYTES)
+            self._known = self._mark()
+        return data
+
+    def _go_on_behind_a_cut(self) -> bytes:
+        """Find what has not been read in a file whose middle was cut out since.
+
+        Returns the line that says how much of it is missing, if that stands before what was read.
+        """
         mark, position = self._mark(), self._position()
-        if mark is None or mark == self._known or position <= mark.head:
-            return
+        if mark is None or mark == self._known:
+            return b""
+        if position <= mark.head:
+            self.lost_bytes += mark.cut
+            return b""
         # what stands behind the mark stood as much later as is missing before it
         at = position - (mark.head + mark.cut) + mark.tail
-        os.lseek(self._descriptor, at if at >= mark.tail else mark.head, os.SEEK_SET)
+        os.lseek(self._descriptor, max(at, mark.tail), os.SEEK_SET)
+        missing = max(mark.tail - at, 0)
+        self.lost_bytes += missing
+        return b"\n" + mark_of(missing) if missing else b""
 
     def _mark(self) -> _Mark | None:
         """Return the mark that stands where `cap` puts it: it may have been printed, too."""
-        if self._max_bytes is None or self._size() > self._max_bytes:
+        if self._max_bytes is None:
             return None
-        half = kept(int(self._max_bytes)) // 2
+        room, size = kept(int(self._max_bytes)), self._size()
+        if not room - 2 * LINE_BYTES <= size <= self._max_bytes:
+            return None
+        half = room // 2
         begin = max(0, half - LINE_BYTES)
         window = os.pread(self._descriptor, LINE_BYTES + 2 * MARK_BYTES, begin)
         found = MARK.search(window)
@@ -209,6 +224,7 @@ class Follower:
         self.over = False
         # is called with each output that cannot be read; None: it is raised
         self.missed: Callable[[SpoolError], object] | None = None
+        self.lost_bytes = 0  # were cut out before they were read
         self.found: Found | None = None  # as it was at the last reading; None: no state holds it
         self._spool = spool
         self._streams = streams
@@ -261,6 +277,8 @@ class Follower:
             with self._missing(stream):
                 for data in output.read():
                     yield stream, data
+                self.lost_bytes += output.lost_bytes
+                output.lost_bytes = 0
 
     @contextlib.contextmanager
     def _missing(self, stream: str) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from queuectl import joblogs, owners, requests
 from queuectl.cli import render
 from queuectl.states import FINISHED, STATES, WAITING
-from queuectl.units import plain
+from queuectl.units import plain, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,8 +97,18 @@ class Remarks:
         self._hindrance = now
 
     def of_runs(self, followers: Sequence[Follower]) -> None:
-        """Say of each run that failed how it did, but for the last, whose failure is the job's."""
+        """Say of each run that failed how it did, but for the last, whose failure is the job's.
+
+        And how much of the output of any was cut out before it was shown.
+        """
         for follower in followers:
+            if follower.lost_bytes:
+                size = size_text(follower.lost_bytes)
+                text = (
+                    f"{size} of the output of {follower.job_id} were cut out before they were shown"
+                )
+                self._say(f"{text} (log-max-size)")
+                follower.lost_bytes = 0
             found = follower.found
             if found is not None:
                 self._tell_of_runs(found, self._told.get(found.job.id, follower.first_run - 1))

@@ -110,6 +110,27 @@ def test_a_cut_in_output_that_is_all_the_same_is_told(tmp_path: Path) -> None:
     output.close()
 
 
+@pytest.mark.parametrize("read", [1, 4, 7])
+def test_who_is_reading_while_the_middle_is_cut_out_is_told_how_much_is_missing(
+    tmp_path: Path, read: int
+) -> None:
+    path, limit = tmp_path / "job.1.out", 8 * cutting.CHUNK_BYTES
+    data = b"".join(b"%d\n" % number for number in range(200_000))
+    path.write_bytes(data)
+    output = joblogs.Output(str(path), limit)
+    reading = output.read()
+    seen = b"".join(next(reading) for _ in range(read))
+    assert cutting.cap(str(path), limit) is None
+    seen += b"".join(reading)
+    output.close()
+    mark = MARK.search(seen)
+    assert mark is not None
+    assert output.lost_bytes == int(mark[1]) == len(data) - len(seen) + len(mark[0]) + (read > 3)
+    head, tail = seen[: mark.start()], seen[mark.end() :]
+    assert data.startswith(head[: -(read > 3) or None])  # before the line it is ended
+    assert data.endswith(tail)
+
+
 @pytest.mark.parametrize("lines", [0, 1])
 def test_who_follows_from_the_last_lines_sees_what_comes_behind_a_cut(
     tmp_path: Path, lines: int

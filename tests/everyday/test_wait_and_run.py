@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -428,6 +429,24 @@ def test_run_of_many_at_once_loses_no_output(spool: SpoolDir) -> None:
         ]
         outs = [command.communicate(timeout=DEADLINE_S)[0] for command in running]
     assert {out.count(b"\n") for out in outs} == {1000}
+
+
+def test_run_says_what_was_cut_out_before_it_could_be_shown(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(log_max_size=8192)
+    command = f"{waiting_for(f'{tmp_path}/go')}; seq 20000"
+    with spool.pool() as pool:
+        running = spool.start("run", "--id", "big", "--command", command, stdout=PIPE, stderr=PIPE)
+        pool.wait_for("started", "big")
+        running.send_signal(signal.SIGSTOP)  # as one whose reader is slow
+        (tmp_path / "go").touch()
+        pool.wait_for("completed", "big")
+        running.send_signal(signal.SIGCONT)
+        out, err = running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 0
+    assert b"bytes cut out here: log-max-size]" in out
+    assert re.search(rb"KiB of the output of big were cut out before they were shown", err)
 
 
 def test_ctrl_c_leaves_the_job_queued_and_says_so(spool: SpoolDir) -> None:
