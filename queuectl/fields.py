@@ -94,7 +94,8 @@ def _history(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
-_COMMAND = "a string that is not blank, or a list of strings, the first not empty; no NUL"
+_COMMAND = "a string that is not blank, or a list of strings, the first not empty; no NUL, \
+no half character (lone surrogate)"
 _WHOLE = "an integer"
 _COUNT = "an integer, 0 or more"
 _SECONDS = "a number of seconds above 0, or null"

@@ -6,6 +6,10 @@ import json
 import re
 import time
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 _DURATION = re.compile(rf"\d+(?:\.\d+)?|(?:{_SPAN.pattern})+", re.ASCII)
@@ -59,6 +63,20 @@ def parse_codes(text: str) -> list[int]:
     """
     words = (word for word in text.replace(",", " ").split() if word != '""')
     return sorted({code for word in words for code in _code_range(word)})
+
+
+def codes_text(codes: Iterable[int]) -> str:
+    """Return exit codes as `parse_codes` reads them: `0,3,64-78`."""
+    spans: list[list[int]] = []
+    for code in sorted(set(codes)):
+        if spans and code == spans[-1][-1] + 1:
+            spans[-1].append(code)
+        else:
+            spans.append([code])
+    words = (
+        f"{span[0]}-{span[-1]}" if len(span) > 2 else ",".join(map(str, span)) for span in spans
+    )
+    return ",".join(words) or '""'
 
 
 def _code_range(word: str) -> range:

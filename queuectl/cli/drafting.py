@@ -92,7 +92,7 @@ def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
     try:
         return parse_codes(value)
     except ValueError:
-        msg = f'"{value}" is not a list of exit codes such as 0,3'
+        msg = f'"{value}" is not a list of exit codes such as 0,3 or 64-78'
         raise click.BadParameter(msg) from None
 
 
@@ -141,7 +141,7 @@ _OPTIONS = (
         "--success-codes",
         callback=_codes,
         metavar="CODES",
-        help="Exits that complete it. Else the setting, 0 if not set.",
+        help="Exits that complete it, as 0,3 or 64-78. Else the setting, 0 if not set.",
     ),
     click.option(
         "--fatal-codes",

@@ -99,7 +99,7 @@ def enqueue(
         return 0
     from queuectl.cli.wait import follow
 
-    return follow(spool, [drafted.job.id for drafted in jobs])
+    return follow(spool, [drafted.job.id for drafted in jobs], tags=given.get("tags", ()))
 
 
 def _submit(spool: Spool, drafted: list[Drafted]) -> None:

@@ -16,6 +16,7 @@ from queuectl.cli.completing import complete_keys
 from queuectl.errors import BadSettingError
 from queuectl.ids import first_of
 from queuectl.spool import Spool
+from queuectl.units import codes_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def value_text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value)) or '""'
+        return codes_text(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

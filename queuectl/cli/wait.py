@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from math import ceil, inf
@@ -65,7 +66,7 @@ def wait(
     """Wait until jobs have ended; print the id of each as it does.
 
     Jobs that have ended before count as well; of those that --all selects, or --any with a
-    selection, only those that have not.
+    selection, only those that have not. What is queued under a tag later is not waited for.
 
     A job that will be retried has not ended. Exit status: 0 if all completed, or none was
     selected; else, of the first (in the order given) that did not, the exit status of its last
@@ -147,10 +148,12 @@ def _one_job(
     return drafted
 
 
-def follow(spool: Layout, job_ids: Sequence[str], *, show_output: bool = False) -> int:
+def follow(
+    spool: Layout, job_ids: Sequence[str], *, tags: Sequence[str] = (), show_output: bool = False
+) -> int:
     """Wait for jobs just queued to end, showing what they print if asked to; return the status.
 
-    On Ctrl-C it says that they stay queued, and the status is 130.
+    On Ctrl-C it says that they stay queued, and the status is 130. `tags` are those of all of them.
     """
     endings = Endings(spool, job_ids)
     printer = Printer(apart=True) if show_output else None
@@ -160,7 +163,8 @@ def follow(spool: Layout, job_ids: Sequence[str], *, show_output: bool = False) 
         if printer is not None:
             printer.end_line()
         left = endings.remaining
-        ids = " ".join(left) if len(left) <= _NAMED else "ID..."
+        many = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
+        ids = " ".join(left) if len(left) <= _NAMED else many
         stays = "stays queued, or runs on" if len(left) == 1 else "stay queued, or run on"
         again = "logs -f --all" if show_output else "wait"
         render.note(

@@ -18,7 +18,7 @@ from queuectl.joblogs import ERR, OUT, end_of, log_file
 from queuectl.states import STATES
 from queuectl.stats.figures import GIVEN_BACK, Figures, ended_s, runs
 from queuectl.stats.survey import Survey
-from queuectl.units import zone_s
+from queuectl.units import plain, zone_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -157,7 +157,7 @@ def _page(document: dict[str, Any]) -> str:
         island = island.replace(mark, f"\\u{ord(mark):04x}")
     values = {
         "policy": _policy(template),
-        "title": html.escape(document["spool"]),
+        "title": html.escape(plain(document["spool"])),
         "data": island,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)

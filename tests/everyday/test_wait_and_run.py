@@ -491,9 +491,12 @@ def test_what_keeps_a_job_is_said_once_to_who_waits_long(spool: SpoolDir) -> Non
     assert said.count("no worker is running") == 1
 
 
-def test_who_is_interrupted_while_many_run_is_told_of_a_few(spool: SpoolDir) -> None:
+@pytest.mark.parametrize(("tagged", "which"), [((), "ID..."), (("--tag", "T"), "--tag T")])
+def test_who_is_interrupted_while_many_run_is_told_of_a_few(
+    spool: SpoolDir, tagged: tuple[str, ...], which: str
+) -> None:
     spool.create()
-    words = ("enqueue", "--wait", "--commands", "-")
+    words = ("enqueue", *tagged, "--wait", "--commands", "-")
     with spool.start(*words, stdin=PIPE, stdout=PIPE, stderr=PIPE) as waiting:
         assert waiting.stdin is not None
         assert waiting.stderr is not None
@@ -502,7 +505,7 @@ def test_who_is_interrupted_while_many_run_is_told_of_a_few(spool: SpoolDir) -> 
         assert b"no worker is running" in waiting.stderr.readline()
         waiting.send_signal(signal.SIGINT)
         said = waiting.stderr.read().decode()
-    assert "stay queued, or run on; `queuectl wait ID...` waits again" in said
+    assert f"stay queued, or run on; `queuectl wait {which}` waits again" in said
     assert len(said.splitlines()) == 1
 
 

@@ -414,12 +414,13 @@ def test_a_report_that_is_to_go_nowhere_is_refused(spool: SpoolDir, tmp_path: Pa
 
 
 def test_no_text_of_a_path_can_end_the_title(tmp_path: Path) -> None:
-    spool = SpoolDir(f"{tmp_path}/<b>&")
+    spool = SpoolDir(f"{tmp_path}/<b>&\x1b")
     spool.create()
     page = spool.run("report", "--output", "-").out
     title = page.partition("<title>")[2].partition("</title>")[0]
     assert f"{tmp_path}/&lt;b&gt;&amp;" in title
     assert "<b>" not in page
+    assert "\x1b" not in page
 
 
 def test_waits_and_run_times_are_spread_each_by_themselves(spool: SpoolDir) -> None:

@@ -154,6 +154,15 @@ def test_a_size_that_no_number_holds_is_refused() -> None:
         units.parse_size("9" * 400)
 
 
+@given(st.sets(st.integers(0, 255)))
+def test_codes_come_back_from_their_text(codes: set[int]) -> None:
+    assert units.parse_codes(units.codes_text(codes)) == sorted(codes)
+
+
+def test_many_codes_are_a_short_text() -> None:
+    assert units.codes_text([0, 1, *range(3, 256)]) == "0,1,3-255"
+
+
 @pytest.mark.parametrize("text", ["0-1000", "7-3", "-1-3", "1-", "a-b"])
 def test_what_is_no_range_of_codes_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"{text} is no range of exit codes"):
