@@ -111,6 +111,8 @@ def test_a_person_is_told_that_nothing_is_listed(spool: SpoolDir) -> None:
         (["--", "ls | wc -l"], 'no program is called "ls | wc -l"'),
         (["ls", "|", "wc"], 'no shell sees "|" here'),
         (["--", "make", "&&", "make", "install"], 'no shell sees "&&" here'),
+        (["gzip", "{}"], "nothing is filled in here"),
+        (["gzip", "{}", ":::", "a", "b"], "nothing is filled in here"),
         (["--cwd", "/nowhere/at/all", "--", "true"], "there is no directory /nowhere/at/all now"),
     ],
 )
