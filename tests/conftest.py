@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
+HANGS_S = 600  # the longest test takes 100 s on two cores that are shared by many
+
 # no deadline an example: a shared machine stalls now and then, which says nothing of the code
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -33,6 +35,24 @@ def spool(tmp_path: Path) -> Iterator[SpoolDir]:
 def pytest_configure() -> None:
     """Have Ctrl-C end what tests start: a run in the background inherits SIGINT as ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _hangs(*_: object) -> None:
+    pytest.fail(f"it hangs: not over within {HANGS_S} s")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Fail a test that hangs where it does, so that it ends what it started, and others run."""
+    signal.signal(signal.SIGALRM, _hangs)
+    signal.setitimer(signal.ITIMER_REAL, HANGS_S)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
 
 
 @pytest.hookimpl(wrapper=True)

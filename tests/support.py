@@ -23,6 +23,7 @@ from queuectl.states import STATES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import TracebackType
 
 # Children import the code that this process tests, installed or not.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(queuectl.__file__)))
@@ -84,6 +85,20 @@ class Result:
     def json(self) -> Any:
         """The JSON on standard output."""
         return json.loads(self.out)
+
+
+class Child(subprocess.Popen[bytes]):
+    """A process that a `with` waits for, but not in a test that has failed within it."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, error, traceback)
 
 
 @dataclass
@@ -151,11 +166,11 @@ class SpoolDir:
         """Return the words that run queuectl."""
         return [sys.executable, "-m", "queuectl", *words]
 
-    def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, **options: Any) -> Child:
         """Start queuectl and do not wait for it."""
         options.setdefault("env", environment(self.path))
         options.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.Popen(self.command(*words), **options)
+        return Child(self.command(*words), **options)
 
     def run(
         self,

@@ -20,6 +20,7 @@ from tests.support import (
     AHEAD,
     DEADLINE_S,
     SILENT,
+    Child,
     alive,
     cpu_ticks,
     environment,
@@ -115,7 +116,7 @@ def test_a_file_that_cannot_be_read_now_is_read_later(spool: SpoolDir) -> None:
         with open(draft, "w") as file:
             file.write('{"command": "true"}')
         words = [sys.executable, "-c", LEASE, draft, spool.file("pending", "job")]
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        with Child(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
             assert holder.stdout is not None
             holder.stdout.readline()
             pool.wait_for("error")
@@ -1051,19 +1052,17 @@ def test_a_log_that_nobody_reads_stops_nothing(spool: SpoolDir) -> None:
     for number in range(700):
         spool.drop(f"job-{number:03}", "true # " + "x" * 60)
     reader, writer = os.pipe()
-    process = spool.start("worker", "start", "--count", "4", stderr=writer)
-    os.close(writer)
-    try:
+    with spool.start("worker", "start", "--count", "4", stderr=writer) as process:
+        os.close(writer)
         wait_until(lambda: len(spool.ids("completed")) == 700)
         text = os.read(reader, 1 << 20).decode()
         spool.drop("last")
         spool.wait_for("completed", "last")
         wait_until(lambda: b"lines are missing here" in os.read(reader, 1 << 20))
         assert "started    job-000" in text
-    finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
-        os.close(reader)
+        assert process.wait(DEADLINE_S) == 0
+    os.close(reader)
 
 
 # --- a pool that stood still --------------------------------------------------------------------

@@ -16,7 +16,7 @@ from queuectl.kernel.processes import can_list_processes
 from queuectl.states import STATES
 from queuectl.units import utc_text
 from tests.cli.support import put
-from tests.support import read_json, read_text, wait_until, waiting_for
+from tests.support import Child, read_json, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir
@@ -454,7 +454,7 @@ def test_a_reason_that_says_nothing_is_shown_all_the_same(spool: SpoolDir) -> No
 def test_another_process_that_has_the_number_of_a_pool_and_stands_still_is_not_it(
     spool: SpoolDir,
 ) -> None:
-    with spool.pool() as pool, subprocess.Popen(["sleep", "600"]) as other:
+    with spool.pool() as pool, Child(["sleep", "600"]) as other:
         other.send_signal(signal.SIGSTOP)
         path = f"{spool.path}/workers/{pool.name}.json"
         record = read_json(path)

@@ -24,7 +24,7 @@ from queuectl.filenames import DIRECTORIES
 from queuectl.spool import Spool
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool, places
-from tests.support import environment, wait_until, with_code_at_start
+from tests.support import Child, environment, wait_until, with_code_at_start
 
 
 def doctor(side: Spoolside, *words: str) -> tuple[int, str]:
@@ -719,7 +719,7 @@ def test_a_command_that_stands_still_with_a_job_is_told(side: Spoolside) -> None
             words = command_line("--spool", str(side.path), "cancel", job_id)
             with (
                 open(f"{side.path}.told", "w+") as told,
-                subprocess.Popen(words, stderr=told, env=environment()) as cancel,
+                Child(words, stderr=told, env=environment()) as cancel,
             ):
                 note = f"suspended (`kill -CONT {holder.pid}` lets it go on)"
                 wait_until(lambda: note in Path(told.name).read_text(), "cancel says so")

@@ -21,6 +21,7 @@ from queuectl.run.stragglers import Ending
 from tests.crash.support import command_line
 from tests.support import (
     DEADLINE_S,
+    Child,
     alive,
     environment,
     wait_until,
@@ -480,7 +481,7 @@ def test_nobody_is_given_up_whom_no_sigkill_has_reached(monkeypatch: pytest.Monk
 def test_to_end_what_runs_takes_no_descriptor_for_each_process(tmp_path: Path) -> None:
     mark = f"QUEUECTL_JOB_ID={tmp_path}"
     tree = Tree(None, (mark.encode(),))
-    with subprocess.Popen(["env", mark, "sleep", "600"]) as process:
+    with Child(["env", mark, "sleep", "600"]) as process:
         wait_until(lambda: processes_of([tree])[tree], "it has its environment")
         before = os.listdir("/dev/fd")
         assert Ending(tree, 60.0).go_on([process.pid])
@@ -505,7 +506,7 @@ def test_who_cannot_recover_since_another_does_says_so(side: Spoolside) -> None:
     text = side.run("doctor", "--fix").stdout
     assert "mended" not in text
     words = command_line("--spool", str(side.path), "cancel", job_id)
-    with subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE) as cancel:
+    with Child(words, env=environment(), stderr=subprocess.PIPE) as cancel:
         assert cancel.stderr is not None
         assert b"another worker or command recovers" in cancel.stderr.readline()
         cancel.kill()

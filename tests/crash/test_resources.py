@@ -19,7 +19,7 @@ import pytest
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool
 from tests.crash.tracing import needs_strace
-from tests.support import environment, read_text, wait_until
+from tests.support import Child, environment, read_text, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -363,7 +363,8 @@ def test_what_was_run_again_while_its_output_was_deleted_is_not_deleted(side: Sp
     stops = "inject=unlink:signal=STOP"  # which takes long, as of a large file on a slow disk
     words = ["strace", "-o", os.devnull, "-P", str(output), "-e", "trace=unlink", "-e", stops]
     prune = command_line("--spool", str(side.path), "prune", "--yes", "--keep", "0")
-    with subprocess.Popen([*words, *prune], env=environment(), stdout=subprocess.PIPE) as pruning:
+    env = environment(str(side.path))  # by which it is found and ended if this fails
+    with Child([*words, *prune], env=env, stdout=subprocess.PIPE) as pruning:
         wait_until(lambda: not output.exists(), "it is being deleted")
         assert side.run("retry", job_id).returncode == 0
         wait_until(lambda: side.times_run()[job_id] == 2, "it is run again")

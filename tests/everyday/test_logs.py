@@ -101,9 +101,7 @@ def test_a_part_of_the_id_is_enough(ran: SpoolDir) -> None:
 def test_bytes_come_out_as_they_went_in(spool: SpoolDir) -> None:
     spool.api.submit(r"printf 'a\000\377\033[1mb'", id="job")
     spool.drain()
-    with subprocess.Popen(
-        spool.command("logs", "job"), stdout=subprocess.PIPE, env=environment(spool.path)
-    ) as command:
+    with spool.start("logs", "job", stdout=subprocess.PIPE) as command:
         assert command.stdout is not None
         assert command.stdout.read() == b"a\0\xff\x1b[1mb"
 

@@ -13,7 +13,7 @@ import pytest
 from queuectl.report.page import last_lines
 from tests.looking.browser import chromium
 from tests.looking.support import EXIT_0, EXIT_1, past, put, run_entry
-from tests.support import DEADLINE_S, SpoolDir, read_text, wait_until
+from tests.support import DEADLINE_S, Child, SpoolDir, read_text, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -364,7 +364,7 @@ def test_what_is_no_file_is_written_to_and_not_replaced(spool: SpoolDir, tmp_pat
     pipe, page, link = (tmp_path / name for name in ("pipe", "page", "link"))
     os.mkfifo(pipe)
     link.symlink_to(page)
-    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+    with Child(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
         spool.run("report", "--output", str(pipe))
         assert b"<html" in reader.communicate()[0]
     assert stat.S_ISFIFO(os.lstat(pipe).st_mode)
@@ -476,10 +476,7 @@ def test_a_link_that_is_named_is_followed_to_what_is_no_file(
     spool.create()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
-    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
-        try:
-            spool.run("report", "--output", f"{tmp_path}/link")
-            assert stat.S_ISFIFO(os.stat(tmp_path / "link").st_mode)
-            assert b"</html>" in reader.communicate(timeout=DEADLINE_S)[0]
-        finally:
-            reader.kill()
+    with Child(["cat", str(tmp_path / "pipe")], stdout=subprocess.PIPE) as reader:
+        spool.run("report", "--output", f"{tmp_path}/link")
+        assert stat.S_ISFIFO(os.stat(tmp_path / "link").st_mode)
+        assert b"</html>" in reader.communicate(timeout=DEADLINE_S)[0]

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from queuectl.kernel.users import user_name
 from queuectl.owners import Heartbeats, Life
 from queuectl.registration import Registration
 from queuectl.scratch import new_owner, try_lock
-from tests.support import environment, wait_until
+from tests.support import Child, environment, wait_until
 
 if TYPE_CHECKING:
     from queuectl import Spool
@@ -89,11 +88,9 @@ def test_two_owners_of_one_process_have_two_names(api: Spool) -> None:
 
 def test_an_owner_that_was_killed_is_dead_at_once(api: Spool, spool: SpoolDir) -> None:
     words = [sys.executable, "-c", REGISTER, spool.path]
-    with subprocess.Popen(
-        words, stdin=-1, stdout=-1, text=True, env=environment(spool.path)
-    ) as process:
+    with Child(words, stdin=-1, stdout=-1, env=environment(spool.path)) as process:
         assert process.stdout is not None
-        name = process.stdout.readline().strip()
+        name = process.stdout.readline().decode().strip()
         assert life(api, name) is Life.ALIVE
         os.kill(process.pid, signal.SIGSTOP)
         assert life(api, name) is Life.ALIVE, "asleep is not dead"
