@@ -374,8 +374,10 @@ def test_a_pool_that_has_outlived_its_terminal_is_asked_by_sighup_to_look(spool:
     leader, terminal = pty.fork()
     if leader == 0:
         if os.fork():
-            wait_until(lambda: '"up"' in read_text(log))
-            os._exit(0)
+            try:
+                wait_until(lambda: '"up"' in read_text(log))
+            finally:  # or a second pytest would go on from here
+                os._exit(0)
         os.setpgid(0, 0)  # in the background: nobody hangs up on it
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
         command = spool.command("worker", "start", "--log-format", "json")
