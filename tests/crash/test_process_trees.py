@@ -140,6 +140,7 @@ def test_who_works_on_a_copy_leaves_what_a_job_of_the_spool_has_left_behind(
     copy = side.path.parent / "copy"
     shutil.copytree(side.path, copy)
     pool.send(signal.SIGTERM)
+    pool.says("stopping")  # two that come at once are one
     pool.send(signal.SIGTERM)
     pool.wait()
     left = marked(side.path)
