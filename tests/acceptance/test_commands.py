@@ -99,7 +99,7 @@ def test_a_cancel_that_comes_while_what_timed_out_is_ended_is_not_why_it_ended(
     spool.configure(kill_grace=3)
     told = f"{spool.path}.told"
     stubborn = f"trap 'touch {told}' TERM; while :; do sleep 0.05; done"
-    spool.drop("job", stubborn, timeout=0.3, max_retries=2)
+    spool.drop("job", stubborn, timeout=1.5, max_retries=2)  # by then it has its trap
     with spool.pool() as pool:
         wait_until(lambda: os.path.exists(told), pool.log)
         with spool.start("cancel", "job", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
@@ -111,8 +111,11 @@ def test_a_cancel_that_comes_while_what_timed_out_is_ended_is_not_why_it_ended(
 def test_what_is_ended_is_told_once(spool: SpoolDir) -> None:
     """Many programs take a second SIGTERM for impatience."""
     spool.configure(kill_grace=1)
-    command = "trap 'echo told' TERM; while :; do sleep 0.05; done"
-    both = f'setsid sh -c "{command}" & {command}'  # one has left the group
-    spool.drop("job", both, timeout=0.5, max_retries=1)
-    spool.drain()
+    command = "trap 'echo told' TERM; touch {}; while :; do sleep 0.05; done"
+    up = [f"{spool.path}.{name}" for name in ("leaver", "leader")]
+    both = f'setsid sh -c "{command.format(up[0])}" & {command.format(up[1])}'
+    spool.drop("job", both)  # one has left the group
+    with spool.pool() as pool:
+        wait_until(lambda: all(map(os.path.exists, up)), pool.log)
+        spool.run("cancel", "job")
     assert spool.output("job") == "told\n" * 2

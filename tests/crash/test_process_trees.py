@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.kernel.processes import Tree, processes_of
+from queuectl.kernel.processes import Tree, is_suspended, processes_of
 from queuectl.run.stragglers import Ending
 from tests.crash.support import command_line
 from tests.support import (
@@ -401,12 +401,15 @@ def test_something_that_is_no_file_in_workers_holds_nothing_up(side: Spoolside) 
 
 def test_what_left_by_setsid_may_tidy_up_though_its_leader_is_stubborn(side: Spoolside) -> None:
     told, script = side.path / "told", side.path / "leaver"
-    script.write_text(f"trap 'echo TERM > {told}; exit' TERM\nwhile :; do sleep 0.05; done\n")
-    job_id = side.submit(
-        f"setsid sh {script} & trap '' TERM; sleep 600", timeout=0.6, max_retries=1
+    up = [side.path / name for name in ("leaver-up", "leader-up")]
+    script.write_text(
+        f"trap 'echo TERM > {told}; exit' TERM\ntouch {up[0]}\nwhile :; do sleep 0.05; done\n"
     )
+    job_id = side.submit(f"setsid sh {script} & trap '' TERM; touch {up[1]}; sleep 600")
+    side.run("config", "set", "kill-grace", "2")
     pool = side.pool().up()
-    side.wait_for(job_id, "dead")
+    wait_until(lambda: all(path.exists() for path in up), "both have their traps")
+    assert side.run("cancel", job_id).returncode == 0
     pool.stop()
     assert told.read_text() == "TERM\n"
 
@@ -414,10 +417,11 @@ def test_what_left_by_setsid_may_tidy_up_though_its_leader_is_stubborn(side: Spo
 def test_what_stands_still_may_tidy_up_when_it_is_ended(side: Spoolside) -> None:
     told = side.path / "told"
     work = f"trap 'echo TERM > {told}; exit' TERM; kill -STOP $$; while :; do sleep 0.05; done"
-    job_id = side.submit(f"sh -c {shlex.quote(work)}", timeout=0.6, max_retries=1)
+    job_id = side.submit(f"sh -c {shlex.quote(work)}")
     side.run("config", "set", "kill-grace", "60")
     pool = side.pool().up()
-    side.wait_for(job_id, "dead")
+    wait_until(lambda: any(is_suspended(pid, 0) for pid in marked(side.path)), "it stands still")
+    assert side.run("cancel", job_id).returncode == 0
     pool.stop()
     assert told.read_text() == "TERM\n"
 
@@ -427,15 +431,18 @@ def test_without_any_grace_a_command_is_told_before_it_is_killed(tmp_path: Path)
     work = f"trap 'echo TERM > {told}' TERM; echo > {up}; while :; do sleep 0.01; done"
     mark = f"QUEUECTL_JOB_ID={tmp_path}"
     process = subprocess.Popen(["env", mark, "sh", "-c", work], start_new_session=True)
-    wait_until(up.exists, "it has its trap")
-    tree = Tree(None, (mark.encode(),))
-    ending = Ending(tree, 0.0)
-    time.sleep(0.01)  # more than the grace
-    ending.go_on([process.pid])
-    wait_until(told.exists, "it was told")
-    assert process.poll() is None
-    wait_until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
-    assert process.wait() == -signal.SIGKILL
+    try:
+        wait_until(up.exists, "it has its trap")
+        tree = Tree(None, (mark.encode(),))
+        ending = Ending(tree, 0.0)
+        time.sleep(0.01)  # more than the grace
+        ending.go_on([process.pid])
+        wait_until(told.exists, "it was told")
+        assert process.poll() is None
+        wait_until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
+        assert process.wait(DEADLINE_S) == -signal.SIGKILL
+    finally:
+        process.kill()
 
 
 def test_what_ignores_sigterm_is_killed_however_late_the_next_look_comes(tmp_path: Path) -> None:
@@ -515,12 +522,14 @@ def test_who_cannot_recover_since_another_does_says_so(side: Spoolside) -> None:
 
 
 def test_what_dropped_its_environment_may_tidy_up_in_its_group(side: Spoolside) -> None:
-    told, script = side.path / "told", side.path / "tidy"
-    script.write_text(f"trap 'sleep 0.3; echo TERM > {told}; exit' TERM\nsleep 600 & wait\n")
-    work = f"env -i sh {script} > /dev/null 2>&1 & sleep 600"
-    job_id = side.submit(work, timeout=0.6, max_retries=1)
+    told, script, up = (side.path / name for name in ("told", "tidy", "up"))
+    script.write_text(
+        f"trap 'sleep 0.3; echo TERM > {told}; exit' TERM\n: > {up}\nsleep 600 & wait\n"
+    )
+    job_id = side.submit(f"env -i sh {script} > /dev/null 2>&1 & sleep 600")
     side.run("config", "set", "kill-grace", "60")
     pool = side.pool().up()
-    side.wait_for(job_id, "dead")
+    wait_until(up.exists, "it has its trap")
+    assert side.run("cancel", job_id).returncode == 0
     pool.stop()
     assert told.read_text() == "TERM\n"
