@@ -771,7 +771,8 @@ def test_a_job_that_is_removed_while_it_runs_is_lost_and_has_no_outcome(spool: S
 
 @pytest.mark.parametrize("state", ["pending", "failed"])
 def test_jobs_of_a_directory_that_was_away_run_once_it_is_back(spool: SpoolDir, state: str) -> None:
-    spool.configure(poll_interval=2, backoff_base=0)  # it is not made again before it is missed
+    # it is not made again before it is missed
+    spool.configure(poll_interval=3600, lease=36000, backoff_base=0)
     spool.drop("running", waiting_for(f"{spool.path}/go"))
     body = b'{"command": "true", "state": "%s", "attempts": 1}' % state.encode()
     with spool.pool() as pool:
