@@ -215,7 +215,7 @@ def test_several_jobs_are_followed_each_piece_under_its_id_until_all_have_ended(
 
     with spool.pool(count=3) as pool:
         for name in gates:
-            pool.wait_for("started", name)
+            wait_until(lambda name=name: spool.output(name), pool.log)  # type: ignore[misc]
         with follow(spool, out, "a", "b", "a") as follower:
             wait_until(lambda: "a1\n" in out.read_text() and "b1\n" in out.read_text())
             assert sorted(out.read_text().split("\n\n")) == ["==> a <==\na1", "==> b <==\nb1\n"]
