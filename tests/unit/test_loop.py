@@ -247,9 +247,14 @@ def test_a_descriptor_is_told_of_until_it_is_watched_no_more(loop: Loop) -> None
         if len(read) == 2:
             loop.unwatch(reader)
 
+    async def until_both_are_read() -> None:
+        while len(read) < 2:
+            await loop.rest()
+        await loop.sleep(0.02)
+
     loop.watch(reader, readable)
     os.write(writer, b"abc")
-    loop.run(loop.sleep(0.02))
+    loop.run(until_both_are_read())
     assert read == [b"a", b"b"]
     os.close(reader)
     os.close(writer)
