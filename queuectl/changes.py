@@ -67,16 +67,19 @@ class Changes:
             self._arrivals.stop()
 
     def follow_files(self, paths: Sequence[str]) -> bool:
-        """Count writing to these files, and to no others, from here on; tell if one is new."""
-        for path in set(self._writing) - set(paths):
+        """Count writing to these files, and to no others, from here on; tell if one is new.
+
+        One of which nothing is told is not: it is looked at by time.
+        """
+        before = set(self._writing)
+        for path in before - set(paths):
             observer = self._writing.pop(path)
             if observer is not None:
                 observer.stop()
                 observer.join()
-        new = set(paths) - set(self._writing)
-        for path in new:
+        for path in set(paths) - set(self._writing):
             self._follow_file(path)
-        return bool(new)
+        return not before.issuperset(self._writing)
 
     def _follow_file(self, path: str) -> None:
         if sys.platform == "darwin":

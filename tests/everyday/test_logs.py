@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.cli.following import hindrance
-from tests.support import DEADLINE_S, environment, wait_until, waiting_for
+from tests.support import DEADLINE_S, cpu_ticks, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -361,15 +361,22 @@ def test_following_works_slowly_where_no_events_come(spool: SpoolDir, tmp_path: 
     (broken / "watchdog").mkdir(parents=True)
     (broken / "watchdog" / "__init__.py").write_text("raise ImportError('not here')")
     spool.configure(poll_interval=3600)
-    gate, out = tmp_path / "gate", tmp_path / "out"
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
     path = f"{broken}:{environment('')['PYTHONPATH']}"
+    pauses = [PAUSE.format(gate=gate) for gate in (first, second)]
     with spool.pool():
-        spool.api.submit(f"echo begun; {PAUSE.format(gate=gate)}; echo ends", id="job")
+        spool.api.submit(f"echo begun; {pauses[0]}; echo on; {pauses[1]}; echo ends", id="job")
         with follow(spool, out, "job", PYTHONPATH=path) as follower:
             wait_until(lambda: out.read_text() == "begun\n", out.read_text)
-            gate.touch()
+            ticks = cpu_ticks(follower.pid)
+            time.sleep(1)
+            assert cpu_ticks(follower.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
+            first.touch()
+            # also found by who looks, once, whether the other stream is to be hinted at
+            wait_until(lambda: out.read_text() == "begun\non\n", out.read_text)
+            second.touch()
             assert follower.wait(DEADLINE_S) == 0
-    assert out.read_text() == "begun\nends\n"
+    assert out.read_text() == "begun\non\nends\n"
 
 
 def test_following_ends_when_the_job_is_deleted(spool: SpoolDir, tmp_path: Path) -> None:
