@@ -40,7 +40,7 @@ def test_a_second_file_of_its_id_does_not_take_its_retry_away(spool: SpoolDir) -
         spool.wait_for("failed", "job")
         spool.drop("job", "echo again")
         spool.wait_for("dead", "job.2")
-        wait_until(lambda: starts(pool, "job") == 2, pool.log)
+        wait_until(lambda: starts(pool, "job") >= 2, pool.log)
 
 
 def test_a_second_file_that_came_and_went_while_it_ran_does_not_either(spool: SpoolDir) -> None:
@@ -51,7 +51,7 @@ def test_a_second_file_that_came_and_went_while_it_ran_does_not_either(spool: Sp
         spool.wait_for("completed", "mark")  # so the pool has seen the second file too
         os.unlink(spool.file("pending", "job"))
         fail()
-        wait_until(lambda: starts(pool, "job") == 2, pool.log)
+        wait_until(lambda: starts(pool, "job") >= 2, pool.log)
 
 
 def test_rubbish_under_its_name_does_not_end_its_retries(spool: SpoolDir) -> None:
@@ -60,7 +60,7 @@ def test_rubbish_under_its_name_does_not_end_its_retries(spool: SpoolDir) -> Non
         spool.drop_bytes("job", b'{"command": 7}')
         spool.wait_for("dead", "job.2")
         fail()
-        wait_until(lambda: starts(pool, "job") == 2, pool.log)
+        wait_until(lambda: starts(pool, "job") >= 2, pool.log)
 
 
 def test_a_retry_by_hand_is_found_without_events(spool: SpoolDir, tmp_path: Path) -> None:
