@@ -921,7 +921,7 @@ def test_a_pool_that_dies_while_there_is_no_process_costs_its_job_no_attempt(
     spool.drop("job")
     with spool.pool(env=with_code_at_start(tmp_path, never)) as pool:
         pool.wait_for("stalled")
-        wait_until(lambda: os.listdir(f"{spool.path}/logs") == [], deadline_s=2)
+        wait_until(lambda: os.listdir(f"{spool.path}/logs") == [], pool.log)
         pool.kill()
     spool.drain()
     assert spool.record("completed", "job")["attempts"] == 1
