@@ -56,15 +56,15 @@ class Progress:
                 return
             self._next_s = now + _EVERY_S
             columns = os.get_terminal_size(terminal).columns or 80
+            self._in_line = True  # first: Ctrl-C may come as soon as it is seen
             self._write(_CLEAR + fit(text(), columns - 1, ascii_only=True))
-            self._in_line = True
 
     def end_line(self) -> None:
         """Take the line away: what is said next begins where it stood."""
         if self._in_line:
-            self._in_line = False
             with self._gone():
                 self._write(_CLEAR)
+            self._in_line = False
 
     @contextlib.contextmanager
     def _gone(self) -> Iterator[None]:
