@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pty
 import shlex
@@ -16,10 +15,9 @@ from queuectl.cli.following import hindrance
 from tests.support import DEADLINE_S, cpu_ticks, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support import SpoolDir
+    from tests.support import Child, SpoolDir
 
 # a command that goes on when a file appears: the tests decide what comes when
 PAUSE = "while [ ! -e {gate} ]; do sleep 0.02; done"
@@ -142,17 +140,9 @@ def test_opposites_are_refused(ran: SpoolDir) -> None:
 # --- following ------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def follow(
-    spool: SpoolDir, out: Path, *words: str, **env: str
-) -> Iterator[subprocess.Popen[bytes]]:
+def follow(spool: SpoolDir, out: Path, *words: str, **env: str) -> Child:
     with open(out, "wb") as file:
-        process = spool.start("logs", "-f", *words, stdout=file, env=environment(spool.path, **env))
-    try:
-        yield process
-    finally:  # of a test that fails the job never ends
-        process.kill()
-        process.wait()
+        return spool.start("logs", "-f", *words, stdout=file, env=environment(spool.path, **env))
 
 
 def test_following_shows_each_line_as_it_comes_through_retries_until_the_end(
