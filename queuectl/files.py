@@ -106,7 +106,7 @@ def while_locked(directory: str, work: Callable[[], None]) -> None:
         except OSError:  # where there are no locks
             pass
         finally:
-            os.close(descriptor)
+            close_directory(descriptor)
 
 
 @contextlib.contextmanager
