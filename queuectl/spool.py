@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import stat
 import sys
@@ -355,12 +356,17 @@ def _as_in_records(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_in_records(item) for item in value]
     if isinstance(value, Mapping):
-        return {name: _as_in_records(item) for name, item in value.items()}
+        return {_as_a_name(name): _as_in_records(item) for name, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     module = sys.modules.get("datetime")  # whoever has a time has imported it
     is_time = module is not None and isinstance(value, (module.date, module.time))
     return value.isoformat() if is_time else value
+
+
+def _as_a_name(key: Any) -> Any:
+    """Return a key as JSON writes it: a number in quotes."""
+    return json.dumps(key) if key is None or isinstance(key, (int, float)) else key
 
 
 def _make_directory(path: str, like: str | None) -> None:

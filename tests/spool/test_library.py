@@ -156,8 +156,10 @@ def test_a_path_is_no_command_line(api: Spool) -> None:
 
 
 def test_what_a_program_has_at_hand_is_taken(api: Spool) -> None:
-    job = api.submit("true", id=None, env=MappingProxyType({"A": "b"}))
-    assert api.find(job.id).job.record["env"] == {"A": "b"}
+    job = api.submit("true", id=None, env=MappingProxyType({"A": "b"}), mine={1: {None: True}})
+    assert job.record["env"] == {"A": "b"}
+    assert job.record["mine"] == {"1": {"null": True}}
+    assert api.find(job.id).job == job
 
 
 def test_a_field_by_the_name_that_another_queue_gives_it_is_told(api: Spool) -> None:
