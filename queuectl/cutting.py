@@ -15,14 +15,14 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 CHUNK_BYTES = 1 << 16
 MARK_BYTES = 100  # room for the line that says what was cut out
 LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
 _MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
 MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
-_PATIENCE_S = 1.0  # a read takes microseconds
+PATIENCE_S = 1.0  # a read takes microseconds
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -42,7 +42,7 @@ def cap(path: str, max_bytes: int) -> OSError | None:
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
-            _wait_for_readers(descriptor)
+            _locked(descriptor, fcntl.LOCK_EX, PATIENCE_S)
             _cut_middle(descriptor, status.st_size, max_bytes)
     except OSError as error:
         return error
@@ -61,34 +61,39 @@ def mark_of(cut_bytes: int) -> bytes:
     return _MARK_TEXT % cut_bytes
 
 
-@contextlib.contextmanager
-def reading(descriptor: int) -> Iterator[None]:
-    """Have the middle cut out before this or after it, where the file system has locks."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+def lock_to_read(descriptor: int, max_bytes: float | None, patience_s: float) -> bool:
+    """Have the middle cut out before this or after it; tell whether others let us.
+
+    Only what is larger may be being cut: who else has the lock, a command that keeps its output
+    whole by it (`flock 1`), is not waited for.
+    """
+    is_large = max_bytes is not None and os.fstat(descriptor).st_size > max_bytes
+    return _locked(descriptor, fcntl.LOCK_SH, patience_s if is_large else 0.0)
 
 
-def _wait_for_readers(descriptor: int) -> None:
-    """Lock the file; not for ever, since one who reads may have been suspended just then."""
-    until = time.monotonic() + _PATIENCE_S
-    while _is_being_read(descriptor) and time.monotonic() < until:
+def unlock(descriptor: int) -> None:
+    """Let others cut."""
+    with contextlib.suppress(OSError):  # where there are no locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _locked(descriptor: int, how: int, patience_s: float) -> bool:
+    """Lock a file; not for ever, since who has the lock may be suspended."""
+    until = time.monotonic() + patience_s
+    while not (is_ours := _is_locked(descriptor, how)) and time.monotonic() < until:
         time.sleep(0.001)
+    return is_ours
 
 
-def _is_being_read(descriptor: int) -> bool:
-    """Lock the file if nobody reads it."""
+def _is_locked(descriptor: int, how: int) -> bool:
+    """Lock a file unless others have it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    except OSError:  # no locks here
         return False
-    return False
+    except OSError:  # no locks here
+        return True
+    return True
 
 
 def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:

@@ -10,7 +10,17 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.cutting import CHUNK_BYTES, LINE_BYTES, MARK, MARK_BYTES, kept, mark_of, reading
+from queuectl.cutting import (
+    CHUNK_BYTES,
+    LINE_BYTES,
+    MARK,
+    MARK_BYTES,
+    PATIENCE_S,
+    kept,
+    lock_to_read,
+    mark_of,
+    unlock,
+)
 from queuectl.errors import NoSuchJobError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
@@ -88,6 +98,7 @@ class Output:
         self._max_bytes = max_bytes
         self.lost_bytes = 0  # were cut out before they were read
         self._known: _Mark | None = None  # what the last read has seen
+        self._patience_s = PATIENCE_S
         self._descriptor = -1
 
     def start_at_last(self, lines: int) -> None:
@@ -97,9 +108,10 @@ class Output:
             SpoolError: it is there, and cannot be read; `read` raises it too.
         """
         if self._opened():
-            at = _start_of_last(self._descriptor, lines)
-            os.lseek(self._descriptor, at, os.SEEK_SET)
-            self._known = self._mark()
+            with self._uncut():
+                at = _start_of_last(self._descriptor, lines)
+                os.lseek(self._descriptor, at, os.SEEK_SET)
+                self._known = self._mark()
 
     def read(self) -> Iterator[bytes]:
         """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone."""
@@ -107,10 +119,20 @@ class Output:
             yield data
 
     def _read_on(self) -> bytes:
-        with reading(self._descriptor):
+        with self._uncut():
             data = self._go_on_behind_a_cut() or os.read(self._descriptor, CHUNK_BYTES)
             self._known = self._mark()
         return data
+
+    @contextlib.contextmanager
+    def _uncut(self) -> Iterator[None]:
+        """Have nothing cut out meanwhile."""
+        if not lock_to_read(self._descriptor, self._max_bytes, self._patience_s):
+            self._patience_s = 0.0  # once is enough
+        try:
+            yield
+        finally:
+            unlock(self._descriptor)
 
     def _go_on_behind_a_cut(self) -> bytes:
         """Find what has not been read in a file whose middle was cut out since.
@@ -118,7 +140,7 @@ class Output:
         Returns the line that says how much of it is missing, if that stands before what was read.
         """
         mark, position = self._mark(), self._position()
-        if mark is None or mark == self._known:
+        if mark is None or mark == self._known or not self._may_be_cut():
             return b""
         if position <= mark.head:
             self.lost_bytes += mark.cut
@@ -132,12 +154,9 @@ class Output:
 
     def _mark(self) -> _Mark | None:
         """Return the mark that stands where `cap` puts it: it may have been printed, too."""
-        if self._max_bytes is None:
+        if self._max_bytes is None or self._size() > self._max_bytes:
             return None
-        room, size = kept(int(self._max_bytes)), self._size()
-        if not room - 2 * LINE_BYTES <= size <= self._max_bytes:
-            return None
-        half = room // 2
+        half = kept(int(self._max_bytes)) // 2
         begin = max(0, half - LINE_BYTES)
         window = os.pread(self._descriptor, LINE_BYTES + 2 * MARK_BYTES, begin)
         found = MARK.search(window)
@@ -145,6 +164,12 @@ class Output:
             return None
         head = begin + found.start()
         return _Mark(head, begin + found.end(), int(found[1]))
+
+    def _may_be_cut(self) -> bool:
+        """Tell whether it has the size that `cap` leaves: each half may lack most of a line."""
+        return (
+            self._max_bytes is None or self._size() >= kept(int(self._max_bytes)) - 2 * LINE_BYTES
+        )
 
     def _size(self) -> int:
         return os.fstat(self._descriptor).st_size

@@ -225,7 +225,7 @@ def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
         raise QueuectlError(msg)
     printer = Printer(names_streams=options["both"])
     for stream, path in paths.items():
-        output = joblogs.Output(path)
+        output = joblogs.Output(path, spool.config.log_max_size)
         if options["lines"] is not None:
             output.start_at_last(options["lines"])
         for data in output.read():

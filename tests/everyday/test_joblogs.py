@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from queuectl import cutting, files, joblogs, outcome
 from queuectl.job import MAX_HISTORY, Job, again
-from tests.support import ROOT
+from tests.support import DEADLINE_S, ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +163,39 @@ def test_a_mark_that_is_printed_while_it_is_followed_is_no_cut(tmp_path: Path) -
         seen += b"".join(output.read())
     output.close()
     assert seen == printed
+
+
+def test_a_mark_that_is_printed_before_as_much_as_a_cut_leaves_is_no_cut(tmp_path: Path) -> None:
+    path = tmp_path / "job.1.out"
+    printed = b"a line of it\n" * 3800 + cutting.mark_of(30_000)
+    path.write_bytes(printed)
+    output = joblogs.Output(str(path), 100_000)
+    seen = b"".join(output.read())
+    with open(path, "ab") as file:
+        file.write(b"another line\n" * 3500)
+    seen += b"".join(output.read())
+    output.close()
+    assert seen == path.read_bytes()
+    assert output.lost_bytes == 0
+
+
+def test_output_that_its_command_keeps_locked_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `flock 1`, so that what it starts does not write at once."""
+    path = tmp_path / "job.1.out"
+    path.write_bytes(b"a line\n")
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        monkeypatch.setattr(joblogs, "PATIENCE_S", DEADLINE_S)
+        before = time.monotonic()
+        assert last_lines(path, 1) == b"a line\n"
+        assert time.monotonic() - before < DEADLINE_S
+        monkeypatch.setattr(joblogs, "PATIENCE_S", 0.1)
+        path.write_bytes(b"a line\n" * 1000)  # it may be being cut
+        output = joblogs.Output(str(path), 4096)
+        assert b"".join(output.read()) == path.read_bytes()
+        output.close()
 
 
 def test_a_mark_in_what_was_printed_is_no_cut(tmp_path: Path) -> None:
