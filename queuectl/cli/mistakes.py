@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FOR_A_SHELL = set(" \t\n|&;<>$`(")
-_FILL_IN = {"find", "xargs", "parallel", "fd", "-exec", "-I", "-I{}"}  # these do
+_FILL_IN = {"find", "xargs", "parallel", "fd", "fdfind", "-exec", "-I", "-I{}"}  # these do
 _OPERATORS = {"|", "||", "&&", "&", ">", ">>", "<", "2>&1"}  # ; is a word of find -exec
 
 
@@ -64,8 +64,10 @@ def _tell_of_shell(words: Sequence[str]) -> None:
     alone = words[0] if len(words) == 1 else ""
     if set(alone) & _FOR_A_SHELL and "/" not in alone.partition(" ")[0] and not which(alone):
         render.remark(f'queuectl: no program is called "{alone}"; without -- a shell runs it')
-    if {"{}", ":::"} & set(words) and not _FILL_IN & set(words):
+    # what follows an option may be its value: cut -d '|', curl -d '{}'
+    free = [word for before, word in pairwise(words) if not before.startswith("-")]
+    if {"{}", ":::"} & set(free) and not _FILL_IN & set(map(os.path.basename, words)):
         render.remark("queuectl: nothing is filled in here; --commands - queues a command a line")
-    for before, word in pairwise(words):
-        if word in _OPERATORS and not before.startswith("-"):  # it may be the value of an option
+    for word in free:
+        if word in _OPERATORS:
             render.remark(f'queuectl: no shell sees "{word}" here; one does if all is one word')

@@ -134,6 +134,8 @@ def test_what_is_no_slip_is_not_told(spool: SpoolDir, tmp_path: Path) -> None:
         ["--", str(program)],
         ["--", "bin/a program of another directory"],
         ["--", "find", ".", "-exec", "rm", "{}", ";"],
+        ["--", "/usr/bin/parallel", "gzip", "{}", ":::", "a"],
+        ["--", "curl", "-d", "{}", "http://localhost/hook"],
         ["--", "cut", "-d", "|", "-f", "2"],
         ["ls | wc -l"],
         ["--cwd", "/", "--", "true"],
