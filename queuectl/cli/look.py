@@ -23,7 +23,7 @@ from queuectl.files import is_there
 from queuectl.joblogs import STREAMS, log_file
 from queuectl.outcome import ended_text, is_cancelled, means_later
 from queuectl.states import FINISHED, STATES
-from queuectl.units import duration_text, instant, plain
+from queuectl.units import codes_text, duration_text, instant, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -190,6 +190,7 @@ def show(ctx: click.Context, job_id: str | None, *, as_json: bool) -> None:
 
 _SHOWN_FIRST = ("id", "state", "command", "error_message")
 _TIMES = ("created_at", "updated_at", "started_at", "finished_at", "next_retry_at", "run_at")
+_CODES = ("success_codes", "fatal_codes", "later_codes")
 
 
 def print_job(spool: Layout, found: Found) -> None:
@@ -240,6 +241,8 @@ def _value_text(name: str, value: Any, indent: int) -> str:
         return render.when_text(value)
     if name == "state":
         return render.state_text(value)
+    if name in _CODES:
+        return codes_text(value)
     if name == "command":
         lines = value.splitlines() if isinstance(value, str) else [shlex.join(value)]
         return f"\n{' ' * indent}".join(map(plain, lines))

@@ -98,6 +98,11 @@ def test_a_job_is_given_its_codes_as_it_is_queued(
         patient.wait_for(state, "job")
 
 
+def test_codes_of_a_job_are_shown_as_they_are_given(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "job", "--fatal-codes", "0,1-255", "--command", "true")
+    assert "fatal_codes  0-255\n" in spool.run("show", "job").out
+
+
 @pytest.mark.parametrize("value", ["256", "-1", "x", "1.5"])
 def test_what_is_no_exit_code_is_refused(spool: SpoolDir, value: str) -> None:
     why = spool.refuse("config", "set", "fatal-codes", "--", value, status=2)
