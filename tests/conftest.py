@@ -45,7 +45,7 @@ def _hangs(*_: object) -> None:
 def pytest_runtest_call() -> Generator[None, object, object]:
     """Fail a test that hangs where it does, so that it ends what it started, and others run."""
     signal.signal(signal.SIGALRM, _hangs)
-    signal.setitimer(signal.ITIMER_REAL, HANGS_S)
+    signal.setitimer(signal.ITIMER_REAL, HANGS_S, HANGS_S)  # again: hypothesis repeats what failed
     try:
         return (yield)
     finally:
