@@ -21,7 +21,7 @@ from queuectl.cutting import (
     mark_of,
     unlock,
 )
-from queuectl.errors import NoSuchJobError, SpoolError
+from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.outcome import forgotten_run
@@ -95,7 +95,7 @@ class Output:
 
     def __init__(self, path: str, max_bytes: float | None = None) -> None:
         self._path = path
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self.lost_bytes = 0  # were cut out before they were read
         self._known: _Mark | None = None  # what the last read has seen
         self._patience_s = PATIENCE_S
@@ -127,7 +127,7 @@ class Output:
     @contextlib.contextmanager
     def _uncut(self) -> Iterator[None]:
         """Have nothing cut out meanwhile."""
-        if not lock_to_read(self._descriptor, self._max_bytes, self._patience_s):
+        if not lock_to_read(self._descriptor, self.max_bytes, self._patience_s):
             self._patience_s = 0.0  # once is enough
         try:
             yield
@@ -154,9 +154,9 @@ class Output:
 
     def _mark(self) -> _Mark | None:
         """Return the mark that stands where `cap` puts it: it may have been printed, too."""
-        if self._max_bytes is None or self._size() > self._max_bytes:
+        if self.max_bytes is None or self._size() > self.max_bytes:
             return None
-        half = kept(int(self._max_bytes)) // 2
+        half = kept(int(self.max_bytes)) // 2
         begin = max(0, half - LINE_BYTES)
         window = os.pread(self._descriptor, LINE_BYTES + 2 * MARK_BYTES, begin)
         found = MARK.search(window)
@@ -167,9 +167,7 @@ class Output:
 
     def _may_be_cut(self) -> bool:
         """Tell whether it has the size that `cap` leaves: each half may lack most of a line."""
-        return (
-            self._max_bytes is None or self._size() >= kept(int(self._max_bytes)) - 2 * LINE_BYTES
-        )
+        return self.max_bytes is None or self._size() >= kept(int(self.max_bytes)) - 2 * LINE_BYTES
 
     def _size(self) -> int:
         return os.fstat(self._descriptor).st_size
@@ -298,7 +296,10 @@ class Follower:
             self._lines = None
 
     def _drain(self) -> Iterator[tuple[str, bytes]]:
+        with contextlib.suppress(QueuectlError):  # what is no setting is none for the pool, too
+            self._spool.follow_config()
         for stream, output in tuple(self._outputs.items()):
+            output.max_bytes = self._spool.config.log_max_size
             with self._missing(stream):
                 for data in output.read():
                     yield stream, data

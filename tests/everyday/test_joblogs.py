@@ -350,6 +350,27 @@ def test_output_that_may_not_be_read_is_told_also_if_it_comes_later(spool: Spool
     follower.close()
 
 
+@pytest.mark.parametrize(("before", "then"), [(None, 10_000), (10_000, 20_000), (20_000, 10_000)])
+def test_who_follows_sees_the_end_behind_a_cut_by_a_setting_that_came_since(
+    spool: SpoolDir, before: int | None, then: int
+) -> None:
+    spool.configure(log_max_size=before)
+    spool.drop_bytes("job", b'{"command": "true", "state": "processing"}')
+    api = spool.api
+    api.take("job", "pending", "nobody")
+    path = api.log_files("job", 1)[0]
+    follower = joblogs.Follower(api, "job", first_run=1)
+    with open(path, "ab", buffering=0) as out:
+        out.write(b"a line\n" * 6000)
+        assert len(b"".join(data for _, data in follower.read())) == 42_000
+        out.write(b"a line\n" * 6000 + b"last\n")
+    spool.configure(log_max_size=then)
+    assert cutting.cap(path, then) is None
+    assert b"".join(data for _, data in follower.read()).endswith(b"a line\nlast\n")
+    assert follower.lost_bytes > 0
+    follower.close()
+
+
 def test_what_a_job_printed_last_is_shown_though_it_was_deleted(spool: SpoolDir) -> None:
     spool.drop_bytes("job", b'{"command": "true", "state": "processing"}')
     taken = spool.api.take("job", "pending", "nobody")
