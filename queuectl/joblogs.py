@@ -154,8 +154,8 @@ class Output:
 
     def _mark(self) -> _Mark | None:
         """Return the mark that stands where `cap` puts it: it may have been printed, too."""
-        if self.max_bytes is None or self._size() > self.max_bytes:
-            return None
+        if self.max_bytes is None or self.max_bytes < self._size() >= self._position():
+            return None  # what is larger was not cut, unless it is shorter than what was read
         half = kept(int(self.max_bytes)) // 2
         begin = max(0, half - LINE_BYTES)
         window = os.pread(self._descriptor, LINE_BYTES + 2 * MARK_BYTES, begin)

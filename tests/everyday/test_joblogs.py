@@ -133,6 +133,24 @@ def test_who_is_reading_while_the_middle_is_cut_out_is_told_how_much_is_missing(
     assert data.endswith(tail)
 
 
+def test_who_follows_sees_the_end_though_more_was_printed_behind_the_cut(tmp_path: Path) -> None:
+    """By what a command has left in the background."""
+    path = tmp_path / "job.1.out"
+    output = joblogs.Output(str(path), 10_000)
+    with open(path, "ab", buffering=0) as file:
+        file.write(b"a line\n" * 3000)
+        assert len(b"".join(output.read())) == 21_000
+        file.write(b"a line\n" * 3000 + b"the end\n")
+        assert cutting.cap(str(path), 10_000) is None
+        file.write(b"more\n" * 100)
+    assert path.stat().st_size > 10_000
+    assert b"".join(output.read()).endswith(b"a line\nthe end\n" + b"more\n" * 100)
+    with open(path, "ab") as file:
+        file.write(b"the last\n")
+    assert b"".join(output.read()) == b"the last\n"
+    output.close()
+
+
 @pytest.mark.parametrize("lines", [0, 1])
 def test_who_follows_from_the_last_lines_sees_what_comes_behind_a_cut(
     tmp_path: Path, lines: int
