@@ -116,7 +116,8 @@ class Recovery:
     def close(self) -> None:
         """Leave what has not ended to others."""
         if self._lock is not None:
-            os.close(self._lock)
+            with contextlib.suppress(OSError):  # it is given back all the same
+                os.close(self._lock)
             self._lock = None
 
     def _take(self) -> bool:

@@ -151,6 +151,25 @@ def test_files_of_other_programs_in_tmp_are_left_where_nobody_held_a_job(spool: 
     assert os.path.exists(theirs)
 
 
+def test_a_lock_whose_close_fails_is_given_back(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(spool, state="pending")
+    assert recover(spool) == 1
+    close = os.close
+
+    def refuse(descriptor: int) -> None:
+        was_lock = os.readlink(f"/proc/self/fd/{descriptor}").endswith("/recovery.lock")
+        close(descriptor)
+        if was_lock:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", refuse)
+    os.unlink(spool.file("pending", "a"))
+    leave(spool, state="pending")
+    assert recover(spool) == 1
+
+
 def test_a_draft_that_cannot_be_removed_keeps_its_writer_dead(spool: SpoolDir) -> None:
     writer = f"{os.uname().nodename}-7-{os.urandom(4).hex()}"
     spool.create()
