@@ -163,13 +163,15 @@ def follow(
         if printer is not None:
             printer.end_line()
         left = endings.remaining
-        many = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
-        ids = " ".join(left) if len(left) <= _NAMED else many
+        ids, which = " ".join(left), "it" if len(left) == 1 else "them"
+        if len(left) > _NAMED:
+            ids = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
+            which = "all that have that tag" if tags else which  # earlier ones may have it
         stays = "stays queued, or runs on" if len(left) == 1 else "stay queued, or run on"
         again = "logs -f --all" if show_output else "wait"
         render.note(
             f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"
-            f" `queuectl cancel {ids}` ends it"
+            f" `queuectl cancel {ids}` ends {which}"
         )
         return INTERRUPTED
     return endings.status()

@@ -491,9 +491,12 @@ def test_what_keeps_a_job_is_said_once_to_who_waits_long(spool: SpoolDir) -> Non
     assert said.count("no worker is running") == 1
 
 
-@pytest.mark.parametrize(("tagged", "which"), [((), "ID..."), (("--tag", "T"), "--tag T")])
+@pytest.mark.parametrize(
+    ("tagged", "which", "ends"),
+    [((), "ID...", "them"), (("--tag", "T"), "--tag T", "all that have that tag")],
+)
 def test_who_is_interrupted_while_many_run_is_told_of_a_few(
-    spool: SpoolDir, tagged: tuple[str, ...], which: str
+    spool: SpoolDir, tagged: tuple[str, ...], which: str, ends: str
 ) -> None:
     spool.create()
     words = ("enqueue", *tagged, "--wait", "--commands", "-")
@@ -506,6 +509,7 @@ def test_who_is_interrupted_while_many_run_is_told_of_a_few(
         waiting.send_signal(signal.SIGINT)
         said = waiting.stderr.read().decode()
     assert f"stay queued, or run on; `queuectl wait {which}` waits again" in said
+    assert f"`queuectl cancel {which}` ends {ends}\n" in said
     assert len(said.splitlines()) == 1
 
 
