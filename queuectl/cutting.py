@@ -64,11 +64,12 @@ def mark_of(cut_bytes: int) -> bytes:
 def lock_to_read(descriptor: int, max_bytes: float | None, patience_s: float) -> bool:
     """Have the middle cut out before this or after it; tell whether others let us.
 
-    Only what is larger may be being cut: who else has the lock, a command that keeps its output
-    whole by it (`flock 1`), is not waited for.
+    Only what is larger may be being cut. Else a command may have the lock, which keeps its output
+    whole by it (`flock 1`), and is not to meet us there.
     """
-    is_large = max_bytes is not None and os.fstat(descriptor).st_size > max_bytes
-    return _locked(descriptor, fcntl.LOCK_SH, patience_s if is_large else 0.0)
+    if max_bytes is None or os.fstat(descriptor).st_size <= max_bytes:
+        return True
+    return _locked(descriptor, fcntl.LOCK_SH, patience_s)
 
 
 def unlock(descriptor: int) -> None:
