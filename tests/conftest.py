@@ -33,8 +33,9 @@ def spool(tmp_path: Path) -> Iterator[SpoolDir]:
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C end what tests start: a run in the background inherits SIGINT as ignored."""
+    """Have Ctrl-C and hang-ups end what tests start: in the background, or by nohup, none would."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _hangs(*_: object) -> None:
