@@ -5,7 +5,6 @@ spool-layout.md, section "logs/".
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import re
@@ -70,12 +69,6 @@ def lock_to_read(descriptor: int, max_bytes: float | None, patience_s: float) ->
     if max_bytes is None or os.fstat(descriptor).st_size <= max_bytes:
         return True
     return _locked(descriptor, fcntl.LOCK_SH, patience_s)
-
-
-def unlock(descriptor: int) -> None:
-    """Let others cut."""
-    with contextlib.suppress(OSError):  # where there are no locks
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _locked(descriptor: int, how: int, patience_s: float) -> bool:

@@ -10,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from queuectl import kernel
 from queuectl.cutting import (
     CHUNK_BYTES,
     LINE_BYTES,
@@ -19,7 +20,6 @@ from queuectl.cutting import (
     kept,
     lock_to_read,
     mark_of,
-    unlock,
 )
 from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError
 from queuectl.files import is_there
@@ -132,7 +132,7 @@ class Output:
         try:
             yield
         finally:
-            unlock(self._descriptor)
+            kernel.unlock(self._descriptor)
 
     def _go_on_behind_a_cut(self) -> bytes:
         """Find what has not been read in a file whose middle was cut out since.

@@ -102,16 +102,16 @@ class Remarks:
         And how much of the output of any was cut out before it was shown.
         """
         for follower in followers:
-            if follower.lost_bytes:
-                size = size_text(follower.lost_bytes)
-                text = (
-                    f"{size} of the output of {follower.job_id} were cut out before they were shown"
-                )
-                self._say(f"{text} (log-max-size)")
-                follower.lost_bytes = 0
+            self._tell_of_cuts(follower)
             found = follower.found
             if found is not None:
                 self._tell_of_runs(found, self._told.get(found.job.id, follower.first_run - 1))
+
+    def _tell_of_cuts(self, follower: Follower) -> None:
+        if follower.lost_bytes:
+            what = f"{size_text(follower.lost_bytes)} of the output of {follower.job_id}"
+            self._say(f"{what} were cut out before they were shown (log-max-size)")
+            follower.lost_bytes = 0
 
     def _tell_of_runs(self, found: Found, told: int) -> None:
         from queuectl.outcome import ended_text  # few that follow have a run to tell of

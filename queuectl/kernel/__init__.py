@@ -203,6 +203,12 @@ def release_lease(descriptor: int) -> None:
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
+def unlock(descriptor: int) -> None:
+    """Give back a lock, if there is one: the descriptor stays open."""
+    with contextlib.suppress(OSError):  # where there are no locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def lock(descriptor: int) -> None:
     """Wait for the lock of a file or a directory, where its file system has locks.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import shlex
@@ -15,9 +16,10 @@ from queuectl.cli.following import hindrance
 from tests.support import DEADLINE_S, cpu_ticks, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support import Child, SpoolDir
+    from tests.support import Child, Pool, SpoolDir
 
 # a command that goes on when a file appears: the tests decide what comes when
 PAUSE = "while [ ! -e {gate} ]; do sleep 0.02; done"
@@ -277,15 +279,22 @@ def test_of_several_that_are_followed_one_that_cannot_be_read_is_told_once(
         assert following.returncode == 1
 
 
-def test_of_several_that_are_followed_a_pause_is_no_hindrance_to_what_runs(
-    spool: SpoolDir,
-) -> None:
+@contextlib.contextmanager
+def paused(spool: SpoolDir) -> Iterator[Pool]:
+    """Pause a spool in which a job is over and another runs; yield its pool."""
     spool.api.submit("echo", id="over")
     spool.api.submit("sleep 600", id="runs")
     with spool.pool(2) as pool:
         pool.wait_for("completed", "over")
         pool.wait_for("started", "runs")
         spool.run("pause")
+        yield pool
+
+
+def test_of_several_that_are_followed_a_pause_is_no_hindrance_to_what_runs(
+    spool: SpoolDir,
+) -> None:
+    with paused(spool):
         with spool.start(
             "logs", "-f", "over", "runs", stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as following:
@@ -298,12 +307,7 @@ def test_of_several_that_are_followed_a_pause_is_no_hindrance_to_what_runs(
 
 
 def test_what_has_ended_since_it_was_looked_at_waits_for_nothing(spool: SpoolDir) -> None:
-    spool.api.submit("true", id="over")
-    spool.api.submit("sleep 600", id="runs")
-    with spool.pool(2) as pool:
-        pool.wait_for("completed", "over")
-        pool.wait_for("started", "runs")
-        spool.run("pause")
+    with paused(spool) as pool:
         assert hindrance(spool.api, ["over", "runs"]) == ""
         spool.api.submit("true", id="waits")
         assert "paused" in hindrance(spool.api, ["over", "runs", "waits"])
