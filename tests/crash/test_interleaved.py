@@ -46,7 +46,7 @@ def judge(report: list[dict[str, Any]]) -> int:
 def test_a_retry_and_another_at_once_do_what_one_after_the_other_does(
     tmp_path: Path, tell_faults: TellFaults
 ) -> None:
-    tell_faults(judge(interleave("retry", tmp_path, 12)))
+    tell_faults(judge(interleave("retry", tmp_path, 12, "work", "cancel", "drop")))
 
 
 @pytest.mark.slow

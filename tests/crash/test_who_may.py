@@ -130,6 +130,7 @@ def test_a_job_whose_body_may_not_be_read_is_cancelled_and_hides_no_other(open_p
         pool.stop()
 
 
+@pytest.mark.slow
 @needs_root
 def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_path: Path) -> None:
     """Nobody can see or end a process of root's: the job waits for who can."""
