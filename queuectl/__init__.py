@@ -4,7 +4,7 @@
 
     spool = Spool()  # $QUEUECTL_SPOOL, else ~/.queuectl
     job = spool.submit(["tar", "czf", "/backup/home.tgz", "/home"], tags=["backup"])
-    found = spool.find(job.id)
+    found = spool.wait(job.id)
     print(found.state, found.job.record.get("exit_code"))
     print({state: sum(1 for _ in spool.names(state)) for state in STATES})
 
@@ -23,6 +23,7 @@ Where things are, each line loading only itself, those above it, and `errors`:
     jobs         verbs, cancelling, looks, housekeeping, changes, waiting
     a pool       pool/
     looking      stats/, doctor/, report/
+    programs     library
     commands     cli/
 """
 
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
         NoSuchJobError,
         QueuectlError,
         SpoolError,
+        WrongStateError,
         WrongUserError,
     )
     from queuectl.job import Job
     from queuectl.layout import Found
-    from queuectl.spool import Spool
+    from queuectl.library import Spool
     from queuectl.states import STATES
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "QueuectlError",
     "Spool",
     "SpoolError",
+    "WrongStateError",
     "WrongUserError",
     "__version__",
 ]
@@ -60,7 +63,7 @@ __version__ = "1.0.0"
 
 if not TYPE_CHECKING:
     # the others are errors
-    _MODULES = {"Found": "layout", "Job": "job", "STATES": "states", "Spool": "spool"}
+    _MODULES = {"Found": "layout", "Job": "job", "STATES": "states", "Spool": "library"}
 
     def __getattr__(name: str) -> object:
         """Import what is asked for: the command line has to run before it takes its time."""

@@ -5,9 +5,9 @@ spool-layout.md, section "Cancelling".
 
 from __future__ import annotations
 
-import sys
 import time
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import owners, requests, verbs
@@ -34,15 +34,18 @@ if TYPE_CHECKING:
 # at once and is run again without delay.
 _PATIENCE_S = 10.0
 _NO_PATIENCE_S = 0.5  # with what is not only a matter of who is first
+_STANDARD_ERROR = 2  # what stands for it in a Python program may be no file
 _PASSING_S = 0.1  # a command line holds a job no longer than this
 
 
-def cancel_all(
+def cancel_all(  # noqa: PLR0913 - who calls it names those that differ
     spool: Spool,
     job_ids: Sequence[str],
     states: Sequence[str],
     missed: Missed,
     note: Callable[[str], None] = lambda _text: None,
+    *,
+    deadline_s: float = inf,
 ) -> Iterator[str]:
     """Cancel jobs; yield the id of each once it is in dead/, tell the others to `missed`.
 
@@ -52,6 +55,7 @@ def cancel_all(
         states: those in which they are to be cancelled; one that has moved on is left alone.
         missed: called with an id and why that job was not cancelled.
         note: called with what a person may want to know while it takes time.
+        deadline_s: give up those that have not ended by then (monotonic clock).
 
     Raises:
         SpoolError: the file system refused.
@@ -69,10 +73,10 @@ def cancel_all(
         names = {job_id + SUFFIX for job_id in work.left}
         directories = [spool.directory(state) for state in AT_REST]
         with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
-            while work.left:
+            while work.left and time.monotonic() < deadline_s:
                 yield from work.round()
                 if work.left:
-                    changes.wait(work.look_again_s)
+                    changes.wait(min(work.look_again_s, deadline_s))
     finally:
         work.withdraw_all()
 
@@ -84,7 +88,7 @@ class _Cancelling:
         self, spool: Spool, states: Sequence[str], missed: Missed, note: Callable[[str], None]
     ) -> None:
         self.left: list[str] = []
-        self.look_again_s: float | None = None
+        self.look_again_s = inf
         self._spool = spool
         self._states = states
         self._by = verbs.by_whom()
@@ -100,7 +104,7 @@ class _Cancelling:
 
     def round(self) -> Iterator[str]:
         """Do what can be done now; yield what is cancelled, and keep in `left` what is not."""
-        before, self.left, self.look_again_s, self._recovery = self.left, [], None, None
+        before, self.left, self.look_again_s, self._recovery = self.left, [], inf, None
         self._cancelled.clear()
         waiting = self._waiting(before)
         first = next(waiting, None)
@@ -182,7 +186,7 @@ class _Cancelling:
         from queuectl.recovery import recover
         from queuectl.worklog import WorkLog
 
-        return recover(self._spool, WorkLog(sys.stderr.fileno()), self._heartbeats)
+        return recover(self._spool, WorkLog(_STANDARD_ERROR), self._heartbeats)
 
     def _ended(self, job_id: str, state: str) -> bool:
         """Tell whether a job that does not wait or run was cancelled by us."""

@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import stat
-import sys
 import time
-import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from queuectl import files, kernel
@@ -29,7 +25,6 @@ from queuectl.errors import (
     SpoolError,
     WrongUserError,
 )
-from queuectl.fields import slips
 from queuectl.filenames import DIRECTORIES
 from queuectl.job import Job, draft, parse
 from queuectl.reading import read_regular
@@ -44,21 +39,7 @@ _BATCH = 512  # jobs that share one fsync of the directory
 
 
 class Spool(Asides):
-    """A directory that is a queue.
-
-    Programs put jobs in with `submit` and look with `find`, `jobs`, `names` and `log_files`. The
-    other methods are the steps of pools and commands, and may change.
-
-    Args:
-        path: the spool; it is made, mode 0700, by the first thing that writes to it. None:
-            $QUEUECTL_SPOOL, else ~/.queuectl.
-        strict: config.json must be sound; else `faults` says what in it is no setting.
-
-    Raises:
-        BadSettingError: config.json holds something that is no setting, and `strict` is true.
-        QueuectlError: config.json cannot be read, or no home directory is known for a ~.
-        ValueError: the path is empty.
-    """
+    """A spool, and the steps by which pools and commands change it; `library` adds a program's."""
 
     def create(self) -> None:
         """Make what is missing of the spool.
@@ -135,44 +116,6 @@ class Spool(Asides):
             raise
 
     # --- submit -----------------------------------------------------------------------------
-
-    def submit(self, command: str | Sequence[str | os.PathLike[str]], **fields: Any) -> Job:
-        """Queue one job, for good when this returns; return it.
-
-        Interrupted by what a signal handler raises, it may have queued the job: with an id of your
-        own, do it again, and JobExistsError tells.
-
-        Args:
-            command: a string for the shell, or a list that is run without one.
-            fields: any user's field of the record, such as id (None: one is made), priority,
-                timeout (seconds), run_at (text, or a datetime with its zone), cwd (text, or a
-                Path), env; those that queuectl writes are checked, and written anew; others are
-                kept, with a warning if they look like a user's.
-
-        Raises:
-            BadJobError: a field is wrong.
-            JobExistsError: the id is taken.
-            SpoolError: the file system refused; nothing was queued.
-            BadSettingError: config.json holds what is no setting.
-            WrongUserError: we are root, and the spool is somebody else's.
-        """
-        self.follow_config()
-        if self.faults:
-            raise self.faults[0]
-        if isinstance(command, os.PathLike):
-            raise BadJobError('"command" is a path; a list, [path], is run without a shell')
-        if fields.get("id", "") is None:
-            del fields["id"]
-        for slip in slips(fields):
-            warnings.warn(slip, stacklevel=2)
-        given = {"command": command, **fields}
-        try:
-            job = self.draft(_as_in_records(given))
-        except RecursionError:
-            raise BadJobError("a field holds itself, or is nested too deep") from None
-        for _ in self.submit_all([job], given=[job.id] if "id" in fields else ()):
-            pass
-        return job
 
     def draft(self, fields: dict[str, Any]) -> Job:
         """Return a new job of these fields, checked but not queued.
@@ -347,26 +290,6 @@ class Spool(Asides):
             with contextlib.suppress(OSError):
                 if job.id not in given or self._is_pending(job):
                     os.unlink(self.file("pending", job.id))
-
-
-def _as_in_records(value: Any) -> Any:
-    """Return what Python programs have at hand as JSON holds it."""
-    if isinstance(value, str):
-        return str.__str__(value)  # of a subclass, such as an Enum, too: as JSON writes it
-    if isinstance(value, (list, tuple)):
-        return [_as_in_records(item) for item in value]
-    if isinstance(value, Mapping):
-        return {_as_a_name(name): _as_in_records(item) for name, item in value.items()}
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    module = sys.modules.get("datetime")  # whoever has a time has imported it
-    is_time = module is not None and isinstance(value, (module.date, module.time))
-    return value.isoformat() if is_time else value
-
-
-def _as_a_name(key: Any) -> Any:
-    """Return a key as JSON writes it: a number in quotes."""
-    return json.dumps(key) if key is None or isinstance(key, (int, float)) else key
 
 
 def _make_directory(path: str, like: str | None) -> None:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import owners, requests
+from queuectl import Spool, owners, requests
 from queuectl.ids import is_id
-from queuectl.spool import Spool
 from tests.support import (
     AHEAD,
     DEADLINE_S,

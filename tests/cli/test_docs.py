@@ -6,6 +6,9 @@ import ast
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 
 import click
 import pytest
@@ -17,7 +20,7 @@ from queuectl.fields import FIELDS
 from queuectl.states import OUTCOMES, STATES
 from queuectl.stats.tallies import Spread
 from tests.cli.test_help import COMMANDS
-from tests.support import ROOT, SpoolDir
+from tests.support import ROOT, SpoolDir, environment
 
 # an installed package has no README beside it; these tests are run from the repository
 TOP = ROOT if os.path.exists(f"{ROOT}/pyproject.toml") else os.getcwd()
@@ -81,6 +84,34 @@ def test_every_command_is_in_the_readme(readme: str) -> None:
             if not re.search(rf"queuectl (--[a-z]+ \S+ )*{name}\b", readme):
                 missing.append(name)
     assert missing == []
+
+
+def code_of(text: str, language: str) -> list[str]:
+    """Return the blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run_from_the_readme(spool: SpoolDir, *words: str) -> str:
+    done = subprocess.run(
+        words, env=environment(spool.path), cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, ""), words
+    return done.stdout
+
+
+def test_the_programs_of_the_readme_queue_a_job(readme: str, spool: SpoolDir) -> None:
+    spool.create()
+    (plain, library), (perl,) = code_of(readme, "python"), code_of(readme, "perl")
+    run_from_the_readme(spool, sys.executable, "-c", plain)
+    if shutil.which("perl"):
+        run_from_the_readme(spool, "perl", "-e", perl)
+    queued = [found.job for found in spool.api.jobs("pending", spool.ids("pending"))]
+    programs = {job.record["command"][0] for job in queued}
+    assert programs == {"convert", *(["make"] if shutil.which("perl") else [])}
+    spool.run("cancel", "--all", "--yes")
+    harmless = re.sub(r"submit\(\[.*?\]", 'submit(["true"]', library)
+    with spool.pool():
+        assert run_from_the_readme(spool, sys.executable, "-c", harmless) == "completed 0\n"
 
 
 def test_every_exit_status_is_in_the_readme(readme: str) -> None:

@@ -20,7 +20,7 @@ from tests.crash.verbs_to_kill import QUIET
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.spool import Spool
+    from queuectl import Spool
 
 JOB = "one"
 # each run writes its process down twice: of two at once these lines would be mixed

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from queuectl import Spool
 from queuectl.errors import QueuectlError
-from queuectl.spool import Spool
 from tests.crash import mutations
 
 

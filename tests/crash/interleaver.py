@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl.spool import Spool
+from queuectl import Spool
 from queuectl.states import STATES
 from tests.crash import mutations
 from tests.crash.acts import ACTS, BEFORE, HELD, JOB, REFUSALS, SECOND

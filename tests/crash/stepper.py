@@ -27,7 +27,7 @@ import filelock  # noqa: F401
 import queuectl.arrivals
 import queuectl.cli.look
 import queuectl.pool.pool
-from queuectl.spool import Spool
+from queuectl import Spool
 from queuectl.worklog import WorkLog
 from tests.crash import mutations
 from tests.crash.steps import Steps

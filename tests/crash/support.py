@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from queuectl import Spool
 from queuectl.filenames import DIRECTORIES
 from queuectl.job import parse
-from queuectl.spool import Spool
 from queuectl.states import STATES
 from tests import support
 from tests.support import DEADLINE_S, end_processes_of, environment, wait_until

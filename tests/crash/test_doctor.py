@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from queuectl import kernel
+from queuectl import Spool, kernel
 from queuectl import spool as spool_module
 from queuectl.doctor import contents, filesystem
 from queuectl.errors import MovedOnError, SpoolError
 from queuectl.filenames import DIRECTORIES
-from queuectl.spool import Spool
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool, places
 from tests.support import Child, environment, wait_until, with_code_at_start

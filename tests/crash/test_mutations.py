@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from queuectl.spool import Spool
+    from queuectl import Spool
 
 __all__ = ["forgetful"]
 

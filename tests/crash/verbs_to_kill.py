@@ -18,9 +18,9 @@ from queuectl.worklog import WorkLog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from queuectl import Spool
     from queuectl.job import Job
     from queuectl.moves import Claim
-    from queuectl.spool import Spool
 
 QUIET = WorkLog(-1)  # what a victim says interests nobody
 MANY = 17  # jobs: so many are synced in threads

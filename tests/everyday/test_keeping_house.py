@@ -16,8 +16,8 @@ from queuectl.worklog import WorkLog
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from queuectl import Spool
     from queuectl.job import Job
-    from queuectl.spool import Spool
     from tests.support import SpoolDir
 
 DAY_S = 86400

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from queuectl import files
+from queuectl import Spool, files
 from queuectl.errors import SpoolError
 from queuectl.pool.intake import Intake, News
-from queuectl.spool import Spool
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
 from tests.support import read_text, wait_until

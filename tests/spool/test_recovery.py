@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import files, kernel, leftovers, recovery, requests, starts
+from queuectl import Spool, files, kernel, leftovers, recovery, requests, starts
 from queuectl.job import MAX_HISTORY, Job, again
 from queuectl.kernel import processes
 from queuectl.outcome import started
@@ -23,7 +23,6 @@ from queuectl.reading import read_regular
 from queuectl.recovery import Recovery
 from queuectl.registration import Registration
 from queuectl.scratch import try_lock
-from queuectl.spool import Spool
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
 from tests.support import read_text, set_immutable, wait_until

@@ -1,0 +1,146 @@
+"""What Python programs do with jobs that are queued: wait, cancel, retry."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuectl import NoSuchJobError, WrongStateError
+from tests.support import DEADLINE_S, wait_until, waiting_for
+
+if TYPE_CHECKING:
+    from tests.support import SpoolDir
+
+
+# --- wait -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "state", "code"), [("exit 0", "completed", 0), ("exit 3", "dead", 3)]
+)
+def test_a_program_waits_for_the_end_through_retries(
+    spool: SpoolDir, command: str, state: str, code: int
+) -> None:
+    spool.configure(backoff_base=0.1, max_retries=2)
+    with spool.pool():
+        job = spool.api.submit(command)
+        found = spool.api.wait(job.id, timeout=DEADLINE_S)
+    assert (found.state, found.job.record["exit_code"]) == (state, code)
+
+
+def test_what_has_ended_is_there_at_once_and_needs_no_worker(spool: SpoolDir) -> None:
+    job = spool.api.submit("true")
+    spool.drain()
+    assert spool.api.wait(job.id, timeout=0).state == "completed"
+
+
+def test_who_waits_in_vain_is_told_and_the_job_is_as_it_was(spool: SpoolDir) -> None:
+    job = spool.api.submit("true")
+    with pytest.raises(TimeoutError, match=f'job "{job.id}" has not ended'):
+        spool.api.wait(job.id, timeout=0.2)
+    assert spool.states(job.id) == ["pending"]
+
+
+def test_what_is_not_there_or_is_deleted_is_not_waited_for(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.2)
+    with pytest.raises(NoSuchJobError, match="nothing"):
+        spool.api.wait("nothing")
+    spool.drop("job")
+    told: list[Exception] = []
+
+    def waits() -> None:
+        try:
+            spool.api.wait("job", timeout=DEADLINE_S)
+        except NoSuchJobError as error:
+            told.append(error)
+
+    waiting = threading.Thread(target=waits)
+    waiting.start()
+    time.sleep(0.3)  # it has found it by then
+    os.unlink(spool.file("pending", "job"))
+    waiting.join()
+    assert told
+
+
+def test_who_waits_is_woken_by_the_end(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=DEADLINE_S * 10)
+    go = f"{spool.path}.go"
+    job = spool.api.submit(waiting_for(go))
+    with spool.pool():
+        ends = threading.Timer(1, lambda: open(go, "x").close())
+        ends.start()
+        assert spool.api.wait(job.id, timeout=DEADLINE_S).state == "completed"
+
+
+# --- cancel ---------------------------------------------------------------------------------------
+
+
+def test_a_program_cancels_what_waits_and_what_runs(spool: SpoolDir) -> None:
+    waits, runs = spool.api.submit("true", priority=1), spool.api.submit("sleep 1000")
+    with spool.pool():
+        wait_until(lambda: spool.states(runs.id) == ["processing"], "it runs")
+        for job in (waits, runs):
+            spool.api.cancel(job.id, timeout=DEADLINE_S)
+            assert spool.record("dead", job.id)["error_message"].startswith("cancelled: by ")
+
+
+def test_what_a_suspended_worker_holds_is_cancelled_once_it_goes_on_or_given_up(
+    spool: SpoolDir,
+) -> None:
+    job = spool.api.submit("sleep 1000")
+    with spool.pool() as pool:
+        wait_until(lambda: spool.states(job.id) == ["processing"], "it runs")
+        pool.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError, match=f'job "{job.id}" has not ended'):
+                spool.api.cancel(job.id, timeout=0.3)
+        finally:
+            pool.signal(signal.SIGCONT)
+        assert not [name for name in os.listdir(f"{spool.path}/workers") if ".cancel." in name]
+        assert spool.states(job.id) == ["processing"]
+        spool.api.cancel(job.id)
+
+
+def test_what_a_dead_worker_held_is_cancelled_though_standard_error_is_no_file(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = spool.api.submit("sleep 1000")
+    with spool.pool() as pool:
+        wait_until(lambda: spool.states(job.id) == ["processing"], "it runs")
+        pool.kill()
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    spool.api.cancel(job.id, timeout=DEADLINE_S)
+    assert spool.states(job.id) == ["dead"]
+
+
+def test_what_is_not_there_or_has_ended_cannot_be_cancelled(spool: SpoolDir) -> None:
+    with pytest.raises(NoSuchJobError, match="nothing"):
+        spool.api.cancel("nothing")
+    job = spool.api.submit("true")
+    spool.drain()
+    with pytest.raises(WrongStateError, match="is completed: too late"):
+        spool.api.cancel(job.id)
+
+
+# --- retry ----------------------------------------------------------------------------------------
+
+
+def test_a_program_runs_a_job_again_that_has_ended(spool: SpoolDir) -> None:
+    job = spool.api.submit("false", max_retries=1)
+    spool.drain()
+    spool.api.retry(job.id)
+    assert (spool.states(job.id), spool.record("pending", job.id)["attempts"]) == (["pending"], 0)
+
+
+def test_what_is_not_there_or_waits_cannot_be_retried(spool: SpoolDir) -> None:
+    with pytest.raises(NoSuchJobError, match="nothing"):
+        spool.api.retry("nothing")
+    job = spool.api.submit("true")
+    with pytest.raises(WrongStateError, match="is pending; only completed or failed or dead"):
+        spool.api.retry(job.id)
