@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import time
 
-_SHARE = 50  # looks take at most 1/50 of the time
+_REST = 50  # times what the last look took: looks take at most 1/50 of the time
+_REST_IF_ASKED = 2  # and those that make up for lost events at most a third
 _SOON_S = 0.1  # between two tries of a look that was asked for: its directory may be missing
 _SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
 
@@ -26,13 +27,14 @@ class Looks:
         self._soon = False
         self._stamp: tuple[int, float] = (0, 0.0)
         self._begun = 0.0
-        self._rest_until = 0.0
+        self._over = 0.0
+        self._took = 0.0
 
     def look_again(self, *, soon: bool = False) -> None:
         """Make another look due, even if the directory has not changed since; in any thread.
 
         Args:
-            soon: `asked_in_s` tells of it.
+            soon: after a short rest, of which `asked_in_s` tells.
         """
         self._soon = self._soon or soon
         self._again = True  # so that a look that is going on now does not count
@@ -58,6 +60,11 @@ class Looks:
         return stamp_ns != self._covered_ns and now >= self._rest_until
 
     @property
+    def _rest_until(self) -> float:
+        rest = _REST_IF_ASKED if self._soon else _REST
+        return self._over + self._took * rest
+
+    @property
     def asked_in_s(self) -> float | None:
         """The seconds until a look that is to follow soon may do so, None if none is."""
         if not self._soon:
@@ -69,8 +76,8 @@ class Looks:
         self._again = self._soon = False
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        now = time.monotonic()
-        self._rest_until = now + (now - self._begun) * _SHARE
+        self._over = time.monotonic()
+        self._took = self._over - self._begun
         stamp_ns, seen = self._stamp
         # a change within the clock tick of the look may have left the same stamp: look once more
         if kind is None and self._begun - seen >= _SETTLED_S:

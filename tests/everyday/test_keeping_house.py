@@ -338,7 +338,7 @@ def let_time_pass(tending: Housekeeping) -> None:
     """Have it look as if minutes had passed since it looked last."""
     for shelf in tending._shelves.values():
         shelf._looks._stamp = (shelf._looks._stamp[0], 0.0)
-        shelf._looks._rest_until = 0.0
+        shelf._looks._took = 0.0
 
 
 def test_looking_takes_a_bounded_share_of_the_time(

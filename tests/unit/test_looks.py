@@ -22,7 +22,7 @@ SETTLED_S = 0.4
 def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Looks:
     """Return the looks at a directory that has not changed for long, none made yet."""
     monkeypatch.setattr(module, "_SETTLED_S", SETTLED_S)
-    monkeypatch.setattr(module, "_SHARE", 0)
+    monkeypatch.setattr(module, "_REST", 0)
     looks = Looks(str(tmp_path))
     assert looks.due
     time.sleep(SETTLED_S)
@@ -92,14 +92,16 @@ def test_a_look_that_was_refused_does_not_count(looks: Looks) -> None:
     assert looks.due
 
 
-def test_a_look_is_followed_by_a_rest_also_when_another_is_asked_for(
+def test_a_look_that_is_asked_for_waits_for_a_short_rest_and_others_for_a_long_one(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SHARE", 10)
+    monkeypatch.setattr(module, "_REST", 1e6)
     assert looks.due
     with looks:
         time.sleep(0.1)
     assert looks.asked_in_s is None
+    looks.look_again()
+    assert not looks.due
     looks.look_again(soon=True)
     assert not looks.due
     assert looks.asked_in_s is not None
