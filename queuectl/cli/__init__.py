@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from queuectl import program
+from queuectl import __version__, program
 from queuectl.cli.completing import complete_directories
 from queuectl.errors import QueuectlError, error_text
 from queuectl.units import plain
@@ -168,14 +168,6 @@ class LazyGroup(SuggestingGroup):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
 
-def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
-    if wanted and not ctx.resilient_parsing:
-        from queuectl import __version__
-
-        click.echo(f"queuectl {__version__}")
-        ctx.exit()
-
-
 @click.group(
     cls=LazyGroup,
     called_elsewhere=_CALLED_ELSEWHERE,
@@ -187,14 +179,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     shell_complete=complete_directories,
     help="The directory that is the queue: else $QUEUECTL_SPOOL, else ~/.queuectl.",
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_version,
-    help="Show the version and exit.",
-)
+@click.version_option(__version__, message=f"{program.NAME} %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, spool: str | None) -> None:
     """A background job queue that is a directory.
