@@ -244,7 +244,7 @@ def _run(args: Sequence[str] | None) -> int:
         more = cause.args if isinstance(cause, KeyboardInterrupt) else ()
         return _fail("; ".join(["interrupted", *map(str, more)]), 130)
     except (click.ClickException, QueuectlError) as error:
-        return _fail(error.message if isinstance(error, click.ClickException) else str(error), 1)
+        return _fail(str(error), 1)
     except OSError as error:
         if error.errno == errno.EPIPE:
             _silence_stdout()
