@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
@@ -129,8 +128,7 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     _, job, named = _one_job(ctx, spool, words, options)
     for _ in spool.submit_all([job], given=[job.id] if named else ()):
         pass
-    if sys.stderr.isatty():
-        render.note(f"queued {job.id}")
+    render.remark(f"queued {job.id}")
     ctx.exit(follow(spool, [job.id], show_output=True))
 
 
