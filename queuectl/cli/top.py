@@ -44,8 +44,9 @@ def top(ctx: click.Context, /) -> int:
 
     with Screen() as screen:
         _watch(spool, screen, colour=not os.environ.get("NO_COLOR"))
-    asked = screen.signal
-    return 0 if asked in (None, signal.SIGINT) else 128 + int(asked or 0)
+    if screen.signal is None or screen.signal == signal.SIGINT:
+        return 0
+    return 128 + screen.signal
 
 
 def _watch(spool: Layout, screen: Screen, *, colour: bool) -> None:
