@@ -167,6 +167,5 @@ def _print_due(spool: Layout, counts: dict[str, int]) -> None:
         click.echo(line.rstrip())
     if len(due) > _DUE_SHOWN:
         click.echo(f"         and {len(due) - _DUE_SHOWN} later")
-    unread = max(counts["failed"] - _DUE_READ, 0) + max(counts["pending"] - _DUE_READ, 0)
-    if unread and due:
+    if due and any(counts[state] > _DUE_READ for state in WAITING):
         click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")
