@@ -78,10 +78,9 @@ def _show(found: list[Finding], *, as_json: bool) -> None:
 
 
 def _document(finding: Finding) -> dict[str, Any]:
-    can_be_mended = finding.mend is not None
     return {
         "level": finding.level,
         "what": finding.what,
         "todo": finding.todo,
-        "mendable": can_be_mended,
+        "mendable": finding.mend is not None,
     }
