@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, TIME, Duration
@@ -193,12 +194,12 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         click.UsageError: one cannot be what the option says.
     """
-    from_option = click.get_current_context().get_parameter_source
-    fields = {}
-    for name, value in options.items():
-        source = from_option(name)
-        if source is not None and source.name == "COMMANDLINE":
-            fields[name.rstrip("_")] = value
+    source_of = click.get_current_context().get_parameter_source
+    fields = {
+        name.rstrip("_"): value
+        for name, value in options.items()
+        if source_of(name) is ParameterSource.COMMANDLINE
+    }
     if "run_at" in fields and "delay" in fields:
         msg = "--run-at and --delay exclude one another"
         raise click.UsageError(msg)
