@@ -118,5 +118,5 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
     misses = Misses()
-    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, leaving=(), misses=misses)
+    job_ids = chosen(spool, texts, selection, applies_to=_DEAD, misses=misses)
     delete_jobs(spool, job_ids, _DEAD, options, misses)

@@ -33,10 +33,10 @@ else:  # generic only in the newest click
     _PatternType = click.ParamType
     _ChoiceType = click.Choice
 
-SET_ASIDE = "set aside"  # files that are no jobs
-NOT_RETRIED = (SET_ASIDE, CANCELLED)
+_SET_ASIDE = "set aside"  # files that are no jobs
+NOT_RETRIED = (_SET_ASIDE, CANCELLED)
 _LEFT = {
-    SET_ASIDE: "`queuectl dlq list` says why",
+    _SET_ASIDE: "`queuectl dlq list` says why",
     CANCELLED: "--error-matches '^cancelled' selects them",
 }
 
@@ -169,7 +169,7 @@ def chosen(  # noqa: PLR0913 - who calls it names those that differ
     selection: Selection,
     *,
     applies_to: Sequence[str] = STATES,
-    leaving: Collection[str] = (SET_ASIDE,),
+    leaving: Collection[str] = (),
     misses: Misses | None = None,
 ) -> list[str]:
     """Return the ids that were named, or those of the jobs that were selected.
@@ -211,7 +211,7 @@ def no_selection(ways: str) -> click.UsageError:
 
 def _kind(found: Found, selection: Selection) -> str:
     if found.job.is_reason:
-        return SET_ASIDE
+        return _SET_ASIDE
     cancelled = found.state == "dead" and is_cancelled(found.job.record)
     return CANCELLED if cancelled and not selection.error_matches else ""
 

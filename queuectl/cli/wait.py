@@ -85,7 +85,7 @@ def wait(
     selection = Selection.of(options)
     if any_one or not selection.narrow:
         selection = Selection.of(options, CANCELLABLE)
-    job_ids = _but_ourselves(spool, chosen(spool, texts, selection, leaving=()), named=bool(texts))
+    job_ids = _but_ourselves(spool, chosen(spool, texts, selection), named=bool(texts))
     if not job_ids:
         render.note("no such jobs")
     endings = Endings(spool, job_ids, any_one=any_one)
