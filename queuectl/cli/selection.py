@@ -181,16 +181,25 @@ def chosen(  # noqa: PLR0913 - who calls it names those that differ
         click.UsageError: neither, or both.
         NoSuchJobError: there is such a name, and no `misses`.
     """
-    ctx = click.get_current_context()
     selected = selects(selection, texts)
     if texts:
-        found_ids: dict[str, None] = {}
-        for text in texts:
-            with nullcontext() if misses is None else misses.noted():
-                found_ids[id_to_change(spool, text, applies_to)] = None
-        return list(found_ids)
+        return _named(spool, texts, applies_to, misses)
     if not selected:
-        raise no_selection(_ways(ctx))
+        raise no_selection(_ways())
+    return _selected(spool, selection, leaving)
+
+
+def _named(
+    spool: Layout, texts: Sequence[str], applies_to: Sequence[str], misses: Misses | None
+) -> list[str]:
+    job_ids: dict[str, None] = {}
+    for text in texts:
+        with nullcontext() if misses is None else misses.noted():
+            job_ids[id_to_change(spool, text, applies_to)] = None
+    return list(job_ids)
+
+
+def _selected(spool: Layout, selection: Selection, leaving: Collection[str]) -> list[str]:
     job_ids = []  # of a million jobs only these are kept
     left_out: Counter[str] = Counter()
     for found in select(spool, selection):
@@ -216,8 +225,9 @@ def _kind(found: Found, selection: Selection) -> str:
     return CANCELLED if cancelled and not selection.error_matches else ""
 
 
-def _ways(ctx: click.Context) -> str:
-    have = {name for parameter in ctx.command.params for name in parameter.opts}
+def _ways() -> str:
+    params = click.get_current_context().command.params
+    have = {name for param in params for name in param.opts}
     return ", ".join(way for way in ("--state", *_SELECTING, "--all") if way in have)
 
 
