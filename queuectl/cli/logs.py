@@ -125,9 +125,7 @@ def _follow(spool: Layout, texts: Sequence[str], options: dict[str, Any], misses
         _print_until_ended(spool, followers, options, printer, remarks)
     for follower in followers:
         with misses.noted():
-            _tell_of_end(spool, follower, options, printer)
-            if not _has_told_why(spool, follower, options, printer):
-                remarks.of_end(follower.job_id, follower.found)
+            _tell_of_end(spool, follower, options, printer, remarks)
 
 
 def _to_follow(
@@ -190,23 +188,21 @@ def _hint_at_stderr(spool: Layout, follower: joblogs.Follower, printer: Printer)
 
 
 def _tell_of_end(
-    spool: Layout, follower: joblogs.Follower, options: dict[str, Any], printer: Printer
+    spool: Layout,
+    follower: joblogs.Follower,
+    options: dict[str, Any],
+    printer: Printer,
+    remarks: Remarks,
 ) -> None:
-    if follower.found is None:
+    found = follower.found
+    if found is None:
+        printer.end_line()
         msg = f"{follower.job_id} is gone: somebody deleted it"
         raise QueuectlError(msg)
-    number = _run_number(follower.found, options["run"])
-    _remark_on_the_rest(spool, follower.found, number, options, printer)
-
-
-def _has_told_why(
-    spool: Layout, follower: joblogs.Follower, options: dict[str, Any], printer: Printer
-) -> bool:
-    """Tell whether it was said already how a job ended: where nothing at all was printed."""
-    found = follower.found
-    if found is None or follower.job_id in printer.printed or options["lines"] == 0:
-        return False
-    return found.job.error in _nothing(spool, found, _run_number(found, options["run"]), options)
+    number = _run_number(found, options["run"])
+    said = _remark_on_the_rest(spool, found, number, options, printer)
+    if not found.job.error or plain(found.job.error) not in said:
+        remarks.of_end(found.job.id, found)
 
 
 def _note_of(found: Found, text: str, printer: Printer) -> None:
@@ -236,17 +232,20 @@ def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
 
 def _remark_on_the_rest(
     spool: Layout, found: Found, number: int, options: dict[str, Any], printer: Printer
-) -> None:
-    """Say what else there is, where that is what one may have looked for."""
+) -> str:
+    """Say what else there is, where that is what one may have looked for; return what was said."""
+    text = ""
     if options["lines"] == 0:
-        return
+        return text
     if found.job.id not in printer.printed:
-        _note_of(found, _nothing(spool, found, number, options), printer)
+        text = _nothing(spool, found, number, options)
     elif not options["both"] and not options["only_stderr"] and _wants_to_know(found):
         path = joblogs.log_file(spool, found.job, number, joblogs.ERR)
         if size := files.size(path):
-            what = f"and {size_text(size)} on standard error, with --stderr or --all"
-            _note_of(found, what, printer)
+            text = f"and {size_text(size)} on standard error, with --stderr or --all"
+    if text:
+        _note_of(found, text, printer)
+    return text
 
 
 def _wants_to_know(found: Found) -> bool:

@@ -395,6 +395,21 @@ def test_following_ends_when_the_job_is_deleted_meanwhile(spool: SpoolDir) -> No
         assert b"job is gone: somebody deleted it" in follower.stderr.read()
 
 
+def test_that_a_job_is_gone_is_said_on_a_line_of_its_own(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.configure(poll_interval=0.05)
+    spool.drop("job", f"printf half; {waiting_for(f'{tmp_path}/go')}")
+    out = tmp_path / "out"
+    with spool.pool(), open(out, "wb") as file:
+        wait_until(lambda: spool.output("job"))
+        with spool.start("logs", "-f", "job", stdout=file, stderr=file) as follower:
+            wait_until(lambda: out.read_text() == "half", out.read_text)
+            (held,) = spool.api.held()
+            os.unlink(held.path)
+            assert follower.wait(DEADLINE_S) == 1
+        (tmp_path / "go").touch()
+    assert out.read_text() == "half\nqueuectl: job is gone: somebody deleted it\n"
+
+
 def test_looking_at_output_does_not_import_watchdog(ran: SpoolDir, tmp_path: Path) -> None:
     broken = tmp_path / "watchdog"
     broken.mkdir()
@@ -418,6 +433,10 @@ def test_who_follows_is_told_how_each_ended_that_did_not_complete(spool: SpoolDi
     spool.drain()
     assert spool.run("logs", "-f", "told").err.endswith("\nqueuectl: told is dead: exit status 4\n")
     assert spool.run("logs", "-f", "mute").err.count("exit status 5") == 1
+    spool.drop("moved")
+    spool.drain()
+    os.rename(spool.file("completed", "moved"), spool.file("dead", "moved"))
+    assert spool.run("logs", "-f", "moved").err.endswith("moved is dead: no reason is recorded\n")
 
 
 # --- the size cap ---------------------------------------------------------------------------
