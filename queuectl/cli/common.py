@@ -11,7 +11,7 @@ import click
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.errors import QueuectlError
 from queuectl.spool import Spool
-from queuectl.units import parse_duration, parse_time_or_clock, plain
+from queuectl.units import parse_duration, parse_time_or_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ else:
 def say_faults(spool: Spool) -> None:
     """Say what is wrong in config.json, for a command that does not depend on it."""
     for fault in spool.faults:
-        render.note(f"queuectl: {plain(str(fault))}; going on without it")
+        render.note(f"queuectl: {fault}; going on without it")
 
 
 def spool_to_write(ctx: click.Context, *, strict: bool = True) -> Spool:

@@ -62,7 +62,7 @@ def _mended(tried: Iterable[tuple[Finding, str]]) -> Iterator[Finding]:
     """Yield what was mended; say of the rest, which will be found again, why it was not."""
     for finding, why_not in tried:
         if why_not:
-            render.note(f"queuectl: could not be mended: {plain(f'{finding.what}: {why_not}')}")
+            render.note(f"queuectl: could not be mended: {finding.what}: {why_not}")
         else:
             yield replace(finding, level=_MENDED, todo="", mend=None)
 

@@ -140,8 +140,7 @@ class Remarks:
         if found is None:
             self._say(f"{job_id} is gone: somebody deleted it")
         elif found.state != "completed":
-            why = plain(found.job.error or "no reason is recorded")
-            self._say(f"{job_id} is dead: {why}")
+            self._say(f"{job_id} is dead: {found.job.error or 'no reason is recorded'}")
 
     def _say(self, text: str) -> None:
         self._line.end_line()

@@ -201,14 +201,14 @@ def _tell_of_end(
         raise QueuectlError(msg)
     number = _run_number(found, options["run"])
     said = _remark_on_the_rest(spool, found, number, options, printer)
-    if not found.job.error or plain(found.job.error) not in said:
+    if not found.job.error or found.job.error not in said:
         remarks.of_end(found.job.id, found)
 
 
 def _note_of(found: Found, text: str, printer: Printer) -> None:
     """Say something of a job, on a line of its own; of which, if there are several."""
     printer.end_line()
-    render.note(f"{plain(found.job.id)}: {text}" if printer.names_jobs else text)
+    render.note(f"{found.job.id}: {text}" if printer.names_jobs else text)
 
 
 def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
@@ -266,7 +266,7 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
     else:
         nothing = f"run {number} printed nothing"
     if _has_failed(found, number):
-        nothing += f": {plain(found.job.error)}"
+        nothing += f": {found.job.error}"
     if options["both"]:
         return nothing
     other = joblogs.OUT if options["only_stderr"] else joblogs.ERR

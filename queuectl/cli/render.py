@@ -148,9 +148,9 @@ def _width(cell: str) -> int:
 
 
 def note(text: str) -> None:
-    """Tell a person something that is not the answer: on standard error."""
+    """Tell a person in a line something that is not the answer: on standard error."""
     with contextlib.suppress(OSError):  # nobody reads it, and what was asked for goes on
-        click.echo("\n".join(map(plain, text.split("\n"))), err=True)
+        click.echo(plain(text), err=True)
 
 
 def remark(text: str) -> None:

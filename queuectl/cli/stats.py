@@ -122,7 +122,8 @@ def _print(document: dict[str, Any], survey: Survey) -> None:
     _print_groups("busiest tags", document["tags"])
     _print_groups("busiest commands (numbers shown as #)", document["commands"])
     more = "; the quietest commands and tags are left out" if document["groups_dropped"] else ""
-    render.note(f"\n{survey.text()}, in {duration_text(survey.took_s)}{more}")
+    render.note("")
+    render.note(f"{survey.text()}, in {duration_text(survey.took_s)}{more}")
 
 
 def _print_times(document: dict[str, Any]) -> None:

@@ -252,7 +252,7 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
         running = sorted(held.job_id for held in spool.held() if held.owner in names)
         if wanted and running != told and (running or time.monotonic() > wonders_at_s):
             told = running
-            few = plain(first_of(running, 5))
+            few = first_of(running, 5)
             what = f"{len(running)} running: {few}" if running else "its last steps"
             hint = " (--now ends them)" if running and not now else ""
             render.note(f"waiting for {what}{hint}")

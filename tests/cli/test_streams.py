@@ -264,6 +264,12 @@ def test_nothing_in_a_record_or_a_name_reaches_the_terminal_as_a_command(spool: 
         assert not {"\x1b", "\x07", "\x9b"} & set(out), out
 
 
+def test_what_is_told_of_a_job_is_one_line_whatever_the_path_holds(spool: SpoolDir) -> None:
+    there = ("--spool", f"{spool.path}\nb")
+    spool.run(*there, "enqueue", "true")
+    assert 'no job "nope" in' in spool.refuse(*there, "cancel", "nope")
+
+
 def test_an_interrupt_while_modules_load_is_one_line_too(spool: SpoolDir, tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n"
