@@ -64,7 +64,7 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl prune --tag batch --older-than 1h
     """
     spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
-    selection = Selection.of(options)
+    selection = Selection.of(options, ("completed",))
     if texts:
         misses = Misses()
         job_ids = chosen(spool, texts, selection, applies_to=FINISHED, misses=misses)
@@ -74,19 +74,20 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
         if not (selects(selection, texts) or options["dry_run"] or is_asked):
             # the ids may have come from a list in which, by a slip, there were none
             raise no_selection("--older-than, --keep, --state, --tag")
-        _prune_old(spool, **options)
+        _prune_old(spool, selection, options)
 
 
-def _prune_old(spool: Spool, *, older_than: float | None, keep: int | None, **options: Any) -> None:
-    states = tuple(dict.fromkeys(options["states"])) or ("completed",)
-    if older_than is None and keep is None:
-        older_than = _DEFAULT_AGE_S
-    tags = options["tags"]
-    doomed = [job for state in states for job in _oldest(spool, state, older_than, keep, tags)]
+def _prune_old(spool: Spool, selection: Selection, options: dict[str, Any]) -> None:
+    older_than_s, tags, keep = selection.older_than_s, selection.tags, options["keep"]
+    if older_than_s is None and keep is None:
+        older_than_s = _DEFAULT_AGE_S
+    doomed = [
+        job for state in selection.states for job in _oldest(spool, state, older_than_s, keep, tags)
+    ]
     misses = Misses()
-    if not doomed and older_than is not None and not keep:
+    if not doomed and older_than_s is not None and not keep:
         which = "none with these tags" if tags else "none"
-        render.note(f"{which} ended more than {duration_text(older_than)} ago (--older-than)")
+        render.note(f"{which} ended more than {duration_text(older_than_s)} ago (--older-than)")
     elif go_ahead([job.job_id for job in doomed], "delete", options, misses, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
             if was_there:  # else it is another's by now, to keep or to delete
