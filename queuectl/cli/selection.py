@@ -250,14 +250,14 @@ def go_ahead(
         return False
     count = len(job_ids)
     what = f"{verb} {count} {'job' if count == 1 else 'jobs'}"
-    if options.get("dry_run"):
+    if options["dry_run"]:
         click.echo("".join(f"{plain(job_id)}\n" for job_id in job_ids), nl=False)
         render.note(f"would {what}; nothing was done")
         return False
     if not count:
         render.note("no such jobs")
         return False
-    if count > ask_above and not options.get("yes") and render.person_answers():
+    if count > ask_above and not options["yes"] and render.person_answers():
         few = plain(first_of(job_ids, 5))
         try:
             agreed = render.confirm(f"{what} ({few}){_ALSO.get(verb, '')}?")
