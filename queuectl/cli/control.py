@@ -28,14 +28,7 @@ from queuectl.states import OUTCOMES
 from queuectl.verbs import CANCELLABLE, EDITABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from queuectl.spool import Spool
-
-
-def _print_each(job_ids: Iterable[str]) -> None:
-    for job_id in job_ids:
-        click.echo(job_id)
 
 
 @click.command()
@@ -71,7 +64,8 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
                 misses(job_id, error)
 
         try:
-            _print_each(cancel_all(spool, job_ids, selection.states, missed, render.note))
+            for job_id in cancel_all(spool, job_ids, selection.states, missed, render.note):
+                click.echo(job_id)
         except KeyboardInterrupt:
             render.note("what was told to end may end all the same; `queuectl list` shows it")
             raise
@@ -104,7 +98,8 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     if go_ahead(job_ids, "retry", options, misses):
         # what was selected failed and has completed meanwhile is not to run again
         states = OUTCOMES if texts else selection.states
-        _print_each(verbs.retry(spool, job_ids, states, misses))
+        for job_id in verbs.retry(spool, job_ids, states, misses):
+            click.echo(job_id)
     misses.exit()
 
 
