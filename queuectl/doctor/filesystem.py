@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import files, kernel, safety
@@ -109,13 +110,11 @@ def _one_file_system(spool: Spool) -> Iterator[Finding]:
 def _room(spool: Spool) -> Iterator[Finding]:
     status = os.statvfs(spool.path)
     free = status.f_bavail * status.f_frsize
-    what = f"{size_text(free)} free"
-    if status.f_files:
-        what += f", {status.f_favail} inodes"
-    few = status.f_files and status.f_favail < _FEW_INODES
-    if free < _NO_BYTES or (status.f_files and status.f_favail < _NO_INODES):
+    inodes = status.f_favail if status.f_files else inf  # some file systems have no limit
+    what = f"{size_text(free)} free" + (f", {inodes} inodes" if status.f_files else "")
+    if free < _NO_BYTES or inodes < _NO_INODES:
         yield problem(what, "make room: until then no outcome can be written, and nothing starts")
-    elif free < _LITTLE_BYTES or few:
+    elif free < _LITTLE_BYTES or inodes < _FEW_INODES:
         yield warning(what, "make room before it is full")
     else:
         yield ok(what)
