@@ -46,10 +46,9 @@ class Survey:
             for found in self.spool.jobs(state, self._written_since(state), self._missed):
                 self.read += 1
                 yield found.record()
-                self.took_s = time.monotonic() - begun
                 if self.read % _TELL_EVERY == 0:
                     told()
-            self.took_s = time.monotonic() - begun  # where nothing had to be read, too
+        self.took_s = time.monotonic() - begun
 
     def _written_since(self, state: str) -> Iterator[str]:
         for job_id, written_s in self.spool.written(state):
