@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import leftovers, owners, requests, verbs
-from queuectl.doctor.finding import ok, problem, warning
+from queuectl.doctor.finding import PROBLEM, ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
 from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.files import is_there
@@ -64,7 +64,7 @@ def _some(found: Iterator[Finding], what: str) -> Iterator[Finding]:
     yield from islice(found, _SHOWN)
     more = list(found)
     if more:
-        worst = problem if any(f.level == "problem" for f in more) else warning
+        worst = problem if any(f.level == PROBLEM for f in more) else warning
         todo = more[0].todo
         if any(f.todo != todo for f in more):
             todo = "look again once those above are mended"
