@@ -73,7 +73,7 @@ def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> 
     selection = Selection.of(options)
     selects(selection, texts)  # and not beside names
     if texts:
-        print_named(spool_to_read(ctx), texts, options)
+        _print_named(spool_to_read(ctx), texts, options)
     else:
         print_selected(spool_to_read(ctx), selection, options)
 
@@ -81,10 +81,10 @@ def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> 
 def print_selected(spool: Layout, selection: Selection, options: dict[str, Any]) -> None:
     """Print the jobs that are selected, as the options of a list say."""
     newest_first, limit = options["newest_first"], options["limit"]
-    print_list(spool, select(spool, selection, limit, newest_first=newest_first), options)
+    _print_list(spool, select(spool, selection, limit, newest_first=newest_first), options)
 
 
-def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) -> None:
+def _print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) -> None:
     """Print the jobs that were named, as they were; what is no job is told, with status 1."""
     misses = Misses()
 
@@ -101,11 +101,11 @@ def print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) ->
         named = iter(sorted(found(), key=changed_at, reverse=True))
     else:
         named = found()
-    print_list(spool, islice(named, options["limit"]), options, misses)
+    _print_list(spool, islice(named, options["limit"]), options, misses)
     misses.exit()
 
 
-def print_list(
+def _print_list(
     spool: Layout, found: Iterator[Found], options: dict[str, Any], misses: Misses | None = None
 ) -> None:
     """Print jobs, as the options of a list say, or that there are none and `misses` has none."""

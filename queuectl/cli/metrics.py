@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from queuectl.layout import Layout
 
-RECENT_S = 3600
-_RECENT = f"in the last {RECENT_S} seconds"
+_RECENT_S = 3600
+_RECENT = f"in the last {_RECENT_S} seconds"
 
 # All are gauges: prune and retry take finished jobs out again, and a counter must never fall.
 METRICS = {
@@ -97,8 +97,8 @@ def _waiting(spool: Layout, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _recent(spool: Layout, now: float) -> Iterator[tuple[str, str]]:
-    figures = Figures(now - RECENT_S, spool.config)
-    for record in Survey(spool, now - RECENT_S).records():
+    figures = Figures(now - _RECENT_S, spool.config)
+    for record in Survey(spool, now - _RECENT_S).records():
         figures.add(record)
     for state in FINISHED:
         yield _sample("queuectl_recent_ended_jobs", figures.ended[state], state=state)

@@ -60,7 +60,7 @@ def _in_force_now(spool: Spool) -> dict[str, Any]:
     return _in_force(edited)
 
 
-def value_text(value: Any) -> str:
+def _value_text(value: Any) -> str:
     """Return a value as `config set` takes it."""
     if value is None:
         return "none"
@@ -83,12 +83,12 @@ def get(ctx: click.Context, key: str | None, *, as_json: bool) -> None:
     if key is not None:
         with _from_the_command_line():
             value = values[config.canonical_key(key)]
-        click.echo(json.dumps(value) if as_json else value_text(value))
+        click.echo(json.dumps(value) if as_json else _value_text(value))
     elif as_json:
         render.json_document(values)
     else:
         for name, value in values.items():
-            click.echo(f"{name}={value_text(value)}")
+            click.echo(f"{name}={_value_text(value)}")
 
 
 @settings.command()
@@ -114,7 +114,7 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     table = render.Table("KEY", "VALUE", "", "WHAT IT IS")
     for key, value in values.items():
         changed = "set" if key in stored else ""
-        table.row(key, value_text(value), changed, config.SETTINGS[key].about)
+        table.row(key, _value_text(value), changed, config.SETTINGS[key].about)
     table.end()
 
 
@@ -143,7 +143,7 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     spool = spool_to_write(ctx, strict=False)  # what the edit makes of it is checked
     config.edit(spool.path, lambda stored: stored.update({name: new}))
     _in_force_now(spool)
-    click.echo(f"{name}={value_text(new)}")
+    click.echo(f"{name}={_value_text(new)}")
     if name.startswith("retain-") and isinstance(new, int):
         render.remark(f"the {new} newest are kept, of any age; {new}d is what ended in {new} days")
     if name == "worker-count":
@@ -182,4 +182,4 @@ def unset(ctx: click.Context, key: str) -> None:
 
     config.edit(spool.path, take_out)
     name, values = config.listed(key), _in_force_now(spool)
-    click.echo(f"{name}={value_text(values[name])}" if name in values else f"{name} is gone")
+    click.echo(f"{name}={_value_text(values[name])}" if name in values else f"{name} is gone")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from queuectl.layout import Layout
 
-PERIOD_S = 7 * 86400
+_PERIOD_S = 7 * 86400
 _BAR_COLUMNS = 24
 _NAME_COLUMNS = 34
 _BESIDE_NAME = 52  # columns that a busy one's figures and bar take
@@ -35,7 +35,7 @@ def since_option(command: Any) -> Any:
         "--since",
         "period_s",
         type=DURATION,
-        default=PERIOD_S,
+        default=_PERIOD_S,
         metavar="DURATION",
         help="How far back to look: 24h, 30d; 7d if not given.",
     )(command)
@@ -54,7 +54,7 @@ def stats(ctx: click.Context, /, *, period_s: float, as_json: bool) -> None:
     """
     spool = spool_to_read(ctx)
     now = time.time()
-    survey, figures = survey_since(spool, now - period_s)
+    survey, figures = _survey_since(spool, now - period_s)
     document = {
         "spool": spool.path,
         "since": now - period_s,
@@ -76,7 +76,7 @@ def _with_times(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, **times, "timeline": timeline}
 
 
-def survey_since(spool: Layout, since_s: float) -> tuple[Survey, Figures]:
+def _survey_since(spool: Layout, since_s: float) -> tuple[Survey, Figures]:
     """Read what the period needs; show on a terminal's standard error how far it is.
 
     Raises:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from queuectl.layout import Found, Layout
     from queuectl.spool import Spool
 
-TIMED_OUT, INTERRUPTED = 124, 130
+_TIMED_OUT, _INTERRUPTED = 124, 130
 _NAMED = 3  # jobs: more are not named in a hint
 
 
@@ -93,7 +93,7 @@ def wait(
     if not _wait(spool, endings, click.echo, timeout_s=timeout):
         left = endings.remaining
         render.note(f"queuectl: {len(left)} still to end: {first_of(left)}")
-        ctx.exit(TIMED_OUT)
+        ctx.exit(_TIMED_OUT)
     ctx.exit(endings.status())
 
 
@@ -171,7 +171,7 @@ def follow(
             f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"
             f" `queuectl cancel {ids}` ends {which}"
         )
-        return INTERRUPTED
+        return _INTERRUPTED
     return endings.status()
 
 

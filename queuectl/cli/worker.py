@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from queuectl.owners import Worker
     from queuectl.spool import Spool
 
-LOG_NAME = "worker.log"
+_LOG_NAME = "worker.log"
 _READY_VARIABLE = f"{variables.PREFIX}READY_FD"
 _LOOK_S = 0.1
 _PATIENCE_S = 1.0  # with a pool that runs nothing, before it is said that it is waited for
@@ -113,7 +113,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     others = [
         item for item in owners.workers(spool) if not requests.is_asked_to_stop(spool, item.worker)
     ]
-    log_path = f"{spool.path}/{LOG_NAME}"
+    log_path = f"{spool.path}/{_LOG_NAME}"
     name, pid = _start_apart(words, log_path, spool.config.file_mode)
     click.echo(f"worker {name} is up, process {pid}; its log is {plain(log_path)}")
     if others:
