@@ -24,18 +24,14 @@ from queuectl.cli.drafting import (
     sources,
     with_directory,
 )
+from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
 from queuectl.files import from_here
 from queuectl.ids import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from queuectl.cli.drafting import Drafted
-    from queuectl.job import Job
     from queuectl.spool import Spool
-
-_BAR_FROM = 2000  # jobs: fewer are queued before a person sees a bar
 
 
 @click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})
@@ -106,10 +102,13 @@ def _submit(spool: Spool, drafted: list[Drafted]) -> None:
     given = {job.id for _, job, named in drafted if named}
     queued: list[str] = []
     try:
-        for batch in _with_bar(spool.submit_all([job for _, job, _ in drafted], given), drafted):
-            queued += [job.id for job in batch]
-            sys.stdout.write("".join(f"{job.id}\n" for job in batch))
-            sys.stdout.flush()
+        with Progress() as progress:
+            for batch in spool.submit_all([job for _, job, _ in drafted], given):
+                queued.extend(job.id for job in batch)
+                progress.end_line()
+                sys.stdout.write("".join(f"{job.id}\n" for job in batch))
+                sys.stdout.flush()
+                progress.tell(lambda: f"{len(queued):,} of {len(drafted):,} queued")
     except QueuectlError as error:  # who is told that it failed must not try all again
         if not queued:
             raise
@@ -130,17 +129,6 @@ def _queued_text(queued: list[str], count: int) -> str:
         return f"queued all the same: {first_of(queued)}"
     # of the next, which were taken back, a worker may have had some already
     return f"at least {len(queued)} of {count} are queued, up to {queued[-1]}"
-
-
-def _with_bar(batches: Iterator[list[Job]], drafted: list[Drafted]) -> Iterator[list[Job]]:
-    """Yield the batches; a person who waits for many is shown how far it is."""
-    if len(drafted) < _BAR_FROM or not sys.stderr.isatty():
-        yield from batches
-        return
-    with click.progressbar(length=len(drafted), label="queueing", file=sys.stderr) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(len(batch))
 
 
 def _say_what_hinders(spool: Spool, job_id: str) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -321,30 +320,6 @@ def test_wrong_usage_makes_no_spool(spool: SpoolDir) -> None:
 )
 def test_a_duration_beyond_all_measure_is_refused(spool: SpoolDir, words: list[str]) -> None:
     assert "longer than 1000 years" in spool.refuse(*words, status=2)
-
-
-def test_a_person_sees_a_bar_when_it_is_long_and_the_ids_alone_stay_on_stdout(
-    spool: SpoolDir,
-) -> None:
-    spool.configure(durability="relaxed")
-    path = f"{spool.path}.jsonl"
-    with open(path, "w") as file:
-        file.write("\n".join(lines_of(2000)))
-    terminal, child = pty.openpty()
-    with open(f"{spool.path}.out", "wb") as out:
-        process = spool.start("enqueue", f"@{path}", stdout=out, stderr=child)
-    os.close(child)
-    seen = b""
-    while True:
-        try:
-            seen += os.read(terminal, 65536)
-        except OSError:  # the other end is closed
-            break
-    os.close(terminal)
-    assert process.wait() == 0
-    assert b"100%" in seen
-    with open(f"{spool.path}.out") as printed:
-        assert printed.read().split() == spool.ids("pending")
 
 
 # --- refused ---------------------------------------------------------------------------------

@@ -81,6 +81,39 @@ def test_who_waits_sees_that_a_job_is_gone(spool: SpoolDir) -> None:
         assert screen.wait() == 130
 
 
+def test_who_queues_many_sees_how_many_are_queued_and_each_id_on_its_own_line(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    (tmp_path / "commands").write_text("true\n" * 2500)
+    spool.create()
+    with terminal(spool, "enqueue", "--commands", f"{tmp_path}/commands") as screen:
+        screen.type("\x13")  # Ctrl-S: what it writes waits
+        wait_until(lambda: spool.ids("pending"))
+        time.sleep(1.2)  # the line comes after a second
+        screen.type("\x11")
+        assert screen.wait() == 0
+        assert "of 2,500 queued" in screen.raw
+        seen = on_the_screen(screen.raw.removesuffix("after-the-end"))
+    told = "no worker is running; `queuectl worker start` runs what waits"
+    assert sorted(seen) == sorted([*spool.ids("pending"), told, ""])
+
+
+def test_how_many_are_queued_is_told_beside_a_standard_output_that_has_the_ids_alone(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.configure(durability="relaxed")
+    (tmp_path / "commands").write_text("true\n" * 5000)  # their ids are more than a pipe holds
+    line = f'"$@" | {{ {waiting_for(f"{tmp_path}/go")}; cat > {tmp_path}/ids; }}'
+    words = spool.command("enqueue", "--commands", f"{tmp_path}/commands")
+    with Terminal(["sh", "-c", line, "", *words], environment(spool.path), 80, 24) as screen:
+        wait_until(lambda: spool.ids("pending"))
+        time.sleep(1.2)  # the line comes after a second
+        (tmp_path / "go").touch()
+        assert screen.wait() == 0
+        assert "of 5,000 queued" in screen.raw
+    assert (tmp_path / "ids").read_text().split() == sorted(spool.ids("pending"))
+
+
 def test_the_line_is_cut_to_the_terminal_and_gone_after_an_interrupt(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
