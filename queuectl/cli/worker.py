@@ -228,14 +228,11 @@ def _named(text: str, alive: list[Worker]) -> Worker:
 
 
 def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
+    """Wait for pools to leave, and say for what; each that has is taken out of `wanted`."""
+    _tell_who_stands_still(spool, wanted)
     heartbeats = owners.Heartbeats()
     told: list[str] | None = None  # the jobs that were last said to be waited for
     wonders_at_s = time.monotonic() + _PATIENCE_S
-    for item in wanted:
-        if item.suspended:
-            render.note(f"{item.worker} is {owners.suspended_text(item.pid)}")
-        if owners.is_stalled(spool, item.worker):
-            render.note(owners.stalled_text(item.worker))
     while wanted:
         with contextlib.suppress(QueuectlError):  # of which pools take no notice either
             spool.follow_config()  # they show that they live by the lease as it is now
@@ -258,6 +255,14 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
             render.note(f"waiting for {what}{hint}")
         if wanted:
             time.sleep(_LOOK_S)
+
+
+def _tell_who_stands_still(spool: Spool, pools: list[Worker]) -> None:
+    for pool in pools:
+        if pool.suspended:
+            render.note(f"{pool.worker} is {owners.suspended_text(pool.pid)}")
+        if owners.is_stalled(spool, pool.worker):
+            render.note(owners.stalled_text(pool.worker))
 
 
 def _is_gone(spool: Spool, name: str, seen: owners.Seen) -> bool:
