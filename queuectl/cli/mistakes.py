@@ -25,14 +25,19 @@ def look_for_mistakes(words: Sequence[str], *, dashes: bool) -> None:
     Raises:
         click.UsageError: they can be no command.
     """
-    if dashes:
-        _tell_of_shell(words)
-    elif len(words) == 1:
-        _tell_of_file(words[0])
-    else:
+    if len(words) == 1:
+        (_tell_of_line if dashes else _tell_of_file)(words[0])
+        return
+    if not dashes:
         _refuse_words_after_a_line(words)
         _tell_of_options(words)
-        _tell_of_shell(words)
+    _tell_of_shell(words)
+
+
+def _tell_of_line(word: str) -> None:
+    """Say to a person that a command line stands where a program is looked for."""
+    if set(word) & _FOR_A_SHELL and "/" not in word.partition(" ")[0] and not which(word):
+        render.remark(f'queuectl: no program is called "{word}"; without -- a shell runs it')
 
 
 def _tell_of_file(word: str) -> None:
@@ -61,9 +66,6 @@ def _tell_of_options(words: Sequence[str]) -> None:
 
 def _tell_of_shell(words: Sequence[str]) -> None:
     """Say to a person of what only a shell understands that no shell will see it."""
-    alone = words[0] if len(words) == 1 else ""
-    if set(alone) & _FOR_A_SHELL and "/" not in alone.partition(" ")[0] and not which(alone):
-        render.remark(f'queuectl: no program is called "{alone}"; without -- a shell runs it')
     # what follows an option may be its value: cut -d '|', curl -d '{}'
     free = [word for before, word in pairwise(words) if not before.startswith("-")]
     if {"{}", ":::"} & set(free) and not _FILL_IN & set(map(os.path.basename, words)):
