@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Span = tuple[str, str]  # a style (a state, "title", "dim", "warn" or ""), and text
 Line = list[Span]
 
-_RATE_S = 60
+RATE_S = 60
 _ID_COLUMNS = 20
 _LEAST_COMMAND = 10
 _BARS, _PLAIN_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
@@ -58,7 +58,7 @@ class Rate:
     """How many came in each of the last seconds."""
 
     def __init__(self) -> None:
-        self._seconds: deque[tuple[int, int]] = deque(maxlen=_RATE_S + 1)
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=RATE_S + 1)
 
     def add(self, now: float) -> None:
         """Count one."""
@@ -69,7 +69,7 @@ class Rate:
     def last(self, now: float) -> list[int]:
         """Return the counts of the last minute's whole seconds, the oldest first."""
         counts = dict(self._seconds)
-        return [counts.get(second, 0) for second in range(int(now) - _RATE_S, int(now))]
+        return [counts.get(second, 0) for second in range(int(now) - RATE_S, int(now))]
 
 
 def frame(
@@ -121,7 +121,7 @@ def _rate_line(view: View, width: int, *, ascii_only: bool) -> Line:
     pools = f"{_counted(view.pools, 'pool')}, {view.hindered or _counted(view.slots, 'slot')}"
     left = f"{second:.1f}/s  {minute:,}/min ended  "
     right = f"  {pools}" if view.pools else "  no worker is running"
-    room = min(_RATE_S, max(0, width - len(left) - len(right)))
+    room = min(RATE_S, max(0, width - len(left) - len(right)))
     bars = sparkline(view.rate[len(view.rate) - room :] if room else (), ascii_only=ascii_only)
     works = view.pools and not view.hindered
     return [("", left), ("completed", bars), ("" if works else "warn", right)]

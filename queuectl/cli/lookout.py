@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from queuectl import owners, requests
-from queuectl.cli.frame import Rate, View
+from queuectl.cli.frame import RATE_S, Rate, View
 from queuectl.cli.upcoming import Upcoming, item_of
 from queuectl.filenames import SUFFIX, is_job_file, split_held
 from queuectl.outcome import means_later
@@ -58,7 +58,7 @@ class Lookout:
         ended: list[float] = []
         for state in OUTCOMES:
             if sum(1 for _ in self._spool.file_names(state)) <= _DATED:
-                ended += [at for _, at in self._spool.written(state) if at > now - 60]
+                ended += [at for _, at in self._spool.written(state) if at > now - RATE_S]
         for at in sorted(ended):
             self._rate.add(at)
 
