@@ -48,21 +48,19 @@ class CommandAfterDashes(click.Command):
         return super().parse_args(ctx, args)
 
 
-def with_directory(fields: dict[str, Any], here: Callable[[], str]) -> dict[str, Any]:
-    """Return a job's fields with where it runs: `here`, if they do not say."""
-    return fields if "cwd" in fields else {"cwd": here(), **fields}
+def overlaid(
+    fields: dict[str, Any], given: dict[str, Any], here: Callable[[], str]
+) -> dict[str, Any]:
+    """Return a job's fields with those that options give; it runs `here` if neither says where.
 
-
-def overlaid(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return a job's fields with those that options give; variables and tags are added to its own.
-
-    What is no env and no list of tags stays, to be refused as that.
+    Variables and tags are added to its own. What is no env and no list of tags stays, to be refused
+    as that.
     """
     both = {**fields, **given}
     for name, merged in (("env", _with_variables), ("tags", _with_tags)):
         if name in given and name in fields:
             both[name] = merged(fields[name], given[name])
-    return both
+    return both if "cwd" in both else {"cwd": here(), **both}
 
 
 def _with_variables(own: Any, more: dict[str, str]) -> Any:

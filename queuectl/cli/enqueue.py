@@ -22,7 +22,6 @@ from queuectl.cli.drafting import (
     job_options,
     overlaid,
     sources,
-    with_directory,
 )
 from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
@@ -80,10 +79,7 @@ def enqueue(
         found = command_lines(commands, words, given)
     gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
     try:
-        jobs = [
-            draft(spool, where, with_directory(overlaid(fields, given), here))
-            for where, fields in found
-        ]
+        jobs = [draft(spool, where, overlaid(fields, given, here)) for where, fields in found]
     finally:
         gc.enable()
     check_ids(spool, jobs)

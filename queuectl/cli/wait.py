@@ -20,7 +20,6 @@ from queuectl.cli.drafting import (
     job_options,
     overlaid,
     sources,
-    with_directory,
 )
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.matching import Selection
@@ -141,7 +140,7 @@ def _one_job(
         msg = f"run takes one job, not {len(found)}; `queuectl enqueue --wait` takes many"
         raise click.UsageError(msg)
     where, fields = found[0]
-    drafted = draft(spool, where, with_directory(overlaid(fields, given), from_here))
+    drafted = draft(spool, where, overlaid(fields, given, from_here))
     check_ids(spool, [drafted])
     return drafted
 
