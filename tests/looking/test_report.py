@@ -282,6 +282,14 @@ def test_charts_are_read_by_keys_and_have_their_tables(page: Any) -> None:
 
 
 @pytest.mark.slow
+def test_no_duration_is_rounded_into_the_next_unit(page: Any) -> None:
+    lengths = [59.94, 59.97, 599.9, 3599, 3600, 86399, 86400]
+    assert page.execute_script("return arguments[0].map(duration)", lengths) == [
+        *("59.9 s", "1 min 0 s", "9 min 59 s", "59 min", "1 h 0 min", "23 h 59 min", "1 d 0 h")
+    ]
+
+
+@pytest.mark.slow
 def test_columns_of_seconds_are_told_apart(spool: SpoolDir, tmp_path: Path) -> None:
     begun = time.time() - 20
     for n in range(3):
