@@ -20,8 +20,6 @@ from queuectl.units import duration_text, local_text, plain, utc_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from queuectl.layout import Layout
-
 _PERIOD_S = 7 * 86400
 _BAR_COLUMNS = 24
 _NAME_COLUMNS = 34
@@ -54,10 +52,13 @@ def stats(ctx: click.Context, /, *, period_s: float, as_json: bool) -> None:
     """
     spool = spool_to_read(ctx)
     now = time.time()
-    survey, figures = _survey_since(spool, now - period_s)
+    since_s = now - period_s
+    survey, figures = Survey(spool, since_s), Figures(since_s, spool.config)
+    for record in records_of(survey):
+        figures.add(record)
     document = {
         "spool": spool.path,
-        "since": now - period_s,
+        "since": since_s,
         "until": now,
         "read": survey.document(),
         "jobs": {state: survey.jobs[state] for state in STATES},
@@ -74,19 +75,6 @@ def _with_times(document: dict[str, Any]) -> dict[str, Any]:
     timeline = [{**column, "at": utc_text(column["at"])} for column in document["timeline"]]
     times = {name: utc_text(document[name]) for name in ("since", "until")}
     return {**document, **times, "timeline": timeline}
-
-
-def _survey_since(spool: Layout, since_s: float) -> tuple[Survey, Figures]:
-    """Read what the period needs; show on a terminal's standard error how far it is.
-
-    Raises:
-        SpoolError: a directory cannot be read.
-    """
-    survey = Survey(spool, since_s)
-    figures = Figures(since_s, spool.config)
-    for record in records_of(survey):
-        figures.add(record)
-    return survey, figures
 
 
 def records_of(survey: Survey) -> Iterator[dict[str, Any]]:
