@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from queuectl.layout import Layout
+    from queuectl.stats.figures import PastRun
 
+    _Heap = list[tuple[float, int, dict[str, Any]]]
     Read = Callable[[Survey], Iterable[Mapping[str, Any]]]
 
 _SLOWEST, _DEAD, _GROUPS = 200, 500, 200  # rows: more make a page that nobody reads to its end
@@ -54,23 +56,19 @@ class _Extremes:
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
         self._count = 0
-        self.slowest: list[tuple[float, int, dict[str, Any]]] = []
-        self.dead: list[tuple[float, int, dict[str, Any]]] = []
+        self.slowest: _Heap = []
+        self.dead: _Heap = []
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Look at one job."""
         for run in runs(record, self._figures.config):
             if run.finished_s >= self._figures.since_s and run.outcome != GIVEN_BACK:
-                row = {"took": run.took_s, "at": run.started_s, "ended": run.ended}
-                row["outcome"] = run.outcome
-                self._keep(self.slowest, _SLOWEST, run.took_s, {**_job(record), **row})
+                self._keep(self.slowest, _SLOWEST, run.took_s, {**_job(record), **_run(run)})
         at = ended_s(record)
         if record["state"] == "dead" and at is not None and at >= self._figures.since_s:
             self._keep(self.dead, _DEAD, at, {**_job(record), **_death(record, at)})
 
-    def _keep(
-        self, heap: list[tuple[float, int, dict[str, Any]]], most: int, rank: float, row: Any
-    ) -> None:
+    def _keep(self, heap: _Heap, most: int, rank: float, row: dict[str, Any]) -> None:
         self._count += 1  # two of the same rank are told apart before their rows are compared
         push = heapq.heappush if len(heap) < most else heapq.heappushpop
         push(heap, (rank, self._count, row))
@@ -83,6 +81,10 @@ def _job(record: Mapping[str, Any]) -> dict[str, Any]:
         "command": command if len(command) <= _COMMAND_CHARS else command[:_COMMAND_CHARS] + "...",
         "tags": record.get("tags", []),
     }
+
+
+def _run(run: PastRun) -> dict[str, Any]:
+    return {"took": run.took_s, "at": run.started_s, "ended": run.ended, "outcome": run.outcome}
 
 
 def _death(record: Mapping[str, Any], at_s: float) -> dict[str, Any]:
