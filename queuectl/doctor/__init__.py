@@ -1,7 +1,8 @@
 """Looks whether a spool is well, says what is not and what to do, and mends what can be mended.
 
 Nothing is ever deleted that a job could be made of, and nothing of an owner that may be alive is
-touched: orphans go through `Recovery`, bodies through the verbs. spool-layout.md, section "Doctor".
+touched: orphans go through `Recovery`, bodies through the verbs or, of what has ended, through
+`Spool.correct`. spool-layout.md, section "Doctor".
 """
 
 from queuectl.doctor.examination import examine, mend
