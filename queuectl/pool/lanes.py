@@ -46,6 +46,7 @@ class Lanes:
         self._priorities: dict[int, int] = {}  # how many of these have each: mostly all the same
         self._highest = -inf  # of these; read in any thread
         self._waiting: dict[str, Future[bool]] = {}
+        self._going_back: set[str] = set()  # sent away, and not given back yet
         self._running: dict[str, float] = {}  # since when, oldest first
         self._closed = False
         self._in_hand = 0
@@ -58,7 +59,8 @@ class Lanes:
         Args:
             in_rows: once enough are claimed, there is room again only for several in a row.
         """
-        if self._in_hand >= self._slots + 2 * _MOST_AHEAD:
+        # what goes back comes before what is not claimed yet
+        if self._going_back or self._in_hand >= self._slots + 2 * _MOST_AHEAD:
             return False
         more = len(self._coming) + len(self._running) - self._slots
         if more < 0:
@@ -113,13 +115,15 @@ class Lanes:
             del self._priorities[priority]
             self._highest = max(self._priorities, default=-inf)
 
-    def done(self) -> None:
+    def done(self, job_id: str) -> None:
         """Count off a job that is in hand no more."""
         self._in_hand -= 1
+        self._going_back.discard(job_id)
 
     async def enter(self, job_id: str) -> bool:
         """Wait for a lane; False if there is none soon enough, or no more at all."""
-        if self._closed:
+        if self._closed or job_id in self._going_back:
+            self._going_back.add(job_id)
             self.drop(job_id)
             return False
         turn = self._waiting[job_id] = Future(self._loop)
@@ -167,20 +171,23 @@ class Lanes:
         self._closed = True
         self._send_all_away()
 
-    def _send_all_away(self) -> None:
-        for turn in self._waiting.values():
-            turn.set(False)
-
     def _run_out_of_patience(self) -> None:
-        """Send all away once one waited the last time already: one timer, not one for each.
-
-        All, or who came after that one would go in before it.
-        """
+        """Send all away once one waited the last time already: one timer, not one for each."""
         if not all(turn.done for turn in self._impatient):
             self._send_all_away()
         self._impatient = [turn for turn in self._waiting.values() if not turn.done]
         if self._impatient:
             self._loop.later(_PATIENCE_S, self._run_out_of_patience)
+
+    def _send_all_away(self) -> None:
+        """Send away who waits, and who is on its way here and would go in before one of these."""
+        bar = inf
+        for job_id, priority in self._coming.items():
+            if job_id in self._waiting:
+                bar = min(bar, priority)
+                self._waiting[job_id].set(False)
+            if priority >= bar:
+                self._going_back.add(job_id)
 
     def _grant(self) -> None:
         while len(self._running) < self._slots:

@@ -189,7 +189,7 @@ class Turns:
                 self._loop.soon(on_room)
                 await self._settle(ended)
         finally:
-            self.lanes.done()
+            self.lanes.done(entry.job_id)
             self._end(entry.job_id)
 
     def _end(self, job_id: str) -> None:
@@ -224,6 +224,7 @@ class Turns:
         if ran is None:
             self._intake.keep_place(entry)
             await self._custody.give_back(claim, before)
+            self._intake.put_back(entry)  # its arrival may be told after another was claimed
             return None
         job, how = ran
         limit = self._spool.config.log_max_size

@@ -41,7 +41,7 @@ def order(
             went.append(job_id)
             await loop.rest()
             lanes.leave(job_id)
-            lanes.done()
+            lanes.done(job_id)
 
         lanes.claim("runs", 0)
         assert await lanes.enter("runs")
@@ -105,7 +105,7 @@ def test_as_many_are_claimed_ahead_as_can_start_soon(
         assert await lanes.enter("first")
         now_s += took_s
         lanes.leave("first")
-        lanes.done()
+        lanes.done("first")
         claimed = 0
         while lanes.has_room():
             lanes.claim(f"job-{claimed}", 0)
@@ -160,7 +160,7 @@ def test_who_arrives_after_the_close_is_sent_away_and_takes_no_lane(loop: Loop) 
         lanes.claim("late", 0)
         lanes.close()
         assert not await lanes.enter("late")
-        lanes.done()
+        lanes.done("late")
         lanes.open()
         lanes.claim("next", 0)
         assert await lanes.enter("next")
@@ -249,6 +249,50 @@ def test_who_came_later_does_not_go_in_before_one_that_is_sent_away(loop: Loop) 
     loop.run(main())
 
 
+def test_who_is_on_its_way_goes_back_with_those_who_were_claimed_before_it_alone(
+    loop: Loop,
+) -> None:
+    """On a slow disk a claim may take longer than anybody waits."""
+
+    async def main() -> None:
+        lanes = Lanes(loop, 1)
+        for job_id, priority in (
+            ("long", 0),
+            ("slow", 0),
+            ("waits", 0),
+            ("behind", 0),
+            ("now", -1),
+        ):
+            lanes.claim(job_id, priority)
+        assert await lanes.enter("long")
+        assert not await lanes.enter("waits")
+        lanes.leave("long")
+        assert not await lanes.enter("behind")
+        for job_id in ("now", "slow"):
+            assert await lanes.enter(job_id)
+            lanes.leave(job_id)
+
+    loop.run(main())
+
+
+def test_nothing_is_claimed_before_what_was_sent_away_is_given_back(loop: Loop) -> None:
+    async def main() -> None:
+        lanes = Lanes(loop, 1)
+        for job_id in ("long", "waits", "behind"):
+            lanes.claim(job_id, 0)
+        assert await lanes.enter("long")
+        assert not await lanes.enter("waits")
+        lanes.leave("long")
+        lanes.done("waits")
+        assert not lanes.has_room()
+        assert not await lanes.enter("behind")
+        assert not lanes.has_room()
+        lanes.done("behind")
+        assert lanes.has_room()
+
+    loop.run(main())
+
+
 @pytest.mark.parametrize(("in_rows", "after"), [(True, 8), (False, 1)])
 def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
     in_rows: bool, after: int, loop: Loop
@@ -260,7 +304,7 @@ def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
         async def run(job_id: str) -> None:
             assert await lanes.enter(job_id)
             lanes.leave(job_id)
-            lanes.done()
+            lanes.done(job_id)
 
         def fill() -> int:
             before = len(claimed)
