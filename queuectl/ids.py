@@ -56,7 +56,8 @@ def numbered(job_id: str) -> Iterator[str]:
 def is_numbered(name: str, job_id: str) -> bool:
     """Tell whether a name is one that `numbered` gives a job of this id, its own not."""
     stem, _, number = name.rpartition(".")
-    return number.isdecimal() and int(number) > 1 and stem == as_id(job_id, room=len(number) + 1)
+    is_one = is_id(name) and number.isdecimal()  # first: int() takes no more than 4300 digits
+    return is_one and int(number) > 1 and stem == as_id(job_id, room=len(number) + 1)
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts

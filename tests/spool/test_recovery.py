@@ -457,6 +457,13 @@ def test_an_orphan_that_is_no_job_is_set_aside(spool: SpoolDir) -> None:
     assert spool.ids("processing") == []
 
 
+def test_an_orphan_whose_id_has_more_digits_than_a_number_is_set_aside(spool: SpoolDir) -> None:
+    leave(spool, id="a." + "9" * 5000)
+    recover(spool)
+    assert spool.record("dead", "a")["error_message"].startswith('rejected: "id" must be')
+    assert spool.ids("processing") == []
+
+
 def test_an_orphan_whose_place_is_taken_replaces_nothing(spool: SpoolDir) -> None:
     leave(spool, state="completed", worker=DEAD)
     spool.drop_bytes("a", b'{"command":"other"}', "completed")
