@@ -95,7 +95,7 @@ def signal_number(name: str) -> int:
     if name in signal.Signals.__members__:
         return signal.Signals[name].value
     number = name.removeprefix("signal ")
-    return int(number) if number.isdecimal() else 0
+    return int(number) if number.isdecimal() and len(number) < 3 else 0
 
 
 def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:

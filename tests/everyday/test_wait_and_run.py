@@ -48,6 +48,7 @@ def dead(entry: dict[str, object], **fields: object) -> Found:
         (dead({"ended": "exit", "exit_code": 0}), 1),
         (dead({"ended": "signal", "signal": "SIGKILL"}), 137),
         (dead({"ended": "signal", "signal": "signal 35"}), 163),
+        (dead({"ended": "signal", "signal": "signal " + "9" * 5000}), 128),
         (dead({"ended": "timeout"}), 143),
         (dead({"ended": "could not start"}), 1),
         (dead({"ended": "worker lost"}), 1),
