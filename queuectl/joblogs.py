@@ -210,19 +210,20 @@ def end_of(path: str, size_bytes: int) -> bytes:
 def _start_of_last(descriptor: int, lines: int) -> int:
     """Return the offset at which the last `lines` lines of a file begin."""
     end = position = os.fstat(descriptor).st_size
-    wanted = lines
+    if lines == 0:
+        return end
     while position > 0:
         begin = max(0, position - CHUNK_BYTES)
         data = os.pread(descriptor, position - begin, begin)
-        if position == end and lines and data.endswith(b"\n"):
+        if position == end and data.endswith(b"\n"):
             data = data[:-1]  # this one ends the last line
-        while (at := data.rfind(b"\n")) >= 0 and wanted > 0:
-            wanted -= 1
-            if wanted == 0:
+        while (at := data.rfind(b"\n")) >= 0:
+            lines -= 1
+            if lines == 0:
                 return begin + at + 1
             data = data[:at]
         position = begin
-    return 0 if lines else end
+    return 0
 
 
 class Follower:

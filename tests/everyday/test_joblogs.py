@@ -51,6 +51,13 @@ def test_the_last_n_lines_are_those_of_the_file(data: bytes, lines: int, chunk: 
         assert last_lines(file.name, lines) == expected  # type: ignore[arg-type]
 
 
+def test_of_a_file_of_which_nothing_is_wanted_nothing_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.touch()
+    os.truncate(path, 1 << 42)  # to read it would take a quarter of an hour and more
+    assert last_lines(path, 0) == b""
+
+
 @given(
     read=st.integers(1, 30_000),
     late=st.integers(0, 3000),
