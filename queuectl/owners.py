@@ -324,6 +324,11 @@ def stalled_text(name: str) -> str:
     return f"{name} is stalled: it can record or start nothing; its log says why"
 
 
+def are_all_asked_to_stop(spool: Layout, pools: Collection[Worker]) -> bool:
+    """Tell whether there are pools, and none of them takes anything more."""
+    return bool(pools) and all(requests.is_asked_to_stop(spool, pool.worker) for pool in pools)
+
+
 def workers(spool: Layout) -> list[Worker]:
     """Return the pools that are alive, or on another machine and not known to be dead.
 

@@ -15,10 +15,7 @@ from queuectl.reading import read_regular
 from queuectl.scratch import Scratch, draft_file, is_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from queuectl.layout import Layout
-    from queuectl.owners import Worker
     from queuectl.spool import Spool
 
 STOP_SUFFIX = ".stop"
@@ -57,11 +54,6 @@ def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
 def is_asked_to_stop(spool: Layout, worker: str) -> bool:
     """Tell whether a pool takes nothing more."""
     return files.is_there(_path(spool, f"{worker}{STOP_SUFFIX}"))
-
-
-def are_all_asked_to_stop(spool: Layout, workers: Sequence[Worker]) -> bool:
-    """Tell whether there are pools, and none of them takes anything more."""
-    return bool(workers) and all(is_asked_to_stop(spool, item.worker) for item in workers)
 
 
 def is_asked_to_cancel(spool: Layout, worker: str, job_id: str) -> bool:

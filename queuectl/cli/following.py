@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import joblogs, owners, requests
+from queuectl import joblogs, owners
 from queuectl.cli import render
 from queuectl.states import FINISHED, STATES, WAITING
 from queuectl.units import plain, size_text
@@ -169,7 +169,7 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
     alive = owners.workers(spool)
     if not alive:
         return "no worker is running; `queuectl worker start` runs what waits"
-    if not enough_run and requests.are_all_asked_to_stop(spool, alive):
+    if not enough_run and owners.are_all_asked_to_stop(spool, alive):
         return "every worker was told to stop; `queuectl worker start` starts another"
     if all(item.suspended for item in alive):
         return f"{alive[0].worker} is {owners.suspended_text(alive[0].pid)}"

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import leftovers, owners, requests, verbs
+from queuectl import leftovers, owners, verbs
 from queuectl.doctor.finding import PROBLEM, ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
 from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX, mending
@@ -310,7 +310,7 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
         for worker in alive
         if owners.is_stalled(spool, worker.worker)
     )
-    if waiting and requests.are_all_asked_to_stop(spool, alive):
+    if waiting and owners.are_all_asked_to_stop(spool, alive):
         yield told_to_stop()
     if alive:
         workers = "1 worker" if len(alive) == 1 else f"{len(alive)} workers"

@@ -7,7 +7,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from queuectl import owners, requests, safety
+from queuectl import owners, safety
 from queuectl.doctor.contents import ONCE_QUIET, rejection, suspended, told_to_stop
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
@@ -144,7 +144,7 @@ def _nobody(spool: Layout) -> Iterator[Finding]:
     if spool.paused:
         yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
     alive = owners.workers(spool)
-    if requests.are_all_asked_to_stop(spool, alive):
+    if owners.are_all_asked_to_stop(spool, alive):
         yield told_to_stop()
     if alive and all(item.suspended for item in alive):
         yield suspended(alive[0])
