@@ -83,8 +83,11 @@ def to_be_synced(path: str) -> Iterator[Callable[[], None]]:
     Raises:
         OSError: it cannot be opened.
     """
-    with _opened(path) as descriptor:
+    descriptor = open_directory(path)
+    try:
         yield partial(kernel.sync, descriptor)
+    finally:
+        close_directory(descriptor)
 
 
 def while_locked(directory: str, work: Callable[[], None]) -> None:
@@ -107,15 +110,6 @@ def while_locked(directory: str, work: Callable[[], None]) -> None:
             pass
         finally:
             close_directory(descriptor)
-
-
-@contextlib.contextmanager
-def _opened(directory: str) -> Iterator[int]:
-    descriptor = open_directory(directory)
-    try:
-        yield descriptor
-    finally:
-        close_directory(descriptor)
 
 
 def open_directory(path: str) -> int:
