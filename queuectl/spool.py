@@ -132,10 +132,9 @@ class Spool(Asides):
             JobExistsError: one does.
             SpoolError: it cannot be told.
         """
-        held = {self.key(held.job_id) for held in self.held()}
+        held = self._held_keys()
         for job_id in job_ids:
-            is_held = self.key(job_id) in held
-            state = "processing" if is_held else self.found_in(job_id, AT_REST)
+            state = "processing" if self.key(job_id) in held else self.found_in(job_id, AT_REST)
             if state is not None:
                 raise JobExistsError(job_id, state)
             self.check_readable(job_id)
