@@ -76,7 +76,7 @@ class Config:
         (), kinds.CODES, "exit codes that mean again later, the attempt not counted"
     )
     later_delay: float = _setting(60, kinds.seconds(0, _YEAR_S), "how much later, in seconds")
-    log_max_size: int | None = _setting(
+    log_max_size: float | None = _setting(  # a file may say 65536.0
         None, kinds.optional(kinds.SIZE), "the middle of a run's output is cut out above this size"
     )
     retain_completed: int | str | None = _setting(

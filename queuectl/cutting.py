@@ -25,7 +25,7 @@ PATIENCE_S = 1.0  # a read takes microseconds
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def cap(path: str, max_bytes: int) -> OSError | None:
+def cap(path: str, max_bytes: float) -> OSError | None:
     """Cut the middle out of a file that is larger, and say in a line there how much that was.
 
     Done within the file, with no more memory for a large one, and with no more room on the disk.
@@ -50,9 +50,9 @@ def cap(path: str, max_bytes: int) -> OSError | None:
     return None
 
 
-def kept(max_bytes: int) -> int:
+def kept(max_bytes: float) -> int:
     """Return how much is kept of what was printed, half of it from the beginning."""
-    return max(max_bytes - MARK_BYTES, 0)
+    return max(int(max_bytes) - MARK_BYTES, 0)
 
 
 def mark_of(cut_bytes: int) -> bytes:
@@ -90,7 +90,7 @@ def _is_locked(descriptor: int, how: int) -> bool:
     return True
 
 
-def _cut_middle(descriptor: int, size: int, max_bytes: int) -> None:
+def _cut_middle(descriptor: int, size: int, max_bytes: float) -> None:
     room = kept(max_bytes)
     head = _end_of_line(descriptor, room // 2)
     tail = _start_of_line(descriptor, size - (room - room // 2), size)

@@ -156,7 +156,7 @@ class Output:
         """Return the mark that stands where `cap` puts it: it may have been printed, too."""
         if self.max_bytes is None or self.max_bytes < self._size() >= self._position():
             return None  # what is larger was not cut, unless it is shorter than what was read
-        half = kept(int(self.max_bytes)) // 2
+        half = kept(self.max_bytes) // 2
         begin = max(0, half - LINE_BYTES)
         window = os.pread(self._descriptor, LINE_BYTES + 2 * MARK_BYTES, begin)
         found = MARK.search(window)
@@ -167,7 +167,7 @@ class Output:
 
     def _may_be_cut(self) -> bool:
         """Tell whether it has the size that `cap` leaves: each half may lack most of a line."""
-        return self.max_bytes is None or self._size() >= kept(int(self.max_bytes)) - 2 * LINE_BYTES
+        return self.max_bytes is None or self._size() >= kept(self.max_bytes) - 2 * LINE_BYTES
 
     def _size(self) -> int:
         return os.fstat(self._descriptor).st_size

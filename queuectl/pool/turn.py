@@ -229,7 +229,7 @@ class Turns:
         job, how = ran
         limit = self._spool.config.log_max_size
         if limit is not None:
-            await self._cap_output(job, int(limit))
+            await self._cap_output(job, limit)
         await self._loop.rest()  # the next command starts before this outcome is written
         return _Ended(claim, job, how, took_s, at)
 
@@ -329,7 +329,7 @@ class Turns:
         for slip in slips(names):
             self._log.event("warning", job.id, detail=slip)
 
-    async def _cap_output(self, job: Job, limit: int) -> None:
+    async def _cap_output(self, job: Job, limit: float) -> None:
         """Cut what is too large, in a thread: half of the limit is copied."""
         for path in (job.record["stdout_path"], job.record["stderr_path"]):
             if path is not None and files.size(path) > limit:
