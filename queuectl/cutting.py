@@ -41,7 +41,7 @@ def cap(path: str, max_bytes: float) -> OSError | None:
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
-            _locked(descriptor, fcntl.LOCK_EX, PATIENCE_S)
+            _lock(descriptor, fcntl.LOCK_EX, PATIENCE_S)
             _cut_middle(descriptor, status.st_size, max_bytes)
     except OSError as error:
         return error
@@ -61,26 +61,26 @@ def mark_of(cut_bytes: int) -> bytes:
 
 
 def lock_to_read(descriptor: int, max_bytes: float | None, patience_s: float) -> bool:
-    """Have the middle cut out before this or after it; tell whether others let us.
+    """Have nothing cut out of a file until it is unlocked; tell whether others let us do that.
 
     Only what is larger may be being cut. Else a command may have the lock, which keeps its output
     whole by it (`flock 1`), and is not to meet us there.
     """
     if max_bytes is None or os.fstat(descriptor).st_size <= max_bytes:
         return True
-    return _locked(descriptor, fcntl.LOCK_SH, patience_s)
+    return _lock(descriptor, fcntl.LOCK_SH, patience_s)
 
 
-def _locked(descriptor: int, how: int, patience_s: float) -> bool:
-    """Lock a file; not for ever, since who has the lock may be suspended."""
+def _lock(descriptor: int, how: int, patience_s: float) -> bool:
+    """Lock a file; False if others have it for longer than that: they may be suspended."""
     until = time.monotonic() + patience_s
-    while not (is_ours := _is_locked(descriptor, how)) and time.monotonic() < until:
+    while not (is_ours := _try_lock(descriptor, how)) and time.monotonic() < until:
         time.sleep(0.001)
     return is_ours
 
 
-def _is_locked(descriptor: int, how: int) -> bool:
-    """Lock a file unless others have it."""
+def _try_lock(descriptor: int, how: int) -> bool:
+    """Lock a file; False if others have it."""
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
