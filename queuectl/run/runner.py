@@ -179,14 +179,9 @@ def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
-_null_descriptor = -1
-
-
+@lru_cache(maxsize=1)  # opened once: a job needs it only to be duplicated
 def _null() -> int:
-    global _null_descriptor  # noqa: PLW0603 - opened once: a job needs it only to be duplicated
-    if _null_descriptor < 0:
-        _null_descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    return _null_descriptor
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def could_not_start(error: OSError, task: Task) -> Outcome:
