@@ -247,21 +247,23 @@ class Layout:
         Raises:
             NoSuchJobError: none does.
         """
-        # A job on its way can slip from a place not looked at yet to one that was: look twice.
-        for _ in range(2 if is_id(job_id) else 0):  # ../config is none, whatever is there
-            for state in WAITING:
-                if is_there(path := self.file(state, job_id)):
-                    return state, path
-            for held in self.held():
-                if held.job_id == job_id:
-                    return "processing", held.path
-            for state in FINISHED:
-                if is_there(path := self.file(state, job_id)):
-                    return state, path
-        if is_id(job_id):
+        if is_id(job_id):  # ../config is none, whatever is there
+            # A job on its way can slip from a place not looked at yet to one that was: look twice.
+            place = self._look_for(job_id) or self._look_for(job_id)
+            if place is not None:
+                return place
             self.check_readable(job_id)
         msg = f'no job "{job_id}" in {self.path}; `queuectl list` shows what there is'
         raise NoSuchJobError(msg)
+
+    def _look_for(self, job_id: str) -> tuple[str, str] | None:
+        state = self.found_in(job_id, WAITING)
+        if state is None:
+            for held in self.held():
+                if held.job_id == job_id:
+                    return "processing", held.path
+            state = self.found_in(job_id, FINISHED)
+        return None if state is None else (state, self.file(state, job_id))
 
     def check_readable(self, job_id: str) -> None:
         """Check that it can be told whether a state has a file of this id.
