@@ -88,18 +88,13 @@ class Backlog:
         if len(heap) > 2 * len(self) + _FEW_PASSED_OVER:
             self.forget(())
 
-    def advance(self, wall_s: float, monotonic_s: float) -> int:
-        """Make ready what is due; return how many."""
-        return self._advance(self._at, wall_s) + self._advance(self._after, monotonic_s)
-
-    def _advance(self, heap: list[tuple[float, Entry]], now_s: float) -> int:
-        moved = 0
-        while heap and heap[0][0] <= now_s:
-            entry = heappop(heap)[1]
-            if self._counts(entry):
-                heappush(self._ready, entry)
-                moved += 1
-        return moved
+    def advance(self, wall_s: float, monotonic_s: float) -> None:
+        """Make ready what is due."""
+        for heap, now_s in ((self._at, wall_s), (self._after, monotonic_s)):
+            while heap and heap[0][0] <= now_s:
+                entry = heappop(heap)[1]
+                if self._counts(entry):
+                    heappush(self._ready, entry)
 
     def _counts(self, entry: Entry) -> bool:
         return self._current[entry.state].get(entry.job_id) is entry

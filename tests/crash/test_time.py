@@ -53,14 +53,17 @@ def test_no_wait_is_ever_negative_whatever_the_clock_does(jump_s: float) -> None
 def test_a_clock_set_back_holds_no_retry_back() -> None:
     backlog = Backlog()
     backlog.ready_after(Entry(0, 1, 0, "retry", "failed"), 1000.0)
-    assert backlog.advance(0.0 - DAY_S, 1001.0) == 1
+    backlog.advance(0.0 - DAY_S, 1001.0)
+    assert backlog.first() is not None
 
 
 def test_a_schedule_follows_the_wall_clock() -> None:
     backlog = Backlog()
     backlog.ready_at(Entry(0, 1, 0, "morning", "pending"), 5000.0)
-    assert backlog.advance(4999.0, 1e9) == 0
-    assert backlog.advance(4999.0 + DAY_S, 0.0) == 1
+    backlog.advance(4999.0, 1e9)
+    assert backlog.first() is None
+    backlog.advance(4999.0 + DAY_S, 0.0)
+    assert backlog.first() is not None
 
 
 # --- a heartbeat from a wrong clock -----------------------------------------------------------
