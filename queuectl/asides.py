@@ -94,13 +94,22 @@ class Asides(Moves):
             "rejected": name or f"{claim.job_id}{SUFFIX}",
             **_tags_of(claim.path),  # who waits for a tag must learn of it
         }
+        return Aside((yield from self._parting_explained(claim, says, any_reason=cut_short)), why)
+
+    def _parting_explained(
+        self, claim: Claim, says: dict[str, Any], *, any_reason: bool
+    ) -> Steps[str]:
+        """Move a held file to dead/ID.rejected, once dead/ID.json says why; return that id.
+
+        A reason that is there already will do if it says the same, or `any_reason`.
+        """
 
         def is_explained(free: str) -> bool:
             try:
                 reason = self.reason(free)
             except OSError:  # whatever it is: that name is taken
                 return False
-            return reason is not None and (cut_short or says.items() <= reason.record.items())
+            return reason is not None and (any_reason or says.items() <= reason.record.items())
 
         def moving(free: str) -> Steps[None]:
             target = self.rejected_file(free)
@@ -108,7 +117,7 @@ class Asides(Moves):
                 yield from self._explaining(claim, free, says)
             yield from self._parting(claim, target, "dead")
 
-        return Aside((yield from self._to_dead(claim, moving, is_explained)), why)
+        return self._to_dead(claim, moving, is_explained)
 
     def _is_reason(self, claim: Claim) -> bool:
         """Tell whether it only says why a file was set aside.
