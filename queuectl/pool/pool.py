@@ -114,7 +114,7 @@ class Pool:
 
     # --- the life of a pool -----------------------------------------------------------------
 
-    async def _live(self) -> None:
+    def _make_parts(self) -> None:
         loop, spool, log = self._loop, self._spool, self._log
         news = News(ready=self._arrived, due=self._wake, scan=self._scan_soon)
         self._intake = Intake(spool, log, self.name, news)
@@ -122,6 +122,10 @@ class Pool:
         self._claims = Claims(loop, self._intake, self._turns, self._turn_over, self._follow_pause)
         self._upkeep = Upkeep(spool, log, self._intake, self.name, self._scanned)
         self._config = LiveConfig(spool, log)
+
+    async def _live(self) -> None:
+        loop, spool, log = self._loop, self._spool, self._log
+        self._make_parts()
         spool.keep_spares(self.name)
         slots = self._registration.record.slots
         log.event("up", worker=self.name, slots=slots, spool=spool.path)
