@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from queuectl import kinds
+from queuectl import files, kinds
 from queuectl.errors import BadSettingError, SpoolError
+from queuectl.scratch import Scratch, draft_file
 from queuectl.units import show
 
 if TYPE_CHECKING:
@@ -291,9 +292,6 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
     """
     from filelock import FileLock
 
-    from queuectl import files
-    from queuectl.scratch import Scratch, draft_file
-
     path = f"{spool_path}/{FILE_NAME}"
     try:
         # who may change jobs may change settings
@@ -306,12 +304,16 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
             for key, value in stored.items():
                 if key not in before or before[key] != value:  # of several faults, one at a time
                     _check(path, key, value)
-            draft = draft_file(f"{spool_path}/tmp", "~config", me.owner)
-            body = json.dumps(stored, indent=2).encode() + b"\n"
-            # for others to read, if they may put jobs in: what they queue follows the settings
-            mode = 0o640 if stored.get("shared") else 0o600
-            # always synced: an edit is rare, and durability itself may be what it changes
-            files.replace(path, body, draft, sync=True, mode=mode)
-            files.sync_directory(spool_path)
+            _write(spool_path, stored, me.owner)
     except OSError as error:
         raise SpoolError("change", path, error) from error
+
+
+def _write(spool_path: str, stored: dict[str, Any], owner: str) -> None:
+    draft = draft_file(f"{spool_path}/tmp", "~config", owner)
+    body = json.dumps(stored, indent=2).encode() + b"\n"
+    # for others to read, if they may put jobs in: what they queue follows the settings
+    mode = 0o640 if stored.get("shared") else 0o600
+    # always synced: an edit is rare, and durability itself may be what it changes
+    files.replace(f"{spool_path}/{FILE_NAME}", body, draft, sync=True, mode=mode)
+    files.sync_directory(spool_path)
