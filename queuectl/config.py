@@ -147,13 +147,10 @@ def read_value(key: str, text: str) -> Any:
     """
     kind = SETTINGS[canonical_key(key)].kind
     try:
-        value = kind.read(text)
+        return kind.value_of(text)
     except ValueError:
-        value = ...
-    if value is ... or not kind.accepts(value):
         msg = f'"{canonical_key(key)}" must be {kind.range}, got "{text}"'
-        raise BadSettingError(msg)
-    return value
+        raise BadSettingError(msg) from None
 
 
 def _parsed(path: str, raw: bytes) -> dict[str, Any]:
@@ -193,10 +190,9 @@ def _as_meant(key: str, value: Any) -> Any:
     if kind is None or not kind.in_words or not isinstance(value, str):
         return value
     try:
-        number = kind.read(value)
+        return kind.value_of(value)
     except ValueError:
         return value
-    return number if kind.accepts(number) else value
 
 
 def listed(key: str) -> str:

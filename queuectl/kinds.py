@@ -26,6 +26,17 @@ class Kind:
     accepts: Callable[[Any], bool]
     in_words: bool = False  # then config.json may say it as a command line does: "2h", "10M", "0,3"
 
+    def value_of(self, text: str) -> Any:
+        """Return the value that a text stands for.
+
+        Raises:
+            ValueError: it stands for none that the setting takes.
+        """
+        value = self.read(text)
+        if not self.accepts(value):
+            raise ValueError(text)
+        return value
+
 
 def integer(low: int, high: int) -> Kind:
     """Return the integers between these."""
