@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from queuectl.arrivals import Arrivals
 
-WITHOUT_EVENTS_S = 1.0  # how often to look where no events come
+_WITHOUT_EVENTS_S = 1.0  # how often to look where no events come
 # How often to look at files that are written to, where no event comes of it: FSEvents tells of
 # writing when the file is closed, and watchdog drops what it tells of a watch that is a file.
 _WRITING_S = 0.2
@@ -51,7 +51,7 @@ class Changes:
         try:
             self._arrivals = self._watch_arrivals()
         except (ImportError, OSError):  # no watchdog, or no more watches or threads
-            self._look_every_s = min(self._look_every_s, WITHOUT_EVENTS_S)
+            self._look_every_s = min(self._look_every_s, _WITHOUT_EVENTS_S)
         return self
 
     def _watch_arrivals(self) -> Arrivals:
@@ -90,7 +90,7 @@ class Changes:
         except FileNotFoundError:
             pass  # its arrival will be told
         except (ImportError, OSError):  # as above
-            self._look_every_s = min(self._look_every_s, WITHOUT_EVENTS_S)
+            self._look_every_s = min(self._look_every_s, _WITHOUT_EVENTS_S)
 
     def wait(self, deadline_s: float | None = None) -> list[str]:
         """Return the names as they came since the last call, none once it is time to look anyway.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from queuectl.retry import Backoff
 
 FILE_NAME = "config.json"
-LOCK_NAME = "config.lock"
+_LOCK_NAME = "config.lock"
 
 
 def _setting(default: Any, kind: kinds.Kind, about: str) -> Any:
@@ -292,7 +292,7 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
     try:
         # who may change jobs may change settings
         lock_mode = 0o660 if _read(path).get("shared") else 0o600
-        lock = FileLock(f"{spool_path}/{LOCK_NAME}", mode=lock_mode)
+        lock = FileLock(f"{spool_path}/{_LOCK_NAME}", mode=lock_mode)
         with lock, Scratch(f"{spool_path}/tmp") as me:
             stored = _read(path)
             before = dict(stored)

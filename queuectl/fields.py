@@ -132,7 +132,7 @@ FIELDS: dict[str, Field] = {
     "history": Field("a list of objects", "queuectl", _history),
 }
 OUR_FIELDS = frozenset(name for name, field in FIELDS.items() if field.writer == "queuectl")
-USER_FIELDS = tuple(name for name, field in FIELDS.items() if field.writer == "user")
+_USER_FIELDS = tuple(name for name, field in FIELDS.items() if field.writer == "user")
 
 
 def check_fields(record: Mapping[str, Any]) -> None:
@@ -171,7 +171,7 @@ def slips(names: Iterable[str]) -> Iterator[str]:
         if name not in FIELDS:
             from difflib import get_close_matches
 
-            near = get_close_matches(name, USER_FIELDS, n=1, cutoff=0.65)
+            near = get_close_matches(name, _USER_FIELDS, n=1, cutoff=0.65)
             meant = _ELSEWHERE.get(name) or next(iter(near), None)
             if meant is not None:
                 yield f'"{name}" is kept, but means nothing here; "{meant}" would'

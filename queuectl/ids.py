@@ -13,8 +13,8 @@ from queuectl.units import show
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-MAX_ID_CHARS = 128
-_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ID_CHARS - 1}}}", re.ASCII)
+_MAX_CHARS = 128
+_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_MAX_CHARS - 1}}}", re.ASCII)
 
 
 def is_id(text: object) -> bool:
@@ -31,7 +31,7 @@ def check_id(text: object) -> str:
     if isinstance(text, str) and is_id(text):
         return text
     msg = (
-        f'"id" must be 1 to {MAX_ID_CHARS} of the characters A-Z a-z 0-9 . _ - '
+        f'"id" must be 1 to {_MAX_CHARS} of the characters A-Z a-z 0-9 . _ - '
         f"and begin with a letter or digit, got {show(text)}"
     )
     raise BadJobError(msg)
@@ -39,10 +39,10 @@ def check_id(text: object) -> str:
 
 def as_id(text: str, room: int = 0) -> str:
     """Return the nearest thing to `text` that can be an id, at least `room` short of the limit."""
-    if is_id(text) and len(text) + room <= MAX_ID_CHARS:
+    if is_id(text) and len(text) + room <= _MAX_CHARS:
         return text
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)
-    return ("x" + plain if not plain[:1].isalnum() else plain)[: MAX_ID_CHARS - room]
+    return ("x" + plain if not plain[:1].isalnum() else plain)[: _MAX_CHARS - room]
 
 
 def numbered(job_id: str) -> Iterator[str]:

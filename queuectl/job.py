@@ -25,7 +25,7 @@ MAX_GROWN_BYTES = MAX_RECORD_BYTES + (1 << 17)  # of one that has run, for what 
 # JSON that others wrote is longer when we write it: [1,1] gets a blank, 1e15 all its zeros, an é an
 # escape if half a character stands in the same record. At most 8 times, and so many bytes may be.
 _LONGER, _FORM_BYTES = 8, 1 << 15
-MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use comes near it
+_MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use comes near it
 MAX_HISTORY = 20
 
 
@@ -213,7 +213,7 @@ _decode_text = json.JSONDecoder(
 
 def _check_depth(text: str) -> None:
     """Refuse deep nesting before a coder recurses into it."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+    if text.count("[") + text.count("{") <= _MAX_DEPTH:
         return
     depth, in_string = 0, False
     for match in _JSON_MARKS.finditer(text):
@@ -222,8 +222,8 @@ def _check_depth(text: str) -> None:
             in_string = not in_string
         elif not in_string:
             depth += _NESTING.get(mark, 0)
-            if depth > MAX_DEPTH:
-                msg = f"nested more than {MAX_DEPTH} deep"
+            if depth > _MAX_DEPTH:
+                msg = f"nested more than {_MAX_DEPTH} deep"
                 raise BadJobError(msg)
 
 

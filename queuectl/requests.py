@@ -120,10 +120,10 @@ def standing(spool: Layout) -> list[tuple[str, str]]:
         OSError: workers/ cannot be read.
     """
     names = os.listdir(spool.directory("workers"))
-    return [(name, owner) for name in names if (owner := asked_of(name)) is not None]
+    return [(name, owner) for name in names if (owner := _asked_of(name)) is not None]
 
 
-def asked_of(name: str) -> str | None:
+def _asked_of(name: str) -> str | None:
     """Return the pool that a file of workers/ asks for something, None if it is no request."""
     before, mark, _ = name.partition(CANCEL_MARK)
     owner = before if mark else name.removesuffix(STOP_SUFFIX)

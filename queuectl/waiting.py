@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from queuectl.layout import Found, Layout
 
-NOT_DONE = 1  # the exit status for a job that is dead for a reason that has no number
+_NOT_DONE = 1  # the exit status for a job that is dead for a reason that has no number
 
 
 class Endings:
@@ -101,20 +101,20 @@ def exit_status(found: Found | None) -> int:
     ends by SIGTERM: 143); 1 for whatever has no number, such as a cancelled job.
     """
     if found is None:
-        return NOT_DONE
+        return _NOT_DONE
     if found.state == "completed":
         return 0
     record, history = found.job.record, found.job.history
     if not history or is_cancelled(record):
-        return NOT_DONE
+        return _NOT_DONE
     last = history[-1]
     if last.get("ended") == EXIT:
         return _code(last.get("exit_code"))
     if last.get("ended") == SIGNAL:
         return 128 + signal_number(str(last.get("signal")))
-    return 128 + signal.SIGTERM if last.get("ended") == TIMEOUT else NOT_DONE
+    return 128 + signal.SIGTERM if last.get("ended") == TIMEOUT else _NOT_DONE
 
 
 def _code(value: object) -> int:
     # 0 can be a failure too, where success_codes says so
-    return value if isinstance(value, int) and 0 < value <= 255 else NOT_DONE
+    return value if isinstance(value, int) and 0 < value <= 255 else _NOT_DONE
