@@ -170,20 +170,20 @@ class Moves(Layout):
         claim.rewritten = True
 
     def _replacing(self, claim: Claim, data: bytes) -> Steps[None]:
-        draft_file = self._draft_file(claim.job_id, claim.owner)
+        draft = self._draft_file(claim.job_id, claim.owner)
 
         def replace() -> None:
             # the rename would bring back a claim that was taken away
             if files.is_gone(claim.path):
                 raise self._lost(claim)
-            files.move(draft_file, claim.path)
+            files.move(draft, claim.path)
 
-        yield from self._placing(draft_file, data, replace)
+        yield from self._placing(draft, data, replace)
 
-    def _placing(self, draft_file: str, data: bytes, place: Callable[[], None]) -> Steps[None]:
+    def _placing(self, draft: str, data: bytes, place: Callable[[], None]) -> Steps[None]:
         """Do what `files.placing` does, as the settings say."""
         config = self.config
-        return files.placing(draft_file, data, place, sync=config.sync, mode=config.file_mode)
+        return files.placing(draft, data, place, sync=config.sync, mode=config.file_mode)
 
     def _lost(self, claim: Claim) -> ClaimLostError:
         """Return the error, and let go of what was kept for the claim."""

@@ -184,8 +184,8 @@ def settled(
 
 
 def _reason(outcome: Outcome, verdict: Verdict) -> str:
-    means_later = verdict.state == "failed" and not verdict.counts
-    return outcome.message() + (_MEANS_LATER if means_later else "")
+    is_later = verdict.state == "failed" and not verdict.counts
+    return outcome.message() + (_MEANS_LATER if is_later else "")
 
 
 def only_held(job: Job, owner: str) -> Job | None:

@@ -122,12 +122,12 @@ class Registration:
 
     def show_stalled(self, *, stalled: bool) -> None:
         """Show those who look that the system refuses something, or that it does so no more."""
-        path = self._path(STALLED_SUFFIX)
+        sign = self._path(STALLED_SUFFIX)
         with contextlib.suppress(OSError):  # it may refuse this too: the log tells all the same
             if stalled:  # empty: on a full disk there is room for a name
-                files.write_new(path, b"", sync=False, mode=self._spool.config.file_mode)
+                files.write_new(sign, b"", sync=False, mode=self._spool.config.file_mode)
             else:
-                files.unlink_quietly(path)
+                files.unlink_quietly(sign)
 
     @property
     def beat_every_s(self) -> float:
