@@ -27,12 +27,12 @@ def is_job_file(name: str) -> bool:
 
 
 def job_id_in(state: str, name: str) -> str:
-    """Return the job that a name in a state directory says, without `.json`."""
+    """Return the job's id in the name, without `.json`, of a file in a state directory."""
     return split_held(name)[0] if state == "processing" else name
 
 
 def split_held(name: str) -> tuple[str, str]:
-    """Return the job and the owner that a name in processing/ says, without `.json`."""
+    """Return the job's id and the owner in the name, without `.json`, of a file in processing/."""
     job_id, _, owner = name.rpartition("@")
     return (job_id, owner) if job_id else (owner, "")
 
@@ -44,5 +44,5 @@ def split_reject(held_id: str) -> tuple[str, bool]:
 
 
 def holder_of(path: str) -> str:
-    """Return the owner that the path of a file in processing/ says."""
+    """Return the owner in the path of a file in processing/."""
     return split_held(os.path.basename(path).removesuffix(SUFFIX))[1]

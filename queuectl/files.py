@@ -78,7 +78,7 @@ def sync_directory(path: str) -> None:
 
 @contextlib.contextmanager
 def to_be_synced(path: str) -> Iterator[Callable[[], None]]:
-    """Open a directory whose names are put on disk later, when no descriptor may be left.
+    """Open a directory; yield what puts its names on disk later, when no descriptor may be left.
 
     Raises:
         OSError: it cannot be opened.
@@ -165,8 +165,8 @@ def made(path: str, mode: int) -> int:
 def share(descriptor: int, mode: int) -> None:
     """Let others have a file as `mode` says, whatever our umask was; nothing if it is ours alone.
 
-    A file system may have modes of its own, and the file be somebody else's: what matters is told
-    when it is read.
+    What is refused is not raised, since a file system may have modes of its own, and the file be
+    somebody else's: whoever cannot read it says so.
     """
     if mode & 0o077:
         with contextlib.suppress(OSError):

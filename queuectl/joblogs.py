@@ -309,7 +309,7 @@ class Follower:
 
     @contextlib.contextmanager
     def _missing(self, stream: str) -> Iterator[None]:
-        """Do without an output that cannot be read, also if it has come only since the last time.
+        """Do without an output that cannot be read, also one that came since the last reading.
 
         Raises:
             SpoolError: nobody is told of it.

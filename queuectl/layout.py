@@ -116,7 +116,7 @@ class Layout:
     def log_files(self, job_id: str, number: int) -> tuple[str, str]:
         """Return where run `number` of a job writes its standard output and error.
 
-        The id is that of a job, such as `find` returns: it is not looked at.
+        The id is that of a job, such as `find` returns: it is not checked.
         """
         stem = f"{self.path}/logs/{job_id}.{number}"
         return f"{stem}.out", f"{stem}.err"

@@ -141,7 +141,7 @@ class Moves(Layout):
     def rewriting(self, claim: Claim, job: Job, beside: Sequence[str] = ()) -> Steps[None]:
         """Put a new body in a held file: its bytes are on disk then, its name after `securing`.
 
-        Where names can be exchanged, those in the directories `beside` are on disk before it.
+        If it is by an exchange of names, those in the directories `beside` are on disk before that.
 
         Raises:
             ClaimLostError: the claim was taken away.

@@ -43,7 +43,7 @@ def read_with_status(path: str, *, any_owner: bool) -> tuple[bytes, os.stat_resu
             raise BadJobError(msg)
         if status.st_size > MAX_GROWN_BYTES:
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
-            raise IncompleteJobError(msg)  # or room made for it, to be cut once it is written
+            raise IncompleteJobError(msg)  # perhaps its writer has made room, and will cut it
         return os.read(descriptor, status.st_size + 1), status
     finally:
         os.close(descriptor)

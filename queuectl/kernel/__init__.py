@@ -49,7 +49,7 @@ OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EA
 
 @contextlib.contextmanager
 def starting_threads() -> Iterator[None]:
-    """Have the want of threads be an error like that of all else that a machine may lack.
+    """Turn Python's error for a lack of threads into an OSError, as any other lack raises.
 
     Raises:
         OSError: no thread could be started.

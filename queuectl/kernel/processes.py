@@ -134,10 +134,10 @@ _ENDED = (b"Z", b"X")
 
 @dataclass(frozen=True)
 class Tree:
-    """The processes of a group, those with all of `marks` (NAME=VALUE) in their environment.
+    """Processes: those of a group, those with all of `marks` (NAME=VALUE) in their environment.
 
-    And those that write their standard output or error to one of `outputs` (device and inode): some
-    have dropped their environment.
+    Also those, since some have dropped their environment, whose standard output or error is one of
+    `outputs` (device and inode).
     """
 
     group: int | None

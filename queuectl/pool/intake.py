@@ -140,7 +140,7 @@ class Intake:
         return True
 
     def _arrived_ns(self, job_id: str, ctime_ns: int) -> int:
-        """Return by when a file has its place: what we gave back keeps its own until it changes."""
+        """Return the time that orders a file: what we gave back keeps its own until it changes."""
         kept_ns, of_ns = self._kept.get(job_id, (ctime_ns, ctime_ns))
         if of_ns is None:
             self._kept[job_id] = kept_ns, ctime_ns

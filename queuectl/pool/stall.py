@@ -31,7 +31,7 @@ class Stall:
         self._registration = registration
         self._lanes = lanes
         self._waiting: set[str] = set()  # for whom something is about to be tried again
-        self._told: set[str] = set()  # what will end it, of what was told
+        self._told: set[str] = set()  # of what was logged, what is to end it
         self._shown = False
         self._over = Event(loop)
 
