@@ -29,11 +29,10 @@ def ask_to_stop(spool: Spool, worker: str, *, now: bool) -> None:
     Raises:
         SpoolError: the file that asks could not be written.
     """
-    name = f"{worker}{STOP_SUFFIX}"
+    path = _stop_file(spool, worker)
     if now:
-        _ask(spool, name, "now")
+        _ask(spool, path, "now")
         return
-    path = _path(spool, name)
     try:
         files.write_new(path, b"", sync=False, mode=spool.config.file_mode)
     except FileExistsError:
@@ -48,17 +47,17 @@ def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
     Raises:
         SpoolError: the file that asks could not be written.
     """
-    _ask(spool, f"{worker}{CANCEL_MARK}{job_id}", by)
+    _ask(spool, _cancel_file(spool, worker, job_id), by)
 
 
 def is_asked_to_stop(spool: Layout, worker: str) -> bool:
     """Tell whether a pool takes nothing more."""
-    return files.is_there(_path(spool, f"{worker}{STOP_SUFFIX}"))
+    return files.is_there(_stop_file(spool, worker))
 
 
 def is_asked_to_cancel(spool: Layout, worker: str, job_id: str) -> bool:
     """Tell whether a pool has been asked to cancel a job, and has not answered."""
-    return files.is_there(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
+    return files.is_there(_cancel_file(spool, worker, job_id))
 
 
 def withdraw_stop(spool: Spool, worker: str) -> None:
@@ -67,7 +66,7 @@ def withdraw_stop(spool: Spool, worker: str) -> None:
     Raises:
         OSError: the file system refused.
     """
-    files.unlink_quietly(_path(spool, f"{worker}{STOP_SUFFIX}"))
+    files.unlink_quietly(_stop_file(spool, worker))
 
 
 def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
@@ -76,7 +75,7 @@ def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
     Raises:
         OSError: the file system refused.
     """
-    files.unlink_file(_path(spool, f"{worker}{CANCEL_MARK}{job_id}"))
+    files.unlink_file(_cancel_file(spool, worker, job_id))
 
 
 def read_stop(spool: Layout, worker: str) -> str | None:
@@ -85,7 +84,7 @@ def read_stop(spool: Layout, worker: str) -> str | None:
     Raises:
         OSError: it cannot be told.
     """
-    return _read(_path(spool, f"{worker}{STOP_SUFFIX}"))
+    return _read(_stop_file(spool, worker))
 
 
 def read_cancels(spool: Layout, worker: str) -> list[tuple[str, str]]:
@@ -95,7 +94,7 @@ def read_cancels(spool: Layout, worker: str) -> list[tuple[str, str]]:
         OSError: workers/ cannot be read.
     """
     found = ((path, _read_listed(path)) for path in cancel_files(spool, worker))
-    before = len(_path(spool, f"{worker}{CANCEL_MARK}"))
+    before = len(_cancel_file(spool, worker, ""))
     return [(path[before:], by[:_BY_CHARS]) for path, by in found if by is not None]
 
 
@@ -130,16 +129,14 @@ def _asked_of(name: str) -> str | None:
     return owner if owner != name and is_owner(owner) else None
 
 
-def _ask(spool: Spool, name: str, text: str) -> None:
-    target = _path(spool, name)
+def _ask(spool: Spool, path: str, text: str) -> None:
+    data, mode = f"{text}\n".encode(), spool.config.file_mode
     try:
         with Scratch(spool.directory("tmp")) as me:
             draft = draft_file(spool.directory("tmp"), "~request", me.owner)
-            files.replace(
-                target, f"{text}\n".encode(), draft, sync=False, mode=spool.config.file_mode
-            )
+            files.replace(path, data, draft, sync=False, mode=mode)
     except OSError as error:
-        raise SpoolError("write", target, error) from error
+        raise SpoolError("write", path, error) from error
 
 
 def _read_listed(path: str) -> str | None:
@@ -159,6 +156,14 @@ def _read(path: str) -> str | None:
     except PermissionError:  # the same of one that is not ours to read
         os.lstat(path)  # raises if it cannot even be told whether there is one
         return ""
+
+
+def _stop_file(spool: Layout, worker: str) -> str:
+    return _path(spool, f"{worker}{STOP_SUFFIX}")
+
+
+def _cancel_file(spool: Layout, worker: str, job_id: str) -> str:
+    return _path(spool, f"{worker}{CANCEL_MARK}{job_id}")
 
 
 def _path(spool: Layout, name: str) -> str:
