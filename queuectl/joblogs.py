@@ -215,13 +215,11 @@ def _start_of_last(descriptor: int, lines: int) -> int:
     while position > 0:
         begin = max(0, position - CHUNK_BYTES)
         data = os.pread(descriptor, position - begin, begin)
-        if position == end and data.endswith(b"\n"):
-            data = data[:-1]  # this one ends the last line
-        while (at := data.rfind(b"\n")) >= 0:
+        at = len(data) - (position == end)  # a newline there ends the last line
+        while (at := data.rfind(b"\n", 0, at)) >= 0:
             lines -= 1
             if lines == 0:
                 return begin + at + 1
-            data = data[:at]
         position = begin
     return 0
 
