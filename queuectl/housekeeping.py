@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
-_BUDGET_S = 5.0  # one call of `run` deletes for no longer
+_BUDGET_S = 5.0  # one call of `run` deletes from a state for no longer
 _AHEAD = 50_000  # names kept of one look, oldest first, for the calls to come
 
 
