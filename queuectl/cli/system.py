@@ -140,8 +140,8 @@ def _patience(spool: Spool) -> tuple[str, str]:
     if limit_s is None:
         return "1h", "job-timeout is none here, so an hour: how long a stop may wait for jobs."
     total_s = int(limit_s + grace_s + _STOP_MARGIN_S)
-    text = f"how long a stop may wait for jobs: job-timeout {limit_s:g} + kill-grace {grace_s:g}"
-    return f"{total_s}", f"{text} + {_STOP_MARGIN_S}."
+    parts = f"job-timeout {limit_s:.15g} + kill-grace {grace_s:.15g} + {_STOP_MARGIN_S}"
+    return f"{total_s}", f"how long a stop may wait for jobs: {parts}."
 
 
 def _quoted(words: Sequence[str]) -> str:

@@ -153,7 +153,7 @@ class _Trial:
             self._clear()
 
     def _path(self, name: str) -> str:
-        return draft_file(self._tmp, f"doctor-{name}", self._owner)
+        return draft_file(self._tmp, f"~doctor-{name}", self._owner)
 
     def _new(self, name: str, data: bytes) -> str:
         files.write_new(self._path(name), data, sync=self._spool.config.sync)
@@ -161,7 +161,7 @@ class _Trial:
 
     def _clear(self) -> None:
         for name in os.listdir(self._tmp):
-            if name.startswith("doctor-") and owner_of(name) == self._owner:
+            if name.startswith("~doctor-") and owner_of(name) == self._owner:
                 os.unlink(f"{self._tmp}/{name}")
 
     def _write(self) -> Finding:

@@ -81,10 +81,10 @@ def test_a_users_unit_names_no_user_and_starts_with_their_session(spool: SpoolDi
 
 
 def test_a_stop_may_take_as_long_as_the_longest_job(spool: SpoolDir) -> None:
-    spool.configure(job_timeout=7200, kill_grace=10)
+    spool.configure(job_timeout=2592000, kill_grace=10)
     unit = spool.run("systemd-unit").out
-    assert settings_of(unit)["TimeoutStopSec"] == ["7240"]
-    assert "job-timeout 7200 + kill-grace 10" in unit
+    assert settings_of(unit)["TimeoutStopSec"] == ["2592040"]
+    assert "job-timeout 2592000 + kill-grace 10" in unit
 
 
 def test_where_jobs_have_no_limit_a_stop_may_take_an_hour(spool: SpoolDir) -> None:
