@@ -73,10 +73,11 @@ def cancel_all(  # noqa: PLR0913 - who calls it names those that differ
         names = {job_id + SUFFIX for job_id in work.left}
         directories = [spool.directory(state) for state in AT_REST]
         with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
-            while work.left and time.monotonic() < deadline_s:
+            while True:
                 yield from work.round()
-                if work.left:
-                    changes.wait(min(work.look_again_s, deadline_s))
+                if not (work.left and time.monotonic() < deadline_s):  # after a last look
+                    return
+                changes.wait(min(work.look_again_s, deadline_s))
     finally:
         work.withdraw_all()
 

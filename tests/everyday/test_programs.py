@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -105,6 +106,19 @@ def test_what_a_suspended_worker_holds_is_cancelled_once_it_goes_on_or_given_up(
         assert not [name for name in os.listdir(f"{spool.path}/workers") if ".cancel." in name]
         assert spool.states(job.id) == ["processing"]
         spool.api.cancel(job.id)
+
+
+def test_a_cancel_without_events_has_a_last_look_before_it_gives_up(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "queuectl.arrivals", None)
+    monkeypatch.setattr("queuectl.changes._WITHOUT_EVENTS_S", DEADLINE_S)
+    spool.configure(poll_interval=DEADLINE_S)
+    job = spool.api.submit("sleep 1000")
+    with spool.pool():
+        wait_until(lambda: spool.states(job.id) == ["processing"], "it runs")
+        spool.api.cancel(job.id, timeout=3)
+    assert spool.states(job.id) == ["dead"]
 
 
 def test_what_a_dead_worker_held_is_cancelled_though_standard_error_is_no_file(
