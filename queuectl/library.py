@@ -130,12 +130,14 @@ class Spool(spool.Spool):
             WrongStateError: it has ended by itself, or cannot be taken; the text says which.
             TimeoutError: it has not ended; it may do so all the same.
             SpoolError: the file system refused.
+            BadSettingError: config.json holds what is no setting, since the spool was opened.
             WrongUserError: we are root, and the spool is somebody else's.
         """
         from queuectl.cancelling import cancel_all
         from queuectl.verbs import CANCELLABLE
 
         deadline_s = _deadline_s(timeout)
+        self.follow_config()
         if not list(cancel_all(self, [job_id], CANCELLABLE, _refuse, deadline_s=deadline_s)):
             raise _not_ended(job_id)
 
@@ -146,10 +148,12 @@ class Spool(spool.Spool):
             NoSuchJobError: no state holds it.
             WrongStateError: it waits or runs, or was set aside; the text says which.
             SpoolError: the file system refused.
+            BadSettingError: config.json holds what is no setting, since the spool was opened.
             WrongUserError: we are root, and the spool is somebody else's.
         """
         from queuectl import verbs
 
+        self.follow_config()
         for _ in verbs.retry(self, [job_id], OUTCOMES):
             pass
 

@@ -158,3 +158,18 @@ def test_what_is_not_there_or_waits_cannot_be_retried(spool: SpoolDir) -> None:
     job = spool.api.submit("true")
     with pytest.raises(WrongStateError, match="is pending; only completed or failed or dead"):
         spool.api.retry(job.id)
+
+
+def test_a_spool_that_is_kept_follows_the_settings_when_it_cancels_or_retries(
+    spool: SpoolDir,
+) -> None:
+    """What is retried in a spool that has come to be shared is for the group to run."""
+    kept = spool.api
+    fails = kept.submit("false", max_retries=1)
+    spool.drain()
+    waits = kept.submit("true")
+    spool.run("config", "set", "shared", "true")
+    kept.cancel(waits.id)
+    kept.retry(fails.id)
+    for state, job in (("dead", waits), ("pending", fails)):
+        assert os.stat(spool.file(state, job.id)).st_mode & 0o777 == 0o660
