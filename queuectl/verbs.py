@@ -177,7 +177,9 @@ def _changing(
     claim = _take(spool, job_id, verb, owner, held)
     try:
         yield from _rewriting(spool, claim, verb)
-    except (KeyboardInterrupt, GeneratorExit):
+    except (OSError, QueuectlError):  # it is let go of already, as far as can be
+        raise
+    except BaseException:  # an interrupt, or what a program's signal handler raises
         spool.let_go(claim)
         raise
 

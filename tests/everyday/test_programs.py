@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -173,3 +173,22 @@ def test_a_spool_that_is_kept_follows_the_settings_when_it_cancels_or_retries(
     kept.retry(fails.id)
     for state, job in (("dead", waits), ("pending", fails)):
         assert os.stat(spool.file(state, job.id)).st_mode & 0o777 == 0o660
+
+
+def test_what_a_signal_handler_raises_lets_go_of_a_job_that_is_retried(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program lives on, and so would its claim, for a lease."""
+
+    class AlarmError(Exception):
+        pass
+
+    def raises(_: object) -> NoReturn:
+        raise AlarmError
+
+    job = spool.api.submit("false", max_retries=1)
+    spool.drain()
+    monkeypatch.setattr("queuectl.verbs.again", raises)
+    with pytest.raises(AlarmError):
+        spool.api.retry(job.id)
+    assert spool.states(job.id) == ["dead"]
