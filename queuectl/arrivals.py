@@ -51,7 +51,7 @@ class Arrivals:
                 self._source = _new_source(self._lost)
                 self._source.start()
             self.rearm()
-        except OSError:
+        except BaseException:  # an interrupt, too: a program that waits goes on after it
             self.stop()
             raise
 

@@ -192,3 +192,17 @@ def test_what_a_signal_handler_raises_lets_go_of_a_job_that_is_retried(
     with pytest.raises(AlarmError):
         spool.api.retry(job.id)
     assert spool.states(job.id) == ["dead"]
+
+
+def test_who_is_interrupted_as_a_wait_begins_leaves_no_thread(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    job = spool.api.submit("true")
+    before = threading.active_count()
+    monkeypatch.setattr("queuectl.arrivals.Arrivals.rearm", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        spool.api.wait(job.id, timeout=DEADLINE_S)
+    assert threading.active_count() == before
