@@ -97,6 +97,7 @@ class Spool(spool.Spool):
         Raises:
             NoSuchJobError: no state holds it, or none does any more.
             TimeoutError: it has not ended.
+            BadJobError: it has, and its file is no job's.
             SpoolError: the file system refused.
         """
         with closing(self._looks(job_id, _deadline_s(timeout))) as looks:
@@ -137,7 +138,7 @@ class Spool(spool.Spool):
         from queuectl.verbs import CANCELLABLE
 
         deadline_s = _deadline_s(timeout)
-        self.follow_config()
+        self._prepare_to_change(job_id)
         if not list(cancel_all(self, [job_id], CANCELLABLE, _refuse, deadline_s=deadline_s)):
             raise _not_ended(job_id)
 
@@ -153,9 +154,13 @@ class Spool(spool.Spool):
         """
         from queuectl import verbs
 
-        self.follow_config()
+        self._prepare_to_change(job_id)
         for _ in verbs.retry(self, [job_id], OUTCOMES):
             pass
+
+    def _prepare_to_change(self, job_id: str) -> None:
+        self.follow_config()
+        self.locate(job_id)  # before anything is made: there may be no spool
 
 
 def _deadline_s(timeout: float | None) -> float:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from queuectl import NoSuchJobError, WrongStateError
+from queuectl import NoSuchJobError, Spool, WrongStateError
 from tests.support import DEADLINE_S, wait_until, waiting_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import SpoolDir
 
 
@@ -158,6 +160,14 @@ def test_what_is_not_there_or_waits_cannot_be_retried(spool: SpoolDir) -> None:
     job = spool.api.submit("true")
     with pytest.raises(WrongStateError, match="is pending; only completed or failed or dead"):
         spool.api.retry(job.id)
+
+
+def test_no_spool_is_made_by_who_looks_for_a_job_where_there_is_none(tmp_path: Path) -> None:
+    mistyped = Spool(tmp_path / "mistyped")
+    for change in (mistyped.cancel, mistyped.retry, mistyped.wait):
+        with pytest.raises(NoSuchJobError, match="mistyped"):
+            change("job")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_spool_that_is_kept_follows_the_settings_when_it_cancels_or_retries(
