@@ -118,8 +118,13 @@ def _follow(spool: Layout, texts: Sequence[str], options: dict[str, Any], misses
     jobs = _to_follow(spool, texts, options, misses)
     printer = Printer(names_jobs=len(jobs) > 1, names_streams=options["both"])
     followers = [_follower(spool, found, options) for found in jobs]
+
+    def missed(job_id: str, error: QueuectlError) -> None:
+        printer.end_line()
+        misses(job_id, error)
+
     for follower in followers if printer.names_jobs else ():
-        follower.missed = partial(misses, follower.job_id)
+        follower.missed = partial(missed, follower.job_id)
     remarks = Remarks(spool, printer)
     if followers:
         _print_until_ended(spool, followers, options, printer, remarks)

@@ -279,6 +279,25 @@ def test_of_several_that_are_followed_one_that_cannot_be_read_is_told_once(
         assert following.returncode == 1
 
 
+def test_that_one_of_several_cannot_be_read_is_said_on_a_line_of_its_own(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.api.submit("sleep 600", id="a")
+    spool.api.submit("printf half; sleep 600", id="b")
+    out = tmp_path / "out"
+    with spool.pool(2) as pool, open(out, "wb") as file:
+        pool.wait_for("started", "a")
+        pool.wait_for("started", "b")
+        wait_until(lambda: spool.output("b"))
+        os.unlink(f"{spool.path}/logs/a.1.out")
+        os.symlink("/dev/null", f"{spool.path}/logs/a.1.out")
+        with spool.start("logs", "-f", "b", "a", stdout=file, stderr=file) as following:
+            wait_until(lambda: "cannot read" in out.read_text(), out.read_text)
+            spool.run("cancel", "a", "b")
+            assert following.wait(DEADLINE_S) == 1
+    assert "half\nqueuectl: cannot read" in out.read_text()
+
+
 @contextlib.contextmanager
 def paused(spool: SpoolDir) -> Iterator[Pool]:
     """Pause a spool in which a job is over and another runs; yield its pool."""
