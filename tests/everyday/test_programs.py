@@ -119,7 +119,7 @@ def test_a_cancel_without_events_has_a_last_look_before_it_gives_up(
     job = spool.api.submit("sleep 1000")
     with spool.pool():
         wait_until(lambda: spool.states(job.id) == ["processing"], "it runs")
-        spool.api.cancel(job.id, timeout=3)
+        spool.api.cancel(job.id, timeout=5)  # it has ended long before
     assert spool.states(job.id) == ["dead"]
 
 
