@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # at once and is run again without delay.
 _PATIENCE_S = 10.0
 _NO_PATIENCE_S = 0.5  # with what is not only a matter of who is first
-_STANDARD_ERROR = 2  # what stands for it in a Python program may be no file
+_NO_LOG = -1
 _PASSING_S = 0.1  # a command line holds a job no longer than this
 
 
@@ -46,6 +46,7 @@ def cancel_all(  # noqa: PLR0913 - who calls it names those that differ
     note: Callable[[str], None] = lambda _text: None,
     *,
     deadline_s: float = inf,
+    log: int = _NO_LOG,
 ) -> Iterator[str]:
     """Cancel jobs; yield the id of each once it is in dead/, tell the others to `missed`.
 
@@ -56,12 +57,14 @@ def cancel_all(  # noqa: PLR0913 - who calls it names those that differ
         missed: called with an id and why that job was not cancelled.
         note: called with what a person may want to know while it takes time.
         deadline_s: give up those that have not ended by then (monotonic clock).
+        log: the descriptor for the lines of what is recovered; in a Python program even 2 may be a
+            file of its own.
 
     Raises:
         SpoolError: the file system refused.
     """
     spool.create()
-    work = _Cancelling(spool, states, missed, note)
+    work = _Cancelling(spool, states, missed, note, log)
     work.left = list(job_ids)
     try:
         yield from work.round()
@@ -86,7 +89,12 @@ class _Cancelling:
     """The jobs that are still to be cancelled, and what was done about them."""
 
     def __init__(
-        self, spool: Spool, states: Sequence[str], missed: Missed, note: Callable[[str], None]
+        self,
+        spool: Spool,
+        states: Sequence[str],
+        missed: Missed,
+        note: Callable[[str], None],
+        log: int,
     ) -> None:
         self.left: list[str] = []
         self.look_again_s = inf
@@ -95,6 +103,7 @@ class _Cancelling:
         self._by = verbs.by_whom()
         self._missed = missed
         self._note = note
+        self._log = log
         self.asked: dict[str, str] = {}  # whom, of each job that is run
         self._told_of: set[str] = set()  # workers that stand still
         self._heartbeats = owners.Heartbeats()
@@ -187,7 +196,7 @@ class _Cancelling:
         from queuectl.recovery import recover
         from queuectl.worklog import WorkLog
 
-        return recover(self._spool, WorkLog(_STANDARD_ERROR), self._heartbeats)
+        return recover(self._spool, WorkLog(self._log), self._heartbeats)
 
     def _ended(self, job_id: str, state: str) -> bool:
         """Tell whether a job that does not wait or run was cancelled by us."""

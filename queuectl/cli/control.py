@@ -30,6 +30,8 @@ from queuectl.verbs import CANCELLABLE, EDITABLE
 if TYPE_CHECKING:
     from queuectl.spool import Spool
 
+_STANDARD_ERROR = 2
+
 
 @click.command()
 @click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(*CANCELLABLE))
@@ -64,7 +66,9 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
                 misses(job_id, error)
 
         try:
-            for job_id in cancel_all(spool, job_ids, selection.states, missed, render.note):
+            for job_id in cancel_all(
+                spool, job_ids, selection.states, missed, render.note, log=_STANDARD_ERROR
+            ):
                 click.echo(job_id)
         except KeyboardInterrupt:
             render.note("what was told to end may end all the same; `queuectl list` shows it")

@@ -135,6 +135,18 @@ def test_what_a_dead_worker_held_is_cancelled_though_standard_error_is_no_file(
     assert spool.states(job.id) == ["dead"]
 
 
+def test_a_program_that_cancels_what_a_dead_worker_held_has_nothing_written_for_it(
+    spool: SpoolDir, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = spool.api.submit("sleep 60")
+    with spool.pool() as pool:
+        wait_until(lambda: spool.states(job.id) == ["processing"])
+        pool.kill()
+    capfd.readouterr()
+    spool.api.cancel(job.id, timeout=DEADLINE_S)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_is_not_there_or_has_ended_cannot_be_cancelled(spool: SpoolDir) -> None:
     with pytest.raises(NoSuchJobError, match="nothing"):
         spool.api.cancel("nothing")
