@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from watchdog.observers.api import BaseObserver
 
-    from queuectl.arrivals import Arrivals
-
 _WITHOUT_EVENTS_S = 1.0  # how often to look where no events come
 # How often to look at files that are written to, where no event comes of it: FSEvents tells of
 # writing when the file is closed, and watchdog drops what it tells of a watch that is a file.
@@ -44,27 +42,20 @@ class Changes:
         self._look_every_s = look_every_s
         self._changed = threading.Condition()
         self._names: dict[str, None] = {}  # in the order in which they came
-        self._arrivals: Arrivals | None = None
+        self._watch: _Watch | None = None
         self._writing: dict[str, BaseObserver | None] = {}
 
     def __enter__(self) -> Changes:
         try:
-            self._arrivals = self._watch_arrivals()
+            self._watch = _join_watch(self._directories, self._came)
         except (ImportError, OSError):  # no watchdog, or no more watches or threads
             self._look_every_s = min(self._look_every_s, _WITHOUT_EVENTS_S)
         return self
 
-    def _watch_arrivals(self) -> Arrivals:
-        from queuectl.arrivals import Arrivals
-
-        arrivals = Arrivals(dict.fromkeys(self._directories, self._came))
-        arrivals.start()
-        return arrivals
-
     def __exit__(self, *_: object) -> None:
         self.follow_files(())
-        if self._arrivals is not None:
-            self._arrivals.stop()
+        if self._watch is not None:
+            _leave_watch(self._watch, self._came)
 
     def follow_files(self, paths: Sequence[str]) -> bool:
         """Count writing to these files, and to no others, from here on; tell if one is new.
@@ -113,6 +104,56 @@ class Changes:
             with self._changed:
                 self._names[name] = None
                 self._changed.notify()
+
+
+class _Watch:
+    """Tells all who wait in this process for the same directories: a user has 128 of inotify."""
+
+    def __init__(self, key: tuple[object, ...], directories: Sequence[str]) -> None:
+        from queuectl.arrivals import Arrivals
+
+        self.key = key
+        self.told: list[Callable[[str], None]] = []
+        self.arrivals = Arrivals(dict.fromkeys(directories, self._came))
+
+    def _came(self, name: str) -> None:
+        for told in tuple(self.told):
+            told(name)
+
+
+_watches: dict[tuple[object, ...], _Watch] = {}
+_joining = threading.RLock()  # a signal handler may wait, too
+
+
+def _renew_lock() -> None:
+    """In a child: the thread that had it may be none of ours."""
+    global _joining  # noqa: PLW0603
+    _joining = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _join_watch(directories: Sequence[str], told: Callable[[str], None]) -> _Watch:
+    key = (os.getpid(), *directories)  # a child has not the threads of its parent
+    with _joining:
+        watch = _watches.get(key)
+        if watch is None:
+            watch = _Watch(key, directories)
+            watch.arrivals.start()
+            _watches[key] = watch
+        else:
+            watch.arrivals.rearm()
+        watch.told.append(told)
+    return watch
+
+
+def _leave_watch(watch: _Watch, told: Callable[[str], None]) -> None:
+    with _joining:
+        watch.told.remove(told)
+        if not watch.told:
+            _watches.pop(watch.key, None)
+            watch.arrivals.stop()
 
 
 @starting_threads()

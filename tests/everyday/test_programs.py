@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -79,6 +80,36 @@ def test_who_waits_is_woken_by_the_end(spool: SpoolDir) -> None:
         ends = threading.Timer(1, lambda: open(go, "x").close())
         ends.start()
         assert spool.api.wait(job.id, timeout=DEADLINE_S).state == "completed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify")
+def test_many_who_wait_leave_inotify_instances_to_others(spool: SpoolDir) -> None:
+    spool.configure(poll_interval=0.2)
+    go = f"{spool.path}.go"
+    job = spool.api.submit(waiting_for(go))
+    states: list[str] = []
+    waiting = [
+        threading.Thread(target=lambda: states.append(spool.api.wait(job.id, DEADLINE_S).state))
+        for _ in range(50)
+    ]
+    for thread in waiting:
+        thread.start()
+    time.sleep(1)
+    watching = _inotify_instances()
+    with spool.pool():
+        open(go, "x").close()
+        for thread in waiting:
+            thread.join()
+    assert states == ["completed"] * 50
+    assert (watching, _inotify_instances()) == (1, 0)
+
+
+def _inotify_instances() -> int:
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of this very listing
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+    return sum("inotify" in link for link in links)
 
 
 # --- cancel ---------------------------------------------------------------------------------------
