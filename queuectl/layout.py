@@ -246,7 +246,11 @@ class Layout:
 
         Raises:
             NoSuchJobError: none does.
+            TypeError: it is no text.
         """
+        if not isinstance(job_id, str):
+            msg = f"an id is a str, not a {type(job_id).__name__}; that of a Job is its `.id`"
+            raise TypeError(msg)
         if is_id(job_id):  # ../config is none, whatever is there
             # A job on its way can slip from a place not looked at yet to one that was: look twice.
             place = self._look_for(job_id) or self._look_for(job_id)

@@ -112,6 +112,15 @@ def _inotify_instances() -> int:
     return sum("inotify" in link for link in links)
 
 
+@pytest.mark.parametrize("verb", ["find", "wait", "cancel", "retry"])
+def test_a_job_in_the_place_of_its_id_is_told_from_one_that_is_not_there(
+    spool: SpoolDir, verb: str
+) -> None:
+    job = spool.api.submit("true")
+    with pytest.raises(TypeError, match=r"an id is a str, not a Job; that of a Job is its `\.id`"):
+        getattr(spool.api, verb)(job)
+
+
 # --- cancel ---------------------------------------------------------------------------------------
 
 
