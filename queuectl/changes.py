@@ -126,8 +126,8 @@ _joining = threading.RLock()  # a signal handler may wait, too
 
 
 def _renew_lock() -> None:
-    """In a child: the thread that had it may be none of ours."""
-    global _joining  # noqa: PLW0603
+    """Have a child begin with a lock that nobody has: who had it is a thread of its parent's."""
+    global _joining  # noqa: PLW0603 - a lock that another thread has is of no use to a child
     _joining = threading.RLock()
 
 

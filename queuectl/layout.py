@@ -35,7 +35,7 @@ class Found:
     owner: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return the record with the directory as its `state`."""
+        """Return the job's record, with the directory as its `state`."""
         return {**self.job.record, "state": self.state}
 
 
@@ -366,14 +366,14 @@ class Layout:
     def jobs(
         self,
         state: str,
-        ids: Iterable[str],
+        ids: Iterable[str] | None = None,
         missed: Callable[[str, Exception], None] | None = None,
     ) -> Iterator[Found]:
-        """Yield the jobs of these ids that still are in `state` and can be read.
+        """Yield the jobs in a state that can be read.
 
         Args:
             state: where they are looked for.
-            ids: which; of processing/ one as often as it is held.
+            ids: which; of processing/ one as often as it is held. None: all.
             missed: called with the path of each that cannot be read, and why.
 
         Raises:
@@ -384,7 +384,7 @@ class Layout:
         paths: dict[str, list[str]] = {}  # two owners may hold jobs of one id
         for held in self.held() if state == "processing" else ():
             paths.setdefault(held.job_id, []).append(held.path)
-        for job_id in ids:
+        for job_id in self.names(state) if ids is None else ids:
             path = paths[job_id].pop() if paths.get(job_id) else self.file(state, job_id)
             try:
                 found = self._read_found(state, path, job_id)

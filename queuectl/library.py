@@ -56,9 +56,9 @@ class Spool(spool.Spool):
         Args:
             command: a string for the shell, or a list that is run without one.
             fields: any user's field of the record, such as id (None: one is made), priority,
-                timeout (seconds), run_at (text, or a datetime with its zone), cwd (text, or a
-                Path), env; those that queuectl writes are checked, and written anew; others are
-                kept, with a warning if they look like a user's.
+                timeout (seconds; None: no limit), run_at (text, or a datetime with its zone), cwd
+                (text, or a Path), env; those that queuectl writes are checked, and written anew;
+                others are kept, with a warning if they look like a user's.
 
         Raises:
             BadJobError: a field is wrong.

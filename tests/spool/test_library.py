@@ -217,6 +217,12 @@ def test_a_spool_says_where_it_is(api: Spool) -> None:
     assert repr(api) == f"Spool({api.path!r})"
 
 
+def test_all_jobs_of_a_state_are_there_to_be_looked_at(api: Spool) -> None:
+    ids = {api.submit("true").id for _ in range(3)}
+    assert {found.job.id for found in api.jobs("pending")} == ids
+    assert list(api.jobs("dead")) == []
+
+
 def test_there_are_no_jobs_in_a_state_that_there_is_not(api: Spool) -> None:
     with pytest.raises(ValueError, match="'complete' is none of the states"):
         list(api.names("complete"))
