@@ -402,8 +402,7 @@ class Layout:
         Raises:
             SpoolError: processing/ cannot be read.
         """
-        held = self.jobs("processing", self.names("processing"))
-        return (found for found in held if self.has_begun(found.job))
+        return (found for found in self.jobs("processing") if self.has_begun(found.job))
 
     def read_file(self, path: str, job_id: str, *, any_owner: bool = True) -> Job:
         """Return the job in a file.

@@ -151,7 +151,7 @@ def _due(spool: Layout) -> list[tuple[float, Found]]:
     """Return what is due, the next first; of very many only some are read, for a person waits."""
     due = []
     for state in ("failed", "pending"):
-        for found in islice(spool.jobs(state, spool.names(state)), _DUE_READ):
+        for found in islice(spool.jobs(state), _DUE_READ):
             at = found.job.not_before(state)
             if at is not None and (at > time.time() or state == "failed"):
                 due.append((at, found))

@@ -168,7 +168,7 @@ def _before(spool: Layout, job: Job, path: str) -> int:
     mine = (job.priority, os.lstat(path).st_ctime_ns, job.created)
     now = time.time()
     count = 0
-    waiting = (found for state in WAITING for found in spool.jobs(state, spool.names(state)))
+    waiting = (found for state in WAITING for found in spool.jobs(state))
     for found in islice(waiting, _READ):
         if found.job.id == job.id or (found.job.not_before(found.state) or 0) > now:
             continue
