@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,8 +30,6 @@ from queuectl.verbs import CANCELLABLE, EDITABLE
 
 if TYPE_CHECKING:
     from queuectl.spool import Spool
-
-_STANDARD_ERROR = 2
 
 
 @click.command()
@@ -66,8 +65,9 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
                 misses(job_id, error)
 
         try:
+            log = sys.stderr.fileno()
             for job_id in cancel_all(
-                spool, job_ids, selection.states, missed, render.note, log=_STANDARD_ERROR
+                spool, job_ids, selection.states, missed, render.note, log=log
             ):
                 click.echo(job_id)
         except KeyboardInterrupt:
