@@ -109,10 +109,10 @@ class Changes:
 class _Watch:
     """Tells all who wait in this process for the same directories: a user has 128 of inotify."""
 
-    def __init__(self, key: tuple[object, ...], directories: Sequence[str]) -> None:
+    def __init__(self, directories: tuple[str, ...]) -> None:
         from queuectl.arrivals import Arrivals
 
-        self.key = key
+        self.directories = directories
         self.told: list[Callable[[str], None]] = []
         self.arrivals = Arrivals(dict.fromkeys(directories, self._came))
 
@@ -121,25 +121,26 @@ class _Watch:
             told(name)
 
 
-_watches: dict[tuple[object, ...], _Watch] = {}
+_watches: dict[tuple[str, ...], _Watch] = {}
 _joining = threading.RLock()  # a signal handler may wait, too
 
 
-def _renew_lock() -> None:
-    """Have a child begin with a lock that nobody has: who had it is a thread of its parent's."""
+def _share_nothing() -> None:
+    """Have a child begin anew: it has none of the threads of its parent, one of which may join."""
     global _joining  # noqa: PLW0603 - a lock that another thread has is of no use to a child
     _joining = threading.RLock()
+    _watches.clear()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_share_nothing)
 
 
 def _join_watch(directories: Sequence[str], told: Callable[[str], None]) -> _Watch:
-    key = (os.getpid(), *directories)  # a child has not the threads of its parent
+    key = tuple(directories)
     with _joining:
         watch = _watches.get(key)
         if watch is None:
-            watch = _Watch(key, directories)
+            watch = _Watch(key)
             watch.arrivals.start()
             _watches[key] = watch
         else:
@@ -152,7 +153,8 @@ def _leave_watch(watch: _Watch, told: Callable[[str], None]) -> None:
     with _joining:
         watch.told.remove(told)
         if not watch.told:
-            _watches.pop(watch.key, None)
+            if _watches.get(watch.directories) is watch:  # else it is one from before a fork
+                del _watches[watch.directories]
             watch.arrivals.stop()
 
 

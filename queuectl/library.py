@@ -16,10 +16,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from queuectl import spool
-from queuectl.changes import Changes
 from queuectl.errors import BadJobError, QueuectlError
 from queuectl.fields import slips
-from queuectl.filenames import SUFFIX
 from queuectl.states import FINISHED, OUTCOMES
 
 if TYPE_CHECKING:
@@ -101,22 +99,23 @@ class Spool(spool.Spool):
             SpoolError: the file system refused.
         """
         with closing(self._looks(job_id, _deadline_s(timeout))) as looks:
-            for state in looks:
+            for _ in looks:
+                is_over = self.locate(job_id)[0] in FINISHED
                 # it may have been retried between the two
-                if state in FINISHED and (found := self.find(job_id)).state in FINISHED:
+                if is_over and (found := self.find(job_id)).state in FINISHED:
                     return found
         raise _not_ended(job_id)
 
-    def _looks(self, job_id: str, deadline_s: float) -> Generator[str, None, None]:
-        """Yield the state of a job: as it is, and whenever it may have ended."""
-        yield self.locate(job_id)[0]  # without watches: mostly it is over
-        directories = [self.directory(state) for state in FINISHED]
-        name = job_id + SUFFIX
-        with Changes(directories, name.__eq__, self.config.poll_interval) as changes:
-            yield self.locate(job_id)[0]
+    def _looks(self, job_id: str, deadline_s: float) -> Generator[None, None, None]:
+        """Yield when it is time to look at a job: at once, and whenever it may have ended."""
+        from queuectl.waiting import Endings
+
+        yield  # without watches: mostly it is over
+        with Endings(self, [job_id]).changes() as changes:
+            yield
             while time.monotonic() < deadline_s:
                 changes.wait(deadline_s)
-                yield self.locate(job_id)[0]
+                yield
 
     def cancel(self, job_id: str, timeout: float | None = None) -> None:
         """Have a job never run, or end the one that runs; it is dead when this returns.
