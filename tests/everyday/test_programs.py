@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from queuectl import NoSuchJobError, Spool, WrongStateError
-from tests.support import DEADLINE_S, wait_until, waiting_for
+from tests.support import DEADLINE_S, waiting_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,8 +126,8 @@ def test_a_job_in_the_place_of_its_id_is_told_from_one_that_is_not_there(
 
 def test_a_program_cancels_what_waits_and_what_runs(spool: SpoolDir) -> None:
     waits, runs = spool.api.submit("true", priority=1), spool.api.submit("sleep 1000")
-    with spool.pool():
-        wait_until(lambda: spool.states(runs.id) == ["processing"], "it runs")
+    with spool.pool() as pool:
+        pool.wait_for("started", runs.id)
         for job in (waits, runs):
             spool.api.cancel(job.id, timeout=DEADLINE_S)
             assert spool.record("dead", job.id)["error_message"].startswith("cancelled: by ")
@@ -138,7 +138,7 @@ def test_what_a_suspended_worker_holds_is_cancelled_once_it_goes_on_or_given_up(
 ) -> None:
     job = spool.api.submit("sleep 1000")
     with spool.pool() as pool:
-        wait_until(lambda: spool.states(job.id) == ["processing"], "it runs")
+        pool.wait_for("started", job.id)
         pool.signal(signal.SIGSTOP)
         try:
             with pytest.raises(TimeoutError, match=f'job "{job.id}" has not ended'):
@@ -157,8 +157,8 @@ def test_a_cancel_without_events_has_a_last_look_before_it_gives_up(
     monkeypatch.setattr("queuectl.changes._WITHOUT_EVENTS_S", DEADLINE_S)
     spool.configure(poll_interval=DEADLINE_S)
     job = spool.api.submit("sleep 1000")
-    with spool.pool():
-        wait_until(lambda: spool.states(job.id) == ["processing"], "it runs")
+    with spool.pool() as pool:
+        pool.wait_for("started", job.id)
         spool.api.cancel(job.id, timeout=5)  # it has ended long before
     assert spool.states(job.id) == ["dead"]
 
@@ -168,7 +168,7 @@ def test_what_a_dead_worker_held_is_cancelled_though_standard_error_is_no_file(
 ) -> None:
     job = spool.api.submit("sleep 1000")
     with spool.pool() as pool:
-        wait_until(lambda: spool.states(job.id) == ["processing"], "it runs")
+        pool.wait_for("started", job.id)
         pool.kill()
     monkeypatch.setattr("sys.stderr", io.StringIO())
     spool.api.cancel(job.id, timeout=DEADLINE_S)
@@ -180,7 +180,7 @@ def test_a_program_that_cancels_what_a_dead_worker_held_has_nothing_written_for_
 ) -> None:
     job = spool.api.submit("sleep 60")
     with spool.pool() as pool:
-        wait_until(lambda: spool.states(job.id) == ["processing"])
+        pool.wait_for("started", job.id)
         pool.kill()
     capfd.readouterr()
     spool.api.cancel(job.id, timeout=DEADLINE_S)

@@ -62,6 +62,15 @@ def order(
     return went
 
 
+async def behind(loop: Loop, runs: str, *job_ids: str) -> Lanes:
+    """Return what has one lane, in which one job runs; the others have been claimed since."""
+    lanes = Lanes(loop, 1)
+    for job_id in (runs, *job_ids):
+        lanes.claim(job_id, 0)
+    assert await lanes.enter(runs)
+    return lanes
+
+
 @pytest.mark.parametrize("taken", [True, False])
 def test_equals_go_in_as_they_were_claimed_whoever_is_there_first(taken: bool, loop: Loop) -> None:
     claims = [("a", 0), ("b", 0), ("c", 0)]
@@ -186,10 +195,7 @@ def test_a_lane_is_not_given_to_one_that_is_being_sent_away(loop: Loop) -> None:
     """It would have it for ever."""
 
     async def main() -> None:
-        lanes = Lanes(loop, 1)
-        for job_id in ("runs", "waits"):
-            lanes.claim(job_id, 0)
-        assert await lanes.enter("runs")
+        lanes = await behind(loop, "runs", "waits")
         entered = loop.start(lanes.enter("waits"))
         await loop.rest()
         lanes.close()
@@ -218,10 +224,7 @@ def test_nothing_more_is_claimed_while_the_outcomes_of_many_wait_for_the_disk(lo
 
 def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> None:
     async def main() -> None:
-        lanes = Lanes(loop, 1)
-        for job_id in ("long", "next", "last"):
-            lanes.claim(job_id, 0)
-        assert await lanes.enter("long")
+        lanes = await behind(loop, "long", "next", "last")
         for job_id in ("next", "last"):
             assert not await loop.wait_for(
                 loop.start(lanes.enter(job_id)), DEADLINE_S, otherwise=True
@@ -235,10 +238,7 @@ def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> 
 
 def test_who_came_later_does_not_go_in_before_one_that_is_sent_away(loop: Loop) -> None:
     async def main() -> None:
-        lanes = Lanes(loop, 1)
-        for job_id in ("long", "first", "last"):
-            lanes.claim(job_id, 0)
-        assert await lanes.enter("long")
+        lanes = await behind(loop, "long", "first", "last")
         first = loop.start(lanes.enter("first"))
         await loop.rest()  # its patience begins
         last = loop.start(lanes.enter("last"))
@@ -277,10 +277,7 @@ def test_who_is_on_its_way_goes_back_with_those_who_were_claimed_before_it_alone
 
 def test_nothing_is_claimed_before_what_was_sent_away_is_given_back(loop: Loop) -> None:
     async def main() -> None:
-        lanes = Lanes(loop, 1)
-        for job_id in ("long", "waits", "behind"):
-            lanes.claim(job_id, 0)
-        assert await lanes.enter("long")
+        lanes = await behind(loop, "long", "waits", "behind")
         assert not await lanes.enter("waits")
         lanes.leave("long")
         lanes.done("waits")
