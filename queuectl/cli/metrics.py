@@ -38,7 +38,7 @@ METRICS = {
     "queuectl_recent_run_seconds": f"Quantiles of the time that runs took {_RECENT}.",
     "queuectl_recent_wait_seconds": f"Quantiles of the wait for a first run {_RECENT}.",
     "queuectl_free_bytes": "Space left on the file system of the spool.",
-    "queuectl_free_inodes": "Files that its file system has room for.",
+    "queuectl_free_inodes": "Files that its file system has room for, if it has a limit.",
 }
 
 

@@ -555,7 +555,8 @@ def test_where_nothing_is_due_it_is_not_said_how_much_was_read(spool: SpoolDir) 
             file.write('{"command": "true"}')
     assert "read in each" not in spool.run("status").out
     spool.drop("later", run_at="2100-01-01T00:00:00Z")
-    spool.drop_bytes("retry", b'{"command": "true", "state": "failed"}', "failed")
+    again = b'{"command": "true", "state": "failed", "next_retry_at": "2100-01-01T00:00:00Z"}'
+    spool.drop_bytes("retry", again, "failed")
     assert "(of 1000 read in each of failed/ and pending/)" in spool.run("status").out
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 _SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN of linux/fs.h: _IOR('X', 125, __u32)
 _NO_LOG_FLUSH = 2  # what is not in the journal by now is lost, as when the power goes
-_IMAGE_BYTES = {"ext4": 64 << 20, "xfs": 320 << 20}
+_CLONE = 0x40049409  # FICLONE of linux/fs.h: _IOW(0x94, 9, int)
+_IMAGE_BYTES = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 256 << 20}
+_STORE_BYTES = 1 << 30  # has room for a whole image and its copy
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -33,15 +35,17 @@ def _do(*words: object) -> None:
 def mounted(point: Path, *options: object) -> Iterator[Path]:
     """Mount something for a while; skip the test where that is not allowed."""
     point.mkdir(exist_ok=True)
-    done = subprocess.run(
-        ["mount", *map(str, options), str(point)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount: {done.stderr.strip()}")
+    _mount_if_allowed(*options, point)
     try:
         yield point
     finally:
         unmount(point)
+
+
+def _mount_if_allowed(*words: object) -> None:
+    done = subprocess.run(["mount", *map(str, words)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount: {done.stderr.strip()}")
 
 
 def unmount(point: Path) -> None:
@@ -53,24 +57,23 @@ def unmount(point: Path) -> None:
     _do("umount", "--lazy", point)
 
 
+def disk_of(directory: Path, kind: str) -> Disk:
+    """Return a file system of this kind: ext4, xfs or btrfs."""
+    return (Btrfs if kind == "btrfs" else Disk)(directory, kind)
+
+
 class Disk:
     """A file system in an image file, whose power can be cut."""
 
     def __init__(self, directory: Path, kind: str) -> None:
-        if shutil.which(f"mkfs.{kind}") is None:
-            pytest.skip(f"needs mkfs.{kind}")
         self.point = directory / f"{kind}.mount"
         self.point.mkdir()
         self._image = directory / f"{kind}.image"
-        with self._image.open("wb") as file:
-            file.truncate(_IMAGE_BYTES[kind])
-        _do(f"mkfs.{kind}", "-q", self._image)
+        self._kind = kind
 
     def __enter__(self) -> Disk:
-        words = ["mount", "-o", "loop", str(self._image), str(self.point)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"cannot mount: {done.stderr.strip()}")
+        _make(self._kind, self._image, _IMAGE_BYTES[self._kind])
+        _mount_if_allowed("-o", "loop", self._image, self.point)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,3 +91,54 @@ class Disk:
         """Mount it again, its journal replayed."""
         unmount(self.point)
         _do("mount", "-o", "loop", self._image, self.point)
+
+
+class Btrfs(Disk):
+    """It cannot be shut down so: the image is copied at one instant, and the disk taken away.
+
+    The image is a file on xfs, which copies it by sharing its blocks, between two writes.
+    """
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        super().__init__(directory, kind)
+        self._store = directory / "store.mount"
+        self._store.mkdir()
+        self._store_image = directory / "store.image"
+        self._image = self._store / "image"
+        self._copy = self._store / "copy"
+
+    def __enter__(self) -> Disk:
+        _make("xfs", self._store_image, _STORE_BYTES)
+        _mount_if_allowed("-o", "loop", self._store_image, self._store)
+        try:
+            return super().__enter__()
+        except BaseException:
+            unmount(self._store)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        unmount(self.point)
+        unmount(self._store)
+
+    def cut(self) -> None:
+        """See `Disk.cut`: what is asked of the disk after the copy fails."""
+        words = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(self._image)]
+        device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        with self._image.open("rb") as image, self._copy.open("wb") as copy:
+            fcntl.ioctl(copy, _CLONE, image.fileno())
+        os.truncate(self._image, 0)
+        _do("losetup", "--set-capacity", device)
+
+    def power_on(self) -> None:
+        """Mount what was copied, its log replayed."""
+        unmount(self.point)
+        self._copy.rename(self._image)
+        _do("mount", "-o", "loop", self._image, self.point)
+
+
+def _make(kind: str, image: Path, size: int) -> None:
+    if shutil.which(f"mkfs.{kind}") is None:
+        pytest.skip(f"needs mkfs.{kind}")
+    with image.open("wb") as file:
+        file.truncate(size)
+    _do(f"mkfs.{kind}", "-q", image)

@@ -18,7 +18,7 @@ KINDS = {
     "test_interleaved": "two at once on a job, one stopped at each of its steps",
     "test_killed_from_outside": "killed by the kernel at each call (strace)",
     "test_errors_at_every_step": "EIO, ENOSPC, EDQUOT, ESTALE, EINTR, EMFILE at each call",
-    "test_power_cut": "power cut under load, ext4 and xfs",
+    "test_power_cut": "power cut under load, ext4, xfs and btrfs",
     "test_resources": "no room, inodes, descriptors, events, directories, log",
     "test_storm": "storm of kill -9, SIGSTOP, restarts",
     "test_hostile_input": "hostile files dropped",

@@ -1,6 +1,7 @@
 """The power goes in mid-run: every id that was told is there afterwards, and whole.
 
-The file system is real, on a loop device; FS_IOC_SHUTDOWN drops what its journal has not written.
+The file system is real, on a loop device. FS_IOC_SHUTDOWN drops what its journal has not written,
+and a copy of the image of a btrfs, made at one instant, lacks what it had not written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job import parse
-from tests.crash.mounts import Disk, needs_root
+from tests.crash.mounts import Disk, disk_of, needs_root
 from tests.crash.support import MUTATION, Spoolside, make_spool, places
 from tests.support import environment
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_root
 ENQUEUER = Path(__file__).with_name("enqueuer.py")
-FILE_SYSTEMS = ("ext4", "xfs")
+FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 DRAIN_EVERY = 10
 MANY = 40  # jobs that are retried together
 
@@ -79,7 +80,7 @@ class Outage:
 
 def cut_often(directory: Path, kind: str, times: int) -> None:
     chance = random.Random(times)
-    with Disk(directory, kind) as disk:
+    with disk_of(directory, kind) as disk:
         outage = Outage(disk)
         for number in range(times):
             outage.once(chance.randint(1, 30), pool=number % 2 == 1)
@@ -108,7 +109,7 @@ def test_no_told_id_is_lost_or_damaged_in_fifty_power_cuts(
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
 @pytest.mark.parametrize("mutation", ["no fsync of a directory", "no fsync of a file"])
 def test_without_an_fsync_a_power_cut_is_seen(kind: str, mutation: str, tmp_path: Path) -> None:
-    with Disk(tmp_path, kind) as disk:
+    with disk_of(tmp_path, kind) as disk:
         outage = Outage(disk, mutation)
 
         def several() -> None:
@@ -154,7 +155,7 @@ TOLD = {" started ": "processing", " completed ": "completed"}
 def test_what_a_pool_has_told_of_a_job_is_so_after_a_power_cut(
     told: str, kind: str, tmp_path: Path, *, dropped: bool
 ) -> None:
-    with Disk(tmp_path, kind) as disk:
+    with disk_of(tmp_path, kind) as disk:
         command = "sleep 1" if "started" in told else "true"
         (file,) = cut_behind(disk, command, told, dropped=dropped)
         assert file.parent.name == TOLD[told]
@@ -183,12 +184,12 @@ def retry_and_cut(disk: Disk, mutation: str = "") -> list[str]:
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
 def test_what_was_told_to_be_retried_is_queued_after_a_power_cut(kind: str, tmp_path: Path) -> None:
-    with Disk(tmp_path, kind) as disk:
+    with disk_of(tmp_path, kind) as disk:
         assert retry_and_cut(disk) == []
 
 
 def test_without_an_fsync_of_the_directories_a_retry_is_undone(tmp_path: Path) -> None:
-    with Disk(tmp_path, "ext4") as disk:
+    with disk_of(tmp_path, "ext4") as disk:
         assert retry_and_cut(disk, "no fsync of a directory") != []
 
 
@@ -204,14 +205,14 @@ def lost_runs(path: Path, mutation: str = "") -> int:
 
 
 def test_a_pool_that_looks_at_no_spare_forgets_what_had_started(tmp_path: Path) -> None:
-    with Disk(tmp_path, "ext4") as disk:
+    with disk_of(tmp_path, "ext4") as disk:
         (file,) = cut_behind(disk, "sleep 1", " started ")
         assert lost_runs(file.parents[1], "look at no spare") == 0
 
 
 @pytest.mark.parametrize("told", TOLD)
 def test_with_a_queue_that_lies_what_a_pool_has_told_is_gone(told: str, tmp_path: Path) -> None:
-    with Disk(tmp_path, "ext4") as disk:
+    with disk_of(tmp_path, "ext4") as disk:
         lie = "believe that a queued fsync is over at once"
         command = "sleep 1" if "started" in told else "true"
         (file,) = cut_behind(disk, command, told, mutation=lie)

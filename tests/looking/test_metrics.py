@@ -35,10 +35,11 @@ def test_the_official_parser_reads_every_documented_metric_and_no_other(spool: S
     spool.drain()
     families = scrape(spool)
     assert set(families) == set(METRICS)
+    has_limit = os.statvfs(spool.path).f_files > 0
     for name, family in families.items():
         assert family.type == "gauge"
         assert family.documentation == METRICS[name]
-        assert family.samples, name
+        assert family.samples or (name == "queuectl_free_inodes" and not has_limit), name
         assert all(math.isfinite(sample.value) for sample in family.samples)
 
 

@@ -291,7 +291,7 @@ def test_who_is_alone_waits_for_no_round_and_leaves_nothing_open(
 def test_a_disk_that_is_gone_is_heard_of(tmp_path: Path) -> None:
     loop = Loop()
     disk = Disk(loop)
-    with mounts.Disk(tmp_path, "ext4") as drive:
+    with mounts.disk_of(tmp_path, "ext4") as drive:
         loop.run(disk.carry_out(written(drive.point / "before", drive.point)))
         descriptor = os.open(drive.point / "after", os.O_WRONLY | os.O_CREAT)
         os.write(descriptor, b"x")
