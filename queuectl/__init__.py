@@ -17,7 +17,7 @@ Where things are, each line loading only itself, those above it, and `errors`:
     settings     fields, kinds, retry, config
     records      job, outcome, reading
     the spool    filenames, layout, cutting, joblogs, moves, asides, spool
-    owners       requests, owners, registration, safety, worklog
+    owners       requests, owners, hindrances, registration, safety, worklog
     a command    run/
     the dead     deaths, starts, leftovers, recovery
     jobs         verbs, cancelling, looks, housekeeping, changes, waiting

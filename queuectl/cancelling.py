@@ -20,6 +20,7 @@ from queuectl.errors import (
     WrongStateError,
 )
 from queuectl.filenames import SUFFIX, holder_of
+from queuectl.hindrances import suspension
 from queuectl.outcome import is_cancelled
 from queuectl.states import AT_REST, WAITING
 
@@ -157,7 +158,7 @@ class _Cancelling:
         self.left.append(job_id)
         if worker is not None and worker.suspended and owner not in self._told_of:
             self._told_of.add(owner)
-            self._note(f"{owner} is {owners.suspended_text(worker.pid)}")
+            self._note(str(suspension(worker)))
         if worker is not None and not worker.is_pool:
             self._soon()
         elif not self._is_asked(job_id, owner):

@@ -309,24 +309,9 @@ class Heartbeats:
         self._seen.pop(name, None)
 
 
-def suspended_text(pid: int) -> str:
-    """Return what to say of a process that stands still."""
-    return f"suspended (`kill -CONT {pid}` lets it go on)"
-
-
 def is_stalled(spool: Layout, name: str) -> bool:
     """Tell whether a pool says that the system refuses it something."""
     return files.is_there(path(spool, name, STALLED_SUFFIX))
-
-
-def stalled_text(name: str) -> str:
-    """Return what to say of such a pool."""
-    return f"{name} is stalled: it can record or start nothing; its log says why"
-
-
-def are_all_asked_to_stop(spool: Layout, pools: Collection[Worker]) -> bool:
-    """Tell whether there are pools, and none of them takes anything more."""
-    return bool(pools) and all(requests.is_asked_to_stop(spool, pool.worker) for pool in pools)
 
 
 def workers(spool: Layout) -> list[Worker]:

@@ -129,9 +129,8 @@ def _queued_text(queued: list[str], count: int) -> str:
 
 def _say_what_hinders(spool: Spool, job_id: str) -> None:
     """Tell a person that a job just queued will not run as it is."""
-    from queuectl.cli.following import hindrance
+    from queuectl.cli.following import hindering
 
     with contextlib.suppress(OSError, QueuectlError):  # the job is queued, whatever this finds
-        why = hindrance(spool, [job_id])
-        if why:
+        for why in hindering(spool, [job_id]):
             render.note(why)

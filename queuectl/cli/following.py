@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import joblogs, owners
+from queuectl import hindrances, joblogs, owners
 from queuectl.cli import render
 from queuectl.states import FINISHED, STATES, WAITING
 from queuectl.units import plain, size_text
@@ -79,7 +79,7 @@ class Remarks:
     def __init__(self, spool: Layout, line: Printer | Progress) -> None:
         self._spool = spool
         self._line = line  # that may have to end first
-        self._hindrance = ""
+        self._hindrances: Sequence[str] = ()
         self._next_look_s = 0.0
         self._told: dict[str, int] = {}
 
@@ -91,10 +91,11 @@ class Remarks:
         if time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + _REMARK_S
-        now = hindrance(self._spool, job_ids(), any_one=any_one)
-        if now and now != self._hindrance:
-            self._say(now)
-        self._hindrance = now
+        now = hindering(self._spool, job_ids(), any_one=any_one)
+        for text in now:
+            if text not in self._hindrances:
+                self._say(text)
+        self._hindrances = now
 
     def of_runs(self, followers: Sequence[Follower]) -> None:
         """Say of each run that failed how it did, but for the last, whose failure is the job's.
@@ -150,7 +151,7 @@ class Remarks:
 _REMARK_S = 1.0  # between two looks at whether anything can run
 
 
-def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> str:
+def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> list[str]:
     """Return why nothing will happen as it is, empty if something may."""
     wanted = set(job_ids)
     held = [held for held in spool.held() if held.job_id in wanted]
@@ -158,24 +159,16 @@ def hindrance(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
     # looked for after those: what has ended since whoever asks saw it last waits for nothing
     waits = any(spool.found_in(job_id, WAITING) for job_id in wanted - run)
     if not waits and not run:
-        return ""
+        return []
     enough_run = not waits or (any_one and bool(run))
     if spool.paused and not enough_run:
-        return "the spool is paused; `queuectl resume` lets jobs start"
+        return [str(hindrances.PAUSED)]
     for owner, job_id in {owner: job_id for job_id, owner, _ in held}.items():
         only_for = _only_for(spool, owner)
         if only_for is not None:
-            return f"{job_id} was run by a worker that is dead: one of {only_for} recovers it"
-    alive = owners.workers(spool)
-    if not alive:
-        return "no worker is running; `queuectl worker start` runs what waits"
-    if not enough_run and owners.are_all_asked_to_stop(spool, alive):
-        return "every worker was told to stop; `queuectl worker start` starts another"
-    if all(item.suspended for item in alive):
-        return f"{alive[0].worker} is {owners.suspended_text(alive[0].pid)}"
-    if all(owners.is_stalled(spool, item.worker) for item in alive):
-        return owners.stalled_text(alive[0].worker)
-    return ""
+            return [f"{job_id} was run by a worker that is dead: one of {only_for} recovers it"]
+    none_here = [hindrances.STOPPING] if enough_run else []
+    return list(map(str, hindrances.of_all(spool, owners.workers(spool), but=none_here)))
 
 
 def _only_for(spool: Layout, owner: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from queuectl.cli.columns import columns, fit, fit_ends, pad
+from queuectl.hindrances import NO_WORKER
 from queuectl.states import STATES
 from queuectl.units import duration_text
 
@@ -120,7 +121,7 @@ def _rate_line(view: View, width: int, *, ascii_only: bool) -> Line:
     second = sum(recent) / len(recent) if recent else 0.0
     pools = f"{_counted(view.pools, 'pool')}, {view.hindered or _counted(view.slots, 'slot')}"
     left = f"{second:.1f}/s  {minute:,}/min ended  "
-    right = f"  {pools}" if view.pools else "  no worker is running"
+    right = f"  {pools}" if view.pools else f"  {NO_WORKER.what}"
     room = min(RATE_S, max(0, width - len(left) - len(right)))
     bars = sparkline(view.rate[len(view.rate) - room :] if room else (), ascii_only=ascii_only)
     works = view.pools and not view.hindered

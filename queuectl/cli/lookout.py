@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import owners, requests
+from queuectl import hindrances, owners
 from queuectl.cli.frame import RATE_S, Rate, View
 from queuectl.cli.upcoming import Upcoming, item_of
 from queuectl.filenames import SUFFIX, is_job_file, split_held
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from queuectl.arrivals import Arrivals
     from queuectl.cli.frame import Item
     from queuectl.layout import Found, Layout
-    from queuectl.owners import Worker
 
 _LISTED = 100  # more rows than a terminal has
 _READ_A_LOOK = 2_000  # waiting jobs, 0.1 s of reading
@@ -127,7 +126,7 @@ class Lookout:
             paused=self._spool.paused,
             pools=len(pools),
             slots=sum(pool.slots for pool in pools),
-            hindered=_hindered(self._spool, pools),
+            hindered=", ".join(sorted(why.word for why in hindrances.of_all(self._spool, pools))),
             rate=rate,
             running=running,
             claimed=claimed,
@@ -198,17 +197,3 @@ class Lookout:
             else:
                 others += 1
         return sorted(items, key=lambda item: item.at_s or 0.0), others
-
-
-def _hindered(spool: Layout, pools: Sequence[Worker]) -> str:
-    """Return in a word, or some, why none of these pools starts anything; empty if one does."""
-    reasons = sorted({_hindrance(spool, pool) for pool in pools})
-    return "" if "" in reasons else ", ".join(reasons)
-
-
-def _hindrance(spool: Layout, pool: Worker) -> str:
-    if requests.is_asked_to_stop(spool, pool.worker):
-        return "stopping"
-    if pool.suspended:
-        return "suspended"
-    return "stalled" if owners.is_stalled(spool, pool.worker) else ""

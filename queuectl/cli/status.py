@@ -13,6 +13,7 @@ from queuectl import owners, requests
 from queuectl.cli import render
 from queuectl.cli.columns import columns
 from queuectl.cli.common import spool_to_read
+from queuectl.hindrances import NO_WORKER, SEE_LOG, continued_by
 from queuectl.ids import first_of
 from queuectl.states import STATES, WAITING
 from queuectl.units import duration_text, plain, utc_text
@@ -120,14 +121,14 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
         up = render.since_text(worker["since"])
         busy = f"{len(worker['running'])} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
-        busy += f", {owners.suspended_text(worker['pid'])}" if worker["suspended"] else ""
-        busy += ", stalled (its log says why)" if worker["stalled"] else ""
+        busy += f", suspended ({continued_by(worker['pid'])})" if worker["suspended"] else ""
+        busy += f", stalled ({SEE_LOG})" if worker["stalled"] else ""
         click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
             click.echo(_running_text(spool, found))
     if not document["workers"]:
         waits = any(document["jobs"][state] for state in WAITING)
-        hint = "; `queuectl worker start` runs what waits" if waits else ""
+        hint = f"; {NO_WORKER.todo}" if waits else ""
         click.echo(f"workers  none{hint}")
     for lost in document["lost"]:
         who = f"{plain(lost['worker'])}, who is dead" if lost["worker"] else "nobody"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl import owners, program, requests, variables
+from queuectl import hindrances, owners, program, requests, variables
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import (
     Misses,
@@ -182,7 +182,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     named = [_named(name, alive) for name in names] if names else alive
     wanted = list({item.worker: item for item in named}.values())
     if not wanted:
-        render.note("no worker is running")
+        render.note(hindrances.NO_WORKER.what)
         return
     ours = next((item for item in wanted if item.worker == os.environ.get(variables.WORKER)), None)
     if ours is not None:  # said before it is asked: it may end us at once
@@ -259,10 +259,9 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
 
 def _tell_who_stands_still(spool: Spool, pools: list[Worker]) -> None:
     for pool in pools:
-        if pool.suspended:
-            render.note(f"{pool.worker} is {owners.suspended_text(pool.pid)}")
-        if owners.is_stalled(spool, pool.worker):
-            render.note(owners.stalled_text(pool.worker))
+        for why in hindrances.of_pool(spool, pool):
+            if why.word != hindrances.STOPPING:
+                render.note(str(why))
 
 
 def _is_gone(spool: Spool, name: str, seen: owners.Seen) -> bool:
@@ -304,4 +303,4 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
         table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)
     table.end()
     if not found:
-        render.note("no worker is running")
+        render.note(hindrances.NO_WORKER.what)

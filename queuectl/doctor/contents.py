@@ -11,11 +11,12 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import leftovers, owners, verbs
+from queuectl import hindrances, leftovers, owners, verbs
 from queuectl.doctor.finding import PROBLEM, ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
 from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.files import is_there
+from queuectl.hindrances import STOPPING
 from queuectl.ids import is_id
 from queuectl.pool.rejects import QUIET_S
 from queuectl.recovery import Recovery, lock_file, recover
@@ -288,33 +289,26 @@ def _ignored(spool: Spool) -> Iterator[Finding]:
 
 def suspended(worker: Worker) -> Finding:
     """Return what is to be said of a pool, or a command that may hold jobs, that stands still."""
-    who = "worker" if worker.is_pool else "a command,"
-    return problem(f"{who} {worker.worker} is suspended", f"`kill -CONT {worker.pid}`")
-
-
-def told_to_stop() -> Finding:
-    """Return what to say where no pool takes anything more."""
-    what = "every worker was told to stop, and starts nothing more"
-    return problem(what, "`queuectl worker start` starts another")
+    why = hindrances.suspension(worker)
+    return problem(why.what if worker.is_pool else f"a command, {why.what}", why.todo)
 
 
 def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     if spool.paused:
-        yield warning("it is paused: nothing new starts", "`queuectl resume`")
+        yield warning(hindrances.PAUSED.what, hindrances.PAUSED.todo)
     living = owners.living(spool)
     alive = [worker for worker in living if worker.is_pool]
     waiting = len(names["pending"]) + len(names["failed"])
-    yield from (suspended(worker) for worker in living if worker.suspended)
-    yield from (
-        problem(owners.stalled_text(worker.worker))
-        for worker in alive
-        if owners.is_stalled(spool, worker.worker)
-    )
-    if waiting and owners.are_all_asked_to_stop(spool, alive):
-        yield told_to_stop()
+    yield from (suspended(owner) for owner in living if owner.suspended and not owner.is_pool)
+    for pool in alive:
+        of_it = hindrances.of_pool(spool, pool)
+        yield from (problem(why.what, why.todo) for why in of_it if why.word != STOPPING)
+    if waiting and alive:
+        of_all = hindrances.of_all(spool, alive)
+        yield from (problem(why.what, why.todo) for why in of_all if why.word == STOPPING)
     if alive:
         workers = "1 worker" if len(alive) == 1 else f"{len(alive)} workers"
         yield ok(f"{workers}, jobs at a time: {sum(worker.slots for worker in alive)}")
     elif waiting:
         jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
-        yield warning(f"{jobs} and no worker is running", "`queuectl worker start`")
+        yield warning(f"{jobs} and {hindrances.NO_WORKER.what}", hindrances.NO_WORKER.todo)

@@ -7,8 +7,8 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from queuectl import owners, safety
-from queuectl.doctor.contents import ONCE_QUIET, rejection, suspended, told_to_stop
+from queuectl import hindrances, owners, safety
+from queuectl.doctor.contents import ONCE_QUIET, rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.filenames import holder_of
@@ -142,16 +142,11 @@ def _not_yet(state: str, job: Job) -> Iterator[Finding]:
 
 def _nobody(spool: Layout) -> Iterator[Finding]:
     if spool.paused:
-        yield warning("the spool is paused: nothing new starts", "`queuectl resume`")
+        yield warning(hindrances.PAUSED.what, hindrances.PAUSED.todo)
     alive = owners.workers(spool)
-    if owners.are_all_asked_to_stop(spool, alive):
-        yield told_to_stop()
-    if alive and all(item.suspended for item in alive):
-        yield suspended(alive[0])
-    if alive and all(owners.is_stalled(spool, item.worker) for item in alive):
-        yield problem(owners.stalled_text(alive[0].worker))
+    for why in hindrances.of_all(spool, alive):
+        yield problem(why.what, why.todo)
     if not alive:
-        yield problem("no worker is running", "`queuectl worker start`")
         for opening in safety.unsafe(spool):
             what = f"{opening.path} {opening.why}: a worker refuses to start"
             yield problem(what, opening.remedy)

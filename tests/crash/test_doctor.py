@@ -720,7 +720,7 @@ def test_a_command_that_stands_still_with_a_job_is_told(side: Spoolside) -> None
                 open(f"{side.path}.told", "w+") as told,
                 Child(words, stderr=told, env=environment()) as cancel,
             ):
-                note = f"suspended (`kill -CONT {holder.pid}` lets it go on)"
+                note = f"suspended; `kill -CONT {holder.pid}` lets it go on"
                 wait_until(lambda: note in Path(told.name).read_text(), "cancel says so")
                 cancel.send_signal(signal.SIGINT)
         finally:

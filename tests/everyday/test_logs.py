@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.cli.following import hindrance
+from queuectl.cli.following import hindering
 from tests.support import DEADLINE_S, cpu_ticks, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
@@ -327,13 +327,15 @@ def test_of_several_that_are_followed_a_pause_is_no_hindrance_to_what_runs(
 
 def test_what_has_ended_since_it_was_looked_at_waits_for_nothing(spool: SpoolDir) -> None:
     with paused(spool) as pool:
-        assert hindrance(spool.api, ["over", "runs"]) == ""
+        assert hindering(spool.api, ["over", "runs"]) == []
         spool.api.submit("true", id="waits")
-        assert "paused" in hindrance(spool.api, ["over", "runs", "waits"])
-        assert hindrance(spool.api, ["runs", "waits"], any_one=True) == ""
+        (why,) = hindering(spool.api, ["over", "runs", "waits"])
+        assert "paused" in why
+        assert hindering(spool.api, ["runs", "waits"], any_one=True) == []
         pool.kill()
-    assert "no worker" in hindrance(spool.api, ["runs"])
-    assert hindrance(spool.api, ["over"]) == ""
+    (why,) = hindering(spool.api, ["runs"])
+    assert "no worker" in why
+    assert hindering(spool.api, ["over"]) == []
 
 
 def test_who_follows_standard_error_from_here_is_not_sent_to_it(spool: SpoolDir) -> None:

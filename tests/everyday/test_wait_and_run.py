@@ -135,6 +135,30 @@ def test_waiting_for_a_worker_that_starts_nothing_more_says_so(spool: SpoolDir) 
         pool.kill()
 
 
+def test_where_no_pool_starts_anything_each_reason_is_told(spool: SpoolDir) -> None:
+    spool.api.submit("sleep 600", id="job")
+    with spool.pool() as busy:
+        busy.wait_for("started", "job")
+        still = spool.start_pool()
+        still.wait_for("up")
+        still.signal(signal.SIGSTOP)
+        spool.api.submit("true", id="next")
+        assert "suspended" not in spool.run("wait", "--timeout", "0.1", "next", status=124).err
+        busy.signal(signal.SIGTERM)
+        busy.wait_for("stopping")
+        told = spool.run("wait", "--timeout", "0.1", "next", status=124).err
+        assert f"{busy.name} was told to stop; `queuectl worker start` starts another" in told
+        assert f"{still.name} is suspended; `kill -CONT {still.pid}` lets it go on" in told
+        for words in (["doctor", "next"], ["doctor"]):
+            found = spool.run(*words, status=1).out
+            assert f"{busy.name} was told to stop" in found
+            assert f"{still.name} is suspended" in found
+            assert "is about to run" not in found
+        assert "2 pools, stopping, suspended" in spool.run("top").out
+        for pool in (busy, still):
+            pool.kill()
+
+
 def test_a_job_that_is_deleted_meanwhile_is_told(spool: SpoolDir) -> None:
     spool.configure(poll_interval=0.05)
     spool.api.submit("true", id="job")
