@@ -10,7 +10,6 @@ Only these three modules move a job file. spool-layout.md, section "The moves".
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import time
@@ -80,7 +79,7 @@ class Spool(Asides):
         Raises:
             BadJobError: it is no job.
             MovedOnError: it is gone, or was replaced meanwhile; it was left alone.
-            SpoolError: the file system refused, or cannot exchange names.
+            SpoolError: the file system refused.
             WrongUserError: we are root, and it is somebody else's.
         """
         self.refuse_root()
@@ -104,10 +103,11 @@ class Spool(Asides):
     def _swap(self, draft_file: str, path: str, was: bytes) -> None:
         """Give a file a new body, if it has the one that it had."""
         if not kernel.exchange(draft_file, path):
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            _check_unchanged(path, was)  # who takes the job after this does not take the new body
+            files.move(draft_file, path)
+            return
         try:
-            if read_regular(draft_file) != was:
-                raise MovedOnError(f"{path} was changed meanwhile")
+            _check_unchanged(draft_file, was)
         except BaseException:
             try:
                 kernel.exchange(draft_file, path)  # back: it is whose it is
@@ -301,3 +301,8 @@ def _make_directory(path: str, like: str | None) -> None:
         # else somebody was first; without a place for output jobs run all the same
         if not os.path.isdir(path) and os.path.basename(path) != "logs":
             raise
+
+
+def _check_unchanged(path: str, was: bytes) -> None:
+    if read_regular(path) != was:
+        raise MovedOnError(f"{path} was changed meanwhile")

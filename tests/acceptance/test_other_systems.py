@@ -38,6 +38,22 @@ def test_files_are_found_where_the_kernel_cannot_look_without_following_links(
     ]
 
 
+NO_EXCHANGE = """
+from queuectl import kernel
+kernel.exchange = lambda one, other: False
+"""
+
+
+def test_a_dead_job_is_edited_where_names_cannot_be_exchanged(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    env = with_code_at_start(tmp_path, NO_EXCHANGE)
+    spool.drop_bytes("job", b'{"command": "true", "state": "dead"}', "dead")
+    spool.run("edit", "job", "--priority", "3", PYTHONPATH=env["PYTHONPATH"])
+    assert spool.record("dead", "job")["priority"] == 3
+    assert spool.leftovers() == []
+
+
 FULL_SYNC = """
 import errno, fcntl, os
 fcntl.F_FULLFSYNC = 51
