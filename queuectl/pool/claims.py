@@ -6,6 +6,7 @@ spool-layout.md, section "The pool".
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Claims:
         """Claim what there is room for, and what is more urgent than what has been claimed."""
         self._fill()
         for _ in range(_AT_A_TIME):
-            entry = None if self._is_held_back() else self._intake.next(self._lanes.bar)
+            entry = None if self._is_held_back() else self._next(self._lanes.bar)
             if entry is None:
                 return
             self._begin(entry)
@@ -103,7 +104,7 @@ class Claims:
             if not room or self._is_held_back():
                 self._wanting = False  # until there is room, which has the next look follow
                 return
-            entry = self._intake.next()
+            entry = self._next()
             if entry is None:
                 return
             self._begin(entry)
@@ -112,10 +113,21 @@ class Claims:
     def _is_held_back(self) -> bool:
         if self.stopped or not self.begun or self._turns.stall.on:
             return True
-        # not by the event, which may come later than that of a job: who pauses, then drops a batch,
-        # relies on it
-        self._follow_pause()
+        if self.paused:
+            self._follow_pause()
         return self.paused
+
+    def _next(self, below: float = inf) -> Entry | None:
+        entry = self._intake.next(below)
+        if entry is None:
+            return None
+        # Behind it, and not by the event, which may come later than that of a job: who pauses, then
+        # drops a batch, relies on it.
+        self._follow_pause()
+        if self.paused:
+            self._intake.put_back(entry)
+            return None
+        return entry
 
     def _begin(self, entry: Entry) -> None:
         self._follow(self._turns.begin(entry, on_room=self._fill))

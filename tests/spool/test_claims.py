@@ -1,8 +1,9 @@
-"""What a pool claims at a time, of jobs that others may have run already."""
+"""What a pool claims, and when."""
 
 from __future__ import annotations
 
 import os
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl.loop import Loop
@@ -13,6 +14,7 @@ from queuectl.registration import Registration
 from queuectl.worklog import WorkLog
 
 if TYPE_CHECKING:
+    from queuectl.pool.backlog import Entry
     from tests.support import SpoolDir
 
 JOBS = 1000
@@ -47,3 +49,45 @@ def test_a_loop_is_not_held_up_by_jobs_that_others_have_run(spool: SpoolDir) -> 
         turns.close()
     loop.close()
     assert spool.ids("dead") == []
+
+
+def test_what_was_dropped_after_a_pause_is_not_claimed_by_who_had_looked_before_it(
+    spool: SpoolDir,
+) -> None:
+    paused = f"{spool.path}/paused"
+
+    class Late(Intake):
+        """A pause and a job come, and another thread tells of the job, right before it is taken."""
+
+        def next(self, below: float = inf) -> Entry | None:
+            if not spool.states("job"):
+                open(paused, "x").close()
+                spool.drop("job")
+                self.look("pending", "job")
+            return super().next(below)
+
+    def follow_pause() -> None:
+        (claims.pause if api.paused else claims.resume)()
+
+    async def until_it_has_run() -> None:
+        while claims.under_way:
+            await loop.sleep(0.001)
+
+    api, log = spool.api, WorkLog(-1)
+    api.create()
+    loop = Loop()
+    intake = Late(api, log, "w", News(ready=ignore, due=ignore, scan=ignore))
+    with Registration(api, 1) as me:
+        turns = Turns(api, log, loop, intake, me)
+        claims = Claims(loop, intake, turns, on_over=ignore, follow_pause=follow_pause)
+        claims.begin()
+        claims.claim()
+        assert spool.states("job") == ["pending"]
+        assert not claims.under_way
+        assert not intake.idle
+        os.unlink(paused)
+        claims.claim()
+        loop.run(until_it_has_run())
+        turns.close()
+    loop.close()
+    assert spool.states("job") == ["completed"]
