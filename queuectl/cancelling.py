@@ -39,73 +39,35 @@ _NO_LOG = -1
 _PASSING_S = 0.1  # a command line holds a job no longer than this
 
 
-def cancel_all(  # noqa: PLR0913 - who calls it names those that differ
-    spool: Spool,
-    job_ids: Sequence[str],
-    states: Sequence[str],
-    missed: Missed,
-    note: Callable[[str], None] = lambda _text: None,
-    *,
-    deadline_s: float = inf,
-    log: int = _NO_LOG,
-) -> Iterator[str]:
-    """Cancel jobs; yield the id of each once it is in dead/, tell the others to `missed`.
+class Cancelling:
+    """Jobs that are to be cancelled, and what has been done about them.
 
     Args:
         spool: where they are.
-        job_ids: which.
         states: those in which they are to be cancelled; one that has moved on is left alone.
         missed: called with an id and why that job was not cancelled.
         note: called with what a person may want to know while it takes time.
-        deadline_s: give up those that have not ended by then (monotonic clock).
         log: the descriptor for the lines of what is recovered; in a Python program even 2 may be a
             file of its own.
-
-    Raises:
-        SpoolError: the file system refused.
     """
-    spool.create()
-    work = _Cancelling(spool, states, missed, note, log)
-    work.left = list(job_ids)
-    try:
-        yield from work.round()
-        if not work.left:
-            return
-        if work.asked:
-            hold = "a worker holds" if len(work.asked) == 1 else "workers hold"
-            note(f"ending {len(work.asked)} that {hold}")
-        names = {job_id + SUFFIX for job_id in work.left}
-        directories = [spool.directory(state) for state in AT_REST]
-        with Changes(directories, names.__contains__, spool.config.poll_interval) as changes:
-            while True:
-                yield from work.round()
-                if not (work.left and time.monotonic() < deadline_s):  # after a last look
-                    return
-                changes.wait(min(work.look_again_s, deadline_s))
-    finally:
-        work.withdraw_all()
-
-
-class _Cancelling:
-    """The jobs that are still to be cancelled, and what was done about them."""
 
     def __init__(
         self,
         spool: Spool,
         states: Sequence[str],
         missed: Missed,
-        note: Callable[[str], None],
-        log: int,
+        note: Callable[[str], None] = lambda _text: None,
+        log: int = _NO_LOG,
     ) -> None:
-        self.left: list[str] = []
-        self.look_again_s = inf
         self._spool = spool
         self._states = states
         self._by = verbs.by_whom()
         self._missed = missed
         self._note = note
         self._log = log
-        self.asked: dict[str, str] = {}  # whom, of each job that is run
+        self._left: list[str] = []
+        self._look_again_s = inf
+        self._asked: dict[str, str] = {}  # whom, of each job that is run
         self._told_of: set[str] = set()  # workers that stand still
         self._heartbeats = owners.Heartbeats()
         self._first_tried_s: dict[str, float] = {}
@@ -113,9 +75,41 @@ class _Cancelling:
         self._told_busy = False
         self._cancelled: list[str] = []  # in this round, by pools
 
-    def round(self) -> Iterator[str]:
-        """Do what can be done now; yield what is cancelled, and keep in `left` what is not."""
-        before, self.left, self.look_again_s, self._recovery = self.left, [], inf, None
+    def cancel(self, job_ids: Sequence[str], deadline_s: float = inf) -> Iterator[str]:
+        """Yield the id of each job once it is in dead/, tell the others to `missed`.
+
+        Args:
+            job_ids: which.
+            deadline_s: give up those that have not ended by then (monotonic clock).
+
+        Raises:
+            SpoolError: the file system refused.
+        """
+        self._spool.create()
+        self._left = list(job_ids)
+        try:
+            yield from self._round()
+            if not self._left:
+                return
+            if self._asked:
+                hold = "a worker holds" if len(self._asked) == 1 else "workers hold"
+                self._note(f"ending {len(self._asked)} that {hold}")
+            names = {job_id + SUFFIX for job_id in self._left}
+            directories = [self._spool.directory(state) for state in AT_REST]
+            poll_s = self._spool.config.poll_interval
+            with Changes(directories, names.__contains__, poll_s) as changes:
+                while True:
+                    yield from self._round()
+                    if not (self._left and time.monotonic() < deadline_s):  # after a last look
+                        return
+                    changes.wait(min(self._look_again_s, deadline_s))
+        finally:
+            for job_id in tuple(self._asked):  # and not answered
+                self._withdraw(job_id)
+
+    def _round(self) -> Iterator[str]:
+        """Do what can be done now; yield what is cancelled, and keep in `_left` what is not."""
+        before, self._left, self._look_again_s, self._recovery = self._left, [], inf, None
         self._cancelled.clear()
         waiting = self._waiting(before)
         first = next(waiting, None)
@@ -155,7 +149,7 @@ class _Cancelling:
         if seen.known_dead or (not is_alive and self._heartbeats.silent(self._spool, owner)):
             self._held_by_dead(job_id, owner)
             return
-        self.left.append(job_id)
+        self._left.append(job_id)
         if worker is not None and worker.suspended and owner not in self._told_of:
             self._told_of.add(owner)
             self._note(str(suspension(worker)))
@@ -163,7 +157,7 @@ class _Cancelling:
             self._soon()
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
-            self.asked[job_id] = owner  # before it is: Ctrl-C may come right after
+            self._asked[job_id] = owner  # before it is: Ctrl-C may come right after
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
 
     def _held_by_dead(self, job_id: str, owner: str) -> None:
@@ -179,7 +173,7 @@ class _Cancelling:
         elif fault is not None and self._is_over(job_id, _NO_PATIENCE_S):
             self._missed(job_id, QueuectlError(f'job "{job_id}" cannot be recovered: {fault}'))
         else:
-            self.left.append(job_id)
+            self._left.append(job_id)
             self._soon()
 
     def _is_over(self, job_id: str, patience_s: float) -> bool:
@@ -189,7 +183,7 @@ class _Cancelling:
 
     def _is_asked(self, job_id: str, owner: str) -> bool:
         # who else asked for the same may have taken it back
-        ours = self.asked.get(job_id) == owner
+        ours = self._asked.get(job_id) == owner
         return ours and requests.is_asked_to_cancel(self._spool, owner, job_id)
 
     def _recover(self) -> Recovery:
@@ -215,7 +209,7 @@ class _Cancelling:
         """A pool was first, and so it runs; or it is something that nobody can take."""
         moved_on = isinstance(error, (MovedOnError, NoSuchJobError))
         if not self._is_over(job_id, _PATIENCE_S if moved_on else _NO_PATIENCE_S):
-            self.left.append(job_id)
+            self._left.append(job_id)
             self._soon()
         elif moved_on:
             msg = f'job "{job_id}" moves faster than it can be taken; it was not cancelled'
@@ -224,17 +218,13 @@ class _Cancelling:
             self._missed(job_id, error)
 
     def _soon(self) -> None:
-        self.look_again_s = time.monotonic() + _PASSING_S
-
-    def withdraw_all(self) -> None:
-        """Take back what was asked for and is not answered."""
-        for job_id in tuple(self.asked):
-            self._withdraw(job_id)
+        self._look_again_s = time.monotonic() + _PASSING_S
 
     def _withdraw(self, job_id: str) -> bool:
-        owner = self.asked.get(job_id)
+        """Take back what was asked of a pool; tell whether anything was."""
+        owner = self._asked.get(job_id)
         if owner is None:
             return False
         requests.withdraw_cancel(self._spool, owner, job_id)
-        del self.asked[job_id]
+        del self._asked[job_id]
         return True

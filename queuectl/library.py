@@ -133,12 +133,12 @@ class Spool(spool.Spool):
             BadSettingError: config.json holds what is no setting, since the spool was opened.
             WrongUserError: we are root, and the spool is somebody else's.
         """
-        from queuectl.cancelling import cancel_all
+        from queuectl.cancelling import Cancelling
         from queuectl.verbs import CANCELLABLE
 
         deadline_s = _deadline_s(timeout)
         self._prepare_to_change(job_id)
-        if not list(cancel_all(self, [job_id], CANCELLABLE, _refuse, deadline_s=deadline_s)):
+        if not list(Cancelling(self, CANCELLABLE, _refuse).cancel([job_id], deadline_s)):
             raise _not_ended(job_id)
 
     def retry(self, job_id: str) -> None:

@@ -50,7 +50,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     queuectl cancel --tag nightly --dry-run
     queuectl cancel --state pending --command-matches '^rsync '
     """
-    from queuectl.cancelling import cancel_all
+    from queuectl.cancelling import Cancelling
 
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, CANCELLABLE)
@@ -66,9 +66,8 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
 
         try:
             log = sys.stderr.fileno()
-            for job_id in cancel_all(
-                spool, job_ids, selection.states, missed, render.note, log=log
-            ):
+            cancelling = Cancelling(spool, selection.states, missed, render.note, log)
+            for job_id in cancelling.cancel(job_ids):
                 click.echo(job_id)
         except KeyboardInterrupt:
             render.note("what was told to end may end all the same; `queuectl list` shows it")

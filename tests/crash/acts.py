@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl import cancelling, files, housekeeping, outcome, verbs
+from queuectl import files, housekeeping, outcome, verbs
+from queuectl.cancelling import Cancelling
 from queuectl.cli import editing
 from queuectl.errors import NoSuchJobError, QueuectlError
 from queuectl.pool.pool import Pool
@@ -84,11 +85,8 @@ def _work(spool: Spool) -> None:
 
 def _cancel(spool: Spool) -> None:
     missed: list[Exception] = []
-    list(
-        cancelling.cancel_all(
-            spool, [JOB], verbs.CANCELLABLE, lambda _id, error: missed.append(error)
-        )
-    )
+    work = Cancelling(spool, verbs.CANCELLABLE, lambda _id, error: missed.append(error))
+    list(work.cancel([JOB]))
     if missed:
         raise missed[0]
 

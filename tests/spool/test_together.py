@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from queuectl import QueuectlError, Spool, files, kernel, verbs
-from queuectl.cancelling import cancel_all
+from queuectl.cancelling import Cancelling
 from queuectl.errors import NoSuchJobError, SpoolError
 from tests.support import environment
 
@@ -332,7 +332,7 @@ def test_what_waits_is_cancelled_while_the_others_are_looked_for(
         return locate(job_id)
 
     monkeypatch.setattr(api, "locate", located)
-    cancelled = cancel_all(api, job_ids, ("pending",), fails)
+    cancelled = Cancelling(api, ("pending",), fails).cancel(job_ids)
     assert next(cancelled) == "j0"
     assert looked_for == ["j0", "j1"]
     assert list(cancelled) == job_ids[1:]
