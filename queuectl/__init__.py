@@ -16,7 +16,7 @@ Where things are, each line loading only itself, those above it, and `errors`:
     the system   kernel/, files, together, spares, loop, arrivals, notify, program, scratch
     settings     fields, kinds, retry, config
     records      job, outcome, reading
-    the spool    filenames, layout, cutting, joblogs, moves, asides, spool
+    the spool    filenames, places, layout, cutting, joblogs, moves, asides, spool
     owners       requests, owners, hindrances, registration, safety, worklog
     a command    run/
     the dead     deaths, starts, leftovers, recovery
