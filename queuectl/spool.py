@@ -132,12 +132,22 @@ class Spool(Asides):
             JobExistsError: one does.
             SpoolError: it cannot be told.
         """
+        for job_id, state in self.taken(job_ids):
+            raise JobExistsError(job_id, state)
+
+    def taken(self, job_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield those of these ids that a state holds, each with that state.
+
+        Raises:
+            SpoolError: it cannot be told.
+        """
         held = self._held_keys()
         for job_id in job_ids:
             state = "processing" if self.key(job_id) in held else self.found_in(job_id, AT_REST)
             if state is not None:
-                raise JobExistsError(job_id, state)
-            self.check_readable(job_id)
+                yield job_id, state
+            else:
+                self.check_readable(job_id)
 
     def submit_all(self, jobs: Sequence[Job], given: Collection[str] = ()) -> Iterator[list[Job]]:
         """Queue jobs whose ids are free; yield them batch by batch once they are queued for good.

@@ -365,6 +365,25 @@ def check_ids(spool: Spool, jobs: list[Drafted]) -> None:
     Raises:
         QueuectlError: one is not.
     """
+    seen = _places_of_ids(jobs)
+    try:
+        spool.check_free(seen)
+    except JobExistsError as error:
+        msg = f"{seen[error.job_id]}{error}"
+        raise QueuectlError(msg) from None
+
+
+def taken_ids(spool: Spool, jobs: list[Drafted]) -> list[str]:
+    """Return the ids that were given and are those of jobs already; check that each stands once.
+
+    Raises:
+        QueuectlError: one does not.
+    """
+    return [job_id for job_id, _ in spool.taken(_places_of_ids(jobs))]
+
+
+def _places_of_ids(jobs: list[Drafted]) -> dict[str, str]:
+    """Return where each id was given."""
     seen: dict[str, str] = {}
     for where, job, named in jobs:
         if not named:
@@ -374,8 +393,4 @@ def check_ids(spool: Spool, jobs: list[Drafted]) -> None:
             msg = f'{where}id "{job.id}" is that of {first}'
             raise BadJobError(msg)
         seen[job.id] = where
-    try:
-        spool.check_free(seen)
-    except JobExistsError as error:
-        msg = f"{seen[error.job_id]}{error}"
-        raise QueuectlError(msg) from None
+    return seen

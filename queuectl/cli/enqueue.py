@@ -22,14 +22,18 @@ from queuectl.cli.drafting import (
     job_options,
     overlaid,
     sources,
+    taken_ids,
 )
 from queuectl.cli.progress import Progress
-from queuectl.errors import QueuectlError
+from queuectl.errors import JobExistsError, QueuectlError
 from queuectl.files import from_here
 from queuectl.ids import first_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
     from queuectl.cli.drafting import Drafted
+    from queuectl.job import Job
     from queuectl.spool import Spool
 
 
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
     metavar="FILE",
     shell_complete=complete_files,
     help="A file, or -, of shell commands, one a line; # begins a comment.",
+)
+@click.option(
+    "--skip-existing", is_flag=True, help="Leave out those whose id there is, whatever its state."
 )
 @click.option(
     "--wait", is_flag=True, help="Return when all have ended; the status is that of a failed one."
@@ -54,6 +61,7 @@ def enqueue(
     words: tuple[str, ...],
     *,
     commands: str | None,
+    skip_existing: bool,
     wait: bool,
     **options: Any,
 ) -> int:
@@ -82,9 +90,17 @@ def enqueue(
         jobs = [draft(spool, where, overlaid(fields, given, here)) for where, fields in found]
     finally:
         gc.enable()
-    check_ids(spool, jobs)
-    if jobs:
-        _submit(spool, jobs)
+    skipped: list[str] | None = None
+    if skip_existing:
+        skipped = taken_ids(spool, jobs)
+    else:
+        check_ids(spool, jobs)
+    known = set(skipped or ())
+    new = [drafted for drafted in jobs if drafted.job.id not in known]
+    if new:
+        _submit(spool, new, skipped)
+    if skipped:
+        render.note(f"left out {len(skipped)} that {_there(len(skipped))}: {first_of(skipped)}")
     if not wait:
         if jobs and sys.stderr.isatty():
             _say_what_hinders(spool, jobs[-1].job.id)
@@ -94,12 +110,16 @@ def enqueue(
     return follow(spool, [drafted.job.id for drafted in jobs], tags=given.get("tags", ()))
 
 
-def _submit(spool: Spool, drafted: list[Drafted]) -> None:
+def _there(count: int) -> str:
+    return "is there already" if count == 1 else "are there already"
+
+
+def _submit(spool: Spool, drafted: list[Drafted], skipped: list[str] | None) -> None:
     given = {job.id for _, job, named in drafted if named}
     queued: list[str] = []
     try:
         with Progress() as progress:
-            for batch in spool.submit_all([job for _, job, _ in drafted], given):
+            for batch in _batches(spool, [job for _, job, _ in drafted], given, skipped):
                 queued.extend(job.id for job in batch)
                 progress.end_line()
                 sys.stdout.write("".join(f"{job.id}\n" for job in batch))
@@ -118,6 +138,27 @@ def _submit(spool: Spool, drafted: list[Drafted]) -> None:
         if len(queued) < len(drafted):
             render.note(f"queuectl: {_queued_text(queued, len(drafted))}")
         raise
+
+
+def _batches(
+    spool: Spool, jobs: Sequence[Job], given: Collection[str], skipped: list[str] | None
+) -> Iterator[list[Job]]:
+    """Do what `submit_all` does; an id that was taken meanwhile is `skipped`, unless that is None.
+
+    Raises:
+        QueuectlError: see there.
+    """
+    left = jobs
+    while left:
+        try:
+            for batch in spool.submit_all(left, given):
+                yield batch
+                left = left[len(batch) :]
+        except JobExistsError as error:  # noqa: PERF203 - few come just then
+            if skipped is None or error.job_id not in given:
+                raise
+            skipped.append(error.job_id)
+            left = [job for job in left if job.id != error.job_id]
 
 
 def _queued_text(queued: list[str], count: int) -> str:

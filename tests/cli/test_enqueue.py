@@ -11,7 +11,7 @@ import pytest
 
 from queuectl.ids import is_id
 from queuectl.units import parse_time
-from tests.support import environment
+from tests.support import environment, with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -339,6 +339,60 @@ def test_an_id_that_is_being_run_is_refused(spool: SpoolDir) -> None:
         pool.wait_for("started", "job1")
         assert "in processing/" in spool.refuse("enqueue", "--id", "job1", "--command", "true")
         spool.run("worker", "stop", "--now")
+
+
+def three(path: Path) -> str:
+    """Write three jobs to a file, one of them without an id."""
+    path.write_text(
+        '{"id":"a","command":"true"}\n{"id":"b","command":"true"}\n{"command":"true"}\n'
+    )
+    return f"@{path}"
+
+
+@pytest.mark.parametrize("state", ["pending", "completed", "failed", "dead"])
+def test_jobs_that_are_there_can_be_left_out(spool: SpoolDir, tmp_path: Path, state: str) -> None:
+    body = b'{"command":"first"}'
+    spool.drop_bytes("b", body, state)
+    result = spool.run("enqueue", "--skip-existing", three(tmp_path / "jobs"))
+    assert result.lines[0] == "a"
+    assert len(result.lines) == 2
+    assert result.err == "left out 1 that is there already: b\n"
+    with open(spool.file(state, "b"), "rb") as file:
+        assert file.read() == body
+    again = spool.run("enqueue", "--skip-existing", f"@{tmp_path}/jobs")
+    assert again.err == "left out 2 that are there already: a, b\n"
+    assert spool.run("enqueue", "--skip-existing", "--id", "a", "true").out == ""
+
+
+ONLY_WHILE_PUBLISHED = """
+from queuectl.spool import Spool
+Spool.taken = lambda self, job_ids: iter(())
+"""
+
+
+def test_one_that_comes_meanwhile_is_left_out_and_all_others_are_queued(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("b", "first")
+    env = with_code_at_start(tmp_path, ONLY_WHILE_PUBLISHED)
+    words = ("enqueue", "--skip-existing", three(tmp_path / "jobs"))
+    result = spool.run(*words, PYTHONPATH=env["PYTHONPATH"])
+    assert result.err == "left out 1 that is there already: b\n"
+    assert sorted(spool.ids("pending")) == sorted([*result.lines, "b"])
+    assert spool.record("pending", "b")["command"] == "first"
+
+
+def test_what_is_left_out_is_waited_for_as_what_is_queued(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.drop_bytes("b", b'{"command":"false","state":"dead"}', "dead")
+    with spool.pool():
+        words = ("enqueue", "--skip-existing", "--wait", three(tmp_path / "jobs"))
+        assert "b is dead" in spool.run(*words, status=1).err
+    assert "a" in spool.ids("completed")
+
+
+def test_an_id_that_stands_twice_is_refused_though_it_may_be_there(spool: SpoolDir) -> None:
+    twice = ('{"id":"a","command":"true"}', '{"id":"a","command":"true"}')
+    assert "another of these jobs" in spool.refuse("enqueue", "--skip-existing", *twice)
 
 
 REFUSED = [
