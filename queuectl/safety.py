@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import config
-from queuectl.errors import SpoolError, UnsafeSpoolError, command_as
+from queuectl.errors import SpoolError, UnsafeSpoolError, command_as, for_shell
 from queuectl.filenames import DIRECTORIES
 from queuectl.files import is_there
 from queuectl.kernel.users import user_name
@@ -79,8 +79,8 @@ def _open_to_others(path: str) -> Iterator[Opening]:
     except OSError as error:
         raise SpoolError("look at", path, error) from error
     if status.st_uid not in (os.geteuid(), 0):
-        remedy = f"chown {os.geteuid()} {path}"
+        remedy = f"chown {os.geteuid()} {for_shell(path)}"
         yield Opening(path, f"belongs to user {user_name(status.st_uid)}", remedy)
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
-        yield Opening(path, why, f"chmod go-w {path}")
+        yield Opening(path, why, f"chmod go-w {for_shell(path)}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import hindrances, leftovers, owners, verbs
 from queuectl.doctor.finding import PROBLEM, ok, problem, warning
-from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError
+from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError, for_shell
 from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX, mending
 from queuectl.files import is_there
 from queuectl.hindrances import STOPPING
@@ -224,14 +224,14 @@ def _lock(spool: Spool) -> Iterator[Finding]:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             what = "workers/recovery.lock is no file: nothing that dies is recovered"
-            yield problem(what, f"rm -r {path}")
+            yield problem(what, f"rm -r {for_shell(path)}")
             return
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         except PermissionError:  # else it is the file system's, and was told
             what = "workers/recovery.lock is not ours to lock: nothing that dies is recovered"
             remedy = "chmod g+rw" if spool.config.shared else f"chown {os.geteuid()}"
-            yield problem(what, f"{remedy} {path}")
+            yield problem(what, f"{remedy} {for_shell(path)}")
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise

@@ -623,6 +623,17 @@ def test_why_no_worker_starts_is_told_of_a_job_too(side: Spoolside) -> None:
     assert f"chmod go-w {side.path}/pending" in told
 
 
+def test_what_is_to_be_typed_names_a_path_with_blanks_as_one(tmp_path: Path) -> None:
+    with Spoolside(make_spool(tmp_path / "my q")) as side:
+        (side.path / "pending").chmod(0o777)
+        (side.path / "workers" / "recovery.lock").unlink(missing_ok=True)
+        (side.path / "workers" / "recovery.lock").mkdir()
+        text = doctor(side)[1]
+        assert f"chmod go-w '{side.path}/pending'" in text
+        assert f"rm -r '{side.path}/workers/recovery.lock'" in text
+        assert f"chmod go-w '{side.path}/pending'" in side.run("worker", "start").stderr
+
+
 def test_what_is_scheduled_is_in_a_while_and_what_ended_is_ago(side: Spoolside) -> None:
     done = side.submit()
     side.drain()
