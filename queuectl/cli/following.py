@@ -167,8 +167,12 @@ def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
         only_for = _only_for(spool, owner)
         if only_for is not None:
             return [f"{job_id} was run by a worker that is dead: one of {only_for} recovers it"]
+    pools = owners.workers(spool)
+    if enough_run:  # those that run them count; a stop lets what runs end
+        holders = {item.owner for item in held}
+        pools = [pool for pool in pools if pool.worker in holders] or pools
     none_here = [hindrances.STOPPING] if enough_run else []
-    return list(map(str, hindrances.of_all(spool, owners.workers(spool), but=none_here)))
+    return list(map(str, hindrances.of_all(spool, pools, but=none_here)))
 
 
 def _only_for(spool: Layout, owner: str) -> str | None:

@@ -135,6 +135,21 @@ def test_waiting_for_a_worker_that_starts_nothing_more_says_so(spool: SpoolDir) 
         pool.kill()
 
 
+def test_a_pool_that_stands_still_with_what_is_waited_for_is_told_beside_another(
+    spool: SpoolDir,
+) -> None:
+    spool.api.submit("sleep 600", id="job")
+    with spool.pool() as still:
+        still.wait_for("started", "job")
+        with spool.pool() as other:
+            other.wait_for("up")
+            assert "suspended" not in spool.run("wait", "--timeout", "0.1", "job", status=124).err
+            still.signal(signal.SIGSTOP)
+            told = spool.run("wait", "--timeout", "0.1", "job", status=124).err
+            assert f"{still.name} is suspended" in told
+        still.kill()
+
+
 def test_where_no_pool_starts_anything_each_reason_is_told(spool: SpoolDir) -> None:
     spool.api.submit("sleep 600", id="job")
     with spool.pool() as busy:
