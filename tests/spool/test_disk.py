@@ -331,6 +331,8 @@ loop = Loop()
 disk = Disk(loop)
 descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
 loop.run(main())
+disk.close()
+loop.close()
 """
 
 
