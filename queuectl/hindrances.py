@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import owners, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from queuectl.layout import Layout
     from queuectl.owners import Worker
@@ -29,16 +29,17 @@ class Hindrance(NamedTuple):
 
 PAUSED = Hindrance("paused", "the spool is paused", "`queuectl resume` lets jobs start")
 NO_WORKER = Hindrance("none", "no worker is running", "`queuectl worker start` runs what waits")
-_ALL_STOPPING = Hindrance(
-    STOPPING, "every worker was told to stop", "`queuectl worker start` starts another"
-)
+
+
+def _stopping(who: str) -> Hindrance:
+    return Hindrance(STOPPING, f"{who} was told to stop", "`queuectl worker start` starts another")
 
 
 def of_pool(spool: Layout, pool: Worker) -> list[Hindrance]:
     """Return why a pool starts nothing, empty if it does."""
     found = []
     if requests.is_asked_to_stop(spool, pool.worker):
-        found.append(_ALL_STOPPING._replace(what=f"{pool.worker} was told to stop"))
+        found.append(_stopping(pool.worker))
     if pool.suspended:
         found.append(suspension(pool))
     if owners.is_stalled(spool, pool.worker):
@@ -60,7 +61,7 @@ def continued_by(pid: int) -> str:
 def of_all(
     spool: Layout, pools: Collection[Worker], *, but: Collection[str] = ()
 ) -> list[Hindrance]:
-    """Return why none of these pools starts anything, empty if one does; one reason of each kind.
+    """Return why none of these pools starts anything, empty if one does; one reason of each.
 
     Args:
         spool: whose pools.
@@ -69,10 +70,16 @@ def of_all(
     """
     if not pools:
         return [NO_WORKER]
-    first: dict[str, Hindrance] = {}
+    found = []
     for pool in pools:
-        reasons = [found for found in of_pool(spool, pool) if found.word not in but]
+        reasons = [reason for reason in of_pool(spool, pool) if reason.word not in but]
         if not reasons:
             return []
-        first.setdefault(reasons[0].word, reasons[0])
-    return [_ALL_STOPPING] if list(first) == [STOPPING] else list(first.values())
+        found.append(reasons[0])
+    all_stop = all(reason.word == STOPPING for reason in found)
+    return [_stopping("every worker")] if all_stop else found
+
+
+def that_start(spool: Layout, pools: Iterable[Worker]) -> list[Worker]:
+    """Return those of these pools that start jobs."""
+    return [pool for pool in pools if not of_pool(spool, pool)]

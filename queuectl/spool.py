@@ -149,12 +149,18 @@ class Spool(Asides):
             else:
                 self.check_readable(job_id)
 
-    def submit_all(self, jobs: Sequence[Job], given: Collection[str] = ()) -> Iterator[list[Job]]:
+    def submit_all(
+        self,
+        jobs: Sequence[Job],
+        given: Collection[str] = (),
+        left_out: list[str] | None = None,
+    ) -> Iterator[list[Job]]:
         """Queue jobs whose ids are free; yield them batch by batch once they are queued for good.
 
         Args:
             jobs: which.
             given: the ids that are not made by us, and may be another job's by now.
+            left_out: a job whose id is taken is not queued, and its id put there; None: refused.
 
         Raises:
             JobExistsError: an id was taken meanwhile; the batches yielded are queued.
@@ -170,26 +176,41 @@ class Spool(Asides):
             for start in range(0, len(jobs), _BATCH):
                 batch = jobs[start : start + _BATCH]
                 ours = [job.id for job in batch if job.id in given]
-                submit = self._submit_alone if ours else self._submit_batch
-                submit(batch, ours, scratch.owner)
-                yield list(batch)
+                if ours:
+                    yield self._submit_alone(batch, ours, scratch.owner, left_out)
+                else:
+                    self._submit_batch(batch, ours, scratch.owner)
+                    yield list(batch)
 
-    def _submit_alone(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
-        """Submit jobs while nobody else does who gives ids too.
+    def _submit_alone(
+        self, batch: Sequence[Job], given: Collection[str], owner: str, left_out: list[str] | None
+    ) -> list[Job]:
+        """Submit jobs while nobody else does who gives ids too; return those that were free.
 
-        Else two could be queued under one id, each while a pool has just taken the other.
+        Else two could be queued under one id, each while a pool has just taken the other; and what
+        is found might be taken back.
         """
+        free = list(batch)
 
         def submit() -> None:
+            taken: dict[str, str] = {}
             for _ in range(2):  # a job on its way can slip from a place not looked at yet
-                self.check_free(given)
-            self._submit_batch(batch, given, owner)
+                if left_out is None:
+                    self.check_free(given)
+                else:
+                    taken.update(self.taken(given))
+            free[:] = [job for job in batch if job.id not in taken]
+            if free:
+                self._submit_batch(free, given, owner)
+            if left_out is not None:
+                left_out.extend(taken)
 
         pending = self.directory("pending")
         try:
             files.while_locked(pending, submit)
         except OSError as error:
             raise SpoolError("lock", pending, error) from error
+        return free
 
     def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
         published: list[Job] = []

@@ -365,25 +365,20 @@ def check_ids(spool: Spool, jobs: list[Drafted]) -> None:
     Raises:
         QueuectlError: one is not.
     """
-    seen = _places_of_ids(jobs)
+    places = check_once(jobs)
     try:
-        spool.check_free(seen)
+        spool.check_free(places)
     except JobExistsError as error:
-        msg = f"{seen[error.job_id]}{error}"
+        msg = f"{places[error.job_id]}{error}"
         raise QueuectlError(msg) from None
 
 
-def taken_ids(spool: Spool, jobs: list[Drafted]) -> list[str]:
-    """Return the ids that were given and are those of jobs already; check that each stands once.
+def check_once(jobs: list[Drafted]) -> dict[str, str]:
+    """Return where each id was given; check that it was given once.
 
     Raises:
-        QueuectlError: one does not.
+        BadJobError: one was not.
     """
-    return [job_id for job_id, _ in spool.taken(_places_of_ids(jobs))]
-
-
-def _places_of_ids(jobs: list[Drafted]) -> dict[str, str]:
-    """Return where each id was given."""
     seen: dict[str, str] = {}
     for where, job, named in jobs:
         if not named:

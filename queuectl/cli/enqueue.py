@@ -16,24 +16,23 @@ from queuectl.cli.completing import complete_files
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
+    check_once,
     command_lines,
     draft,
     given_fields,
     job_options,
     overlaid,
     sources,
-    taken_ids,
 )
 from queuectl.cli.progress import Progress
-from queuectl.errors import JobExistsError, QueuectlError
+from queuectl.errors import QueuectlError
 from queuectl.files import from_here
 from queuectl.ids import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterable
 
     from queuectl.cli.drafting import Drafted
-    from queuectl.job import Job
     from queuectl.spool import Spool
 
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     help="A file, or -, of shell commands, one a line; # begins a comment.",
 )
 @click.option(
-    "--skip-existing", is_flag=True, help="Leave out those whose id there is, whatever its state."
+    "--skip-existing", is_flag=True, help="Leave out jobs whose id exists already, in any state."
 )
 @click.option(
     "--wait", is_flag=True, help="Return when all have ended; the status is that of a failed one."
@@ -78,87 +77,77 @@ def enqueue(
     queuectl enqueue @jobs.jsonl
     queuectl enqueue --tag night --commands commands.txt
     """
-    given = given_fields(options)
-    spool = spool_to_be(ctx)
-    here = cache(from_here)
+    spool, given = spool_to_be(ctx), given_fields(options)
     if commands is None:
         found = sources(words, given, dashes=ctx.meta["dashes"])
     else:
         found = command_lines(commands, words, given)
-    gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
-    try:
-        jobs = [draft(spool, where, overlaid(fields, given, here)) for where, fields in found]
-    finally:
-        gc.enable()
-    skipped: list[str] | None = None
+    jobs = _drafted(spool, found, given)
     if skip_existing:
-        skipped = taken_ids(spool, jobs)
+        _check_named(jobs)
     else:
         check_ids(spool, jobs)
-    known = set(skipped or ())
-    new = [drafted for drafted in jobs if drafted.job.id not in known]
-    if new:
-        _submit(spool, new, skipped)
-    if skipped:
-        render.note(f"left out {len(skipped)} that {_there(len(skipped))}: {first_of(skipped)}")
+    left_out: list[str] | None = [] if skip_existing else None
+    queued = _submit(spool, jobs, left_out) if jobs else []
+    if left_out:
+        are = "is" if len(left_out) == 1 else "are"
+        render.note(f"left out {len(left_out)} that {are} there already: {first_of(left_out)}")
     if not wait:
-        if jobs and sys.stderr.isatty():
-            _say_what_hinders(spool, jobs[-1].job.id)
+        if queued and sys.stderr.isatty():
+            _say_what_hinders(spool, queued[-1])
         return 0
     from queuectl.cli.wait import follow
 
     return follow(spool, [drafted.job.id for drafted in jobs], tags=given.get("tags", ()))
 
 
-def _there(count: int) -> str:
-    return "is there already" if count == 1 else "are there already"
+def _drafted(
+    spool: Spool, found: Iterable[tuple[str, dict[str, Any]]], given: dict[str, Any]
+) -> list[Drafted]:
+    here = cache(from_here)
+    gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
+    try:
+        return [draft(spool, where, overlaid(fields, given, here)) for where, fields in found]
+    finally:
+        gc.enable()
 
 
-def _submit(spool: Spool, drafted: list[Drafted], skipped: list[str] | None) -> None:
+def _check_named(jobs: list[Drafted]) -> None:
+    """Check that there are ids to go by, and that none is given twice."""
+    if jobs and not check_once(jobs):
+        raise click.UsageError("--skip-existing goes by ids, and none of these jobs is given one")
+
+
+def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) -> list[str]:
+    """Queue jobs, and print the id of each once it is; return those ids."""
     given = {job.id for _, job, named in drafted if named}
     queued: list[str] = []
+
+    def count() -> int:
+        return len(drafted) - len(left_out or ())
+
     try:
         with Progress() as progress:
-            for batch in _batches(spool, [job for _, job, _ in drafted], given, skipped):
+            for batch in spool.submit_all([job for _, job, _ in drafted], given, left_out):
                 queued.extend(job.id for job in batch)
                 progress.end_line()
                 sys.stdout.write("".join(f"{job.id}\n" for job in batch))
                 sys.stdout.flush()
-                progress.tell(lambda: f"{len(queued):,} of {len(drafted):,} queued")
+                progress.tell(lambda: f"{len(queued):,} of {count():,} queued")
     except QueuectlError as error:  # who is told that it failed must not try all again
         if not queued:
             raise
-        msg = f"{error}; {_queued_text(queued, len(drafted))}"
+        msg = f"{error}; {_queued_text(queued, count())}"
         raise QueuectlError(msg) from None
     except KeyboardInterrupt:
         if not queued:
             raise
-        raise KeyboardInterrupt(_queued_text(queued, len(drafted))) from None
+        raise KeyboardInterrupt(_queued_text(queued, count())) from None
     except BrokenPipeError:
-        if len(queued) < len(drafted):
-            render.note(f"queuectl: {_queued_text(queued, len(drafted))}")
+        if len(queued) < count():
+            render.note(f"queuectl: {_queued_text(queued, count())}")
         raise
-
-
-def _batches(
-    spool: Spool, jobs: Sequence[Job], given: Collection[str], skipped: list[str] | None
-) -> Iterator[list[Job]]:
-    """Do what `submit_all` does; an id that was taken meanwhile is `skipped`, unless that is None.
-
-    Raises:
-        QueuectlError: see there.
-    """
-    left = jobs
-    while left:
-        try:
-            for batch in spool.submit_all(left, given):
-                yield batch
-                left = left[len(batch) :]
-        except JobExistsError as error:  # noqa: PERF203 - few come just then
-            if skipped is None or error.job_id not in given:
-                raise
-            skipped.append(error.job_id)
-            left = [job for job in left if job.id != error.job_id]
+    return queued
 
 
 def _queued_text(queued: list[str], count: int) -> str:

@@ -168,7 +168,7 @@ def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
         if only_for is not None:
             return [f"{job_id} was run by a worker that is dead: one of {only_for} recovers it"]
     pools = owners.workers(spool)
-    if enough_run:  # those that run them count; a stop lets what runs end
+    if not waits:  # those that run them count
         holders = {item.owner for item in held}
         pools = [pool for pool in pools if pool.worker in holders] or pools
     none_here = [hindrances.STOPPING] if enough_run else []

@@ -176,6 +176,6 @@ def _before(spool: Layout, job: Job, path: str) -> int:
 
 
 def _busy(spool: Layout) -> tuple[int, int]:
-    alive = owners.workers(spool)
-    names = {worker.worker for worker in alive}
-    return sum(held.owner in names for held in spool.held()), sum(w.slots for w in alive)
+    pools = hindrances.that_start(spool, owners.workers(spool))
+    names = {pool.worker for pool in pools}
+    return sum(held.owner in names for held in spool.held()), sum(pool.slots for pool in pools)

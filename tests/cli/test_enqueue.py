@@ -364,22 +364,28 @@ def test_jobs_that_are_there_can_be_left_out(spool: SpoolDir, tmp_path: Path, st
     assert spool.run("enqueue", "--skip-existing", "--id", "a", "true").out == ""
 
 
-ONLY_WHILE_PUBLISHED = """
+UNSEEN_BEFORE = """
 from queuectl.spool import Spool
 Spool.taken = lambda self, job_ids: iter(())
 """
 
 
-def test_one_that_comes_meanwhile_is_left_out_and_all_others_are_queued(
+def test_one_that_somebody_drops_at_that_moment_is_refused_all_the_same(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
+    """A pool may have had some of its batch: what is taken back then cannot be queued once more."""
     spool.drop("b", "first")
-    env = with_code_at_start(tmp_path, ONLY_WHILE_PUBLISHED)
+    env = with_code_at_start(tmp_path, UNSEEN_BEFORE)
     words = ("enqueue", "--skip-existing", three(tmp_path / "jobs"))
-    result = spool.run(*words, PYTHONPATH=env["PYTHONPATH"])
-    assert result.err == "left out 1 that is there already: b\n"
-    assert sorted(spool.ids("pending")) == sorted([*result.lines, "b"])
+    assert 'job "b" exists already' in spool.refuse(*words, PYTHONPATH=env["PYTHONPATH"])
+    assert spool.ids("pending") == ["b"]
     assert spool.record("pending", "b")["command"] == "first"
+
+
+def test_without_an_id_there_is_nothing_to_leave_a_job_out_by(spool: SpoolDir) -> None:
+    words = ("enqueue", "--skip-existing", "--commands", "-")
+    assert "goes by ids" in spool.refuse(*words, status=2, stdin="true\n")
+    assert spool.run(*words).err == "queuectl: no jobs in the input\n"
 
 
 def test_what_is_left_out_is_waited_for_as_what_is_queued(spool: SpoolDir, tmp_path: Path) -> None:

@@ -37,8 +37,11 @@ UNSEEN = ("write", "torn write", "close", "fsync", "sync data", "begin sync")
 WAITS_S = 0.7  # who takes longer than this is taken to wait for the one that stands still
 HANGS_S = 60
 FIRST, OTHER, RECOVERY = range(3)
-# the last: an act that goes on, such as a pool's, once the other is done
-ORDERS = [(FIRST, OTHER), (OTHER, FIRST), (FIRST,), (OTHER,), (FIRST, OTHER, FIRST)]
+ORDERS = [
+    *((FIRST, OTHER), (OTHER, FIRST), (FIRST,), (OTHER,)),
+    # an act that goes on, such as a pool's, once the other is done
+    *((FIRST, OTHER, FIRST), (OTHER, FIRST, OTHER)),
+]
 
 
 @dataclass(frozen=True)

@@ -122,10 +122,10 @@ class Btrfs(Disk):
 
     def cut(self) -> None:
         """See `Disk.cut`: what is asked of the disk after the copy fails."""
-        words = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(self._image)]
-        device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
         with self._image.open("rb") as image, self._copy.open("wb") as copy:
             fcntl.ioctl(copy, _CLONE, image.fileno())
+        words = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(self._image)]
+        device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
         os.truncate(self._image, 0)
         _do("losetup", "--set-capacity", device)
 

@@ -157,7 +157,7 @@ def test_where_no_pool_starts_anything_each_reason_is_told(spool: SpoolDir) -> N
         still = spool.start_pool()
         still.wait_for("up")
         still.signal(signal.SIGSTOP)
-        spool.api.submit("true", id="next")
+        spool.api.submit("sleep 600", id="next")
         assert "suspended" not in spool.run("wait", "--timeout", "0.1", "next", status=124).err
         busy.signal(signal.SIGTERM)
         busy.wait_for("stopping")
@@ -170,6 +170,11 @@ def test_where_no_pool_starts_anything_each_reason_is_told(spool: SpoolDir) -> N
             assert f"{still.name} is suspended" in found
             assert "is about to run" not in found
         assert "2 pools, stopping, suspended" in spool.run("top").out
+        still.signal(signal.SIGCONT)
+        still.wait_for("started", "next")
+        spool.api.submit("true", id="after")
+        assert "waits for one of 1 slots, all busy" in spool.run("doctor", "after").out
+        assert "2 pools, 1 slot\n" in spool.run("top").out
         for pool in (busy, still):
             pool.kill()
 

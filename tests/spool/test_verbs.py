@@ -538,6 +538,27 @@ def test_who_gives_an_id_waits_for_who_is_giving_one_and_looks_then(spool: Spool
     assert spool.states("a") == ["completed"]
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="says who waits for a lock")
+def test_what_somebody_is_giving_is_left_out_only_if_it_is_queued_for_good(spool: SpoolDir) -> None:
+    spool.drop("a")
+    spool.drop("b")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def give() -> None:
+        jobs = [f'{{"id": "{job_id}", "command": "mine"}}' for job_id in "abc"]
+        words = ("enqueue", "--skip-existing", *jobs)
+        process = spool.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        started.append(process)
+        wait_until(lambda: waits_for_a_lock(process.pid) or process.poll() is not None)
+        os.unlink(spool.file("pending", "a"))  # interrupted: it takes back what it has not told
+
+    files.while_locked(spool.api.directory("pending"), give)
+    told = (b"a\nc\n", b"left out 1 that is there already: b\n")
+    assert started[0].communicate() == told
+    assert started[0].returncode == 0
+    assert spool.record("pending", "a")["command"] == "mine"
+
+
 def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
