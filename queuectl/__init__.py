@@ -13,7 +13,7 @@ spool-layout.md says what is in the directory, and in each record.
 Where things are, each line loading only itself, those above it, and `errors`:
 
     words        states, ids, units, variables
-    the system   kernel/, files, together, spares, loop, arrivals, notify, program, scratch
+    the system   kernel/, files, together, room, spares, loop, arrivals, notify, program, scratch
     settings     fields, kinds, retry, config
     records      job, outcome, reading
     the spool    filenames, places, layout, cutting, joblogs, moves, asides, spool

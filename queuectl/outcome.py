@@ -6,7 +6,7 @@ spool-layout.md, section "Settle".
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from queuectl.fields import MAX_COUNT
@@ -39,12 +39,15 @@ class Outcome:
     def message(self) -> str:
         """Return the reason in words, as `error_message` holds it."""
         words = _IN_WORDS.get(self.ended, self.ended)
+        hint = self.detail
         if self.ended == EXIT:
-            hint = _SHELL_SAYS.get(self.exit_code or 0)
-            return f"{words} {self.exit_code}" + (f" ({hint})" if hint else "")
-        if self.ended == SIGNAL:
-            return f"{words} {signal_name(self.signal or 0)}"
-        return f"{words}: {self.detail}" if self.detail else words
+            words = f"{words} {self.exit_code}"
+            hint = hint or _SHELL_SAYS.get(self.exit_code or 0, "")
+        elif self.ended == SIGNAL:
+            words = f"{words} {signal_name(self.signal or 0)}"
+        else:
+            return f"{words}: {hint}" if hint else words
+        return f"{words} ({hint})" if hint else words
 
     def entry(self, number: int, started_at: str | None, at: str, worker: str) -> dict[str, Any]:
         """Return the entry of `history` for this run."""
@@ -62,6 +65,12 @@ class Outcome:
             entry["detail"] = self.detail
         entry["worker"] = worker
         return entry
+
+
+def without_room(how: Outcome) -> Outcome:
+    """Return how a run failed by itself, with what may be the reason: a full disk at its end."""
+    by_itself = how.ended in (EXIT, SIGNAL)
+    return replace(how, detail="no room was left on the disk") if by_itself else how
 
 
 def ended_text(entry: Mapping[str, Any]) -> str:

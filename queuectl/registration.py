@@ -124,10 +124,13 @@ class Registration:
         """Show those who look that the system refuses something, or that it does so no more."""
         sign = self._path(STALLED_SUFFIX)
         with contextlib.suppress(OSError):  # it may refuse this too: the log tells all the same
-            if stalled:  # empty: on a full disk there is room for a name
-                files.write_new(sign, b"", sync=False, mode=self._spool.config.file_mode)
-            else:
+            if not stalled:
                 files.unlink_quietly(sign)
+                return
+            try:  # empty: on a full disk there is room for a name
+                files.write_new(sign, b"", sync=False, mode=self._spool.config.file_mode)
+            except OSError:  # but perhaps not for a file
+                os.link(self._path(LOCK_SUFFIX), sign)
 
     @property
     def beat_every_s(self) -> float:

@@ -25,7 +25,7 @@ class WorkLog:
     """Writes lines to a descriptor, each in one write so that several pools may share a file.
 
     A log that cannot be written never stops a job: its errors are not raised. Lines for which there
-    is no room, since nobody reads, are counted, and the count is logged once somebody does.
+    is no room, or nobody who reads them, are counted, and the count is logged once there is.
     """
 
     def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
@@ -33,6 +33,7 @@ class WorkLog:
         self._as_json = as_json
         self._waits = _waits_for_a_reader(descriptor)
         self._missing = 0
+        self._cut = False  # the last line has no end
         self._lock = threading.Lock()
 
     def event(self, word: str, job_id: str | None = None, **details: object) -> None:
@@ -40,11 +41,10 @@ class WorkLog:
 
         A float is a span in seconds.
         """
-        if self._waits:
-            with self._lock:  # the threads of a pool share it
-                self._write_if_read(word, job_id, details)
-        else:
-            self._write(word, job_id, details)
+        with self._lock:  # the threads of a pool share it
+            room = self._has_room() and self._tell_of_missing()
+            if not (room and self._write(word, job_id, details)):
+                self._missing += 1
 
     def errors_of(self, step: Callable[[], T]) -> T | None:
         """Do what is done again anyway; return its result, None if it failed: that is logged."""
@@ -54,26 +54,36 @@ class WorkLog:
             self.event("error", detail=error_text(error))
             return None
 
-    def _write_if_read(self, word: str, job_id: str | None, details: dict[str, object]) -> None:
-        if not self._has_room():
-            self._missing += 1
-            return
-        if self._missing:
-            detail = f"{self._missing} lines are missing here: nobody read the log"
-            self._missing = 0
-            self._write("warning", None, {"detail": detail})
-        self._write(word, job_id, details)
+    def _tell_of_missing(self) -> bool:
+        """Log how many lines are missing; False if that cannot be written either."""
+        if not self._missing:
+            return True
+        why = "nobody read the log" if self._waits else "the log could not be written"
+        detail = f"{self._missing} lines are missing here: {why}"
+        if not self._write("warning", None, {"detail": detail}):
+            return False
+        self._missing = 0
+        return True
 
-    def _write(self, word: str, job_id: str | None, details: dict[str, object]) -> None:
+    def _write(self, word: str, job_id: str | None, details: dict[str, object]) -> bool:
+        """Write a line, behind the end of one that was cut; tell whether it is there as a whole."""
         form = _json if self._as_json else _text
         line = form(time.time(), word, job_id, details)
+        data = line.encode(errors="backslashreplace")
         try:
-            os.write(self._descriptor, line.encode(errors="backslashreplace"))
+            if self._cut:
+                os.write(self._descriptor, b"\n")
+                self._cut = False
+            written = os.write(self._descriptor, data)
         except OSError:
-            return  # see the class
+            return False  # see the class
+        self._cut = 0 < written < len(data)
+        return written == len(data)
 
     def _has_room(self) -> bool:
         """Tell whether a write would not wait for a reader."""
+        if not self._waits:
+            return True
         room = select.poll()
         room.register(self._descriptor, select.POLLOUT)
         return bool(room.poll(0 if self._missing else _PATIENCE_MS))

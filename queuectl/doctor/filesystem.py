@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import threading
@@ -16,6 +15,7 @@ from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import QueuectlError, SpoolError, command_as
 from queuectl.filenames import DIRECTORIES
 from queuectl.kernel.processes import check_proc
+from queuectl.room import room_in
 from queuectl.scratch import LOCK_SUFFIX, Scratch, draft_file, owner_of, try_lock
 from queuectl.units import duration_text, size_text
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from queuectl.doctor.finding import Finding
     from queuectl.spool import Spool
 
-_LITTLE_BYTES, _NO_BYTES = 64 << 20, 1 << 20
-_FEW_INODES, _NO_INODES = 1000, 20
+_LITTLE_BYTES = 64 << 20
+_FEW_INODES = 1000
 _SLOW_SYNC_S = 0.1  # a disk that spins takes 0.02 s
 _EVENT_S = 2.0
 _CLOCK_S = 2.0
@@ -108,13 +108,12 @@ def _one_file_system(spool: Spool) -> Iterator[Finding]:
 
 
 def _room(spool: Spool) -> Iterator[Finding]:
-    status = os.statvfs(spool.path)
-    free = status.f_bavail * status.f_frsize
-    inodes = status.f_favail if status.f_files else inf  # some file systems have no limit
-    what = f"{size_text(free)} free" + (f", {inodes} inodes" if status.f_files else "")
-    if free < _NO_BYTES or inodes < _NO_INODES:
+    free = room_in(spool.path)
+    inodes = f", {free.inodes} inodes" if free.inodes < inf else ""
+    what = f"{size_text(free.bytes)} free{inodes}"
+    if free.is_none:
         yield problem(what, "make room: until then no outcome can be written, and nothing starts")
-    elif free < _LITTLE_BYTES or inodes < _FEW_INODES:
+    elif free.bytes < _LITTLE_BYTES or free.inodes < _FEW_INODES:
         yield warning(what, "make room before it is full")
     else:
         yield ok(what)
@@ -146,7 +145,7 @@ class _Trial:
         try:
             return step()
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in kernel.NO_ROOM
             todo = "make room, and look again" if full else _ELSEWHERE
             return problem(f"cannot {what}: {error.strerror}", todo)
         finally:

@@ -29,6 +29,7 @@ from queuectl.pool.custody import Custody
 from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.rejects import QUIET_S
+from queuectl.pool.space import Space
 from queuectl.pool.stall import STARTS, Stall
 from queuectl.run import runner
 from queuectl.run.commands import Commands
@@ -85,6 +86,7 @@ class Turns:
         self._custody = Custody(spool, log, self._disk, self.stall, intake)
         self._sweeper = Sweeper(loop)
         self._commands = Commands(spool, registration.name)
+        self._space = Space(spool)
         self._intake = intake
         self._cancelled: dict[str, outcome.Outcome] = {}  # by Spool.key
         self._spool = spool
@@ -261,7 +263,7 @@ class Turns:
         try:
             started = await self._start(claim, job, task)
         except OSError as error:
-            if error.errno not in kernel.OUT_OF_RESOURCES:
+            if error.errno not in kernel.OUT_OF_RESOURCES | kernel.NO_ROOM:
                 return job, runner.could_not_start(error, task)
             instead = await self._nothing_left(job, error)
             return None if instead is None else (job, instead)
@@ -276,12 +278,16 @@ class Turns:
         self._log.event("started", job.id, attempt=attempt, command=_shown(job.command))
         if "created_at" not in job.record:
             self._tell_of_slips(job)
-        return job, await run.wait()
+        how = await run.wait()
+        if how.exit_code != 0 and not self._space.look():
+            how = outcome.without_room(how)
+        return job, how
 
     async def _start(
         self, claim: Claim, job: Job, task: runner.Task
     ) -> tuple[Job, runner.Run] | None:
         """Return the job as it stands in its file, and its command, which runs; None if not now."""
+        self._space.check()
         output = runner.Output(task)
         try:
             if output.is_lost:
@@ -318,8 +324,11 @@ class Turns:
             return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
         # now: if we die, by it it had begun
         remove_output(self._spool, job.id, job.run_number + 1)
-        await self.stall.pause()
-        return self._cancelled.get(self._spool.key(job.id))
+        key = self._spool.key(job.id)
+        while await self.stall.pause() and key not in self._cancelled and not self.lanes.closed:
+            if error.errno not in kernel.NO_ROOM or self._space.look():
+                break
+        return self._cancelled.get(key)
 
     def _tell_of_slips(self, job: Job) -> None:
         """Say what its dropper could not be told; each name once, and not without end."""

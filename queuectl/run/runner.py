@@ -54,7 +54,7 @@ class Output:
     """Where a command writes, opened for it; what could not be is told in `lost`.
 
     Raises:
-        OSError: no descriptor is left.
+        OSError: no descriptor is left, or no room on the disk.
     """
 
     def __init__(self, task: Task) -> None:
@@ -173,7 +173,7 @@ def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
                 raise FileExistsError(errno.EEXIST, "is no regular file; remove it", path) from None
             return os.open(path, _LOG_FLAGS, mode)
     except OSError as error:
-        if error.errno in kernel.OUT_OF_RESOURCES:
+        if error.errno in kernel.OUT_OF_RESOURCES | kernel.NO_ROOM:
             raise
         lost.append(error)
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

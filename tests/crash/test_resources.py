@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.mounts import mounted, needs_root
+from queuectl import Spool, owners
+from queuectl.registration import Registration
+from queuectl.units import utc_text
+from tests.crash.mounts import disk_of, mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool
 from tests.crash.tracing import needs_strace
 from tests.support import Child, environment, read_text, wait_until
@@ -74,7 +81,7 @@ def fill(path: Path) -> None:
 def test_a_full_disk_runs_no_job_twice_and_claims_nothing_until_there_is_room(
     what: str, tmp_path: Path
 ) -> None:
-    with small_disk(tmp_path, "size=1m,nr_inodes=60") as side:
+    with small_disk(tmp_path, "size=4m,nr_inodes=400") as side:
         gate = tmp_path / "gate"
         side.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="running")
         pool = side.pool("--count", "1", log_in=tmp_path).up()
@@ -101,8 +108,82 @@ def test_a_full_disk_runs_no_job_twice_and_claims_nothing_until_there_is_room(
 
 
 @needs_root
+@pytest.mark.parametrize("what", ["room", "inodes"])
+def test_on_a_full_disk_jobs_do_not_fail_one_after_the_other(what: str, tmp_path: Path) -> None:
+    """Bodies of earlier jobs are written over, and that needs no room: only output does."""
+    with small_disk(tmp_path, "size=4m,nr_inodes=900") as side:
+        pool = side.pool("--count", "2", log_in=tmp_path).up()
+        for number in range(40):  # so that there are such bodies
+            side.submit("echo", id=f"before{number}")
+        side.wait_for("before39")
+        gate = tmp_path / "gate"
+        waits = f"while [ ! -e {gate} ]; do sleep 0.02; done; echo out || exit 1"
+        running = [side.submit(waits, max_retries=1) for _ in range(2)]
+        wait_until(lambda: all(job_id in pool.log() for job_id in running), "they run")
+        waiting = [side.submit("echo out; sleep 0.01", max_retries=1) for _ in range(30)]
+        fillers = side.path.parent / "fillers"
+        fillers.mkdir()
+        if what == "room":
+            fill(fillers / "filler")
+        else:
+            fill_with(partial(tempfile.mkdtemp, dir=fillers))
+            for filler in list(fillers.iterdir())[:60]:
+                filler.rmdir()
+        gate.touch()
+        pool.says("stalled")
+        assert "stalled" in side.run("status").stdout
+        time.sleep(1.5)
+        assert not [job_id for job_id in waiting if side.state_of(job_id) in ("failed", "dead")]
+        shutil.rmtree(fillers)
+        for job_id in waiting:
+            assert side.wait_for(job_id)["attempts"] == 1
+        pool.says("resumed")
+        if what == "room":  # these had their files, and no room in them
+            why = "exit status 1 (no room was left on the disk)"
+            assert {side.wait_for(job_id, "dead")["error_message"] for job_id in running} == {why}
+        pool.stop()
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["stop", "pause", "cancel"])
+def test_what_waits_for_room_is_given_back_or_ended_when_told(how: str, tmp_path: Path) -> None:
+    with small_disk(tmp_path, "size=4m,nr_inodes=300") as side:
+        pool = side.pool("--count", "1", log_in=tmp_path).up()
+        soon = utc_text(time.time() + 1)
+        job_id = side.submit("echo out", run_at=soon)
+        filler = side.path.parent / "filler"
+        fill(filler)
+        pool.says("stalled")
+        os.truncate(filler, filler.stat().st_size - (1 << 16))  # for requests
+        if how == "cancel":
+            assert side.run("cancel", job_id).returncode == 0
+            assert side.wait_for(job_id, "dead")["attempts"] == 0
+        else:
+            if how == "pause":
+                assert side.run("pause").returncode == 0
+            else:
+                pool.send(signal.SIGTERM)
+            wait_until(lambda: side.state_of(job_id) == "pending", pool.log)
+            assert side.spool.find(job_id).job.attempts == 0
+        pool.stop()
+
+
+@needs_root
+def test_who_can_do_nothing_shows_so_where_there_is_no_file_to_be_had(tmp_path: Path) -> None:
+    with disk_of(tmp_path, "ext4") as disk:
+        spool = Spool(make_spool(disk.point / "q"))
+        numbers = count()
+        with Registration(spool, 1) as me:
+            fill_with(lambda: open(disk.point / f"{next(numbers)}", "x").close())
+            me.show_stalled(stalled=True)
+            assert owners.is_stalled(spool, me.name)
+            me.show_stalled(stalled=False)
+            assert not owners.is_stalled(spool, me.name)
+
+
+@needs_root
 def test_a_stop_on_a_full_disk_is_told_with_another_way_that_works(tmp_path: Path) -> None:
-    with small_disk(tmp_path, "size=1m,nr_inodes=60") as side:
+    with small_disk(tmp_path, "size=4m,nr_inodes=400") as side:
         side.submit("sleep 600", tags=["x" * 5000])
         pool = side.pool("--count", "1", log_in=tmp_path).up()
         wait_until(lambda: side.runs.exists() and "start" in side.runs.read_text(), "it runs")
@@ -117,7 +198,7 @@ def test_a_stop_on_a_full_disk_is_told_with_another_way_that_works(tmp_path: Pat
 
 
 @needs_root
-@pytest.mark.parametrize("options", ["size=1m,nr_inodes=60", "size=1m,nr_inodes=0"])
+@pytest.mark.parametrize("options", ["size=4m,nr_inodes=400", "size=4m,nr_inodes=0"])
 def test_enqueue_on_a_full_disk_is_refused_in_one_line_and_leaves_nothing(
     options: str, tmp_path: Path
 ) -> None:
@@ -335,7 +416,7 @@ def test_a_command_without_output_that_kills_its_pool_is_not_run_without_end(
     side: Spoolside,
 ) -> None:
     killer = side.submit("kill -9 $PPID", max_retries=2)
-    with mounted(side.path / "logs", "-t", "tmpfs", "-o", "nr_inodes=1,mode=700", "none"):
+    with mounted(side.path / "logs", "-t", "tmpfs", "-o", "ro,mode=700", "none"):
         for _ in range(2):
             assert side.pool("--stop-when-empty").wait() != 0
         assert side.pool("--stop-when-empty").wait() == 0
@@ -352,6 +433,36 @@ def test_a_log_that_takes_nothing_stops_no_job(side: Spoolside) -> None:
         pool = side.pool("--stop-when-empty", stderr=full)
         assert pool.wait() == 0
     side.check_promise()
+
+
+_FULL_FOR_A_WHILE = """
+import os, resource, sys
+from queuectl.worklog import WorkLog
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+log = WorkLog(file, as_json=sys.argv[2] == "json")
+log.event("completed", "first")
+resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(sys.argv[1]).st_size + 20, -1))
+log.event("completed", "cut")
+log.event("completed", "missing")
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+log.event("completed", "last")
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_log_that_was_full_goes_on_in_a_new_line_and_says_what_is_missing(
+    form: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", _FULL_FOR_A_WHILE, path, form], check=True)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 4
+    assert "2 lines are missing here: the log could not be written" in lines[2]
+    assert "last" in lines[3]
+    if form == "json":
+        assert [json.loads(line)["event"] for line in (lines[0], *lines[2:])] == [
+            *("completed", "warning", "completed")
+        ]
 
 
 @needs_strace
@@ -378,7 +489,7 @@ def test_what_was_run_again_while_its_output_was_deleted_is_not_deleted(side: Sp
 
 @needs_root
 def test_on_a_full_disk_doctor_says_to_make_room(tmp_path: Path) -> None:
-    with small_disk(tmp_path, "size=1m,nr_inodes=60") as side:
+    with small_disk(tmp_path, "size=4m,nr_inodes=400") as side:
         fill(side.path.parent / "filler")
         text = side.run("doctor").stdout
         assert "cannot write a file: No space left on device  (make room, and look again)" in text

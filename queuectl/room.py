@@ -1,0 +1,36 @@
+"""What a file system has left, and when that is too little to start anything."""
+
+from __future__ import annotations
+
+import os
+from math import inf
+from typing import NamedTuple
+
+_NO_BYTES = 1 << 20
+_NO_INODES = 100  # a pool has up to 64 more jobs in hand than it runs
+
+
+class Room(NamedTuple):
+    """What is left for us: root has what is kept back for it, too."""
+
+    bytes: int
+    inodes: float  # infinite where there is no limit
+
+    @property
+    def is_none(self) -> bool:
+        """Whether what a command prints might find none, and it fail for that."""
+        return self.bytes < _NO_BYTES or self.inodes < _NO_INODES
+
+
+def room_in(path: str) -> Room:
+    """Return what the file system of a file or directory has left.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    status = os.statvfs(path)
+    is_root = os.geteuid() == 0
+    blocks, inodes = (
+        (status.f_bfree, status.f_ffree) if is_root else (status.f_bavail, status.f_favail)
+    )
+    return Room(blocks * status.f_frsize, inodes if status.f_files else inf)
