@@ -16,9 +16,9 @@ PAUSED = "paused"
 DIRECTORIES = (*STATES, "logs", "workers", "tmp")
 
 
-def mending(job_id: str) -> str:
-    """Return what to do to have a file that was set aside run."""
-    return f"mend dead/{job_id}{REJECTED} and move it to pending/{job_id}{SUFFIX}"
+def mending(job_id: str, wanted: str) -> str:
+    """Return what to do to have a file that was set aside run as the job `wanted`."""
+    return f"mend dead/{job_id}{REJECTED} and move it to pending/{wanted}{SUFFIX}"
 
 
 def is_job_file(name: str) -> bool:

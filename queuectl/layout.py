@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.errors import BadJobError, NoSuchJobError, SpoolError
-from queuectl.filenames import SUFFIX, holder_of, job_id_in, split_held
+from queuectl.filenames import SUFFIX, holder_of, job_id_in, mending, split_held
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, decode, parse
@@ -242,6 +242,14 @@ class Layout(Places):
             return self._rejection(path or self.file("dead", job_id), job_id)
         except FileNotFoundError:
             return None
+
+    def mending(self, job_id: str) -> str:
+        """Return what to do to have a file that was set aside under this id run as a job."""
+        try:
+            wanted = decode(read_regular(self.rejected_file(job_id))).get("id")
+        except (BadJobError, OSError):  # it names none that counts
+            wanted = None
+        return mending(job_id, wanted if isinstance(wanted, str) and is_id(wanted) else job_id)
 
     def jobs(
         self,

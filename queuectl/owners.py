@@ -239,6 +239,15 @@ def is_judged_by_silence(spool: Layout, name: str, worker: Worker | None) -> boo
     return worker is not None and (worker.runs_unseen or worker.may_be_elsewhere)
 
 
+def is_lost(spool: Layout, owner: str | None) -> bool:
+    """Tell of a job whether who holds it is dead, or nobody; `owner` is None where none is held.
+
+    Raises:
+        OSError: see `life`.
+    """
+    return owner is not None and look_up(spool, owner).life is Life.DEAD
+
+
 def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = None) -> str | None:
     """Return who alone can see and end what a dead pool ran, as `ann or root`; None: we can too.
 

@@ -20,7 +20,7 @@ from queuectl.errors import (
     SpoolError,
     WrongStateError,
 )
-from queuectl.filenames import PAUSED, SUFFIX, mending
+from queuectl.filenames import PAUSED, SUFFIX
 from queuectl.ids import is_id
 from queuectl.job import again
 from queuectl.kernel.users import user_name
@@ -194,8 +194,8 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[st
         _check_only(spool, job_id, state)
         try:
             if state == "dead" and spool.reason(job_id) is not None:
-                msg = f'job "{job_id}" cannot be {verb.done}: it was set aside; {mending(job_id)}'
-                raise WrongStateError(msg)
+                why = f"it was set aside; {spool.mending(job_id)}"
+                raise WrongStateError(f'job "{job_id}" cannot be {verb.done}: {why}')
             return spool.take(job_id, state, owner)
         except FileNotFoundError:
             continue  # it moved on meanwhile: look again

@@ -23,7 +23,6 @@ from queuectl.cli.selection import (
     touch_options,
 )
 from queuectl.errors import QueuectlError, TooLateError, WrongStateError
-from queuectl.filenames import mending
 from queuectl.ids import first_of
 from queuectl.states import OUTCOMES
 from queuectl.verbs import CANCELLABLE, EDITABLE
@@ -146,7 +145,7 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
     found = spool.find(id_to_change(spool, text))
     job_id = found.job.id
     if found.job.is_reason:
-        raise WrongStateError(f'"{job_id}" was set aside, and is no job: {mending(job_id)}')
+        raise WrongStateError(f'"{job_id}" was set aside, and is no job: {spool.mending(job_id)}')
     if found.state not in EDITABLE:
         only = "pending, failed or dead"
         raise WrongStateError(f'job "{job_id}" is {found.state}; only {only} jobs can be edited')

@@ -50,6 +50,7 @@ class View:
     rate: Sequence[int] = ()
     running: Sequence[Item] = ()
     claimed: int = 0
+    lost: int = 0  # held by those who died, or by nobody
     following: Sequence[Item] = ()
     failures: Sequence[Item] = ()
     notes: Sequence[str] = ()
@@ -151,9 +152,10 @@ def _sections(view: View, width: int, height: int) -> list[Line]:
         view.running,
         (rows[0], width),
         lambda item: _age(item, view.now),
-        of=view.counts["processing"] - view.claimed,
+        of=view.counts["processing"] - view.claimed - view.lost,
     )
     running[0].append(("dim", f"  {view.claimed:,} claimed" if view.claimed else ""))
+    running[0].append(("warn", f"  {view.lost:,} lost by dead workers" if view.lost else ""))
     following = _section(
         "NEXT", view.following, (rows[2], width), lambda item: _due(item, view.now), of=waiting
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.columns import fit
 from queuectl.cli.common import Misses, json_option, spool_to_read
@@ -142,9 +143,7 @@ def _print_jobs(spool: Layout, found: Iterator[Found]) -> bool:
 def _detail(spool: Layout, found: Found) -> str:
     record = found.job.record
     if found.state == "processing":
-        if not spool.has_begun(found.job):
-            return "claimed"
-        return f"for {render.since_text(record.get('started_at'))}"
+        return _held_detail(spool, found)
     if found.state == "failed":
         when = render.in_text(found.job.not_before("failed"))
         if means_later(record):
@@ -161,6 +160,18 @@ def _detail(spool: Layout, found: Found) -> str:
     if run_at is not None and run_at > time.time():
         return render.in_text(run_at)
     return f"priority {found.job.priority}" if found.job.priority else ""
+
+
+def _held_detail(spool: Layout, found: Found) -> str:
+    if owners.is_lost(spool, found.owner):
+        return f"lost: {_who_lost(found)}"
+    if not spool.has_begun(found.job):
+        return "claimed"
+    return f"for {render.since_text(found.job.record.get('started_at'))}"
+
+
+def _who_lost(found: Found) -> str:
+    return "its worker is dead" if found.owner else "held by nobody"
 
 
 def _cut(why: str) -> str:
@@ -202,6 +213,10 @@ def print_job(spool: Layout, found: Found) -> None:
         record.pop("worker", None)
     if record.get("error_message") is None:
         record.pop("error_message", None)
+    if owners.is_lost(spool, found.owner):
+        seen = owners.look_up(spool, found.owner or "")
+        how = owners.recovered_by(spool, found.owner or "", seen)
+        record.setdefault("lost", f"{_who_lost(found)}; {how}")
     record.setdefault("processes", _processes_text(spool, found))
     names = [name for name in _SHOWN_FIRST if name in record]
     names += [name for name in record if name not in _SHOWN_FIRST and record[name] is not None]
@@ -233,7 +248,8 @@ def _timeout_text(spool: Layout, found: Found) -> str | None:
     text = "none" if limit_s is None else duration_text(limit_s)
     if "timeout" in found.job.record:
         return text
-    return None if found.state in FINISHED else f"{text} (job-timeout)"
+    # of settings that cannot be read a pool keeps those of before, which we do not know
+    return None if found.state in FINISHED or spool.faults else f"{text} (job-timeout)"
 
 
 def _value_text(name: str, value: Any, indent: int) -> str:

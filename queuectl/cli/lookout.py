@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from queuectl import hindrances, owners
@@ -114,7 +115,7 @@ class Lookout:
         now = time.time()
         pools = owners.workers(self._spool)
         held = list(self._spool.names("processing"))
-        running, claimed = self._running(held[:_HELD_READ])
+        running, claimed, lost = self._running(held[:_HELD_READ])
         with self._lock:
             rate = self._rate.last(now)
             self._hinted = False
@@ -130,6 +131,7 @@ class Lookout:
             rate=rate,
             running=running,
             claimed=claimed,
+            lost=lost,
             following=self._upcoming.next(now, set(held)),
             failures=list(self._failures.values()),
             notes=self._notes(),
@@ -188,12 +190,15 @@ class Lookout:
         latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
         self._failures = dict(latest)
 
-    def _running(self, held: Sequence[str]) -> tuple[list[Item], int]:
-        """Return what runs of these, and how many more are only claimed, or on their way out."""
-        items, others = [], 0
+    def _running(self, held: Sequence[str]) -> tuple[list[Item], int, int]:
+        """Return what runs of these, how many are only claimed or on their way out, or are lost."""
+        items, claimed, lost = [], 0, 0
+        is_lost = cache(partial(owners.is_lost, self._spool))
         for found in self._spool.jobs("processing", held):
-            if self._spool.has_begun(found.job):
+            if is_lost(found.owner):
+                lost += 1
+            elif self._spool.has_begun(found.job):
                 items.append(item_of(found.job, found.job.instant("started_at")))
             else:
-                others += 1
-        return sorted(items, key=lambda item: item.at_s or 0.0), others
+                claimed += 1
+        return sorted(items, key=lambda item: item.at_s or 0.0), claimed, lost

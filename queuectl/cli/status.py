@@ -142,7 +142,9 @@ def _running_text(spool: Layout, found: Found) -> str:
     job = found.job
     since = render.since_text(job.record.get("started_at"))
     limit_s = job.timeout_s(spool.config.job_timeout)
-    limit = "" if limit_s is None else f" of {duration_text(limit_s)}"
+    # of settings that cannot be read a pool keeps those of before, which we do not know
+    is_known = limit_s is not None and ("timeout" in job.record or not spool.faults)
+    limit = f" of {duration_text(limit_s)}" if limit_s is not None and is_known else ""
     text = f"           {plain(job.id)}  {since}{limit}  "
     room = max(20, render.cell_limit(1) - columns(text))
     return text + render.command_text(job.command, room)

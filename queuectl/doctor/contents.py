@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import hindrances, leftovers, owners, verbs
 from queuectl.doctor.finding import PROBLEM, ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError, for_shell
-from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX, mending
+from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX
 from queuectl.files import is_there
 from queuectl.hindrances import STOPPING
 from queuectl.ids import is_id
@@ -171,7 +171,7 @@ def rejection(spool: Layout, job_id: str) -> Rejection | None:
     why = reason.error.removeprefix("rejected: ")
     todo = f"`queuectl dlq purge {job_id}`"
     if is_there(spool.rejected_file(job_id)):
-        todo = f"{mending(job_id)}, or {todo}"
+        todo = f"{spool.mending(job_id)}, or {todo}"
     return Rejection(why, todo)
 
 

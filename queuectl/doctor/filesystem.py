@@ -30,6 +30,12 @@ _FEW_INODES = 1000
 _SLOW_SYNC_S = 0.1  # a disk that spins takes 0.02 s
 _EVENT_S = 2.0
 _CLOCK_S = 2.0
+# what is not to be had while a directory cannot be written to
+_WITHOUT = {
+    "logs": "what jobs print is lost",
+    "tmp": "nothing can be queued nor run",
+    "workers": "no worker starts",
+}
 _ELSEWHERE = "put the spool on a local file system"
 
 
@@ -80,7 +86,8 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
 def _writable(spool: Spool) -> Iterator[Finding]:
     for name in DIRECTORIES:
         if not os.access(spool.directory(name), os.W_OK | os.X_OK):
-            todo = "no job can be moved there until it is; `ls -ld` shows whose it is"
+            lost = _WITHOUT.get(name, "no job can be moved there")
+            todo = f"{lost} until it is; `ls -ld` shows whose it is"
             yield problem(f"{name}/ cannot be written to by us", todo)
 
 

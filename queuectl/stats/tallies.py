@@ -60,12 +60,13 @@ class Spread:
     def document(self) -> dict[str, Any]:
         """Return count, sum, extremes and quantiles, in seconds; null where there are no values."""
         some = self.count > 0
+        most = round(self.max_s, 6)
         return {
             "count": self.count,
             "sum": round(self.sum_s, 6),
             "min": round(self.min_s, 6) if some else None,
-            **{f"p{q * 100:g}": _rounded(self.quantile(q)) for q in QUANTILES},
-            "max": round(self.max_s, 6) if some else None,
+            **{f"p{q * 100:g}": _rounded(self.quantile(q), most) for q in QUANTILES},
+            "max": most if some else None,
         }
 
 
@@ -77,8 +78,8 @@ def _middle_s(bucket: int) -> float:
     return _LEAST_S * _GROWTH ** (bucket - 0.5) if bucket else 0.0
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else float(f"{seconds:.4g}")
+def _rounded(seconds: float | None, most: float) -> float | None:
+    return None if seconds is None else min(float(f"{seconds:.4g}"), most)
 
 
 # --- time -----------------------------------------------------------------------------------

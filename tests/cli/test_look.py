@@ -116,6 +116,11 @@ def test_status_tells_what_a_dead_worker_held(spool: SpoolDir) -> None:
         out = spool.run("status").out
         assert f"lost     lost, held by {pool.name}, who is dead\n" in out
         assert "workers  none" in out
+        assert "lost: its worker is dead" in spool.run("list").out
+        assert re.search(
+            r"^lost +its worker is dead; the next worker", spool.run("show").out, re.MULTILINE
+        )
+        assert "RUNNING  none  1 lost by dead workers\n" in spool.run("top").out
     spool.run("doctor", "--fix")
     assert "lost     " not in spool.run("status").out
 
@@ -542,10 +547,29 @@ def test_where_there_is_nothing_to_list_programs_read_nothing(spool: SpoolDir) -
     assert spool.run("list", "--json").out == "[]\n"
 
 
+def test_of_settings_that_cannot_be_read_no_limit_of_a_run_is_told(spool: SpoolDir) -> None:
+    spool.configure(job_timeout=7200)
+    spool.drop("job", "sleep 600")
+    spool.drop("own", "sleep 600", timeout=3600)
+    with spool.pool(2) as pool:
+        pool.wait_for("started", "job")
+        pool.wait_for("started", "own")
+        assert " of 2h00m  sleep" in spool.run("status").out
+        with open(f"{spool.path}/config.json", "w") as file:
+            file.write('{"job-timeout": 7200, "max-re')
+        shown = spool.run("status").out
+        assert " of 1h00m  sleep" in shown
+        assert shown.count(" of ") == 2  # the other is how many slots are busy
+        assert "timeout" not in spool.run("show", "job").out
+        os.unlink(f"{spool.path}/config.json")
+        pool.kill()
+
+
 def test_what_nobody_holds_is_said_to_be_lost_so(spool: SpoolDir) -> None:
     spool.drop_bytes("job", b'{"command": "true"}', "processing")
     (line,) = [line for line in spool.run("status").lines if line.startswith("lost")]
     assert line.split() == ["lost", "job,", "held", "by", "nobody"]
+    assert "lost: held by nobody" in spool.run("list").out
 
 
 def test_where_nothing_is_due_it_is_not_said_how_much_was_read(spool: SpoolDir) -> None:

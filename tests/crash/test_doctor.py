@@ -237,6 +237,25 @@ def test_stale_files_of_the_dead_are_told_and_cleared(side: Spoolside) -> None:
     side.check_promise()
 
 
+def test_what_is_not_to_be_had_without_a_directory_is_told_of_each(
+    side: Spoolside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    told = {finding.what: finding.todo for finding in filesystem._writable(side.spool)}
+    assert "what jobs print is lost until" in told["logs/ cannot be written to by us"]
+    assert "no worker starts until" in told["workers/ cannot be written to by us"]
+    assert "no job can be moved there until" in told["pending/ cannot be written to by us"]
+
+
+def test_a_held_file_that_somebody_moved_to_pending_is_to_be_moved_to_its_own_name(
+    side: Spoolside,
+) -> None:
+    side.drop_bytes("one_vm-1-abcd", b'{"id": "one", "command": "true"}')
+    side.drain()
+    told = finding(doctor(side)[1], "one_vm-1-abcd was set aside")
+    assert "move it to pending/one.json" in told
+
+
 @pytest.mark.parametrize("name", DIRECTORIES)
 def test_a_missing_directory_is_made_again(side: Spoolside, name: str) -> None:
     where = "dead" if name != "dead" else "failed"
@@ -585,8 +604,8 @@ def test_it_explains_that_a_job_was_cancelled(side: Spoolside) -> None:
         ({"f_bavail": 255}, "problem"),
         ({"f_bavail": 256}, "warning"),
         ({"f_bavail": 16383}, "warning"),
-        ({"f_favail": 19}, "problem"),
-        ({"f_favail": 20}, "warning"),
+        ({"f_favail": 99}, "problem"),
+        ({"f_favail": 100}, "warning"),
         ({"f_favail": 999}, "warning"),
         ({"f_files": 0, "f_favail": 0}, "ok"),  # btrfs has no limit
     ],
@@ -595,10 +614,15 @@ def test_how_much_room_there_is_left_is_judged(
     side: Spoolside, monkeypatch: pytest.MonkeyPatch, room: dict[str, int], level: str
 ) -> None:
     usual = {"f_bavail": 16384, "f_frsize": 4096, "f_files": 5000, "f_favail": 1000}
-    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**{**usual, **room}))
+    for_root = {"f_bfree": 20000, "f_ffree": 2000}
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**{**usual, **for_root, **room}))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (found,) = filesystem._room(side.spool)
     assert found.level == level
     assert ("inodes" in found.what) == ("f_files" not in room)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (found,) = filesystem._room(side.spool)
+    assert found.level == "ok"  # some is kept back for root
 
 
 @pytest.mark.parametrize(("ahead_s", "side_of_it"), [(100, "behind"), (-100, "ahead")])

@@ -150,6 +150,8 @@ def test_a_quantile_is_within_one_percent_of_the_exact_one(values: list[float], 
     quantile = spread.quantile(q)
     assert quantile is not None
     assert quantile == pytest.approx(exact, rel=0.0101)
+    document = spread.document()
+    assert document["p99"] <= document["max"]
 
 
 @given(st.lists(st.floats(0, 1e7), max_size=100))
