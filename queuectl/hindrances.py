@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from queuectl.layout import Layout
     from queuectl.owners import Worker
 
-STOPPING = "stopping"
+STOPPING, SUSPENDED = "stopping", "suspended"
 SEE_LOG = "its log says why"
 
 
@@ -50,7 +50,7 @@ def of_pool(spool: Layout, pool: Worker) -> list[Hindrance]:
 
 def suspension(owner: Worker) -> Hindrance:
     """Return what is to be said of a pool, or a command that may hold jobs, that stands still."""
-    return Hindrance("suspended", f"{owner.worker} is suspended", continued_by(owner.pid))
+    return Hindrance(SUSPENDED, f"{owner.worker} is suspended", continued_by(owner.pid))
 
 
 def continued_by(pid: int) -> str:

@@ -39,15 +39,13 @@ class Outcome:
     def message(self) -> str:
         """Return the reason in words, as `error_message` holds it."""
         words = _IN_WORDS.get(self.ended, self.ended)
-        hint = self.detail
         if self.ended == EXIT:
-            words = f"{words} {self.exit_code}"
-            hint = hint or _SHELL_SAYS.get(self.exit_code or 0, "")
-        elif self.ended == SIGNAL:
-            words = f"{words} {signal_name(self.signal or 0)}"
-        else:
-            return f"{words}: {hint}" if hint else words
-        return f"{words} ({hint})" if hint else words
+            hints = filter(None, (_SHELL_SAYS.get(self.exit_code or 0), self.detail))
+            hint = "; ".join(hints)
+            return f"{words} {self.exit_code}" + (f" ({hint})" if hint else "")
+        if self.ended == SIGNAL:
+            return f"{words} {signal_name(self.signal or 0)}"
+        return f"{words}: {self.detail}" if self.detail else words
 
     def entry(self, number: int, started_at: str | None, at: str, worker: str) -> dict[str, Any]:
         """Return the entry of `history` for this run."""
@@ -68,9 +66,9 @@ class Outcome:
 
 
 def without_room(how: Outcome) -> Outcome:
-    """Return how a run failed by itself, with what may be the reason: a full disk at its end."""
-    by_itself = how.ended in (EXIT, SIGNAL)
-    return replace(how, detail="no room was left on the disk") if by_itself else how
+    """Return how a run ended, with what may be the reason why it failed: a full disk."""
+    is_exit = how.ended == EXIT
+    return replace(how, detail="no room was left on the disk") if is_exit else how
 
 
 def ended_text(entry: Mapping[str, Any]) -> str:
@@ -177,6 +175,8 @@ def settled(
 ) -> Job:
     """Return the record of a job whose run has ended; its `state` names where it goes."""
     verdict = _judge(job, outcome, config, random)
+    if outcome.ended == EXIT and (verdict is COMPLETED or not verdict.counts):
+        outcome = replace(outcome, detail="")  # it did not fail
     at = utc_text(now)
     entry = outcome.entry(job.run_number + 1, job.record.get("started_at"), at, job.worker or "")
     due = None if verdict.delay_s is None else utc_text(now + verdict.delay_s)

@@ -13,8 +13,8 @@ _NO_INODES = 100  # a pool has up to 64 more jobs in hand than it runs
 class Room(NamedTuple):
     """What is left for us: root has what is kept back for it, too."""
 
-    bytes: int
-    inodes: float  # infinite where there is no limit
+    bytes: float  # infinite, as is the next, where no limit is told
+    inodes: float
 
     @property
     def is_none(self) -> bool:
@@ -33,4 +33,6 @@ def room_in(path: str) -> Room:
     blocks, inodes = (
         (status.f_bfree, status.f_ffree) if is_root else (status.f_bavail, status.f_favail)
     )
-    return Room(blocks * status.f_frsize, inodes if status.f_files else inf)
+    return Room(
+        blocks * status.f_frsize if status.f_blocks else inf, inodes if status.f_files else inf
+    )

@@ -114,8 +114,10 @@ class Lookout:
         self._look_if_due()
         now = time.time()
         pools = owners.workers(self._spool)
-        held = list(self._spool.names("processing"))
-        running, claimed, lost = self._running(held[:_HELD_READ])
+        is_lost = cache(partial(owners.is_lost, self._spool))
+        held = list(self._spool.held())
+        kept = [item.job_id for item in held if not is_lost(item.owner)]
+        running, claimed = self._running(kept[:_HELD_READ])
         with self._lock:
             rate = self._rate.last(now)
             self._hinted = False
@@ -131,8 +133,8 @@ class Lookout:
             rate=rate,
             running=running,
             claimed=claimed,
-            lost=lost,
-            following=self._upcoming.next(now, set(held)),
+            lost=len(held) - len(kept),
+            following=self._upcoming.next(now, {item.job_id for item in held}),
             failures=list(self._failures.values()),
             notes=self._notes(),
         )
@@ -190,15 +192,12 @@ class Lookout:
         latest = sorted(self._failures.items(), key=lambda item: -item[0][1])[:_LISTED]
         self._failures = dict(latest)
 
-    def _running(self, held: Sequence[str]) -> tuple[list[Item], int, int]:
-        """Return what runs of these, how many are only claimed or on their way out, or are lost."""
-        items, claimed, lost = [], 0, 0
-        is_lost = cache(partial(owners.is_lost, self._spool))
+    def _running(self, held: Sequence[str]) -> tuple[list[Item], int]:
+        """Return what runs of these, and how many more are only claimed, or on their way out."""
+        items, others = [], 0
         for found in self._spool.jobs("processing", held):
-            if is_lost(found.owner):
-                lost += 1
-            elif self._spool.has_begun(found.job):
+            if self._spool.has_begun(found.job):
                 items.append(item_of(found.job, found.job.instant("started_at")))
             else:
-                claimed += 1
-        return sorted(items, key=lambda item: item.at_s or 0.0), claimed, lost
+                others += 1
+        return sorted(items, key=lambda item: item.at_s or 0.0), others

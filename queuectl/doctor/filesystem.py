@@ -115,15 +115,21 @@ def _one_file_system(spool: Spool) -> Iterator[Finding]:
 
 
 def _room(spool: Spool) -> Iterator[Finding]:
-    free = room_in(spool.path)
-    inodes = f", {free.inodes} inodes" if free.inodes < inf else ""
-    what = f"{size_text(free.bytes)} free{inodes}"
+    yield _room_in(spool.path, "")
+    logs = spool.directory("logs")
+    if os.stat(logs).st_dev != os.stat(spool.path).st_dev:
+        yield _room_in(logs, " in logs/")
+
+
+def _room_in(path: str, where: str) -> Finding:
+    free = room_in(path)
+    room = f"{size_text(int(free.bytes))} free" if free.bytes < inf else "no limit of its size"
+    what = room + (f", {free.inodes} inodes" if free.inodes < inf else "") + where
     if free.is_none:
-        yield problem(what, "make room: until then no outcome can be written, and nothing starts")
-    elif free.bytes < _LITTLE_BYTES or free.inodes < _FEW_INODES:
-        yield warning(what, "make room before it is full")
-    else:
-        yield ok(what)
+        return problem(what, "make room: until then nothing starts, and no outcome may be written")
+    if free.bytes < _LITTLE_BYTES or free.inodes < _FEW_INODES:
+        return warning(what, "make room before it is full")
+    return ok(what)
 
 
 class _Trial:

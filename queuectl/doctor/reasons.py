@@ -103,6 +103,11 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
         yield suspended(worker)
     if life is owners.Life.ALIVE and worker is not None and not worker.is_pool:
         yield ok(f"{job.id} is held by the command of process {worker.pid}")
+    elif life is owners.Life.ALIVE and not spool.has_begun(job):
+        yield ok(f"{job.id} is claimed by {owner}, and has not begun")
+        for why in hindrances.of_pool(spool, worker) if worker is not None else ():
+            if why.word != hindrances.SUSPENDED:  # that was told
+                yield problem(why.what, why.todo)
     elif life is owners.Life.ALIVE:
         yield ok(f"{job.id} is running on {owner}, started {since}")
     elif life is owners.Life.AWAY:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from queuectl.errors import error_text
+from queuectl.kernel import NO_ROOM
 from queuectl.loop import Event
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class Stall:
         self._show()
         if until not in self._told:
             self._told.add(until)
-            self._log.event("stalled", detail=f"cannot {what}: {error.strerror or error}; waiting")
+            why = error_text(error) if error.errno in NO_ROOM else error.strerror or error
+            self._log.event("stalled", detail=f"cannot {what}: {why}; waiting")
 
     def lift(self, job_id: str) -> None:
         """Let others go on: what this job waited for was done, or is given up, or to be tried."""

@@ -608,13 +608,14 @@ def test_it_explains_that_a_job_was_cancelled(side: Spoolside) -> None:
         ({"f_favail": 100}, "warning"),
         ({"f_favail": 999}, "warning"),
         ({"f_files": 0, "f_favail": 0}, "ok"),  # btrfs has no limit
+        ({"f_blocks": 0, "f_bavail": 0}, "ok"),  # ramfs, and much of FUSE
     ],
 )
 def test_how_much_room_there_is_left_is_judged(
     side: Spoolside, monkeypatch: pytest.MonkeyPatch, room: dict[str, int], level: str
 ) -> None:
     usual = {"f_bavail": 16384, "f_frsize": 4096, "f_files": 5000, "f_favail": 1000}
-    for_root = {"f_bfree": 20000, "f_ffree": 2000}
+    for_root = {"f_blocks": 30000, "f_bfree": 20000, "f_ffree": 2000}
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**{**usual, **for_root, **room}))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (found,) = filesystem._room(side.spool)

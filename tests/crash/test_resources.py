@@ -132,6 +132,10 @@ def test_on_a_full_disk_jobs_do_not_fail_one_after_the_other(what: str, tmp_path
         gate.touch()
         pool.says("stalled")
         assert "stalled" in side.run("status").stdout
+        claimed = next(job_id for job_id in waiting if side.state_of(job_id) == "processing")
+        told = side.run("doctor", claimed).stdout
+        assert f"{claimed} is claimed by " in told
+        assert "is stalled: it can record or start nothing" in told
         time.sleep(1.5)
         assert not [job_id for job_id in waiting if side.state_of(job_id) in ("failed", "dead")]
         shutil.rmtree(fillers)
@@ -141,6 +145,26 @@ def test_on_a_full_disk_jobs_do_not_fail_one_after_the_other(what: str, tmp_path
         if what == "room":  # these had their files, and no room in them
             why = "exit status 1 (no room was left on the disk)"
             assert {side.wait_for(job_id, "dead")["error_message"] for job_id in running} == {why}
+        pool.stop()
+
+
+@needs_root
+def test_a_file_system_that_tells_of_no_limit_is_not_full(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "size=0") as side:
+        assert os.statvfs(side.path).f_blocks == 0
+        job_id = side.submit("echo out")
+        side.drain()
+        assert side.state_of(job_id) == "completed"
+        assert "ok       no limit of its size" in side.run("doctor").stdout
+
+
+@needs_root
+def test_a_full_file_system_of_the_output_alone_is_named(side: Spoolside) -> None:
+    with mounted(side.path / "logs", "-t", "tmpfs", "-o", "size=512k,mode=700", "none"):
+        side.submit("echo out")
+        pool = side.pool().up()
+        pool.says(f"{side.path}/logs: No space left on device; waiting")
+        assert re.search(r"free, \d+ inodes in logs/  \(make room", side.run("doctor").stdout)
         pool.stop()
 
 

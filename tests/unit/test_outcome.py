@@ -108,6 +108,24 @@ def test_the_jobs_own_exit_codes_decide_before_the_settings() -> None:
     assert settle(running(later_codes=[4]), four, config)["state"] == "dead"
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "is_told"),
+    [
+        (4, "exit status 4 (no room was left on the disk)", True),
+        (127, "exit status 127 (command not found; no room was left on the disk)", True),
+        (0, None, False),
+        (75, "exit status 75 (means later)", False),
+    ],
+)
+def test_a_full_disk_is_told_of_what_failed_and_beside_what_else_is_known(
+    code: int, message: str | None, *, is_told: bool
+) -> None:
+    how = outcome.without_room(Outcome(ended="exit", exit_code=code))
+    record = settle(running(later_codes=[75]), how)
+    assert record["error_message"] == message
+    assert ("detail" in record["history"][-1]) == is_told
+
+
 def test_each_run_has_an_entry_in_the_history() -> None:
     record = settle(running(), Outcome(ended="signal", signal=15))
     assert record["history"] == [
