@@ -66,9 +66,8 @@ class Outcome:
 
 
 def without_room(how: Outcome) -> Outcome:
-    """Return how a run ended, with what may be the reason why it failed: a full disk."""
-    is_exit = how.ended == EXIT
-    return replace(how, detail="no room was left on the disk") if is_exit else how
+    """Return how a command has exited, with what may be the reason why it failed: a full disk."""
+    return replace(how, detail="no room was left on the disk")
 
 
 def ended_text(entry: Mapping[str, Any]) -> str:

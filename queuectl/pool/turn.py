@@ -279,7 +279,7 @@ class Turns:
         if "created_at" not in job.record:
             self._tell_of_slips(job)
         how = await run.wait()
-        if how.exit_code != 0 and not self._space.look():
+        if how.exit_code and not self._space.look():
             how = outcome.without_room(how)
         return job, how
 
