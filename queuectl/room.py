@@ -11,7 +11,7 @@ _NO_INODES = 100  # a pool has up to 64 more jobs in hand than it runs
 
 
 class Room(NamedTuple):
-    """What is left for us: root has what is kept back for it, too."""
+    """What is left, as `df` has it: root in a container may not have what is kept for root."""
 
     bytes: float  # infinite, as is the next, where no limit is told
     inodes: float
@@ -29,10 +29,7 @@ def room_in(path: str) -> Room:
         OSError: it cannot be told.
     """
     status = os.statvfs(path)
-    is_root = os.geteuid() == 0
-    blocks, inodes = (
-        (status.f_bfree, status.f_ffree) if is_root else (status.f_bavail, status.f_favail)
-    )
     return Room(
-        blocks * status.f_frsize if status.f_blocks else inf, inodes if status.f_files else inf
+        status.f_bavail * status.f_frsize if status.f_blocks else inf,
+        status.f_favail if status.f_files else inf,
     )
