@@ -16,11 +16,6 @@ PAUSED = "paused"
 DIRECTORIES = (*STATES, "logs", "workers", "tmp")
 
 
-def mending(job_id: str, wanted: str) -> str:
-    """Return what to do to have a file that was set aside run as the job `wanted`."""
-    return f"mend dead/{job_id}{REJECTED} and move it to pending/{wanted}{SUFFIX}"
-
-
 def is_job_file(name: str) -> bool:
     """Tell whether a name in a state directory is that of a job: `.x.json` is a draft."""
     return name.endswith(SUFFIX) and not name.startswith(".")

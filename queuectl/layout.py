@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.errors import BadJobError, NoSuchJobError, SpoolError
-from queuectl.filenames import SUFFIX, holder_of, job_id_in, mending, split_held
+from queuectl.filenames import REJECTED, SUFFIX, holder_of, job_id_in, split_held
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.job import Job, decode, parse
@@ -249,7 +249,8 @@ class Layout(Places):
             wanted = decode(read_regular(self.rejected_file(job_id))).get("id")
         except (BadJobError, OSError):  # it names none that counts
             wanted = None
-        return mending(job_id, wanted if isinstance(wanted, str) and is_id(wanted) else job_id)
+        name = wanted if is_id(wanted) else job_id
+        return f"mend dead/{job_id}{REJECTED} and move it to pending/{name}{SUFFIX}"
 
     def jobs(
         self,

@@ -114,6 +114,8 @@ class Lookout:
         self._look_if_due()
         now = time.time()
         pools = owners.workers(self._spool)
+        starting = hindrances.that_start(self._spool, pools)
+        hindering = [] if starting else hindrances.of_all(self._spool, pools)
         is_lost = cache(partial(owners.is_lost, self._spool))
         held = list(self._spool.held())
         kept = [item.job_id for item in held if not is_lost(item.owner)]
@@ -128,8 +130,8 @@ class Lookout:
             counts={**self._counts, "processing": len(held)},
             paused=self._spool.paused,
             pools=len(pools),
-            slots=sum(pool.slots for pool in hindrances.that_start(self._spool, pools)),
-            hindered=", ".join(sorted({why.word for why in hindrances.of_all(self._spool, pools)})),
+            slots=sum(pool.slots for pool in starting),
+            hindered=", ".join(sorted({why.word for why in hindering})),
             rate=rate,
             running=running,
             claimed=claimed,

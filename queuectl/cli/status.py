@@ -100,7 +100,7 @@ def _describe_lost(spool: Layout) -> list[dict[str, Any]]:
     return [
         {"worker": owner, "ids": sorted(job_ids)}
         for owner, job_ids in sorted(_held_by_owner(spool).items())
-        if owners.look_up(spool, owner).life is owners.Life.DEAD
+        if owners.is_lost(spool, owner)
     ]
 
 
@@ -143,8 +143,9 @@ def _running_text(spool: Layout, found: Found) -> str:
     since = render.since_text(job.record.get("started_at"))
     limit_s = job.timeout_s(spool.config.job_timeout)
     # of settings that cannot be read a pool keeps those of before, which we do not know
-    is_known = limit_s is not None and ("timeout" in job.record or not spool.faults)
-    limit = f" of {duration_text(limit_s)}" if limit_s is not None and is_known else ""
+    if spool.faults and "timeout" not in job.record:
+        limit_s = None
+    limit = "" if limit_s is None else f" of {duration_text(limit_s)}"
     text = f"           {plain(job.id)}  {since}{limit}  "
     room = max(20, render.cell_limit(1) - columns(text))
     return text + render.command_text(job.command, room)

@@ -46,6 +46,7 @@ O_NOATIME: int = getattr(os, "O_NOATIME", 0)
 # errors that only mean that the machine has no more to give now
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+NOTHING_LEFT = OUT_OF_RESOURCES | NO_ROOM
 
 
 @contextlib.contextmanager

@@ -263,7 +263,7 @@ class Turns:
         try:
             started = await self._start(claim, job, task)
         except OSError as error:
-            if error.errno not in kernel.OUT_OF_RESOURCES | kernel.NO_ROOM:
+            if error.errno not in kernel.NOTHING_LEFT:
                 return job, runner.could_not_start(error, task)
             instead = await self._nothing_left(job, error)
             return None if instead is None else (job, instead)

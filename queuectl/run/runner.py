@@ -173,7 +173,7 @@ def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
                 raise FileExistsError(errno.EEXIST, "is no regular file; remove it", path) from None
             return os.open(path, _LOG_FLAGS, mode)
     except OSError as error:
-        if error.errno in kernel.OUT_OF_RESOURCES | kernel.NO_ROOM:
+        if error.errno in kernel.NOTHING_LEFT:
             raise
         lost.append(error)
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -73,6 +73,19 @@ def fill(path: Path) -> None:
             fill_with(partial(file.write, b"\0" * size))
 
 
+def fill_up(side: Spoolside, what: str, left: int = 0) -> Path:
+    """Leave no room, or no inodes but some that are `left`; return what is to be removed again."""
+    fillers = side.path.parent / "fillers"
+    fillers.mkdir()
+    if what == "room":
+        fill(fillers / "filler")
+    else:
+        fill_with(partial(tempfile.mkdtemp, dir=fillers))
+        for filler in list(fillers.iterdir())[:left]:
+            filler.rmdir()
+    return fillers
+
+
 # --- no room ----------------------------------------------------------------------------------
 
 
@@ -87,12 +100,7 @@ def test_a_full_disk_runs_no_job_twice_and_claims_nothing_until_there_is_room(
         pool = side.pool("--count", "1", log_in=tmp_path).up()
         wait_until(lambda: side.times_run()["running"], "the first job runs")
         side.submit(id="waiting")
-        fillers = side.path.parent / "fillers"
-        fillers.mkdir()
-        if what == "room":
-            fill(fillers / "filler")
-        else:
-            fill_with(partial(tempfile.mkdtemp, dir=fillers))
+        fillers = fill_up(side, what)
         gate.touch()
         wait_until(lambda: "end" in side.runs.read_text(), "the first job ends")
         # either its outcome found a place in what was kept for it, or the pool waits for one
@@ -121,14 +129,7 @@ def test_on_a_full_disk_jobs_do_not_fail_one_after_the_other(what: str, tmp_path
         running = [side.submit(waits, max_retries=1) for _ in range(2)]
         wait_until(lambda: all(job_id in pool.log() for job_id in running), "they run")
         waiting = [side.submit("echo out; sleep 0.01", max_retries=1) for _ in range(30)]
-        fillers = side.path.parent / "fillers"
-        fillers.mkdir()
-        if what == "room":
-            fill(fillers / "filler")
-        else:
-            fill_with(partial(tempfile.mkdtemp, dir=fillers))
-            for filler in list(fillers.iterdir())[:60]:
-                filler.rmdir()
+        fillers = fill_up(side, what, left=60)
         gate.touch()
         pool.says("stalled")
         assert "stalled" in side.run("status").stdout
