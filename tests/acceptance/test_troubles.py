@@ -547,7 +547,8 @@ def test_a_job_that_is_cancelled_while_it_is_claimed_ahead_does_not_start(
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
         pool.wait_for("started", "b-long")
         wait_until((tmp_path / "sitecustomize.py.c-ahead").exists, pool.log)
-        assert spool.ids("processing") == ["b-long", "c-ahead"]
+        # what is claimed ahead may come before the outcome of a-short is on the disk
+        wait_until(lambda: spool.ids("processing") == ["b-long", "c-ahead"], pool.log)
         assert spool.run("worker", "list", "--json").json[0]["running"] == ["b-long"]
         requests.ask_to_cancel(spool.api, pool.name, "c-ahead", "by somebody")
         spool.run("config", "set", "poll-interval", "77")
