@@ -246,7 +246,9 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
                 wanted.remove(item)
                 _tell_of_silence(spool, item)
         names = {item.worker for item in wanted}
-        running = sorted(held.job_id for held in spool.held() if held.owner in names)
+        held = sorted(held.job_id for held in spool.held() if held.owner in names)
+        # what is claimed ahead does not run, as its file tells
+        running = held if held == told else _running(spool, names)
         if wanted and running != told and (running or time.monotonic() > wonders_at_s):
             told = running
             few = first_of(running, 5)
@@ -255,6 +257,10 @@ def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
             render.note(f"waiting for {what}{hint}")
         if wanted:
             time.sleep(_LOOK_S)
+
+
+def _running(spool: Spool, pools: set[str]) -> list[str]:
+    return sorted(found.job.id for found in spool.running() if found.owner in pools)
 
 
 def _tell_who_stands_still(spool: Spool, pools: list[Worker]) -> None:

@@ -155,9 +155,12 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pool_that_is_to_stop(
         pool.wait_for("started", "b-long")
         wait_until(lambda: len(spool.ids("processing")) >= 20, pool.log)
         pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
         wait_until(lambda: spool.ids("processing") == ["b-long"], pool.log)
         open(go, "x").close()
         assert pool.wait() == 0
+        (told,) = pool.events("stopping")
+    assert told["detail"] == "1 running; once more to end them"  # not those of processing/
     assert spool.ids("completed") == ["a-short", "b-long"]
     assert spool.ids("pending") == ahead
     assert {spool.record("pending", job_id).get("attempts", 0) for job_id in ahead} == {0}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import (
+    AHEAD,
     DEADLINE_S,
     alive,
     cpu_ticks,
@@ -232,6 +233,25 @@ def test_stop_waits_for_what_runs_and_says_so(spool: SpoolDir) -> None:
         assert pool.wait() == 0
     assert spool.states("job") == ["completed"]
     assert read_text(f"{spool.path}.err").count("waiting for 1 running") == 1
+
+
+def test_stop_does_not_wait_for_what_is_only_claimed(spool: SpoolDir, tmp_path: Path) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("a-short")
+    spool.drop("b-long", waiting_for(go))
+    spool.drop("c-ahead")
+    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
+        pool.wait_for("started", "b-long")
+        wait_until(lambda: spool.ids("processing") == ["b-long", "c-ahead"], pool.log)
+        pool.signal(signal.SIGSTOP)  # so that it does not give anything back
+        with open(f"{spool.path}.err", "wb") as err:
+            process = spool.start("worker", "stop", stdout=-3, stderr=err)
+        wait_until(lambda: "waiting for" in read_text(f"{spool.path}.err"))
+        pool.signal(signal.SIGCONT)
+        open(go, "x").close()
+        assert process.wait(DEADLINE_S) == 0
+    assert "waiting for 1 running: b-long" in read_text(f"{spool.path}.err")
+    assert spool.states("c-ahead") == ["pending"]
 
 
 def test_stop_now_gives_what_runs_back(spool: SpoolDir) -> None:
