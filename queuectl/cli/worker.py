@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -21,11 +20,12 @@ from queuectl.cli.common import (
     spool_to_write,
 )
 from queuectl.cli.completing import complete_workers
+from queuectl.cli.leaving import wait_until_gone
 from queuectl.errors import QueuectlError, SpoolError
 from queuectl.files import share
 from queuectl.ids import first_of
 from queuectl.kernel import processes
-from queuectl.units import duration_text, plain
+from queuectl.units import plain
 
 if TYPE_CHECKING:
     from queuectl.owners import Worker
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _LOG_NAME = "worker.log"
 _READY_VARIABLE = f"{variables.PREFIX}READY_FD"
-_LOOK_S = 0.1
-_PATIENCE_S = 1.0  # with a pool that runs nothing, before it is said that it is waited for
 
 
 @click.group(
@@ -193,7 +191,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     if ours in wanted:
         wanted.remove(ours)  # it waits for this very command
     try:
-        _wait_until_gone(spool, wanted, now=now)
+        wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:
         still = ", ".join(item.worker for item in wanted)
         msg = f"{still} will stop all the same, once what runs there has ended"
@@ -225,64 +223,6 @@ def _named(text: str, alive: list[Worker]) -> Worker:
     )
     msg = f"{what}; `queuectl worker list` shows those that are alive"
     raise QueuectlError(msg)
-
-
-def _wait_until_gone(spool: Spool, wanted: list[Worker], *, now: bool) -> None:
-    """Wait for pools to leave, and say for what; each that has is taken out of `wanted`."""
-    _tell_who_stands_still(spool, wanted)
-    heartbeats = owners.Heartbeats()
-    told: list[str] | None = None  # the jobs that were last said to be waited for
-    wonders_at_s = time.monotonic() + _PATIENCE_S
-    while wanted:
-        with contextlib.suppress(QueuectlError):  # of which pools take no notice either
-            spool.follow_config()  # they show that they live by the lease as it is now
-        for item in list(wanted):
-            seen = owners.look_up(spool, item.worker)
-            if _is_gone(spool, item.worker, seen):
-                requests.withdraw_stop(spool, item.worker)
-                wanted.remove(item)
-                click.echo(f"{item.worker} is gone")
-            elif seen.life is owners.Life.AWAY and heartbeats.silent(spool, item.worker):
-                wanted.remove(item)
-                _tell_of_silence(spool, item)
-        names = {item.worker for item in wanted}
-        held = sorted(held.job_id for held in spool.held() if held.owner in names)
-        # what is claimed ahead does not run, as its file tells
-        running = held if held == told else _running(spool, names)
-        if wanted and running != told and (running or time.monotonic() > wonders_at_s):
-            told = running
-            few = first_of(running, 5)
-            what = f"{len(running)} running: {few}" if running else "its last steps"
-            hint = " (--now ends them)" if running and not now else ""
-            render.note(f"waiting for {what}{hint}")
-        if wanted:
-            time.sleep(_LOOK_S)
-
-
-def _running(spool: Spool, pools: set[str]) -> list[str]:
-    return sorted(found.job.id for found in spool.running() if found.owner in pools)
-
-
-def _tell_who_stands_still(spool: Spool, pools: list[Worker]) -> None:
-    for pool in pools:
-        for why in hindrances.of_pool(spool, pool):
-            if why.word != hindrances.STOPPING:
-                render.note(str(why))
-
-
-def _is_gone(spool: Spool, name: str, seen: owners.Seen) -> bool:
-    """Tell whether a pool has left, or has died; of another machine's, only the first is seen."""
-    if seen.life is owners.Life.DEAD:
-        return True
-    holds = any(held.owner == name for held in spool.held())
-    return seen.worker is None and owners.is_traceless(spool, name) and not holds
-
-
-def _tell_of_silence(spool: Spool, pool: Worker) -> None:
-    """Say that nothing is heard of a pool of another machine: it may be dead."""
-    lease = duration_text(spool.config.lease)
-    what = f"{pool.worker}, on {pool.host}, was silent for {lease} (lease)"
-    render.note(f"{what}: it is taken for dead, and stops if it comes back")
 
 
 @worker.command("list")
