@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from queuectl.changes import Changes
     from queuectl.cli.progress import Progress
     from queuectl.joblogs import Follower
-    from queuectl.layout import Found, Layout
+    from queuectl.layout import Found, Held, Layout
 
 _TITLES = {joblogs.OUT: "stdout", joblogs.ERR: "stderr"}
 
@@ -163,16 +163,24 @@ def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
     enough_run = not waits or (any_one and bool(run))
     if spool.paused and not enough_run:
         return [str(hindrances.PAUSED)]
-    for owner, job_id in {owner: job_id for job_id, owner, _ in held}.items():
-        only_for = _only_for(spool, owner)
-        if only_for is not None:
-            return [f"{job_id} was run by a worker that is dead: one of {only_for} recovers it"]
+    left = _left_to_others(spool, held)
+    if left is not None:
+        return [left]
     pools = owners.workers(spool)
     if not waits:  # those that run them count
         holders = {item.owner for item in held}
         pools = [pool for pool in pools if pool.worker in holders] or pools
     none_here = [hindrances.STOPPING] if enough_run else []
     return list(map(str, hindrances.of_all(spool, pools, but=none_here)))
+
+
+def _left_to_others(spool: Layout, held: Sequence[Held]) -> str | None:
+    """Return what is to be said of a job that only others recover, None if there is none."""
+    for owner, job_id in {owner: job_id for job_id, owner, _ in held}.items():
+        only_for = _only_for(spool, owner)
+        if only_for is not None:
+            return f"{job_id} was run by a worker that is dead: one of {only_for} recovers it"
+    return None
 
 
 def _only_for(spool: Layout, owner: str) -> str | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from queuectl.doctor.finding import Finding
+    from queuectl.hindrances import Hindrance
     from queuectl.job import Job
     from queuectl.layout import Layout
     from queuectl.owners import Worker
@@ -297,18 +298,22 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     if spool.paused:
         yield warning(hindrances.PAUSED.what, hindrances.PAUSED.todo)
     living = owners.living(spool)
-    alive = [worker for worker in living if worker.is_pool]
-    waiting = len(names["pending"]) + len(names["failed"])
     yield from (suspended(owner) for owner in living if owner.suspended and not owner.is_pool)
-    for pool in alive:
-        of_it = hindrances.of_pool(spool, pool)
-        yield from (problem(why.what, why.todo) for why in of_it if why.word != STOPPING)
-    if waiting and alive:
-        of_all = hindrances.of_all(spool, alive)
-        yield from (problem(why.what, why.todo) for why in of_all if why.word == STOPPING)
-    if alive:
-        workers = "1 worker" if len(alive) == 1 else f"{len(alive)} workers"
-        yield ok(f"{workers}, jobs at a time: {sum(worker.slots for worker in alive)}")
+    pools = [owner for owner in living if owner.is_pool]
+    waiting = len(names["pending"]) + len(names["failed"])
+    for why in _hindered(spool, pools, any_wait=waiting > 0):
+        yield problem(why.what, why.todo)
+    if pools:
+        workers = "1 worker" if len(pools) == 1 else f"{len(pools)} workers"
+        yield ok(f"{workers}, jobs at a time: {sum(pool.slots for pool in pools)}")
     elif waiting:
         jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
         yield warning(f"{jobs} and {hindrances.NO_WORKER.what}", hindrances.NO_WORKER.todo)
+
+
+def _hindered(spool: Spool, pools: list[Worker], *, any_wait: bool) -> Iterator[Hindrance]:
+    """Yield why pools start nothing; that one stops counts where all do, and jobs wait."""
+    for pool in pools:
+        yield from (why for why in hindrances.of_pool(spool, pool) if why.word != STOPPING)
+    if any_wait and pools:
+        yield from (why for why in hindrances.of_all(spool, pools) if why.word == STOPPING)
