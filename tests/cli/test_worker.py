@@ -187,7 +187,7 @@ def test_spans_are_numbers_in_a_log_for_programs(spool: SpoolDir) -> None:
         pool.wait_for("failed", "later")
     (completed,), (failed,) = pool.events("completed", "job"), pool.events("failed", "later")
     assert 0.2 <= completed["took"] < 10
-    assert failed["again_in"] == pytest.approx(100, abs=0.1)
+    assert 90 < failed["again_in"] <= 100
 
 
 def test_spans_are_words_in_a_log_for_people(spool: SpoolDir) -> None:
@@ -198,7 +198,7 @@ def test_spans_are_words_in_a_log_for_people(spool: SpoolDir) -> None:
         assert worker.stderr is not None
         said = "".join(worker.stderr.readline().decode() for _ in range(5))
         worker.terminate()
-    assert re.search(r"failed     job  exit status 1  again_in=16m(39|40)s\n", said), said
+    assert re.search(r"failed     job  exit status 1  again_in=16m(3\d|40)s\n", said), said
     assert re.search(r"completed  well  took=\d+ms\n", said), said
 
 
