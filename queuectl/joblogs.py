@@ -6,6 +6,7 @@ spool-layout.md, section "logs/".
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,7 +26,7 @@ from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.outcome import forgotten_run
-from queuectl.reading import READ_FLAGS
+from queuectl.reading import READ_FLAGS, special_text
 from queuectl.states import FINISHED
 
 if TYPE_CHECKING:
@@ -107,22 +108,38 @@ class Output:
         Raises:
             SpoolError: it is there, and cannot be read; `read` raises it too.
         """
-        if self._opened():
-            with self._uncut():
-                at = _start_of_last(self._descriptor, lines)
-                os.lseek(self._descriptor, at, os.SEEK_SET)
-                self._known = self._mark()
+        with self._told():
+            if self._opened():
+                with self._uncut():
+                    at = _start_of_last(self._descriptor, lines)
+                    os.lseek(self._descriptor, at, os.SEEK_SET)
+                    self._known = self._mark()
 
     def read(self) -> Iterator[bytes]:
-        """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone."""
-        while self._opened() and (data := self._read_on()):
+        """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone.
+
+        Raises:
+            SpoolError: it is there, and cannot be read.
+        """
+        while data := self._read_on():
             yield data
 
     def _read_on(self) -> bytes:
-        with self._uncut():
-            data = self._go_on_behind_a_cut() or os.read(self._descriptor, CHUNK_BYTES)
-            self._known = self._mark()
-        return data
+        with self._told():
+            if not self._opened():
+                return b""
+            with self._uncut():
+                data = self._go_on_behind_a_cut() or os.read(self._descriptor, CHUNK_BYTES)
+                self._known = self._mark()
+            return data
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Have what the file system refuses told with what it was about."""
+        try:
+            yield
+        except OSError as error:
+            raise SpoolError("read", self._path, error) from error
 
     @contextlib.contextmanager
     def _uncut(self) -> Iterator[None]:
@@ -178,11 +195,14 @@ class Output:
     def _opened(self) -> bool:
         if self._descriptor < 0:
             try:
-                self._descriptor = os.open(self._path, READ_FLAGS)
+                descriptor = os.open(self._path, READ_FLAGS)
             except FileNotFoundError:
                 return False
-            except OSError as error:
-                raise SpoolError("read", self._path, error) from error
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                os.close(descriptor)
+                raise OSError(errno.EINVAL, special_text(status))
+            self._descriptor = descriptor
         return True
 
     def close(self) -> None:

@@ -63,12 +63,16 @@ def _open_to_read(path: str) -> int:
 
 def _refuse_special(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kinds = {
-            stat.S_IFDIR: "a directory",
-            stat.S_IFLNK: "a symbolic link",
-            stat.S_IFIFO: "a FIFO",
-            stat.S_IFSOCK: "a socket",
-        }
-        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
-        msg = f"{kind}, not a regular file"
-        raise BadJobError(msg)
+        raise BadJobError(special_text(status))
+
+
+def special_text(status: os.stat_result) -> str:
+    """Return what is to be said of what is no regular file."""
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+    }
+    kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+    return f"{kind}, not a regular file"

@@ -16,7 +16,7 @@ from queuectl.cli.following import hindering
 from tests.support import DEADLINE_S, cpu_ticks, environment, wait_until, waiting_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support import Child, Pool, SpoolDir
@@ -414,6 +414,24 @@ def test_following_ends_when_the_job_is_deleted_meanwhile(spool: SpoolDir) -> No
         finally:
             follower.kill()
         assert b"job is gone: somebody deleted it" in follower.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("put", "what"), [(os.mkdir, "a directory"), (os.mkfifo, "a FIFO")], ids=["directory", "fifo"]
+)
+@pytest.mark.parametrize("options", [[], ["-n", "1"], ["-f"]])
+def test_an_output_that_is_no_file_is_told_and_the_others_are_shown(
+    spool: SpoolDir, put: Callable[[str], None], what: str, options: list[str]
+) -> None:
+    for job_id in ("x", "y"):
+        spool.drop(job_id, f"echo {job_id}")
+    spool.drain()
+    path = f"{spool.path}/logs/x.1.out"
+    os.unlink(path)
+    put(path)
+    done = spool.run("logs", *options, "x", "y", status=1)
+    assert "y" in done.lines
+    assert f"cannot read {path}: {what}, not a regular file" in done.err
 
 
 def test_that_a_job_is_gone_is_said_on_a_line_of_its_own(spool: SpoolDir, tmp_path: Path) -> None:
