@@ -152,10 +152,14 @@ def _tree_of(spool: Layout, name: str, worker: owners.Worker | None) -> Tree:
 def _outputs_of(spool: Layout, name: str) -> Iterator[tuple[int, int]]:
     """Yield where the commands of an owner write, which may have dropped their environment."""
     for held in spool.held():
-        if held.owner == name:
-            with contextlib.suppress(OSError, BadJobError):  # told of when it is recovered
-                job = spool.read_file(held.path, held.job_id)
-                for path in spool.log_files(job.id, job.run_number + 1):
-                    status = os.lstat(path)
-                    if stat.S_ISREG(status.st_mode):
-                        yield status.st_dev, status.st_ino
+        if held.owner != name:
+            continue
+        try:
+            job = spool.read_file(held.path, held.job_id)
+        except (OSError, BadJobError):  # told of when it is recovered
+            continue
+        for path in spool.log_files(job.id, job.run_number + 1):
+            with contextlib.suppress(OSError):  # somebody deleted it
+                status = os.lstat(path)
+                if stat.S_ISREG(status.st_mode):
+                    yield status.st_dev, status.st_ino

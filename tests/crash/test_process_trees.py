@@ -198,9 +198,11 @@ def test_what_a_dead_worker_left_is_gone_before_its_job_runs_again(
     side.check_promise()
 
 
-@pytest.mark.parametrize("elsewhere", ["> /dev/null", "2> /dev/null"])
+@pytest.mark.parametrize(
+    ("elsewhere", "deleted"), [("> /dev/null", "out"), ("2> /dev/null", "err"), ("", "out")]
+)
 def test_what_dropped_its_environment_is_gone_too_before_its_job_runs_again(
-    elsewhere: str, side: Spoolside
+    elsewhere: str, deleted: str, side: Spoolside
 ) -> None:
     pid_file = side.path / "pid"
     sleep = f"exec env -i sleep 600 {elsewhere}"
@@ -211,6 +213,7 @@ def test_what_dropped_its_environment_is_gone_too_before_its_job_runs_again(
     pid = int(pid_file.read_text())
     wait_until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), "it is sleep now")
     dead.kill()
+    (side.path / "logs" / f"{job_id}.1.{deleted}").unlink()
     pool = side.pool().up()
     side.wait_for(job_id, "completed")
     assert not Path(f"/proc/{pid}").exists() or zombie(pid)
