@@ -303,8 +303,9 @@ def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = N
     spool.create()
     with Registration(spool) as me:
         recovery = Recovery(spool, me.name, log, heartbeats)
-        recovery.run()
-        while (wait_s := recovery.waiting_s) is not None:
-            time.sleep(wait_s)
-            recovery.go_on()
+        with contextlib.closing(recovery):  # a program may go on after what interrupts this
+            recovery.run()
+            while (wait_s := recovery.waiting_s) is not None:
+                time.sleep(wait_s)
+                recovery.go_on()
     return recovery

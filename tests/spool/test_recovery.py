@@ -74,6 +74,27 @@ def test_one_that_was_run_goes_through_the_retry_policy(spool: SpoolDir) -> None
     assert record["history"][-1]["ended"] == "worker lost"
 
 
+def test_who_is_interrupted_as_it_waits_keeps_nobody_from_recovering(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a Python program, which may go on for long."""
+    spool.drop("job", "trap '' TERM; while :; do sleep 0.1; done")
+    pool = spool.start_pool()
+    pool.wait_for("started", "job")
+    pool.kill()
+
+    def interrupt(_wait_s: float) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            recovery.recover(spool.api, WorkLog(-1))
+    lock = try_lock(recovery.lock_file(spool.api))
+    assert lock is not None
+    os.close(lock)
+
+
 def register(
     spool: SpoolDir, boot_id: str, *, pid: int = 1, slots: int = 1, pid_namespace: str = ""
 ) -> None:
