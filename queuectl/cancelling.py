@@ -5,6 +5,8 @@ spool-layout.md, section "Cancelling".
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from itertools import chain
 from math import inf
@@ -16,6 +18,7 @@ from queuectl.errors import (
     MovedOnError,
     NoSuchJobError,
     QueuectlError,
+    SpoolError,
     TooLateError,
     WrongStateError,
 )
@@ -88,24 +91,35 @@ class Cancelling:
         self._spool.create()
         self._left = list(job_ids)
         try:
-            yield from self._round()
-            if not self._left:
-                return
-            if self._asked:
-                hold = "a worker holds" if len(self._asked) == 1 else "workers hold"
-                self._note(f"ending {len(self._asked)} that {hold}")
-            names = {job_id + SUFFIX for job_id in self._left}
-            directories = [self._spool.directory(state) for state in AT_REST]
-            poll_s = self._spool.config.poll_interval
-            with Changes(directories, names.__contains__, poll_s) as changes:
-                while True:
-                    yield from self._round()
-                    if not (self._left and time.monotonic() < deadline_s):  # after a last look
-                        return
-                    changes.wait(min(self._look_again_s, deadline_s))
-        finally:
-            for job_id in tuple(self._asked):  # and not answered
-                self._withdraw(job_id)
+            try:
+                yield from self._rounds(deadline_s)
+            finally:
+                self._withdraw_all()
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _withdraw_all(self) -> None:
+        """Take back all that was asked and not answered, also if that fails with some."""
+        with contextlib.ExitStack() as stack:
+            for job_id in self._asked:
+                stack.callback(self._withdraw, job_id)
+
+    def _rounds(self, deadline_s: float) -> Iterator[str]:
+        yield from self._round()
+        if not self._left:
+            return
+        if self._asked:
+            hold = "a worker holds" if len(self._asked) == 1 else "workers hold"
+            self._note(f"ending {len(self._asked)} that {hold}")
+        names = {job_id + SUFFIX for job_id in self._left}
+        directories = [self._spool.directory(state) for state in AT_REST]
+        poll_s = self._spool.config.poll_interval
+        with Changes(directories, names.__contains__, poll_s) as changes:
+            while True:
+                yield from self._round()
+                if not (self._left and time.monotonic() < deadline_s):  # after a last look
+                    return
+                changes.wait(min(self._look_again_s, deadline_s))
 
     def _round(self) -> Iterator[str]:
         """Do what can be done now; yield what is cancelled, and keep in `_left` what is not."""
@@ -126,22 +140,33 @@ class Cancelling:
         """Yield those that wait; see to the others."""
         for job_id in job_ids:
             try:
-                state, path = self._spool.locate(job_id)
-            except NoSuchJobError as error:
+                waits = self._waits(job_id)
+            except NoSuchJobError as error:  # noqa: PERF203 - the others may be there
                 self._withdraw(job_id)
                 self._missed(job_id, error)
-                continue
-            if state in verbs.CANCELLABLE and state not in self._states:
-                self._withdraw(job_id)
-                msg = f'job "{job_id}" is {state} by now, and was left alone'
-                self._missed(job_id, WrongStateError(msg))
-            elif state in WAITING:
-                self._withdraw(job_id)  # it was given back: whoever takes it next is asked anew
-                yield job_id
-            elif state == "processing":
-                self._running(job_id, holder_of(path))
-            elif self._ended(job_id, state):
-                self._cancelled.append(job_id)
+            else:
+                if waits:
+                    yield job_id
+
+    def _waits(self, job_id: str) -> bool:
+        """Tell whether a job is to be taken where it waits; if it does not, see to it.
+
+        Raises:
+            NoSuchJobError: it is gone.
+        """
+        state, path = self._spool.locate(job_id)
+        if state in verbs.CANCELLABLE and state not in self._states:
+            self._withdraw(job_id)
+            msg = f'job "{job_id}" is {state} by now, and was left alone'
+            self._missed(job_id, WrongStateError(msg))
+        elif state in WAITING:
+            self._withdraw(job_id)  # it was given back: whoever takes it next is asked anew
+            return True
+        elif state == "processing":
+            self._running(job_id, holder_of(path))
+        elif self._ended(job_id, state):
+            self._cancelled.append(job_id)
+        return False
 
     def _running(self, job_id: str, owner: str) -> None:
         seen = owners.look_up(self._spool, owner)
@@ -162,7 +187,11 @@ class Cancelling:
 
     def _held_by_dead(self, job_id: str, owner: str) -> None:
         if self._recovery is None:
-            self._recovery = self._recover()
+            try:
+                self._recovery = self._recover()
+            except SpoolError as error:
+                self._missed(job_id, error)
+                return
         if self._recovery.busy and not self._told_busy:
             self._told_busy = True
             self._note(f"waiting for {job_id}: another worker or command recovers what died")
@@ -187,11 +216,18 @@ class Cancelling:
         return ours and requests.is_asked_to_cancel(self._spool, owner, job_id)
 
     def _recover(self) -> Recovery:
-        """Do what the next worker to start would do: the job may then be waiting."""
+        """Do what the next worker to start would do: the job may then be waiting.
+
+        Raises:
+            SpoolError: the file system refused.
+        """
         from queuectl.recovery import recover
         from queuectl.worklog import WorkLog
 
-        return recover(self._spool, WorkLog(self._log), self._heartbeats)
+        try:
+            return recover(self._spool, WorkLog(self._log), self._heartbeats)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def _ended(self, job_id: str, state: str) -> bool:
         """Tell whether a job that does not wait or run was cancelled by us."""
@@ -216,6 +252,9 @@ class Cancelling:
             self._missed(job_id, MovedOnError(msg))
         else:
             self._missed(job_id, error)
+
+    def _refused(self, error: OSError) -> SpoolError:
+        return SpoolError("go on at", os.fsdecode(error.filename or self._spool.path), error)
 
     def _soon(self) -> None:
         self._look_again_s = time.monotonic() + _PASSING_S

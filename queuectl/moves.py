@@ -77,7 +77,9 @@ class Moves(Layout):
         claim = Claim(job_id, owner, self.held_file(job_id, owner), state)
         try:
             files.move_contended(self.file(state, job_id), claim.path)
-        except KeyboardInterrupt:
+        except OSError:
+            raise
+        except BaseException:  # of a signal handler: it may come right after the rename
             self.let_go(claim)
             raise
         return claim

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from queuectl import requests
+from queuectl import SpoolError, library, requests
 from queuectl.registration import Registration
 from tests.looking.terminal import Terminal, terminal
 from tests.support import (
@@ -185,6 +185,22 @@ def test_who_cancels_what_another_recovers_is_told_once_what_it_waits_for(spool:
     assert read_text(said).count("waiting") == 1
     assert "ending" not in read_text(said)
     assert spool.states("job") == ["dead"]
+
+
+def test_where_the_dead_cannot_be_recovered_from_the_others_are_cancelled(spool: SpoolDir) -> None:
+    leave_running(spool)
+    for job_id in ("b", "c"):
+        spool.api.submit("true", id=job_id)
+    lock = f"{spool.path}/workers/recovery.lock"
+    os.unlink(lock)
+    os.mkdir(lock)
+    done = spool.run("cancel", "job", "b", "c", status=1)
+    assert done.lines == ["b", "c"]
+    assert f"cannot go on at {lock}: Is a directory" in done.err
+    with pytest.raises(SpoolError, match="Is a directory"):
+        library.Spool(spool.path).cancel("job")
+    os.rmdir(lock)
+    assert spool.run("cancel", "job").lines == ["job"]
 
 
 def cancelled_by_its_pool(api: Spool, claim: Claim, why: str) -> None:

@@ -15,12 +15,13 @@ import pytest
 from queuectl import QueuectlError, Spool, files, kernel, verbs
 from queuectl.cancelling import Cancelling
 from queuectl.errors import NoSuchJobError, SpoolError
+from queuectl.registration import Registration
 from tests.support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from queuectl.layout import Held
+    from queuectl.layout import Found, Held
     from tests.support import SpoolDir
 
 
@@ -127,6 +128,11 @@ def test_an_interrupt_puts_back_what_was_only_taken(
     assert spool.leftovers() == []
 
 
+class AlarmError(Exception):
+    """What a program may have a signal handler raise, in any line."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, AlarmError])
 @pytest.mark.parametrize(
     ("behind", "at", "queued"),
     [
@@ -144,6 +150,7 @@ def test_an_interrupt_right_behind_a_rename_leaves_no_job_held(
     behind: str,
     at: str,
     queued: list[str],
+    error: type[BaseException],
 ) -> None:
     job_ids = many_dead(api, 3)
     rename = getattr(files, behind)
@@ -151,14 +158,16 @@ def test_an_interrupt_right_behind_a_rename_leaves_no_job_held(
     def renamed_and_interrupted(source: str, target: str) -> None:
         rename(source, target)
         if at in target:
-            raise KeyboardInterrupt
+            raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(files, behind, renamed_and_interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error):
             list(verbs.retry(api, job_ids, ("dead",)))
-    assert spool.ids("pending") == queued
-    assert spool.ids("dead") == sorted({*job_ids} - {*queued})
+    if error is KeyboardInterrupt:  # else those that were taken with it go on
+        assert spool.ids("pending") == queued
+    assert spool.ids("processing") == []
+    assert sorted(spool.ids("pending") + spool.ids("dead")) == job_ids
     assert spool.leftovers() == []
 
 
@@ -336,6 +345,28 @@ def test_what_waits_is_cancelled_while_the_others_are_looked_for(
     assert next(cancelled) == "j0"
     assert looked_for == ["j0", "j1"]
     assert list(cancelled) == job_ids[1:]
+
+
+def test_one_that_is_gone_while_it_is_looked_at_holds_up_no_other(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Registration(api, 1) as pool:
+        claim = api.take(api.submit("true", id="gone").id, "pending", pool.name)
+        api.submit("true", id="other")
+        missed: list[str] = []
+        cancelling = Cancelling(api, ("pending", "processing"), lambda name, _: missed.append(name))
+        cancelled = cancelling.cancel(["gone", "other"])
+        assert next(cancelled) == "other"
+        api.settle(claim, api.read_claim(claim).changed(state="dead"))
+        find = api.find
+
+        def found(job_id: str) -> Found:
+            os.unlink(api.file("dead", job_id))
+            return find(job_id)
+
+        monkeypatch.setattr(api, "find", found)
+        assert list(cancelled) == []
+    assert missed == ["gone"]
 
 
 def test_many_are_done_by_a_command_for_which_there_is_no_thread(
