@@ -126,7 +126,11 @@ def _open_spare(path: str, mode: int) -> files.Open:
     # who dropped it may still be writing: those bytes would go into another job's body
     if ours and kernel.take_lease(descriptor):
         if stat.S_IMODE(status.st_mode) != mode:  # it was dropped with another
-            os.fchmod(descriptor, mode)
+            try:
+                os.fchmod(descriptor, mode)
+            except OSError:
+                os.close(descriptor)
+                raise
         return files.Open(descriptor, status.st_size, leased=True)
     os.close(descriptor)
     os.unlink(path)

@@ -140,6 +140,30 @@ def test_an_exchange_that_is_refused_once_is_tried_again(
     assert exchanged
 
 
+def test_a_mode_that_cannot_be_set_costs_no_descriptor(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = held(api)
+    job = api.read_claim(claim)
+    for number in range(20):  # more than are kept back for those who are reading
+        files.carry_out(api.rewriting(claim, job.changed(attempts=number)))
+        files.carry_out(api.securing(claim))
+    for name in os.listdir(api.directory("tmp")):
+        os.chmod(f"{api.directory('tmp')}/{name}", 0o644)  # as dropped files may have it
+    asked: list[int] = []
+
+    def refused(descriptor: int, _mode: int) -> NoReturn:
+        asked.append(descriptor)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    before = os.listdir("/dev/fd")
+    files.carry_out(api.rewriting(claim, job.changed(attempts=99)))
+    assert read_json(claim.path)["attempts"] == 99
+    assert asked
+    assert os.listdir("/dev/fd") == before
+
+
 def test_what_is_tried_again_and_again_leaves_no_spare_each_time(api: Spool) -> None:
     """As while a disk that takes bodies makes sure of no names."""
     claim = held(api)
