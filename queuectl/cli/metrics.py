@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
+from queuectl.room import room_in
 from queuectl.states import FINISHED, OUTCOMES
 from queuectl.stats.figures import Figures
 from queuectl.stats.survey import Survey
@@ -37,7 +39,7 @@ METRICS = {
     "queuectl_recent_runs": f"Runs that count and ended {_RECENT}; failed ones are tried again.",
     "queuectl_recent_run_seconds": f"Quantiles of the time that runs took {_RECENT}.",
     "queuectl_recent_wait_seconds": f"Quantiles of the wait for a first run {_RECENT}.",
-    "queuectl_free_bytes": "Space left on the file system of the spool.",
+    "queuectl_free_bytes": "Space left on the file system of the spool, if it has a limit.",
     "queuectl_free_inodes": "Files that its file system has room for, if it has a limit.",
 }
 
@@ -78,10 +80,11 @@ def _now(spool: Layout, status: Mapping[str, Any], now: float) -> Iterator[tuple
     yield _sample("queuectl_stalled_pools", sum(pool["stalled"] for pool in pools))
     yield _sample("queuectl_lost_jobs", sum(len(lost["ids"]) for lost in status["lost"]))
     yield _sample("queuectl_slots", sum(pool["slots"] for pool in pools))
-    room = os.statvfs(spool.path)
-    yield _sample("queuectl_free_bytes", room.f_bavail * room.f_frsize)
-    if room.f_files:  # some file systems have no limit
-        yield _sample("queuectl_free_inodes", room.f_favail)
+    room = room_in(spool.path)
+    if room.bytes < inf:
+        yield _sample("queuectl_free_bytes", room.bytes)
+    if room.inodes < inf:
+        yield _sample("queuectl_free_inodes", room.inodes)
 
 
 def _utf8(path: str) -> str:

@@ -157,6 +157,9 @@ def test_a_file_system_that_tells_of_no_limit_is_not_full(tmp_path: Path) -> Non
         side.drain()
         assert side.state_of(job_id) == "completed"
         assert "ok       no limit of its size" in side.run("doctor").stdout
+        metrics = side.run("status", "--format", "prometheus").stdout
+        assert "\nqueuectl_jobs" in metrics
+        assert "\nqueuectl_free_bytes" not in metrics  # 0 would be an alarm
 
 
 @needs_root
