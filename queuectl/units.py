@@ -16,6 +16,7 @@ _DURATION = re.compile(rf"\d+(?:\.\d+)?|(?:{_SPAN.pattern})+", re.ASCII)
 _LONGEST_S = 1000 * 365 * 86400  # the calendar of times ends 7000 years from now
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(?:i?b)?", re.ASCII | re.IGNORECASE)
+_CODES = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?", re.ASCII)
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -59,7 +60,7 @@ def parse_codes(text: str) -> list[int]:
     """Return the exit codes that `0,3` or `0 64-78` stand for, in order; `""` stands for none.
 
     Raises:
-        ValueError: one of them is no number.
+        ValueError: one of them is no number, or no range.
     """
     words = (word for word in text.replace(",", " ").split() if word != '""')
     return sorted({code for word in words for code in _code_range(word)})
@@ -80,13 +81,12 @@ def codes_text(codes: Iterable[int]) -> str:
 
 
 def _code_range(word: str) -> range:
-    first, dash, last = word.partition("-")
-    if not dash:
-        return range(int(word), int(word) + 1)
-    if not first.isdecimal() or not last.isdecimal() or not int(first) <= int(last) < 1000:
+    match = _CODES.fullmatch(word)
+    codes = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+    if not codes:
         msg = f"{word} is no range of exit codes"
         raise ValueError(msg)
-    return range(int(first), int(last) + 1)
+    return codes
 
 
 @lru_cache(maxsize=8)

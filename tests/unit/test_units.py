@@ -163,7 +163,7 @@ def test_many_codes_are_a_short_text() -> None:
     assert units.codes_text([0, 1, *range(3, 256)]) == "0,1,3-255"
 
 
-@pytest.mark.parametrize("text", ["0-1000", "7-3", "-1-3", "1-", "a-b"])
+@pytest.mark.parametrize("text", ["0-1000", "7-3", "-1-3", "1-", "a-b", "1_0", r"\+5", "1-٣"])
 def test_what_is_no_range_of_codes_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"{text} is no range of exit codes"):
         units.parse_codes(text)
