@@ -70,14 +70,15 @@ def _some(found: Iterator[Finding], what: str) -> Iterator[Finding]:
         todo = more[0].todo
         if any(f.todo != todo for f in more):
             todo = "look again once those above are mended"
-        mends = list(dict.fromkeys(f.mend for f in more if f.mend is not None))
-        mend = mends[0] if len(mends) == 1 else partial(_do_all, mends) if mends else None
-        yield worst(f"{len(more)} {what}", todo, mend)
+        mends = [f.mend for f in more if f.mend is not None]
+        yield worst(f"{len(more)} {what}", todo, partial(_do_all, mends) if mends else None)
 
 
 def _do_all(steps: Iterable[Callable[[], object]]) -> None:
-    for step in steps:
-        step()
+    """Do each step, also if others fail; one of their errors is raised then."""
+    with contextlib.ExitStack() as stack:
+        for step in steps:
+            stack.callback(step)
 
 
 def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:

@@ -25,14 +25,10 @@ def examine(spool: Spool) -> Iterator[Finding]:
 
 def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:
     """Mend what can be mended; yield each finding, and why it could not be (or nothing)."""
-    done: dict[Callable[[], object], str] = {}
     for part in _PARTS:  # each once what the one before has found is mended
         for finding in list(part(spool)):
-            if finding.mend is None:
-                continue
-            if finding.mend not in done:
-                done[finding.mend] = _try(finding.mend)
-            yield finding, done[finding.mend]
+            if finding.mend is not None:
+                yield finding, _try(finding.mend)
 
 
 def _try(step: Callable[[], object]) -> str:
