@@ -50,11 +50,17 @@ def _mount_if_allowed(*words: object) -> None:
 
 def unmount(point: Path) -> None:
     """Unmount, once those that use it have let go."""
-    for _ in range(200):
+    if not _is_unmounted(point):
+        _do("umount", "--lazy", point)
+
+
+def _is_unmounted(point: Path) -> bool:
+    """Unmount; False if it is used still, after a while: by the kernel, for who was killed."""
+    for _ in range(1200):
         if subprocess.run(["umount", str(point)], capture_output=True, check=False).returncode == 0:
-            return
+            return True
         time.sleep(0.05)
-    _do("umount", "--lazy", point)
+    return False
 
 
 def disk_of(directory: Path, kind: str) -> Disk:
@@ -89,7 +95,7 @@ class Disk:
 
     def power_on(self) -> None:
         """Mount it again, its journal replayed."""
-        unmount(self.point)
+        assert _is_unmounted(self.point)  # else it would be mounted as it is, cut off
         _do("mount", "-o", "loop", self._image, self.point)
 
 
@@ -131,7 +137,7 @@ class Btrfs(Disk):
 
     def power_on(self) -> None:
         """Mount what was copied, its log replayed."""
-        unmount(self.point)
+        assert _is_unmounted(self.point)
         self._copy.rename(self._image)
         _do("mount", "-o", "loop", self._image, self.point)
 
