@@ -72,8 +72,7 @@ if not TYPE_CHECKING:
         if name in ("errors", "job", "spool"):
             return import_module(f"{__name__}.{name}")
         if name not in __all__:
-            msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
 
     def __dir__() -> list[str]:

@@ -135,8 +135,7 @@ def canonical_key(key: str) -> str:
 
     near = get_close_matches(name, SETTINGS, n=1)
     hint = f'did you mean "{near[0]}"?' if near else "`queuectl config show` lists them"
-    msg = f'no setting "{key}"; {hint}'
-    raise BadSettingError(msg)
+    raise BadSettingError(f'no setting "{key}"; {hint}')
 
 
 def read_value(key: str, text: str) -> Any:
@@ -158,8 +157,7 @@ def _parsed(path: str, raw: bytes) -> dict[str, Any]:
     try:
         stored = json.loads(raw, object_pairs_hook=_once)
     except BadSettingError as error:
-        msg = f"{path}: {error}; take one of them out, with an editor"
-        raise BadSettingError(msg) from None
+        raise BadSettingError(f"{path}: {error}; take one of them out, with an editor") from None
     except (ValueError, RecursionError) as error:
         msg = f"{path} is not JSON ({error}); mend it, or remove it for the defaults"
         raise BadSettingError(msg) from None
@@ -179,8 +177,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [listed(key) for key, _ in pairs]
     for key in keys:
         if keys.count(key) > 1:
-            msg = f'"{key}" stands there twice'
-            raise BadSettingError(msg)
+            raise BadSettingError(f'"{key}" stands there twice')
     return dict(pairs)
 
 
@@ -208,11 +205,9 @@ def _check(path: str, key: str, value: Any) -> None:
     try:
         kind = SETTINGS[canonical_key(key)].kind
     except BadSettingError as error:
-        msg = f"{path}: {error}; {remedy}"
-        raise BadSettingError(msg) from None
+        raise BadSettingError(f"{path}: {error}; {remedy}") from None
     if not kind.accepts(value):
-        msg = f'{path}: "{key}" must be {kind.range}, got {show(value)}; {remedy}'
-        raise BadSettingError(msg)
+        raise BadSettingError(f'{path}: "{key}" must be {kind.range}, got {show(value)}; {remedy}')
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -146,11 +146,9 @@ def check_fields(record: Mapping[str, Any]) -> None:
         if field is not None and not field.accepts(value):
             if name == "id":
                 check_id(value)
-            msg = f'"{name}" must be {field.must_be}, got {show(value)}'
-            raise BadJobError(msg)
+            raise BadJobError(f'"{name}" must be {field.must_be}, got {show(value)}')
     if "command" not in record:
-        msg = f'"command" is missing{_meant(record, "command")}'
-        raise BadJobError(msg)
+        raise BadJobError(f'"command" is missing{_meant(record, "command")}')
 
 
 def check_new(record: Mapping[str, Any]) -> None:

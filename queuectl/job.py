@@ -184,15 +184,13 @@ def again(job: Job) -> Job:
 
 
 def _no_constant(text: str) -> None:
-    msg = f"{text} is not JSON"
-    raise BadJobError(msg)
+    raise BadJobError(f"{text} is not JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        msg = f"the number {text[:40]} is out of range"
-        raise BadJobError(msg)
+        raise BadJobError(f"the number {text[:40]} is out of range")
     return value
 
 
@@ -201,8 +199,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        msg = f"{show(twice)} stands twice in one object"
-        raise BadJobError(msg)
+        raise BadJobError(f"{show(twice)} stands twice in one object")
     return record
 
 
@@ -223,8 +220,7 @@ def _check_depth(text: str) -> None:
         elif not in_string:
             depth += _NESTING.get(mark, 0)
             if depth > _MAX_DEPTH:
-                msg = f"nested more than {_MAX_DEPTH} deep"
-                raise BadJobError(msg)
+                raise BadJobError(f"nested more than {_MAX_DEPTH} deep")
 
 
 _JSON_MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
@@ -243,8 +239,7 @@ def decode(raw: bytes) -> dict[str, Any]:
         _check_depth(text)
         record = _decode_text(text)
     except UnicodeDecodeError:
-        msg = "not UTF-8"
-        raise IncompleteJobError(msg) from None
+        raise IncompleteJobError("not UTF-8") from None
     except json.JSONDecodeError as error:
         line = f"line {error.lineno} " if "\n" in text.strip() else ""
         # Python's own words end in "at", too
@@ -252,11 +247,9 @@ def decode(raw: bytes) -> dict[str, Any]:
         msg = f"not JSON: {where if text.strip() else 'nothing is in it'}"
         raise IncompleteJobError(msg) from None
     except ValueError:  # more digits than int() reads
-        msg = "a number has too many digits"
-        raise BadJobError(msg) from None
+        raise BadJobError("a number has too many digits") from None
     if not isinstance(record, dict):
-        msg = f"not a JSON object but {show(record)}"
-        raise IncompleteJobError(msg)
+        raise IncompleteJobError(f"not a JSON object but {show(record)}")
     return record
 
 
@@ -273,14 +266,12 @@ def check_size(job: Job, more: int = 0) -> None:
     if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # as two escapes, \ud83d\ude00, the most
         limit = MAX_GROWN_BYTES if "worker" in job.record else MAX_RECORD_BYTES + more
         if len(job.encode()) > limit:
-            msg = f"larger than {MAX_RECORD_BYTES} bytes as queuectl writes it"
-            raise BadJobError(msg)
+            raise BadJobError(f"larger than {MAX_RECORD_BYTES} bytes as queuectl writes it")
 
 
 def _check_length(raw: bytes, limit: int) -> None:
     if len(raw) > limit:
-        msg = f"larger than {MAX_RECORD_BYTES} bytes"
-        raise BadJobError(msg)
+        raise BadJobError(f"larger than {MAX_RECORD_BYTES} bytes")
 
 
 def parse(raw: bytes, job_id: str) -> Job:
@@ -298,8 +289,7 @@ def parse(raw: bytes, job_id: str) -> Job:
         check_size(Job(record), _FORM_BYTES)
     check_fields(record)
     if record.setdefault("id", job_id) != job_id:
-        msg = f'"id" is {show(record["id"])} but the file is named {job_id}.json'
-        raise BadJobError(msg)
+        raise BadJobError(f'"id" is {show(record["id"])} but the file is named {job_id}.json')
     return Job(record)
 
 
@@ -343,5 +333,4 @@ def _check_json(job: Job) -> None:
     try:
         decode(job.encode())
     except (TypeError, ValueError, RecursionError) as error:
-        msg = f"cannot be written as JSON: {error}"
-        raise BadJobError(msg) from None
+        raise BadJobError(f"cannot be written as JSON: {error}") from None

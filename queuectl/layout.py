@@ -190,8 +190,7 @@ class Layout(Places):
                 continue
             except OSError as error:
                 raise SpoolError("read", path, error) from error
-        msg = f'job "{job_id}" moves faster than it can be read; try again'
-        raise NoSuchJobError(msg)
+        raise NoSuchJobError(f'job "{job_id}" moves faster than it can be read; try again')
 
     def _read_found(self, state: str, path: str, job_id: str) -> Found:
         if state == "processing":
@@ -201,8 +200,7 @@ class Layout(Places):
         except BadJobError as error:
             if state == "dead" and (record := self._rejection(path, job_id)) is not None:
                 return Found(state, record)
-            msg = f"{path}: {error}"
-            raise BadJobError(msg) from None
+            raise BadJobError(f"{path}: {error}") from None
 
     def _read_held(self, path: str, job_id: str) -> Found:
         inode = os.lstat(path).st_ino
@@ -318,8 +316,7 @@ class Layout(Places):
 
 def _check_state(state: str) -> None:
     if state not in STATES:
-        msg = f"{state!r} is none of the states {', '.join(STATES)}"
-        raise ValueError(msg)
+        raise ValueError(f"{state!r} is none of the states {', '.join(STATES)}")
 
 
 def _stem(entry: os.DirEntry[str]) -> str:

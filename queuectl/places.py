@@ -33,8 +33,7 @@ class Places:
         if path is None:
             path = os.environ.get(variables.SPOOL) or "~/.queuectl"
         if not os.fspath(path):
-            msg = "the path of a spool is empty"
-            raise ValueError(msg)
+            raise ValueError("the path of a spool is empty")
         expanded = os.path.expanduser(os.fsdecode(path))
         if expanded.startswith("~"):
             msg = f"no home directory is known for {os.fsdecode(path)}: name the spool another way"

@@ -39,8 +39,7 @@ def read_with_status(path: str, *, any_owner: bool) -> tuple[bytes, os.stat_resu
         _refuse_special(status)
         if not any_owner and status.st_uid not in (os.geteuid(), 0):
             theirs, ours = user_name(status.st_uid), user_name(os.geteuid())
-            msg = f"owned by user {theirs}, not by the worker's user {ours}"
-            raise BadJobError(msg)
+            raise BadJobError(f"owned by user {theirs}, not by the worker's user {ours}")
         if status.st_size > MAX_GROWN_BYTES:
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
             raise IncompleteJobError(msg)  # perhaps its writer has made room, and will cut it

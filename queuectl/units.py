@@ -28,14 +28,12 @@ def parse_duration(text: str) -> float:
     """
     text = text.strip()
     if _DURATION.fullmatch(text) is None:
-        msg = f'"{text[:40]}" is not a duration: write seconds, or 90s, 15m, 1h30m, 7d'
-        raise ValueError(msg)
+        raise ValueError(f'"{text[:40]}" is not a duration: write seconds, or 90s, 15m, 1h30m, 7d')
     # to look for units where there are none takes the square of the digits
     spans = _SPAN.findall(text) if text[-1].isalpha() else [(text, "s")]
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in spans)
     if seconds > _LONGEST_S:
-        msg = f'"{text[:40]}" is longer than 1000 years'
-        raise ValueError(msg)
+        raise ValueError(f'"{text[:40]}" is longer than 1000 years')
     return seconds
 
 
@@ -47,13 +45,11 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        msg = f'"{text}" is not a size: write bytes, or 64k, 10M, 1G'
-        raise ValueError(msg)
+        raise ValueError(f'"{text}" is not a size: write bytes, or 64k, 10M, 1G')
     try:
         return int(float(match[1]) * _BYTES.get((match[2] or "").lower(), 1))
     except OverflowError:
-        msg = f'"{text}" is out of range'
-        raise ValueError(msg) from None
+        raise ValueError(f'"{text}" is out of range') from None
 
 
 def parse_codes(text: str) -> list[int]:
@@ -84,8 +80,7 @@ def _code_range(word: str) -> range:
     match = _CODES.fullmatch(word)
     codes = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
     if not codes:
-        msg = f"{word} is no range of exit codes"
-        raise ValueError(msg)
+        raise ValueError(f"{word} is no range of exit codes")
     return codes
 
 
@@ -121,16 +116,13 @@ def parse_time(text: str, *, local: bool = False) -> float:
             plainer = f"{plainer[:-1]}+00:00"
         moment = datetime.fromisoformat(plainer)
     except ValueError:
-        msg = f'"{text}" is not an ISO 8601 time such as 2030-01-31T08:00:00Z'
-        raise ValueError(msg) from None
+        raise ValueError(f'"{text}" is not an ISO 8601 time such as 2030-01-31T08:00:00Z') from None
     if moment.tzinfo is None and not local:
-        msg = f'"{text}" has no time zone: end it with Z or +02:00'
-        raise ValueError(msg)
+        raise ValueError(f'"{text}" has no time zone: end it with Z or +02:00')
     try:
         return moment.timestamp()
     except (OverflowError, OSError):
-        msg = f'"{text}" is out of range'
-        raise ValueError(msg) from None
+        raise ValueError(f'"{text}" is out of range') from None
 
 
 def parse_time_or_clock(text: str, now_s: float) -> float:

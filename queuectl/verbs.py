@@ -189,8 +189,7 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[st
         state = _find(spool, job_id, verb, held)
         if state not in verb.states:
             only = " or ".join(verb.states)
-            msg = f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}'
-            raise MovedOnError(msg)
+            raise MovedOnError(f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}')
         _check_only(spool, job_id, state)
         try:
             if state == "dead" and spool.reason(job_id) is not None:
@@ -201,8 +200,7 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[st
             continue  # it moved on meanwhile: look again
         except OSError as error:
             raise SpoolError("take", spool.file(state, job_id), error) from error
-    msg = f'job "{job_id}" moves faster than it can be taken; try again'
-    raise MovedOnError(msg)
+    raise MovedOnError(f'job "{job_id}" moves faster than it can be taken; try again')
 
 
 def _find(spool: Spool, job_id: str, verb: Verb, held: Collection[str]) -> str:
@@ -234,8 +232,7 @@ def _rewriting(spool: Spool, claim: Claim, verb: Verb) -> Steps[None]:
             job = verb.new_body(spool.read_file(claim.path, claim.job_id))
         except QueuectlError as error:
             yield from spool.releasing(claim, claim.origin)
-            msg = f'job "{claim.job_id}" cannot be {verb.done}: {error}'
-            raise WrongStateError(msg) from None
+            raise WrongStateError(f'job "{claim.job_id}" cannot be {verb.done}: {error}') from None
         job = _staying(job, claim.origin) if verb.stays else job
         yield from spool.settling(claim, job.changed(worker=claim.owner))
     except OSError as error:
@@ -245,8 +242,7 @@ def _rewriting(spool: Spool, claim: Claim, verb: Verb) -> Steps[None]:
                 yield from spool.releasing(claim, claim.origin)
         raise SpoolError("move", claim.path, error) from error
     if claim.dead_id is not None:
-        msg = f"{claim.reason}; this one is kept in dead/{claim.dead_id}{SUFFIX}"
-        raise WrongStateError(msg)
+        raise WrongStateError(f"{claim.reason}; this one is kept in dead/{claim.dead_id}{SUFFIX}")
 
 
 def _staying(job: Job, state: str) -> Job:

@@ -39,8 +39,7 @@ def wait_until(
     while not (value := condition()):
         if time.monotonic() > until:
             text = what() if callable(what) else what
-            msg = f"not within {deadline_s:g} s: {text}"
-            raise AssertionError(msg)
+            raise AssertionError(f"not within {deadline_s:g} s: {text}")
         time.sleep(_LOOK_S)
     return value
 
@@ -144,8 +143,7 @@ class Pool:
         try:
             return self.process.wait(deadline_s)
         except subprocess.TimeoutExpired:
-            msg = f"the pool does not end:\n{self.log()}"
-            raise AssertionError(msg) from None
+            raise AssertionError(f"the pool does not end:\n{self.log()}") from None
 
     def kill(self) -> None:
         """End it with SIGKILL: nothing of it can tidy up."""

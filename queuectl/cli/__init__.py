@@ -276,8 +276,7 @@ class _Output(io.FileIO):
         except BrokenPipeError:
             raise
         except OSError as error:
-            msg = f"cannot write to standard output: {error.strerror}"
-            raise QueuectlError(msg) from error
+            raise QueuectlError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _output_like(stream: io.TextIOWrapper) -> io.TextIOWrapper:

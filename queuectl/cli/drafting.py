@@ -178,8 +178,7 @@ def _described(command: Any) -> Any:
 
 def _directory(text: str) -> str:
     if not text:
-        msg = "--cwd must name a directory"
-        raise click.UsageError(msg)
+        raise click.UsageError("--cwd must name a directory")
     path = os.path.normpath(from_here(text))
     if not os.path.isdir(path):
         render.remark(f"queuectl: there is no directory {path} now")
@@ -199,8 +198,7 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
         if source_of(name) is ParameterSource.COMMANDLINE
     }
     if "run_at" in fields and "delay" in fields:
-        msg = "--run-at and --delay exclude one another"
-        raise click.UsageError(msg)
+        raise click.UsageError("--run-at and --delay exclude one another")
     if "delay" in fields:
         fields["run_at"] = time.time() + fields.pop("delay")
     if "run_at" in fields:
@@ -253,8 +251,7 @@ def _objects(first: str, others: Sequence[str]) -> list[tuple[str, dict[str, Any
 
 def _refuse_stray(words: Sequence[str], after: str) -> None:
     if words:
-        msg = f'unexpected "{words[0]}" after {after}; options go before it'
-        raise click.UsageError(msg)
+        raise click.UsageError(f'unexpected "{words[0]}" after {after}; options go before it')
 
 
 _AROUND_JSON = " \t\r\n\ufeff"
@@ -277,8 +274,7 @@ def _object(raw: bytes, where: str) -> tuple[str, dict[str, Any]]:
         text = raw.decode("utf-8", "surrogateescape")
         hint = f"in {text[:40]!r}; a command goes after --command or --"
         hint = "each line is a JSON object; --commands takes command lines" if where else hint
-        msg = f"{where}{error} ({hint})"
-        raise BadJobError(msg) from None
+        raise BadJobError(f"{where}{error} ({hint})") from None
 
 
 def command_lines(
@@ -301,11 +297,9 @@ def command_lines(
 def _check_command_line(where: str, text: bytes) -> None:
     """Refuse what a file of commands holds by mistake."""
     if (len(text) - len(text.rstrip(b"\\"))) % 2:
-        msg = f"{where}it ends in a backslash, and a command is one line here"
-        raise BadJobError(msg)
+        raise BadJobError(f"{where}it ends in a backslash, and a command is one line here")
     if text.lstrip().startswith(b'{"'):  # a group of a shell has a blank there
-        msg = f"{where}it is JSON, which `queuectl enqueue @FILE` takes"
-        raise BadJobError(msg)
+        raise BadJobError(f"{where}it is JSON, which `queuectl enqueue @FILE` takes")
 
 
 def _is_command(line: bytes) -> bool:
@@ -317,8 +311,7 @@ def _lines(name: str, counts: Callable[[bytes], object]) -> Iterator[tuple[str, 
     try:
         file = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
     except OSError as error:
-        msg = f"cannot read {name}: {error.strerror}"
-        raise QueuectlError(msg) from None
+        raise QueuectlError(f"cannot read {name}: {error.strerror}") from None
     file_name = "" if name == "-" else f"{name}, "
     empty = True
     with file:
@@ -347,8 +340,7 @@ def draft(spool: Spool, where: str, fields: dict[str, Any]) -> Drafted:
     try:
         job = spool.draft(fields)
     except BadJobError as error:
-        msg = f"{where}{error}"
-        raise BadJobError(msg) from None
+        raise BadJobError(f"{where}{error}") from None
     warn_of_slips(where, fields)
     return Drafted(where, job, "id" in fields)
 
@@ -369,8 +361,7 @@ def check_ids(spool: Spool, jobs: list[Drafted]) -> None:
     try:
         spool.check_free(places)
     except JobExistsError as error:
-        msg = f"{places[error.job_id]}{error}"
-        raise QueuectlError(msg) from None
+        raise QueuectlError(f"{places[error.job_id]}{error}") from None
 
 
 def check_once(jobs: list[Drafted]) -> dict[str, str]:
@@ -385,7 +376,6 @@ def check_once(jobs: list[Drafted]) -> dict[str, str]:
             continue
         if job.id in seen:
             first = seen[job.id].removesuffix(": ") or "another of these jobs"
-            msg = f'{where}id "{job.id}" is that of {first}'
-            raise BadJobError(msg)
+            raise BadJobError(f'{where}id "{job.id}" is that of {first}')
         seen[job.id] = where
     return seen

@@ -44,8 +44,7 @@ def edited(job: Job) -> Job | None:
                 if isinstance(error, BadJobError) and _edit_again(str(error)):
                     continue
                 kept = _kept_if_new(job.id, path, before)
-                msg = f'{error}; job "{job.id}" stays as it was{kept}'
-                raise QueuectlError(msg) from None
+                raise QueuectlError(f'{error}; job "{job.id}" stays as it was{kept}') from None
             warn_of_slips("", new.record.keys() - job.record.keys())
             return None if new.record == job.record else new
 
@@ -104,8 +103,7 @@ def _run_editor(path: str) -> None:
         raise QueuectlError(msg) from None
     if status:
         how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
-        msg = f"the editor {editor} {how}"
-        raise QueuectlError(msg)
+        raise QueuectlError(f"the editor {editor} {how}")
 
 
 @contextlib.contextmanager
@@ -138,8 +136,7 @@ def _read(path: str, job: Job) -> Job:
     check_new(fields)
     taken = sorted(name for name in fields if name in _OURS and not _same(name, fields, job.record))
     if taken:
-        msg = f'"{taken[0]}" is not for editing: queuectl writes it'
-        raise BadJobError(msg)
+        raise BadJobError(f'"{taken[0]}" is not for editing: queuectl writes it')
     ours = {name: value for name, value in job.record.items() if name in _OURS}
     new = Job({**ours, **fields})
     check_size(new)

@@ -137,8 +137,7 @@ def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) ->
     except QueuectlError as error:  # who is told that it failed must not try all again
         if not queued:
             raise
-        msg = f"{error}; {_queued_text(queued, count())}"
-        raise QueuectlError(msg) from None
+        raise QueuectlError(f"{error}; {_queued_text(queued, count())}") from None
     except KeyboardInterrupt:
         if not queued:
             raise

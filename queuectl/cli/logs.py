@@ -109,8 +109,7 @@ def _check_not_fed_to_itself(
             msg = f'this is a command of "{found.job.id}": what it follows might be its own output'
             raise QueuectlError(msg)
         if any(files.is_there(path) and os.path.samestat(ours, os.lstat(path)) for path in paths):
-            msg = f'standard output is the output of "{found.job.id}" itself'
-            raise QueuectlError(msg)
+            raise QueuectlError(f'standard output is the output of "{found.job.id}" itself')
 
 
 def _follow(spool: Layout, texts: Sequence[str], options: dict[str, Any], misses: Misses) -> None:
@@ -202,8 +201,7 @@ def _tell_of_end(
     found = follower.found
     if found is None:
         printer.end_line()
-        msg = f"{follower.job_id} is gone: somebody deleted it"
-        raise QueuectlError(msg)
+        raise QueuectlError(f"{follower.job_id} is gone: somebody deleted it")
     number = _run_number(found, options["run"])
     said = _remark_on_the_rest(spool, found, number, options, printer)
     if not found.job.error or found.job.error not in said:
@@ -293,8 +291,7 @@ def _run_number(found: Found, wanted: int | None) -> int:
         raise QueuectlError(msg)
     if not last and found.state in FINISHED:
         why = plain(found.job.error or found.state)
-        msg = f'job "{found.job.id}" never ran: {why}'
-        raise QueuectlError(msg)
+        raise QueuectlError(f'job "{found.job.id}" never ran: {why}')
     if not last:
         msg = f'job "{found.job.id}" is {found.state} and has not run yet; -f waits for it'
         raise QueuectlError(msg)

@@ -92,8 +92,7 @@ def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> st
     """
     job_id = _only_one(spool, text, states)
     if job_id != text and not is_made(job_id):
-        msg = f'no job "{text}"; did you mean "{job_id}"?'
-        raise NoSuchJobError(msg)
+        raise NoSuchJobError(f'no job "{text}"; did you mean "{job_id}"?')
     return _said(text, job_id)
 
 

@@ -135,8 +135,7 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     if value is None:
         key, equals, value = key.partition("=")
         if not equals:
-            msg = f"missing the value: `queuectl config set {key} VALUE`"
-            raise click.UsageError(msg)
+            raise click.UsageError(f"missing the value: `queuectl config set {key} VALUE`")
     with _from_the_command_line():
         name = config.canonical_key(key)
         new = config.read_value(name, value)

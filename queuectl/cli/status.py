@@ -45,8 +45,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
     queuectl status --format prometheus > q.tmp && mv q.tmp queuectl.prom
     """
     if as_json and form == "prometheus":
-        msg = "--json and --format prometheus exclude one another"
-        raise click.UsageError(msg)
+        raise click.UsageError("--json and --format prometheus exclude one another")
     spool = spool_to_read(ctx)
     document = describe(spool)
     if form == "prometheus":

@@ -221,8 +221,7 @@ def _named(text: str, alive: list[Worker]) -> Worker:
     what = (
         f'"{text}" is the beginning of several workers' if found else f'no worker "{text}" is alive'
     )
-    msg = f"{what}; `queuectl worker list` shows those that are alive"
-    raise QueuectlError(msg)
+    raise QueuectlError(f"{what}; `queuectl worker list` shows those that are alive")
 
 
 @worker.command("list")

@@ -85,6 +85,5 @@ def drain(bench: Bench, count: int, slots: int, durability: str) -> Usage:
     used = run(words, env=environment(spool), stderr=subprocess.DEVNULL)
     done = len(os.listdir(f"{spool}/completed"))
     if done != count:
-        msg = f"{done} of {count} jobs completed in {spool}"
-        raise RuntimeError(msg)
+        raise RuntimeError(f"{done} of {count} jobs completed in {spool}")
     return used

@@ -114,8 +114,7 @@ def run(argv: Sequence[str], **options: Any) -> Usage:
     wall_s = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        msg = f"{' '.join(argv[:6])} ended with {process.returncode}"
-        raise RuntimeError(msg)
+        raise RuntimeError(f"{' '.join(argv[:6])} ended with {process.returncode}")
     return Usage(wall_s, used.ru_utime + used.ru_stime)
 
 
