@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from queuectl.errors import BadJobError
-from queuectl.ids import check_id, is_id
+from queuectl.ids import MUST_BE as ID_MUST_BE
+from queuectl.ids import is_id
 from queuectl.states import STATES
 from queuectl.units import instant, show
 
@@ -105,7 +106,7 @@ _CODES = "a list of exit codes, 0 to 255"
 _TEXT = "a string or null"
 
 FIELDS: dict[str, Field] = {
-    "id": Field("the file's name without .json", "user", is_id),
+    "id": Field(ID_MUST_BE, "user", is_id),
     "command": Field(_COMMAND, "user", _command),
     "state": Field(f"one of {', '.join(STATES)}", "queuectl", lambda value: value in STATES),
     "attempts": Field(_COUNT, "queuectl", _count),
@@ -144,8 +145,6 @@ def check_fields(record: Mapping[str, Any]) -> None:
     for name, value in record.items():
         field = FIELDS.get(name)
         if field is not None and not field.accepts(value):
-            if name == "id":
-                check_id(value)
             raise BadJobError(f'"{name}" must be {field.must_be}, got {show(value)}')
     if "command" not in record:
         raise BadJobError(f'"command" is missing{_meant(record, "command")}')

@@ -7,34 +7,20 @@ import re
 from itertools import count
 from typing import TYPE_CHECKING
 
-from queuectl.errors import BadJobError
-from queuectl.units import show
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TypeGuard
 
 _MAX_CHARS = 128
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{_MAX_CHARS - 1}}}", re.ASCII)
 
 
-def is_id(text: object) -> bool:
+MUST_BE = f"1 to {_MAX_CHARS} of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit"
+
+
+def is_id(text: object) -> TypeGuard[str]:
     """Tell whether `text` can be a job's id (and so its file's name)."""
     return isinstance(text, str) and _ID.fullmatch(text) is not None
-
-
-def check_id(text: object) -> str:
-    """Return `text` if it can be a job's id.
-
-    Raises:
-        BadJobError: it cannot.
-    """
-    if isinstance(text, str) and is_id(text):
-        return text
-    msg = (
-        f'"id" must be 1 to {_MAX_CHARS} of the characters A-Z a-z 0-9 . _ - '
-        f"and begin with a letter or digit, got {show(text)}"
-    )
-    raise BadJobError(msg)
 
 
 def as_id(text: str, room: int = 0) -> str:
