@@ -14,6 +14,7 @@ from queuectl.cli.completing import complete_ids
 from queuectl.cli.drafting import change_options, given_fields
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import id_to_change
+from queuectl.cli.retrying import retry_jobs
 from queuectl.cli.selection import (
     NOT_RETRIED,
     all_option,
@@ -97,12 +98,9 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     selection = Selection.of(options, ("failed", "dead"))
     misses = Misses()
     job_ids = chosen(spool, texts, selection, leaving=NOT_RETRIED, misses=misses)
-    if go_ahead(job_ids, "retry", options, misses):
-        # what was selected failed and has completed meanwhile is not to run again
-        states = OUTCOMES if texts else selection.states
-        for job_id in verbs.retry(spool, job_ids, states, misses):
-            click.echo(job_id)
-    misses.exit()
+    # what was selected failed and has completed meanwhile is not to run again
+    states = OUTCOMES if texts else selection.states
+    retry_jobs(spool, job_ids, states, options, misses)
 
 
 @click.command()

@@ -16,7 +16,6 @@ from queuectl.cli.selection import (
     NOT_RETRIED,
     all_option,
     chosen,
-    go_ahead,
     select_options,
     touch_options,
 )
@@ -85,16 +84,13 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl dlq retry --all
     queuectl dlq retry --tag nightly --dry-run
     """
-    from queuectl import verbs
+    from queuectl.cli.retrying import retry_jobs
 
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
     misses = Misses()
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD, leaving=NOT_RETRIED, misses=misses)
-    if go_ahead(job_ids, "retry", options, misses):
-        for job_id in verbs.retry(spool, job_ids, _DEAD, misses):
-            click.echo(job_id)
-    misses.exit()
+    retry_jobs(spool, job_ids, _DEAD, options, misses)
 
 
 @dlq.command(short_help="Delete dead jobs for good, with their output.")

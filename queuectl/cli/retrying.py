@@ -1,0 +1,34 @@
+"""Queueing jobs again that a person has named or selected: `queuectl retry` and `dlq retry`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl import verbs
+from queuectl.cli.selection import go_ahead
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from queuectl.cli.common import Misses
+    from queuectl.spool import Spool
+
+
+def retry_jobs(
+    spool: Spool,
+    job_ids: Sequence[str],
+    states: Sequence[str],
+    options: dict[str, Any],
+    misses: Misses,
+) -> None:
+    """Queue the jobs again that are in these states; print their ids.
+
+    The others are told and left alone, and the exit status is 1 then. A person who is there is
+    asked first if they are many.
+    """
+    if go_ahead(job_ids, "retry", options, misses):
+        for job_id in verbs.retry(spool, job_ids, states, misses):
+            click.echo(job_id)
+    misses.exit()
