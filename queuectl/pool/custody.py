@@ -63,9 +63,9 @@ class Custody:
             if error.errno in _THIS_FILE_ONLY:
                 self._intake.rejects.leave(entry.state, entry.job_id, error)
                 return None
-            self._stall.begin(entry.job_id, f"take {entry.job_id}", error)
+            self._stall.hold(entry.job_id, f"take {entry.job_id}", error)
             await self._stall.pause()
-            self._stall.lift(entry.job_id)
+            self._stall.let_go(entry.job_id)
             self._intake.put_back(entry)
             return None
 
@@ -121,7 +121,7 @@ class Custody:
 
     async def refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
         """Give back a job that the file system does not let us claim, and claim nothing a while."""
-        self._stall.begin(claim.job_id, f"claim {claim.job_id}", error)
+        self._stall.hold(claim.job_id, f"claim {claim.job_id}", error)
         await self._stall.pause()
         await self.give_back(claim, before)
 
@@ -157,12 +157,12 @@ class Custody:
                 self._log.event("lost", claim.job_id, detail=str(error))
                 done = False
             except OSError as error:
-                self._stall.begin(claim.job_id, f"{what} {claim.job_id}", error)
+                self._stall.hold(claim.job_id, f"{what} {claim.job_id}", error)
                 if await self._stall.pause():
                     continue
                 self._log.event("left", claim.job_id, detail="for the next pool to recover")
                 done = False
             else:
                 done = True
-            self._stall.lift(claim.job_id)
+            self._stall.let_go(claim.job_id)
             return done

@@ -42,8 +42,8 @@ class Stall:
         """Whether nothing new may be claimed."""
         return bool(self._waiting)
 
-    def begin(self, job_id: str, what: str, error: OSError, until: str = FILES) -> None:
-        """Say that something could not be done; once, however often it is tried."""
+    def hold(self, job_id: str, what: str, error: OSError, until: str = FILES) -> None:
+        """Claim nothing until `let_go`: something could not be done, which is told once."""
         self._waiting.add(job_id)
         self._lanes.drop(job_id)
         self._show()
@@ -52,7 +52,7 @@ class Stall:
             why = error_text(error) if error.errno in NO_ROOM else error.strerror or error
             self._log.event("stalled", detail=f"cannot {what}: {why}; waiting")
 
-    def lift(self, job_id: str) -> None:
+    def let_go(self, job_id: str) -> None:
         """Let others go on: what this job waited for was done, or is given up, or to be tried."""
         if job_id in self._waiting:
             self._waiting.remove(job_id)
@@ -63,7 +63,7 @@ class Stall:
             self._shown = self.on
             self._registration.show_stalled(stalled=self.on)
 
-    def end(self, until: str = FILES) -> None:
+    def tell_it_is_over(self, until: str = FILES) -> None:
         """Log that something is as it should be again, if it was logged that it was not."""
         if until in self._told and not self._waiting:
             self._told.remove(until)
