@@ -83,17 +83,15 @@ class Changes:
         except (ImportError, OSError):  # as above
             self._look_every_s = min(self._look_every_s, _WITHOUT_EVENTS_S)
 
-    def wait(self, deadline_s: float | None = None) -> list[str]:
+    def wait(self, deadline_s: float) -> list[str]:
         """Return the names as they came since the last call, none once it is time to look anyway.
 
         Args:
             deadline_s: return by then (monotonic clock) at the latest.
         """
-        left_s = self._look_every_s
+        left_s = min(self._look_every_s, max(deadline_s - time.monotonic(), 0.0))
         if None in self._writing.values():
             left_s = min(left_s, _WRITING_S)
-        if deadline_s is not None:
-            left_s = min(left_s, max(deadline_s - time.monotonic(), 0.0))
         with self._changed:
             self._changed.wait_for(lambda: self._names, left_s)
             came, self._names = list(self._names), {}

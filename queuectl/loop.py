@@ -246,11 +246,17 @@ class Loop:
         return _Running(self, coroutine)
 
     async def wait_for(self, future: Future[T], timeout_s: float, *, otherwise: T) -> T:
-        """Return the value of a future, which is set to `otherwise` after so many seconds."""
+        """Return the value of a future, which is set to `otherwise` after so many seconds.
+
+        Raises:
+            BaseException: what it failed with.
+        """
         if not future.done:
             timer = self.later(timeout_s, lambda: future.set(otherwise))
-            await future
-            timer.cancel()
+            try:
+                await future
+            finally:
+                timer.cancel()
         return future.result()
 
     async def sleep(self, seconds: float) -> None:

@@ -205,10 +205,12 @@ def only_held(job: Job, owner: str) -> Job | None:
         job: its last body.
         owner: who holds it and has died, or lost it; empty if it was put there by hand.
     """
-    if job.worker != owner and job.state != "failed" and (owner or job.state != "processing"):
-        # taken, and its body not written yet: whatever it was taken for, it is to run
-        return job if job.state == "pending" else again(job)
-    return None if job.state == "processing" else job
+    if job.state == "failed":
+        return job  # it waits for its retry, whoever took it
+    only_taken = job.worker != owner  # its body was not written yet: it is to run
+    if job.state == "processing":
+        return again(job) if owner and only_taken else None
+    return again(job) if only_taken and job.state != "pending" else job
 
 
 def forgotten_run(job: Job, config: Config) -> int | None:

@@ -55,7 +55,7 @@ class Recovery:
         # by owner, why the last run left something of it for the next time
         self.faults: dict[str, OSError | QueuectlError] = {}
         self._told: dict[str, str] = {}  # of these, in the log: it is tried again and again
-        self._endings: dict[str, Dead] = {}  # by name, those of whom something runs still
+        self._still_running: dict[str, Dead] = {}  # by name, those of whom something runs still
         self._lock: int | None = None  # the descriptor that has it
         self.left: set[str] = set()  # owners whose jobs are for another user to recover
         self.busy = False  # the last run did nothing: somebody else recovers here
@@ -63,7 +63,7 @@ class Recovery:
     @property
     def waiting_s(self) -> float | None:
         """In how many seconds `go_on` is to be called; None: nothing is waited for."""
-        return LOOK_S if self._endings else None
+        return LOOK_S if self._still_running else None
 
     def run(self) -> int:
         """Recover everything that a dead owner holds now; return how many jobs.
@@ -83,22 +83,22 @@ class Recovery:
             return 0
         try:
             asked = requests.standing(self._spool)
-            waited_for = {name: one.ending for name, one in self._endings.items()}
+            waited_for = {name: one.ending for name, one in self._still_running.items()}
             dead = list(self._deaths.found(waited_for))
-            for of_the_dead in (self._endings, self._told):
+            for of_the_dead in (self._still_running, self._told):
                 for name in of_the_dead.keys() - {owner.name for owner in dead}:
                     del of_the_dead[name]
             recovered = self._bury_all(dead)
             leftovers.clear(self._spool, self._me, asked)
             return recovered
         finally:
-            if not self._endings:
+            if not self._still_running:
                 self.close()
 
     def go_on(self) -> int:
         """Recover what waited for commands that have ended since; return how many jobs."""
-        recovered = self._bury_all(list(self._endings.values()))
-        if not self._endings:
+        recovered = self._bury_all(list(self._still_running.values()))
+        if not self._still_running:
             self.close()
         return recovered
 
@@ -109,7 +109,7 @@ class Recovery:
         except OSError as error:
             self._log.event("error", detail=f"cannot recover: {error_text(error)}")
             self.faults |= {one.name: error for one in dead}
-            self._endings.clear()  # as a fault it waits for longer
+            self._still_running.clear()  # as a fault it waits for longer
             return 0
         return sum(self._try_to_bury(one, living[one.ending.tree]) for one in dead)
 
@@ -147,7 +147,7 @@ class Recovery:
                 self._told[dead.name] = detail
                 self._log.event("error", detail=detail)
             self.faults[dead.name] = error
-            self._endings.pop(dead.name, None)
+            self._still_running.pop(dead.name, None)
             return 0
         self._told.pop(dead.name, None)
         return recovered
@@ -186,9 +186,9 @@ class Recovery:
         """Tell what an owner has left running to end; tell whether nothing is left."""
         ending = dead.ending
         if ending.go_on(living):
-            self._endings[dead.name] = dead
+            self._still_running[dead.name] = dead
             return False
-        self._endings.pop(dead.name, None)
+        self._still_running.pop(dead.name, None)
         if ending.survivors:
             pids = ", ".join(map(str, ending.survivors))
             detail = f"processes of a dead worker that not even SIGKILL ends: {pids}"

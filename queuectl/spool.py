@@ -88,7 +88,7 @@ class Spool(Asides):
             with Scratch(self.directory("tmp")) as me:
                 was = read_regular(path)
                 draft_file = self._draft_file(job_id, me.owner)
-                self._draft(new_body(parse(was, job_id)), draft_file)
+                self._write_draft(new_body(parse(was, job_id)), draft_file)
                 try:
                     self._swap(draft_file, path, was)
                 finally:
@@ -179,7 +179,7 @@ class Spool(Asides):
                 if ours:
                     yield self._submit_alone(batch, ours, scratch.owner, left_out)
                 else:
-                    self._submit_batch(batch, ours, scratch.owner)
+                    self._submit_batch(batch, (), scratch.owner)
                     yield list(batch)
 
     def _submit_alone(
@@ -267,7 +267,7 @@ class Spool(Asides):
         """Put jobs into pending/, one after the other: their order is that of their arrival."""
         draft_file = self._draft_file(batch[0].id, owner)  # one name for all: 3 us less a job
         for job in batch:
-            self._draft(job, draft_file)
+            self._write_draft(job, draft_file)
             published.append(job)  # before: an interrupt may come between the two
             try:
                 self._publish(job, draft_file)
@@ -285,7 +285,7 @@ class Spool(Asides):
 
         def submit(numbers: Sequence[int]) -> None:
             for number in numbers:
-                self._draft(batch[number], drafts[number])
+                self._write_draft(batch[number], drafts[number])
                 with turn:
                     drafted.add(number)
                     while (first := len(published)) in drafted:
@@ -300,7 +300,7 @@ class Spool(Asides):
                 files.unlink_quietly(draft_file)
             raise
 
-    def _draft(self, job: Job, draft_file: str) -> None:
+    def _write_draft(self, job: Job, draft_file: str) -> None:
         files.write_new(draft_file, job.encode(), sync=self.config.sync, mode=self.config.file_mode)
 
     def _publish(self, job: Job, draft_file: str) -> None:

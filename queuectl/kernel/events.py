@@ -32,9 +32,10 @@ class Poller:
 
     def poll(self, timeout_s: float | None) -> list[tuple[int, int]]:
         """Return those that can be read, as soon as there are some; None waits for ever."""
-        if timeout_s is not None and not self._is_epoll:
-            timeout_s = math.ceil(timeout_s * 1000)
-        found: list[tuple[int, int]] = self._poll.poll(timeout_s)
+        timeout = timeout_s
+        if timeout is not None and not self._is_epoll:
+            timeout = math.ceil(timeout * 1000)  # poll() counts milliseconds
+        found: list[tuple[int, int]] = self._poll.poll(timeout)
         return found
 
     def close(self) -> None:

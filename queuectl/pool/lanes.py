@@ -133,7 +133,7 @@ class Lanes:
         entered = await turn
         if not entered:
             del self._waiting[job_id]
-            self._average_s = inf
+            self._average_s = inf  # until one ends: those that run are long, whatever it was
             self.drop(job_id)
         return entered
 

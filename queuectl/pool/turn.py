@@ -155,7 +155,7 @@ class Turns:
             if job is not None:
                 await self._put_where_it_belongs(claim, job)
         finally:
-            self._end(claim.job_id)
+            self._forget(claim.job_id)
 
     def _is_being_written(self, claim: Claim) -> bool:
         try:
@@ -192,9 +192,9 @@ class Turns:
                 await self._settle(ended)
         finally:
             self.lanes.done(entry.job_id)
-            self._end(entry.job_id)
+            self._forget(entry.job_id)
 
-    def _end(self, job_id: str) -> None:
+    def _forget(self, job_id: str) -> None:
         key = self._spool.key(job_id)
         if self._cancelled.pop(key, None) is not None:
             # now: what was asked of this run must not end the next one of this id
@@ -205,15 +205,10 @@ class Turns:
             self._intake.put_back(deferred)
 
     async def _until_ended(self, entry: Entry, *, urgent: bool) -> _Ended | None:
-        claim = await self._custody.take(entry, self._owner)
-        before = None if claim is None else await self._custody.read(claim)
-        if claim is None or before is None:
+        claimed = await self._claim(entry)
+        if claimed is None:
             return None
-        if before.due(entry.state) != entry.due:
-            # Rewritten since it was looked at: another pool's retry, or an edit. The time that had
-            # come is not this one; given back, it arrives anew.
-            await self._custody.give_back(claim, before)
-            return None
+        claim, before = claimed
         job = await self._count(claim, before, urgent=urgent)
         if job is None:
             return None
@@ -235,6 +230,19 @@ class Turns:
         await self._loop.rest()  # the next command starts before this outcome is written
         return _Ended(claim, job, how, took_s, at)
 
+    async def _claim(self, entry: Entry) -> tuple[Claim, Job] | None:
+        """Return a job that is ours and due, and how it was taken; None if it is not."""
+        claim = await self._custody.take(entry, self._owner)
+        job = None if claim is None else await self._custody.read(claim)
+        if claim is None or job is None:
+            return None
+        if job.due(entry.state) != entry.due:
+            # Rewritten since it was looked at: another pool's retry, or an edit. The time that had
+            # come is not this one; given back, it arrives anew.
+            await self._custody.give_back(claim, job)
+            return None
+        return claim, job
+
     # --- count, durably, before the command starts ------------------------------------------
 
     async def _count(self, claim: Claim, before: Job, *, urgent: bool) -> Job | None:
@@ -249,7 +257,7 @@ class Turns:
         except OSError as error:
             await self._custody.refused(claim, error, before)
             return None
-        self.stall.end()
+        self.stall.tell_it_is_over()
         return job
 
     # --- run --------------------------------------------------------------------------------
@@ -271,7 +279,7 @@ class Turns:
             return (job, self._cancelled[key]) if key in self._cancelled else None
         job, run = started
         self._runs[key] = run
-        self.stall.end(STARTS)
+        self.stall.tell_it_is_over(STARTS)
         if self._ending is not None:
             run.end(self._ending)
         attempt = job.tries(self._spool.config.max_retries)
@@ -310,7 +318,7 @@ class Turns:
         except ClaimLostError:  # as is told when it is given back
             return None
         except OSError as error:
-            self.stall.begin(job.id, f"count {job.id}", error)
+            self.stall.hold(job.id, f"count {job.id}", error)
             await self.stall.pause()
             return None
         is_off = self.lanes.closed or self._spool.key(job.id) in self._cancelled
@@ -318,7 +326,7 @@ class Turns:
 
     async def _nothing_left(self, job: Job, error: OSError) -> outcome.Outcome | None:
         """Wait for what a start lacked; return the outcome of a job that is not given back."""
-        self.stall.begin(job.id, f"start {job.id}", error, STARTS)
+        self.stall.hold(job.id, f"start {job.id}", error, STARTS)
         if isinstance(error, runner.UnwatchedError):
             await self.stall.pause()
             return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
@@ -363,7 +371,7 @@ class Turns:
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )
         if settled:
-            self.stall.end()
+            self.stall.tell_it_is_over()
             forget_output(self._spool, job, done)
             if not self._custody.tell_if_displaced(claim):
                 self._log.event(done.state, job.id, **_story(done, took_s))

@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from queuectl.config import Config
 from queuectl.job import command_line
 from queuectl.outcome import EXIT, STOPPED, ended_text, is_cancelled, list_with
 from queuectl.states import OUTCOMES
@@ -20,6 +19,8 @@ from queuectl.units import instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from queuectl.config import Config
 
 COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back"
 
@@ -42,10 +43,7 @@ class PastRun:
         return max(0.0, self.finished_s - self.started_s)
 
 
-_DEFAULTS = Config()
-
-
-def runs(record: Mapping[str, Any], config: Config = _DEFAULTS) -> Iterator[PastRun]:
+def runs(record: Mapping[str, Any], config: Config) -> Iterator[PastRun]:
     """Yield the runs in a record, oldest first.
 
     Args:
@@ -199,7 +197,7 @@ class Figures:
     """
 
     since_s: float
-    config: Config = _DEFAULTS
+    config: Config
     ended: Counter[str] = field(default_factory=Counter)
     cancelled: int = 0  # of the dead
     outcomes: Counter[str] = field(default_factory=Counter)

@@ -22,7 +22,7 @@ DAY = 86400.0
 
 
 def figures_of(*records: dict[str, Any], since_s: float = NOW - DAY, **options: Any) -> Figures:
-    figures = Figures(since_s, **options)
+    figures = Figures(since_s, **{"config": Config(), **options})
     for record in records:
         figures.add(record)
     return figures
@@ -138,7 +138,7 @@ def test_a_job_cancelled_before_it_ran_is_dead_and_no_run_over_time() -> None:
 
 def test_a_history_written_by_somebody_else_is_passed_over_where_it_makes_no_sense() -> None:
     odd = [{}, {"started_at": 5, "finished_at": None}, {"started_at": "x", "finished_at": "y"}]
-    assert list(runs(past("a", "completed", NOW, *odd))) == []
+    assert list(runs(past("a", "completed", NOW, *odd), Config())) == []
 
 
 @given(st.lists(st.floats(1e-6, 1e7), min_size=1, max_size=200), st.floats(0.01, 1))
@@ -280,8 +280,8 @@ def test_a_run_that_ended_well_stays_so_when_its_job_is_cancelled_later() -> Non
     why = {"error_message": "cancelled: by ann@box at 2026-01-01T00:00:00Z"}
     completed = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, **EXIT_0), **why)
     given_back = past("job", "dead", NOW - 100, run_entry(1, NOW - 90, 5, ended="stopped"), **why)
-    assert [run.outcome for run in runs(completed)] == ["completed"]
-    assert [run.outcome for run in runs(given_back)] == ["given back"]
+    assert [run.outcome for run in runs(completed, Config())] == ["completed"]
+    assert [run.outcome for run in runs(given_back, Config())] == ["given back"]
 
 
 def test_what_a_job_died_of_is_no_success_by_a_later_setting() -> None:
@@ -319,7 +319,9 @@ def test_a_long_number_hides_nothing_of_what_follows_it() -> None:
 def test_groups_with_as_many_runs_stand_in_the_order_of_their_names() -> None:
     groups = Groups()
     for name in ("b", "c", "a", "c"):
-        groups.add(name, next(runs(past("j", "completed", NOW, run_entry(1, NOW, 1)))), "j")
+        groups.add(
+            name, next(runs(past("j", "completed", NOW, run_entry(1, NOW, 1)), Config())), "j"
+        )
     assert [group["name"] for group in groups.busiest(3)] == ["c", "a", "b"]
 
 

@@ -128,7 +128,7 @@ def test_a_period_that_is_none_is_refused(spool: SpoolDir) -> None:
 
 def test_ten_times_the_jobs_take_no_more_memory(spool: SpoolDir) -> None:
     def peak_bytes() -> int:
-        figures = Figures(0)
+        figures = Figures(0, spool.api.config)
         tracemalloc.start()
         for record in Survey(spool.api, 0).records():
             figures.add(record)
