@@ -12,7 +12,7 @@ from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl import owners, requests, verbs
+from queuectl import hindrances, owners, requests, verbs
 from queuectl.changes import Changes
 from queuectl.errors import (
     MovedOnError,
@@ -23,7 +23,6 @@ from queuectl.errors import (
     WrongStateError,
 )
 from queuectl.filenames import SUFFIX, holder_of
-from queuectl.hindrances import suspension
 from queuectl.outcome import is_cancelled
 from queuectl.states import AT_REST, WAITING
 
@@ -40,6 +39,7 @@ _PATIENCE_S = 10.0
 _NO_PATIENCE_S = 0.5  # with what is not only a matter of who is first
 _NO_LOG = -1
 _PASSING_S = 0.1  # a command line holds a job no longer than this
+_REMARK_S = 1.0  # between two looks at whether a pool stands still
 
 
 class Cancelling:
@@ -71,7 +71,7 @@ class Cancelling:
         self._left: list[str] = []
         self._look_again_s = inf
         self._asked: dict[str, str] = {}  # whom, of each job that is run
-        self._told_of: set[str] = set()  # workers that stand still
+        self._told_of: set[tuple[str, str]] = set()  # workers that stand still, and why
         self._heartbeats = owners.Heartbeats()
         self._first_tried_s: dict[str, float] = {}
         self._recovery: Recovery | None = None  # of this round
@@ -175,15 +175,24 @@ class Cancelling:
             self._held_by_dead(job_id, owner)
             return
         self._left.append(job_id)
-        if worker is not None and worker.suspended and owner not in self._told_of:
-            self._told_of.add(owner)
-            self._note(str(suspension(worker)))
+        if worker is not None:
+            self._tell_if_it_stands_still(worker)
+            self._look_again_within(_REMARK_S)
         if worker is not None and not worker.is_pool:
-            self._soon()
+            self._look_again_within(_PASSING_S)
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
             self._asked[job_id] = owner  # before it is: Ctrl-C may come right after
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
+
+    def _tell_if_it_stands_still(self, worker: owners.Worker) -> None:
+        """Say why it takes time, each reason once: of a pool, or of a command that holds a job."""
+        suspended = [hindrances.suspension(worker)] if worker.suspended else []
+        for why in hindrances.of_pool(self._spool, worker) if worker.is_pool else suspended:
+            told = (worker.worker, why.word)
+            if why.word != hindrances.STOPPING and told not in self._told_of:
+                self._told_of.add(told)
+                self._note(str(why))
 
     def _held_by_dead(self, job_id: str, owner: str) -> None:
         if self._recovery is None:
@@ -203,7 +212,7 @@ class Cancelling:
             self._missed(job_id, QueuectlError(f'job "{job_id}" cannot be recovered: {fault}'))
         else:
             self._left.append(job_id)
-            self._soon()
+            self._look_again_within(_PASSING_S)
 
     def _is_over(self, job_id: str, patience_s: float) -> bool:
         """Tell whether a job has been tried in vain for so long."""
@@ -246,7 +255,7 @@ class Cancelling:
         moved_on = isinstance(error, (MovedOnError, NoSuchJobError))
         if not self._is_over(job_id, _PATIENCE_S if moved_on else _NO_PATIENCE_S):
             self._left.append(job_id)
-            self._soon()
+            self._look_again_within(_PASSING_S)
         elif moved_on:
             msg = f'job "{job_id}" moves faster than it can be taken; it was not cancelled'
             self._missed(job_id, MovedOnError(msg))
@@ -256,8 +265,8 @@ class Cancelling:
     def _refused(self, error: OSError) -> SpoolError:
         return SpoolError("go on at", os.fsdecode(error.filename or self._spool.path), error)
 
-    def _soon(self) -> None:
-        self._look_again_s = time.monotonic() + _PASSING_S
+    def _look_again_within(self, seconds: float) -> None:
+        self._look_again_s = min(self._look_again_s, time.monotonic() + seconds)
 
     def _withdraw(self, job_id: str) -> bool:
         """Take back what was asked of a pool; tell whether anything was."""

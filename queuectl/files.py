@@ -178,6 +178,26 @@ def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     carry_out(writing_new(path, data, sync=sync, mode=mode))
 
 
+def put_sign(path: str, file: str, *, mode: int) -> None:
+    """Make a name that says all by being there, also on a full disk, where there is room for it.
+
+    Args:
+        path: of the sign, an empty file.
+        file: is linked to if there is no room for another file.
+        mode: of the empty file.
+
+    Raises:
+        FileExistsError: it is there already.
+        OSError: there is no room for a name either, or the file system refused.
+    """
+    try:
+        write_new(path, b"", sync=False, mode=mode)
+    except OSError as error:
+        if error.errno not in kernel.NO_ROOM:
+            raise
+        os.link(file, path)
+
+
 def placing(
     draft: str, data: bytes, place: Callable[[], None], *, sync: bool, mode: int
 ) -> Steps[None]:

@@ -127,10 +127,7 @@ class Registration:
             if not stalled:
                 files.unlink_quietly(sign)
                 return
-            try:  # empty: on a full disk there is room for a name
-                files.write_new(sign, b"", sync=False, mode=self._spool.config.file_mode)
-            except OSError:  # but perhaps not for a file
-                os.link(self._path(LOCK_SUFFIX), sign)
+            files.put_sign(sign, self._path(LOCK_SUFFIX), mode=self._spool.config.file_mode)
 
     @property
     def beat_every_s(self) -> float:

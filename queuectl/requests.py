@@ -6,13 +6,14 @@ one which cannot be read counts too. spool-layout.md, sections "Stopping" and "C
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from queuectl import files
+from queuectl import files, kernel
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.reading import read_regular
-from queuectl.scratch import Scratch, draft_file, is_owner
+from queuectl.scratch import LOCK_SUFFIX, Scratch, draft_file, is_owner
 
 if TYPE_CHECKING:
     from queuectl.layout import Layout
@@ -30,13 +31,11 @@ def ask_to_stop(spool: Spool, worker: str, *, now: bool) -> None:
         SpoolError: the file that asks could not be written.
     """
     path = _stop_file(spool, worker)
-    if now:
-        _ask(spool, path, "now")
-        return
     try:
-        files.write_new(path, b"", sync=False, mode=spool.config.file_mode)
-    except FileExistsError:
-        return
+        if now:
+            _write(spool, path, "now")
+        else:
+            _put_sign(spool, worker, path)
     except OSError as error:
         raise SpoolError("write", path, error) from error
 
@@ -47,7 +46,16 @@ def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
     Raises:
         SpoolError: the file that asks could not be written.
     """
-    _ask(spool, _cancel_file(spool, worker, job_id), by)
+    path = _cancel_file(spool, worker, job_id)
+    try:
+        try:
+            _write(spool, path, by)
+        except OSError as error:
+            if error.errno not in kernel.NO_ROOM:
+                raise
+            _put_sign(spool, worker, path)  # it may be this job that has filled the disk
+    except OSError as error:
+        raise SpoolError("write", path, error) from error
 
 
 def is_asked_to_stop(spool: Layout, worker: str) -> bool:
@@ -129,14 +137,18 @@ def _asked_of(name: str) -> str | None:
     return owner if owner != name and is_owner(owner) else None
 
 
-def _ask(spool: Spool, path: str, text: str) -> None:
+def _write(spool: Spool, path: str, text: str) -> None:
     data, mode = f"{text}\n".encode(), spool.config.file_mode
-    try:
-        with Scratch(spool.directory("tmp")) as me:
-            draft = draft_file(spool.directory("tmp"), "~request", me.owner)
-            files.replace(path, data, draft, sync=False, mode=mode)
-    except OSError as error:
-        raise SpoolError("write", path, error) from error
+    with Scratch(spool.directory("tmp")) as me:
+        draft = draft_file(spool.directory("tmp"), "~request", me.owner)
+        files.replace(path, data, draft, sync=False, mode=mode)
+
+
+def _put_sign(spool: Spool, worker: str, path: str) -> None:
+    """Make a request that says no more than its name, if it is not there already."""
+    lock = _path(spool, f"{worker}{LOCK_SUFFIX}")
+    with contextlib.suppress(FileExistsError):
+        files.put_sign(path, lock, mode=spool.config.file_mode)
 
 
 def _read_listed(path: str) -> str | None:

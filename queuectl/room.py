@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from math import inf
 from typing import NamedTuple
@@ -17,9 +18,11 @@ class Room(NamedTuple):
     inodes: float
 
     @property
-    def is_none(self) -> bool:
-        """Whether what a command prints might find none, and it fail for that."""
-        return self.bytes < _NO_BYTES or self.inodes < _NO_INODES
+    def lack(self) -> str:
+        """What there is none of for what a command prints, so that it may fail; else empty."""
+        if self.bytes < _NO_BYTES:
+            return os.strerror(errno.ENOSPC)
+        return "No inodes left on device" if self.inodes < _NO_INODES else ""
 
 
 def room_in(path: str) -> Room:

@@ -263,7 +263,12 @@ def pause(spool: Spool, by: str) -> bool:
     spool.create()
     path = f"{spool.path}/{PAUSED}"
     try:
-        files.write_new(path, f"{by}\n".encode(), sync=True)
+        try:
+            files.write_new(path, f"{by}\n".encode(), sync=True)
+        except OSError as error:
+            if error.errno not in kernel.NO_ROOM:
+                raise
+            files.write_new(path, b"", sync=True)  # its name is what counts
     except FileExistsError:
         return False
     except OSError as error:

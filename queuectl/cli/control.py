@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import verbs
+from queuectl import owners, verbs
 from queuectl.cli import render
 from queuectl.cli.common import Misses, say_faults, spool_to_change, spool_to_write
 from queuectl.cli.completing import complete_ids
@@ -175,7 +175,7 @@ def pause(ctx: click.Context, /) -> None:
     if not verbs.pause(spool, verbs.by_whom()):
         render.note("it is paused already")
         return
-    running = sum(1 for _ in spool.running())
+    running = sum(not owners.is_lost(spool, found.owner) for found in spool.running())
     render.note(f"paused; {running} running go on; `queuectl resume` lets jobs start again")
 
 

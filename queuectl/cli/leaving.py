@@ -37,7 +37,7 @@ def wait_until_gone(spool: Spool, pools: list[Worker], *, now: bool) -> None:
     """
     _tell_who_stands_still(spool, pools)
     heartbeats = owners.Heartbeats()
-    waits = _Waits(spool, "" if now else " (--now ends them)")
+    waits = _Waits(spool, now=now)
     while True:
         with contextlib.suppress(QueuectlError):  # of which pools take no notice either
             spool.follow_config()  # they show that they live by the lease as it is now
@@ -85,12 +85,12 @@ class _Waits:
 
     Args:
         spool: the pools'.
-        hint: what is said behind jobs that run.
+        now: what runs is being ended.
     """
 
-    def __init__(self, spool: Spool, hint: str) -> None:
+    def __init__(self, spool: Spool, *, now: bool) -> None:
         self._spool = spool
-        self._hint = hint
+        self._now = now
         self._told: list[str] | None = None
         self._wonders_at_s = time.monotonic() + _PATIENCE_S
 
@@ -98,8 +98,13 @@ class _Waits:
         running = self._running({pool.worker for pool in pools})
         if running != self._told and (running or time.monotonic() > self._wonders_at_s):
             self._told = running
-            jobs = f"{len(running)} running: {first_of(running, 5)}{self._hint}"
+            jobs = f"{len(running)} running: {first_of(running, 5)}{self._hint(pools)}"
             render.note(f"waiting for {jobs if running else 'its last steps'}")
+
+    def _hint(self, pools: Sequence[Worker]) -> str:
+        # of one that is stalled they may have ended: what became of them would be lost
+        useless = self._now or any(owners.is_stalled(self._spool, pool.worker) for pool in pools)
+        return "" if useless else " (--now ends them)"
 
     def _running(self, names: set[str]) -> list[str]:
         held = sorted(held.job_id for held in self._spool.held() if held.owner in names)

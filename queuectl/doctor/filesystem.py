@@ -125,7 +125,7 @@ def _room_in(path: str, where: str) -> Finding:
     free = room_in(path)
     room = f"{size_text(int(free.bytes))} free" if free.bytes < inf else "no limit of its size"
     what = room + (f", {free.inodes} inodes" if free.inodes < inf else "") + where
-    if free.is_none:
+    if free.lack:
         return problem(what, "make room: until then nothing starts, and no outcome may be written")
     if free.bytes < _LITTLE_BYTES or free.inodes < _FEW_INODES:
         return warning(what, "make room before it is full")

@@ -103,13 +103,17 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
         yield suspended(worker)
     if life is owners.Life.ALIVE and worker is not None and not worker.is_pool:
         yield ok(f"{job.id} is held by the command of process {worker.pid}")
-    elif life is owners.Life.ALIVE and not spool.has_begun(job):
-        yield ok(f"{job.id} is claimed by {owner}, and has not begun")
-        for why in hindrances.of_pool(spool, worker) if worker is not None else ():
-            if why.word != hindrances.SUSPENDED:  # that was told
-                yield problem(why.what, why.todo)
     elif life is owners.Life.ALIVE:
-        yield ok(f"{job.id} is running on {owner}, started {since}")
+        has_begun = spool.has_begun(job)
+        if has_begun:
+            yield ok(f"{job.id} is running on {owner}, started {since}")
+        else:
+            yield ok(f"{job.id} is claimed by {owner}, and has not begun")
+        # what was told, and what it does not wait for
+        but = {hindrances.SUSPENDED, *([hindrances.STOPPING] if has_begun else [])}
+        for why in hindrances.of_pool(spool, worker) if worker is not None else ():
+            if why.word not in but:
+                yield problem(why.what, why.todo)
     elif life is owners.Life.AWAY:
         what = f"{job.id} is held by {owner} on another machine, started {since}"
         yield warning(what, "if that is gone, a worker here takes it back after the lease")

@@ -158,11 +158,6 @@ class Lanes:
         return is_news
 
     @property
-    def running(self) -> int:
-        """How many lanes are taken."""
-        return len(self._running)
-
-    @property
     def closed(self) -> bool:
         """Whether nothing may start."""
         return self._closed

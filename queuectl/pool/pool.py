@@ -304,7 +304,7 @@ class Pool:
         asked = requests.read_stop(self._spool, self.name)
         if asked is not None:
             if not self._claims.stopped:
-                running = self._turns.lanes.running
+                running = self._turns.running
                 self._log.event("stopping", detail=f"asked to; {running} running")
             self._stop_claiming()
             if asked == "now":
@@ -339,7 +339,7 @@ class Pool:
 
     def _follow_signals(self) -> None:
         if self._signals >= 1 and not self._claims.stopped:
-            running = self._turns.lanes.running
+            running = self._turns.running
             more = "; once more to end them" if running else ""
             self._log.event("stopping", detail=f"{running} running{more}")
             self._stop_claiming()
@@ -362,7 +362,7 @@ class Pool:
     def _end_now(self) -> None:
         if not self._ended_now:
             self._ended_now = True
-            running = self._turns.lanes.running
+            running = self._turns.running
             if running:
                 grace = duration_text(self._spool.config.kill_grace)
                 detail = f"ending {running}; what is left after {grace} is killed"

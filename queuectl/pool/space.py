@@ -6,7 +6,6 @@ spool-layout.md, section "Run".
 from __future__ import annotations
 
 import errno
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ class Space:
 
     def __init__(self, spool: Places) -> None:
         self._paths = (spool.path, spool.directory("logs"))
-        self._full: str | None = None  # which of them
+        self._lack: tuple[str, str] | None = None  # of what, and where
         self._next_look_s = 0.0
 
     def check(self) -> None:
@@ -34,18 +33,19 @@ class Space:
         """
         if time.monotonic() >= self._next_look_s:
             self.look()
-        if self._full is not None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._full)
+        if self._lack is not None:
+            raise OSError(errno.ENOSPC, *self._lack)
 
     def look(self) -> bool:
         """Tell whether there is room now."""
         self._next_look_s = time.monotonic() + _LOOK_S
-        self._full = next((path for path in self._paths if _is_full(path)), None)
-        return self._full is None
+        lacks = ((_lack_in(path), path) for path in self._paths)
+        self._lack = next((lack for lack in lacks if lack[0]), None)
+        return self._lack is None
 
 
-def _is_full(path: str) -> bool:
+def _lack_in(path: str) -> str:
     try:
-        return room_in(path).is_none
+        return room_in(path).lack
     except OSError:  # it is not there, or away: whoever needs it says so
-        return False
+        return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl.errors import error_text
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 _WAIT_S = 1.0  # before a system that refused is asked again
+_ANEW_S = 5.0  # a refusal that comes so long after the last is told anew
 FILES, STARTS = "the file system answers again", "commands can be started again"
 
 
@@ -33,7 +36,7 @@ class Stall:
         self._registration = registration
         self._lanes = lanes
         self._waiting: set[str] = set()  # for whom something is about to be tried again
-        self._told: set[str] = set()  # of what was logged, what is to end it
+        self._told: dict[str, float] = {}  # of what was logged: what is to end it, and since when
         self._shown = False
         self._over = Event(loop)
 
@@ -44,11 +47,13 @@ class Stall:
 
     def hold(self, job_id: str, what: str, error: OSError, until: str = FILES) -> None:
         """Claim nothing until `let_go`: something could not be done, which is told once."""
+        now_s = time.monotonic()
+        goes_on = self._waiting or now_s < self._told.get(until, -inf) + _ANEW_S
+        self._told[until] = now_s
         self._waiting.add(job_id)
         self._lanes.drop(job_id)
         self._show()
-        if until not in self._told:
-            self._told.add(until)
+        if not goes_on:
             why = error_text(error) if error.errno in NO_ROOM else error.strerror or error
             self._log.event("stalled", detail=f"cannot {what}: {why}; waiting")
 
@@ -66,7 +71,7 @@ class Stall:
     def tell_it_is_over(self, until: str = FILES) -> None:
         """Log that something is as it should be again, if it was logged that it was not."""
         if until in self._told and not self._waiting:
-            self._told.remove(until)
+            del self._told[until]
             self._log.event("resumed", detail=until)
 
     async def pause(self) -> bool:

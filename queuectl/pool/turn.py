@@ -119,6 +119,11 @@ class Turns:
         self._disk.close()
 
     @property
+    def running(self) -> int:
+        """How many commands run."""
+        return sum(run is not None and not run.exited for run in self._runs.values())
+
+    @property
     def wait_for_disk(self) -> bool:
         """Whether a claim waits until it is on disk."""
         return self._spool.config.sync

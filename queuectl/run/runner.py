@@ -120,6 +120,11 @@ class Run:
         code = self._child.reap()
         return self._reason or _outcome(code)
 
+    @property
+    def exited(self) -> bool:
+        """Whether the command has ended."""
+        return self._exited
+
     def end(self, reason: Outcome) -> None:
         """Have the command ended, and all it has started, unless it has ended already.
 

@@ -883,6 +883,40 @@ stall._WAIT_S = 0.05
     assert words == ["stalled", "resumed"]
 
 
+REFUSED_ONCE_MORE = """
+import errno, os
+from queuectl import files
+from queuectl.pool import stall
+move = files.move_contended
+def refused(source, target):
+    if os.path.exists(os.environ["REFUSE"]) and os.path.exists(source):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    return move(source, target)
+files.move_contended = refused
+stall._WAIT_S, stall._ANEW_S = 0.05, 0.3
+"""
+
+
+def test_a_refusal_that_comes_long_after_the_last_is_told_anew(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    refuse = tmp_path / "refuse"
+    refuse.touch()
+    env = {**with_code_at_start(tmp_path, REFUSED_ONCE_MORE), "REFUSE": str(refuse)}
+    spool.drop("first")
+    with spool.pool(env=env) as pool:
+        pool.wait_for("stalled")
+        os.unlink(spool.file("pending", "first"))  # it waits for nothing any more
+        wait_until(lambda: not os.path.exists(f"{spool.path}/workers/{pool.name}.stalled"))
+        time.sleep(0.5)
+        spool.drop("second")
+        wait_until(lambda: len(pool.events("stalled")) == 2, pool.log)
+        refuse.unlink()
+        spool.wait_for("completed", "second")
+    words = [event["event"] for event in pool.events() if event["event"] in ("stalled", "resumed")]
+    assert words == ["stalled", "stalled", "resumed"]
+
+
 NO_PROCESS = """
 import errno, os
 from queuectl.pool import stall
@@ -895,6 +929,18 @@ def refused_first(*args):
 runner.spawn = refused_first
 stall._WAIT_S = 0.05
 """
+
+
+def test_what_waits_for_a_process_does_not_run(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.drop("job")
+    code = NO_PROCESS.replace("range(4)", "range(10**9)")
+    with spool.pool(env=with_code_at_start(tmp_path, code)) as pool:
+        pool.wait_for("stalled")
+        pool.signal(signal.SIGTERM)
+        assert pool.wait() == 0
+        (told,) = pool.events("stopping")
+    assert told["detail"] == "0 running"
+    assert spool.ids("pending") == ["job"]
 
 
 def test_a_job_for_which_there_is_no_process_waits_as_if_it_had_not_been_taken(

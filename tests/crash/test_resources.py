@@ -26,12 +26,21 @@ from queuectl.units import utc_text
 from tests.crash.mounts import disk_of, mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool
 from tests.crash.tracing import needs_strace
-from tests.support import Child, environment, read_text, wait_until
+from tests.support import (
+    DEADLINE_S,
+    Child,
+    alive,
+    environment,
+    processes_with,
+    read_text,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+STALLED = "is stalled: it can record or start nothing"
 _OVERFLOW = 16_384  # fs.inotify.max_queued_events where nobody has set it
 
 
@@ -131,12 +140,12 @@ def test_on_a_full_disk_jobs_do_not_fail_one_after_the_other(what: str, tmp_path
         waiting = [side.submit("echo out; sleep 0.01", max_retries=1) for _ in range(30)]
         fillers = fill_up(side, what, left=60)
         gate.touch()
-        pool.says("stalled")
+        pool.says("No inodes left on device" if what == "inodes" else "No space left on device")
         assert "stalled" in side.run("status").stdout
         claimed = next(job_id for job_id in waiting if side.state_of(job_id) == "processing")
         told = side.run("doctor", claimed).stdout
         assert f"{claimed} is claimed by " in told
-        assert "is stalled: it can record or start nothing" in told
+        assert STALLED in told
         time.sleep(1.5)
         assert not [job_id for job_id in waiting if side.state_of(job_id) in ("failed", "dead")]
         shutil.rmtree(fillers)
@@ -223,6 +232,68 @@ def test_a_stop_on_a_full_disk_is_told_with_another_way_that_works(tmp_path: Pat
             pool.send(signal.SIGTERM)
             pool.says(asked)
         assert pool.wait() == 0, pool.log()
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["room", "inodes"])
+def test_what_fills_a_disk_is_ended_by_a_cancel_and_nothing_follows_a_pause(
+    what: str, tmp_path: Path
+) -> None:
+    with disk_of(tmp_path, "ext4") as disk, Spoolside(make_spool(disk.point / "q")) as side:
+        job_id = side.submit("sleep 600", tags=["x" * 5000])
+        pool = side.pool("--count", "1", log_in=tmp_path).up()
+        pool.says("started")
+        running = processes_with(f"QUEUECTL_SPOOL={side.path}")
+        fillers = fill_up(side, what)
+        with Child([*command_line("--spool", str(side.path)), "cancel", job_id]) as cancelling:
+            wait_until(lambda: not any(map(alive, running)), pool.log)
+            assert side.run("pause").returncode == (0 if what == "room" else 1)
+            shutil.rmtree(fillers)
+            assert cancelling.wait(DEADLINE_S) == 0
+        assert str(side.wait_for(job_id, "dead")["error_message"]).startswith("cancelled")
+        pool.stop()
+
+
+@needs_root
+def test_who_cancels_what_runs_on_a_full_disk_is_told_why_it_takes_so_long(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "size=4m,nr_inodes=400") as side:
+        job_id = side.submit("sleep 600", tags=["x" * 5000])
+        pool = side.pool("--count", "1", log_in=tmp_path).up()
+        pool.says("started")
+        filler = side.path.parent / "filler"
+        fill(filler)
+        said = tmp_path / "said"
+        words = [*command_line("--spool", str(side.path)), "cancel", job_id]
+        with said.open("wb") as file, Child(words, stderr=file) as cancelling:
+            pool.says("cannot record the outcome")
+            wait_until(lambda: STALLED in said.read_text())
+            time.sleep(1.5)  # it looks again
+            assert STALLED in side.run("doctor", job_id).stdout
+            filler.unlink()
+            assert cancelling.wait(DEADLINE_S) == 0
+        assert said.read_text().count(STALLED) == 1
+        pool.stop()
+
+
+@needs_root
+def test_who_stops_what_cannot_record_an_outcome_is_not_told_to_give_it_up(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "size=4m,nr_inodes=400") as side:
+        gate = tmp_path / "gate"
+        job_id = side.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", tags=["x" * 5000])
+        pool = side.pool("--count", "1", log_in=tmp_path).up()
+        pool.says("started")
+        filler = side.path.parent / "filler"
+        fill(filler)
+        gate.touch()
+        pool.says("cannot record the outcome")
+        said = tmp_path / "said"
+        words = [*command_line("--spool", str(side.path)), "worker", "stop"]
+        with said.open("wb") as file, Child(words, stderr=file) as stopping:
+            wait_until(lambda: f"waiting for 1 running: {job_id}\n" in said.read_text())
+            filler.unlink()
+            assert stopping.wait(DEADLINE_S) == 0
+        assert STALLED in said.read_text()
+        assert side.state_of(job_id) == "completed"
 
 
 @needs_root

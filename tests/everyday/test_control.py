@@ -673,6 +673,11 @@ def test_who_pauses_is_told_how_many_commands_run_and_not_what_was_only_taken(
     assert spool.run("pause").err.startswith("paused; 0 running go on")
 
 
+def test_what_a_dead_worker_ran_does_not_go_on_in_a_pause(spool: SpoolDir) -> None:
+    leave_running(spool)
+    assert spool.run("pause").err.startswith("paused; 0 running go on")
+
+
 def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_path: Path) -> None:
     spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
     gate = tmp_path / "gate"
