@@ -80,17 +80,21 @@ class Worker:
         With its process 1 a container ends as a whole.
         """
         ours = processes.pid_namespace()
-        unseen = self.pid_namespace not in ("", ours) and ours != processes.INITIAL_NAMESPACE
+        unseen = self.pid_namespace not in ("", ours) and processes.is_in_container()
         return unseen and self.is_pool and self.pid != 1 and self.of_this_boot
 
     def lives_here(self, spool: Layout) -> bool:
         """Tell whether it is a pool of this spool, alive, whatever became of its lock."""
-        return self.directory == home_of(spool) and processes.lives(self.pid, self.started)
+        return self.directory == home_of(spool) and self._lives
 
     def lives_elsewhere(self, spool: Layout) -> bool:
         """Tell whether it is a pool of another spool, alive, of which this one is a copy."""
         is_another = self.directory not in ("", home_of(spool))
-        return is_another and processes.lives(self.pid, self.started)
+        return is_another and self._lives
+
+    @property
+    def _lives(self) -> bool:
+        return processes.lives(self.pid, self.started, self.pid_namespace)
 
 
 def home_of(spool: Layout) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import string
 import sys
 import time
 from functools import lru_cache
@@ -98,12 +99,25 @@ def booted_at() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+_MACHINE_ID = "/etc/machine-id"
+
+
 @lru_cache(maxsize=1)
 def machine_id() -> str:
-    """Return what names this installation over its reboots; empty where nothing does."""
-    with contextlib.suppress(FileNotFoundError):
-        return _read_line("/etc/machine-id")
-    return ""
+    """Return what names this installation over its reboots; empty where nothing does.
+
+    What stands in a container is its image's, for which many machines have the same.
+    """
+    from queuectl.kernel.processes import is_in_container
+
+    if is_in_container():
+        return ""
+    try:
+        text = _read_line(_MACHINE_ID)
+    except (OSError, ValueError):  # not there, a directory, not ASCII
+        return ""
+    # of an image that was not booted yet it is a word
+    return text if len(text) == 32 and set(text) <= set(string.hexdigits) else ""
 
 
 def _read_line(path: str) -> str:

@@ -100,10 +100,20 @@ def pid_namespace() -> str:
         return ""
 
 
-def lives(pid: int, started: int) -> bool:
+def is_in_container() -> bool:
+    """Tell whether there are processes that cannot be seen from here."""
+    return pid_namespace() not in ("", INITIAL_NAMESPACE)
+
+
+def lives(pid: int, started: int, namespace: str) -> bool:
     """Tell whether a process lives that has this pid, as seen by itself, and started then.
 
     It may be in a container, where its pid is another than here.
+
+    Args:
+        pid: in its container each is 1.
+        started: in ticks of the kernel's clock: two may have started in one.
+        namespace: its `pid_namespace`; empty: not known.
     """
     if not started or not can_list_processes():
         return False
@@ -113,9 +123,16 @@ def lives(pid: int, started: int) -> bool:
             if int(stat[_STARTED]) == started and stat[_STATE] not in _ENDED:
                 status = _read_bytes(f"/proc/{name}/status").decode(errors="replace")
                 own = re.search(r"^NSpid:.*?(\d+)$", status, re.MULTILINE)
-                if own is not None and int(own[1]) == pid:
+                if own is not None and int(own[1]) == pid and _may_be_in(name, namespace):
                     return True
     return False
+
+
+def _may_be_in(pid: str, namespace: str) -> bool:
+    try:
+        return namespace in ("", os.readlink(f"/proc/{pid}/ns/pid"))
+    except PermissionError:  # somebody else's
+        return True
 
 
 def _stat(pid: int | str) -> list[bytes]:

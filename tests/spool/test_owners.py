@@ -391,10 +391,12 @@ def test_a_request_that_cannot_be_told_is_none(api: Spool, monkeypatch: pytest.M
 @pytest.mark.skipif(not processes.can_list_processes(), reason="reads /proc")
 def test_a_process_is_known_by_its_pid_and_its_start_together() -> None:
     pid, started = os.getpid(), processes.started()
-    assert processes.lives(pid, started)
-    assert not processes.lives(pid, started + 1)  # another had the pid before
-    assert not processes.lives(2**22, started)  # more than a pid may be
-    assert not processes.lives(pid, 0)  # of a system that does not tell
+    assert processes.lives(pid, started, "")
+    assert processes.lives(pid, started, processes.pid_namespace())
+    assert not processes.lives(pid, started, "pid:[1]")  # in another container
+    assert not processes.lives(pid, started + 1, "")  # another had the pid before
+    assert not processes.lives(2**22, started, "")  # more than a pid may be
+    assert not processes.lives(pid, 0, "")  # of a system that does not tell
 
 
 @pytest.mark.skipif(not processes.can_list_processes(), reason="reads /proc")
