@@ -67,13 +67,13 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
         return
     for path in (spool.path, *map(spool.directory, DIRECTORIES)):
         if is_there(path):
-            yield from _open_to_others(path)
+            yield from _open_to_others(path, spool.path)
     settings = f"{spool.path}/{config.FILE_NAME}"  # they name the shell that runs every command
     if is_there(settings):
-        yield from _open_to_others(settings)
+        yield from _open_to_others(settings, spool.path)
 
 
-def _open_to_others(path: str) -> Iterator[Opening]:
+def _open_to_others(path: str, spool_path: str) -> Iterator[Opening]:
     try:
         status = os.stat(path)
     except OSError as error:
@@ -83,4 +83,7 @@ def _open_to_others(path: str) -> Iterator[Opening]:
         yield Opening(path, f"belongs to user {user_name(status.st_uid)}", remedy)
     elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
-        yield Opening(path, why, f"chmod go-w {for_shell(path)}")
+        remedy = f"chmod go-w {for_shell(path)}"
+        if path == spool_path and os.geteuid() not in (status.st_uid, 0):  # such as a volume
+            remedy = f"use a directory in it, such as {for_shell(f'{path}/queue')}"
+        yield Opening(path, why, remedy)

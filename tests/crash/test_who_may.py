@@ -265,6 +265,17 @@ def test_a_spool_of_somebody_else_is_refused(open_path: Path) -> None:
 
 
 @needs_root
+def test_who_cannot_close_a_directory_is_told_to_use_one_in_it(open_path: Path) -> None:
+    """As of a volume that is mounted for all."""
+    volume = open_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o777)
+    assert as_nobody(volume, "enqueue", "--id", "one", "true").returncode == 0
+    done = as_nobody(volume, "worker", "start")
+    assert f"use a directory in it, such as {volume}/queue, or" in done.stderr
+
+
+@needs_root
 def test_root_is_told_once_to_look_as_the_user_whose_spool_it_is(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
         job_id = side.submit()
