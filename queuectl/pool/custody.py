@@ -127,7 +127,14 @@ class Custody:
 
     async def give_back(self, claim: Claim, before: Job | None) -> None:
         """Return a job that was taken and not run, as it was; `before`: what was read of it."""
-        await self.persist("give back", claim, lambda: self._giving_back(claim, before))
+        held = claim.path
+        await self.persist(
+            "give back",
+            claim,
+            lambda: self._giving_back(claim, before),
+            # it is back; where a power cut takes it away again, recovery does the same
+            is_enough=lambda: self._stall.is_last and claim.path != held,
+        )
 
     def _giving_back(self, claim: Claim, before: Job | None) -> Steps[None]:
         if claim.rewritten and before is not None:
@@ -148,8 +155,21 @@ class Custody:
         self._log.event("dead", claim.dead_id, detail=claim.reason)
         return True
 
-    async def persist(self, what: str, claim: Claim, steps: Callable[[], Steps[object]]) -> bool:
-        """Do what must not be given up because a disk is full: try until it is done."""
+    async def persist(
+        self,
+        what: str,
+        claim: Claim,
+        steps: Callable[[], Steps[object]],
+        is_enough: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Do what must not be given up because a disk is full: try until it is done.
+
+        Args:
+            what: is done, in words.
+            claim: to whom.
+            steps: what is to be done.
+            is_enough: tells whether it can be left as it is after a try that failed.
+        """
         while True:
             try:
                 await self._disk.carry_out(steps())
@@ -158,9 +178,10 @@ class Custody:
                 done = False
             except OSError as error:
                 self._stall.hold(claim.job_id, f"{what} {claim.job_id}", error)
-                if await self._stall.pause():
-                    continue
-                self._log.event("left", claim.job_id, detail="for the next pool to recover")
+                if not is_enough():
+                    if await self._stall.pause():
+                        continue
+                    self._log.event("left", claim.job_id, detail="for the next pool to recover")
                 done = False
             else:
                 done = True

@@ -45,6 +45,11 @@ class Stall:
         """Whether nothing new may be claimed."""
         return bool(self._waiting)
 
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing starts any more, whatever it waits for."""
+        return self._lanes.closed
+
     def hold(self, job_id: str, what: str, error: OSError, until: str = FILES) -> None:
         """Claim nothing until `let_go`: something could not be done, which is told once."""
         now_s = time.monotonic()

@@ -166,6 +166,26 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pool_that_is_to_stop(
     assert {spool.record("pending", job_id).get("attempts", 0) for job_id in ahead} == {0}
 
 
+NO_DESCRIPTOR = """
+import errno, os
+from queuectl import files
+def refused(path):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+files.open_directory = refused
+"""
+
+
+def test_a_pool_that_holds_nothing_any_more_leaves_though_it_cannot_sync_that(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("job")
+    with spool.pool(env=with_code_at_start(tmp_path, NO_DESCRIPTOR)) as pool:
+        pool.wait_for("stalled")
+        pool.signal(signal.SIGTERM)
+        assert pool.wait() == 0
+    assert spool.ids("pending") == ["job"]
+
+
 def test_stop_when_empty_waits_for_retries_and_for_other_pools(spool: SpoolDir) -> None:
     spool.configure(backoff_base=0.3, poll_interval=3600, lease=36000)
     go = f"{spool.path}.go"
