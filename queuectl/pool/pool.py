@@ -284,6 +284,7 @@ class Pool:
 
     def _follow_config(self) -> None:
         if self._config.follow():
+            self._turns.follow_config()
             self._upkeep.soon()
 
     def _follow_count(self) -> None:

@@ -103,6 +103,12 @@ class Turns:
                 run.end(reason)
         self.stall.give_up()
 
+    def follow_config(self) -> None:
+        """Have what runs live by the settings, as far as they hold for it."""
+        for run in self._runs.values():
+            if run is not None:
+                run.follow_setting(self._spool.config.job_timeout)
+
     def cancel(self, job_id: str, detail: str) -> bool:
         """End a job for good, its command too if it runs; False if no turn has it."""
         key = self._spool.key(job_id)

@@ -13,7 +13,7 @@ import signal
 import stat
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
@@ -28,7 +28,7 @@ from queuectl.run.stragglers import LOOK_S
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.loop import Loop
+    from queuectl.loop import Loop, Timer
     from queuectl.run.spawn import Environment
     from queuectl.run.stragglers import Sweeper
 
@@ -96,6 +96,8 @@ class Run:
         self._news: Future[None] = Future(self._loop)  # that it has ended, or is to
         self._reason: Outcome | None = None
         self._exited = False
+        self._begun_s = time.monotonic()
+        self._timer: Timer | None = None  # for its limit
         self._child = spawn(task.argv, task.env, task.cwd, (_null(), *output.files))
         try:
             on_exit(self._loop, self._child.pid, self._on_exit)
@@ -106,19 +108,28 @@ class Run:
 
     async def wait(self) -> Outcome:
         """Return how the command ended; nothing of a tree that was ended by us is left then."""
-        timeout_s = self._task.timeout_s
-        timer = None
-        if timeout_s is not None:
-            own = self._task.has_own_timeout
-            timer = self._loop.later(timeout_s, lambda: self.end(timed_out(timeout_s, own=own)))
+        self._limit(self._task.timeout_s)
         await self._news
-        if timer is not None:
-            timer.cancel()
+        self._limit(None)
         if self._reason is not None:
             await self._end_tree()
         # Only now: until it is reaped, neither its pid nor its group can become another's.
         code = self._child.reap()
         return self._reason or _outcome(code)
+
+    def follow_setting(self, timeout_s: float | None) -> None:
+        """Have it end after so long, None: not at all; unless its job has a timeout of its own."""
+        if not (self._task.has_own_timeout or self._exited or self._reason):
+            self._limit(timeout_s)
+
+    def _limit(self, timeout_s: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if timeout_s is not None:
+            reason = partial(timed_out, timeout_s, own=self._task.has_own_timeout)
+            left_s = max(0.0, self._begun_s + timeout_s - time.monotonic())
+            self._timer = self._loop.later(left_s, lambda: self.end(reason()))
 
     @property
     def exited(self) -> bool:

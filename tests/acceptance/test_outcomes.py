@@ -195,6 +195,25 @@ def test_without_a_timeout_of_its_own_a_job_has_that_of_the_settings(spool: Spoo
     assert run_one(spool, "sleep 1000", "dead", max_retries=1)["error_message"].startswith("timed")
 
 
+def test_a_limit_that_is_set_while_a_command_runs_counts_from_its_start(spool: SpoolDir) -> None:
+    spool.configure(job_timeout=2)
+    spool.drop("own", "sleep 1000", timeout=1000)
+    spool.drop("job", "sleep 1000", max_retries=1)
+    with spool.pool(2) as pool:
+        for job_id in ("own", "job"):
+            pool.wait_for("started", job_id)
+        spool.run("config", "set", "job-timeout", "none")
+        pool.wait_for("config")
+        time.sleep(2.5)
+        assert spool.ids("processing") == ["job", "own"]
+        spool.run("config", "set", "job-timeout", "2.2")
+        spool.wait_for("dead", "job")
+        assert spool.ids("processing") == ["own"]
+        spool.run("cancel", "own")
+    why = spool.record("dead", "job")["error_message"]
+    assert why.startswith("timed out: still running after 2.2s (the setting job-timeout")
+
+
 def test_a_timeout_of_null_is_none(spool: SpoolDir) -> None:
     spool.configure(job_timeout=0.001)
     assert run_one(spool, "sleep 0.3", "completed", timeout=None)["exit_code"] == 0
