@@ -24,7 +24,10 @@ from queuectl.errors import WrongStateError
 _DEAD = ("dead",)
 
 
-@click.group(cls=SuggestingGroup)
+@click.group(
+    cls=SuggestingGroup,
+    called_elsewhere=dict.fromkeys(("delete", "clear", "clean", "rm", "empty"), "purge"),
+)
 def dlq() -> None:
     """Look at dead jobs, give them another life, or delete them.
 

@@ -28,7 +28,13 @@ _FOLLOWED_WITHIN_S = 0.5  # a pool hears of it by an event
 
 @click.group(
     cls=SuggestingGroup,
-    called_elsewhere={"list": "show", "ls": "show", "reset": "unset", "rm": "unset"},
+    called_elsewhere={
+        "list": "show",
+        "ls": "show",
+        "edit": "set",
+        "reset": "unset",
+        "rm": "unset",
+    },
 )
 def settings() -> None:
     """Read and change the settings of a spool; running workers follow.
