@@ -91,7 +91,11 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
         times = "once" if job.attempts == 1 else f"{job.attempts} times"
         failed = f"failed {times} and " if job.attempts else ""  # else it was moved here by hand
         what = f"{job_id} {failed}is dead: {why}"
-        yield problem(what, f"`queuectl logs {job_id}`, then `queuectl dlq retry {job_id}`")
+        steps = [f"`queuectl logs --all {job_id}`", f"`queuectl dlq retry {job_id}`"]
+        if job.record.get("exit_code") == 127 and "PATH" not in (job.record.get("env") or ()):
+            # of a shell with a venv, whose worker has none
+            steps.insert(1, f"`queuectl edit {job_id} --env PATH` if your PATH has it")
+        yield problem(what, ", then ".join(steps))
 
 
 def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:

@@ -406,6 +406,22 @@ def test_it_explains_a_dead_job_and_a_completed_one(side: Spoolside) -> None:
     assert "moved is dead: no reason is recorded" in doctor(side, "moved")[1]
 
 
+def test_where_a_command_is_not_found_it_says_how_the_path_of_this_shell_is_given(
+    side: Spoolside, tmp_path: Path
+) -> None:
+    (tmp_path / "of-a-venv").write_text("#!/bin/sh\n")
+    (tmp_path / "of-a-venv").chmod(0o700)
+    job_id = side.spool.submit(["of-a-venv"], max_retries=1).id
+    side.drain()
+    text = doctor(side, job_id)[1]
+    assert f"`queuectl logs --all {job_id}`, then `queuectl edit {job_id} --env PATH`" in text
+    env = environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert side.run("edit", job_id, "--env", "PATH", env=env).returncode == 0
+    assert side.run("dlq", "retry", job_id).returncode == 0
+    side.drain()
+    assert side.state_of(job_id) == "completed"
+
+
 def test_of_a_busy_spool_it_says_nothing_that_is_not_so(side: Spoolside) -> None:
     side.run("config", "set", "durability", "relaxed")
     for number in range(1500):
