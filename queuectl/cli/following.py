@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from queuectl import hindrances, joblogs, owners
 from queuectl.cli import render
+from queuectl.errors import QueuectlError
 from queuectl.states import FINISHED, STATES, WAITING
-from queuectl.units import plain, size_text
+from queuectl.units import local_text, plain, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,7 +93,8 @@ class Remarks:
         if time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + _REMARK_S
-        now = hindering(self._spool, job_ids(), any_one=any_one)
+        ids = job_ids()
+        now = hindering(self._spool, ids, any_one=any_one) or _scheduled(self._spool, ids)
         for text in now:
             if text not in self._hindrances:
                 self._say(text)
@@ -149,6 +152,7 @@ class Remarks:
 
 
 _REMARK_S = 1.0  # between two looks at whether anything can run
+_FEW = 100  # jobs, each of which is read then
 
 
 def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> list[str]:
@@ -172,6 +176,23 @@ def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
         pools = [pool for pool in pools if pool.worker in holders] or pools
     none_here = [hindrances.STOPPING] if enough_run else []
     return list(map(str, hindrances.of_all(spool, pools, but=none_here)))
+
+
+def _scheduled(spool: Layout, job_ids: Sequence[str]) -> list[str]:
+    """Return when the first of these jobs is to run, if all are for later; they are looked at."""
+    soon = time.time() + _REMARK_S
+    times: dict[str, float] = {}
+    for job_id in job_ids if len(job_ids) <= _FEW else ():
+        with contextlib.suppress(QueuectlError):  # whoever shows it tells of that
+            found = spool.find(job_id)
+            at = found.job.instant("run_at")
+            if found.state not in WAITING or at is None or at < soon:
+                return []
+            times[job_id] = at
+    if not times:
+        return []
+    first = min(times, key=times.__getitem__)
+    return [f"{first} is scheduled for {local_text(times[first])}"]
 
 
 def _left_to_others(spool: Layout, held: Sequence[Held]) -> str | None:

@@ -325,6 +325,18 @@ def test_of_several_that_are_followed_a_pause_is_no_hindrance_to_what_runs(
         assert b"paused" not in err
 
 
+def test_who_follows_what_is_for_later_is_told_when_it_is_due(spool: SpoolDir) -> None:
+    spool.run("enqueue", "--id", "later", "--run-at", "2999-01-01T00:00:00Z", "true")
+    with spool.pool():
+        for words in (["logs", "-f"], ["wait"]):
+            with spool.start(*words, "later", stdout=-3, stderr=subprocess.PIPE) as following:
+                assert following.stderr is not None
+                assert b"later is scheduled for 2999-01-01 " in following.stderr.readline()
+                time.sleep(1.5)  # it looks again
+                following.terminate()
+                assert following.stderr.read() == b""
+
+
 def test_what_has_ended_since_it_was_looked_at_waits_for_nothing(spool: SpoolDir) -> None:
     with paused(spool) as pool:
         assert hindering(spool.api, ["over", "runs"]) == []
