@@ -122,6 +122,7 @@ FIELDS: dict[str, Field] = {
     "later_codes": Field(_CODES, "user", are_codes),
     "created_at": Field(_ANY_TIME, "queuectl", _text),
     "updated_at": Field(_ANY_TIME, "queuectl", _text),
+    "arrived_at": Field(_ANY_TIME, "queuectl", _text),
     "next_retry_at": Field(_TIME, "queuectl", _time),
     "error_message": Field(_TEXT, "queuectl", _text),
     "exit_code": Field("an integer or null", "queuectl", lambda v: v is None or _whole(v)),

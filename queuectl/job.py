@@ -140,6 +140,18 @@ class Job:
         times = [at for field in _due_fields(state) if (at := self.instant(field)) is not None]
         return max(times, default=None)
 
+    def arrived_us(self, state: str, ctime_ns: int) -> int:
+        """Return when it came to wait there, in microseconds since the epoch.
+
+        What was given back stands where it stood; anything else came when its file did.
+        """
+        came_us = ctime_ns // 1000
+        before = self.record.get("arrived_at")
+        if before is None or self.state != state:  # moved by hand, it comes anew
+            return came_us
+        at = instant(before)
+        return came_us if at is None else min(came_us, round(at * 1_000_000))
+
     def instant(self, field: str) -> float | None:
         """Return a time field in seconds since the epoch, None where it is unset or no time."""
         return instant(self.record.get(field))
@@ -147,6 +159,12 @@ class Job:
     def changed(self, **fields: Any) -> Job:
         """Return a copy with these fields set."""
         return Job({**self.record, **fields})
+
+    def arriving_anew(self) -> Job:
+        """Return a copy that stands where its file came."""
+        if "arrived_at" not in self.record:
+            return self
+        return Job({name: value for name, value in self.record.items() if name != "arrived_at"})
 
     def encode(self) -> bytes:
         """Return the file's bytes: one line of JSON, UTF-8."""
@@ -175,7 +193,7 @@ _encode_text = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 def again(job: Job) -> Job:
     """Return a job as one that starts again: no attempts, the history kept."""
-    return job.changed(
+    return job.arriving_anew().changed(
         state="pending", attempts=0, next_retry_at=None, error_message=None, exit_code=None
     )
 

@@ -43,6 +43,7 @@ class Claim:
     owner: str
     path: str
     origin: str
+    arrived_us: int = 0  # what orders it among those that wait there, see `Job.arrived_us`
     rewritten: bool = False  # the body is no longer the one that was taken
     spare: str | None = None  # the file in tmp/ with the body that the last rewrite replaced
     first_spare: str | None = None  # the body before its start, until its outcome is on disk
@@ -67,14 +68,20 @@ class Moves(Layout):
 
     _spares: Spares | None = None
 
-    def take(self, job_id: str, state: str, owner: str) -> Claim:
+    def take(self, job_id: str, state: str, owner: str, arrived_us: int = 0) -> Claim:
         """Make a job `owner`'s own, whatever its file holds.
+
+        Args:
+            job_id: which.
+            state: where it waits, or lies.
+            owner: whose it is to be.
+            arrived_us: when it came there, for who may give it back.
 
         Raises:
             FileNotFoundError: somebody else was first, or it is gone.
             OSError: it could not be moved.
         """
-        claim = Claim(job_id, owner, self.held_file(job_id, owner), state)
+        claim = Claim(job_id, owner, self.held_file(job_id, owner), state, arrived_us)
         try:
             files.move_contended(self.file(state, job_id), claim.path)
         except OSError:

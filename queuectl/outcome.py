@@ -107,7 +107,7 @@ def signal_number(name: str) -> int:
 def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
     """Return the record of a job whose next run is about to start: the attempt counts from here."""
     at = utc_text(now)
-    return job.changed(
+    return job.arriving_anew().changed(
         state="processing",
         attempts=min(job.attempts + 1, MAX_COUNT),
         worker=worker,
@@ -148,6 +148,11 @@ def cancelled(job: Job, how: Outcome, at: float) -> Job:
         finished_at=when,
         updated_at=when,
     )
+
+
+def given_back(job: Job, state: str, arrived_us: int) -> Job:
+    """Return the record of a job that is to wait in a state where it stood before."""
+    return job.changed(state=state, arrived_at=utc_text(arrived_us / 1_000_000))
 
 
 def never_began(job: Job, now: float) -> Job:

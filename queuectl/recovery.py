@@ -270,6 +270,9 @@ class Recovery:
         if back is None:
             lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")
             back = settled(job, lost, config=self._spool.config, now=now, random=random.random)
+        if back.state == "pending" and not back.history and "created_at" in back.record:
+            # it never ran: its place is that of when it was queued
+            back = back.changed(arrived_at=back.record["created_at"])
         self._spool.settle(claim, back)
         forget_output(self._spool, job, back)
         detail = f"from {claim.owner or 'nobody'}, to {claim.place(back.state)}"

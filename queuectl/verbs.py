@@ -108,7 +108,7 @@ def edit(spool: Spool, was: Found, new: Job) -> None:
     def edited(job: Job) -> Job:
         if job.record != was.job.record:
             raise WrongStateError("it was changed meanwhile")
-        return new.changed(updated_at=utc_text(time.time()))
+        return new.arriving_anew().changed(updated_at=utc_text(time.time()))
 
     if was.state not in WAITING:  # taken and then left by a crash, it would be queued
         try:

@@ -200,7 +200,15 @@ def show(ctx: click.Context, job_id: str | None, *, as_json: bool) -> None:
 
 
 _SHOWN_FIRST = ("id", "state", "command", "error_message")
-_TIMES = ("created_at", "updated_at", "started_at", "finished_at", "next_retry_at", "run_at")
+_TIMES = (
+    "created_at",
+    "updated_at",
+    "started_at",
+    "finished_at",
+    "next_retry_at",
+    "arrived_at",
+    "run_at",
+)
 _CODES = ("success_codes", "fatal_codes", "later_codes")
 
 

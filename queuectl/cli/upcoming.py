@@ -34,7 +34,7 @@ class _Place(NamedTuple):
 
     due_s: float
     priority: int
-    arrived_s: float
+    arrived_us: int
     created: int
 
 
@@ -133,9 +133,9 @@ class Upcoming:
     def _place(self, state: str, job_id: str) -> _Place | None:
         for found in self._spool.jobs(state, [job_id]):
             with contextlib.suppress(FileNotFoundError):  # it has left since
-                arrived_s = os.stat(self._spool.file(state, job_id)).st_ctime
-                due_s = found.job.not_before(state) or 0.0
-                return _Place(due_s, found.job.priority, arrived_s, found.job.created)
+                ctime_ns = os.stat(self._spool.file(state, job_id)).st_ctime_ns
+                job, due_s = found.job, found.job.not_before(state) or 0.0
+                return _Place(due_s, job.priority, job.arrived_us(state, ctime_ns), job.created)
         return None
 
     def _item(self, state: str, job_id: str) -> Item | None:

@@ -132,7 +132,7 @@ def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:
     yield from found
     if found:
         return
-    before = _before(spool, job, path)
+    before = _before(spool, state, job, path)
     busy, slots = _busy(spool)
     others = (
         f"behind {before} other {'job' if before == 1 else 'jobs'}" if before else "as the next"
@@ -171,9 +171,9 @@ def _cannot_start(job: Job) -> Iterator[Finding]:
         yield warning(f"its cwd {cwd} is not there", "it cannot start until it is")
 
 
-def _before(spool: Layout, job: Job, path: str) -> int:
+def _before(spool: Layout, state: str, job: Job, path: str) -> int:
     """Count the jobs that may run, and before this one: by priority, then by arrival."""
-    mine = (job.priority, os.lstat(path).st_ctime_ns, job.created)
+    mine = (job.priority, job.arrived_us(state, os.lstat(path).st_ctime_ns), job.created)
     now = time.time()
     count = 0
     waiting = (found for state in WAITING for found in spool.jobs(state))
@@ -181,10 +181,11 @@ def _before(spool: Layout, job: Job, path: str) -> int:
         if found.job.id == job.id or (found.job.not_before(found.state) or 0) > now:
             continue
         try:
-            arrived = os.lstat(spool.file(found.state, found.job.id)).st_ctime_ns
+            ctime_ns = os.lstat(spool.file(found.state, found.job.id)).st_ctime_ns
         except FileNotFoundError:
             continue  # gone since: no longer before us
-        count += (found.job.priority, arrived, found.job.created) < mine
+        arrived_us = found.job.arrived_us(found.state, ctime_ns)
+        count += (found.job.priority, arrived_us, found.job.created) < mine
     return count
 
 

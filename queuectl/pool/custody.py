@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
+from queuectl.outcome import given_back
 from queuectl.states import OUTCOMES
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Custody:
     async def take(self, entry: Entry, owner: str, *, again: bool = False) -> Claim | None:
         """Take a job; None if somebody else was first, or it cannot be taken now."""
         try:
-            return self._spool.take(entry.job_id, entry.state, owner)
+            return self._spool.take(entry.job_id, entry.state, owner, entry.arrived_us)
         except OSError as error:
             source = self._spool.file(entry.state, entry.job_id)
             if isinstance(error, FileNotFoundError):
@@ -139,7 +140,8 @@ class Custody:
     def _giving_back(self, claim: Claim, before: Job | None) -> Steps[None]:
         if claim.rewritten and before is not None:
             # where it came from, whatever its body says: it may have been moved there by hand
-            yield from self._spool.settling(claim, before.changed(state=claim.origin))
+            back = given_back(before, claim.origin, claim.arrived_us)
+            yield from self._spool.settling(claim, back)
             self.tell_if_displaced(claim)
             return
         try:

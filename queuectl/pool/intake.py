@@ -56,8 +56,6 @@ class Intake:
         self._spool = spool
         self._log = log
         self._news = news
-        # by id, the place of what we gave back, and the ctime that its file has since, once known
-        self._kept: dict[str, tuple[int, int | None]] = {}
         self.rejects = Rejects(spool, log, owner, look=self.look, soon=news.scan)
         self._looks = {state: Looks(spool.directory(state)) for state in WAITING}
         self._stopped = False
@@ -101,7 +99,6 @@ class Intake:
             job, ctime_ns = self._read(state, job_id)
         except FileNotFoundError:
             self.rejects.stop_waiting(state, name)
-            self._kept.pop(job_id, None)
         except IncompleteJobError as error:
             self.rejects.wait_for_writer(state, name, str(error))
         except BadJobError as error:
@@ -124,9 +121,9 @@ class Intake:
 
     def _enter(self, job: Job, state: str, ctime_ns: int) -> bool:
         """Put a job into the backlog; tell whether it is to wait for its time."""
-        arrived_ns = self._arrived_ns(job.id, ctime_ns)
+        arrived_us = job.arrived_us(state, ctime_ns)
         entry = Entry(
-            job.priority, arrived_ns, job.created, job.id, state, job.due(state), ctime_ns
+            job.priority, arrived_us, job.created, job.id, state, job.due(state), ctime_ns
         )
         run_at = job.instant("run_at")
         retry_in_s = self._retry_in_s(job) if state == "failed" else 0.0
@@ -138,16 +135,6 @@ class Intake:
             self.put_back(entry)
             return False
         return True
-
-    def _arrived_ns(self, job_id: str, ctime_ns: int) -> int:
-        """Return the time that orders a file: what we gave back keeps its own until it changes."""
-        kept_ns, of_ns = self._kept.get(job_id, (ctime_ns, ctime_ns))
-        if of_ns is None:
-            self._kept[job_id] = kept_ns, ctime_ns
-        elif of_ns != ctime_ns:  # edited since, or another job of that id
-            self._kept.pop(job_id, None)
-            return ctime_ns
-        return kept_ns
 
     def _has_changed(self, state: str, job_id: str, ctime_ns: int) -> bool:
         try:
@@ -242,17 +229,10 @@ class Intake:
             self._backlog.ready(entry)
         self._news.ready(entry)
 
-    def keep_place(self, entry: Entry) -> None:
-        """Let a job that is about to be given back stand where it stood: its file arrives anew."""
-        self._kept[entry.job_id] = entry.arrived_ns, None
-
     def next(self, below: float = inf) -> Entry | None:
         """Take out the job that runs next, None if none may, or its priority is not `below`."""
         with self._lock:
-            entry = self._backlog.pop(below)
-        if entry is not None:
-            self._kept.pop(entry.job_id, None)
-        return entry
+            return self._backlog.pop(below)
 
     def advance(self) -> None:
         """Have what has fallen due run, from here on."""

@@ -230,7 +230,6 @@ class Turns:
             finally:
                 took_s, at = self.lanes.leave(job.id), time.time()
         if ran is None:
-            self._intake.keep_place(entry)
             await self._custody.give_back(claim, before)
             self._intake.put_back(entry)  # its arrival may be told after another was claimed
             return None
@@ -378,6 +377,8 @@ class Turns:
         else:
             job = outcome.began(job, at - took_s)
             done = self._settled(job, how, at)
+        if done.state == "pending":  # told to stop, it is to run again as soon as it would have
+            done = outcome.given_back(done, done.state, claim.arrived_us)
         settled = await self._custody.persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)
         )

@@ -124,6 +124,23 @@ def test_a_command_that_takes_its_pool_down_is_not_run_for_ever(spool: SpoolDir)
     assert read_text(f"{spool.path}.ran") == "ran\nran\n"
 
 
+def test_what_was_claimed_ahead_keeps_its_place_when_its_pool_is_killed(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go = f"{spool.path}.go"
+    later = [f"later-{number:02}" for number in range(60)]  # more than are claimed ahead
+    for job_id in ("a-short", "b-long", *later):
+        spool.api.submit(waiting_for(go) if job_id == "b-long" else "true", id=job_id)
+    pool = spool.start_pool(1, env=with_code_at_start(tmp_path, AHEAD))
+    wait_until(lambda: len(spool.ids("processing")) >= 20, pool.log)
+    pool.kill()
+    open(go, "x").close()
+    with spool.pool(1, "--stop-when-empty") as pool:
+        assert pool.wait() == 0
+        order = [event["id"] for event in pool.events("started") if event["id"] in later]
+    assert order == later
+
+
 def test_who_was_claimed_ahead_of_a_command_that_takes_its_pool_down_loses_no_attempt(
     spool: SpoolDir, tmp_path: Path
 ) -> None:

@@ -175,6 +175,44 @@ files.open_directory = refused
 """
 
 
+def started(spool: SpoolDir) -> list[str]:
+    """Run what waits, one job at a time; return the ids in the order of their starts."""
+    with spool.pool(1, "--stop-when-empty") as pool:
+        assert pool.wait() == 0
+        return [event["id"] for event in pool.events("started")]
+
+
+def test_what_was_claimed_ahead_keeps_its_place_over_a_restart(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go = f"{spool.path}.go"
+    spool.drop("a-short")
+    spool.drop("b-long", waiting_for(go))
+    later = [f"later-{number:02}" for number in range(60)]  # more than are claimed ahead
+    for job_id in later:
+        spool.drop(job_id)
+    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
+        pool.wait_for("started", "b-long")
+        wait_until(lambda: len(spool.ids("processing")) >= 20, pool.log)
+        pool.signal(signal.SIGTERM)
+        wait_until(lambda: spool.ids("processing") == ["b-long"], pool.log)
+        open(go, "x").close()
+        assert pool.wait() == 0
+    assert started(spool) == later
+    assert "arrived_at" not in spool.record("completed", later[0])
+
+
+def test_what_a_stop_interrupts_runs_first_again(spool: SpoolDir) -> None:
+    names = ["a", "b", "c"]
+    spool.drop("a", f"[ -e {spool.path}.once ] || {{ touch {spool.path}.once; sleep 1000; }}")
+    with spool.pool(1) as pool:
+        wait_until(lambda: os.path.exists(f"{spool.path}.once"), pool.log)
+        for job_id in ("b", "c"):
+            spool.drop(job_id)
+        spool.run("worker", "stop", "--now")
+    assert started(spool) == names
+
+
 def test_a_pool_that_holds_nothing_any_more_leaves_though_it_cannot_sync_that(
     spool: SpoolDir, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from queuectl import Spool, files
+from queuectl import Spool, files, outcome
 from queuectl.errors import SpoolError
 from queuectl.pool.intake import Intake, News
 from queuectl.units import utc_text
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from tests.support import SpoolDir
 
 
+def ignore(*_: object) -> None:
+    pass
+
+
+def intake_of(spool: SpoolDir, owner: str) -> Intake:
+    return Intake(spool.api, WorkLog(-1), owner, News(ready=ignore, due=ignore, scan=ignore))
+
+
 @pytest.fixture
 def intake(spool: SpoolDir) -> Intake:
     spool.api.create()
-
-    def ignore(*_: object) -> None:
-        pass
-
-    return Intake(spool.api, WorkLog(-1), "w", News(ready=ignore, due=ignore, scan=ignore))
+    return intake_of(spool, "w")
 
 
 def test_a_half_written_file_that_is_taken_away_is_not_waited_for(
@@ -108,32 +112,35 @@ def test_what_came_within_a_tick_of_the_clock_stands_as_it_was_queued(
     assert [entry and entry.job_id for entry in (intake.next() for _ in names)] == names
 
 
-def test_a_job_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intake: Intake) -> None:
-    for job_id in ("first", "second"):
-        spool.api.submit("true", id=job_id)
-    intake.scan()
-    entry = intake.next()
-    assert entry is not None
-    assert entry.job_id == "first"
-    claim = spool.api.take("first", "pending", "w")
-    intake.keep_place(entry)
-    spool.api.release(claim, "pending")
-    intake.pending_arrived("first.json")
-    back = intake.next()
-    assert back is not None
-    assert back.job_id == "first"
-
-
 def give_back_the_next(spool: SpoolDir, intake: Intake) -> str:
+    """Do what a pool does that has counted a job, and has no lane for it."""
     entry = intake.next()
     assert entry is not None
-    claim = spool.api.take(entry.job_id, entry.state, "w")
-    intake.keep_place(entry)
-    spool.api.release(claim, entry.state)
+    api = spool.api
+    claim = api.take(entry.job_id, entry.state, "w", entry.arrived_us)
+    before = api.read_claim(claim)
+    logs = api.log_files(before.id, 1)
+    counted = outcome.started(before, worker="w", now=time.time(), logs=logs)
+    files.carry_out(api.counting(claim, counted))
+    api.settle(claim, outcome.given_back(before, entry.state, claim.arrived_us))
     (intake.failed_arrived if entry.state == "failed" else intake.pending_arrived)(
         f"{entry.job_id}.json"
     )
     return entry.job_id
+
+
+def test_a_job_that_is_given_back_stands_where_it_stood_whoever_looks(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    for job_id in ("first", "second"):
+        spool.api.submit("true", id=job_id)
+    intake.scan()
+    for _ in range(2):  # and again
+        assert give_back_the_next(spool, intake) == "first"
+    another = intake_of(spool, "another")
+    another.scan()
+    order = [another.next() for _ in range(2)]
+    assert [entry and entry.job_id for entry in order] == ["first", "second"]
 
 
 def test_a_retry_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intake: Intake) -> None:
@@ -167,17 +174,6 @@ def test_what_was_given_back_and_then_changed_goes_to_the_end(
     after = intake.next()
     assert after is not None
     assert after.job_id == "second"
-
-
-def test_no_place_is_kept_for_what_others_have_taken(spool: SpoolDir, intake: Intake) -> None:
-    spool.api.submit("true", id="job")
-    intake.scan()
-    entry = intake.next()
-    assert entry is not None
-    intake.keep_place(entry)
-    os.unlink(spool.file("pending", "job"))
-    intake.pending_arrived("job.json")
-    assert intake._kept == {}
 
 
 def test_what_cannot_be_set_aside_yet_is_told_once_and_takes_no_more_memory_each_time(

@@ -9,7 +9,7 @@ entries = st.lists(
     st.builds(
         Entry,
         priority=st.integers(-5, 5),
-        arrived_ns=st.integers(0, 20),
+        arrived_us=st.integers(0, 20),
         created=st.integers(0, 3),
         job_id=st.sampled_from([f"j{n}" for n in range(12)]),
         state=st.just("pending"),
@@ -17,8 +17,8 @@ entries = st.lists(
 )
 
 
-def entry(job_id: str, priority: int = 0, arrived_ns: int = 0) -> Entry:
-    return Entry(priority, arrived_ns, 0, job_id, "pending")
+def entry(job_id: str, priority: int = 0, arrived_us: int = 0) -> Entry:
+    return Entry(priority, arrived_us, 0, job_id, "pending")
 
 
 def drained(backlog: Backlog) -> list[str]:
@@ -39,9 +39,9 @@ def test_what_is_entered_again_and_again_takes_no_room_each_time() -> None:
     """A pool whose slots are taken for hours pops nothing, while others run the same job."""
     backlog = Backlog()
     backlog.ready(entry("first", -1))
-    for arrived_ns in range(10_000):
-        backlog.ready(entry("again", 0, arrived_ns))
-        backlog.ready_at(entry("later", 0, arrived_ns), 1e12)
+    for arrived_us in range(10_000):
+        backlog.ready(entry("again", 0, arrived_us))
+        backlog.ready_at(entry("later", 0, arrived_us), 1e12)
     assert len(backlog._ready) < 2000
     assert len(backlog._at) < 2000
     assert drained(backlog) == ["first", "again"]
@@ -124,7 +124,7 @@ def test_what_was_made_ready_may_be_put_off_again() -> None:
 def test_a_job_that_becomes_ready_early_does_not_come_out_again_when_it_was_due() -> None:
     backlog = Backlog()
     backlog.ready_at(entry("a"), 10.0)
-    backlog.ready(entry("a", arrived_ns=5))
+    backlog.ready(entry("a", arrived_us=5))
     assert drained(backlog) == ["a"]
     backlog.advance(20.0, 0.0)
     assert drained(backlog) == []
