@@ -47,7 +47,7 @@ class Config:
     job_timeout: float | None = _setting(
         300,
         kinds.optional(kinds.seconds(0.001, _YEAR_S)),
-        "time limit of a job without one of its own, in seconds, also of one that runs",
+        "time limit of a job without one of its own, in seconds; longer, also of one that runs",
     )
     kill_grace: float = _setting(5, kinds.seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
     poll_interval: float = _setting(

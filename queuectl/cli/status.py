@@ -141,8 +141,10 @@ def _running_text(spool: Layout, found: Found) -> str:
     job = found.job
     since = render.since_text(job.record.get("started_at"))
     limit_s = job.timeout_s(spool.config.job_timeout)
-    # of settings that cannot be read a pool keeps those of before, which we do not know
-    if spool.faults and "timeout" not in job.record:
+    begun = job.instant("started_at")
+    is_over = limit_s is not None and begun is not None and time.time() > begun + limit_s
+    # of settings that cannot be read, or are lower now, a pool keeps those of before for what runs
+    if (spool.faults or is_over) and "timeout" not in job.record:
         limit_s = None
     limit = "" if limit_s is None else f" of {duration_text(limit_s)}"
     text = f"           {plain(job.id)}  {since}{limit}  "

@@ -14,6 +14,7 @@ import stat
 import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
@@ -97,7 +98,8 @@ class Run:
         self._reason: Outcome | None = None
         self._exited = False
         self._begun_s = time.monotonic()
-        self._timer: Timer | None = None  # for its limit
+        self._limit_s = inf
+        self._timer: Timer | None = None  # for that
         self._child = spawn(task.argv, task.env, task.cwd, (_null(), *output.files))
         try:
             on_exit(self._loop, self._child.pid, self._on_exit)
@@ -118,11 +120,16 @@ class Run:
         return self._reason or _outcome(code)
 
     def follow_setting(self, timeout_s: float | None) -> None:
-        """Have it end after so long, None: not at all; unless its job has a timeout of its own."""
-        if not (self._task.has_own_timeout or self._exited or self._reason):
+        """Give it so long, None: without end; unless its job has a timeout of its own.
+
+        Never less than it has: a setting that is lowered, or lost, must not end what runs.
+        """
+        is_longer = (inf if timeout_s is None else timeout_s) > self._limit_s
+        if is_longer and not (self._task.has_own_timeout or self._exited or self._reason):
             self._limit(timeout_s)
 
     def _limit(self, timeout_s: float | None) -> None:
+        self._limit_s = inf if timeout_s is None else timeout_s
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

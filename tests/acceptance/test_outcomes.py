@@ -195,23 +195,45 @@ def test_without_a_timeout_of_its_own_a_job_has_that_of_the_settings(spool: Spoo
     assert run_one(spool, "sleep 1000", "dead", max_retries=1)["error_message"].startswith("timed")
 
 
-def test_a_limit_that_is_set_while_a_command_runs_counts_from_its_start(spool: SpoolDir) -> None:
-    spool.configure(job_timeout=2)
+def test_what_runs_is_given_more_time_by_the_settings_from_its_start(spool: SpoolDir) -> None:
+    spool.configure(job_timeout=3)
     spool.drop("own", "sleep 1000", timeout=1000)
     spool.drop("job", "sleep 1000", max_retries=1)
     with spool.pool(2) as pool:
         for job_id in ("own", "job"):
             pool.wait_for("started", job_id)
-        spool.run("config", "set", "job-timeout", "none")
-        pool.wait_for("config")
-        time.sleep(2.5)
-        assert spool.ids("processing") == ["job", "own"]
-        spool.run("config", "set", "job-timeout", "2.2")
+        spool.run("config", "set", "job-timeout", "5")
         spool.wait_for("dead", "job")
         assert spool.ids("processing") == ["own"]
         spool.run("cancel", "own")
     why = spool.record("dead", "job")["error_message"]
-    assert why.startswith("timed out: still running after 2.2s (the setting job-timeout")
+    assert why.startswith("timed out: still running after 5.0s (the setting job-timeout")
+
+
+SOON_OVER = """
+from queuectl import config
+from queuectl.pool import live_config
+config.Config.__init__.__kwdefaults__["job_timeout"] = 0.2
+live_config._SAVING_S = 0.0
+"""
+
+
+@pytest.mark.parametrize("how", ["lowered", "lost"])
+def test_what_runs_is_never_given_less_time(spool: SpoolDir, tmp_path: Path, how: str) -> None:
+    spool.configure(job_timeout=1000, poll_interval=0.1)
+    spool.drop("job", "sleep 1000")
+    with spool.pool(env=with_code_at_start(tmp_path, SOON_OVER)) as pool:
+        pool.wait_for("started", "job")
+        if how == "lowered":
+            spool.run("config", "set", "job-timeout", "0.2")
+        else:
+            os.unlink(f"{spool.path}/config.json")
+        pool.wait_for("config")
+        time.sleep(0.5)
+        assert spool.ids("processing") == ["job"]
+        assert not pool.events("failed")
+        assert " of 200ms" not in spool.run("status").out
+        spool.run("cancel", "job")
 
 
 def test_a_timeout_of_null_is_none(spool: SpoolDir) -> None:
