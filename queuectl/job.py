@@ -282,9 +282,14 @@ def check_size(job: Job, more: int = 0) -> None:
         BadJobError: it will.
     """
     if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # as two escapes, \ud83d\ude00, the most
-        limit = MAX_GROWN_BYTES if "worker" in job.record else MAX_RECORD_BYTES + more
+        limit = MAX_GROWN_BYTES if _may_have_grown(job.record) else MAX_RECORD_BYTES + more
         if len(job.encode()) > limit:
             raise BadJobError(f"larger than {MAX_RECORD_BYTES} bytes as queuectl writes it")
+
+
+def _may_have_grown(record: Mapping[str, Any]) -> bool:
+    """Tell whether a worker has written into a record since it was queued."""
+    return "worker" in record or "arrived_at" in record
 
 
 def _check_length(raw: bytes, limit: int) -> None:
@@ -301,7 +306,7 @@ def parse(raw: bytes, job_id: str) -> Job:
     """
     _check_length(raw, MAX_GROWN_BYTES)
     record = decode(raw)
-    if "worker" not in record:
+    if not _may_have_grown(record):
         _check_length(raw, MAX_RECORD_BYTES)
     if _LONGER * len(raw) > MAX_RECORD_BYTES:
         check_size(Job(record), _FORM_BYTES)

@@ -21,7 +21,7 @@ from queuectl.job import decode
 from queuectl.joblogs import forget_output
 from queuectl.kernel.processes import check_proc, processes_of
 from queuectl.moves import Claim
-from queuectl.outcome import WORKER_LOST, Outcome, never_began, only_held, settled
+from queuectl.outcome import WORKER_LOST, Outcome, given_back, never_began, only_held, settled
 from queuectl.reading import read_regular
 from queuectl.registration import Registration
 from queuectl.run.stragglers import LOOK_S
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from queuectl.layout import Held, Layout
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
+
+
+# of the clocks of file systems: what came within the same has its beginning as the time
+_TICK_S = 0.01
 
 
 class Recovery:
@@ -270,9 +274,10 @@ class Recovery:
         if back is None:
             lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")
             back = settled(job, lost, config=self._spool.config, now=now, random=random.random)
-        if back.state == "pending" and not back.history and "created_at" in back.record:
+        queued_at = back.instant("created_at")
+        if back.state == "pending" and not back.history and queued_at is not None:
             # it never ran: its place is that of when it was queued
-            back = back.changed(arrived_at=back.record["created_at"])
+            back = given_back(back, "pending", round((queued_at - _TICK_S) * 1_000_000))
         self._spool.settle(claim, back)
         forget_output(self._spool, job, back)
         detail = f"from {claim.owner or 'nobody'}, to {claim.place(back.state)}"

@@ -10,6 +10,7 @@ import pytest
 
 from queuectl import Spool, files, outcome
 from queuectl.errors import SpoolError
+from queuectl.job import MAX_RECORD_BYTES
 from queuectl.pool.intake import Intake, News
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
@@ -141,6 +142,15 @@ def test_a_job_that_is_given_back_stands_where_it_stood_whoever_looks(
     another.scan()
     order = [another.next() for _ in range(2)]
     assert [entry and entry.job_id for entry in order] == ["first", "second"]
+
+
+def test_the_largest_job_may_be_given_back(spool: SpoolDir, intake: Intake) -> None:
+    job = spool.api.draft({"command": "true", "id": "job", "tags": [""]})
+    room = "x" * (MAX_RECORD_BYTES - len(job.encode()))
+    list(spool.api.submit_all([job.changed(tags=[room])], given=["job"]))
+    intake.scan()
+    for _ in range(2):
+        assert give_back_the_next(spool, intake) == "job"
 
 
 def test_a_retry_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intake: Intake) -> None:
