@@ -119,7 +119,19 @@ class Cancelling:
                 yield from self._round()
                 if not (self._left and time.monotonic() < deadline_s):  # after a last look
                     return
-                changes.wait(min(self._look_again_s, deadline_s))
+                self._wait(changes, min(self._look_again_s, deadline_s, time.monotonic() + poll_s))
+
+    def _wait(self, changes: Changes, until_s: float) -> None:
+        """Wait for a change; meanwhile say of pools that stand still that they do."""
+        came = False
+        while not came and (now_s := time.monotonic()) < until_s:
+            remark_s = min(until_s, now_s + _REMARK_S)
+            # where nothing tells of changes it returns before: to look is all there is
+            came = bool(changes.wait(remark_s)) or time.monotonic() < remark_s
+            for owner in set(self._asked.values()):
+                worker = owners.read_worker(self._spool, owner)
+                if worker is not None:
+                    self._tell_if_it_stands_still(worker)
 
     def _round(self) -> Iterator[str]:
         """Do what can be done now; yield what is cancelled, and keep in `_left` what is not."""
@@ -177,7 +189,6 @@ class Cancelling:
         self._left.append(job_id)
         if worker is not None:
             self._tell_if_it_stands_still(worker)
-            self._look_again_within(_REMARK_S)
         if worker is not None and not worker.is_pool:
             self._look_again_within(_PASSING_S)
         elif not self._is_asked(job_id, owner):
