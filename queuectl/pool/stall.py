@@ -35,7 +35,8 @@ class Stall:
         self._log = log
         self._registration = registration
         self._lanes = lanes
-        self._waiting: set[str] = set()  # for whom something is about to be tried again
+        # for whom something is about to be tried again, and what is to end that
+        self._waiting: dict[str, str] = {}
         self._told: dict[str, float] = {}  # of what was logged: what is to end it, and since when
         self._shown = False
         self._over = Event(loop)
@@ -53,9 +54,9 @@ class Stall:
     def hold(self, job_id: str, what: str, error: OSError, until: str = FILES) -> None:
         """Claim nothing until `let_go`: something could not be done, which is told once."""
         now_s = time.monotonic()
-        goes_on = self._waiting or now_s < self._told.get(until, -inf) + _ANEW_S
+        goes_on = until in self._waiting.values() or now_s < self._told.get(until, -inf) + _ANEW_S
         self._told[until] = now_s
-        self._waiting.add(job_id)
+        self._waiting[job_id] = until
         self._lanes.drop(job_id)
         self._show()
         if not goes_on:
@@ -65,7 +66,7 @@ class Stall:
     def let_go(self, job_id: str) -> None:
         """Let others go on: what this job waited for was done, or is given up, or to be tried."""
         if job_id in self._waiting:
-            self._waiting.remove(job_id)
+            del self._waiting[job_id]
             self._show()
 
     def _show(self) -> None:
