@@ -75,10 +75,15 @@ def _some(found: Iterator[Finding], what: str) -> Iterator[Finding]:
 
 
 def _do_all(steps: Iterable[Callable[[], object]]) -> None:
-    """Do each step, also if others fail; one of their errors is raised then."""
-    with contextlib.ExitStack() as stack:
-        for step in steps:
-            stack.callback(step)
+    """Do each step, also after one that failed; raise the first error then."""
+    fault: Exception | None = None
+    for step in steps:
+        try:
+            step()
+        except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others can be done
+            fault = fault or error
+    if fault is not None:
+        raise fault
 
 
 def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:

@@ -92,7 +92,7 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
         failed = f"failed {times} and " if job.attempts else ""  # else it was moved here by hand
         what = f"{job_id} {failed}is dead: {why}"
         steps = [f"`queuectl logs --all {job_id}`", f"`queuectl dlq retry {job_id}`"]
-        if job.record.get("exit_code") == 127 and "PATH" not in (job.record.get("env") or ()):
+        if job.record.get("exit_code") == 127 and not job.record.get("env"):
             # of a shell with a venv, whose worker has none
             steps.insert(1, f"`queuectl edit {job_id} --env PATH` if your PATH has it")
         yield problem(what, ", then ".join(steps))

@@ -413,6 +413,9 @@ def test_where_a_command_is_not_found_it_says_how_the_path_of_this_shell_is_give
     (tmp_path / "of-a-venv").chmod(0o700)
     job_id = side.spool.submit(["of-a-venv"], max_retries=1).id
     side.drain()
+    given = side.spool.submit(["of-a-venv"], max_retries=1, env={"FOO": "bar"}).id
+    side.drain()
+    assert "--env" not in doctor(side, given)[1]  # it would be all that the job is given then
     text = doctor(side, job_id)[1]
     assert f"`queuectl logs --all {job_id}`, then `queuectl edit {job_id} --env PATH`" in text
     env = environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
