@@ -80,7 +80,7 @@ class Worker:
         With its process 1 a container ends as a whole.
         """
         ours = processes.pid_namespace()
-        unseen = self.pid_namespace not in ("", ours) and processes.is_in_container()
+        unseen = self.pid_namespace not in ("", ours) and ours != processes.INITIAL_NAMESPACE
         return unseen and self.is_pool and self.pid != 1 and self.of_this_boot
 
     def lives_here(self, spool: Layout) -> bool:

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 
-# of the clocks of file systems: what came within the same has its beginning as the time
-_TICK_S = 0.01
+_TICK_S = 0.01  # of a file system's clock; what came within one has its beginning as its ctime
 
 
 class Recovery:

@@ -134,7 +134,7 @@ class Custody:
             claim,
             lambda: self._giving_back(claim, before),
             # it is back; where a power cut takes it away again, recovery does the same
-            is_enough=lambda: self._stall.is_last and claim.path != held,
+            is_enough=lambda: self._stall.nothing_starts and claim.path != held,
         )
 
     def _giving_back(self, claim: Claim, before: Job | None) -> Steps[None]:

@@ -37,7 +37,8 @@ class Stall:
         self._lanes = lanes
         # for whom something is about to be tried again, and what is to end that
         self._waiting: dict[str, str] = {}
-        self._told: dict[str, float] = {}  # of what was logged: what is to end it, and since when
+        # of what was logged: what is to end it, and when it was last refused
+        self._told: dict[str, float] = {}
         self._shown = False
         self._over = Event(loop)
 
@@ -47,8 +48,8 @@ class Stall:
         return bool(self._waiting)
 
     @property
-    def is_last(self) -> bool:
-        """Whether nothing starts any more, whatever it waits for."""
+    def nothing_starts(self) -> bool:
+        """Whether nothing would start if all were well: the pool is to stop, or is paused."""
         return self._lanes.closed
 
     def hold(self, job_id: str, what: str, error: OSError, until: str = FILES) -> None:
