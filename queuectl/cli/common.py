@@ -16,7 +16,7 @@ from queuectl.units import parse_duration, parse_time_or_clock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from queuectl.layout import Layout
+    from queuectl.layout import Found, Layout
 
     _FloatType = click.ParamType[float]
 else:
@@ -145,3 +145,16 @@ DURATION = Duration()
 TIME = Time()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def limit_is_known(spool: Layout, found: Found) -> bool:
+    """Tell whether the limit that a job has by its record and the settings is that of its run.
+
+    A pool keeps those of before for what runs if the settings cannot be read, or are lower now.
+    """
+    if "timeout" in found.job.record:
+        return True
+    limit_s, begun = spool.config.job_timeout, found.job.instant("started_at")
+    if spool.faults or found.state != "processing" or limit_s is None or begun is None:
+        return not spool.faults
+    return time.time() <= begun + limit_s

@@ -15,7 +15,7 @@ import click
 from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.columns import fit
-from queuectl.cli.common import Misses, json_option, spool_to_read
+from queuectl.cli.common import Misses, json_option, limit_is_known, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.matching import Selection, changed_at, select
 from queuectl.cli.naming import last_begun, resolve_id
@@ -256,8 +256,8 @@ def _timeout_text(spool: Layout, found: Found) -> str | None:
     text = "none" if limit_s is None else duration_text(limit_s)
     if "timeout" in found.job.record:
         return text
-    # of settings that cannot be read a pool keeps those of before, which we do not know
-    return None if found.state in FINISHED or spool.faults else f"{text} (job-timeout)"
+    matters = found.state not in FINISHED and limit_is_known(spool, found)
+    return f"{text} (job-timeout)" if matters else None
 
 
 def _value_text(name: str, value: Any, indent: int) -> str:

@@ -12,7 +12,7 @@ import click
 from queuectl import owners, requests
 from queuectl.cli import render
 from queuectl.cli.columns import columns
-from queuectl.cli.common import spool_to_read
+from queuectl.cli.common import limit_is_known, spool_to_read
 from queuectl.hindrances import NO_WORKER, SEE_LOG, continued_by
 from queuectl.ids import first_of
 from queuectl.states import STATES, WAITING
@@ -140,12 +140,8 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
 def _running_text(spool: Layout, found: Found) -> str:
     job = found.job
     since = render.since_text(job.record.get("started_at"))
-    limit_s = job.timeout_s(spool.config.job_timeout)
-    begun = job.instant("started_at")
-    is_over = limit_s is not None and begun is not None and time.time() > begun + limit_s
-    # of settings that cannot be read, or are lower now, a pool keeps those of before for what runs
-    if (spool.faults or is_over) and "timeout" not in job.record:
-        limit_s = None
+    is_known = limit_is_known(spool, found)
+    limit_s = job.timeout_s(spool.config.job_timeout) if is_known else None
     limit = "" if limit_s is None else f" of {duration_text(limit_s)}"
     text = f"           {plain(job.id)}  {since}{limit}  "
     room = max(20, render.cell_limit(1) - columns(text))

@@ -233,6 +233,7 @@ def test_what_runs_is_never_given_less_time(spool: SpoolDir, tmp_path: Path, how
         assert spool.ids("processing") == ["job"]
         assert not pool.events("failed")
         assert " of 200ms" not in spool.run("status").out
+        assert "200ms (job-timeout)" not in spool.run("show", "job").out
         spool.run("cancel", "job")
 
 
