@@ -198,10 +198,9 @@ class Cancelling:
 
     def _tell_if_it_stands_still(self, worker: owners.Worker) -> None:
         """Say why it takes time, each reason once: of a pool, or of a command that holds a job."""
-        suspended = [hindrances.suspension(worker)] if worker.suspended else []
-        for why in hindrances.of_pool(self._spool, worker) if worker.is_pool else suspended:
+        for why in hindrances.of_pool(self._spool, worker, but=(hindrances.STOPPING,)):
             told = (worker.worker, why.word)
-            if why.word != hindrances.STOPPING and told not in self._told_of:
+            if told not in self._told_of:
                 self._told_of.add(told)
                 self._note(str(why))
 

@@ -35,8 +35,14 @@ def _stopping(who: str) -> Hindrance:
     return Hindrance(STOPPING, f"{who} was told to stop", "`queuectl worker start` starts another")
 
 
-def of_pool(spool: Layout, pool: Worker) -> list[Hindrance]:
-    """Return why a pool starts nothing, empty if it does."""
+def of_pool(spool: Layout, pool: Worker, *, but: Collection[str] = ()) -> list[Hindrance]:
+    """Return why a pool starts nothing, empty if it does; of a command, why it stands still.
+
+    Args:
+        spool: whose pool.
+        pool: which.
+        but: words of hindrances that are none here.
+    """
     found = []
     if requests.is_asked_to_stop(spool, pool.worker):
         found.append(_stopping(pool.worker))
@@ -45,7 +51,7 @@ def of_pool(spool: Layout, pool: Worker) -> list[Hindrance]:
     if owners.is_stalled(spool, pool.worker):
         what = f"{pool.worker} is stalled: it can record or start nothing"
         found.append(Hindrance("stalled", what, SEE_LOG))
-    return found
+    return [why for why in found if why.word not in but]
 
 
 def suspension(owner: Worker) -> Hindrance:
@@ -72,7 +78,7 @@ def of_all(
         return [NO_WORKER]
     found = []
     for pool in pools:
-        reasons = [reason for reason in of_pool(spool, pool) if reason.word not in but]
+        reasons = of_pool(spool, pool, but=but)
         if not reasons:
             return []
         found.append(reasons[0])

@@ -140,11 +140,15 @@ class Job:
         times = [at for field in _due_fields(state) if (at := self.instant(field)) is not None]
         return max(times, default=None)
 
-    def arrived_us(self, state: str, ctime_ns: int) -> int:
-        """Return when it came to wait there, in microseconds since the epoch.
+    def place(self, state: str, ctime_ns: int) -> tuple[int, int, int]:
+        """Return what orders it among those that wait: priority, arrival, `created`.
 
-        What was given back stands where it stood; anything else came when its file did.
+        It arrived when its file did; what was given back stands where it stood. In microseconds
+        since the epoch.
         """
+        return self.priority, self._arrived_us(state, ctime_ns), self.created
+
+    def _arrived_us(self, state: str, ctime_ns: int) -> int:
         came_us = ctime_ns // 1000
         before = self.record.get("arrived_at")
         if before is None or self.state != state:  # moved by hand, it comes anew

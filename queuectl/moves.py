@@ -43,7 +43,7 @@ class Claim:
     owner: str
     path: str
     origin: str
-    arrived_us: int = 0  # what orders it among those that wait there, see `Job.arrived_us`
+    arrived_us: int = 0  # what orders it among those that wait there, see `Job.place`
     rewritten: bool = False  # the body is no longer the one that was taken
     spare: str | None = None  # the file in tmp/ with the body that the last rewrite replaced
     first_spare: str | None = None  # the body before its start, until its outcome is on disk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -175,7 +176,8 @@ def pause(ctx: click.Context, /) -> None:
     if not verbs.pause(spool, verbs.by_whom()):
         render.note("it is paused already")
         return
-    running = sum(not owners.is_lost(spool, found.owner) for found in spool.running())
+    is_lost = cache(partial(owners.is_lost, spool))
+    running = sum(not is_lost(found.owner) for found in spool.running())
     render.note(f"paused; {running} running go on; `queuectl resume` lets jobs start again")
 
 

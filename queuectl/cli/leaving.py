@@ -52,9 +52,8 @@ def wait_until_gone(spool: Spool, pools: list[Worker], *, now: bool) -> None:
 
 def _tell_who_stands_still(spool: Spool, pools: Sequence[Worker]) -> None:
     for pool in pools:
-        for why in hindrances.of_pool(spool, pool):
-            if why.word != hindrances.STOPPING:
-                render.note(str(why))
+        for why in hindrances.of_pool(spool, pool, but=(hindrances.STOPPING,)):
+            render.note(str(why))
 
 
 def _is_over(spool: Spool, pool: Worker, heartbeats: owners.Heartbeats) -> bool:

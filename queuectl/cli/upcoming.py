@@ -134,8 +134,8 @@ class Upcoming:
         for found in self._spool.jobs(state, [job_id]):
             with contextlib.suppress(FileNotFoundError):  # it has left since
                 ctime_ns = os.stat(self._spool.file(state, job_id)).st_ctime_ns
-                job, due_s = found.job, found.job.not_before(state) or 0.0
-                return _Place(due_s, job.priority, job.arrived_us(state, ctime_ns), job.created)
+                due_s = found.job.not_before(state) or 0.0
+                return _Place(due_s, *found.job.place(state, ctime_ns))
         return None
 
     def _item(self, state: str, job_id: str) -> Item | None:

@@ -320,6 +320,6 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
 def _hindered(spool: Spool, pools: list[Worker], *, any_wait: bool) -> Iterator[Hindrance]:
     """Yield why pools start nothing; that one stops counts where all do, and jobs wait."""
     for pool in pools:
-        yield from (why for why in hindrances.of_pool(spool, pool) if why.word != STOPPING)
+        yield from hindrances.of_pool(spool, pool, but=(STOPPING,))
     if any_wait and pools:
         yield from (why for why in hindrances.of_all(spool, pools) if why.word == STOPPING)

@@ -115,9 +115,8 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
             yield ok(f"{job.id} is claimed by {owner}, and has not begun")
         # what was told, and what it does not wait for
         but = {hindrances.SUSPENDED, *([hindrances.STOPPING] if has_begun else [])}
-        for why in hindrances.of_pool(spool, worker) if worker is not None else ():
-            if why.word not in but:
-                yield problem(why.what, why.todo)
+        for why in hindrances.of_pool(spool, worker, but=but) if worker is not None else ():
+            yield problem(why.what, why.todo)
     elif life is owners.Life.AWAY:
         what = f"{job.id} is held by {owner} on another machine, started {since}"
         yield warning(what, "if that is gone, a worker here takes it back after the lease")
@@ -173,7 +172,7 @@ def _cannot_start(job: Job) -> Iterator[Finding]:
 
 def _before(spool: Layout, state: str, job: Job, path: str) -> int:
     """Count the jobs that may run, and before this one: by priority, then by arrival."""
-    mine = (job.priority, job.arrived_us(state, os.lstat(path).st_ctime_ns), job.created)
+    mine = job.place(state, os.lstat(path).st_ctime_ns)
     now = time.time()
     count = 0
     waiting = (found for state in WAITING for found in spool.jobs(state))
@@ -184,8 +183,7 @@ def _before(spool: Layout, state: str, job: Job, path: str) -> int:
             ctime_ns = os.lstat(spool.file(found.state, found.job.id)).st_ctime_ns
         except FileNotFoundError:
             continue  # gone since: no longer before us
-        arrived_us = found.job.arrived_us(found.state, ctime_ns)
-        count += (found.job.priority, arrived_us, found.job.created) < mine
+        count += found.job.place(found.state, ctime_ns) < mine
     return count
 
 

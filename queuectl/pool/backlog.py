@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """One waiting job file: lower priority first, then who came first, then the name."""
 
     priority: int
-    arrived_us: int  # see `Job.arrived_us`
+    arrived_us: int  # see `Job.place`
     created: int  # of those that came within a tick of the file system's clock, see `Job.created`
     job_id: str
     state: str

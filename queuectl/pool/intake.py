@@ -121,10 +121,7 @@ class Intake:
 
     def _enter(self, job: Job, state: str, ctime_ns: int) -> bool:
         """Put a job into the backlog; tell whether it is to wait for its time."""
-        arrived_us = job.arrived_us(state, ctime_ns)
-        entry = Entry(
-            job.priority, arrived_us, job.created, job.id, state, job.due(state), ctime_ns
-        )
+        entry = Entry(*job.place(state, ctime_ns), job.id, state, job.due(state), ctime_ns)
         run_at = job.instant("run_at")
         retry_in_s = self._retry_in_s(job) if state == "failed" else 0.0
         if run_at is not None and run_at > time.time() + retry_in_s:

@@ -13,7 +13,7 @@ import signal
 import stat
 import time
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -134,9 +134,9 @@ class Run:
             self._timer.cancel()
             self._timer = None
         if timeout_s is not None:
-            reason = partial(timed_out, timeout_s, own=self._task.has_own_timeout)
+            own = self._task.has_own_timeout
             left_s = max(0.0, self._begun_s + timeout_s - time.monotonic())
-            self._timer = self._loop.later(left_s, lambda: self.end(reason()))
+            self._timer = self._loop.later(left_s, lambda: self.end(timed_out(timeout_s, own=own)))
 
     @property
     def exited(self) -> bool:

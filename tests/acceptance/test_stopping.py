@@ -142,14 +142,12 @@ def test_a_pool_that_is_to_leave_an_empty_spool_hears_while_it_reads_a_full_one(
         assert pool.wait() == 0
 
 
-def test_what_is_claimed_ahead_does_not_start_in_a_pool_that_is_to_stop(
-    spool: SpoolDir, tmp_path: Path
-) -> None:
+def stop_with_more_ahead(spool: SpoolDir, tmp_path: Path, later: list[str]) -> str:
+    """Stop a pool, one command of which runs and has others claimed ahead; return what it told."""
     go = f"{spool.path}.go"
     spool.drop("a-short")
     spool.drop("b-long", waiting_for(go))
-    ahead = [f"later-{number:02}" for number in range(30)]
-    for job_id in ahead:
+    for job_id in later:
         spool.drop(job_id)
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
         pool.wait_for("started", "b-long")
@@ -160,19 +158,18 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pool_that_is_to_stop(
         open(go, "x").close()
         assert pool.wait() == 0
         (told,) = pool.events("stopping")
-    assert told["detail"] == "1 running; once more to end them"  # not those of processing/
+    return str(told["detail"])
+
+
+def test_what_is_claimed_ahead_does_not_start_in_a_pool_that_is_to_stop(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    ahead = [f"later-{number:02}" for number in range(30)]
+    told = stop_with_more_ahead(spool, tmp_path, ahead)
+    assert told == "1 running; once more to end them"  # not those of processing/
     assert spool.ids("completed") == ["a-short", "b-long"]
     assert spool.ids("pending") == ahead
     assert {spool.record("pending", job_id).get("attempts", 0) for job_id in ahead} == {0}
-
-
-NO_DESCRIPTOR = """
-import errno, os
-from queuectl import files
-def refused(path):
-    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
-files.open_directory = refused
-"""
 
 
 def started(spool: SpoolDir) -> list[str]:
@@ -185,19 +182,8 @@ def started(spool: SpoolDir) -> list[str]:
 def test_what_was_claimed_ahead_keeps_its_place_over_a_restart(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    go = f"{spool.path}.go"
-    spool.drop("a-short")
-    spool.drop("b-long", waiting_for(go))
     later = [f"later-{number:02}" for number in range(60)]  # more than are claimed ahead
-    for job_id in later:
-        spool.drop(job_id)
-    with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
-        pool.wait_for("started", "b-long")
-        wait_until(lambda: len(spool.ids("processing")) >= 20, pool.log)
-        pool.signal(signal.SIGTERM)
-        wait_until(lambda: spool.ids("processing") == ["b-long"], pool.log)
-        open(go, "x").close()
-        assert pool.wait() == 0
+    stop_with_more_ahead(spool, tmp_path, later)
     assert started(spool) == later
     assert "arrived_at" not in spool.record("completed", later[0])
 
@@ -211,6 +197,15 @@ def test_what_a_stop_interrupts_runs_first_again(spool: SpoolDir) -> None:
             spool.drop(job_id)
         spool.run("worker", "stop", "--now")
     assert started(spool) == names
+
+
+NO_DESCRIPTOR = """
+import errno, os
+from queuectl import files
+def refused(path):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+files.open_directory = refused
+"""
 
 
 def test_a_pool_that_holds_nothing_any_more_leaves_though_it_cannot_sync_that(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from queuectl import Spool
+    from queuectl.job import Job
     from queuectl.moves import Claim
     from tests.support import SpoolDir
 
@@ -31,6 +32,13 @@ def held(api: Spool, *, keeps_spares: bool = True) -> Claim:
         api.keep_spares("w")
     api.submit("true", id="a")
     return api.take("a", "pending", "w")
+
+
+def rewrite_often(api: Spool, claim: Claim, job: Job) -> None:
+    """Leave bodies to be written over: more than are kept back for those who are reading."""
+    for number in range(20):
+        files.carry_out(api.rewriting(claim, job.changed(attempts=number)))
+        files.carry_out(api.securing(claim))
 
 
 @pytest.mark.parametrize("keeps_spares", [False, True])
@@ -145,9 +153,7 @@ def test_a_mode_that_cannot_be_set_costs_no_descriptor(
 ) -> None:
     claim = held(api)
     job = api.read_claim(claim)
-    for number in range(20):  # more than are kept back for those who are reading
-        files.carry_out(api.rewriting(claim, job.changed(attempts=number)))
-        files.carry_out(api.securing(claim))
+    rewrite_often(api, claim, job)
     for name in os.listdir(api.directory("tmp")):
         os.chmod(f"{api.directory('tmp')}/{name}", 0o644)  # as dropped files may have it
     asked: list[int] = []
@@ -221,9 +227,7 @@ def test_a_body_is_for_all_to_read_before_its_descriptor_is_closed(
     """A process that is being started has that descriptor until it has loaded its program."""
     claim = held(api)
     job = api.read_claim(claim)
-    for number in range(20):  # more than are kept back for those who are reading
-        files.carry_out(api.rewriting(claim, job.changed(attempts=number)))
-        files.carry_out(api.securing(claim))
+    rewrite_often(api, claim, job)
     steps = api.rewriting(claim, job.changed(attempts=99))
     next(steps)  # written over, and waiting for the disk
     tmp = spool.api.directory("tmp")
