@@ -1,4 +1,4 @@
-"""What the tab key offers: ids of jobs in the states that a command takes, workers, files.
+"""What the tab key offers: ids of jobs in the states that a command takes, tags, workers, files.
 
 @click.argument("job_ids", nargs=-1, shell_complete=complete_ids("pending", "processing"))
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 MAX_OFFERED = 100  # more than a person reads; the newest, since ids sort by time
+_READ_FOR_TAGS = 1000  # jobs: takes a tenth of a second
 
 
 def complete_ids(
@@ -45,6 +46,28 @@ def complete_ids(
         return [CompletionItem(job_id, help=state) for job_id, state in sorted(newest)]
 
     return complete
+
+
+def complete_tags(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the tags of the newest jobs."""
+    from click.shell_completion import CompletionItem
+
+    from queuectl.errors import QueuectlError
+
+    newest = heapq.nlargest(_READ_FOR_TAGS, _names(ctx, STATES))
+    tags: set[str] = set()
+    try:
+        for state in STATES:
+            names = [job_id for job_id, its_state in newest if its_state == state]
+            for found in _spool(ctx).jobs(state, names):
+                tags.update(found.job.tags)
+    except (OSError, QueuectlError):
+        return []
+    # as with ids: a shell runs what is on its line
+    offered = sorted(tag for tag in tags if tag.startswith(incomplete) and is_id(tag))
+    return [CompletionItem(tag) for tag in offered[:MAX_OFFERED]]
 
 
 def complete_keys(

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, TIME, Duration
-from queuectl.cli.completing import complete_directories
+from queuectl.cli.completing import complete_directories, complete_tags
 from queuectl.cli.mistakes import look_for_mistakes
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
 from queuectl.fields import check_new, slips
@@ -134,6 +134,7 @@ _OPTIONS = (
         "tags",
         metavar="WORD",
         multiple=True,
+        shell_complete=complete_tags,
         help="A word to find it by; may be repeated.",
     ),
     click.option(

@@ -15,6 +15,7 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, Misses
+from queuectl.cli.completing import complete_tags
 from queuectl.cli.matching import Selection, select
 from queuectl.cli.naming import id_to_change
 from queuectl.ids import first_of
@@ -97,7 +98,12 @@ def _span(name: str, help_: str) -> Any:
 
 _SELECTING = {
     "--tag": click.option(
-        "--tag", "tags", multiple=True, metavar="WORD", help="Only jobs with all of these."
+        "--tag",
+        "tags",
+        multiple=True,
+        metavar="WORD",
+        shell_complete=complete_tags,
+        help="Only jobs with all of these.",
     ),
     "--older-than": _span("--older-than", "Only jobs unchanged for so long."),
     "--newer-than": _span("--newer-than", "Only jobs changed within so long."),

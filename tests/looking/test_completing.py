@@ -126,6 +126,15 @@ def test_the_pools_that_are_up_are_offered(spool: SpoolDir, path: str) -> None:
         assert press_tab(spool, path, "worker", "stop", "") == [pool.name]
 
 
+def test_the_tags_of_jobs_are_offered(spool: SpoolDir, path: str) -> None:
+    spool.drop("a", tags=["nightly", "photos"])
+    spool.drop("b", tags=["nightly", "a;touch x"])
+    put(spool, past("c", "dead", 1.9e9, tags=["night-run"]))
+    assert press_tab(spool, path, "list", "--tag", "") == ["night-run", "nightly", "photos"]
+    assert press_tab(spool, path, "cancel", "--tag", "nightl") == ["nightly"]
+    assert press_tab(spool, path, "enqueue", "--tag", "ph") == ["photos"]
+
+
 def test_of_very_many_ids_the_newest_are_offered(spool: SpoolDir, path: str) -> None:
     for number in range(MAX_OFFERED + 50):
         spool.drop(f"job-{number:04}")
