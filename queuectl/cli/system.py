@@ -172,7 +172,7 @@ _HOW_TO_LOAD = {
 @click.command()
 @click.argument("shell", type=click.Choice(list(_HOW_TO_LOAD)))
 def completion(shell: str) -> None:
-    """Print the script that makes the tab key complete commands, options, keys and ids.
+    """Print the script that makes the tab key complete commands, keys, ids and tags.
 
     \b
     eval "$(queuectl completion bash)"
