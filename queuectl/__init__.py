@@ -16,8 +16,8 @@ Where things are, each line loading only itself, those above it, and `errors`:
     the system   kernel/, files, together, room, spares, loop, arrivals, notify, program, scratch
     settings     fields, kinds, retry, config
     records      job, outcome, reading
-    the spool    filenames, places, layout, cutting, joblogs, moves, asides, spool
-    owners       requests, owners, hindrances, registration, safety, worklog
+    the spool    filenames, places, layout, safety, cutting, joblogs, moves, asides, spool
+    owners       requests, owners, hindrances, registration, worklog
     a command    run/
     the dead     deaths, starts, leftovers, recovery
     jobs         verbs, cancelling, looks, housekeeping, changes, waiting
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         NoSuchJobError,
         QueuectlError,
         SpoolError,
+        UnsafeSpoolError,
         WrongStateError,
         WrongUserError,
     )
@@ -55,6 +56,7 @@ __all__ = [
     "QueuectlError",
     "Spool",
     "SpoolError",
+    "UnsafeSpoolError",
     "WrongStateError",
     "WrongUserError",
     "__version__",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from queuectl import files, kinds
 from queuectl.errors import BadSettingError, SpoolError
 from queuectl.scratch import Scratch, draft_file
-from queuectl.units import show
+from queuectl.units import show, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ def _setting(default: Any, kind: kinds.Kind, about: str) -> Any:
 
 
 _YEAR_S = 366 * 86400
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ def canonical_key(key: str) -> str:
     Raises:
         BadSettingError: there is no such key; the text names the nearest.
     """
-    name = key.replace("_", "-").lower()
+    name = _listed_name(key)
     if name in SETTINGS:
         return name
     from difflib import get_close_matches
@@ -174,10 +176,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         BadSettingError: it does.
     """
-    keys = [listed(key) for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    keys: set[str] = set()
+    for key in (listed(key) for key, _ in pairs):
+        if key in keys:
             raise BadSettingError(f'"{key}" stands there twice')
+        keys.add(key)
     return dict(pairs)
 
 
@@ -194,10 +197,12 @@ def _as_meant(key: str, value: Any) -> Any:
 
 def listed(key: str) -> str:
     """Return a key as it is listed, or as it is if there is none."""
-    try:
-        return canonical_key(key)
-    except BadSettingError:
-        return key
+    name = _listed_name(key)
+    return name if name in SETTINGS else key
+
+
+def _listed_name(key: str) -> str:
+    return key.replace("_", "-").lower()
 
 
 def _check(path: str, key: str, value: Any) -> None:
@@ -215,10 +220,20 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+def _check_file(path: str, status: os.stat_result) -> None:
+    """Refuse what cannot be settings, without end perhaps, before it is read."""
+    if not stat.S_ISREG(status.st_mode):
+        raise BadSettingError(f"{path} is no file; remove it for the defaults")
+    if status.st_size > _MOST_BYTES:
+        size = size_text(status.st_size)
+        raise BadSettingError(f"{path} has {size}; mend it, or remove it for the defaults")
+
+
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
-            raw = file.read()
+            _check_file(path, os.fstat(file.fileno()))
+            raw = file.read(_MOST_BYTES)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -303,8 +318,15 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
 def _write(spool_path: str, stored: dict[str, Any], owner: str) -> None:
     draft = draft_file(f"{spool_path}/tmp", "~config", owner)
     body = json.dumps(stored, indent=2).encode() + b"\n"
+    is_shared = stored.get("shared")
+
+    def place() -> None:
+        if is_shared:
+            files.give_group(draft, spool_path)
+        files.move(draft, f"{spool_path}/{FILE_NAME}")
+
     # for others to read, if they may put jobs in: what they queue follows the settings
-    mode = 0o640 if stored.get("shared") else 0o600
+    mode = 0o640 if is_shared else 0o600
     # always synced: an edit is rare, and durability itself may be what it changes
-    files.replace(f"{spool_path}/{FILE_NAME}", body, draft, sync=True, mode=mode)
+    files.carry_out(files.placing(draft, body, place, sync=True, mode=mode))
     files.sync_directory(spool_path)

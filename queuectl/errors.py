@@ -81,6 +81,7 @@ class WrongUserError(QueuectlError):
             f"{path} belongs to user {owner}, and root is to change nothing there; "
             f"use {command_as(owner)}"
         )
+        self.owner = owner
 
 
 def for_shell(text: str) -> str:

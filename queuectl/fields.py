@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _INT64 = 1 << 63
 MAX_COUNT = _INT64 - 1
+LONGEST_WORD = (32 << 12) - 1  # bytes: Linux has 32 pages for one, with the NUL at its end
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,26 @@ def check_new(record: Mapping[str, Any]) -> None:
     """Check fields that a person has just given: more than what a record may hold.
 
     Raises:
-        BadJobError: as `check_fields` does, or such a job could never complete.
+        BadJobError: as `check_fields` does, or such a job could never start, or never complete.
     """
     check_fields(record)
+    _check_lengths(record)
     if record.get("success_codes") == []:
         msg = '"success_codes" must be a list of exit codes, at least one: it could never complete'
         raise BadJobError(msg)
+
+
+def _check_lengths(record: Mapping[str, Any]) -> None:
+    command, env = record["command"], record.get("env", {})
+    words = [("command", word) for word in ([command] if isinstance(command, str) else command)]
+    words += [("env", f"{name}={text}") for name, text in env.items()]
+    for field, word in words:
+        size = len(word) if word.isascii() else len(os.fsencode(word))
+        if size > LONGEST_WORD:
+            raise BadJobError(
+                f'"{field}" has a word of {size} bytes, and no program is given one of more than'
+                f" {LONGEST_WORD}: put it into a file"
+            )
 
 
 def slips(names: Iterable[str]) -> Iterator[str]:

@@ -173,6 +173,15 @@ def share(descriptor: int, mode: int) -> None:
             os.fchmod(descriptor, mode)
 
 
+def give_group(path: str, directory: str) -> None:
+    """Let a file be of the group that a directory is of, which need not be ours: root's never is.
+
+    What is refused is not raised, as in `share`.
+    """
+    with contextlib.suppress(PermissionError):
+        os.chown(path, -1, os.stat(directory).st_gid)
+
+
 def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     """Do what `writing_new` does, waiting here."""
     carry_out(writing_new(path, data, sync=sync, mode=mode))

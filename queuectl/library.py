@@ -63,7 +63,7 @@ class Spool(spool.Spool):
             JobExistsError: the id is taken.
             SpoolError: the file system refused; nothing was queued.
             BadSettingError: config.json holds what is no setting.
-            WrongUserError: we are root, and the spool is somebody else's.
+            UnsafeSpoolError, WrongUserError: the spool is one in which others could lead us astray.
         """
         self.follow_config()
         if self.faults:
@@ -131,7 +131,7 @@ class Spool(spool.Spool):
             TimeoutError: it has not ended; it may do so all the same.
             SpoolError: the file system refused.
             BadSettingError: config.json holds what is no setting, since the spool was opened.
-            WrongUserError: we are root, and the spool is somebody else's.
+            UnsafeSpoolError, WrongUserError: the spool is one in which others could lead us astray.
         """
         from queuectl.cancelling import Cancelling
         from queuectl.verbs import CANCELLABLE
@@ -149,7 +149,7 @@ class Spool(spool.Spool):
             WrongStateError: it waits or runs, or was set aside; the text says which.
             SpoolError: the file system refused.
             BadSettingError: config.json holds what is no setting, since the spool was opened.
-            WrongUserError: we are root, and the spool is somebody else's.
+            UnsafeSpoolError, WrongUserError: the spool is one in which others could lead us astray.
         """
         from queuectl import verbs
 

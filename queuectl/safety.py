@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl.layout import Layout
+    from queuectl.places import Places
 
 
 def check_safe(spool: Layout) -> None:
@@ -32,6 +33,31 @@ def check_safe(spool: Layout) -> None:
         raise UnsafeSpoolError(
             f"{found.path} {found.why}, who could run commands as you: {found.todo}"
         )
+
+
+def check_links(spool: Places) -> None:
+    """Check that no directory of the spool is a link by which others could lead us elsewhere.
+
+    Raises:
+        UnsafeSpoolError: one is; the text says whose, and what to do.
+        SpoolError: a directory cannot be looked at.
+    """
+    for path in map(spool.directory, DIRECTORIES):
+        try:
+            link = os.lstat(path)
+            if not stat.S_ISLNK(link.st_mode) or link.st_uid in (os.geteuid(), 0):
+                continue
+            # who has made the spool for others is trusted by them, but not by root
+            trusted = os.geteuid() != 0 and link.st_uid == os.stat(spool.path).st_uid
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SpoolError("look at", path, error) from error
+        if not trusted:
+            raise UnsafeSpoolError(
+                f"{path} is a link of user {user_name(link.st_uid)}, who could lead you anywhere:"
+                " have it replaced by a directory, or by a link that you or root made"
+            )
 
 
 class Opening(NamedTuple):

@@ -27,6 +27,7 @@ from queuectl.errors import (
 from queuectl.filenames import DIRECTORIES
 from queuectl.job import Job, draft, parse
 from queuectl.reading import read_regular
+from queuectl.safety import check_links
 from queuectl.scratch import Scratch
 from queuectl.states import AT_REST, OUTCOMES
 
@@ -44,10 +45,10 @@ class Spool(Asides):
         """Make what is missing of the spool.
 
         Raises:
-            WrongUserError: we are root, and it is somebody else's.
+            UnsafeSpoolError, WrongUserError: as `check_trusted` does.
             SpoolError: a directory could not be made.
         """
-        self.refuse_root()
+        self.check_trusted()
         if self.exists() and all(map(os.path.isdir, map(self.directory, DIRECTORIES))):
             return
         path = self.path
@@ -61,15 +62,18 @@ class Spool(Asides):
         except OSError as error:
             raise SpoolError("make", path, error) from error
 
-    def refuse_root(self) -> None:
-        """Let root write and delete nothing in the spool of somebody who could lead it astray.
+    def check_trusted(self) -> None:
+        """Check that nobody can lead astray who writes and deletes here.
 
         Raises:
             WrongUserError: we are root, and it is somebody else's.
+            UnsafeSpoolError: a directory of it is a link that somebody else has made.
+            SpoolError: a directory cannot be looked at.
         """
         owner = self.left_to()
         if owner is not None:
             raise WrongUserError(self.path, owner)
+        check_links(self)
 
     def correct(self, state: str, job_id: str, new_body: Callable[[Job], Job]) -> None:
         """Rewrite the body of a job that has ended, which stays where it is at every instant.
@@ -80,9 +84,9 @@ class Spool(Asides):
             BadJobError: it is no job.
             MovedOnError: it is gone, or was replaced meanwhile; it was left alone.
             SpoolError: the file system refused.
-            WrongUserError: we are root, and it is somebody else's.
+            UnsafeSpoolError, WrongUserError: as `check_trusted` does.
         """
-        self.refuse_root()
+        self.check_trusted()
         path = self.file(state, job_id)
         try:
             with Scratch(self.directory("tmp")) as me:

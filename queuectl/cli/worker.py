@@ -28,6 +28,7 @@ from queuectl.kernel import processes
 from queuectl.units import plain
 
 if TYPE_CHECKING:
+    from queuectl.config import Config
     from queuectl.owners import Worker
     from queuectl.spool import Spool
 
@@ -112,7 +113,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
         item for item in owners.workers(spool) if not requests.is_asked_to_stop(spool, item.worker)
     ]
     log_path = f"{spool.path}/{_LOG_NAME}"
-    name, pid = _start_apart(words, log_path, spool.config.file_mode)
+    name, pid = _start_apart(words, log_path, spool.config)
     click.echo(f"worker {name} is up, process {pid}; its log is {plain(log_path)}")
     if others:
         slots = sum(item.slots for item in others)
@@ -122,17 +123,17 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
         render.note(f"{who} up here, for {more}: {names}")
 
 
-def _start_apart(words: list[str], log_path: str, mode: int) -> tuple[str, int]:
+def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, int]:
     """Start a pool that outlives us; return its name and process number once it is up.
 
     Raises:
         QueuectlError: it did not come up.
+        SpoolError: its log cannot be opened.
     """
     # A pool started by a job is not of that job: recovery must not take it for a leftover.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(variables.PREFIX)}
     ready, tell = os.pipe()
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
-    share(log, mode)
+    log = _open_log(log_path, config)
     begun = os.fstat(log).st_size
     process = subprocess.Popen(
         words,
@@ -151,6 +152,18 @@ def _start_apart(words: list[str], log_path: str, mode: int) -> tuple[str, int]:
         raise QueuectlError(_last_line(log_path, begun))
     process.returncode = 0  # it goes on: nobody waits for it
     return name, process.pid
+
+
+def _open_log(path: str, config: Config) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    if config.shared:  # it may be a link, or a pipe, of somebody else
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        log = os.open(path, flags, config.file_mode)
+    except OSError as error:
+        raise SpoolError("write to", path, error) from error
+    share(log, config.file_mode)
+    return log
 
 
 def _last_line(path: str, begun: int) -> str:

@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING
 
 from queuectl import files, kernel, safety
 from queuectl.doctor.finding import ok, problem, warning
-from queuectl.errors import QueuectlError, SpoolError, command_as
+from queuectl.errors import (
+    QueuectlError,
+    SpoolError,
+    UnsafeSpoolError,
+    WrongUserError,
+    command_as,
+    for_shell,
+)
 from queuectl.filenames import DIRECTORIES
 from queuectl.kernel.processes import check_proc
+from queuectl.kernel.users import group_name
 from queuectl.room import room_in
 from queuectl.scratch import LOCK_SUFFIX, Scratch, draft_file, owner_of, try_lock
 from queuectl.units import duration_text, size_text
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from queuectl.doctor.finding import Finding
     from queuectl.spool import Spool
 
+_FOR_GROUP = stat.S_IRWXG | stat.S_ISGID  # what is made there is for the same group
 _LITTLE_BYTES = 64 << 20
 _FEW_INODES = 1000
 _SLOW_SYNC_S = 0.1  # a disk that spins takes 0.02 s
@@ -52,10 +61,14 @@ def examine(spool: Spool) -> Iterator[Finding]:
     yield from _kernel()
     yield from _one_file_system(spool)
     yield from _room(spool)
-    whose = spool.left_to()
-    if whose is not None:
+    try:
+        spool.check_trusted()
+    except WrongUserError as error:
         what = "what it can do was not tried: root writes nothing into another user's spool"
-        yield warning(what, command_as(whose))
+        yield warning(what, command_as(error.owner))
+        return
+    except UnsafeSpoolError as error:
+        yield problem(f"{error}; until then nothing is changed here")
         return
     try:
         with Scratch(spool.directory("tmp")) as scratch:
@@ -77,10 +90,38 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
     except SpoolError as error:  # a link to what is away, as well
         found = True
         yield problem(f"{error}: a worker refuses to start")
-    if not found:
-        yield ok(
-            "only its owner can put jobs in" if not spool.config.shared else "shared on purpose"
-        )
+    if spool.config.shared:
+        yield from _sharing(spool)
+    elif not found:
+        yield ok("only its owner can put jobs in")
+
+
+def _sharing(spool: Spool) -> Iterator[Finding]:
+    """Yield what keeps those out who are to share a spool."""
+    paths = [spool.path, *filter(os.path.isdir, map(spool.directory, DIRECTORIES))]
+    seen = {path: os.stat(path) for path in paths}
+    sticky = [path for path in paths if seen[path].st_mode & stat.S_ISVTX]
+    if sticky:
+        what = f"only its owner can move a file out of {', '.join(sticky)}: the sticky bit is set"
+        yield warning(what, f"chmod -t {' '.join(map(for_shell, sticky))}")
+    top = seen[spool.path]
+    closed = [path for path in paths if not _is_shared_like(top, seen[path])]
+    if closed:
+        group = group_name(top.st_gid) if top.st_mode & stat.S_IWGRP else "GROUP"
+        all_of_it = for_shell(spool.path)
+        recipe = f"chgrp -R {group} {all_of_it} && chmod -R g+rwX {all_of_it}"
+        recipe += f" && chmod g+s {all_of_it} {all_of_it}/*/"
+        what = f"shared, but not set up for a group: {', '.join(closed)}"
+        yield warning(what, recipe)
+    if not sticky and not closed:
+        yield ok("shared on purpose")
+
+
+def _is_shared_like(top: os.stat_result, status: os.stat_result) -> bool:
+    """Tell whether all of a group, or simply all, can work in a directory."""
+    if top.st_mode & stat.S_IWOTH:
+        return bool(status.st_mode & stat.S_IWOTH)
+    return status.st_gid == top.st_gid and status.st_mode & _FOR_GROUP == _FOR_GROUP
 
 
 def _writable(spool: Spool) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What users are called."""
+"""What users and groups are called."""
 
 from __future__ import annotations
 
@@ -9,5 +9,15 @@ def user_name(number: int) -> str:
 
     try:
         return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def group_name(number: int) -> str:
+    """Return what a group is called; the number, where it has no name."""
+    import grp
+
+    try:
+        return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)

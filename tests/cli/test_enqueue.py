@@ -224,7 +224,8 @@ BAD_LINES = [
     ('{"id":"taken","command":"true"}', 'job "taken" exists already, in completed/'),
     ('{"command":"true","a":NaN}', "NaN"),
     ('{"command":"a\\u0000b"}', '"command" must be'),
-    ('{"command":"%s"}' % ("é" * (1 << 19)), "larger than 1048576 bytes"),
+    ('{"command":"true","tags":["%s"]}' % ("é" * (1 << 19)), "larger than 1048576 bytes"),
+    ('{"command":"%s"}' % ("x" * (1 << 17)), '"command" has a word of 131072 bytes'),
 ]
 
 

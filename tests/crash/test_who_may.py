@@ -330,6 +330,83 @@ def test_root_deletes_and_mends_nothing_through_links_of_somebody_else(open_path
 
 
 @needs_root
+@pytest.mark.parametrize("name", ["pending", "tmp", "logs"])
+def test_who_shares_a_spool_leads_nobody_elsewhere_by_a_link(name: str, open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        share_with_nobody(side)
+        (side.path / "dead" / "planted.json").write_text('{"command": "true", "state": "dead"}')
+        mine = open_path / "mine"
+        mine.mkdir(mode=0o700)
+        (side.path / name).rmdir()
+        (side.path / name).symlink_to(mine)
+        os.chown(side.path / name, NOBODY, NOBODY, follow_symlinks=False)
+        untouched = mine.stat().st_mtime_ns
+        told = f"{side.path}/{name} is a link of user nobody"
+        for words in (["retry", "planted"], ["enqueue", "true"], ["prune", "planted"]):
+            done = side.run(*words)
+            assert done.returncode == 1, done
+            assert told in done.stderr
+        assert told in side.run("worker", "start", "--stop-when-empty").stderr
+        assert told in side.run("doctor").stdout
+        assert mine.stat().st_mtime_ns == untouched
+        assert not any(mine.iterdir())
+        os.chown(side.path / name, 0, 0, follow_symlinks=False)
+        assert side.run("enqueue", "true").returncode == 0
+
+
+@needs_root
+def test_the_log_of_a_shared_spool_is_no_link_of_somebody_else(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        share_with_nobody(side)
+        precious = open_path / "precious"
+        precious.touch(0o600)
+        log = side.path / "worker.log"
+        log.symlink_to(precious)
+        done = side.run("worker", "start", "--detach")
+        assert done.returncode == 1
+        assert f"cannot write to {log}" in done.stderr
+        assert (precious.stat().st_mode & 0o777, precious.stat().st_size) == (0o600, 0)
+        log.unlink()
+        os.mkfifo(log)
+        done = side.run("worker", "start", "--detach")
+        assert done.returncode == 1
+        assert f"cannot write to {log}" in done.stderr
+
+
+@needs_root
+def test_settings_that_root_changes_stay_those_of_the_group(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        share_with_nobody(side)
+        for path in (side.path, side.path / "tmp"):
+            path.chmod(0o770)  # no g+s
+        assert side.run("config", "set", "max-retries", "5").returncode == 0
+        done = as_nobody(side.path, "config", "get", "max-retries")
+        assert (done.returncode, done.stdout) == (0, "5\n")
+
+
+@needs_root
+def test_doctor_tells_what_keeps_out_those_who_share_a_spool(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        assert side.run("config", "set", "shared", "true").returncode == 0
+        told = side.run("doctor").stdout
+        assert f"shared, but not set up for a group: {side.path}, {side.path}/pending" in told
+        assert f"chgrp -R GROUP {side.path} && chmod -R g+rwX" in told
+        share_with_nobody(side)
+        assert "shared on purpose" in side.run("doctor").stdout
+        (side.path / "pending").chmod(0o770)
+        told = side.run("doctor").stdout
+        assert f"not set up for a group: {side.path}/pending  (chgrp -R nogroup" in told
+        (side.path / "pending").chmod(0o3770)
+        told = side.run("doctor").stdout
+        assert f"move a file out of {side.path}/pending" in told
+        assert f"chmod -t {side.path}/pending" in told
+        for path in (side.path, *side.path.iterdir()):
+            if path.is_dir():
+                path.chmod(0o777)
+        assert "shared on purpose" in side.run("doctor").stdout
+
+
+@needs_root
 def test_doctor_tells_of_a_recovery_lock_that_is_anothers(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
         side.submit()

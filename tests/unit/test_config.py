@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -181,3 +182,20 @@ def test_true_is_no_number(tmp_path: Path, key: str) -> None:
     (tmp_path / "config.json").write_text(f'{{"{key}": true}}')
     (fault,) = config.load(str(tmp_path))[1]
     assert f'"{key}" must be' in str(fault)
+
+
+@pytest.mark.parametrize("kind", ["a link to a device", "a FIFO", "a sparse file"])
+def test_what_cannot_be_settings_is_not_read(tmp_path: Path, kind: str) -> None:
+    """It may have no end, or come when it likes."""
+    path = tmp_path / "config.json"
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a sparse file":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    else:
+        path.symlink_to("/dev/zero")
+    settings, (fault,) = config.load(str(tmp_path))
+    assert settings == Config()
+    assert str(path) in str(fault)
+    assert "remove it for the defaults" in str(fault)

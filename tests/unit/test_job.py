@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from queuectl import ids, job
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.fields import FIELDS
+from queuectl.fields import FIELDS, LONGEST_WORD
 from queuectl.job import Job
 
 NOW = 1_900_000_000.0
@@ -181,6 +182,28 @@ def test_a_job_waits_for_the_latest_of_its_times_and_for_a_retry_in_failed_only(
     assert Job(fields).not_before("pending") is None
     started_again = job.again(Job({**fields, "attempts": 3}))
     assert started_again.not_before("failed") is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"command": "x" * (LONGEST_WORD + 1)},
+        {"command": ["echo", "é" * (LONGEST_WORD // 2 + 1)]},
+        {"command": "true", "env": {"A": "x" * (LONGEST_WORD - 1)}},
+    ],
+)
+def test_a_job_that_could_never_start_is_not_drafted_but_read(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadJobError, match=f"one of more than {LONGEST_WORD}: put it into a file"):
+        job.draft(fields, max_retries=3, now=NOW)
+    assert job.parse(json.dumps(fields).encode(), "a").command == fields["command"]
+
+
+def test_a_word_may_be_as_long_as_can_be_started() -> None:
+    command, env = ["/bin/true", "x" * LONGEST_WORD], {"A": "x" * (LONGEST_WORD - 2)}
+    job.draft({"command": command, "env": env}, max_retries=3, now=NOW)
+    subprocess.run(command, env=env, check=True)
+    with pytest.raises(OSError, match="Argument list too long"):
+        subprocess.run(["/bin/true", "x" * (LONGEST_WORD + 1)], check=False)
 
 
 def test_a_job_that_could_never_complete_is_not_drafted_but_read() -> None:
