@@ -237,7 +237,7 @@ class Turns:
         limit = self._spool.config.log_max_size
         if limit is not None:
             await self._cap_output(job, limit)
-        await self._loop.rest()  # the next command starts before this outcome is written
+        await self.lanes.step_back()  # the next command starts before this outcome is written
         return _Ended(claim, job, how, took_s, at)
 
     async def _claim(self, entry: Entry) -> tuple[Claim, Job] | None:

@@ -321,3 +321,55 @@ def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
         return 0
 
     assert loop.run(main()) == after
+
+
+@pytest.mark.parametrize(("others_wait", "at_once"), [(True, 8), (False, 1)])
+def test_outcomes_of_short_commands_go_on_in_a_row_while_others_wait(
+    others_wait: bool, at_once: int, loop: Loop
+) -> None:
+    went: list[int] = []
+
+    async def ended(lanes: Lanes, number: int) -> None:
+        await lanes.step_back()
+        went.append(number)
+
+    async def main() -> None:
+        lanes = await after_a_short_one(loop)
+        if others_wait:
+            lanes.claim("waits", 0)
+        over = []
+        for number in range(1, 9):
+            over.append(loop.start(ended(lanes, number)))
+            await loop.rest()
+            await loop.rest()
+            assert went == ([] if number < at_once else list(range(1, number + 1)))
+        for one in over:
+            await one
+
+    loop.run(main())
+
+
+def test_an_outcome_whose_row_does_not_come_goes_on_by_itself(loop: Loop) -> None:
+    async def main() -> None:
+        lanes = await after_a_short_one(loop)
+        lanes.claim("waits", 0)
+        one, other = loop.start(lanes.step_back()), loop.start(lanes.step_back())
+        await loop.rest()
+        assert not one.done
+        await loop.wait_for(one, DEADLINE_S, otherwise=None)
+        await loop.wait_for(other, DEADLINE_S, otherwise=None)
+        third = loop.start(lanes.step_back())
+        await loop.wait_for(third, DEADLINE_S, otherwise=None)
+
+    began_s = time.monotonic()
+    loop.run(main())
+    assert time.monotonic() - began_s < DEADLINE_S
+
+
+async def after_a_short_one(loop: Loop) -> Lanes:
+    lanes = Lanes(loop, 1)
+    lanes.claim("short", 0)
+    assert await lanes.enter("short")
+    lanes.leave("short")
+    lanes.done("short")
+    return lanes
