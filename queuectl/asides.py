@@ -26,6 +26,8 @@ from queuectl.units import utc_text
 if TYPE_CHECKING:
     from queuectl.files import Steps
 
+WHY = "rejected: "  # how the error of a reason begins
+_SAYS = ("error_message", "rejected", "tags")
 _MOST_OF_TAGS = 10_000  # characters: a reason is read at every look at dead/
 
 
@@ -90,7 +92,7 @@ class Asides(Moves):
             with contextlib.suppress(OSError):  # whatever it is: that name is taken
                 self.drop_reason(claim)  # mended, not well enough: the new reason takes its place
         says = {
-            "error_message": f"rejected: {why}",
+            "error_message": f"{WHY}{why}",
             "rejected": name or f"{claim.job_id}{SUFFIX}",
             **_tags_of(claim.path),  # who waits for a tag must learn of it
         }
@@ -136,6 +138,24 @@ class Asides(Moves):
         except FileNotFoundError:
             return False
         return reason.st_ctime_ns >= os.lstat(claim.path).st_ctime_ns  # a rename sets it
+
+    def making_way(self, claim: Claim) -> Steps[Aside | None]:
+        """Give a file that was set aside another id in dead/: its own is that of this job now.
+
+        Returns what to say of it; None if there is none any more. A crash between leaves a reason
+        too many.
+
+        Raises:
+            OSError: it has its id still.
+        """
+        reason = self.reason(claim.job_id)
+        aside = Claim(claim.job_id, claim.owner, self.rejected_file(claim.job_id), "dead")
+        if reason is None or not files.is_there(aside.path):
+            return None
+        says = {name: reason.record[name] for name in _SAYS if name in reason.record}
+        job_id = yield from self._parting_explained(aside, says, any_reason=False)
+        files.unlink_quietly(self.file("dead", claim.job_id))
+        return Aside(job_id, reason.error.removeprefix(WHY))
 
     def drop_reason(self, claim: Claim) -> bool:
         """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import kernel
 from queuectl.cutting import (
@@ -66,6 +66,16 @@ def log_file(spool: Layout, job: Job, number: int, stream: str) -> str:
     if ran_as is not None and not is_there(path):
         return spool.log_files(ran_as, number)[STREAMS.index(stream)]
     return path
+
+
+def record_here(spool: Layout, found: Found) -> dict[str, Any]:
+    """Return a job's record, with the files of its output where they are: a spool may be moved."""
+    record = found.record()
+    for name in ("stdout_path", "stderr_path"):
+        path = record.get(name)
+        if path is not None:
+            record[name] = f"{spool.directory('logs')}/{os.path.basename(path)}"
+    return record
 
 
 def _ran_as(job: Job, number: int, stream: str) -> str | None:

@@ -247,8 +247,12 @@ class Layout(Places):
             wanted = decode(read_regular(self.rejected_file(job_id))).get("id")
         except (BadJobError, OSError):  # it names none that counts
             wanted = None
-        name = wanted if is_id(wanted) else job_id
-        return f"mend dead/{job_id}{REJECTED} and move it to pending/{name}{SUFFIX}"
+        name, mend, note = job_id, f"mend dead/{job_id}{REJECTED}", ""
+        if is_id(wanted) and wanted != job_id and self.found_in(wanted, AT_REST) is None:
+            name, note = wanted, " (what says so here stays until it is purged)"
+        elif wanted is not None and wanted != job_id:
+            mend += f' (its "id" has to be "{job_id}", or not there)'
+        return f"{mend} and move it to pending/{name}{SUFFIX}{note}"
 
     def jobs(
         self,

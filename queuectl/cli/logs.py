@@ -141,7 +141,7 @@ def _to_follow(
             found = spool.find(resolve_id(spool, text))
             _check_not_fed_to_itself(spool, found, options, follow=True)
             if found.state in FINISHED:
-                _run_number(found, options["run"])
+                _run_number(spool, found, options["run"])
             jobs[found.job.id] = found
     return list(jobs.values())
 
@@ -202,7 +202,7 @@ def _tell_of_end(
     if found is None:
         printer.end_line()
         raise QueuectlError(f"{follower.job_id} is gone: somebody deleted it")
-    number = _run_number(found, options["run"])
+    number = _run_number(spool, found, options["run"])
     said = _remark_on_the_rest(spool, found, number, options, printer)
     if not found.job.error or found.job.error not in said:
         remarks.of_end(found.job.id, found)
@@ -215,7 +215,7 @@ def _note_of(found: Found, text: str, printer: Printer) -> None:
 
 
 def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
-    number = _run_number(found, options["run"])
+    number = _run_number(spool, found, options["run"])
     paths = {
         stream: joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)
     }
@@ -282,9 +282,11 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
     return f"nothing on standard output; {size} on standard error, with --stderr"
 
 
-def _run_number(found: Found, wanted: int | None) -> int:
+def _run_number(spool: Layout, found: Found, wanted: int | None) -> int:
     """Return the number of the run that is asked for."""
-    last = joblogs.last_run(found)
+    last, state = joblogs.last_run(found), found.state
+    if joblogs.current_run(found) is not None and not spool.has_begun(found.job):
+        last, state = last - 1, "claimed"
     if not last and found.job.is_reason:
         job_id = found.job.id
         msg = f'"{job_id}" was set aside and never ran; `queuectl doctor {job_id}` says why'
@@ -293,7 +295,7 @@ def _run_number(found: Found, wanted: int | None) -> int:
         why = plain(found.job.error or found.state)
         raise QueuectlError(f'job "{found.job.id}" never ran: {why}')
     if not last:
-        msg = f'job "{found.job.id}" is {found.state} and has not run yet; -f waits for it'
+        msg = f'job "{found.job.id}" is {state} and has not run yet; -f waits for it'
         raise QueuectlError(msg)
     if wanted is not None and wanted > last:
         msg = f'job "{found.job.id}" has had {last} {"run" if last == 1 else "runs"}, not {wanted}'

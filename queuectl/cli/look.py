@@ -21,7 +21,7 @@ from queuectl.cli.matching import Selection, changed_at, select
 from queuectl.cli.naming import last_begun, resolve_id
 from queuectl.cli.selection import select_options, selects
 from queuectl.files import is_there
-from queuectl.joblogs import STREAMS, log_file
+from queuectl.joblogs import STREAMS, log_file, record_here
 from queuectl.outcome import ended_text, is_cancelled, means_later
 from queuectl.states import FINISHED, STATES
 from queuectl.units import codes_text, duration_text, instant, plain
@@ -113,7 +113,7 @@ def _print_list(
     if options["as_json"] and options["only_ids"]:
         raise click.UsageError("--json and --ids exclude one another")
     if options["as_json"]:
-        render.json_array(job.record() for job in found)
+        render.json_array(record_here(spool, item) for item in found)
     elif options["only_ids"]:
         for item in found:
             click.echo(plain(item.job.id))
@@ -151,9 +151,10 @@ def _detail(spool: Layout, found: Found) -> str:
         why = f": {plain(found.job.error)}" if found.job.error else ""
         return _cut(f"again {when}{why}")
     if found.state == "completed":
-        took = _took(record)
-        ago = f"{render.since_text(record.get('finished_at'))} ago"
-        return ago if took == "-" else f"took {took}, {ago}"
+        took, since = _took(record), render.since_text(record.get("finished_at"))
+        if since == "-":  # it was moved here by hand
+            return since
+        return f"{since} ago" if took == "-" else f"took {took}, {since} ago"
     if found.state == "dead":
         return _cut(plain(found.job.error))
     run_at = found.job.instant("run_at")
@@ -194,7 +195,7 @@ def show(ctx: click.Context, job_id: str | None, *, as_json: bool) -> None:
     spool = spool_to_read(ctx)
     found = spool.find(last_begun(spool) if job_id is None else resolve_id(spool, job_id))
     if as_json:
-        render.json_document(found.record())
+        render.json_document(record_here(spool, found))
     else:
         print_job(spool, found)
 
@@ -214,7 +215,7 @@ _CODES = ("success_codes", "fatal_codes", "later_codes")
 
 def print_job(spool: Layout, found: Found) -> None:
     """Print one job for a person."""
-    record = found.record()
+    record = record_here(spool, found)
     record.pop("history", None)
     record["timeout"] = _timeout_text(spool, found)
     if found.state == "pending" or is_cancelled(record):  # who had it in hand, to edit it perhaps
@@ -225,6 +226,8 @@ def print_job(spool: Layout, found: Found) -> None:
         seen = owners.look_up(spool, found.owner or "")
         how = owners.recovered_by(spool, found.owner or "", seen)
         record.setdefault("lost", f"{_who_lost(found)}; {how}")
+    elif found.state == "processing" and not spool.has_begun(found.job):
+        record.setdefault("claimed", f"by {found.owner}; it has not begun")
     record.setdefault("processes", _processes_text(spool, found))
     names = [name for name in _SHOWN_FIRST if name in record]
     names += [name for name in record if name not in _SHOWN_FIRST and record[name] is not None]

@@ -103,6 +103,12 @@ def _describe_lost(spool: Layout) -> list[dict[str, Any]]:
     ]
 
 
+def busy_slots(worker: dict[str, Any]) -> int:
+    """Return how many jobs a worker runs; some that are held may have ended a moment ago."""
+    slots: int = worker["slots"]
+    return min(len(worker["running"]), slots)
+
+
 def _held_by_owner(spool: Layout) -> dict[str, list[str]]:
     held: dict[str, list[str]] = {}
     for job_id, owner, _ in spool.held():
@@ -118,7 +124,7 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
     for number, worker in enumerate(document["workers"]):
         head = "workers  " if number == 0 else "         "
         up = render.since_text(worker["since"])
-        busy = f"{len(worker['running'])} of {worker['slots']} busy"
+        busy = f"{busy_slots(worker)} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
         busy += f", suspended ({continued_by(worker['pid'])})" if worker["suspended"] else ""
         busy += f", stalled ({SEE_LOG})" if worker["stalled"] else ""

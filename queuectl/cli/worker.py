@@ -246,7 +246,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     \b
     queuectl worker list
     """
-    from queuectl.cli.status import describe_workers
+    from queuectl.cli.status import busy_slots, describe_workers
 
     spool = spool_to_read(ctx)
     found = describe_workers(spool)
@@ -255,7 +255,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
         return
     table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
     for item in found:
-        busy = f"{len(item['running'])}/{item['slots']}"
+        busy = f"{busy_slots(item)}/{item['slots']}"
         busy += "".join(f" {word}" for word in ("stopping", "suspended", "stalled") if item[word])
         few = plain(first_of(item["running"]))
         table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)

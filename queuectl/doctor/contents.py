@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import hindrances, leftovers, owners, verbs
+from queuectl.asides import WHY
 from queuectl.doctor.finding import PROBLEM, ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError, for_shell
 from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX
@@ -99,9 +100,14 @@ def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
             continue
         what = f"{job_id} is in {' and '.join(f'{place}/' for place in places)}"
         if any(place in WAITING for place in places):
+            if "dead" in places and rejection(spool, job_id) is not None:
+                continue  # it makes way when the other's turn comes
             yield warning(what, "a worker sets the waiting one aside when its turn comes")
+        elif "processing" in places:
+            yield problem(what, "its worker, or the next, puts it into dead/ under another id")
         else:
-            yield problem(what, f"`queuectl show` both files, then rename or remove one: {job_id}")
+            files = " ".join(for_shell(spool.file(place, job_id)) for place in places)
+            yield problem(what, f"look at {files}, then rename or remove one")
 
 
 def _is_in(spool: Spool, state: str, job_id: str) -> bool:
@@ -146,7 +152,7 @@ def _says_another_state(spool: Spool, state: str, job: Job) -> Finding:
 def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Finding:
     where = f"{state}/{job_id}.json"
     if state == "completed":
-        return warning(f"{where} cannot be run: {why}")
+        return warning(f"{where} is not a job: {why}", "mend it by hand, or remove it")
     if state != "dead":
         when = ONCE_QUIET if isinstance(why, IncompleteJobError) else ""
         return warning(f"{where} cannot be run: {why}", f"a worker sets it aside{when}")
@@ -175,7 +181,7 @@ def rejection(spool: Layout, job_id: str) -> Rejection | None:
         raise SpoolError("read", spool.file("dead", job_id), error) from error
     if reason is None:
         return None
-    why = reason.error.removeprefix("rejected: ")
+    why = reason.error.removeprefix(WHY)
     todo = f"`queuectl dlq purge {job_id}`"
     if is_there(spool.rejected_file(job_id)):
         todo = f"{spool.mending(job_id)}, or {todo}"

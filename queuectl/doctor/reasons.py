@@ -127,7 +127,8 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
 
 
 def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:
-    found = [*_not_yet(state, job), *_nobody(spool), *_cannot_start(job)]
+    found = [*_not_yet(state, job), *_runs_already(spool, job), *_nobody(spool)]
+    found += _cannot_start(job)
     yield from found
     if found:
         return
@@ -150,6 +151,12 @@ def _not_yet(state: str, job: Job) -> Iterator[Finding]:
         why = job.error or "it failed"
         what = f"{job.id} waits for its retry until {_when(retry_at)} ({why})"
         yield warning(what, f"`queuectl retry {job.id}` runs it now")
+
+
+def _runs_already(spool: Layout, job: Job) -> Iterator[Finding]:
+    if any(held.job_id == job.id for held in spool.held()):
+        what = f"a job of this id is in processing/: {job.id} waits for its end"
+        yield warning(what, "a worker sets it aside then; use no id twice")
 
 
 def _nobody(spool: Layout) -> Iterator[Finding]:

@@ -77,7 +77,8 @@ class Custody:
         """
         try:
             job = self._spool.read_claim(claim)
-            self._check_only(claim)
+            if not self._is_only(claim):
+                await self._disk.carry_out(self._taking_the_id(claim))
         except (IncompleteJobError, PermissionError) as error:
             if isinstance(error, OSError) and self._is_of_all(error):
                 await self.refused(claim, error)
@@ -95,22 +96,44 @@ class Custody:
             return None
         return job
 
-    def _check_only(self, claim: Claim) -> None:
+    def _is_only(self, claim: Claim) -> bool:
+        """Tell whether a job is the only one of its id; False if that was set aside.
+
+        Raises:
+            BadJobError: another job has it.
+        """
         state = self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin)
         if state is None:
-            return
+            return True
         why = f"the id exists already, in {state}/"
         try:
-            if state == "dead" and self._spool.drop_reason(claim):
-                return  # of the file that was set aside, and is here now, mended
+            if state == "dead":
+                if self._spool.drop_reason(claim):
+                    return True  # of the file that was set aside, and is here now, mended
+                if self._spool.reason(claim.job_id) is not None:
+                    return False
             if self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin) is None:
-                return  # it was deleted meanwhile
+                return True  # it was deleted meanwhile
         except OSError as error:
             if error.errno in kernel.OUT_OF_RESOURCES or self._is_of_all(error):
                 raise  # it is not this file
             # one file is no reason for all to wait
             why += f", and cannot be looked at there: {error.strerror}"
         raise BadJobError(why)
+
+    def _taking_the_id(self, claim: Claim) -> Steps[None]:
+        """Have a file that was set aside make way for a job of its name.
+
+        Raises:
+            BadJobError: it cannot, as one that is only just being set aside.
+            OSError: the file system refused.
+        """
+        aside = yield from self._spool.making_way(claim)
+        if aside is not None:
+            detail = f"{aside.why}; it was {claim.job_id}, which came anew"
+            self._log.event("rejected", aside.job_id, detail=detail)
+        elif self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin) is not None:
+            raise BadJobError("the id exists already, in dead/")
 
     def _is_of_all(self, error: OSError) -> bool:
         """Tell whether it is processing/ that cannot be read, and not one file."""

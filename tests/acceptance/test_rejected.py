@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import time
@@ -225,6 +226,8 @@ def test_a_second_file_of_a_running_id_is_set_aside_and_does_not_replace_it(
         spool.drop("job", "echo second")
         spool.drop("mark")
         spool.wait_for("completed", "mark")
+        told = spool.run("doctor", "job").out
+        assert "job waits for its end  (a worker sets it aside then" in told
         with open(go, "x"):
             pass
         spool.wait_for("completed", "job")
@@ -299,6 +302,45 @@ def test_who_waits_for_a_tag_learns_of_what_was_set_aside(spool: SpoolDir) -> No
     assert (listed.lines, listed.err) == (["bad", "odd"], "")  # nor is its reason unreadable
     waited = spool.run("wait", "--tag", "night", status=1)
     assert sorted(waited.lines) == ["bad", "good"]
+
+
+def test_a_file_that_is_dropped_anew_once_it_is_right_runs(spool: SpoolDir) -> None:
+    wrong = b'{"command": "echo right",}'
+    spool.drop_bytes("report", wrong)
+    spool.drain()
+    assert spool.states("report") == ["dead"]
+    spool.drop_bytes("report", b'{"command": "echo right", "id": "report"}')
+    with spool.pool() as pool:
+        spool.wait_for("completed", "report")
+        pool.wait_for("rejected", "report.2")
+        assert "it was report, which came anew" in pool.log()
+    assert spool.output("report") == "right\n"
+    assert spool.states("report") == ["completed"]
+    with open(f"{spool.path}/dead/report.2.rejected", "rb") as file:
+        assert file.read() == wrong
+    assert not os.path.exists(f"{spool.path}/dead/report.rejected")
+    reason = spool.record("dead", "report.2")
+    assert "not JSON" in reason["error_message"]
+    assert reason["rejected"] == "report.json"
+    spool.drop("report")
+    spool.drain()
+    assert "already" in spool.record("dead", "report.3")["error_message"]
+
+
+def test_what_came_under_another_name_may_come_back_under_that_or_its_own(spool: SpoolDir) -> None:
+    spool.drop("mine")
+    spool.drain()
+    shutil.copy(spool.file("completed", "mine"), spool.file("pending", "mine"))
+    spool.drop_bytes("name", b'{"command": "true", "id": "other"}')
+    spool.drain()
+    told = spool.run("doctor").out
+    assert (
+        'mend dead/mine.2.rejected (its "id" has to be "mine.2", or not there) and move it to'
+        " pending/mine.2.json" in told
+    )
+    assert (
+        "mend dead/name.rejected and move it to pending/other.json (what says so here stays" in told
+    )
 
 
 PURGED_MEANWHILE = """

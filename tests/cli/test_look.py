@@ -19,6 +19,8 @@ from tests.cli.support import put
 from tests.support import Child, read_json, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import SpoolDir
 
 
@@ -408,6 +410,40 @@ def test_what_is_claimed_and_has_not_begun_is_told_so(spool: SpoolDir) -> None:
     body = {"command": "true", "state": "processing", "attempts": 1, "stdout_path": "/q/logs/job.1"}
     spool.drop_bytes("job@far-1-00000001", json.dumps(body).encode(), "processing")
     assert re.search(r"processing +1/3 +claimed", spool.run("list").out)
+    assert "claimed      by far-1-00000001; it has not begun" in spool.run("show", "job").out
+    assert '"job" is claimed and has not run yet' in spool.refuse("logs", "job")
+
+
+def test_the_output_of_a_run_is_there_while_the_next_is_only_claimed(spool: SpoolDir) -> None:
+    spool.api.submit("echo first; exit 1", id="job", max_retries=2)
+    spool.run("config", "set", "backoff-base", "1000")
+    with spool.pool() as pool:
+        pool.wait_for("failed", "job")
+    record = {**spool.record("failed", "job"), "state": "processing", "attempts": 2}
+    os.unlink(spool.file("failed", "job"))
+    spool.drop_bytes("job@far-1-00000001", json.dumps(record).encode(), "processing")
+    assert spool.run("logs", "job").out == "first\n"
+
+
+def test_the_output_of_a_spool_that_was_moved_is_told_where_it_is(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.api.submit("echo moved", id="job")
+    spool.drain()
+    there = f"{tmp_path}/elsewhere"
+    os.rename(spool.path, there)
+    for words in (("show", "job", "--json"), ("list", "--json")):
+        told = json.loads(spool.run("--spool", there, *words).out)
+        record = told[0] if words[0] == "list" else told
+        with open(record["stdout_path"], encoding="utf-8") as file:
+            assert file.read() == "moved\n"
+    assert f"stdout_path  {there}/logs/job.1.out" in spool.run("--spool", there, "show", "job").out
+
+
+def test_what_was_moved_to_completed_by_hand_is_listed_without_a_time(spool: SpoolDir) -> None:
+    spool.drop("job")
+    os.rename(spool.file("pending", "job"), spool.file("completed", "job"))
+    assert re.search(r"completed +0/3 +- +true", spool.run("list").out)
 
 
 def test_how_long_a_run_may_take_is_shown(spool: SpoolDir) -> None:

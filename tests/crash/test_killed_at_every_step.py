@@ -36,25 +36,26 @@ def kill_at_each_step(
     return report
 
 
-def judge(report: dict[str, Any]) -> int:
+def judge(verb: str, report: dict[str, Any]) -> int:
     """Check every case of a report; return how many there were."""
     assert len(report["steps"]) > 5
     killed = sum(case["victim"] == -9 for case in report["cases"])
     assert killed >= 0.9 * (len(report["cases"]) - 1), "most steps were never come to"
-    bad = list(filter(None, map(fault_of, report["cases"])))
+    bad = list(filter(None, (fault_of(verb, case) for case in report["cases"])))
     assert not bad, f"{len(bad)} of {len(report['cases'])} cases:\n" + "\n".join(bad[:10])
     return len(report["cases"])
 
 
-def fault_of(case: dict[str, Any]) -> str:
+def fault_of(verb: str, case: dict[str, Any]) -> str:
     """Return what is wrong with a case, empty if nothing is."""
     try:
         # a pool's threads take turns: some runs have fewer steps than the one that was counted
         assert case["victim"] in (0, -9), "the victim came to grief by itself"
         assert case["pool"] == 0, "the pool that came after did not come to its end"
-        check_promise(Path(case["spool"]), case["accepted"], SEVERAL_ENDS)
+        set_aside = VERBS[verb].set_aside
+        check_promise(Path(case["spool"]), case["accepted"], SEVERAL_ENDS, set_aside)
         rejected = {file.stem for file in Path(case["spool"], "dead").glob("*.rejected")}
-        assert rejected <= {"bad", "unreadable"}, f"set aside: {rejected}"
+        assert rejected <= set_aside, f"set aside: {rejected}"
         runs = Path(case["spool"] + ".runs")
         told = Counter(runs.read_text().split()[::3]) if runs.exists() else Counter()
         assert max(told.values(), default=0) <= 3, f"run again and again: {told}"
@@ -67,14 +68,14 @@ def fault_of(case: dict[str, Any]) -> str:
 def test_a_verb_killed_at_any_step_loses_nothing_and_leaves_nothing(
     verb: str, tmp_path: Path, tell_faults: TellFaults
 ) -> None:
-    tell_faults(judge(kill_at_each_step(verb, tmp_path)))
+    tell_faults(judge(verb, kill_at_each_step(verb, tmp_path)))
 
 
 @pytest.mark.parametrize("verb", sorted(LONG))
 def test_a_pool_killed_at_every_fifth_step_loses_nothing(
     verb: str, tmp_path: Path, tell_faults: TellFaults
 ) -> None:
-    tell_faults(judge(kill_at_each_step(verb, tmp_path, stride=5)))
+    tell_faults(judge(verb, kill_at_each_step(verb, tmp_path, stride=5)))
 
 
 @pytest.mark.slow
@@ -82,7 +83,7 @@ def test_a_pool_killed_at_every_fifth_step_loses_nothing(
 def test_a_pool_killed_at_any_step_loses_nothing(
     verb: str, tmp_path: Path, tell_faults: TellFaults
 ) -> None:
-    tell_faults(judge(kill_at_each_step(verb, tmp_path)))
+    tell_faults(judge(verb, kill_at_each_step(verb, tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_with_a_guard_taken_out_the_same_check_fails(
 ) -> None:
     report = kill_at_each_step(verb, tmp_path, mutation=mutation)
     with pytest.raises(AssertionError):
-        judge(report)
+        judge(verb, report)
 
 
 # --- the matrix is whole ----------------------------------------------------------------------

@@ -30,10 +30,14 @@ DIARY = 'echo "$QUEUECTL_JOB_ID start $$" >> "$QUEUECTL_SPOOL.runs"'
 
 @dataclass(frozen=True)
 class Verb:
-    """What is there before, and what is done; `act` yields each id once it is accepted."""
+    """What is there before, and what is done; `act` yields each id once it is accepted.
+
+    Files are set aside under the ids of `set_aside` only.
+    """
 
     prepare: Callable[[Spool], object]
     act: Callable[[Spool], Iterable[str]]
+    set_aside: frozenset[str] = frozenset()
 
 
 def _nothing(_: Spool) -> None:
@@ -121,6 +125,22 @@ def _set_aside(spool: Spool) -> Iterator[str]:
     yield "bad"
     with Registration(spool) as me:
         spool.set_aside(spool.take_name("bad.json", "pending", me.name), "the command is a number")
+
+
+def _one_set_aside_and_dropped_anew(spool: Spool) -> None:
+    _bad_file(spool)
+    with Registration(spool) as me:
+        spool.set_aside(spool.take_name("bad.json", "pending", me.name), "the command is a number")
+    with open(spool.file("pending", "bad"), "w") as file:
+        json.dump({"command": DIARY}, file)
+
+
+def _make_way(spool: Spool) -> Iterator[str]:
+    yield "bad"
+    with Registration(spool) as me:
+        claim = spool.take("bad", "pending", me.name)
+        files.carry_out(spool.making_way(claim))
+        files.carry_out(spool.releasing(claim, "pending"))
 
 
 def _left_by_the_dead(spool: Spool) -> None:
@@ -234,13 +254,14 @@ VERBS = {
     "take, rewrite, release to completed": Verb(_one_pending, _complete),
     "take, rewrite, release to failed": Verb(_one_pending, _fail),
     "take, rewrite by exchange, release": Verb(_long_and_short, _complete_with_spares),
-    "set aside": Verb(_bad_file, _set_aside),
-    "recover": Verb(_left_by_the_dead, _recover),
+    "set aside": Verb(_bad_file, _set_aside, frozenset({"bad"})),
+    "make way": Verb(_one_set_aside_and_dropped_anew, _make_way, frozenset({"bad.2"})),
+    "recover": Verb(_left_by_the_dead, _recover, frozenset({"unreadable"})),
     "correct": Verb(_some_dead, _correct),
     "retry": Verb(_some_dead, _retry),
     "retry many": Verb(_many_dead, _retry_many),
     "cancel": Verb(_one_pending, _cancel),
     "change by hand": Verb(_one_pending, _change),
     "edit the settings": Verb(_one_pending, _edit),
-    "work": Verb(_work_to_do, _work),
+    "work": Verb(_work_to_do, _work, frozenset({"bad"})),
 }
