@@ -252,6 +252,13 @@ def is_lost(spool: Layout, owner: str | None) -> bool:
     return owner is not None and look_up(spool, owner).life is Life.DEAD
 
 
+def user_of(spool: Layout, name: str) -> str:
+    """Return as which user an owner runs: who made its record; "" if that is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return user_name(os.lstat(path(spool, name, RECORD_SUFFIX)).st_uid)
+    return ""
+
+
 def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = None) -> str | None:
     """Return who alone can see and end what a dead pool ran, as `ann or root`; None: we can too.
 

@@ -99,6 +99,11 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
         yield from _open_to_others(settings, spool.path)
 
 
+def is_open_to_others(status: os.stat_result) -> bool:
+    """Tell whether group or others can write to something."""
+    return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
 def _open_to_others(path: str, spool_path: str) -> Iterator[Opening]:
     try:
         status = os.stat(path)
@@ -107,7 +112,7 @@ def _open_to_others(path: str, spool_path: str) -> Iterator[Opening]:
     if status.st_uid not in (os.geteuid(), 0):
         remedy = f"chown {os.geteuid()} {for_shell(path)}"
         yield Opening(path, f"belongs to user {user_name(status.st_uid)}", remedy)
-    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    elif is_open_to_others(status):
         why = f"can be written to by others (mode {stat.S_IMODE(status.st_mode):o})"
         remedy = f"chmod go-w {for_shell(path)}"
         if path == spool_path and os.geteuid() not in (status.st_uid, 0):  # such as a volume

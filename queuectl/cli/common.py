@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import click
 
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.errors import QueuectlError
+from queuectl.safety import is_open_to_others
 from queuectl.spool import Spool
-from queuectl.units import parse_duration, parse_time_or_clock
+from queuectl.units import parse_duration, parse_time_or_clock, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +81,14 @@ def spool_there(ctx: click.Context, *, strict: bool = False) -> Spool:
         msg = f"no spool at {spool.path}: `queuectl enqueue` makes one, --spool DIR names another"
         raise QueuectlError(msg)
     return spool
+
+
+def remark_on_root(spool: Layout) -> None:
+    """Tell a person what it means that root's workers serve a spool that others share."""
+    pending = spool.directory("pending")
+    serves_others = spool.config.shared and os.geteuid() == 0 and os.path.isdir(pending)
+    if serves_others and is_open_to_others(os.stat(pending)):
+        render.remark(f"whoever may write to {plain(pending)} has commands run as root")
 
 
 class Misses:

@@ -83,6 +83,7 @@ def describe_workers(spool: Layout) -> list[dict[str, Any]]:
             "worker": worker.worker,
             "host": worker.host,
             "pid": worker.pid,
+            "user": owners.user_of(spool, worker.worker),
             "slots": worker.slots,
             "since": worker.since,
             "stopping": requests.is_asked_to_stop(spool, worker.worker),
@@ -124,11 +125,12 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
     for number, worker in enumerate(document["workers"]):
         head = "workers  " if number == 0 else "         "
         up = render.since_text(worker["since"])
+        who = f" as {plain(worker['user'])}" if spool.config.shared else ""
         busy = f"{busy_slots(worker)} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
         busy += f", suspended ({continued_by(worker['pid'])})" if worker["suspended"] else ""
         busy += f", stalled ({SEE_LOG})" if worker["stalled"] else ""
-        click.echo(f"{head}{worker['worker']}  {busy}, up {up}")
+        click.echo(f"{head}{worker['worker']}{who}  {busy}, up {up}")
         for found in spool.jobs("processing", worker["running"]):
             click.echo(_running_text(spool, found))
     if not document["workers"]:

@@ -11,6 +11,7 @@ from zlib import crc32
 import click
 
 from queuectl import program, variables
+from queuectl.cli.common import remark_on_root
 from queuectl.errors import QueuectlError
 from queuectl.kernel.users import user_name
 from queuectl.spool import Spool
@@ -112,6 +113,8 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
         umask="0007" if shared else "0077",
         target="default.target" if for_user else "multi-user.target",
     )
+    if not for_user:
+        remark_on_root(spool)
     click.echo(unit, nl=False)
 
 

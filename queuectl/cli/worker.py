@@ -15,6 +15,7 @@ from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import (
     Misses,
     json_option,
+    remark_on_root,
     spool_to_change,
     spool_to_read,
     spool_to_write,
@@ -78,6 +79,7 @@ def start(
     queuectl worker start --detach
     """
     spool = spool_to_write(ctx)
+    remark_on_root(spool)
     if detach:
         _detach(spool, count, stop_when_empty=stop_when_empty, log_format=log_format)
         return
@@ -253,12 +255,15 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     if as_json:
         render.json_array(found)
         return
-    table = render.Table("WORKER", "PID", "BUSY", "UP", "RUNNING")
+    users = ["USER"] if spool.config.shared else []
+    table = render.Table("WORKER", *users, "PID", "BUSY", "UP", "RUNNING")
     for item in found:
         busy = f"{busy_slots(item)}/{item['slots']}"
         busy += "".join(f" {word}" for word in ("stopping", "suspended", "stalled") if item[word])
         few = plain(first_of(item["running"]))
-        table.row(item["worker"], str(item["pid"]), busy, render.since_text(item["since"]), few)
+        who = [plain(item["user"])] if users else []
+        up = render.since_text(item["since"])
+        table.row(item["worker"], *who, str(item["pid"]), busy, up, few)
     table.end()
     if not found:
         render.note(hindrances.NO_WORKER.what)

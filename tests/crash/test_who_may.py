@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.crash.mounts import needs_root
-from tests.crash.support import Spoolside, make_spool
-from tests.support import environment
+from tests.crash.support import Spoolside, command_line, make_spool
+from tests.looking.terminal import Terminal
+from tests.support import environment, wait_until
 
 NOBODY = 65534
 AS_NOBODY = Path(__file__).with_name("as_nobody.py")
@@ -78,6 +79,24 @@ def test_others_change_the_settings_of_a_shared_spool(open_path: Path) -> None:
         os.chown(side.path / "config.json", -1, NOBODY)
         done = as_nobody(side.path, "config", "set", "max-retries", "4")
         assert done.returncode == 0, done.stderr
+
+
+@needs_root
+def test_who_runs_the_jobs_of_a_shared_spool_is_told(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        assert "USER" not in side.run("worker", "list").stdout
+        share_with_nobody(side)
+        pool = side.pool().up()
+        assert " as root  0 of" in side.run("status").stdout
+        assert side.run("worker", "list").stdout.split()[:3] == ["WORKER", "USER", "PID"]
+        (told,) = json.loads(side.run("worker", "list", "--json").stdout)
+        assert told["user"] == "root"
+        pool.stop()
+        words = command_line("--spool", str(side.path), "systemd-unit")
+        with Terminal(words, environment(), 200, 24) as person:
+            told = f"whoever may write to {side.path}/pending has commands run as root"
+            wait_until(lambda: told in person.raw, lambda: person.raw)
+        assert side.run("systemd-unit").stderr == ""
 
 
 @needs_root
