@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import files, kinds
-from queuectl.errors import BadSettingError, SpoolError
+from queuectl.errors import BadSettingError, QueuectlError, SpoolError
 from queuectl.scratch import Scratch, draft_file
 from queuectl.units import show, size_text
 
@@ -32,6 +32,7 @@ def _setting(default: Any, kind: kinds.Kind, about: str) -> Any:
 
 _YEAR_S = 366 * 86400
 _MOST_BYTES = 1 << 20
+_PATIENCE_S = 10.0  # an edit takes milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,16 +295,17 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
 
     Raises:
         BadSettingError: what is new in it is no setting; it is left as it is.
+        QueuectlError: somebody else edits it, and does not come to an end.
         SpoolError: the file system refused; the settings are as they were.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     path = f"{spool_path}/{FILE_NAME}"
     try:
         # who may change jobs may change settings
         lock_mode = 0o660 if _read(path).get("shared") else 0o600
         lock = FileLock(f"{spool_path}/{_LOCK_NAME}", mode=lock_mode)
-        with lock, Scratch(f"{spool_path}/tmp") as me:
+        with lock.acquire(timeout=_PATIENCE_S), Scratch(f"{spool_path}/tmp") as me:
             stored = _read(path)
             before = dict(stored)
             change(stored)
@@ -311,6 +313,9 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
                 if key not in before or before[key] != value:  # of several faults, one at a time
                     _check(path, key, value)
             _write(spool_path, stored, me.owner)
+    except Timeout:
+        why = f"another process has held {spool_path}/{_LOCK_NAME} for {_PATIENCE_S:g} s"
+        raise QueuectlError(f"{why}: the settings are as they were") from None
     except OSError as error:
         raise SpoolError("change", path, error) from error
 

@@ -9,9 +9,10 @@ import fcntl
 import os
 import re
 import stat
-import time
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
+
+from queuectl import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,21 +74,10 @@ def lock_to_read(descriptor: int, max_bytes: float | None, patience_s: float) ->
 
 def _lock(descriptor: int, how: int, patience_s: float) -> bool:
     """Lock a file; False if others have it for longer than that: they may be suspended."""
-    until = time.monotonic() + patience_s
-    while not (is_ours := _try_lock(descriptor, how)) and time.monotonic() < until:
-        time.sleep(0.001)
-    return is_ours
-
-
-def _try_lock(descriptor: int, how: int) -> bool:
-    """Lock a file; False if others have it."""
     try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return kernel.lock_within(descriptor, how, patience_s)
     except OSError:  # no locks here
         return True
-    return True
 
 
 def _cut_middle(descriptor: int, size: int, max_bytes: float) -> None:

@@ -90,15 +90,19 @@ def to_be_synced(path: str) -> Iterator[Callable[[], None]]:
         close_directory(descriptor)
 
 
-def while_locked(directory: str, work: Callable[[], None]) -> None:
+def while_locked(
+    directory: str, work: Callable[[], None], waits: Callable[[], object] = lambda: None
+) -> None:
     """Do something while others that do the same with a directory wait, if it can be locked.
+
+    `waits` is called if we wait for them longer than a moment.
 
     Raises:
         OSError: it cannot be opened.
     """
     descriptor = open_directory(directory)
     try:
-        kernel.lock(descriptor)
+        kernel.lock(descriptor, waits)
         work()
     finally:
         # No call of Python's own before the lock is given back: a signal handler might raise in it,

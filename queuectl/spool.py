@@ -13,6 +13,7 @@ import contextlib
 import os
 import stat
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from queuectl import files, kernel
@@ -40,6 +41,9 @@ _BATCH = 512  # jobs that share one fsync of the directory
 
 class Spool(Asides):
     """A spool, and the steps by which pools and commands change it; `library` adds a program's."""
+
+    # is told what is waited for, of which there may be no end
+    tell_of_wait: Callable[[str], object] = staticmethod(lambda _text: None)
 
     def create(self) -> None:
         """Make what is missing of the spool.
@@ -210,8 +214,10 @@ class Spool(Asides):
                 left_out.extend(taken)
 
         pending = self.directory("pending")
+        what = f"waiting for {pending}, which somebody has locked to queue jobs under given ids"
+        waits = partial(self.tell_of_wait, what)
         try:
-            files.while_locked(pending, submit)
+            files.while_locked(pending, submit, waits)
         except OSError as error:
             raise SpoolError("lock", pending, error) from error
         return free

@@ -41,7 +41,9 @@ def spool_to_write(ctx: click.Context, *, strict: bool = True) -> Spool:
 def spool_to_be(ctx: click.Context, *, strict: bool = True) -> Spool:
     """Return the spool for a command that makes it, but not before all that was asked is right."""
     ctx.meta[STATUS_TELLS] = True
-    return Spool(ctx.find_root().obj, strict=strict)
+    spool = Spool(ctx.find_root().obj, strict=strict)
+    spool.tell_of_wait = render.note
+    return spool
 
 
 def spool_to_change(ctx: click.Context, *, writes: bool = True, dry_run: bool = False) -> Spool:

@@ -215,6 +215,7 @@ def release_lease(descriptor: int) -> None:
         pass  # who has waited for too long has broken it
 
 
+_PATIENCE_S = 1.0
 # of a file system without locks, or of one that locks no directories
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
@@ -225,14 +226,38 @@ def unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def lock(descriptor: int) -> None:
+def lock_within(descriptor: int, how: int, patience_s: float) -> bool:
+    """Lock a file or a directory, `how` flock has it; False if others have it for longer than that.
+
+    Raises:
+        OSError: the file system has no locks, or refused.
+    """
+    until = time.monotonic() + patience_s
+    while not (is_ours := _try_lock(descriptor, how)) and time.monotonic() < until:
+        time.sleep(0.001)
+    return is_ours
+
+
+def _try_lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock(descriptor: int, waits: Callable[[], object] = lambda: None) -> None:
     """Wait for the lock of a file or a directory, where its file system has locks.
+
+    `waits` is called once if others have it for longer than a second: they may be suspended.
 
     Raises:
         OSError: the file system has locks, and refused.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not lock_within(descriptor, fcntl.LOCK_EX, _PATIENCE_S):
+            waits()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from queuectl.ids import is_id
 from queuectl.units import parse_time
-from tests.support import environment, with_code_at_start
+from tests.support import DEADLINE_S, environment, wait_until, with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -531,3 +532,33 @@ def test_a_directory_that_is_gone_is_told(spool: SpoolDir, tmp_path: Path) -> No
     )
     assert done.returncode == 1
     assert done.stderr == "queuectl: the current directory is gone: cd to one that is there\n"
+
+
+def test_who_waits_for_the_lock_of_another_is_told_so(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.create()
+    pending = os.open(f"{spool.path}/pending", os.O_RDONLY)
+    fcntl.flock(pending, fcntl.LOCK_EX)
+    said = tmp_path / "said"
+    with (
+        said.open("wb") as err,
+        spool.start("enqueue", "--id", "job", "true", stderr=err) as enqueue,
+    ):
+        wait_until(
+            lambda: f"waiting for {spool.path}/pending, which" in said.read_text(), said.read_text
+        )
+        assert said.read_text().count("\n") == 1
+        assert spool.states("job") == []
+        os.close(pending)
+        assert enqueue.wait(DEADLINE_S) == 0
+    assert spool.states("job") == ["pending"]
+
+
+def test_settings_that_another_edits_without_end_are_left(spool: SpoolDir) -> None:
+    spool.run("config", "set", "lease", "40")
+    lock = os.open(f"{spool.path}/config.lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    text = spool.refuse("config", "set", "lease", "50")
+    assert "another process has held" in text
+    assert "config.lock for 10 s: the settings are as they were" in text
+    os.close(lock)
+    assert spool.run("config", "get", "lease").out == "40\n"
