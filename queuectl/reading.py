@@ -48,6 +48,15 @@ def read_with_status(path: str, *, any_owner: bool) -> tuple[bytes, os.stat_resu
         os.close(descriptor)
 
 
+def whose(path: str) -> str:
+    """Return, to be put behind why a file cannot be read, whose it is and its mode."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ""
+    return f" (of user {user_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):o})"
+
+
 def _open_to_read(path: str) -> int:
     try:
         return os.open(path, READ_FLAGS | kernel.O_NOATIME)

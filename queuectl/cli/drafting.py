@@ -177,6 +177,18 @@ def _described(command: Any) -> Any:
     return command
 
 
+def current_directory() -> str:
+    """Return the directory in which a job runs that names none; say so if we could not.
+
+    Raises:
+        QueuectlError: it was removed.
+    """
+    path = from_here()
+    if not os.access(path, os.X_OK):  # as after `su` without `-`
+        render.remark(f"queuectl: you cannot enter {path}, nor can a worker of yours; see --cwd")
+    return path
+
+
 def _directory(text: str) -> str:
     if not text:
         raise click.UsageError("--cwd must name a directory")

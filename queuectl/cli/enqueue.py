@@ -18,6 +18,7 @@ from queuectl.cli.drafting import (
     check_ids,
     check_once,
     command_lines,
+    current_directory,
     draft,
     given_fields,
     job_options,
@@ -26,7 +27,6 @@ from queuectl.cli.drafting import (
 )
 from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
-from queuectl.files import from_here
 from queuectl.ids import first_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def enqueue(
 def _drafted(
     spool: Spool, found: Iterable[tuple[str, dict[str, Any]]], given: dict[str, Any]
 ) -> list[Drafted]:
-    here = cache(from_here)
+    here = cache(current_directory)
     gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
     try:
         return [draft(spool, where, overlaid(fields, given, here)) for where, fields in found]

@@ -15,6 +15,7 @@ from queuectl.cli.completing import complete_files, complete_ids
 from queuectl.cli.drafting import (
     CommandAfterDashes,
     check_ids,
+    current_directory,
     draft,
     given_fields,
     job_options,
@@ -26,7 +27,6 @@ from queuectl.cli.matching import Selection
 from queuectl.cli.naming import is_this_job
 from queuectl.cli.progress import Progress
 from queuectl.cli.selection import all_option, chosen, select_options
-from queuectl.files import from_here
 from queuectl.ids import first_of
 from queuectl.joblogs import Follower
 from queuectl.units import duration_text
@@ -140,7 +140,7 @@ def _one_job(
         msg = f"run takes one job, not {len(found)}; `queuectl enqueue --wait` takes many"
         raise click.UsageError(msg)
     where, fields = found[0]
-    drafted = draft(spool, where, overlaid(fields, given, from_here))
+    drafted = draft(spool, where, overlaid(fields, given, current_directory))
     check_ids(spool, [drafted])
     return drafted
 

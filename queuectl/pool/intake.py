@@ -19,7 +19,7 @@ from queuectl.job import Job, parse
 from queuectl.looks import Looks
 from queuectl.pool.backlog import Backlog, Entry
 from queuectl.pool.rejects import Rejects
-from queuectl.reading import read_with_status
+from queuectl.reading import read_with_status, whose
 from queuectl.states import WAITING
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class Intake:
             self.rejects.reject(state, name, str(error))
         except PermissionError as error:
             # mv from another file system, cp -p and tar give a file its mode and owner last
-            self.rejects.wait_for_writer(state, name, f"cannot be read: {error.strerror}")
+            why = f"cannot be read: {error.strerror}{whose(error.filename)}"
+            self.rejects.wait_for_writer(state, name, why)
         else:
             self.rejects.stop_waiting(state, name)
             return ctime_ns if self._enter(job, state, ctime_ns) else None

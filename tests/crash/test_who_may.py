@@ -426,6 +426,22 @@ def test_doctor_tells_what_keeps_out_those_who_share_a_spool(open_path: Path) ->
 
 
 @needs_root
+def test_who_queues_from_a_directory_that_is_closed_to_them_is_told(open_path: Path) -> None:
+    """As after `su` without `-`."""
+    closed = open_path / "closed"
+    closed.mkdir(mode=0o700)
+    theirs = open_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    command = f"cd {closed} && exec {sys.executable} {AS_NOBODY} {NOBODY}"
+    words = ["sh", "-c", f"{command} --spool {theirs}/q enqueue --id job true"]
+    with Terminal(words, environment(HOME="/nonexistent"), 200, 24) as person:
+        told = f"you cannot enter {closed}, nor can a worker of yours; see --cwd"
+        wait_until(lambda: told in person.raw, lambda: person.raw)
+        wait_until((theirs / "q/pending/job.json").exists, lambda: person.raw)
+
+
+@needs_root
 def test_doctor_tells_of_a_recovery_lock_that_is_anothers(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
         side.submit()
@@ -457,7 +473,7 @@ def test_a_file_that_may_be_read_only_once_it_is_whole_is_waited_for(open_path: 
         assert ran.returncode == 0
         assert side.state_of("late") == "completed", ran.stderr
         assert side.state_of("hidden") == "dead"
-        assert "cannot be read: Permission denied" in ran.stderr
+        assert "cannot be read: Permission denied (of user root, mode 600)" in ran.stderr
 
 
 @needs_root
