@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from queuectl.housekeeping import Housekeeping
 from queuectl.recovery import Recovery
+from queuectl.safety import unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.pool.intake import Intake
+    from queuectl.safety import Opening
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
@@ -46,6 +48,7 @@ class Upkeep:
         self._scanned = scanned
         self._recovery = Recovery(spool, owner, log)
         self._housekeeping = Housekeeping(spool, log)
+        self._opening: Opening | None = None
         self._last_recovery = -inf
         self._wanted = threading.Event()
         self._stopped = False
@@ -81,6 +84,7 @@ class Upkeep:
         while not self._stopped:
             self._log.errors_of(lambda: self._intake.scan(self._go_on_recovering))
             self._scanned()
+            self._log.errors_of(self._tell_of_opening)
             self._log.errors_of(lambda: self._intake.rejects.set_aside(_REJECTS_A_TURN))
             self._go_on_recovering()
             if time.monotonic() >= next_tidying:
@@ -94,6 +98,15 @@ class Upkeep:
             self._wanted.wait(min(wait for wait in waits if wait is not None))
             self._wanted.clear()
         self._recovery.close()
+
+    def _tell_of_opening(self) -> None:
+        """Say once that others can put commands in, which keeps the next worker from starting."""
+        opening = next(unsafe(self._spool), None)
+        if opening is not None and opening != self._opening:
+            what = f"{opening.path} {opening.why}, who could run commands as us"
+            detail = f"{what}; the next worker will not start: {opening.todo}"
+            self._log.event("warning", detail=detail)
+        self._opening = opening
 
     def _recover(self) -> None:
         self._log.errors_of(self._recovery.run)

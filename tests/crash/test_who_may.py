@@ -41,6 +41,22 @@ def test_a_pool_refuses_a_directory_that_others_can_write_to(
     assert side.state_of(job_id) == "pending"
 
 
+def test_a_pool_that_runs_tells_once_that_others_can_write_to_a_directory(side: Spoolside) -> None:
+    """As `rsync -a DIR/ pending/` leaves it, or the next worker would not start after a reboot."""
+    side.run("config", "set", "poll-interval", "0.1")
+    pool = side.pool().up()
+    told = f"{side.path}/pending can be written to by others (mode 775), who could run commands"
+    for times in (1, 2):
+        (side.path / "pending").chmod(0o775)
+        wait_until(lambda times=times: pool.log().count(told) == times, pool.log)  # type: ignore[misc]
+        side.wait_for(side.submit("sleep 0.5"), "completed")  # some looks long
+        (side.path / "pending").chmod(0o700)
+        side.wait_for(side.submit("sleep 0.5"), "completed")
+    assert pool.log().count(told) == 2
+    assert "chmod go-w" in pool.log()
+    pool.stop()
+
+
 def test_a_pool_refuses_settings_that_others_can_write_to(side: Spoolside) -> None:
     (side.path / "config.json").chmod(0o666)
     done = side.run("worker", "start", "--stop-when-empty")
