@@ -8,13 +8,14 @@ spool-layout.md, section "Set aside".
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import files
-from queuectl.errors import BadJobError
+from queuectl.errors import BadJobError, ClaimLostError
 from queuectl.fields import FIELDS
 from queuectl.filenames import REJECT_MARK, SUFFIX, split_reject
 from queuectl.ids import as_id
@@ -26,6 +27,8 @@ from queuectl.units import utc_text
 if TYPE_CHECKING:
     from queuectl.files import Steps
 
+# said of a file that is immutable, somebody else's in a sticky directory, or a mount point
+OF_ONE_FILE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY})
 WHY = "rejected: "  # how the error of a reason begins
 _SAYS = ("error_message", "rejected", "tags")
 _MOST_OF_TAGS = 10_000  # characters: a reason is read at every look at dead/
@@ -142,8 +145,8 @@ class Asides(Moves):
     def making_way(self, claim: Claim) -> Steps[Aside | None]:
         """Give a file that was set aside another id in dead/: its own is that of this job now.
 
-        Returns what to say of it; None if there is none any more. A crash between leaves a reason
-        too many.
+        Returns what to say of it; None if there is none any more, as one that was purged, or for
+        which another pool has done this. A crash between leaves a reason too many.
 
         Raises:
             OSError: it has its id still.
@@ -153,9 +156,22 @@ class Asides(Moves):
         if reason is None or not files.is_there(aside.path):
             return None
         says = {name: reason.record[name] for name in _SAYS if name in reason.record}
-        job_id = yield from self._parting_explained(aside, says, any_reason=False)
+        try:
+            job_id = yield from self._parting_explained(aside, says, any_reason=False)
+        except ClaimLostError:
+            self._take_back_reason(aside)
+            return None
+        except OSError as error:
+            if error.errno in OF_ONE_FILE:
+                self._take_back_reason(aside)
+            raise
         files.unlink_quietly(self.file("dead", claim.job_id))
         return Aside(job_id, reason.error.removeprefix(WHY))
+
+    def _take_back_reason(self, aside: Claim) -> None:
+        """Delete the reason of a file that did not follow it into dead/, where nobody else has."""
+        if aside.dead_id is not None and not files.is_there(self.rejected_file(aside.dead_id)):
+            files.unlink_quietly(self.file("dead", aside.dead_id))
 
     def drop_reason(self, claim: Claim) -> bool:
         """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.

@@ -5,6 +5,7 @@ spool-layout.md, section "Who may do what".
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,13 +43,18 @@ def check_links(spool: Places) -> None:
         UnsafeSpoolError: one is; the text says whose, and what to do.
         SpoolError: a directory cannot be looked at.
     """
+    ours = (os.geteuid(), 0)
+    with contextlib.suppress(OSError):  # else it is told of a directory
+        top = os.stat(spool.path)
+        if top.st_uid in ours and not is_open_to_others(top):
+            return  # nobody else can have put a link there
     for path in map(spool.directory, DIRECTORIES):
         try:
             link = os.lstat(path)
-            if not stat.S_ISLNK(link.st_mode) or link.st_uid in (os.geteuid(), 0):
+            if not stat.S_ISLNK(link.st_mode) or link.st_uid in ours:
                 continue
             # who has made the spool for others is trusted by them, but not by root
-            trusted = os.geteuid() != 0 and link.st_uid == os.stat(spool.path).st_uid
+            trusted = ours[0] != 0 and link.st_uid == os.stat(spool.path).st_uid
         except FileNotFoundError:
             continue
         except OSError as error:

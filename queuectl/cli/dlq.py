@@ -20,6 +20,7 @@ from queuectl.cli.selection import (
     touch_options,
 )
 from queuectl.errors import WrongStateError
+from queuectl.joblogs import record_here
 
 _DEAD = ("dead",)
 
@@ -66,7 +67,7 @@ def show(ctx: click.Context, /, text: str, *, as_json: bool) -> None:
         msg = f'job "{found.job.id}" is {found.state}, not dead; `queuectl show` shows any job'
         raise WrongStateError(msg)
     if as_json:
-        render.json_document(found.record())
+        render.json_document(record_here(spool, found))
     else:
         print_job(spool, found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -160,10 +161,15 @@ def _open_log(path: str, config: Config) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     if config.shared:  # it may be a link, or a pipe, of somebody else
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+        if os.path.islink(path):
+            raise QueuectlError(f"{path} is a link, which it may not be in a shared spool")
     try:
         log = os.open(path, flags, config.file_mode)
     except OSError as error:
         raise SpoolError("write to", path, error) from error
+    if config.shared and not stat.S_ISREG(os.fstat(log).st_mode):
+        os.close(log)
+        raise QueuectlError(f"{path} is no file, which it has to be in a shared spool")
     share(log, config.file_mode)
     return log
 

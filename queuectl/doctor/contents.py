@@ -100,11 +100,13 @@ def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
             continue
         what = f"{job_id} is in {' and '.join(f'{place}/' for place in places)}"
         if any(place in WAITING for place in places):
-            if "dead" in places and rejection(spool, job_id) is not None:
+            beside = set(places) - set(WAITING)
+            if beside == {"dead"} and rejection(spool, job_id) is not None:
                 continue  # it makes way when the other's turn comes
             yield warning(what, "a worker sets the waiting one aside when its turn comes")
         elif "processing" in places:
-            yield problem(what, "its worker, or the next, puts it into dead/ under another id")
+            todo = "that which runs ends in dead/ under another id where its place is taken"
+            yield warning(what, todo)
         else:
             files = " ".join(for_shell(spool.file(place, job_id)) for place in places)
             yield problem(what, f"look at {files}, then rename or remove one")

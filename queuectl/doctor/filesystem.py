@@ -98,15 +98,20 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
 
 def _sharing(spool: Spool) -> Iterator[Finding]:
     """Yield what keeps those out who are to share a spool."""
-    paths = [spool.path, *filter(os.path.isdir, map(spool.directory, DIRECTORIES))]
-    seen = {path: os.stat(path) for path in paths}
+    directories = map(spool.directory, DIRECTORIES)
+    # where a link leads to is not of the spool
+    paths = [spool.path, *(path for path in directories if stat.S_ISDIR(os.lstat(path).st_mode))]
+    seen = {path: os.lstat(path) for path in paths}
     sticky = [path for path in paths if seen[path].st_mode & stat.S_ISVTX]
     if sticky:
         what = f"only its owner can move a file out of {', '.join(sticky)}: the sticky bit is set"
         yield warning(what, f"chmod -t {' '.join(map(for_shell, sticky))}")
     top = seen[spool.path]
     closed = [path for path in paths if not _is_shared_like(top, seen[path])]
-    if closed:
+    if closed and _is_open_to_all(top):
+        what = f"shared with all, but closed to some: {', '.join(closed)}"
+        yield warning(what, f"chmod o+rwx {' '.join(map(for_shell, closed))}")
+    elif closed:
         group = group_name(top.st_gid) if top.st_mode & stat.S_IWGRP else "GROUP"
         all_of_it = for_shell(spool.path)
         recipe = f"chgrp -R {group} {all_of_it} && chmod -R g+rwX {all_of_it}"
@@ -117,10 +122,14 @@ def _sharing(spool: Spool) -> Iterator[Finding]:
         yield ok("shared on purpose")
 
 
+def _is_open_to_all(status: os.stat_result) -> bool:
+    return bool(status.st_mode & stat.S_IWOTH)
+
+
 def _is_shared_like(top: os.stat_result, status: os.stat_result) -> bool:
     """Tell whether all of a group, or simply all, can work in a directory."""
-    if top.st_mode & stat.S_IWOTH:
-        return bool(status.st_mode & stat.S_IWOTH)
+    if _is_open_to_all(top):
+        return _is_open_to_all(status)
     return status.st_gid == top.st_gid and status.st_mode & _FOR_GROUP == _FOR_GROUP
 
 

@@ -12,6 +12,7 @@ from queuectl.doctor.contents import ONCE_QUIET, rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.filenames import holder_of
+from queuectl.files import is_there
 from queuectl.outcome import is_cancelled
 from queuectl.states import WAITING
 from queuectl.units import duration_text, local_text
@@ -127,7 +128,7 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
 
 
 def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:
-    found = [*_not_yet(state, job), *_runs_already(spool, job), *_nobody(spool)]
+    found = [*_not_yet(state, job), *_runs_already(spool, job, path), *_nobody(spool)]
     found += _cannot_start(job)
     yield from found
     if found:
@@ -153,8 +154,9 @@ def _not_yet(state: str, job: Job) -> Iterator[Finding]:
         yield warning(what, f"`queuectl retry {job.id}` runs it now")
 
 
-def _runs_already(spool: Layout, job: Job) -> Iterator[Finding]:
-    if any(held.job_id == job.id for held in spool.held()):
+def _runs_already(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
+    # in this order: what is held may be this job, which was taken a moment ago
+    if any(held.job_id == job.id for held in spool.held()) and is_there(path):
         what = f"a job of this id is in processing/: {job.id} waits for its end"
         yield warning(what, "a worker sets it aside then; use no id twice")
 

@@ -215,7 +215,7 @@ def release_lease(descriptor: int) -> None:
         pass  # who has waited for too long has broken it
 
 
-_PATIENCE_S = 1.0
+_PATIENCE_S = 3.0
 # of a file system without locks, or of one that locks no directories
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
@@ -249,7 +249,7 @@ def _try_lock(descriptor: int, how: int) -> bool:
 def lock(descriptor: int, waits: Callable[[], object] = lambda: None) -> None:
     """Wait for the lock of a file or a directory, where its file system has locks.
 
-    `waits` is called once if others have it for longer than a second: they may be suspended.
+    `waits` is called once if others have it for longer than a few seconds: they may be suspended.
 
     Raises:
         OSError: the file system has locks, and refused.

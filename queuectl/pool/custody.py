@@ -9,6 +9,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
+from queuectl.asides import OF_ONE_FILE
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
 from queuectl.outcome import given_back
 from queuectl.states import OUTCOMES
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
-# said of a file that is immutable, somebody else's in a sticky directory, or a mount point
-_THIS_FILE_ONLY = frozenset({errno.EPERM, errno.EBUSY})
+# of what cannot be taken; EACCES may be said of its directory
+_THIS_FILE_ONLY = OF_ONE_FILE - {errno.EACCES}
 
 
 class Custody:
@@ -125,15 +126,21 @@ class Custody:
         """Have a file that was set aside make way for a job of its name.
 
         Raises:
-            BadJobError: it cannot, as one that is only just being set aside.
+            BadJobError: it cannot, as one that is only just being set aside, or is immutable.
             OSError: the file system refused.
         """
-        aside = yield from self._spool.making_way(claim)
+        why = "the id exists already, in dead/"
+        try:
+            aside = yield from self._spool.making_way(claim)
+        except OSError as error:
+            if error.errno not in OF_ONE_FILE:
+                raise
+            raise BadJobError(f"{why}, and does not make way: {error.strerror}") from error
         if aside is not None:
             detail = f"{aside.why}; it was {claim.job_id}, which came anew"
             self._log.event("rejected", aside.job_id, detail=detail)
-        elif self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin) is not None:
-            raise BadJobError("the id exists already, in dead/")
+        elif not self._is_only(claim):
+            raise BadJobError(why)
 
     def _is_of_all(self, error: OSError) -> bool:
         """Tell whether it is processing/ that cannot be read, and not one file."""

@@ -327,6 +327,44 @@ def test_a_file_that_is_dropped_anew_once_it_is_right_runs(spool: SpoolDir) -> N
     assert "already" in spool.record("dead", "report.3")["error_message"]
 
 
+AS_IT_MAKES_WAY = """
+import errno, os
+from queuectl import files
+from queuectl.asides import Asides
+explaining, move_new = Asides._explaining, files.move_new
+def meanwhile(self, claim, free, says):
+    yield from explaining(self, claim, free, says)
+    if {is_purged}:
+        os.unlink(self.rejected_file(claim.job_id))
+        os.unlink(self.file("dead", claim.job_id))
+def refused(source, target):
+    if not {is_purged} and source.endswith(".rejected"):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source)
+    return move_new(source, target)
+Asides._explaining, files.move_new = meanwhile, refused
+"""
+
+
+@pytest.mark.parametrize("is_purged", [True, False])
+def test_what_cannot_make_way_holds_up_nobody_and_leaves_no_reason(
+    spool: SpoolDir, tmp_path: Path, *, is_purged: bool
+) -> None:
+    """It is purged at that moment, or immutable."""
+    spool.drop_bytes("x", b'{"command": ""}')
+    spool.drain()
+    spool.drop("x")
+    spool.drop("other")
+    spool.drain(env=with_code_at_start(tmp_path, AS_IT_MAKES_WAY.format(is_purged=is_purged)))
+    assert spool.states("other") == ["completed"]
+    if is_purged:
+        assert spool.states("x") == ["completed"]
+        assert spool.ids("dead") == []
+    else:
+        assert spool.ids("dead") == ["x", "x.2"]
+        why = spool.record("dead", "x.2")["error_message"]
+        assert why.endswith("in dead/, and does not make way: Operation not permitted")
+
+
 def test_what_came_under_another_name_may_come_back_under_that_or_its_own(spool: SpoolDir) -> None:
     spool.drop("mine")
     spool.drain()

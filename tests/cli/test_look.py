@@ -432,7 +432,9 @@ def test_the_output_of_a_spool_that_was_moved_is_told_where_it_is(
     spool.drain()
     there = f"{tmp_path}/elsewhere"
     os.rename(spool.path, there)
-    for words in (("show", "job", "--json"), ("list", "--json")):
+    os.rename(f"{there}/completed/job.json", f"{there}/dead/job.json")
+    commands = (("show", "job", "--json"), ("list", "--json"), ("dlq", "show", "job", "--json"))
+    for words in commands:
         told = json.loads(spool.run("--spool", there, *words).out)
         record = told[0] if words[0] == "list" else told
         with open(record["stdout_path"], encoding="utf-8") as file:

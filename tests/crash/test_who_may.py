@@ -399,13 +399,18 @@ def test_the_log_of_a_shared_spool_is_no_link_of_somebody_else(open_path: Path) 
         log.symlink_to(precious)
         done = side.run("worker", "start", "--detach")
         assert done.returncode == 1
-        assert f"cannot write to {log}" in done.stderr
+        assert f"{log} is a link, which it may not be in a shared spool" in done.stderr
         assert (precious.stat().st_mode & 0o777, precious.stat().st_size) == (0o600, 0)
         log.unlink()
         os.mkfifo(log)
         done = side.run("worker", "start", "--detach")
         assert done.returncode == 1
         assert f"cannot write to {log}" in done.stderr
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        done = side.run("worker", "start", "--detach")
+        os.close(reader)
+        assert done.returncode == 1
+        assert f"{log} is no file" in done.stderr
 
 
 @needs_root
@@ -438,6 +443,15 @@ def test_doctor_tells_what_keeps_out_those_who_share_a_spool(open_path: Path) ->
         for path in (side.path, *side.path.iterdir()):
             if path.is_dir():
                 path.chmod(0o777)
+        assert "shared on purpose" in side.run("doctor").stdout
+        (side.path / "dead").chmod(0o770)
+        told = side.run("doctor").stdout
+        assert f"closed to some: {side.path}/dead  (chmod o+rwx {side.path}/dead)" in told
+        (side.path / "dead").chmod(0o777)
+        elsewhere = open_path / "elsewhere"
+        elsewhere.mkdir(mode=0o700)
+        (side.path / "logs").rmdir()
+        (side.path / "logs").symlink_to(elsewhere)
         assert "shared on purpose" in side.run("doctor").stdout
 
 
