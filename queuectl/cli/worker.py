@@ -135,8 +135,8 @@ def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, 
     """
     # A pool started by a job is not of that job: recovery must not take it for a leftover.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(variables.PREFIX)}
-    ready, tell = os.pipe()
     log = _open_log(log_path, config)
+    ready, tell = os.pipe()
     begun = os.fstat(log).st_size
     process = subprocess.Popen(
         words,

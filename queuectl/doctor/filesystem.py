@@ -98,10 +98,10 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
 
 def _sharing(spool: Spool) -> Iterator[Finding]:
     """Yield what keeps those out who are to share a spool."""
-    directories = map(spool.directory, DIRECTORIES)
+    directories = filter(os.path.isdir, map(spool.directory, DIRECTORIES))
     # where a link leads to is not of the spool
-    paths = [spool.path, *(path for path in directories if stat.S_ISDIR(os.lstat(path).st_mode))]
-    seen = {path: os.lstat(path) for path in paths}
+    paths = [spool.path, *(path for path in directories if not os.path.islink(path))]
+    seen = {path: os.stat(path) for path in paths}
     sticky = [path for path in paths if seen[path].st_mode & stat.S_ISVTX]
     if sticky:
         what = f"only its owner can move a file out of {', '.join(sticky)}: the sticky bit is set"

@@ -248,6 +248,7 @@ def test_stop_does_not_wait_for_what_is_only_claimed(spool: SpoolDir, tmp_path: 
             process = spool.start("worker", "stop", stdout=-3, stderr=err)
         wait_until(lambda: "waiting for" in read_text(f"{spool.path}.err"))
         pool.signal(signal.SIGCONT)
+        pool.wait_for("stopping")  # else c-ahead may start at the end of b-long, before it is seen
         open(go, "x").close()
         assert process.wait(DEADLINE_S) == 0
     assert "waiting for 1 running: b-long" in read_text(f"{spool.path}.err")

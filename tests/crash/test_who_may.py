@@ -453,6 +453,8 @@ def test_doctor_tells_what_keeps_out_those_who_share_a_spool(open_path: Path) ->
         (side.path / "logs").rmdir()
         (side.path / "logs").symlink_to(elsewhere)
         assert "shared on purpose" in side.run("doctor").stdout
+        (side.path / "logs").unlink()
+        assert "logs/ missing" in side.run("doctor").stdout
 
 
 @needs_root
