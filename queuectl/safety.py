@@ -5,7 +5,6 @@ spool-layout.md, section "Who may do what".
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +16,7 @@ from queuectl.files import is_there
 from queuectl.kernel.users import user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from queuectl.layout import Layout
     from queuectl.places import Places
@@ -43,27 +42,33 @@ def check_links(spool: Places) -> None:
         UnsafeSpoolError: one is; the text says whose, and what to do.
         SpoolError: a directory cannot be looked at.
     """
-    ours = (os.geteuid(), 0)
-    with contextlib.suppress(OSError):  # else it is told of a directory
-        top = os.stat(spool.path)
-        if top.st_uid in ours and not is_open_to_others(top):
-            return  # nobody else can have put a link there
+    top = _status(spool.path, os.stat)
+    us = os.geteuid()
+    if top is None or (top.st_uid in (us, 0) and not is_open_to_others(top)):
+        return  # nobody else can have put a link there
+    # who has made the spool for others is trusted by them, but not by root
+    trusted = (us, 0, top.st_uid) if us != 0 else (0,)
     for path in map(spool.directory, DIRECTORIES):
-        try:
-            link = os.lstat(path)
-            if not stat.S_ISLNK(link.st_mode) or link.st_uid in ours:
-                continue
-            # who has made the spool for others is trusted by them, but not by root
-            trusted = ours[0] != 0 and link.st_uid == os.stat(spool.path).st_uid
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise SpoolError("look at", path, error) from error
-        if not trusted:
+        link = _status(path, os.lstat)
+        if link is not None and stat.S_ISLNK(link.st_mode) and link.st_uid not in trusted:
             raise UnsafeSpoolError(
                 f"{path} is a link of user {user_name(link.st_uid)}, who could lead you anywhere:"
                 " have it replaced by a directory, or by a link that you or root made"
             )
+
+
+def _status(path: str, look: Callable[[str], os.stat_result]) -> os.stat_result | None:
+    """Return what the file system says of a path, None if it is not there.
+
+    Raises:
+        SpoolError: it does not say.
+    """
+    try:
+        return look(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SpoolError("look at", path, error) from error
 
 
 class Opening(NamedTuple):

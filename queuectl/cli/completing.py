@@ -59,9 +59,10 @@ def complete_tags(
     newest = heapq.nlargest(_READ_FOR_TAGS, _names(ctx, STATES))
     tags: set[str] = set()
     try:
+        spool = _spool(ctx)
         for state in STATES:
             names = [job_id for job_id, its_state in newest if its_state == state]
-            for found in _spool(ctx).jobs(state, names):
+            for found in spool.jobs(state, names):
                 tags.update(found.job.tags)
     except (OSError, QueuectlError):
         return []
