@@ -223,12 +223,13 @@ class Layout(Places):
         """
         try:
             record = decode(read_regular(path))
+            if "rejected" not in record or record.get("command") != "":
+                return None
             parse(Job({**record, "command": "true"}).encode(), job_id)  # sound but for its command
         except BadJobError:
             return None
-        is_reason = "rejected" in record and record.get("command") == ""
         why = record.get("error_message") or "rejected: no reason is recorded"
-        return Job({**record, "id": job_id, "error_message": why}) if is_reason else None
+        return Job({**record, "id": job_id, "error_message": why})
 
     def reason(self, job_id: str, path: str | None = None) -> Job | None:
         """Return what dead/ID.json, or `path`, says if that is why a file was set aside.

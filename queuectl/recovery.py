@@ -157,11 +157,11 @@ class Recovery:
 
     def _bury(self, dead: Dead, living: list[int]) -> int:
         name = dead.name
+        if dead.only_for is None and not self._end_what_runs(dead, living):
+            return 0
         orphans = [held for held in self._spool.held() if held.owner == name]
         if dead.only_for is not None and orphans:
             self._leave(dead, orphans)
-            return 0
-        if not self._end_what_runs(dead, living):
             return 0
         if dead.unseen and orphans:
             what = "what it ran in another container may run still, and cannot be seen from here"
@@ -307,7 +307,6 @@ def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = N
         QueuectlError: its processes cannot be told apart here.
     """
     check_proc()
-    spool.create()
     with Registration(spool) as me:
         recovery = Recovery(spool, me.name, log, heartbeats)
         with contextlib.closing(recovery):  # a program may go on after what interrupts this

@@ -90,7 +90,7 @@ class Spool(Asides):
             SpoolError: the file system refused.
             UnsafeSpoolError, WrongUserError: as `check_trusted` does.
         """
-        self.check_trusted()
+        self.create()
         path = self.file(state, job_id)
         try:
             with Scratch(self.directory("tmp")) as me:

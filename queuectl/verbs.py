@@ -134,7 +134,6 @@ def apply(
             applies.
         SpoolError: the file system refused.
     """
-    spool.create()
     kernel.prepare_renames()  # now: with a job in hand there may be no descriptor left for it
     left = iter(job_ids)
     with Registration(spool) as me:

@@ -46,12 +46,11 @@ def spool_to_be(ctx: click.Context, *, strict: bool = True) -> Spool:
     return spool
 
 
-def spool_to_change(ctx: click.Context, *, writes: bool = True, dry_run: bool = False) -> Spool:
+def spool_to_change(ctx: click.Context, *, dry_run: bool = False) -> Spool:
     """Return the spool that is there; what is wrong in its config.json is said.
 
     Args:
         ctx: of the command.
-        writes: it puts job files there: then all directories of the spool are there.
         dry_run: it only says what it would do.
 
     Raises:
@@ -60,8 +59,6 @@ def spool_to_change(ctx: click.Context, *, writes: bool = True, dry_run: bool = 
     spool = spool_there(ctx)
     if not dry_run:
         spool.check_trusted()
-    if writes and not dry_run:
-        spool.create()  # a directory of it may be gone
     ctx.meta[STATUS_TELLS] = True
     return spool
 

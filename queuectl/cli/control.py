@@ -189,5 +189,5 @@ def resume(ctx: click.Context, /) -> None:
     \b
     queuectl resume
     """
-    spool = spool_to_change(ctx, writes=False)
+    spool = spool_to_change(ctx)
     render.note("resumed" if verbs.resume(spool) else "it is not paused")

@@ -115,7 +115,7 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     from queuectl.cli.deleting import delete_jobs
 
-    spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
+    spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
     misses = Misses()
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD, misses=misses)

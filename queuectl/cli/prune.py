@@ -63,7 +63,7 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     queuectl prune --state completed --state dead --keep 100
     queuectl prune --tag batch --older-than 1h
     """
-    spool = spool_to_change(ctx, writes=False, dry_run=options["dry_run"])
+    spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, ("completed",))
     if texts:
         misses = Misses()

@@ -196,7 +196,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     queuectl worker stop 4711
     queuectl worker stop --now
     """
-    spool = spool_to_change(ctx, writes=False)
+    spool = spool_to_change(ctx)
     alive = owners.workers(spool)
     named = [_named(name, alive) for name in names] if names else alive
     wanted = list({item.worker: item for item in named}.values())
