@@ -179,7 +179,7 @@ def settled(
 ) -> Job:
     """Return the record of a job whose run has ended; its `state` names where it goes."""
     verdict = _judge(job, outcome, config, random)
-    if outcome.ended == EXIT and (verdict is COMPLETED or not verdict.counts):
+    if outcome.detail and outcome.ended == EXIT and (verdict is COMPLETED or not verdict.counts):
         outcome = replace(outcome, detail="")  # it did not fail
     at = utc_text(now)
     entry = outcome.entry(job.run_number + 1, job.record.get("started_at"), at, job.worker or "")

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from queuectl.states import FINISHED, STATES
 from queuectl.units import codes_text, duration_text, instant, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from queuectl.job import Job
     from queuectl.layout import Found, Layout
@@ -128,22 +129,21 @@ def _print_jobs(spool: Layout, found: Iterator[Found]) -> bool:
     table = render.Table("ID", "STATE", "TRIES", "DETAIL", "COMMAND", cuts_last=True)
     empty = True
     max_retries = spool.config.max_retries
+    is_lost = cache(partial(owners.is_lost, spool))
     for item in found:
         empty = False
         job = item.job
         tries = "-" if job.is_reason else job.tries(max_retries)
+        held = item.state == "processing"
+        detail = _held_detail(spool, item, is_lost) if held else _detail(item)
         command = render.command_text(job.command)
-        table.row(
-            plain(job.id), render.state_text(item.state), tries, _detail(spool, item), command
-        )
+        table.row(plain(job.id), render.state_text(item.state), tries, detail, command)
     table.end()
     return not empty
 
 
-def _detail(spool: Layout, found: Found) -> str:
+def _detail(found: Found) -> str:
     record = found.job.record
-    if found.state == "processing":
-        return _held_detail(spool, found)
     if found.state == "failed":
         when = render.in_text(found.job.not_before("failed"))
         if means_later(record):
@@ -163,8 +163,8 @@ def _detail(spool: Layout, found: Found) -> str:
     return f"priority {found.job.priority}" if found.job.priority else ""
 
 
-def _held_detail(spool: Layout, found: Found) -> str:
-    if owners.is_lost(spool, found.owner):
+def _held_detail(spool: Layout, found: Found, is_lost: Callable[[str | None], bool]) -> str:
+    if is_lost(found.owner):
         return f"lost: {_who_lost(found)}"
     if not spool.has_begun(found.job):
         return "claimed"

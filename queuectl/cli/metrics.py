@@ -14,9 +14,9 @@ from queuectl.stats.survey import Survey
 from queuectl.stats.tallies import QUANTILES, Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from queuectl.layout import Layout
+    from queuectl.layout import Found, Layout
 
 _RECENT_S = 3600
 _RECENT = f"in the last {_RECENT_S} seconds"
@@ -44,14 +44,16 @@ METRICS = {
 }
 
 
-def exposition(spool: Layout, status: Mapping[str, Any], now: float) -> str:
+def exposition(
+    spool: Layout, status: Mapping[str, Any], running: Iterable[Found], now: float
+) -> str:
     """Return the metrics of a spool whose `status --json` is `status`.
 
     Raises:
         SpoolError: a directory cannot be read.
     """
     lines: list[str] = []
-    samples = [*_now(spool, status, now), *_waiting(spool, now), *_recent(spool, now)]
+    samples = [*_now(spool, status, now), *_waiting(spool, running, now), *_recent(spool, now)]
     for name, text in METRICS.items():
         lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
         lines += [line for metric, line in samples if metric == name]
@@ -91,10 +93,10 @@ def _utf8(path: str) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
-def _waiting(spool: Layout, now: float) -> Iterator[tuple[str, str]]:
+def _waiting(spool: Layout, running: Iterable[Found], now: float) -> Iterator[tuple[str, str]]:
     oldest_s = min((written_s for _, written_s in spool.written("pending")), default=now)
     yield _sample("queuectl_oldest_pending_seconds", max(0.0, now - oldest_s))
-    starts = [found.job.instant("started_at") for found in spool.running()]
+    starts = [found.job.instant("started_at") for found in running]
     first_s = min((at for at in starts if at is not None), default=now)
     yield _sample("queuectl_longest_running_seconds", max(0.0, now - first_s))
 

@@ -19,6 +19,8 @@ from queuectl.states import STATES, WAITING
 from queuectl.units import duration_text, plain, utc_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from queuectl.layout import Found, Layout
 
 _DUE_READ = 1000  # files read at most to tell what is due next
@@ -47,11 +49,13 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
     if as_json and form == "prometheus":
         raise click.UsageError("--json and --format prometheus exclude one another")
     spool = spool_to_read(ctx)
-    document = describe(spool)
+    running = list(spool.running())
+    document = _describe(spool, running)
     if form == "prometheus":
         from queuectl.cli.metrics import exposition
 
-        click.echo(exposition(spool, document, now=time.time()), nl=False, color=True)
+        text = exposition(spool, document, running, now=time.time())
+        click.echo(text, nl=False, color=True)
     elif as_json or form == "json":
         due = [
             {"id": found.job.id, "state": found.state, "at": utc_text(at)}
@@ -59,25 +63,23 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
         ]
         render.json_document({**document, "due": due})
     else:
-        _print_status(spool, document)
+        _print_status(spool, document, running)
 
 
-def describe(spool: Layout) -> dict[str, Any]:
+def _describe(spool: Layout, running: Iterable[Found]) -> dict[str, Any]:
     """Return what `status --json` prints, but for what is due."""
     return {
         "spool": spool.path,
         "paused": spool.paused,
         "jobs": {state: sum(1 for _ in spool.file_names(state)) for state in STATES},
-        "workers": describe_workers(spool),
+        "workers": describe_workers(spool, running),
         "lost": _describe_lost(spool),
     }
 
 
-def describe_workers(spool: Layout) -> list[dict[str, Any]]:
+def describe_workers(spool: Layout, running: Iterable[Found]) -> list[dict[str, Any]]:
     """Return the pools that are alive, and the ids of what each runs."""
-    running: defaultdict[str | None, list[str]] = defaultdict(list)
-    for found in spool.running():
-        running[found.owner].append(found.job.id)
+    ids = {owner: [found.job.id for found in by] for owner, by in _by_owner(running).items()}
     return [
         {
             "worker": worker.worker,
@@ -89,7 +91,7 @@ def describe_workers(spool: Layout) -> list[dict[str, Any]]:
             "stopping": requests.is_asked_to_stop(spool, worker.worker),
             "suspended": worker.suspended,
             "stalled": owners.is_stalled(spool, worker.worker),
-            "running": sorted(running[worker.worker]),
+            "running": sorted(ids.get(worker.worker, ())),
         }
         for worker in owners.workers(spool)
     ]
@@ -110,6 +112,13 @@ def busy_slots(worker: dict[str, Any]) -> int:
     return min(len(worker["running"]), slots)
 
 
+def _by_owner(running: Iterable[Found]) -> defaultdict[str | None, list[Found]]:
+    by: defaultdict[str | None, list[Found]] = defaultdict(list)
+    for found in running:
+        by[found.owner].append(found)
+    return by
+
+
 def _held_by_owner(spool: Layout) -> dict[str, list[str]]:
     held: dict[str, list[str]] = {}
     for job_id, owner, _ in spool.held():
@@ -117,7 +126,8 @@ def _held_by_owner(spool: Layout) -> dict[str, list[str]]:
     return held
 
 
-def _print_status(spool: Layout, document: dict[str, Any]) -> None:
+def _print_status(spool: Layout, document: dict[str, Any], running: Iterable[Found]) -> None:
+    runs = _by_owner(running)
     paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
     click.echo(f"spool    {plain(document['spool'])}{paused}")
     jobs = "  ".join(f"{render.state_text(s)} {n:,}" for s, n in document["jobs"].items())
@@ -131,7 +141,7 @@ def _print_status(spool: Layout, document: dict[str, Any]) -> None:
         busy += f", suspended ({continued_by(worker['pid'])})" if worker["suspended"] else ""
         busy += f", stalled ({SEE_LOG})" if worker["stalled"] else ""
         click.echo(f"{head}{worker['worker']}{who}  {busy}, up {up}")
-        for found in spool.jobs("processing", worker["running"]):
+        for found in sorted(runs[worker["worker"]], key=lambda found: found.job.id):
             click.echo(_running_text(spool, found))
     if not document["workers"]:
         waits = any(document["jobs"][state] for state in WAITING)

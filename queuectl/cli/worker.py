@@ -257,7 +257,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     from queuectl.cli.status import busy_slots, describe_workers
 
     spool = spool_to_read(ctx)
-    found = describe_workers(spool)
+    found = describe_workers(spool, spool.running())
     if as_json:
         render.json_array(found)
         return

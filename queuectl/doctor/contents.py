@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -253,8 +253,9 @@ def _lock(spool: Spool) -> Iterator[Finding]:
 
 
 def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
+    look_up = cache(partial(owners.look_up, spool))
     for job_id, owner, _ in spool.held():
-        seen = owners.look_up(spool, owner)
+        seen = look_up(owner)
         if seen.life is owners.Life.ALIVE:
             continue
         if seen.life is owners.Life.AWAY:

@@ -173,7 +173,8 @@ def _rename(source: str, target: str, flag: int) -> bool:
     renameat2 = _renameat2()
     if renameat2 is None:
         return False
-    if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flag) == 0:
+    old, new = os.fsencode(f"{source}\0{target}").split(b"\0")
+    if renameat2(_AT_FDCWD, old, _AT_FDCWD, new, flag) == 0:
         return True
     import ctypes
 
@@ -188,13 +189,16 @@ _AT_FDCWD, _RENAME_NOREPLACE = (-2, 4) if sys.platform == "darwin" else (-100, 1
 _RENAME_EXCHANGE = 2
 
 
+_HAS_LEASES = hasattr(fcntl, "F_SETLEASE")
+
+
 def take_lease(descriptor: int) -> bool:
     """Keep all others from a file until `release_lease`; False if one has it open.
 
     The kernel grants a lease on those terms. Whoever opens the file meanwhile waits for its end,
     and SIGIO tells us: give that a handler, which need do nothing.
     """
-    if not hasattr(fcntl, "F_SETLEASE"):
+    if not _HAS_LEASES:
         return False
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)

@@ -35,7 +35,7 @@ class Commands:
 
     def __init__(self, spool: Layout, owner: str) -> None:
         self._spool = spool
-        self._owner = owner
+        self._mark = mark_of(owner)
         home = os.path.expanduser("~")
         self._home = home if home.startswith("/") else "/"  # there need be none
         inherited = {
@@ -68,7 +68,7 @@ class Commands:
             timeout_s=job.timeout_s(config.job_timeout),
             has_own_timeout="timeout" in record,
             grace_s=config.kill_grace,
-            marks=marks_of(job.id, self._owner),
+            marks=(_mark_of_job(job.id), self._mark),
         )
 
     def _environment_with(self, given: dict[str, str], own: Sequence[str]) -> Environment:
@@ -87,7 +87,11 @@ def _encoded(variables: dict[str, str]) -> dict[bytes, bytes]:
 
 def marks_of(job_id: str, owner: str) -> tuple[bytes, bytes]:
     """Return what is in the environment of each process of a job, while this pool runs it."""
-    return f"{JOB_ID}={job_id}".encode(), mark_of(owner)
+    return _mark_of_job(job_id), mark_of(owner)
+
+
+def _mark_of_job(job_id: str) -> bytes:
+    return f"{JOB_ID}={job_id}".encode()
 
 
 def mark_of(owner: str) -> bytes:

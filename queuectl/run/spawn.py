@@ -173,12 +173,13 @@ class _Libc:
         self, program: str, argv: Sequence[str], env: Environment, cwd: str, streams: Streams
     ) -> tuple[int, int]:
         """Return the pid and 0, or 0 and the error number."""
+        path, *words = os.fsencode("\0".join((program, *argv))).split(b"\0")  # no word has one
         code: int = self._spawn(
             self._pid_place,
-            os.fsencode(program),
+            path,
             self._prepare(cwd, streams),
             self._attributes,
-            self._argv.hold((), [os.fsencode(word) for word in argv]),
+            self._argv.hold((), words),
             self._env.hold(*env),
         )
         return self._pid.value, code
