@@ -135,10 +135,19 @@ class Job:
         """Return what changes, as text, when the times do before which it is not to run there."""
         return " ".join([self.record.get(field) or "" for field in _due_fields(state)])
 
-    def not_before(self, state: str) -> float | None:
+    def not_before(self, state: str, now: float) -> float | None:
         """Return the latest of those times in seconds since the epoch, None if there is none."""
-        times = [at for field in _due_fields(state) if (at := self.instant(field)) is not None]
+        retry_at = self.retry_at(now) if state == "failed" else None
+        times = [at for at in (self.instant("run_at"), retry_at) if at is not None]
         return max(times, default=None)
+
+    def retry_at(self, now: float) -> float | None:
+        """Return when a retry is due, None if no time is set.
+
+        In no more than the span that it was given: the clock may have been set back since.
+        """
+        due, ended = self.instant("next_retry_at"), self.instant("finished_at")
+        return due if due is None or ended is None else min(due, now + max(0.0, due - ended))
 
     def place(self, state: str, ctime_ns: int) -> tuple[int, int, int]:
         """Return what orders it among those that wait: priority, arrival, `created`.

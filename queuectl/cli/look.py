@@ -145,7 +145,7 @@ def _print_jobs(spool: Layout, found: Iterator[Found]) -> bool:
 def _detail(found: Found) -> str:
     record = found.job.record
     if found.state == "failed":
-        when = render.in_text(found.job.not_before("failed"))
+        when = render.in_text(found.job.not_before("failed", time.time()))
         if means_later(record):
             return f"later {when}"
         why = f": {plain(found.job.error)}" if found.job.error else ""

@@ -168,11 +168,11 @@ def _running_text(spool: Layout, found: Found) -> str:
 
 def _due(spool: Layout) -> list[tuple[float, Found]]:
     """Return what is due, the next first; of very many only some are read, for a person waits."""
-    due = []
+    due, now = [], time.time()
     for state in ("failed", "pending"):
         for found in islice(spool.jobs(state), _DUE_READ):
-            at = found.job.not_before(state)
-            if at is not None and (at > time.time() or state == "failed"):
+            at = found.job.not_before(state, now)
+            if at is not None and (at > now or state == "failed"):
                 due.append((at, found))
     return sorted(due, key=lambda item: item[0])
 

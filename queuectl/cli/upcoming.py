@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,7 +135,7 @@ class Upcoming:
         for found in self._spool.jobs(state, [job_id]):
             with contextlib.suppress(FileNotFoundError):  # it has left since
                 ctime_ns = os.stat(self._spool.file(state, job_id)).st_ctime_ns
-                due_s = found.job.not_before(state) or 0.0
+                due_s = found.job.not_before(state, time.time()) or 0.0
                 return _Place(due_s, *found.job.place(state, ctime_ns))
         return None
 
@@ -145,7 +146,7 @@ class Upcoming:
             job = found.job
             later = means_later(job.record) and state == "failed"
             detail = "later" if later else f"priority {job.priority}" if job.priority else ""
-            return item_of(job, job.not_before(state), state, detail)
+            return item_of(job, job.not_before(state, time.time()), state, detail)
         return None
 
 

@@ -145,10 +145,11 @@ def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:
 
 
 def _not_yet(state: str, job: Job) -> Iterator[Finding]:
-    run_at, retry_at = job.instant("run_at"), job.instant("next_retry_at")
-    if run_at is not None and run_at > max(time.time(), retry_at or 0.0):
+    now = time.time()
+    run_at, retry_at = job.instant("run_at"), job.retry_at(now)
+    if run_at is not None and run_at > max(now, retry_at or 0.0):
         yield warning(f"{job.id} is scheduled for {_when(run_at)}")
-    elif state == "failed" and retry_at is not None and retry_at > time.time():
+    elif state == "failed" and retry_at is not None and retry_at > now:
         why = job.error or "it failed"
         what = f"{job.id} waits for its retry until {_when(retry_at)} ({why})"
         yield warning(what, f"`queuectl retry {job.id}` runs it now")
@@ -186,7 +187,7 @@ def _before(spool: Layout, state: str, job: Job, path: str) -> int:
     count = 0
     waiting = (found for state in WAITING for found in spool.jobs(state))
     for found in islice(waiting, _READ):
-        if found.job.id == job.id or (found.job.not_before(found.state) or 0) > now:
+        if found.job.id == job.id or (found.job.not_before(found.state, now) or 0) > now:
             continue
         try:
             ctime_ns = os.lstat(spool.file(found.state, found.job.id)).st_ctime_ns

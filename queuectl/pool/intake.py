@@ -147,11 +147,10 @@ class Intake:
             self._news.due()
 
     def _retry_in_s(self, job: Job) -> float:
-        """Return the seconds until a retry is due; a clock set back must not stretch them."""
-        due = job.instant("next_retry_at")
-        config = self._spool.config
+        """Return the seconds until a retry is due, no more than the longest delay there is."""
+        now, config = time.time(), self._spool.config
         longest = max(config.backoff().longest_s, config.later_delay)
-        return 0.0 if due is None else min(max(due - time.time(), 0.0), longest)
+        return min(max((job.retry_at(now) or now) - now, 0.0), longest)
 
     # --- everything -------------------------------------------------------------------------
 

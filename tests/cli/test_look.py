@@ -558,6 +558,16 @@ def test_a_list_says_why_a_job_failed_and_of_one_that_means_later_only_when(
     ]
 
 
+def test_a_retry_that_was_written_with_the_clock_ahead_is_shown_as_it_is_waited_for(
+    spool: SpoolDir,
+) -> None:
+    ended, due = (utc_text(time.time() + after_s) for after_s in (7200, 7204))
+    put(spool, "failed", "a", finished_at=ended, next_retry_at=due)
+    assert "again in 4.0s" in spool.run("list").out
+    assert "due      a  in 4.0s" in spool.run("status").out
+    assert "in 4.0s (" in spool.run("doctor", "a", status=1).out
+
+
 def test_status_says_how_what_failed_is_run_again_where_no_worker_is(spool: SpoolDir) -> None:
     put(spool, "completed", "a")
     assert "workers  none\n" in spool.run("status").out

@@ -60,7 +60,7 @@ def test_a_program_gives_what_it_has_at_hand(spool: SpoolDir, tmp_path: Path) ->
     assert job.command == [str(tmp_path / "program"), "x"]
     record = spool.record("pending", job.id)
     assert (record["cwd"], record["tags"]) == (str(tmp_path), ["a", "b"])
-    assert job.not_before("pending") == at.timestamp()
+    assert job.not_before("pending", 0) == at.timestamp()
 
 
 def test_what_no_record_can_hold_is_refused_as_a_bad_job(spool: SpoolDir) -> None:

@@ -178,10 +178,19 @@ def test_a_job_waits_for_the_latest_of_its_times_and_for_a_retry_in_failed_only(
     fields = {"id": "j", "command": "true", "next_retry_at": "1970-01-01T00:00:20Z"}
     for run_at, latest in ((10, 20), (30, 30)):
         waits = Job({**fields, "run_at": f"1970-01-01T00:00:{run_at}Z"})
-        assert (waits.not_before("failed"), waits.not_before("pending")) == (latest, run_at)
-    assert Job(fields).not_before("pending") is None
+        assert (waits.not_before("failed", 5), waits.not_before("pending", 5)) == (latest, run_at)
+    assert Job(fields).not_before("pending", 5) is None
     started_again = job.again(Job({**fields, "attempts": 3}))
-    assert started_again.not_before("failed") is None
+    assert started_again.not_before("failed", 5) is None
+
+
+def test_a_retry_waits_no_longer_than_its_span_where_the_clock_was_set_back() -> None:
+    times = {"finished_at": "1970-01-01T02:00:00Z", "next_retry_at": "1970-01-01T02:00:04Z"}
+    failed = Job({"id": "j", "command": "false", **times})
+    assert [failed.retry_at(now) for now in (0, 7190, 7202, 9000)] == [4, 7194, 7204, 7204]
+    assert failed.not_before("failed", 0) == 4
+    by_hand = Job({"id": "j", "command": "false", "next_retry_at": "1970-01-01T02:00:04Z"})
+    assert by_hand.retry_at(0) == 7204
 
 
 @pytest.mark.parametrize(
