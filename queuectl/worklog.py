@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PATIENCE_MS = 100  # for whoever reads a pipe or a terminal to make room, once
+_LAST_PATIENCE_MS = 2_000  # at the end, if lines are missing
 
 
 class WorkLog:
@@ -33,6 +34,7 @@ class WorkLog:
         self._as_json = as_json
         self._waits = _waits_for_a_reader(descriptor)
         self._missing = 0
+        self._patience_ms = _PATIENCE_MS
         self._cut = False  # the last line has no end
         self._lock = threading.Lock()
 
@@ -45,6 +47,11 @@ class WorkLog:
             room = self._has_room() and self._tell_of_missing()
             if not (room and self._write(word, job_id, details)):
                 self._missing += 1
+                self._patience_ms = 0
+
+    def be_patient(self) -> None:
+        """Wait for who is slow to read, with the next line: none may follow it."""
+        self._patience_ms = _LAST_PATIENCE_MS
 
     def errors_of(self, step: Callable[[], T]) -> T | None:
         """Do what is done again anyway; return its result, None if it failed: that is logged."""
@@ -62,7 +69,7 @@ class WorkLog:
         detail = f"{self._missing} lines are missing here: {why}"
         if not self._write("warning", None, {"detail": detail}):
             return False
-        self._missing = 0
+        self._missing, self._patience_ms = 0, _PATIENCE_MS
         return True
 
     def _write(self, word: str, job_id: str | None, details: dict[str, object]) -> bool:
@@ -86,7 +93,7 @@ class WorkLog:
             return True
         room = select.poll()
         room.register(self._descriptor, select.POLLOUT)
-        return bool(room.poll(0 if self._missing else _PATIENCE_MS))
+        return bool(room.poll(self._patience_ms))
 
 
 def _waits_for_a_reader(descriptor: int) -> bool:

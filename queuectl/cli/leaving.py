@@ -97,13 +97,15 @@ class _Waits:
         running = self._running({pool.worker for pool in pools})
         if running != self._told and (running or time.monotonic() > self._wonders_at_s):
             self._told = running
-            jobs = f"{len(running)} running: {first_of(running, 5)}{self._hint(pools)}"
-            render.note(f"waiting for {jobs if running else 'its last steps'}")
+            what = self._jobs(running, pools) if running else "its last steps"
+            render.note(f"waiting for {what}")
 
-    def _hint(self, pools: Sequence[Worker]) -> str:
-        # of one that is stalled they may have ended: what became of them would be lost
-        useless = self._now or any(owners.is_stalled(self._spool, pool.worker) for pool in pools)
-        return "" if useless else " (--now ends them)"
+    def _jobs(self, running: Sequence[str], pools: Sequence[Worker]) -> str:
+        which = first_of(running, 5)
+        if any(owners.is_stalled(self._spool, pool.worker) for pool in pools):
+            # they may have ended: with --now what became of them would be lost
+            return f"{len(running)} held: {which}"
+        return f"{len(running)} running: {which}{'' if self._now else ' (--now ends them)'}"
 
     def _running(self, names: set[str]) -> list[str]:
         held = sorted(held.job_id for held in self._spool.held() if held.owner in names)

@@ -10,6 +10,7 @@ import signal
 import time
 import traceback
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl import config, requests
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
+_ONE_HANG_UP_S = 1.0  # a shell that ends sends SIGTERM too to what it had stopped
 
 
 class Pool:
@@ -73,6 +75,7 @@ class Pool:
         self._registration = Registration(spool, self._slots)
         self.name = self._registration.name
         self._signals = 0
+        self._hung_up_s = -inf
         self._ended_now = False
         self._presence = Presence(spool, log, self._registration, self._rescan)
         self._crashed = False
@@ -149,6 +152,7 @@ class Pool:
                 log.errors_of(arrivals.stop)
             self._turns.close()
             spool.drop_spares()
+        log.be_patient()
         log.event("down", worker=self.name)
 
     def _watch(self) -> Arrivals | None:
@@ -318,12 +322,14 @@ class Pool:
             self._log.event("paused" if paused else "unpaused")
 
     def _asked_by_signal(self) -> None:
-        self._signals += 1
-        self._attention.set()
+        if time.monotonic() > self._hung_up_s + _ONE_HANG_UP_S:
+            self._signals += 1
+            self._attention.set()
 
     def _hung_up(self) -> None:
         """Stop if the terminal that we were started in is gone, else do what SIGHUP asks."""
         if self._hang_up.has_come():
+            self._hung_up_s = time.monotonic()
             self._signals = max(self._signals, 1)  # kernel and shell may both say it
             self._attention.set()
         else:
@@ -341,12 +347,18 @@ class Pool:
     def _follow_signals(self) -> None:
         if self._signals >= 1 and not self._claims.stopped:
             running = self._turns.running
-            more = "; once more to end them" if running else ""
-            self._log.event("stopping", detail=f"{running} running{more}")
+            self._log.event("stopping", detail=f"{running} running{self._once_more(running)}")
             self._stop_claiming()
             self._log.errors_of(self._say_that_it_stops)
         if self._signals >= 2:
             self._end_now()
+
+    def _once_more(self, running: int) -> str:
+        if running:
+            return "; once more to end them"
+        if self._turns.stall.of_files:  # the command has ended, and how cannot be written
+            return "; once more to leave what it holds to the next worker"
+        return ""
 
     def _say_that_it_stops(self) -> None:
         """Have those who look see it as if it had been asked by file."""

@@ -48,6 +48,11 @@ class Stall:
         return bool(self._waiting)
 
     @property
+    def of_files(self) -> bool:
+        """Whether something that is held can be written nowhere."""
+        return FILES in self._waiting.values()
+
+    @property
     def nothing_starts(self) -> bool:
         """Whether nothing would start if all were well: the pool is to stop, or is paused."""
         return self._lanes.closed

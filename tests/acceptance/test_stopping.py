@@ -258,6 +258,8 @@ def test_what_a_pool_could_not_let_go_of_is_recovered_at_once(spool: SpoolDir) -
         pool.wait_for("stalled")
         pool.signal(signal.SIGTERM)
         pool.wait_for("stopping")
+        (told,) = pool.events("stopping")
+        assert told["detail"] == "0 running; once more to leave what it holds to the next worker"
         pool.signal(signal.SIGTERM)
         pool.wait_for("left", "running")
         assert pool.wait() == 0

@@ -1114,6 +1114,26 @@ def test_a_log_that_nobody_reads_stops_nothing(spool: SpoolDir) -> None:
     os.close(reader)
 
 
+def test_whoever_reads_the_log_slowly_is_told_at_the_end_what_is_missing(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    code = f"from queuectl import worklog\nworklog._LAST_PATIENCE_MS = {DEADLINE_S * 1000}\n"
+    patient = environment(spool.path, **with_code_at_start(tmp_path, code))
+    spool.configure(durability="relaxed")
+    for number in range(700):
+        spool.drop(f"job-{number:03}", "true # " + "x" * 60)
+    reader, writer = os.pipe()
+    words = ("worker", "start", "--count", "4", "--stop-when-empty")
+    with spool.start(*words, stderr=writer, env=patient) as process, open(reader, "rb") as log:
+        os.close(writer)
+        wait_until(lambda: len(spool.ids("completed")) == 700)
+        wait_until(lambda: not any("~spare" in name for name in os.listdir(f"{spool.path}/tmp")))
+        lines = log.read().decode().splitlines()
+        assert process.wait(DEADLINE_S) == 0
+    assert "lines are missing here: nobody read the log" in lines[-2]
+    assert "down" in lines[-1]
+
+
 # --- a pool that stood still --------------------------------------------------------------------
 
 

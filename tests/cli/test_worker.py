@@ -366,6 +366,7 @@ def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(
     os.close(terminal)
     wait_until(lambda: "stopping" in spool.run("status").out)
     os.kill(pid, signal.SIGHUP)  # as its shell does, on its way out
+    os.kill(pid, signal.SIGTERM)  # and this, if it was stopped by Ctrl-Z
     time.sleep(0.2)  # if that ended the command, it would be ended by then
     open(f"{spool.path}/go", "x").close()
     spool.wait_for("completed", "job")
