@@ -24,7 +24,11 @@ COULD_NOT_START, WORKER_LOST = "could not start", "worker lost"
 STOPPED, CANCELLED = "stopped", "cancelled"
 _MEANS_LATER = " (means later)"
 _IN_WORDS = {EXIT: "exit status", SIGNAL: "killed by", TIMEOUT: "timed out"}
-_SHELL_SAYS = {126: "permission denied, or not a program", 127: "command not found"}
+_SHELL_SAYS = {
+    126: "permission denied, or not a program",
+    127: "command not found",
+    137: "SIGKILL: out of memory?",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

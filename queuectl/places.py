@@ -36,7 +36,8 @@ class Places:
             raise ValueError("the path of a spool is empty")
         expanded = os.path.expanduser(os.fsdecode(path))
         if expanded.startswith("~"):
-            msg = f"no home directory is known for {os.fsdecode(path)}: name the spool another way"
+            known = f"no home directory is known for {os.fsdecode(path)}"
+            msg = f"{known}: name the spool with --spool DIR or ${variables.SPOOL}"
             raise QueuectlError(msg)
         # the real path: inotify reports nothing through a symlink
         self.path = os.path.realpath(from_here(expanded))

@@ -92,10 +92,20 @@ _OPTIONS_CALLED_ELSEWHERE = {
     "--group": "--tag",
     "--since": "--newer-than",
     "--failed": "--state failed",
+    "--dead": "--state dead",
+    "--at": "--run-at",
+    "--when": "--run-at",
+    "--schedule": "--run-at",
+    "--in": "--delay",
     "--parallel": "--count",
     "--workers": "--count",
     "--jobs": "--count",
     "-j": "--count",
+    "-n": "--count or --limit or --lines",
+    "-c": "--count",
+    "-d": "--detach",
+    "--daemon": "--detach",
+    "--background": "--detach",
     "--burst": "--stop-when-empty",
     "--immediate": "--priority",
     "--name": "--id",
@@ -105,6 +115,16 @@ _OPTIONS_CALLED_ELSEWHERE = {
     "--all-failed": "--all",
     "--tail": "--lines",
 }
+_OF_A_LIST = {
+    "--state",
+    "--tag",
+    "--error-matches",
+    "--command-matches",
+    "--older-than",
+    "--newer-than",
+}
+_TAKE_IDS = {"edit", "logs"}
+_OF_A_JOB = {"--timeout", "--max-retries", "--priority", "--run-at", "--delay", "--env", "--cwd"}
 # set by a shell that wants to complete, as click calls it for a program of our name
 COMPLETE_VARIABLE = "_QUEUECTL_COMPLETE"
 # in a context's meta: the command changes things, or its exit status is what one asks it for
@@ -257,8 +277,8 @@ def _run(args: Sequence[str] | None) -> int:
         cause = error.__cause__ or error  # click makes the one of the other
         more = cause.args if isinstance(cause, KeyboardInterrupt) else ()
         return _fail("; ".join(["interrupted", *map(str, more)]), 130)
-    except (click.ClickException, QueuectlError) as error:
-        return _fail(str(error), 1)
+    except (click.ClickException, QueuectlError, MemoryError) as error:
+        return _fail(str(error) or "no memory is left", 1)
     except OSError as error:
         if error.errno == errno.EPIPE:
             _silence_stdout()
@@ -317,8 +337,16 @@ def _no_such_option(name: str, have: Sequence[str], path: str) -> str:
         return "--spool goes before the command: queuectl --spool DIR COMMAND"
     if name == "--after" and "--later-codes" in have:
         return "there is no --after; README says how a job follows another (--later-codes)"
-    meant = _OPTIONS_CALLED_ELSEWHERE.get(name, "")
-    near = [meant] if meant.partition(" ")[0] in have else _near_options(name, have)
+    command = path.partition(" ")[2]
+    way = ""
+    if name in _OF_A_LIST and command in _TAKE_IDS:
+        way = f"`queuectl list {name} ... --ids | xargs -r {path}`"
+    elif name in _OF_A_JOB and command.endswith("retry"):
+        way = f"`queuectl edit ID... {name} ...` first"
+    if way:
+        return f"{command} has no {name}: {way}; see `{path} -h`"
+    called = _OPTIONS_CALLED_ELSEWHERE.get(name, "").split(" or ")
+    near = [way for way in called if way.partition(" ")[0] in have] or _near_options(name, have)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"no such option {name}{hint}; see `{path} -h`"
 

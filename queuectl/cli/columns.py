@@ -43,7 +43,7 @@ def fit_ends(text: str, width: int) -> str:
     """
     if columns(text) <= width:
         return text
-    tail = fit_end(text, max(0, (width - 3) // 3))
+    tail = fit_end(text, max(0, (width - 3) * 2 // 3))
     return fit(text, width - columns(tail), ascii_only=True) + tail
 
 

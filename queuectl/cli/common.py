@@ -147,7 +147,7 @@ class Time(_FloatType):
         try:
             return parse_time_or_clock(value, time.time())
         except ValueError as error:
-            self.fail(f"{error}, or 08:00 for the next time that it is that", param, ctx)
+            self.fail(str(error), param, ctx)
 
 
 DURATION = Duration()

@@ -207,7 +207,6 @@ _TIMES = (
     "started_at",
     "finished_at",
     "next_retry_at",
-    "arrived_at",
     "run_at",
 )
 _CODES = ("success_codes", "fatal_codes", "later_codes")
@@ -222,6 +221,11 @@ def print_job(spool: Layout, found: Found) -> None:
         record.pop("worker", None)
     if record.get("error_message") is None:
         record.pop("error_message", None)
+    record.pop("arrived_at", None)  # its place in the order, which `doctor ID` tells
+    if found.job.is_reason:
+        record.setdefault("kept", spool.rejected_file(found.job.id))
+    elif record.get("cwd") is None:
+        record["cwd"] = "the home directory of its worker's user"
     if owners.is_lost(spool, found.owner):
         seen = owners.look_up(spool, found.owner or "")
         how = owners.recovered_by(spool, found.owner or "", seen)

@@ -36,14 +36,19 @@ def look_for_mistakes(words: Sequence[str], *, dashes: bool) -> None:
 
 def _tell_of_line(word: str) -> None:
     """Say to a person that a command line stands where a program is looked for."""
-    if set(word) & _FOR_A_SHELL and "/" not in word.partition(" ")[0] and not which(word):
+    first = word.split(maxsplit=1)[0] if word.strip() else word
+    # a path with a blank in it may be one of the job's own directory
+    is_line = "/" not in first or which(first)
+    if set(word) & _FOR_A_SHELL and is_line and not which(word):
         render.remark(f'queuectl: no program is called "{word}"; without -- a shell runs it')
 
 
 def _tell_of_file(word: str) -> None:
-    """Say of a file of commands that its name alone was queued."""
+    """Say of a file of jobs that its name alone was queued."""
     if os.path.isfile(word) and not os.access(word, os.X_OK):
-        render.note(f"queuectl: {word} is a file: --commands {word} queues its lines")
+        way = f"@{word}" if word.endswith((".json", ".jsonl")) else f"--commands {word}"
+        what = f"{word} is a file, and no program: its name alone is queued"
+        render.note(f"queuectl: {what}; {way} queues its lines")
 
 
 def _refuse_words_after_a_line(words: Sequence[str]) -> None:

@@ -72,6 +72,9 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
             # whole, and gone: not worth listing a million names for, but for what `numbered` makes
             states = [state for state in states if state == "dead"]
         found = {name for state in states for name in spool.names(state) if name.startswith(text)}
+        if not found and text in STATES:
+            msg = f'no job "{text}"; `queuectl list --state {text}` shows those that are'
+            raise NoSuchJobError(msg) from None
         if not text or not is_id(text) or not found:
             raise
         if len(found) > 1:

@@ -19,7 +19,7 @@ from queuectl.spool import Spool
 from queuectl.units import codes_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from queuectl.layout import Layout
 
@@ -106,7 +106,7 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     \b
     queuectl config show
     """
-    spool = spool_to_read(ctx, strict=True)
+    spool = spool_to_read(ctx)
     stored = config.load_stored(spool.path)[0]
     values = _in_force(spool)
     if as_json:
@@ -116,7 +116,13 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
                 for key, value in values.items()
             }
         )
-        return
+    else:
+        _print_table(values, stored)
+    if spool.faults:  # said already
+        ctx.exit(1)
+
+
+def _print_table(values: Mapping[str, Any], stored: Collection[str]) -> None:
     table = render.Table("KEY", "VALUE", "", "WHAT IT IS")
     for key, value in values.items():
         changed = "set" if key in stored else ""
@@ -131,8 +137,8 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
 def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     """Set KEY to VALUE, here and in every running worker. KEY=VALUE will do, as `get` prints it.
 
-    worker-count holds in those that were started without --count. `queuectl config show` lists
-    the keys.
+    worker-count holds in those that were started without --count, max-retries for jobs that are
+    queued from then on. `queuectl config show` lists the keys.
 
     \b
     queuectl config set backoff-base 3
@@ -151,6 +157,8 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     click.echo(f"{name}={_value_text(new)}")
     if name.startswith("retain-") and isinstance(new, int):
         render.remark(f"the {new} newest are kept, of any age; {new}d is what ended in {new} days")
+    if name == "max-retries":
+        render.remark("jobs that are queued keep theirs: `queuectl edit ID... --max-retries N`")
     if name == "worker-count":
         _tell_who_keeps_its_count(spool, new)
 

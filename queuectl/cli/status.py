@@ -153,6 +153,8 @@ def _print_status(spool: Layout, document: dict[str, Any], running: Iterable[Fou
         seen = owners.look_up(spool, lost["worker"])
         click.echo(f"           ({owners.recovered_by(spool, lost['worker'], seen)})")
     _print_due(spool, document["jobs"])
+    if document["jobs"]["dead"]:
+        render.remark("`queuectl dlq list` says why jobs are dead")
 
 
 def _running_text(spool: Layout, found: Found) -> str:

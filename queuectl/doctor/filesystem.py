@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -45,7 +46,7 @@ _WITHOUT = {
     "tmp": "nothing can be queued nor run",
     "workers": "no worker starts",
 }
-_ELSEWHERE = "put the spool on a local file system"
+_ELSEWHERE = "put the spool on a local file system, such as ext4, xfs, btrfs or APFS"
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
@@ -83,7 +84,7 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
     try:
         for opening in safety.unsafe(spool):
             found, path = True, opening.path
-            close = partial(os.chmod, path, stat.S_IMODE(os.stat(path).st_mode) & ~0o022)
+            close = partial(_close, path)
             mine = os.stat(path).st_uid == os.lstat(path).st_uid == os.geteuid()
             what = f"{path} {opening.why}: a worker refuses to start"
             yield problem(what, opening.todo, close if mine else None)
@@ -94,6 +95,14 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
         yield from _sharing(spool)
     elif not found:
         yield ok("only its owner can put jobs in")
+
+
+def _close(path: str) -> None:
+    """Let only its owner write to a path."""
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~0o022)
+    if safety.is_open_to_others(os.stat(path)):
+        why = "this file system keeps no modes; mount it with umask=077"
+        raise OSError(errno.ENOTSUP, why, path)
 
 
 def _sharing(spool: Spool) -> Iterator[Finding]:

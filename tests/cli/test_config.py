@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +47,17 @@ def test_show_says_what_each_is_for_and_which_are_set(spool: SpoolDir) -> None:
         "about": SETTINGS["lease"].about,
     }
     assert spool.run("config", "get", "--json").json["lease"] == 120
+
+
+def test_show_shows_them_beside_what_is_no_setting(spool: SpoolDir) -> None:
+    spool.configure(max_retries=2)
+    path = f"{spool.path}/config.json"
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"max-retries": 2, "odd": 1, "newer": True}, file)
+    shown = spool.run("config", "show", status=1)
+    assert re.search("^max-retries +2 +set", shown.out, re.MULTILINE)
+    assert [f'no setting "{key}"' in shown.err for key in ("odd", "newer")] == [True, True]
+    assert spool.run("config", "show", "--json", status=1).json["max-retries"]["value"] == 2
 
 
 def test_a_negative_number_is_a_value_and_no_option(spool: SpoolDir) -> None:

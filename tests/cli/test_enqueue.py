@@ -507,15 +507,19 @@ def test_a_time_of_day_is_the_next_time_that_it_is_that(spool: SpoolDir) -> None
         seconds = parse_time(spool.record("pending", f"a{minutes}")["run_at"]) - time.time()
         assert 0 < seconds <= 86400
         assert (seconds < 3600) == (minutes > 0)
-    assert "08:00" in spool.refuse("enqueue", "--run-at", "25:00", "true", status=2)
+    assert "or 08:00" in spool.refuse("enqueue", "--run-at", "25:00", "true", status=2)
+    told = spool.refuse("enqueue", "--run-at", "0001-01-01", "true", status=2)
+    assert '"0001-01-01" is out of range;' in told
 
 
 def test_the_name_of_a_file_that_is_no_program_is_queued_with_a_word(
     spool: SpoolDir, tmp_path: Any
 ) -> None:
-    (tmp_path / "commands").write_text("true\n")
-    told = spool.run("enqueue", "commands", cwd=str(tmp_path)).err
-    assert told == "queuectl: commands is a file: --commands commands queues its lines\n"
+    for name, way in (("commands", "--commands commands"), ("jobs.jsonl", "@jobs.jsonl")):
+        (tmp_path / name).write_text("true\n")
+        told = spool.run("enqueue", name, cwd=str(tmp_path)).err
+        what = f"{name} is a file, and no program: its name alone is queued"
+        assert told == f"queuectl: {what}; {way} queues its lines\n"
     (tmp_path / "commands").chmod(0o755)
     assert spool.run("enqueue", "commands", cwd=str(tmp_path)).err == ""
 

@@ -568,6 +568,36 @@ def test_a_retry_that_was_written_with_the_clock_ahead_is_shown_as_it_is_waited_
     assert "in 4.0s (" in spool.run("doctor", "a", status=1).out
 
 
+def test_a_job_is_shown_with_where_it_runs_and_without_what_only_orders_it(
+    spool: SpoolDir,
+) -> None:
+    put(spool, "pending", "a", cwd="/tmp", arrived_at="2026-01-31T08:00:00Z")
+    put(spool, "pending", "b")
+    shown = spool.run("show", "a").out
+    assert re.search("^cwd +/tmp$", shown, re.MULTILINE)
+    assert "arrived_at" not in shown
+    assert spool.run("show", "a", "--json").json["arrived_at"] == "2026-01-31T08:00:00Z"
+    assert "the home directory of its worker's user\n" in spool.run("show", "b").out
+
+
+def test_what_was_set_aside_is_shown_with_where_its_bytes_are(spool: SpoolDir) -> None:
+    spool.drop_bytes("x", b'{"command": "", "rejected": "x.json"}', "dead")
+    shown = spool.run("show", "x").out
+    assert f"{spool.path}/dead/x.rejected\n" in shown
+    assert "cwd" not in shown
+
+
+def test_who_waits_for_all_where_nothing_waits_is_told(spool: SpoolDir) -> None:
+    spool.create()
+    assert spool.run("wait", "--all").err == "nothing waits or runs\n"
+
+
+def test_who_names_a_state_is_told_how_it_is_listed(spool: SpoolDir) -> None:
+    spool.create()
+    for command in ("list", "retry"):
+        assert "`queuectl list --state dead` shows those" in spool.refuse(command, "dead")
+
+
 def test_status_says_how_what_failed_is_run_again_where_no_worker_is(spool: SpoolDir) -> None:
     put(spool, "completed", "a")
     assert "workers  none\n" in spool.run("status").out

@@ -67,7 +67,7 @@ def test_cells_are_cut_for_a_person_and_whole_for_a_program(spool: SpoolDir) -> 
     for text in (command, why):
         assert text in spool.run("list").out
         assert text not in on_a_terminal(spool, "list")
-        assert text[:15] in on_a_terminal(spool, "list")
+        assert text[:9] in on_a_terminal(spool, "list")
     spool.drop("wide", "echo " + "日本" * 50)
     lines = on_a_terminal(spool, "list").splitlines()
     shown = [click.unstyle(line) for line in lines]
@@ -97,6 +97,17 @@ def test_a_person_is_told_that_nothing_runs_by_itself(spool: SpoolDir) -> None:
     assert "the spool is paused" in told_a_person(spool, "enqueue", "true")[0]
 
 
+def test_a_person_is_told_that_queued_jobs_keep_their_retries(spool: SpoolDir) -> None:
+    assert "keep theirs" in told_a_person(spool, "config", "set", "max-retries", "1")[0]
+
+
+def test_a_person_is_told_who_knows_why_jobs_are_dead(spool: SpoolDir) -> None:
+    spool.create()
+    assert told_a_person(spool, "status") == []
+    spool.drop_bytes("d", b'{"command": "true", "state": "dead"}', "dead")
+    assert told_a_person(spool, "status") == ["`queuectl dlq list` says why jobs are dead"]
+
+
 def test_a_person_is_told_that_nothing_is_listed(spool: SpoolDir) -> None:
     spool.create()
     assert told_a_person(spool, "list") == ["no such jobs"]
@@ -109,6 +120,7 @@ def test_a_person_is_told_that_nothing_is_listed(spool: SpoolDir) -> None:
         (["make", "-j4", "--priority", "3"], "--priority is a word of the command"),
         (["rsync", "--timeout=3", "a", "b"], "--timeout=3 is a word of the command"),
         (["--", "ls | wc -l"], 'no program is called "ls | wc -l"'),
+        (["--", "/bin/ls a/b"], 'no program is called "/bin/ls a/b"'),
         (["ls", "|", "wc"], 'no shell sees "|" here'),
         (["--", "make", "&&", "make", "install"], 'no shell sees "&&" here'),
         (["gzip", "{}"], "nothing is filled in here"),

@@ -715,17 +715,34 @@ def test_a_file_system_that_refuses_what_is_needed_is_a_problem(
     side: Spoolside, tmp_path: Path
 ) -> None:
     code = """
-from queuectl import files
-def publish(*_):
+import os
+def link(*_):
     raise PermissionError(1, "Operation not permitted")
-files.publish = publish
+os.link = link
 """
-    done = side.run("doctor", env={**environment(), **with_code_at_start(tmp_path, code)})
+    env = {**environment(), **with_code_at_start(tmp_path, code)}
+    done = side.run("doctor", env=env)
     assert done.returncode == 1
-    told = finding(done.stdout, "cannot link a file: Operation not permitted")
+    why = "Operation not permitted (FAT and exFAT have no hard links)"
+    told = finding(done.stdout, f"cannot link a file: {why}")
     assert told.startswith("problem")
     assert "local file system" in told
     assert list((side.path / "tmp").iterdir()) == []
+    assert why in side.run("enqueue", "true", env=env).stderr
+
+
+def test_what_the_file_system_leaves_open_is_not_called_mended(
+    side: Spoolside, tmp_path: Path
+) -> None:
+    code = """
+import os
+os.chmod = lambda *_: None
+"""  # as a mount that keeps no modes
+    side.path.chmod(0o777)
+    env = {**environment(), **with_code_at_start(tmp_path, code)}
+    done = side.run("doctor", "--fix", env=env)
+    assert "mended" not in done.stdout, done.stdout
+    assert "keeps no modes; mount it with umask=077" in done.stdout + done.stderr
 
 
 def test_what_was_set_aside_can_be_mended_or_purged(side: Spoolside) -> None:

@@ -112,7 +112,8 @@ def test_jobs_that_came_at_once_stand_in_the_order_of_their_ids(spool: SpoolDir)
 
 
 def test_the_end_of_a_command_has_its_columns_too() -> None:
-    assert fit_ends("echo first-日本語.dat", 15) == "echo fir....dat"
+    assert fit_ends("echo first-日本語.dat", 15) == "echo...本語.dat"
+    assert fit_ends("./convert.sh 'in/s003.csv' 'out/s003.csv.gz'", 22) == "./conve...s003.csv.gz'"
     assert fit_end("日本語", 5) == "本語"
 
 

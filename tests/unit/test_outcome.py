@@ -58,6 +58,7 @@ def test_the_last_failure_is_dead() -> None:
     ("ended", "message"),
     [
         (Outcome(ended="exit", exit_code=127), "exit status 127 (command not found)"),
+        (Outcome(ended="exit", exit_code=137), "exit status 137 (SIGKILL: out of memory?)"),
         (Outcome(ended="exit", exit_code=126), "exit status 126 (permission denied, or not a"),
         (Outcome(ended="signal", signal=9), "killed by SIGKILL"),
         (Outcome(ended="signal", signal=63), "killed by signal 63"),
