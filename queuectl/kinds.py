@@ -42,7 +42,7 @@ def integer(low: int, high: int) -> Kind:
     """Return the integers between these."""
     return Kind(
         f"an integer from {low} to {high}",
-        int,
+        lambda given: int(_as_written(given)),
         lambda value: _is_integer(value) and low <= value <= high,
     )
 
@@ -50,7 +50,7 @@ def integer(low: int, high: int) -> Kind:
 def real(low: float, high: float) -> Kind:
     """Return the numbers between these."""
     text = f"a number from {low:g} to {high:g}"
-    return Kind(text, lambda given: _tidy(float(given)), _between(low, high))
+    return Kind(text, lambda given: _tidy(float(_as_written(given))), _between(low, high))
 
 
 def seconds(low: float, high: float) -> Kind:
@@ -74,6 +74,13 @@ def optional(kind: Kind) -> Kind:
         lambda value: value is None or kind.accepts(value),
         kind.in_words,
     )
+
+
+def _as_written(text: str) -> str:
+    """Refuse what Python alone takes for a number: `1_0`."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return text
 
 
 def _short(seconds: float) -> str:

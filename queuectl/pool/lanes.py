@@ -55,7 +55,7 @@ class Lanes:
         self._running: dict[str, float] = {}  # since when, oldest first
         self._closed = False
         self._in_hand = 0
-        self._claiming = False
+        self._in_a_row = False
         self._impatient: list[Future[bool]] = []  # who waited when it began; a timer runs for them
 
     def has_room(self, *, in_rows: bool = True) -> bool:
@@ -71,10 +71,10 @@ class Lanes:
         if more < 0:
             return True
         if self._average_s >= _SHORT_S or more >= _MOST_AHEAD:
-            self._claiming = False
-        elif not in_rows or self._claiming or more <= _MOST_AHEAD - _IN_A_ROW:
-            self._claiming = more < self._ahead()
-        return self._claiming
+            self._in_a_row = False
+        elif not in_rows or self._in_a_row or more <= _MOST_AHEAD - _IN_A_ROW:
+            self._in_a_row = more < self._ahead()
+        return self._in_a_row
 
     def _ahead(self) -> int:
         """Return how many more can start soon than there are lanes, `_MOST_AHEAD` at most."""
@@ -95,7 +95,7 @@ class Lanes:
             return -inf
         return self._highest
 
-    def claim(self, job_id: str, priority: int) -> bool:
+    def admit(self, job_id: str, priority: int) -> bool:
         """Take a job in hand that is about to be claimed; tell if it waits for none of the others.
 
         It does not if it is alone, or more urgent than one that was claimed before.

@@ -146,7 +146,7 @@ class Turns:
             self._deferred[key].append(entry)
             return None
         self._runs[key] = None
-        urgent = self.lanes.claim(entry.job_id, entry.priority)
+        urgent = self.lanes.admit(entry.job_id, entry.priority)
         return self._loop.start(self._take_turn(entry, on_room, urgent=urgent))
 
     def settle_stray(self, held: Held) -> Future[None] | None:

@@ -69,6 +69,8 @@ REFUSED = [
     (["get", "max-retry"], 'no setting "max-retry"; did you mean "max-retries"?'),
     (["set", "backof-base", "2"], 'did you mean "backoff-base"?'),
     (["unset", "xyzzy"], "`queuectl config show` lists them"),
+    (["set", "max-retries", "1_0"], '"max-retries" must be an integer from 0 to 1000, got "1_0"'),
+    (["set", "backoff-base", "1_0"], '"backoff-base" must be a number from'),
     (["set", "max-retries", "lots"], '"max-retries" must be an integer from 0 to 1000, got "lots"'),
     (["set", "job_timeout", "soon"], '"job-timeout" must be a duration from'),
     (["set", "durability", "some"], '"durability" must be one of full, relaxed'),

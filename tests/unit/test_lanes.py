@@ -43,10 +43,10 @@ def order(
             lanes.leave(job_id)
             lanes.done(job_id)
 
-        lanes.claim("runs", 0)
+        lanes.admit("runs", 0)
         assert await lanes.enter("runs")
         for job_id, priority in claims:
-            lanes.claim(job_id, priority)
+            lanes.admit(job_id, priority)
         if not taken:
             lanes.leave("runs")
         over = []
@@ -66,7 +66,7 @@ async def behind(loop: Loop, runs: str, *job_ids: str) -> Lanes:
     """Return what has one lane, in which one job runs; the others have been claimed since."""
     lanes = Lanes(loop, 1)
     for job_id in (runs, *job_ids):
-        lanes.claim(job_id, 0)
+        lanes.admit(job_id, 0)
     assert await lanes.enter(runs)
     return lanes
 
@@ -92,8 +92,8 @@ def test_a_less_urgent_one_never_passes_over_who_was_claimed_before(
 def test_a_lane_does_not_stand_still_for_an_urgent_one_that_is_not_there_yet(loop: Loop) -> None:
     async def main() -> None:
         lanes = Lanes(loop, 1)
-        lanes.claim("a", 0)
-        lanes.claim("now", -1)
+        lanes.admit("a", 0)
+        lanes.admit("now", -1)
         assert await lanes.enter("a")
 
     loop.run(main())
@@ -110,14 +110,14 @@ def test_as_many_are_claimed_ahead_as_can_start_soon(
     async def main() -> int:
         nonlocal now_s
         lanes = Lanes(loop, 1)
-        lanes.claim("first", 0)
+        lanes.admit("first", 0)
         assert await lanes.enter("first")
         now_s += took_s
         lanes.leave("first")
         lanes.done("first")
         claimed = 0
         while lanes.has_room():
-            lanes.claim(f"job-{claimed}", 0)
+            lanes.admit(f"job-{claimed}", 0)
             claimed += 1
         return claimed - 1  # one of them has the lane
 
@@ -127,20 +127,20 @@ def test_as_many_are_claimed_ahead_as_can_start_soon(
 def test_what_is_more_urgent_than_one_that_waits_is_claimed_out_of_turn(loop: Loop) -> None:
     async def main() -> None:
         lanes = Lanes(loop, 1)
-        assert lanes.claim("first", 0)
+        assert lanes.admit("first", 0)
         assert await lanes.enter("first")
         assert lanes.bar == -inf  # nobody knows how long commands are
         lanes.leave("first")
-        assert lanes.claim("a", 0)
-        assert not lanes.claim("b", 0)
+        assert lanes.admit("a", 0)
+        assert not lanes.admit("b", 0)
         assert lanes.bar == 0
-        assert lanes.claim("now", -1)
-        assert lanes.claim("now too", -1)
+        assert lanes.admit("now", -1)
+        assert lanes.admit("now too", -1)
         assert lanes.bar == 0
         for job_id in ("a", "b"):
             lanes.drop(job_id)
         assert lanes.bar == -1
-        assert not lanes.claim("as urgent", -1)
+        assert not lanes.admit("as urgent", -1)
         for job_id in ("now", "now too", "as urgent"):
             lanes.drop(job_id)
         assert lanes.bar == -inf
@@ -151,12 +151,12 @@ def test_what_is_more_urgent_than_one_that_waits_is_claimed_out_of_turn(loop: Lo
 def test_what_is_urgent_finds_an_end_too(loop: Loop) -> None:
     async def main() -> int:
         lanes = Lanes(loop, 1)
-        lanes.claim("first", 0)
+        lanes.admit("first", 0)
         assert await lanes.enter("first")
         lanes.leave("first")
         claimed = 0
         while claimed < 1000 and (not claimed or lanes.bar > -inf):
-            lanes.claim(f"job-{claimed}", -claimed)
+            lanes.admit(f"job-{claimed}", -claimed)
             claimed += 1
         return claimed
 
@@ -166,12 +166,12 @@ def test_what_is_urgent_finds_an_end_too(loop: Loop) -> None:
 def test_who_arrives_after_the_close_is_sent_away_and_takes_no_lane(loop: Loop) -> None:
     async def main() -> None:
         lanes = Lanes(loop, 1)
-        lanes.claim("late", 0)
+        lanes.admit("late", 0)
         lanes.close()
         assert not await lanes.enter("late")
         lanes.done("late")
         lanes.open()
-        lanes.claim("next", 0)
+        lanes.admit("next", 0)
         assert await lanes.enter("next")
 
     loop.run(main())
@@ -181,7 +181,7 @@ def test_who_waits_goes_in_once_those_before_it_are_let_go(loop: Loop) -> None:
     async def main() -> None:
         lanes = Lanes(loop, 1)
         for job_id in ("lost", "next"):
-            lanes.claim(job_id, 0)
+            lanes.admit(job_id, 0)
         entered = loop.start(lanes.enter("next"))
         await loop.rest()
         assert not entered.done
@@ -202,7 +202,7 @@ def test_a_lane_is_not_given_to_one_that_is_being_sent_away(loop: Loop) -> None:
         lanes.leave("runs")
         lanes.open()
         assert not await entered
-        lanes.claim("next", 0)
+        lanes.admit("next", 0)
         assert await lanes.enter("next")
 
     loop.run(main())
@@ -213,7 +213,7 @@ def test_nothing_more_is_claimed_while_the_outcomes_of_many_wait_for_the_disk(lo
         lanes = Lanes(loop, 1)
         claimed = 0
         while lanes.has_room(in_rows=False) and claimed < 1000:
-            lanes.claim(f"job-{claimed}", 0)
+            lanes.admit(f"job-{claimed}", 0)
             assert await lanes.enter(f"job-{claimed}")
             lanes.leave(f"job-{claimed}")  # and is not done
             claimed += 1
@@ -230,7 +230,7 @@ def test_who_finds_no_lane_goes_back_and_so_does_who_comes_after(loop: Loop) -> 
                 loop.start(lanes.enter(job_id)), DEADLINE_S, otherwise=True
             )
         lanes.leave("long")
-        lanes.claim("later", 0)
+        lanes.admit("later", 0)
         assert await lanes.enter("later")
 
     loop.run(main())
@@ -263,7 +263,7 @@ def test_who_is_on_its_way_goes_back_with_those_who_were_claimed_before_it_alone
             ("behind", 0),
             ("now", -1),
         ):
-            lanes.claim(job_id, priority)
+            lanes.admit(job_id, priority)
         assert await lanes.enter("long")
         assert not await lanes.enter("waits")
         lanes.leave("long")
@@ -307,10 +307,10 @@ def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
             before = len(claimed)
             while lanes.has_room(in_rows=in_rows):
                 claimed.append(f"job-{len(claimed)}")
-                lanes.claim(claimed[-1], 0)
+                lanes.admit(claimed[-1], 0)
             return len(claimed) - before
 
-        lanes.claim("first", 0)
+        lanes.admit("first", 0)
         await run("first")
         fill()
         for run_since, job_id in enumerate(tuple(claimed), 1):
@@ -337,7 +337,7 @@ def test_outcomes_of_short_commands_go_on_in_a_row_while_others_wait(
     async def main() -> None:
         lanes = await after_a_short_one(loop)
         if others_wait:
-            lanes.claim("waits", 0)
+            lanes.admit("waits", 0)
         over = []
         for number in range(1, 9):
             over.append(loop.start(ended(lanes, number)))
@@ -353,7 +353,7 @@ def test_outcomes_of_short_commands_go_on_in_a_row_while_others_wait(
 def test_an_outcome_whose_row_does_not_come_goes_on_by_itself(loop: Loop) -> None:
     async def main() -> None:
         lanes = await after_a_short_one(loop)
-        lanes.claim("waits", 0)
+        lanes.admit("waits", 0)
         one, other = loop.start(lanes.step_back()), loop.start(lanes.step_back())
         await loop.rest()
         assert not one.done
@@ -369,7 +369,7 @@ def test_an_outcome_whose_row_does_not_come_goes_on_by_itself(loop: Loop) -> Non
 
 async def after_a_short_one(loop: Loop) -> Lanes:
     lanes = Lanes(loop, 1)
-    lanes.claim("short", 0)
+    lanes.admit("short", 0)
     assert await lanes.enter("short")
     lanes.leave("short")
     lanes.done("short")
