@@ -350,14 +350,6 @@ def publish(source: str, target: str) -> None:
     except FileExistsError:
         if not _is_link_of(source, target):  # NFS again: EEXIST may be our own first try
             raise
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        why = f"{error.strerror} (FAT and exFAT have no hard links)"
-        raise OSError(error.errno, why, target) from None
-
-
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 def _is_link_of(source: str, target: str) -> bool:

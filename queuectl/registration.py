@@ -99,7 +99,7 @@ class Registration:
                 files.move(draft, self._path(LOCK_SUFFIX))
             except FileNotFoundError:  # whoever clears tmp/ was here before it was locked
                 lock.release()
-                self._spool.create()
+                self._spool.create()  # FileLock would make what is gone, open to others
             else:
                 break
         self._lock = lock  # only now is one let go that guards a removed file
@@ -171,6 +171,7 @@ class Registration:
         if not os.path.isdir(self._spool.path):
             return
         if not self._has_its_lock():
+            self._spool.create()
             self._take_lock()
         is_here = self.record.directory == home_of(self._spool)
         if not is_here or not files.is_there(self._path(RECORD_SUFFIX)):

@@ -131,7 +131,7 @@ class Remarks:
             if isinstance(number, int) and told < number <= until:
                 text = f"run {number} of {found.job.id} ended: {ended_text(entry)}"
                 if number == last and found.state == "failed":
-                    text += f"; again {render.in_text(found.job.retry_at(time.time()))}"
+                    text += f"; again {render.in_text(found.job.not_before('failed', time.time()))}"
                 self._say(text)
         self._told[found.job.id] = max(told, until)
 

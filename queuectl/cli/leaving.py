@@ -103,8 +103,8 @@ class _Waits:
     def _jobs(self, running: Sequence[str], pools: Sequence[Worker]) -> str:
         which = first_of(running, 5)
         if any(owners.is_stalled(self._spool, pool.worker) for pool in pools):
-            # they may have ended: with --now what became of them would be lost
-            return f"{len(running)} held: {which}"
+            # with --now what became of those that have ended would be lost
+            return f"{len(running)} running, or ended and not recorded: {which}"
         return f"{len(running)} running: {which}{'' if self._now else ' (--now ends them)'}"
 
     def _running(self, names: set[str]) -> list[str]:

@@ -222,9 +222,10 @@ def print_job(spool: Layout, found: Found) -> None:
     if record.get("error_message") is None:
         record.pop("error_message", None)
     record.pop("arrived_at", None)  # its place in the order, which `doctor ID` tells
-    if found.job.is_reason:
-        record.setdefault("kept", spool.rejected_file(found.job.id))
-    elif record.get("cwd") is None:
+    kept = spool.rejected_file(found.job.id)
+    if found.job.is_reason and is_there(kept):
+        record.setdefault("kept", kept)
+    elif not found.job.is_reason and record.get("cwd") is None:
         record["cwd"] = "the home directory of its worker's user"
     if owners.is_lost(spool, found.owner):
         seen = owners.look_up(spool, found.owner or "")

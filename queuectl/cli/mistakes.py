@@ -45,10 +45,18 @@ def _tell_of_line(word: str) -> None:
 
 def _tell_of_file(word: str) -> None:
     """Say of a file of jobs that its name alone was queued."""
-    if os.path.isfile(word) and not os.access(word, os.X_OK):
-        way = f"@{word}" if word.endswith((".json", ".jsonl")) else f"--commands {word}"
-        what = f"{word} is a file, and no program: its name alone is queued"
-        render.note(f"queuectl: {what}; {way} queues its lines")
+    if os.path.isfile(word) and os.access(word, os.R_OK) and not os.access(word, os.X_OK):
+        what = f"{word} is a file that may not be executed: its name alone is queued"
+        render.note(f"queuectl: {what}; {_way_of_file(word)}")
+
+
+def _way_of_file(path: str) -> str:
+    with open(path, "rb") as file:
+        if file.read(2) == b"#!":
+            return f"chmod +x {path} makes it a program"
+    if path.endswith(".json"):
+        return f'"$(cat {path})" queues the job in it'
+    return f"{'@' if path.endswith('.jsonl') else '--commands '}{path} queues its lines"
 
 
 def _refuse_words_after_a_line(words: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from queuectl.cli.completing import complete_keys
 from queuectl.errors import BadSettingError
 from queuectl.ids import first_of
 from queuectl.spool import Spool
+from queuectl.states import WAITING
 from queuectl.units import codes_text
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     """Set KEY to VALUE, here and in every running worker. KEY=VALUE will do, as `get` prints it.
 
     worker-count holds in those that were started without --count, max-retries for jobs that are
-    queued from then on. `queuectl config show` lists the keys.
+    queued from then on, and for files without their own. `queuectl config show` lists the keys.
 
     \b
     queuectl config set backoff-base 3
@@ -157,8 +158,8 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     click.echo(f"{name}={_value_text(new)}")
     if name.startswith("retain-") and isinstance(new, int):
         render.remark(f"the {new} newest are kept, of any age; {new}d is what ended in {new} days")
-    if name == "max-retries":
-        render.remark("jobs that are queued keep theirs: `queuectl edit ID... --max-retries N`")
+    if name == "max-retries" and any(next(spool.names(state), None) for state in WAITING):
+        render.remark("jobs that have theirs keep it: `queuectl edit ID... --max-retries N`")
     if name == "worker-count":
         _tell_who_keeps_its_count(spool, new)
 

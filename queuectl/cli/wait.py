@@ -86,7 +86,8 @@ def wait(
         selection = Selection.of(options, CANCELLABLE)
     job_ids = _but_ourselves(spool, chosen(spool, texts, selection), named=bool(texts))
     if not job_ids:
-        render.note("no such jobs" if selection.narrow else "nothing waits or runs")
+        of_all = options["everything"] and not (selection.narrow or options["states"])
+        render.note("nothing waits or runs" if of_all else "no such jobs")
     endings = Endings(spool, job_ids, any_one=any_one)
 
     if not _wait(spool, endings, click.echo, timeout_s=timeout):

@@ -47,6 +47,7 @@ _WITHOUT = {
     "workers": "no worker starts",
 }
 _ELSEWHERE = "put the spool on a local file system, such as ext4, xfs, btrfs or APFS"
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
@@ -101,7 +102,7 @@ def _close(path: str) -> None:
     """Let only its owner write to a path."""
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~0o022)
     if safety.is_open_to_others(os.stat(path)):
-        why = "this file system keeps no modes; mount it with umask=077"
+        why = f"this file system keeps no modes: mount it with umask=077, or {_ELSEWHERE}"
         raise OSError(errno.ENOTSUP, why, path)
 
 
@@ -254,7 +255,12 @@ class _Trial:
 
     def _link(self) -> Finding:
         one, other = self._new("one", b"1"), self._new("other", b"2")
-        files.publish(one, self._path("linked"))
+        try:
+            files.publish(one, self._path("linked"))
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return problem(f"hard links cannot be made ({error.strerror}), as on FAT", _ELSEWHERE)
         try:
             os.link(one, other)
         except FileExistsError:

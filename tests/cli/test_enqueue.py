@@ -515,11 +515,16 @@ def test_a_time_of_day_is_the_next_time_that_it_is_that(spool: SpoolDir) -> None
 def test_the_name_of_a_file_that_is_no_program_is_queued_with_a_word(
     spool: SpoolDir, tmp_path: Any
 ) -> None:
-    for name, way in (("commands", "--commands commands"), ("jobs.jsonl", "@jobs.jsonl")):
-        (tmp_path / name).write_text("true\n")
+    for name, text, way in (
+        ("commands", "true\n", "--commands commands queues its lines"),
+        ("jobs.jsonl", "{}", "@jobs.jsonl queues its lines"),
+        ("job.json", "{}", '"$(cat job.json)" queues the job in it'),
+        ("script", "#!/bin/sh\n", "chmod +x script makes it a program"),
+    ):
+        (tmp_path / name).write_text(text)
         told = spool.run("enqueue", name, cwd=str(tmp_path)).err
-        what = f"{name} is a file, and no program: its name alone is queued"
-        assert told == f"queuectl: {what}; {way} queues its lines\n"
+        what = f"{name} is a file that may not be executed: its name alone is queued"
+        assert told == f"queuectl: {what}; {way}\n"
     (tmp_path / "commands").chmod(0o755)
     assert spool.run("enqueue", "commands", cwd=str(tmp_path)).err == ""
 

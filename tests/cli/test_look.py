@@ -582,6 +582,8 @@ def test_a_job_is_shown_with_where_it_runs_and_without_what_only_orders_it(
 
 def test_what_was_set_aside_is_shown_with_where_its_bytes_are(spool: SpoolDir) -> None:
     spool.drop_bytes("x", b'{"command": "", "rejected": "x.json"}', "dead")
+    assert "rejected\n" not in spool.run("show", "x").out
+    open(f"{spool.path}/dead/x.rejected", "x").close()
     shown = spool.run("show", "x").out
     assert f"{spool.path}/dead/x.rejected\n" in shown
     assert "cwd" not in shown

@@ -98,7 +98,10 @@ def test_a_person_is_told_that_nothing_runs_by_itself(spool: SpoolDir) -> None:
 
 
 def test_a_person_is_told_that_queued_jobs_keep_their_retries(spool: SpoolDir) -> None:
-    assert "keep theirs" in told_a_person(spool, "config", "set", "max-retries", "1")[0]
+    spool.create()
+    assert told_a_person(spool, "config", "set", "max-retries", "1") == []
+    spool.api.submit("true")
+    assert "keep it" in told_a_person(spool, "config", "set", "max-retries", "2")[0]
 
 
 def test_a_person_is_told_who_knows_why_jobs_are_dead(spool: SpoolDir) -> None:

@@ -364,9 +364,9 @@ def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(
         os.execve(command[0], command, environment(spool.path))
     wait_until(lambda: os.path.exists(f"{spool.path}/logs/job.1.out"))
     os.close(terminal)
+    os.kill(pid, signal.SIGTERM)  # as its shell does on its way out, if it was stopped by Ctrl-Z
     wait_until(lambda: "stopping" in spool.run("status").out)
-    os.kill(pid, signal.SIGHUP)  # as its shell does, on its way out
-    os.kill(pid, signal.SIGTERM)  # and this, if it was stopped by Ctrl-Z
+    os.kill(pid, signal.SIGHUP)  # and this
     time.sleep(0.2)  # if that ended the command, it would be ended by then
     open(f"{spool.path}/go", "x").close()
     spool.wait_for("completed", "job")

@@ -289,7 +289,7 @@ def test_who_stops_what_cannot_record_an_outcome_is_not_told_to_give_it_up(tmp_p
         said = tmp_path / "said"
         words = [*command_line("--spool", str(side.path)), "worker", "stop"]
         with said.open("wb") as file, Child(words, stderr=file) as stopping:
-            wait_until(lambda: f"waiting for 1 held: {job_id}\n" in said.read_text())
+            wait_until(lambda: f"not recorded: {job_id}\n" in said.read_text())
             filler.unlink()
             assert stopping.wait(DEADLINE_S) == 0
         assert STALLED in said.read_text()

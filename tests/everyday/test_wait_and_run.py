@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytest
 
 from queuectl.job import Job
 from queuectl.layout import Found
+from queuectl.units import utc_text
 from queuectl.waiting import Endings, exit_status
 from tests.support import (
     DEADLINE_S,
@@ -318,6 +320,18 @@ def test_who_follows_a_job_that_failed_is_told_when_it_runs_again(
         wait_until(lambda: text in read_text(f"{tmp_path}/err"))
         process.kill()
         process.wait(DEADLINE_S)
+
+
+def test_who_follows_a_job_that_failed_and_is_for_later_is_told_of_that_time(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    failed = {"history": [{"number": 1, "ended": "exit", "exit_code": 1}], "attempts": 1}
+    times = {"next_retry_at": utc_text(time.time()), "run_at": utc_text(time.time() + 7260)}
+    body = {"command": "false", "state": "failed", "stdout_path": f"{spool.path}/logs/a.1.out"}
+    spool.drop_bytes("a", json.dumps({**body, **failed, **times}).encode(), "failed")
+    with open(tmp_path / "err", "wb") as err, spool.start("logs", "-f", "a", stderr=err) as process:
+        wait_until(lambda: "again in 2h0" in read_text(f"{tmp_path}/err"))
+        process.kill()
 
 
 def test_of_a_run_that_completes_nothing_is_said(spool: SpoolDir) -> None:

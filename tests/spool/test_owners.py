@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import sys
 import threading
 import time
@@ -456,6 +457,18 @@ def test_who_looks_wakes_nobody_who_watches(api: Spool) -> None:
         finally:
             arrivals.stop()
         assert f"{me.name}.lock" not in came
+
+
+def test_what_an_owner_makes_anew_is_for_it_alone(api: Spool) -> None:
+    with Registration(api) as me:
+        shutil.rmtree(f"{api.path}/tmp")
+        os.unlink(f"{api.path}/workers/{me.name}.lock")
+        before = os.umask(0o002)
+        try:
+            me.keep()
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(os.stat(f"{api.path}/tmp").st_mode) == 0o700
 
 
 @pytest.mark.parametrize(
