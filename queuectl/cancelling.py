@@ -71,6 +71,7 @@ class Cancelling:
         self._left: list[str] = []
         self._look_again_s = inf
         self._asked: dict[str, str] = {}  # whom, of each job that is run
+        self.told_to_end = False  # whether a pool was told to end one
         self._told_of: set[tuple[str, str]] = set()  # workers that stand still, and why
         self._heartbeats = owners.Heartbeats()
         self._first_tried_s: dict[str, float] = {}
@@ -193,6 +194,7 @@ class Cancelling:
             self._look_again_within(_PASSING_S)
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
+            self.told_to_end = True
             self._asked[job_id] = owner  # before it is: Ctrl-C may come right after
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
 

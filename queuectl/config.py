@@ -242,6 +242,16 @@ def _read(path: str) -> dict[str, Any]:
     return _parsed(path, raw)
 
 
+def read_stored(spool_path: str) -> dict[str, Any]:
+    """Return what config.json holds, sound or not.
+
+    Raises:
+        BadSettingError: it is no JSON object.
+        SpoolError: it is there and cannot be read.
+    """
+    return _read(f"{spool_path}/{FILE_NAME}")
+
+
 def load_stored(spool_path: str) -> tuple[dict[str, Any], list[BadSettingError]]:
     """Return what config.json names and is sound, and what in it is no setting.
 

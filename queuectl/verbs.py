@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from queuectl.files import Steps
     from queuectl.job import Job
-    from queuectl.layout import Found
+    from queuectl.layout import Found, Layout
     from queuectl.moves import Claim
     from queuectl.spool import Spool
 
@@ -186,20 +186,35 @@ def _changing(
 def _take(spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[str]) -> Claim:
     for _ in range(10):
         state = _find(spool, job_id, verb, held)
-        if state not in verb.states:
-            only = " or ".join(verb.states)
-            raise MovedOnError(f'job "{job_id}" is {state}; only {only} jobs can be {verb.done}')
-        _check_only(spool, job_id, state)
+        check_can_be(verb.done, spool, job_id, state, verb.states)
         try:
-            if state == "dead" and spool.reason(job_id) is not None:
-                why = f"it was set aside; {spool.mending(job_id)}"
-                raise WrongStateError(f'job "{job_id}" cannot be {verb.done}: {why}')
             return spool.take(job_id, state, owner)
         except FileNotFoundError:
             continue  # it moved on meanwhile: look again
         except OSError as error:
             raise SpoolError("take", spool.file(state, job_id), error) from error
     raise MovedOnError(f'job "{job_id}" moves faster than it can be taken; try again')
+
+
+def check_can_be(done: str, spool: Layout, job_id: str, state: str, states: Sequence[str]) -> None:
+    """Check that a job which is in a state can be retried, say, by what applies in some states.
+
+    Raises:
+        MovedOnError: it is in none of these.
+        WrongStateError: its id is in another state too, or was that of a file that was set aside.
+        SpoolError: the file system refused to say.
+    """
+    if state not in states:
+        only = " or ".join(states)
+        raise MovedOnError(f'job "{job_id}" is {state}; only {only} jobs can be {done}')
+    _check_only(spool, job_id, state)
+    try:
+        is_reason = state == "dead" and spool.reason(job_id) is not None
+    except OSError as error:
+        raise SpoolError("read", spool.file(state, job_id), error) from error
+    if is_reason:
+        why = f"it was set aside; {spool.mending(job_id)}"
+        raise WrongStateError(f'job "{job_id}" cannot be {done}: {why}')
 
 
 def _find(spool: Spool, job_id: str, verb: Verb, held: Collection[str]) -> str:
@@ -212,7 +227,7 @@ def _find(spool: Spool, job_id: str, verb: Verb, held: Collection[str]) -> str:
     return state or spool.locate(job_id)[0]
 
 
-def _check_only(spool: Spool, job_id: str, state: str) -> None:
+def _check_only(spool: Layout, job_id: str, state: str) -> None:
     """Refuse what would put two jobs of one id into one place.
 
     Raises:

@@ -32,6 +32,7 @@ class WorkLog:
     def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
         self._descriptor = descriptor
         self._as_json = as_json
+        self.pool: str | None = None  # whose lines these are, for programs
         self._waits = _waits_for_a_reader(descriptor)
         self._missing = 0
         self._patience_ms = _PATIENCE_MS
@@ -74,8 +75,10 @@ class WorkLog:
 
     def _write(self, word: str, job_id: str | None, details: dict[str, object]) -> bool:
         """Write a line, behind the end of one that was cut; tell whether it is there as a whole."""
-        form = _json if self._as_json else _text
-        line = form(time.time(), word, job_id, details)
+        if self._as_json:
+            line = _json(time.time(), word, job_id, {**details, "pool": self.pool})
+        else:
+            line = _text(time.time(), word, job_id, details)
         data = line.encode(errors="backslashreplace")
         try:
             if self._cut:
@@ -119,9 +122,16 @@ def _text(now: float, word: str, job_id: str | None, details: dict[str, object])
     for key, value in details.items():
         if isinstance(value, float):
             line += f"  {key}={duration_text(value)}"
-        elif value is not None:
-            line += f"  {value}" if key in _SPEAK_FOR_THEMSELVES else f"  {key}={value}"
+        elif key == "command":
+            line += f"  {_cut(str(value))}"
+        elif value is not None and key not in _FOR_PROGRAMS:
+            line += f"  {value}" if key == "detail" else f"  {key}={value}"
     return plain(line) + "\n"
 
 
-_SPEAK_FOR_THEMSELVES = ("detail", "command")
+_FOR_PROGRAMS = ("number", "ended", "exit_code", "signal")  # `detail` says it for people
+
+
+def _cut(command: str) -> str:
+    # its end may be all that differs
+    return command if len(command) <= 80 else f"{command[:50]}...{command[-27:]}"

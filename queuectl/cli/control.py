@@ -21,6 +21,7 @@ from queuectl.cli.selection import (
     all_option,
     chosen,
     go_ahead,
+    possible,
     select_options,
     touch_options,
 )
@@ -57,6 +58,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     selection = Selection.of(options, CANCELLABLE)
     misses, ended = Misses(), []
     job_ids = chosen(spool, texts, selection, misses=misses)
+    job_ids = possible("cancelled", spool, job_ids, selection.states, misses)
     if go_ahead(job_ids, "cancel", options, misses):
 
         def missed(job_id: str, error: QueuectlError) -> None:
@@ -65,13 +67,14 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
             else:
                 misses(job_id, error)
 
+        log = sys.stderr.fileno()
+        cancelling = Cancelling(spool, selection.states, missed, render.note, log)
         try:
-            log = sys.stderr.fileno()
-            cancelling = Cancelling(spool, selection.states, missed, render.note, log)
             for job_id in cancelling.cancel(job_ids):
                 click.echo(job_id)
         except KeyboardInterrupt:
-            render.note("what was told to end may end all the same; `queuectl list` shows it")
+            if cancelling.told_to_end:
+                render.note("what was told to end may end all the same; `queuectl list` shows it")
             raise
         if ended:
             render.note(f"{len(ended)} had ended by then: {first_of(ended)}")
@@ -123,10 +126,14 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     EDITOR=nano queuectl edit job1
     queuectl list --tag batch --ids | xargs -r queuectl edit --priority 5
     """
+    from queuectl.cli.editing import can_edit
+
     given = given_fields(options)
     spool = spool_to_change(ctx)
     if len(texts) > 1 and not given:
         raise click.UsageError("several jobs are changed by options; the editor takes one")
+    if not given and not can_edit():
+        raise click.UsageError("there is no terminal for an editor: name what to change")
     misses = Misses()
     dead = 0
     for text in texts:

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +93,17 @@ def _text(job: Job) -> bytes:
         return json.dumps(fields, indent=2).encode() + b"\n"
 
 
+def can_edit() -> bool:
+    """Tell whether there is an editor: one that was named, or a terminal for the usual one."""
+    return _named_editor() is not None or (sys.stdin.isatty() and sys.stdout.isatty())
+
+
+def _named_editor() -> str | None:
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or None
+
+
 def _run_editor(path: str) -> None:
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    editor = _named_editor() or "vi"
     try:
         with _signals_are_the_editors():
             status = subprocess.run([*shlex.split(editor), path], check=False).returncode

@@ -64,6 +64,8 @@ def listing_options(command: Any) -> Any:
 def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """List jobs: state by state, by id (the ids that queuectl makes sort by time).
 
+    Those that move while it looks come last.
+
     \b
     queuectl list --state failed --state dead
     queuectl list --newest-first --limit 20

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from queuectl.cli import render
+from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
 from queuectl.job import command_line
 from queuectl.states import FINISHED, STATES
@@ -98,24 +99,40 @@ def select(
     """
     # of a million names the first few are cheaper to find than all to sort
     few = None if selection.narrow else limit
-    found = (_newest_first if newest_first else _by_id)(spool, selection.states, few)
     now = time.time()
-    admitted = (
-        item for item in found if selection.admits(item, partial(_written_at, spool, item), now)
-    )
-    return islice(admitted, limit)
+    newer_than_s = selection.newer_than_s
+    since_s = -inf if newer_than_s is None else now - newer_than_s
+    found = (_newest_first if newest_first else _by_id)(spool, selection.states, few, since_s)
+    return islice(_admitted(spool, selection, found, now), limit)
 
 
-def _by_id(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
+def _admitted(
+    spool: Layout, selection: Selection, found: Iterable[Found], now: float
+) -> Iterator[Found]:
+    """Yield the jobs that are selected; who waits for the first is shown how far it is."""
+    with Progress() as progress:
+        for number, item in enumerate(found, 1):
+            if selection.admits(item, partial(_written_at, spool, item), now):
+                progress.leave()  # what comes may be on the terminal, or in a pager on it
+                yield item
+            else:
+                progress.tell(partial("looked at {:,} jobs ...".format, number))
+
+
+def _by_id(
+    spool: Layout, states: Sequence[str], few: int | None, since_s: float
+) -> Iterator[Found]:
     if few is not None:
         for state in states:
             names = heapq.nsmallest(few, spool.names(state))
             yield from spool.jobs(state, names, _cannot_be_read)
         return
     listed: dict[str, list[str]] = {state: [] for state in states}
-    # all of it before any is read, which takes longer
-    for _, state, job_id in _listed(spool, states, partial(_at_no_time, spool)):
-        listed[state].append(job_id)
+    # all of it before any is read, which takes longer; what a file's time rules out is not read
+    entries = partial(_at_no_time, spool) if since_s == -inf else spool.written
+    for written_s, state, job_id in _listed(spool, states, entries):
+        if written_s > since_s:
+            listed[state].append(job_id)
     shown: set[str] = set()
     for state in states:
         for found in spool.jobs(state, sorted(listed[state]), _cannot_be_read):
@@ -130,8 +147,10 @@ def _by_id(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Fo
                 yield found
 
 
-def _newest_first(spool: Layout, states: Sequence[str], few: int | None) -> Iterator[Found]:
-    written = _listed(spool, states, spool.written)
+def _newest_first(
+    spool: Layout, states: Sequence[str], few: int | None, since_s: float
+) -> Iterator[Found]:
+    written = (item for item in _listed(spool, states, spool.written) if item[0] > since_s)
     newest = iter(sorted(written, reverse=True) if few is None else heapq.nlargest(few, written))
     shown: set[str] = set()
     while chunk := list(islice(newest, _CHUNK)):

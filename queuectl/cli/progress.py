@@ -66,6 +66,11 @@ class Progress:
                 self._write(_CLEAR)
             self._in_line = False
 
+    def leave(self) -> None:
+        """Take the line away for good."""
+        self.end_line()
+        self._is_seen = False
+
     @contextlib.contextmanager
     def _gone(self) -> Iterator[None]:
         """Be seen by nobody any more once the terminal is gone: what is waited for is not."""

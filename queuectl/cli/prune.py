@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from queuectl.cli.common import DURATION, Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.deleting import delete_jobs
 from queuectl.cli.matching import Selection, changed_at
+from queuectl.cli.progress import Progress
 from queuectl.cli.selection import (
     chosen,
     go_ahead,
@@ -104,12 +106,12 @@ def _oldest(
 
     Of those alone that have all these tags.
     """
+    limit = float("inf") if older_than_s is None else time.time() - older_than_s
     jobs = sorted(
         (ended_at, job)
         for ended_at, job in _ends(spool, state, older_than_s)
-        if not tags or _has(spool, job, tags)
+        if (keep or ended_at <= limit) and (not tags or _has(spool, job, tags))
     )
-    limit = float("inf") if older_than_s is None else time.time() - older_than_s
     beyond = jobs[: max(0, len(jobs) - (keep or 0))]
     return [job for ended_at, job in beyond if ended_at <= limit]
 
@@ -125,11 +127,13 @@ def _ends(
     """Yield when each job ended: as its file's time says, or its record if that is earlier."""
     # without an age each record is read: what is newest is not known otherwise
     limit = float("-inf") if older_than_s is None else time.time() - older_than_s
-    for job_id, written_at in spool.written(state):
-        if not is_id(job_id):  # somebody's copy
-            continue
-        ended_at = written_at
-        if written_at > limit:  # not old by its file; a copied spool has only its records
-            for found in spool.jobs(state, [job_id]):
-                ended_at = min(written_at, changed_at(found))
-        yield ended_at, housekeeping.Doomed(state, job_id, written_at)
+    with Progress() as progress:
+        for number, (job_id, written_at) in enumerate(spool.written(state), 1):
+            progress.tell(partial("looked at {:,} {} jobs ...".format, number, state))
+            if not is_id(job_id):  # somebody's copy
+                continue
+            ended_at = written_at
+            if written_at > limit:  # not old by its file; a copied spool has only its records
+                for found in spool.jobs(state, [job_id]):
+                    ended_at = min(written_at, changed_at(found))
+            yield ended_at, housekeeping.Doomed(state, job_id, written_at)

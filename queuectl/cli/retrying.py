@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl import verbs
-from queuectl.cli.selection import go_ahead
+from queuectl.cli.selection import go_ahead, possible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ def retry_jobs(
     The others are told and left alone, and the exit status is 1 then. A person who is there is
     asked first if they are many.
     """
+    job_ids = possible("retried", spool, job_ids, states, misses)
     if go_ahead(job_ids, "retry", options, misses):
         for job_id in verbs.retry(spool, job_ids, states, misses):
             click.echo(job_id)

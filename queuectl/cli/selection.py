@@ -9,6 +9,7 @@ import re
 import warnings
 from collections import Counter
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ from queuectl.cli.common import DURATION, Misses
 from queuectl.cli.completing import complete_tags
 from queuectl.cli.matching import Selection, select
 from queuectl.cli.naming import id_to_change
+from queuectl.cli.progress import Progress
 from queuectl.ids import first_of
 from queuectl.outcome import CANCELLED, is_cancelled
 from queuectl.states import STATES
@@ -208,12 +210,14 @@ def _named(
 def _selected(spool: Layout, selection: Selection, leaving: Collection[str]) -> list[str]:
     job_ids = []  # of a million jobs only these are kept
     left_out: Counter[str] = Counter()
-    for found in select(spool, selection):
-        kind = _kind(found, selection)
-        if kind in leaving:
-            left_out[kind] += 1
-        else:
-            job_ids.append(found.job.id)
+    with Progress() as progress:
+        for found in select(spool, selection):
+            kind = _kind(found, selection)
+            if kind in leaving:
+                left_out[kind] += 1
+            else:
+                job_ids.append(found.job.id)
+            progress.tell(partial("selected {:,} jobs ...".format, len(job_ids)))
     for kind, count in left_out.items():
         render.note(f"{count} {kind}, not among these: {_LEFT[kind]}")
     return job_ids
@@ -235,6 +239,26 @@ def _ways() -> str:
     params = click.get_current_context().command.params
     have = {name for param in params for name in param.opts}
     return ", ".join(way for way in ("--state", *_SELECTING, "--all") if way in have)
+
+
+def possible(
+    done: str, spool: Layout, job_ids: Sequence[str], states: Sequence[str], misses: Misses
+) -> list[str]:
+    """Return what can be retried, say, for a dry run of named jobs; the others are told.
+
+    What is done for good finds that out by itself, and what is selected is in these states.
+    """
+    from queuectl.verbs import check_can_be  # 8 ms that a list does not need
+
+    params = click.get_current_context().params
+    if not (params["texts"] and params["dry_run"]):
+        return list(job_ids)
+    found = []
+    for job_id in job_ids:
+        with misses.noted():
+            check_can_be(done, spool, job_id, spool.locate(job_id)[0], states)
+            found.append(job_id)
+    return found
 
 
 _ALSO = {"delete": ", with all output, for good"}

@@ -186,7 +186,7 @@ def _print_due(spool: Layout, counts: dict[str, int]) -> None:
         why = found.job.error if found.state == "failed" else ""
         line = f"{head}{plain(found.job.id)}  {render.in_text(at)}  {plain(why)}"
         click.echo(line.rstrip())
-    if len(due) > _DUE_SHOWN:
-        click.echo(f"         and {len(due) - _DUE_SHOWN} later")
     if due and any(counts[state] > _DUE_READ for state in WAITING):
         click.echo(f"         (of {_DUE_READ} read in each of failed/ and pending/)")
+    elif len(due) > _DUE_SHOWN:
+        click.echo(f"         and {len(due) - _DUE_SHOWN} later")

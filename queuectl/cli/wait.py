@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+import signal
 import time
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -34,7 +37,7 @@ from queuectl.verbs import CANCELLABLE
 from queuectl.waiting import Endings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from queuectl.changes import Changes
     from queuectl.cli.drafting import Drafted
@@ -117,8 +120,8 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """Queue a job, wait for it, and show what it prints as it comes.
 
     Takes what `queuectl enqueue` takes, of one job, which reads nothing: its standard input is
-    /dev/null. The exit status is the job's, as in `queuectl wait`. Ctrl-C leaves the job queued, or
-    running.
+    /dev/null. The exit status is the job's, as in `queuectl wait`. Ctrl-C and SIGTERM leave the job
+    queued, or running: it says how to cancel it, and --id gives it a name that you know.
 
     \b
     queuectl run --timeout 1h -- make -j4
@@ -151,13 +154,15 @@ def follow(
 ) -> int:
     """Wait for jobs just queued to end, showing what they print if asked to; return the status.
 
-    On Ctrl-C it says that they stay queued, and the status is 130. `tags` are those of all of them.
+    On Ctrl-C and SIGTERM it says that they stay queued, and ends as from these. `tags` are those of
+    all of them.
     """
     endings = Endings(spool, job_ids)
     printer = Printer(apart=True) if show_output else None
     try:
-        _wait(spool, endings, printer=printer)
-    except KeyboardInterrupt:
+        with _told_to_end():
+            _wait(spool, endings, printer=printer)
+    except KeyboardInterrupt as interrupt:
         if printer is not None:
             printer.end_line()
         left = endings.remaining
@@ -171,8 +176,28 @@ def follow(
             f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"
             f" `queuectl cancel {ids}` ends {which}"
         )
+        if isinstance(interrupt, _Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
         return _INTERRUPTED
     return endings.status()
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as `timeout` sends it: what is waited for goes on, as after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Raise _Terminated at a SIGTERM."""
+
+    def terminated(*_: object) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(

@@ -30,6 +30,8 @@ from queuectl.kernel import processes
 from queuectl.units import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from queuectl.config import Config
     from queuectl.owners import Worker
     from queuectl.spool import Spool
@@ -197,17 +199,18 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     queuectl worker stop --now
     """
     spool = spool_to_change(ctx)
-    alive = owners.workers(spool)
-    named = [_named(name, alive) for name in names] if names else alive
+    alive, misses = owners.workers(spool), Misses()
+    named = alive if not names else list(_all_named(names, alive, misses))
     wanted = list({item.worker: item for item in named}.values())
     if not wanted:
-        render.note(hindrances.NO_WORKER.what)
+        if not names:
+            render.note(hindrances.NO_WORKER.what)
+        misses.exit()
         return
     ours = next((item for item in wanted if item.worker == os.environ.get(variables.WORKER)), None)
     if ours is not None:  # said before it is asked: it may end us at once
         ends = "ends it now" if now else "leaves once that has ended"
         render.note(f"{ours.worker} runs this command, and {ends}")
-    misses = Misses()
     wanted = [item for item in wanted if _ask(spool, item, misses, now=now)]
     if ours in wanted:
         wanted.remove(ours)  # it waits for this very command
@@ -231,6 +234,12 @@ def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
         misses(pool.worker, QueuectlError(f"{error}{way if is_here else ''}"))
         return False
     return True
+
+
+def _all_named(names: Sequence[str], alive: list[Worker], misses: Misses) -> Iterator[Worker]:
+    for name in names:
+        with misses.noted():  # one that has left by itself is no reason to leave the others
+            yield _named(name, alive)
 
 
 def _named(text: str, alive: list[Worker]) -> Worker:

@@ -73,7 +73,7 @@ class Pool:
         self._on_ready = on_ready
         self._count = count
         self._registration = Registration(spool, self._slots)
-        self.name = self._registration.name
+        self.name = log.pool = self._registration.name
         self._signals = 0
         self._hung_up_s = -inf
         self._ended_now = False

@@ -293,7 +293,7 @@ class Turns:
         if self._ending is not None:
             run.end(self._ending)
         attempt = job.tries(self._spool.config.max_retries)
-        self._log.event("started", job.id, attempt=attempt, command=_shown(job.command))
+        self._log.event("started", job.id, attempt=attempt, command=command_line(job.command))
         if "created_at" not in job.record:
             self._tell_of_slips(job)
         how = await run.wait()
@@ -392,16 +392,13 @@ class Turns:
         return outcome.settled(job, how, config=self._spool.config, now=at, random=random.random)
 
 
-def _shown(command: str | list[str]) -> str:
-    text = command_line(command)
-    # its end may be all that differs
-    return text if len(text) <= 80 else f"{text[:50]}...{text[-27:]}"
-
-
 def _story(job: Job, took_s: float) -> dict[str, object]:
     if job.state == "completed":
         return {"took": took_s}
-    story: dict[str, object] = {"detail": job.error}
+    ended = job.history[-1] if job.history else {}  # of none, if it was cancelled before it began
+    story: dict[str, object] = {"detail": job.error, "took": took_s}
+    for key in ("number", "ended", "exit_code", "signal"):
+        story[key] = ended.get(key)
     if job.state == "failed":
         now = time.time()
         story["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)

@@ -188,6 +188,22 @@ def test_spans_are_numbers_in_a_log_for_programs(spool: SpoolDir) -> None:
     (completed,), (failed,) = pool.events("completed", "job"), pool.events("failed", "later")
     assert 0.2 <= completed["took"] < 10
     assert 90 < failed["again_in"] <= 100
+    assert 0 < failed["took"] < 10
+
+
+def test_what_a_program_asks_of_a_run_is_in_its_log_and_not_in_words(spool: SpoolDir) -> None:
+    command = f"sh -c 'exit 3' # {'x' * 100}"
+    spool.api.submit(command, id="exits", max_retries=1)
+    spool.api.submit("kill -KILL $$", id="killed", max_retries=1)
+    with spool.pool() as pool:
+        for job_id in ("exits", "killed"):
+            pool.wait_for("dead", job_id)
+        (exits,), (killed,) = pool.events("dead", "exits"), pool.events("dead", "killed")
+        assert (exits["number"], exits["ended"], exits["exit_code"]) == (1, "exit", 3)
+        assert (killed["ended"], killed["signal"]) == ("signal", "SIGKILL")
+        assert "exit_code" not in killed
+        assert pool.events("started", "exits")[0]["command"] == command
+        assert {event["pool"] for event in pool.events()} == {pool.name}
 
 
 def test_spans_are_words_in_a_log_for_people(spool: SpoolDir) -> None:
@@ -198,7 +214,9 @@ def test_spans_are_words_in_a_log_for_people(spool: SpoolDir) -> None:
         assert worker.stderr is not None
         said = "".join(worker.stderr.readline().decode() for _ in range(5))
         worker.terminate()
-    assert re.search(r"failed     job  exit status 1  again_in=16m(3\d|40)s\n", said), said
+    assert re.search(r"failed     job  exit status 1  took=\d+ms  again_in=16m(3\d|40)s\n", said), (
+        said
+    )
     assert re.search(r"completed  well  took=\d+ms\n", said), said
 
 
@@ -287,6 +305,14 @@ def test_stop_of_one_leaves_the_others(spool: SpoolDir) -> None:
         assert left["worker"] == other.name
         spool.run("worker", "stop", str(left["pid"]))
         assert other.wait() == 0
+
+
+def test_a_stop_of_one_that_has_left_and_another_stops_that_one(spool: SpoolDir) -> None:
+    with spool.pool() as pool:
+        result = spool.run("worker", "stop", "gone-1-00000000", pool.name, status=1)
+        assert 'no worker "gone-1-00000000" is alive' in result.err
+        assert result.out == f"{pool.name} is gone\n"
+        assert pool.wait() == 0
 
 
 def test_an_empty_name_is_not_that_of_the_only_worker(spool: SpoolDir) -> None:

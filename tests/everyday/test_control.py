@@ -416,6 +416,12 @@ def test_what_an_editor_has_saved_before_it_failed_is_kept(spool: SpoolDir, tmp_
     assert "your text" not in unchanged.err
 
 
+def test_without_a_terminal_there_is_no_usual_editor(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    told = spool.refuse("edit", "job", status=2, VISUAL="", EDITOR="")
+    assert "there is no terminal for an editor" in told
+
+
 def test_an_editor_that_cannot_be_understood_is_told(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
     assert "cannot start the editor vi ': No closing quotation" in edit(spool, "vi '", status=1).err

@@ -115,6 +115,24 @@ def test_what_a_dry_run_names_is_what_is_done(
     assert all(mixed.states(job_id) != states[job_id] for job_id in expected)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cancel", "wait1", "done", "dead1"],
+        ["retry", "dead1", "wait1", "aside"],
+        ["dlq", "retry", "dead1", "done", "aside"],
+    ],
+)
+def test_a_dry_run_of_named_jobs_tells_of_those_that_it_cannot_be_done_to(
+    mixed: SpoolDir, words: list[str]
+) -> None:
+    mixed.drop_bytes("aside", b'{"command": "", "rejected": "aside.json"}', "dead")
+    dry = mixed.run(*words, "--dry-run", status=1)
+    done = mixed.run(*words, status=1)
+    assert dry.lines == done.lines
+    assert len(dry.err.splitlines()) == len(done.err.splitlines()) + 1  # that nothing was done
+
+
 def test_nothing_selected_is_no_failure_and_is_said(mixed: SpoolDir) -> None:
     result = mixed.run("cancel", "--tag", "nothing")
     assert result.out == ""

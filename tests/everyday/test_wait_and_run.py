@@ -289,6 +289,21 @@ def test_ctrl_c_while_enqueue_waits_leaves_the_job_queued(spool: SpoolDir) -> No
 # --- run ------------------------------------------------------------------------------------
 
 
+def test_who_ends_a_run_is_told_how_the_job_is_ended_and_it_ends_by_that_signal(
+    spool: SpoolDir,
+) -> None:
+    spool.create()
+    with spool.start("run", "--id", "job", "--", "true", stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        running.stderr.readline()
+        running.send_signal(signal.SIGTERM)
+        _, err = running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == -signal.SIGTERM
+    assert b"job stays queued, or runs on; " in err
+    assert b"`queuectl cancel job` ends it" in err
+    assert spool.states("job") == ["pending"]
+
+
 def test_run_shows_what_the_job_prints_and_ends_as_it_does(spool: SpoolDir) -> None:
     with spool.pool():
         result = spool.run(

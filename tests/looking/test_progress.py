@@ -12,7 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.looking.terminal import Terminal, terminal
-from tests.support import DEADLINE_S, environment, wait_until, waiting_for
+from tests.support import (
+    DEADLINE_S,
+    environment,
+    wait_until,
+    waiting_for,
+    with_code_at_start,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +73,20 @@ def test_the_line_comes_back_after_two_ends_one_after_the_other(
         wait_until(lambda: "2 of 3 ended" in screen.raw, deadline_s=10)
         (tmp_path / "c").touch()
         assert screen.wait() == 0
+
+
+def test_who_selects_among_many_sees_how_far_it_is(spool: SpoolDir, tmp_path: Path) -> None:
+    for number in range(30):
+        spool.drop(f"job-{number}", tags=["x"] if number == 17 else [])
+    at_once = "from queuectl.cli import progress\nprogress._PATIENCE_S = progress._EVERY_S = 0\n"
+    path = with_code_at_start(tmp_path, at_once)["PYTHONPATH"]
+    for words in (["list", "--tag", "x"], ["cancel", "--tag", "x"]):
+        with terminal(spool, *words, PYTHONPATH=path) as screen:
+            assert screen.wait() == 0
+        assert re.search(r"looked at \d+ jobs \.\.\.", screen.raw)
+        seen = on_the_screen(screen.raw)
+        assert not any("looked" in line or "selected" in line for line in seen)
+        assert any("job-17" in line for line in seen)
 
 
 def test_who_waits_sees_that_a_job_is_gone(spool: SpoolDir) -> None:
