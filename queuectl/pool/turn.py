@@ -372,7 +372,8 @@ class Turns:
 
     async def _settle(self, ended: _Ended) -> None:
         claim, job, how, took_s, at = ended
-        if how.ended == outcome.CANCELLED and self._runs[self._spool.key(job.id)] is None:
+        began = how.ended != outcome.CANCELLED or self._runs[self._spool.key(job.id)] is not None
+        if not began:
             done = outcome.cancelled(outcome.never_began(job, at), how, at)
         else:
             job = outcome.began(job, at - took_s)
@@ -386,19 +387,19 @@ class Turns:
             self.stall.tell_it_is_over()
             forget_output(self._spool, job, done)
             if not self._custody.tell_if_displaced(claim):
-                self._log.event(done.state, job.id, **_story(done, took_s))
+                number = done.run_number if began else None
+                self._log.event(done.state, job.id, **_story(done, how, number, took_s))
 
     def _settled(self, job: Job, how: outcome.Outcome, at: float) -> Job:
         return outcome.settled(job, how, config=self._spool.config, now=at, random=random.random)
 
 
-def _story(job: Job, took_s: float) -> dict[str, object]:
+def _story(job: Job, how: outcome.Outcome, number: int | None, took_s: float) -> dict[str, object]:
     if job.state == "completed":
         return {"took": took_s}
-    ended = job.history[-1] if job.history else {}  # of none, if it was cancelled before it began
-    story: dict[str, object] = {"detail": job.error, "took": took_s}
-    for key in ("number", "ended", "exit_code", "signal"):
-        story[key] = ended.get(key)
+    story: dict[str, object] = {"detail": job.error, "took": took_s, "number": number}
+    story |= {"ended": how.ended, "exit_code": how.exit_code}
+    story["signal"] = None if how.signal is None else outcome.signal_name(how.signal)
     if job.state == "failed":
         now = time.time()
         story["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)

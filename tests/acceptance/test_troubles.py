@@ -543,7 +543,8 @@ def test_a_job_that_is_cancelled_while_it_is_claimed_ahead_does_not_start(
     go = f"{spool.path}.go"
     spool.drop("a-short")
     spool.drop("b-long", waiting_for(go))
-    spool.drop("c-ahead", f"touch {spool.path}.ran")
+    earlier = [{"number": 1, "ended": "exit", "exit_code": 3}]
+    spool.drop("c-ahead", f"touch {spool.path}.ran", history=earlier)
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
         pool.wait_for("started", "b-long")
         wait_until((tmp_path / "sitecustomize.py.c-ahead").exists, pool.log)
@@ -554,11 +555,14 @@ def test_a_job_that_is_cancelled_while_it_is_claimed_ahead_does_not_start(
         spool.run("config", "set", "poll-interval", "77")
         pool.wait_for("config")  # so it has looked at what it is asked
         open(go, "x").close()
-        spool.wait_for("dead", "c-ahead")
+        pool.wait_for("dead", "c-ahead")
+        (told,) = pool.events("dead", "c-ahead")
+        assert told["ended"] == "cancelled"
+        assert not {"number", "exit_code", "signal"} & set(told)  # of a run there are none
     assert not os.path.exists(f"{spool.path}.ran")
     record = spool.record("dead", "c-ahead")
     assert record["error_message"] == "cancelled: by somebody"
-    assert record.get("history", []) == []
+    assert record["history"] == earlier
     assert (record["attempts"], record["started_at"], record["stdout_path"]) == (0, None, None)
 
 
