@@ -195,14 +195,17 @@ def test_what_a_program_asks_of_a_run_is_in_its_log_and_not_in_words(spool: Spoo
     command = f"sh -c 'exit 3' # {'x' * 100}"
     spool.api.submit(command, id="exits", max_retries=1)
     spool.api.submit("kill -KILL $$", id="killed", max_retries=1)
+    spool.api.submit(f"true #{'é' * 1000}", id="long")
     with spool.pool() as pool:
         for job_id in ("exits", "killed"):
             pool.wait_for("dead", job_id)
+        pool.wait_for("completed", "long")
         (exits,), (killed,) = pool.events("dead", "exits"), pool.events("dead", "killed")
         assert (exits["number"], exits["ended"], exits["exit_code"]) == (1, "exit", 3)
         assert (killed["ended"], killed["signal"]) == ("signal", "SIGKILL")
         assert "exit_code" not in killed
         assert pool.events("started", "exits")[0]["command"] == command
+        assert pool.events("started", "long")[0]["command"] == f"true #{'é' * 191}...{'é' * 100}"
         assert {event["pool"] for event in pool.events()} == {pool.name}
 
 
