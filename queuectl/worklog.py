@@ -110,7 +110,7 @@ def _waits_for_a_reader(descriptor: int) -> bool:
 def _json(now: float, word: str, job_id: str | None, details: dict[str, object]) -> str:
     fields = {"at": utc_text(now), "event": word, "id": job_id, **details}
     if "command" in fields:
-        fields["command"] = _cut(str(fields["command"]), _SHOWN_TO_PROGRAMS)
+        fields["command"] = _shortened(str(fields["command"]), _SHOWN_TO_PROGRAMS)
     said = {
         key: round(value, 6) if isinstance(value, float) else value
         for key, value in fields.items()
@@ -125,7 +125,7 @@ def _text(now: float, word: str, job_id: str | None, details: dict[str, object])
         if isinstance(value, float):
             line += f"  {key}={duration_text(value)}"
         elif key == "command":
-            line += f"  {_cut(str(value), _SHOWN)}"
+            line += f"  {_shortened(str(value), _SHOWN)}"
         elif value is not None and key not in _FOR_PROGRAMS:
             line += f"  {value}" if key == "detail" else f"  {key}={value}"
     return plain(line) + "\n"
@@ -139,7 +139,7 @@ _FOR_PROGRAMS = ("number", "ended", "exit_code", "signal")  # `detail` says it f
 _SHOWN, _SHOWN_TO_PROGRAMS = 80, 300
 
 
-def _cut(command: str, most: int) -> str:
+def _shortened(command: str, most: int) -> str:
     # its end may be all that differs
     tail = most // 3
     return command if len(command) <= most else f"{command[: most - tail - 3]}...{command[-tail:]}"

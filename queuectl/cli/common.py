@@ -132,6 +132,15 @@ class Duration(_FloatType):
         return int(seconds) if seconds == int(seconds) else seconds
 
 
+class Integer(click.types.IntParamType):
+    """An integer as everybody writes it: Python alone takes `1_0` for one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and ("_" in value or not value.isascii()):
+            self.fail(f"{value!r} is not a valid integer.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Time(_FloatType):
     """ISO 8601, local where it names no zone, 08:00 or `now`; seconds since the epoch."""
 
@@ -151,6 +160,7 @@ class Time(_FloatType):
 
 
 DURATION = Duration()
+INTEGER = Integer()
 TIME = Time()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

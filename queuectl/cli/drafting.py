@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, TIME, Duration
+from queuectl.cli.common import DURATION, INTEGER, TIME, Duration
 from queuectl.cli.completing import complete_directories, complete_tags
 from queuectl.cli.mistakes import look_for_mistakes
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
@@ -100,7 +100,7 @@ _ID_OPTION = click.option(
 )
 _OPTIONS = (
     click.option("--command", metavar="TEXT", help="A command line for the shell."),
-    click.option("--priority", type=int, help="Lower runs first. Else 0."),
+    click.option("--priority", type=INTEGER, help="Lower runs first. Else 0."),
     click.option(
         "--run-at", type=TIME, metavar="TIME", help="Not before; local if without zone, as 08:00."
     ),
@@ -113,7 +113,7 @@ _OPTIONS = (
     ),
     click.option(
         "--max-retries",
-        type=int,
+        type=INTEGER,
         help="Failures until it is dead; 1: no retry. Else the setting, 3 if not set.",
     ),
     click.option(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from queuectl.job import Job
     from queuectl.layout import Found, Layout
 
+    _Missed = Callable[[str, Exception], None]
+
 _CHUNK = 512  # names that are read together
 
 
@@ -91,41 +93,66 @@ def changed_at(found: Found) -> float:
 
 
 def select(
-    spool: Layout, selection: Selection, limit: int | None = None, *, newest_first: bool = False
+    spool: Layout,
+    selection: Selection,
+    limit: int | None = None,
+    *,
+    newest_first: bool = False,
+    collects: bool = False,
 ) -> Iterator[Found]:
     """Yield the jobs that are selected, state by state, by id; at most `limit` of them.
 
-    `newest_first` has the last written come first, whatever its state.
+    A person who waits is shown how far it is: until the first comes, or to the end.
+
+    Args:
+        spool: where they are.
+        selection: which.
+        limit: how many at most.
+        newest_first: the last written come first, whatever their state.
+        collects: nothing is printed of them before all are there.
     """
     # of a million names the first few are cheaper to find than all to sort
     few = None if selection.narrow else limit
     now = time.time()
     newer_than_s = selection.newer_than_s
     since_s = -inf if newer_than_s is None else now - newer_than_s
-    found = (_newest_first if newest_first else _by_id)(spool, selection.states, few, since_s)
-    return islice(_admitted(spool, selection, found, now), limit)
+    progress = Progress()
+    missed = partial(_cannot_be_read, progress)
+    order = _newest_first if newest_first else _by_id
+    found = order(spool, selection.states, few, since_s, missed)
+    wanted = _admitted(spool, selection, found, now)
+    return islice(_shown(wanted, progress, collects=collects), limit)
 
 
 def _admitted(
     spool: Layout, selection: Selection, found: Iterable[Found], now: float
+) -> Iterator[Found | None]:
+    """Yield each job that is selected, None for each that is not."""
+    for item in found:
+        is_wanted = selection.admits(item, partial(_written_at, spool, item), now)
+        yield item if is_wanted else None
+
+
+def _shown(
+    looked_at: Iterable[Found | None], progress: Progress, *, collects: bool
 ) -> Iterator[Found]:
-    """Yield the jobs that are selected; who waits for the first is shown how far it is."""
-    with Progress() as progress:
-        for number, item in enumerate(found, 1):
-            if selection.admits(item, partial(_written_at, spool, item), now):
-                progress.leave()  # what comes may be on the terminal, or in a pager on it
+    """Yield the jobs, and tell how many were looked at."""
+    with progress:
+        for number, item in enumerate(looked_at, 1):
+            if item is not None:
+                if not collects:
+                    progress.leave()  # it may be on the terminal, or in a pager on it
                 yield item
-            else:
-                progress.tell(partial("looked at {:,} jobs ...".format, number))
+            progress.tell(partial("{:,} looked at ...".format, number))
 
 
 def _by_id(
-    spool: Layout, states: Sequence[str], few: int | None, since_s: float
+    spool: Layout, states: Sequence[str], few: int | None, since_s: float, missed: _Missed
 ) -> Iterator[Found]:
     if few is not None:
         for state in states:
             names = heapq.nsmallest(few, spool.names(state))
-            yield from spool.jobs(state, names, _cannot_be_read)
+            yield from spool.jobs(state, names, missed)
         return
     listed: dict[str, list[str]] = {state: [] for state in states}
     # all of it before any is read, which takes longer; what a file's time rules out is not read
@@ -135,7 +162,7 @@ def _by_id(
             listed[state].append(job_id)
     shown: set[str] = set()
     for state in states:
-        for found in spool.jobs(state, sorted(listed[state]), _cannot_be_read):
+        for found in spool.jobs(state, sorted(listed[state]), missed):
             shown.add(found.job.id)
             yield found
     if len(states) > 1:
@@ -148,7 +175,7 @@ def _by_id(
 
 
 def _newest_first(
-    spool: Layout, states: Sequence[str], few: int | None, since_s: float
+    spool: Layout, states: Sequence[str], few: int | None, since_s: float, missed: _Missed
 ) -> Iterator[Found]:
     written = (item for item in _listed(spool, states, spool.written) if item[0] > since_s)
     newest = iter(sorted(written, reverse=True) if few is None else heapq.nlargest(few, written))
@@ -157,7 +184,7 @@ def _newest_first(
         there: dict[tuple[str, str], Found] = {}
         for state in states:
             names = [job_id for _, its_state, job_id in chunk if its_state == state]
-            found = spool.jobs(state, names, _cannot_be_read) if names else ()
+            found = spool.jobs(state, names, missed) if names else ()
             there.update(((state, item.job.id), item) for item in found)
         for _, state, job_id in chunk:
             item = there.get((state, job_id)) or _moved_on(spool, states, job_id)
@@ -203,7 +230,8 @@ def _moved_on(spool: Layout, states: Sequence[str], job_id: str) -> Found | None
     return found if found.state in states else None
 
 
-def _cannot_be_read(path: str, error: Exception) -> None:
+def _cannot_be_read(progress: Progress, path: str, error: Exception) -> None:
+    progress.end_line()
     why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
     render.note(f"queuectl: {path} cannot be read: {why}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from itertools import pairwise
 from shutil import which
 from typing import TYPE_CHECKING
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli import render
+from queuectl.errors import BadJobError
+from queuectl.job import decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FOR_A_SHELL = set(" \t\n|&;<>$`(")
 _FILL_IN = {"find", "xargs", "parallel", "fd", "fdfind", "-exec", "-I", "-I{}"}  # these do
+_MOST_READ = 65_536  # bytes, to see what a file is
 _OPERATORS = {"|", "||", "&&", "&", ">", ">>", "<", "2>&1"}  # ; is a word of find -exec
 
 
@@ -52,11 +56,18 @@ def _tell_of_file(word: str) -> None:
 
 def _way_of_file(path: str) -> str:
     with open(path, "rb") as file:
-        if file.read(2) == b"#!":
-            return f"chmod +x {path} makes it a program"
-    if path.endswith(".json"):
-        return f'"$(cat {path})" queues the job in it'
-    return f"{'@' if path.endswith('.jsonl') else '--commands '}{path} queues its lines"
+        beginning = file.read(_MOST_READ)
+    name = shlex.quote(path)
+    if beginning.startswith(b"#!"):
+        program = name if "/" in path else f"./{name}"
+        return f"after chmod +x, {program} runs it"
+    if not path.endswith((".json", ".jsonl")):
+        return f"--commands {name} queues its lines"
+    try:
+        decode(beginning)
+    except BadJobError:  # several, or none
+        return f"@{name} queues its lines"
+    return f'"$(cat {name})" queues the job in it'
 
 
 def _refuse_words_after_a_line(words: Sequence[str]) -> None:

@@ -129,7 +129,7 @@ def _ends(
     limit = float("-inf") if older_than_s is None else time.time() - older_than_s
     with Progress() as progress:
         for number, (job_id, written_at) in enumerate(spool.written(state), 1):
-            progress.tell(partial("looked at {:,} {} jobs ...".format, number, state))
+            progress.tell(partial("{:,} looked at in {}/ ...".format, number, state))
             if not is_id(job_id):  # somebody's copy
                 continue
             ended_at = written_at

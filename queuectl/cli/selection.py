@@ -9,7 +9,6 @@ import re
 import warnings
 from collections import Counter
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +18,6 @@ from queuectl.cli.common import DURATION, Misses
 from queuectl.cli.completing import complete_tags
 from queuectl.cli.matching import Selection, select
 from queuectl.cli.naming import id_to_change
-from queuectl.cli.progress import Progress
 from queuectl.ids import first_of
 from queuectl.outcome import CANCELLED, is_cancelled
 from queuectl.states import STATES
@@ -210,14 +208,12 @@ def _named(
 def _selected(spool: Layout, selection: Selection, leaving: Collection[str]) -> list[str]:
     job_ids = []  # of a million jobs only these are kept
     left_out: Counter[str] = Counter()
-    with Progress() as progress:
-        for found in select(spool, selection):
-            kind = _kind(found, selection)
-            if kind in leaving:
-                left_out[kind] += 1
-            else:
-                job_ids.append(found.job.id)
-            progress.tell(partial("selected {:,} jobs ...".format, len(job_ids)))
+    for found in select(spool, selection, collects=True):
+        kind = _kind(found, selection)
+        if kind in leaving:
+            left_out[kind] += 1
+        else:
+            job_ids.append(found.job.id)
     for kind, count in left_out.items():
         render.note(f"{count} {kind}, not among these: {_LEFT[kind]}")
     return job_ids
@@ -256,7 +252,7 @@ def possible(
     found = []
     for job_id in job_ids:
         with misses.noted():
-            check_can_be(done, spool, job_id, spool.locate(job_id)[0], states)
+            check_can_be(done, spool, job_id, spool.find(job_id).state, states)
             found.append(job_id)
     return found
 

@@ -108,7 +108,8 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     queuectl config show
     """
     spool = spool_to_read(ctx)
-    stored = config.read_stored(spool.path)  # of what is no JSON there is nothing to show
+    config.read_stored(spool.path)  # of what is no JSON there is nothing to show
+    stored = config.load_stored(spool.path)[0]
     values = _in_force(spool)
     if as_json:
         render.json_document(

@@ -166,20 +166,29 @@ def follow(
         if printer is not None:
             printer.end_line()
         left = endings.remaining
-        ids, which = " ".join(left), "it" if len(left) == 1 else "them"
-        if len(left) > _NAMED:
-            ids = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
-            which = "all that have that tag" if tags else which  # earlier ones may have it
-        stays = "stays queued, or runs on" if len(left) == 1 else "stay queued, or run on"
-        again = "logs -f --all" if show_output else "wait"
-        render.note(
-            f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"
-            f" `queuectl cancel {ids}` ends {which}"
-        )
+        if left:
+            _tell_of_interrupt(left, tags, show_output=show_output)
+        elif show_output:  # whoever reads what it printed is slower than it was
+            ids = " ".join(job_ids)
+            render.note(f"queuectl: {ids} ended; `queuectl logs --all {ids}` has what it printed")
         if isinstance(interrupt, _Terminated):
             os.kill(os.getpid(), signal.SIGTERM)
         return _INTERRUPTED
     return endings.status()
+
+
+def _tell_of_interrupt(left: Sequence[str], tags: Sequence[str], *, show_output: bool) -> None:
+    """Say of jobs that are not waited for any more that they go on, and how to wait or cancel."""
+    ids, which = " ".join(left), "it" if len(left) == 1 else "them"
+    if len(left) > _NAMED:
+        ids = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
+        which = "all that have that tag" if tags else which  # earlier ones may have it
+    stays = "stays queued, or runs on" if len(left) == 1 else "stay queued, or run on"
+    again = "logs -f --all" if show_output else "wait"
+    render.note(
+        f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"
+        f" `queuectl cancel {ids}` ends {which}"
+    )
 
 
 class _Terminated(KeyboardInterrupt):
@@ -188,12 +197,14 @@ class _Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _told_to_end() -> Iterator[None]:
-    """Raise _Terminated at a SIGTERM."""
+    """Raise _Terminated at a SIGTERM, unless we were started with that ignored."""
 
     def terminated(*_: object) -> NoReturn:
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, terminated)
     try:
         yield
     finally:

@@ -517,9 +517,9 @@ def test_the_name_of_a_file_that_is_no_program_is_queued_with_a_word(
 ) -> None:
     for name, text, way in (
         ("commands", "true\n", "--commands commands queues its lines"),
-        ("jobs.jsonl", "{}", "@jobs.jsonl queues its lines"),
-        ("job.json", "{}", '"$(cat job.json)" queues the job in it'),
-        ("script", "#!/bin/sh\n", "chmod +x script makes it a program"),
+        ("jobs.jsonl", "{}\n{}\n", "@jobs.jsonl queues its lines"),
+        ("my job.json", "{\n}", "\"$(cat 'my job.json')\" queues the job in it"),
+        ("script", "#!/bin/sh\n", "after chmod +x, ./script runs it"),
     ):
         (tmp_path / name).write_text(text)
         told = spool.run("enqueue", name, cwd=str(tmp_path)).err

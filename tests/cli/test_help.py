@@ -102,6 +102,7 @@ WRONG = [
     (["dlq", "retry", "--newer-than"], "requires an argument; see `queuectl dlq retry -h`"),
     (["enqueue", "--id"], "requires an argument; see `queuectl enqueue -h`"),
     (["enqueue", "--timeout", "0", "--", "true"], "write 90s, 2h, or none"),
+    (["enqueue", "--priority", "1_0", "--", "true"], "'1_0' is not a valid integer"),
     (["switch", "a", "b"], 'did you mean "edit --priority"?'),
     (["empty"], 'did you mean "cancel --all"?'),
     (["stash", "a"], 'did you mean "enqueue --delay" or "edit --delay"?'),

@@ -118,7 +118,7 @@ def test_what_a_dry_run_names_is_what_is_done(
 @pytest.mark.parametrize(
     "words",
     [
-        ["cancel", "wait1", "done", "dead1"],
+        ["cancel", "wait1", "done", "dead1", "odd"],
         ["retry", "dead1", "wait1", "aside"],
         ["dlq", "retry", "dead1", "done", "aside"],
     ],
@@ -127,6 +127,7 @@ def test_a_dry_run_of_named_jobs_tells_of_those_that_it_cannot_be_done_to(
     mixed: SpoolDir, words: list[str]
 ) -> None:
     mixed.drop_bytes("aside", b'{"command": "", "rejected": "aside.json"}', "dead")
+    mixed.drop_bytes("odd", b"{")
     dry = mixed.run(*words, "--dry-run", status=1)
     done = mixed.run(*words, status=1)
     assert dry.lines == done.lines
