@@ -63,7 +63,6 @@ class Registration:
         self._beat_s = time.monotonic()
 
     def __enter__(self) -> Registration:
-        self._spool.create()
         try:
             self._take_lock()
             self._write(self.record)
@@ -94,12 +93,12 @@ class Registration:
         draft = f"{self._spool.directory('tmp')}/{self.name}{LOCK_SUFFIX}"
         lock = FileLock(draft, mode=self._spool.config.file_mode, is_singleton=False)
         while True:
+            self._spool.create()  # FileLock would make a directory that is gone, open to others
             lock.acquire(timeout=_LOOKED_AT_S)
             try:
                 files.move(draft, self._path(LOCK_SUFFIX))
             except FileNotFoundError:  # whoever clears tmp/ was here before it was locked
                 lock.release()
-                self._spool.create()  # FileLock would make what is gone, open to others
             else:
                 break
         self._lock = lock  # only now is one let go that guards a removed file
@@ -171,7 +170,6 @@ class Registration:
         if not os.path.isdir(self._spool.path):
             return
         if not self._has_its_lock():
-            self._spool.create()
             self._take_lock()
         is_here = self.record.directory == home_of(self._spool)
         if not is_here or not files.is_there(self._path(RECORD_SUFFIX)):
