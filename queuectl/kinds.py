@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl.fields import are_codes
 from queuectl.files import is_program
-from queuectl.units import duration_text, parse_codes, parse_duration, parse_size
+from queuectl.units import duration_text, is_as_written, parse_codes, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,8 +77,7 @@ def optional(kind: Kind) -> Kind:
 
 
 def _as_written(text: str) -> str:
-    """Refuse what Python alone takes for a number: `1_0`."""
-    if "_" in text or not text.isascii():
+    if not is_as_written(text):
         raise ValueError(text)
     return text
 

@@ -20,6 +20,11 @@ _CODES = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?", re.ASCII)
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
+def is_as_written(text: str) -> bool:
+    """Tell whether a number is written as everybody does: Python alone takes `1_0` for one."""
+    return "_" not in text and text.isascii()
+
+
 def parse_duration(text: str) -> float:
     """Return the seconds that `90`, `90s`, `15m`, `1h30m` or `7d` stand for.
 

@@ -13,7 +13,7 @@ from queuectl.cli import STATUS_TELLS, render
 from queuectl.errors import QueuectlError
 from queuectl.safety import is_open_to_others
 from queuectl.spool import Spool
-from queuectl.units import parse_duration, parse_time_or_clock, plain
+from queuectl.units import is_as_written, parse_duration, parse_time_or_clock, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,10 +133,10 @@ class Duration(_FloatType):
 
 
 class Integer(click.types.IntParamType):
-    """An integer as everybody writes it: Python alone takes `1_0` for one."""
+    """An integer as everybody writes it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and ("_" in value or not value.isascii()):
+        if isinstance(value, str) and not is_as_written(value):
             self.fail(f"{value!r} is not a valid integer.", param, ctx)
         return super().convert(value, param, ctx)
 
