@@ -35,7 +35,7 @@ class WorkLog:
         self.pool: str | None = None  # whose lines these are, for programs
         self._waits = _waits_for_a_reader(descriptor)
         self._missing = 0
-        self._patience_ms = _PATIENCE_MS
+        self._is_last = False
         self._cut = False  # the last line has no end
         self._lock = threading.Lock()
 
@@ -48,11 +48,10 @@ class WorkLog:
             room = self._has_room() and self._tell_of_missing()
             if not (room and self._write(word, job_id, details)):
                 self._missing += 1
-                self._patience_ms = 0
 
     def be_patient(self) -> None:
         """Wait for who is slow to read, with the next line: none may follow it."""
-        self._patience_ms = _LAST_PATIENCE_MS
+        self._is_last = True
 
     def errors_of(self, step: Callable[[], T]) -> T | None:
         """Do what is done again anyway; return its result, None if it failed: that is logged."""
@@ -70,7 +69,7 @@ class WorkLog:
         detail = f"{self._missing} lines are missing here: {why}"
         if not self._write("warning", None, {"detail": detail}):
             return False
-        self._missing, self._patience_ms = 0, _PATIENCE_MS
+        self._missing = 0
         return True
 
     def _write(self, word: str, job_id: str | None, details: dict[str, object]) -> bool:
@@ -96,7 +95,8 @@ class WorkLog:
             return True
         room = select.poll()
         room.register(self._descriptor, select.POLLOUT)
-        return bool(room.poll(self._patience_ms))
+        patience_ms = 0 if self._missing else _PATIENCE_MS
+        return bool(room.poll(_LAST_PATIENCE_MS if self._is_last else patience_ms))
 
 
 def _waits_for_a_reader(descriptor: int) -> bool:

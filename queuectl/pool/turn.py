@@ -36,7 +36,7 @@ from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from queuectl.job import Job
     from queuectl.layout import Held
@@ -387,19 +387,18 @@ class Turns:
             self.stall.tell_it_is_over()
             forget_output(self._spool, job, done)
             if not self._custody.tell_if_displaced(claim):
-                number = done.run_number if began else None
-                self._log.event(done.state, job.id, **_story(done, how, number, took_s))
+                run = done.history[-1] if began else {"ended": how.ended}
+                self._log.event(done.state, job.id, **_story(done, run, took_s))
 
     def _settled(self, job: Job, how: outcome.Outcome, at: float) -> Job:
         return outcome.settled(job, how, config=self._spool.config, now=at, random=random.random)
 
 
-def _story(job: Job, how: outcome.Outcome, number: int | None, took_s: float) -> dict[str, object]:
+def _story(job: Job, run: Mapping[str, object], took_s: float) -> dict[str, object]:
     if job.state == "completed":
         return {"took": took_s}
-    story: dict[str, object] = {"detail": job.error, "took": took_s, "number": number}
-    story |= {"ended": how.ended, "exit_code": how.exit_code}
-    story["signal"] = None if how.signal is None else outcome.signal_name(how.signal)
+    story: dict[str, object] = {"detail": job.error, "took": took_s}
+    story |= {name: run.get(name) for name in ("number", "ended", "exit_code", "signal")}
     if job.state == "failed":
         now = time.time()
         story["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)
