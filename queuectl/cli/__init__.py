@@ -115,14 +115,6 @@ _OPTIONS_CALLED_ELSEWHERE = {
     "--all-failed": "--all",
     "--tail": "--lines",
 }
-_OF_A_LIST = {
-    "--state",
-    "--tag",
-    "--error-matches",
-    "--command-matches",
-    "--older-than",
-    "--newer-than",
-}
 _TAKE_IDS = {"edit", "logs"}
 _OF_A_JOB = {"--timeout", "--max-retries", "--priority", "--run-at", "--delay", "--env", "--cwd"}
 # set by a shell that wants to complete, as click calls it for a program of our name
@@ -337,9 +329,11 @@ def _no_such_option(name: str, have: Sequence[str], path: str) -> str:
         return "--spool goes before the command: queuectl --spool DIR COMMAND"
     if name == "--after" and "--later-codes" in have:
         return "there is no --after; README says how a job follows another (--later-codes)"
+    from queuectl.cli.selection import SELECTING  # only on the way to an error
+
     command = path.partition(" ")[2]
     way = ""
-    if name in _OF_A_LIST and command in _TAKE_IDS:
+    if name in ("--state", *SELECTING) and command in _TAKE_IDS:
         way = f"`queuectl list {name} ... --ids | xargs -r {path}`"
     elif name in _OF_A_JOB and command.endswith("retry"):
         way = f"`queuectl edit ID... {name} ...` first"

@@ -96,7 +96,7 @@ def _span(name: str, help_: str) -> Any:
     return click.option(name, type=DURATION, metavar="DURATION", help=help_)
 
 
-_SELECTING = {
+SELECTING = {
     "--tag": click.option(
         "--tag",
         "tags",
@@ -116,7 +116,7 @@ _SELECTING = {
 
 def tag_option(command: Any) -> Any:
     """Add the option --tag."""
-    return _SELECTING["--tag"](command)
+    return SELECTING["--tag"](command)
 
 
 def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
@@ -134,7 +134,7 @@ def select_options(*states: str) -> Callable[[Any], Any]:
     """Add the options that select jobs; --state only where there is a choice of several."""
 
     def add(command: Any) -> Any:
-        for option in reversed(_SELECTING.values()):
+        for option in reversed(SELECTING.values()):
             command = option(command)
         return state_option(states)(command) if len(states) > 1 else command
 
@@ -234,7 +234,7 @@ def _kind(found: Found, selection: Selection) -> str:
 def _ways() -> str:
     params = click.get_current_context().command.params
     have = {name for param in params for name in param.opts}
-    return ", ".join(way for way in ("--state", *_SELECTING, "--all") if way in have)
+    return ", ".join(way for way in ("--state", *SELECTING, "--all") if way in have)
 
 
 def possible(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from queuectl.layout import Found, Layout
+
+    _Runs = defaultdict[str | None, list[Found]]
 
 _DUE_READ = 1000  # files read at most to tell what is due next
 _DUE_SHOWN = 5
@@ -49,11 +51,12 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
     if as_json and form == "prometheus":
         raise click.UsageError("--json and --format prometheus exclude one another")
     spool = spool_to_read(ctx)
-    running = list(spool.running())
-    document = _describe(spool, running)
+    runs = by_owner(spool.running())
+    document = _describe(spool, runs)
     if form == "prometheus":
         from queuectl.cli.metrics import exposition
 
+        running = chain.from_iterable(runs.values())
         text = exposition(spool, document, running, now=time.time())
         click.echo(text, nl=False, color=True)
     elif as_json or form == "json":
@@ -63,23 +66,22 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
         ]
         render.json_document({**document, "due": due})
     else:
-        _print_status(spool, document, running)
+        _print_status(spool, document, runs)
 
 
-def _describe(spool: Layout, running: Iterable[Found]) -> dict[str, Any]:
+def _describe(spool: Layout, runs: _Runs) -> dict[str, Any]:
     """Return what `status --json` prints, but for what is due."""
     return {
         "spool": spool.path,
         "paused": spool.paused,
         "jobs": {state: sum(1 for _ in spool.file_names(state)) for state in STATES},
-        "workers": describe_workers(spool, running),
+        "workers": describe_workers(spool, runs),
         "lost": _describe_lost(spool),
     }
 
 
-def describe_workers(spool: Layout, running: Iterable[Found]) -> list[dict[str, Any]]:
+def describe_workers(spool: Layout, runs: _Runs) -> list[dict[str, Any]]:
     """Return the pools that are alive, and the ids of what each runs."""
-    ids = {owner: [found.job.id for found in by] for owner, by in _by_owner(running).items()}
     return [
         {
             "worker": worker.worker,
@@ -91,7 +93,7 @@ def describe_workers(spool: Layout, running: Iterable[Found]) -> list[dict[str, 
             "stopping": requests.is_asked_to_stop(spool, worker.worker),
             "suspended": worker.suspended,
             "stalled": owners.is_stalled(spool, worker.worker),
-            "running": sorted(ids.get(worker.worker, ())),
+            "running": [found.job.id for found in runs[worker.worker]],
         }
         for worker in owners.workers(spool)
     ]
@@ -112,11 +114,12 @@ def busy_slots(worker: dict[str, Any]) -> int:
     return min(len(worker["running"]), slots)
 
 
-def _by_owner(running: Iterable[Found]) -> defaultdict[str | None, list[Found]]:
-    by: defaultdict[str | None, list[Found]] = defaultdict(list)
-    for found in running:
-        by[found.owner].append(found)
-    return by
+def by_owner(running: Iterable[Found]) -> _Runs:
+    """Return jobs that run by who runs them, those of each by id."""
+    runs: _Runs = defaultdict(list)
+    for found in sorted(running, key=lambda found: found.job.id):
+        runs[found.owner].append(found)
+    return runs
 
 
 def _held_by_owner(spool: Layout) -> dict[str, list[str]]:
@@ -126,8 +129,7 @@ def _held_by_owner(spool: Layout) -> dict[str, list[str]]:
     return held
 
 
-def _print_status(spool: Layout, document: dict[str, Any], running: Iterable[Found]) -> None:
-    runs = _by_owner(running)
+def _print_status(spool: Layout, document: dict[str, Any], runs: _Runs) -> None:
     paused = click.style("  paused: nothing new starts", fg="yellow") if document["paused"] else ""
     click.echo(f"spool    {plain(document['spool'])}{paused}")
     jobs = "  ".join(f"{render.state_text(s)} {n:,}" for s, n in document["jobs"].items())
@@ -141,7 +143,7 @@ def _print_status(spool: Layout, document: dict[str, Any], running: Iterable[Fou
         busy += f", suspended ({continued_by(worker['pid'])})" if worker["suspended"] else ""
         busy += f", stalled ({SEE_LOG})" if worker["stalled"] else ""
         click.echo(f"{head}{worker['worker']}{who}  {busy}, up {up}")
-        for found in sorted(runs[worker["worker"]], key=lambda found: found.job.id):
+        for found in runs[worker["worker"]]:
             click.echo(_running_text(spool, found))
     if not document["workers"]:
         waits = any(document["jobs"][state] for state in WAITING)

@@ -263,10 +263,10 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     \b
     queuectl worker list
     """
-    from queuectl.cli.status import busy_slots, describe_workers
+    from queuectl.cli.status import busy_slots, by_owner, describe_workers
 
     spool = spool_to_read(ctx)
-    found = describe_workers(spool, spool.running())
+    found = describe_workers(spool, by_owner(spool.running()))
     if as_json:
         render.json_array(found)
         return
