@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _DUE_READ = 1000  # files read at most to tell what is due next
 _DUE_SHOWN = 5
+_RUNNING_SHOWN = 20  # of each worker
 _FORMATS = ("text", "json", "prometheus")
 
 
@@ -143,8 +144,7 @@ def _print_status(spool: Layout, document: dict[str, Any], runs: _Runs) -> None:
         busy += f", suspended ({continued_by(worker['pid'])})" if worker["suspended"] else ""
         busy += f", stalled ({SEE_LOG})" if worker["stalled"] else ""
         click.echo(f"{head}{worker['worker']}{who}  {busy}, up {up}")
-        for found in runs[worker["worker"]]:
-            click.echo(_running_text(spool, found))
+        _print_running(spool, runs[worker["worker"]])
     if not document["workers"]:
         waits = any(document["jobs"][state] for state in WAITING)
         hint = f"; {NO_WORKER.todo}" if waits else ""
@@ -157,6 +157,14 @@ def _print_status(spool: Layout, document: dict[str, Any], runs: _Runs) -> None:
     _print_due(spool, document["jobs"])
     if document["jobs"]["dead"]:
         render.remark("`queuectl dlq list` says why jobs are dead")
+
+
+def _print_running(spool: Layout, runs: list[Found]) -> None:
+    for found in runs[:_RUNNING_SHOWN]:
+        click.echo(_running_text(spool, found))
+    if len(runs) > _RUNNING_SHOWN:
+        more = len(runs) - _RUNNING_SHOWN
+        click.echo(f"           and {more} more: `queuectl list --state processing`")
 
 
 def _running_text(spool: Layout, found: Found) -> str:
