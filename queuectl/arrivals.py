@@ -194,6 +194,9 @@ if sys.platform == "linux":
 
         def __init__(self, lost: Callable[[], None]) -> None:
             self._reader = inotify_c.InotifyFD()
+            # It begins as if it were reading: stopped before its thread does, or where there is no
+            # thread to be had, it left its three descriptors to nobody.
+            self._reader._is_reading = False  # noqa: SLF001
             self.start = self._reader.start
             self._lost = lost
 

@@ -13,7 +13,7 @@ from watchdog.observers import Observer
 
 from queuectl import arrivals as module
 from queuectl.arrivals import Arrivals
-from tests.support import wait_until
+from tests.support import DEADLINE_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,15 +217,38 @@ def test_stop_leaves_no_thread_and_may_be_called_twice(
 
 
 def test_a_thread_that_cannot_be_started_is_told_as_an_error_of_the_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     arrivals = Arrivals({str(tmp_path): print})
+    before = os.listdir("/dev/fd")
     with pytest.raises(OSError, match="can't start new thread"):
         arrivals.start()
+    if request.node.callspec.id == "as here":
+        assert os.listdir("/dev/fd") == before
+
+
+def test_what_is_stopped_before_its_thread_runs_gives_back_every_descriptor(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.node.callspec.id != "as here" or not _HAS_READER:
+        pytest.skip("watchdog's observers do not")
+    from watchdog.observers.inotify_c import InotifyFD
+
+    run = InotifyFD.run
+
+    def run_late(self: InotifyFD) -> None:
+        self.stopped_event.wait(DEADLINE_S)
+        run(self)
+
+    monkeypatch.setattr(InotifyFD, "run", run_late)
+    before = os.listdir("/dev/fd")
+    with watching(tmp_path):
+        pass
+    assert os.listdir("/dev/fd") == before
 
 
 def test_stop_gives_back_every_descriptor(tmp_path: Path) -> None:
