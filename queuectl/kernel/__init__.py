@@ -207,6 +207,23 @@ def take_lease(descriptor: int) -> bool:
     return True
 
 
+def has_writer(descriptor: int) -> bool:
+    """Tell whether somebody has a file open for writing; False where the kernel does not tell.
+
+    Of a file that was opened for reading, and is ours, or anybody's if we are root.
+    """
+    if not _HAS_LEASES:
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is another's, or on a file system that knows no leases
+        return False
+    release_lease(descriptor)
+    return False
+
+
 def release_lease(descriptor: int) -> None:
     """Let others open a file that we have kept to ourselves.
 

@@ -11,8 +11,10 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from queuectl import kernel
 from queuectl.errors import ClaimLostError, JobExistsError
 from queuectl.filenames import SUFFIX
+from queuectl.reading import READ_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
-QUIET_S = 3.0  # a file that does not parse and has not changed for this long has no writer any more
+QUIET_S = 3.0  # a file that does not parse and has not changed for so long is no job
+_OPEN_S = 60.0  # nor one that somebody has open for writing: that may have been forgotten
 _LEFT_S = 60.0  # then what could not be moved is tried again: the cause need not be in the file
 _LEFT_HINT = "it is tried again once it changes, or in a minute"
 
@@ -92,9 +95,13 @@ class Rejects:
             self._half_written[state, name] = (now_is, time.monotonic())
             if was is None:
                 self._soon()
-        elif time.monotonic() - since >= QUIET_S:
+        elif self._is_given_up(f"{self._spool.directory(state)}/{name}", time.monotonic() - since):
             self.stop_waiting(state, name)
             self.reject(state, name, why)
+
+    def _is_given_up(self, path: str, quiet_s: float) -> bool:
+        """Tell whether nobody is waited for any more to write on in a file."""
+        return quiet_s >= QUIET_S and (quiet_s >= _OPEN_S or not _is_open(path))
 
     def stop_waiting(self, state: str, name: str) -> None:
         """Wait for no writer of a file: it parses, or is gone."""
@@ -215,6 +222,18 @@ class Rejects:
 
 _Signature: TypeAlias = "tuple[int, int, int]"
 _GONE: _Signature = (0, 0, 0)
+
+
+def _is_open(path: str) -> bool:
+    """Tell whether somebody has a file open for writing, as far as we may ask."""
+    try:
+        descriptor = os.open(path, READ_FLAGS)
+    except OSError:  # gone, or it cannot be read: reading it tells
+        return False
+    try:
+        return kernel.has_writer(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_another(claim: Claim, as_it_was: _Signature) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.job import MAX_RECORD_BYTES
+from queuectl.pool.rejects import QUIET_S
 from tests.support import SpoolDir, wait_until, waiting_for, with_code_at_start
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def test_a_writer_that_pauses_half_way_is_waited_for(spool: SpoolDir) -> None:
     with spool.pool() as pool:
         with open(spool.file("pending", "job"), "wb", buffering=0) as file:
             file.write(b'{"command": ')
-            time.sleep(1.5)  # the writer's pause; the pool looks some thirty times meanwhile
+            time.sleep(QUIET_S + 1)  # its pause; the pool looks some eighty times meanwhile
             file.write(b'"true"}')
         spool.wait_for("completed", "job")
         assert pool.events("rejected") == []

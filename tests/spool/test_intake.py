@@ -11,6 +11,7 @@ import pytest
 from queuectl import Spool, files, outcome
 from queuectl.errors import SpoolError
 from queuectl.job import MAX_RECORD_BYTES
+from queuectl.pool import rejects
 from queuectl.pool.intake import Intake, News
 from queuectl.units import utc_text
 from queuectl.worklog import WorkLog
@@ -64,6 +65,23 @@ def test_a_half_written_file_is_not_waited_for_once_it_is_whole(
     entry = intake.next()
     assert entry is not None
     assert entry.job_id == "half"
+
+
+def test_a_file_that_somebody_has_open_is_waited_for_longer(
+    spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rejects, "QUIET_S", 0.0)
+    spool.drop_bytes("closed", b'{"command": ')
+    spool.drop_bytes("open", b'{"command": ')
+    with open(spool.file("pending", "open"), "a"):
+        for _ in range(2):
+            intake.scan()
+        intake.rejects.set_aside(10)
+        assert (spool.ids("pending"), spool.ids("dead")) == (["open"], ["closed"])
+        monkeypatch.setattr(rejects, "_OPEN_S", 0.0)  # it was forgotten, perhaps
+        intake.scan()
+        intake.rejects.set_aside(10)
+    assert spool.ids("dead") == ["closed", "open"]
 
 
 def wait_of_failed(spool: SpoolDir, intake: Intake, **times: str) -> float:
