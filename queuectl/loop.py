@@ -115,9 +115,9 @@ class Timer:
 
     __slots__ = ("_loop", "call")
 
-    def __init__(self, loop: Loop, call: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, call: Callable[[], object]) -> None:
         self._loop = loop
-        self.call: Callable[[], None] | None = call
+        self.call: Callable[[], object] | None = call
 
     def cancel(self) -> None:
         """Let the call not be made."""
@@ -186,7 +186,7 @@ class Loop:
             with contextlib.suppress(BlockingIOError):  # full, of signals: so it is woken
                 self._wake_writer.send(b"\0")
 
-    def later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+    def later(self, delay_s: float, call: Callable[[], object]) -> Timer:
         """Have something called after some time."""
         timer = Timer(self, call)
         heappush(self._timers, (time.monotonic() + delay_s, next(self._numbers), timer))

@@ -329,6 +329,18 @@ class Heartbeats:
         self._seen.pop(name, None)
 
 
+def is_heard(spool: Layout, name: str) -> bool:
+    """Tell of an owner on another machine whether it has shown within the lease that it lives.
+
+    As far as the clocks of the file system and of this machine are one: `Heartbeats` needs no clock
+    of others, but a lease to watch.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        beat = os.stat(path(spool, name, RECORD_SUFFIX)).st_mtime
+        return abs(time.time() - beat) < spool.config.lease
+    return False
+
+
 def is_stalled(spool: Layout, name: str) -> bool:
     """Tell whether a pool says that the system refuses it something."""
     return files.is_there(path(spool, name, STALLED_SUFFIX))

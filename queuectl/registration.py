@@ -10,6 +10,7 @@ import json
 import os
 import time
 from dataclasses import asdict, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from queuectl import files, kernel
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
 
 _LOOKED_AT_S = 2.0  # whoever asks whether an owner is alive holds its lock for an instant
+_TRIES = 100  # whoever clears tmp/ is faster once or twice; what refuses each time never gives in
 
 
 class Registration:
@@ -92,16 +94,21 @@ class Registration:
 
         draft = f"{self._spool.directory('tmp')}/{self.name}{LOCK_SUFFIX}"
         lock = FileLock(draft, mode=self._spool.config.file_mode, is_singleton=False)
-        while True:
+        if self._lock is not None:
+            # it guards a removed file; while that is open, FUSE refuses to have another of its name
+            self._lock.release()
+        for tries in count(1):
             self._spool.create()  # FileLock would make a directory that is gone, open to others
             lock.acquire(timeout=_LOOKED_AT_S)
             try:
                 files.move(draft, self._path(LOCK_SUFFIX))
             except FileNotFoundError:  # whoever clears tmp/ was here before it was locked
                 lock.release()
+                if tries == _TRIES:
+                    raise
             else:
                 break
-        self._lock = lock  # only now is one let go that guards a removed file
+        self._lock = lock
         self._lock_is = kernel.inode_name(os.lstat(self._path(LOCK_SUFFIX)))
 
     def _write(self, record: Worker) -> None:

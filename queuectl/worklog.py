@@ -8,6 +8,7 @@ import select
 import stat
 import threading
 import time
+from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 from queuectl.errors import QueuectlError, error_text
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ERRORS_KEPT = 100  # of different ones, those that came last
+_AGAIN_S = 60.0  # an error that comes at each step is logged again after this, then twice this, ...
+_SELDOM_S = 3600.0  # at most
 _PATIENCE_MS = 100  # for whoever reads a pipe or a terminal to make room, once
 _LAST_PATIENCE_MS = 2_000  # at the end, if lines are missing
 
@@ -35,6 +39,7 @@ class WorkLog:
         self.pool: str | None = None  # whose lines these are, for programs
         self._waits = _waits_for_a_reader(descriptor)
         self._missing = 0
+        self._errors: dict[str, tuple[float, float]] = {}  # when told, and for how long not again
         self._is_last = False
         self._cut = False  # the last line has no end
         self._lock = threading.Lock()
@@ -54,12 +59,34 @@ class WorkLog:
         self._is_last = True
 
     def errors_of(self, step: Callable[[], T]) -> T | None:
-        """Do what is done again anyway; return its result, None if it failed: that is logged."""
+        """Do what is done again anyway; return its result, None if it failed: that is logged.
+
+        The same error is so less and less often: a disk that is gone must not fill the one that
+        the log is on.
+        """
         try:
             return step()
         except (OSError, QueuectlError) as error:
-            self.event("error", detail=error_text(error))
+            detail = error_text(error)
+            with self._lock:
+                is_due = self._is_due(detail)
+            if is_due:
+                self.event("error", detail=detail)
             return None
+
+    def _is_due(self, detail: str) -> bool:
+        """Tell whether an error is to be logged, and remember that it is."""
+        now_s = time.monotonic()
+        told_s, quiet_s = self._errors.pop(detail, (-inf, 0.0))
+        if now_s < told_s + quiet_s:
+            self._errors[detail] = (told_s, quiet_s)
+            return False
+        goes_on = now_s < told_s + 2 * quiet_s + _AGAIN_S
+        quiet_s = min(2 * quiet_s, _SELDOM_S) if goes_on else _AGAIN_S
+        self._errors[detail] = (now_s, quiet_s)
+        if len(self._errors) > _ERRORS_KEPT:
+            del self._errors[next(iter(self._errors))]  # that which came last longest ago
+        return True
 
     def _tell_of_missing(self) -> bool:
         """Log how many lines are missing; False if that cannot be written either."""

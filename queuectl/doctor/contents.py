@@ -259,8 +259,10 @@ def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
         if seen.life is owners.Life.ALIVE:
             continue
         if seen.life is owners.Life.AWAY:
+            if owners.is_heard(spool, owner):
+                continue
             todo = "if it is gone, a worker here takes the job back after the lease"
-            yield warning(f"{job_id} is held by {owner}, on another machine", todo)
+            yield warning(f"{job_id} is held by {owner}, silent on another machine", todo)
         elif seen.by_silence:
             unseen = seen.worker is not None and seen.worker.runs_unseen
             why = "dead in another container" if unseen else "of whom there is no trace"

@@ -279,7 +279,7 @@ class _Trial:
     def _exchange(self) -> Finding:
         if kernel.exchange(self._new("one", b"1"), self._new("other", b"2")):
             return ok("names can be exchanged")
-        return warning("names cannot be exchanged", "bodies are replaced by rename: a bit slower")
+        return ok("names cannot be exchanged: bodies are replaced by rename, a bit slower")
 
     def _sync(self) -> Finding:
         if not self._spool.config.sync:

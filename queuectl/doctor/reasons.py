@@ -118,8 +118,10 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
         but = {hindrances.SUSPENDED, *([hindrances.STOPPING] if has_begun else [])}
         for why in hindrances.of_pool(spool, worker, but=but) if worker is not None else ():
             yield problem(why.what, why.todo)
+    elif life is owners.Life.AWAY and owners.is_heard(spool, owner):
+        yield ok(f"{job.id} is held by {owner} on another machine, started {since}")
     elif life is owners.Life.AWAY:
-        what = f"{job.id} is held by {owner} on another machine, started {since}"
+        what = f"{job.id} is held by {owner}, silent on another machine, started {since}"
         yield warning(what, "if that is gone, a worker here takes it back after the lease")
     else:
         held = "was being run" if worker is None or worker.is_pool else "was held"

@@ -265,13 +265,15 @@ class Pool:
         if self._presence.keep():
             if arrivals is not None:
                 arrivals.rearm()
-            self._settle_strays()
+            self._compare_with_held()
         reap_adopted()
 
-    def _settle_strays(self) -> None:
-        """Send away what a backup has put into processing/ in our name: it would stay there."""
-        for held in self._spool.held():
-            if held.owner == self.name and not split_reject(held.job_id)[1]:
+    def _compare_with_held(self) -> None:
+        """End what others have taken from us; send away what a backup has put back in our name."""
+        ours = [held for held in self._spool.held() if held.owner == self.name]
+        self._turns.end_lost({held.job_id for held in ours})
+        for held in ours:
+            if not split_reject(held.job_id)[1]:
                 self._claims.settle_stray(held)
 
     @property

@@ -19,6 +19,7 @@ from queuectl.errors import (
     BadJobError,
     ClaimLostError,
     IncompleteJobError,
+    QueuectlError,
     error_text,
 )
 from queuectl.fields import FIELDS, slips
@@ -36,7 +37,7 @@ from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from queuectl.job import Job
     from queuectl.layout import Held
@@ -102,6 +103,26 @@ class Turns:
             if run is not None:
                 run.end(reason)
         self.stall.give_up()
+
+    def end_lost(self, held: Collection[str]) -> None:
+        """End the commands of jobs that others have taken away from us: they may run again there.
+
+        Args:
+            held: the ids of those that are held in our name.
+        """
+        ours = {self._spool.key(job_id) for job_id in held}
+        for key, run in self._runs.items():
+            if run is None or run.exited or key in ours or not self._is_elsewhere(key):
+                continue
+            detail = "was taken away from this worker: its command is ended"
+            if run.end(outcome.Outcome(ended=outcome.STOPPED, detail=detail)):
+                self._log.event("warning", key, detail=detail)
+
+    def _is_elsewhere(self, job_id: str) -> bool:
+        try:
+            return self._spool.find(job_id).owner != self._owner
+        except QueuectlError:  # it is nowhere: removed by hand, and nobody runs it but we
+            return False
 
     def follow_config(self) -> None:
         """Have what runs live by the settings, as far as they hold for it."""

@@ -143,15 +143,17 @@ class Run:
         """Whether the command has ended."""
         return self._exited
 
-    def end(self, reason: Outcome) -> None:
-        """Have the command ended, and all it has started, unless it has ended already.
+    def end(self, reason: Outcome) -> bool:
+        """Have the command ended, and all it has started; False if it has ended, or is to already.
 
         The first reason counts. It may have ended while the pool was suspended, which `_on_exit`
         has not heard of yet.
         """
-        if self._reason is None and not self._exited and not self._child.has_ended():
-            self._reason = reason
-            self._news.set(None)
+        if self._reason is not None or self._exited or self._child.has_ended():
+            return False
+        self._reason = reason
+        self._news.set(None)
+        return True
 
     def _on_exit(self) -> None:
         self._exited = True

@@ -291,6 +291,31 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
     assert spool.ids("processing") == []
 
 
+def test_a_command_whose_job_was_taken_away_is_ended_and_nothing_is_recorded_of_it(
+    spool: SpoolDir,
+) -> None:
+    """As by another machine, for which this one was silent for longer than the lease."""
+    spool.configure(poll_interval=0.1)
+    for job_id in ("taken", "removed"):
+        spool.drop(job_id, f"echo $$ > {spool.path}.{job_id}; exec sleep 1000")
+    with spool.pool(2) as pool:
+        pids = {}
+        for job_id in ("taken", "removed"):
+            pool.wait_for("started", job_id)
+            pids[job_id] = int(read_text(f"{spool.path}.{job_id}"))
+        os.rename(spool.api.held_file("taken", pool.name), spool.file("completed", "taken"))
+        os.unlink(spool.api.held_file("removed", pool.name))
+        pool.wait_for("lost", "taken")
+        assert not alive(pids["taken"])
+        assert [event["event"] for event in pool.events(job_id="taken")][1:] == ["warning", "lost"]
+        # nobody has it, and nobody runs it beside us
+        assert alive(pids["removed"])
+        os.kill(pids["removed"], signal.SIGKILL)
+        pool.wait_for("lost", "removed")
+    assert spool.states("taken") == ["completed"]
+    assert spool.record("completed", "taken")["state"] == "processing"  # untouched
+
+
 def test_what_a_backup_brings_back_beside_another_of_its_id_is_told_as_where_it_is(
     spool: SpoolDir,
 ) -> None:

@@ -760,7 +760,9 @@ def test_what_cannot_run_is_not_said_to_be_about_to(
     assert "slots" not in text
 
 
-def test_what_another_machine_holds_is_told(side: Spoolside, tmp_path: Path) -> None:
+def test_what_another_machine_holds_is_told_once_that_is_silent(
+    side: Spoolside, tmp_path: Path
+) -> None:
     code = """
 from queuectl import kernel
 kernel.host = lambda: "another_host"
@@ -769,10 +771,18 @@ kernel.boot_id = kernel.machine_id = lambda: "another"
     job_id = side.submit("sleep 600")
     pool = side.pool(env={**environment(), **with_code_at_start(tmp_path, code)}).up()
     pool.says("started")
-    told = finding(doctor(side)[1], f"{job_id} is held by another-host-")
-    assert told.startswith("warning")
+    assert "is held by" not in doctor(side)[1]
+    told = finding(doctor(side, job_id)[1], f"{job_id} is held by another-host-")
+    assert told.startswith("ok")
     assert "on another machine" in told
-    assert "after the lease" in told
+    pool.kill()
+    what = f"{job_id} is held by another-host-"
+    wait_until(lambda: what in doctor(side)[1], "its silence")
+    for words in ((), (job_id,)):
+        told = finding(doctor(side, *words)[1], what)
+        assert told.startswith("warning")
+        assert "silent on another machine" in told
+        assert "after the lease" in told
 
 
 HOLDING = """

@@ -100,6 +100,7 @@ def test_a_job_held_elsewhere_is_rescued_after_silence_only(tmp_path: Path) -> N
         side.wait_for(job_id)  # silent now
         pool.stop()
         side.check_promise()
+        assert f"worker={file.stem}  what it ran on another machine may run still" in pool.log()
 
 
 def test_a_job_held_elsewhere_is_cancelled_after_silence_though_no_pool_is_here(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -294,6 +295,41 @@ def test_an_owner_can_register_though_its_lock_is_cleared_away_at_that_instant(
     monkeypatch.setattr(files, "move", cleared_before)
     with Registration(api, 1) as me:
         assert life(api, me.name) is Life.ALIVE
+
+
+@pytest.mark.parametrize("gives_in", [True, False])
+def test_a_file_system_that_keeps_open_files_under_their_names_does_not_hang_an_owner(
+    api: Spool, monkeypatch: pytest.MonkeyPatch, *, gives_in: bool
+) -> None:
+    """As FUSE does: a rename over the name of a removed file that is open is refused."""
+    move = files.move
+
+    def refused(source: str, target: str) -> None:
+        if not gives_in or _keeps_a_removed_file_open(inode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        move(source, target)
+
+    with Registration(api, 1) as me:
+        lock = f"{api.path}/workers/{me.name}.lock"
+        inode = os.stat(lock).st_ino
+        os.unlink(lock)
+        monkeypatch.setattr(files, "move", refused)
+        if gives_in:
+            me.beat()
+            assert life(api, me.name) is Life.ALIVE
+        else:
+            with pytest.raises(FileNotFoundError):
+                me.beat()
+        monkeypatch.undo()
+
+
+def _keeps_a_removed_file_open(inode: int) -> bool:
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # that of this very listing
+            status = os.fstat(int(name))
+            if (status.st_ino, status.st_nlink) == (inode, 0):
+                return True
+    return False
 
 
 def replaced(path: str) -> None:

@@ -1,0 +1,59 @@
+"""What is logged of an error that comes again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from queuectl import worklog
+from queuectl.worklog import WorkLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pytest
+
+MINUTE_S, DAY_S = 60, 86_400
+
+
+def raising(text: str) -> Callable[[], NoReturn]:
+    def step() -> NoReturn:
+        raise OSError(text)
+
+    return step
+
+
+def test_an_error_that_comes_at_each_step_is_logged_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(tmp_path / "log", "wb") as file:
+        log = WorkLog(file.fileno())
+        told = []
+        for second in range(DAY_S):
+            monkeypatch.setattr("queuectl.worklog.time.monotonic", lambda now=second: now)
+            before = file.seek(0, 2)
+            assert log.errors_of(raising("gone")) is None
+            if file.seek(0, 2) > before:
+                told.append(second)
+        assert told[:4] == [0, MINUTE_S, 3 * MINUTE_S, 7 * MINUTE_S]
+        assert len(told) < 32
+
+
+def test_another_error_and_one_that_had_been_over_are_logged_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    with open(path, "wb") as file:
+        log = WorkLog(file.fileno())
+        for second, text in ((0, "a"), (1, "b"), (2, "a"), (DAY_S, "a"), (DAY_S + MINUTE_S, "a")):
+            monkeypatch.setattr("queuectl.worklog.time.monotonic", lambda now=second: now)
+            log.errors_of(raising(text))
+    assert [line.split()[-1] for line in path.read_text().splitlines()] == ["a", "b", "a", "a"]
+
+
+def test_of_many_different_errors_not_all_are_remembered(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "wb") as file:
+        log = WorkLog(file.fileno())
+        for number in range(1000):
+            log.errors_of(raising(f"error {number}"))
+        assert len(log._errors) <= worklog._ERRORS_KEPT
