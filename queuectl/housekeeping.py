@@ -14,10 +14,11 @@ import os
 import stat
 import time
 from collections import deque
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import joblogs
+from queuectl import files, joblogs
 from queuectl.errors import BadJobError, MovedOnError, QueuectlError, SpoolError
 from queuectl.files import is_there
 from queuectl.ids import is_id
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 _BUDGET_S = 5.0  # one call of `run` deletes from a state for no longer
+_SYNCED_TOGETHER = 256  # jobs deleted
 _AHEAD = 50_000  # names kept of one look, oldest first, for the calls to come
 
 
@@ -99,8 +101,23 @@ def delete_each(
 ) -> Iterator[tuple[str, bool]]:
     """Delete jobs; yield the id of each that could be, and what `delete` returned.
 
-    What cannot be deleted is told to `missed`.
+    What cannot be deleted is told to `missed`. With `durability` full those that are yielded stay
+    deleted.
+
+    Raises:
+        SpoolError: a directory could not be synced; what was deleted since the last id may return.
     """
+    left = iter(jobs)
+    while group := list(islice(left, _SYNCED_TOGETHER)):
+        tried = list(_delete_each(spool, group, missed))
+        if spool.config.sync:
+            _sync(spool, {job.state for job in group})
+        yield from tried
+
+
+def _delete_each(
+    spool: Spool, jobs: Iterable[Doomed], missed: Callable[[str, QueuectlError], None]
+) -> Iterator[tuple[str, bool]]:
     for job in jobs:
         try:
             was_there = delete(spool, job)
@@ -108,6 +125,16 @@ def delete_each(
             missed(job.job_id, error)
         else:
             yield job.job_id, was_there
+
+
+def _sync(spool: Spool, states: Iterable[str]) -> None:
+    """Have no power cut bring back what was deleted: its id may have been given to another job."""
+    paths = map(spool.directory, states)
+    try:
+        for path in paths:
+            files.sync_directory(path)
+    except OSError as error:
+        raise SpoolError("sync", error.filename or spool.path, error) from error
 
 
 def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> bool:

@@ -194,6 +194,40 @@ def test_without_an_fsync_of_the_directories_a_retry_is_undone(tmp_path: Path) -
         assert retry_and_cut(disk, "no fsync of a directory") != []
 
 
+def prune_and_cut(disk: Disk, mutation: str = "") -> list[str]:
+    """Cut the power once jobs are told to be deleted, and one is queued anew; return the bad."""
+    path = make_spool(disk.point / "q")
+    job_ids = [f"job{number}" for number in range(MANY)]
+    for job_id in job_ids:
+        (path / "completed" / f"{job_id}.json").write_text('{"command": "true"}')
+    subprocess.run(["sync", "-f", str(path)], check=True)
+    with Spoolside(path) as side:
+        side.mutation = mutation
+        told = side.run("prune", "--yes", *job_ids).stdout.split()
+        assert side.run("enqueue", "--id", job_ids[0], "--", "true").returncode == 0
+    disk.cut()
+    disk.power_on()
+    assert told == job_ids
+    found = places(path)
+    again = path / "pending" / f"{job_ids[0]}.json"
+    return [
+        job_id
+        for job_id in job_ids
+        if found.get(job_id, []) != ([again] if job_id == job_ids[0] else [])
+    ]
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_what_was_told_to_be_deleted_is_gone_after_a_power_cut(kind: str, tmp_path: Path) -> None:
+    with disk_of(tmp_path, kind) as disk:
+        assert prune_and_cut(disk) == []
+
+
+def test_without_an_fsync_of_the_directories_what_was_deleted_returns(tmp_path: Path) -> None:
+    with disk_of(tmp_path, "btrfs") as disk:
+        assert "job0" in prune_and_cut(disk, "no fsync of a directory")
+
+
 def lost_runs(path: Path, mutation: str = "") -> int:
     """Return how many runs the job has lost, as the next pool finds."""
     for record in (path / "workers").glob("*.json"):
