@@ -21,6 +21,8 @@ CHUNK_BYTES = 1 << 16
 MARK_BYTES = 100  # room for the line that says what was cut out
 LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
 _MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
+_UNDER_WAY = b"being cut..."  # instead of these words, as long as it is not done
+_DONE = b"cut out here"
 MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
 PATIENCE_S = 1.0  # a read takes microseconds
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -30,8 +32,9 @@ def cap(path: str, max_bytes: float) -> OSError | None:
     """Cut the middle out of a file that is larger, and say in a line there how much that was.
 
     Done within the file, with no more memory for a large one, and with no more room on the disk.
-    A file system that refuses stops nobody: its error is returned, and what could not be kept is
-    cut off.
+    A file system that refuses stops nobody: its error is returned, and the end stays where it was.
+    Until all is done the line says that it is being cut: what is below may be twice there, or
+    partly, if we die.
     """
     try:
         descriptor = os.open(path, _WRITE_FLAGS)
@@ -87,15 +90,13 @@ def _cut_middle(descriptor: int, size: int, max_bytes: float) -> None:
     joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"
     # less that newline: who reads on counts from the mark, and cannot tell it from the output's
     mark = joint + mark_of(tail - head - len(joint))
-    position = head
-    try:
-        position += _write(descriptor, mark, position)
-        # forward, a chunk at a time: what is overwritten was cut out, or has been copied already
-        for source in range(tail, size, CHUNK_BYTES):
-            data = os.pread(descriptor, min(CHUNK_BYTES, size - source), source)
-            position += _write(descriptor, data, position)
-    finally:
-        os.ftruncate(descriptor, position)
+    position = head + _write(descriptor, mark.replace(_DONE, _UNDER_WAY), head)
+    # forward, a chunk at a time: what is overwritten was cut out, or has been copied already
+    for source in range(tail, size, CHUNK_BYTES):
+        data = os.pread(descriptor, min(CHUNK_BYTES, size - source), source)
+        position += _write(descriptor, data, position)
+    os.ftruncate(descriptor, position)
+    _write(descriptor, mark, head)
 
 
 def _write(descriptor: int, data: bytes, position: int) -> int:

@@ -321,21 +321,41 @@ def test_what_is_not_a_plain_file_is_left_alone(tmp_path: Path) -> None:
     assert target.stat().st_size == 100_000
 
 
-def test_a_refused_write_is_returned_and_leaves_the_beginning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("refused", [1, 2, 3, "ftruncate"])
+def test_a_cut_that_is_refused_or_broken_off_loses_no_end_and_tells_nothing_untrue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int | str
 ) -> None:
     path = tmp_path / "out"
-    path.write_bytes(b"line\n" * 20_000)
+    lines = b"".join(b"line %d\n" % number for number in range(100_000))
+    path.write_bytes(lines)
+    pwrite, calls = os.pwrite, []
 
-    def refuse(*_: object) -> int:
+    def refuse(descriptor: int, data: bytes, position: int) -> int:
+        calls.append(position)
+        if len(calls) == refused:
+            raise OSError(28, "No space left on device")
+        return pwrite(descriptor, data, position)
+
+    def refuse_to_cut(_descriptor: int, _size: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", refuse)
-    error = cutting.cap(str(path), 4096)
+    if refused == "ftruncate":
+        monkeypatch.setattr(os, "ftruncate", refuse_to_cut)
+    error = cutting.cap(str(path), 3 * cutting.CHUNK_BYTES)
     assert error is not None
     assert error.errno == 28
-    kept = path.read_bytes()
-    assert b"line\n" * 20_000 != kept == b"line\n" * (len(kept) // 5)
+    left = path.read_bytes()
+    assert len(left) == len(lines)
+    assert left.startswith(lines[:60_000])
+    assert left.endswith(lines[-60_000:])
+    assert MARK.search(left) is None
+    assert (b"bytes being cut...: log-max-size]\n" in left) == (refused != 1)
+    if refused != 1:  # once there is room again, as for any other output
+        monkeypatch.undo()
+        assert cutting.cap(str(path), 3 * cutting.CHUNK_BYTES) is None
+        assert path.read_bytes().endswith(lines[-60_000:])
+        assert MARK.search(path.read_bytes())
 
 
 def test_removing_leaves_the_output_of_jobs_with_a_similar_id(spool: SpoolDir) -> None:
