@@ -168,6 +168,7 @@ class Loop:
         self._cancelled = 0
         self._poller = Poller()
         self._watched: dict[int, Callable[[], None]] = {}
+        self.signalled_s: dict[int, float] = {}  # when each signal that is heeded came last
         self._woken = False
         self._wake_reader, self._wake_writer = socketpair()
         for end in (self._wake_reader, self._wake_writer):
@@ -213,7 +214,12 @@ class Loop:
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
         """Have something called when a signal comes, until `close`."""
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
-        self._handlers[number] = signal.signal(number, lambda *_: self.soon(call))
+
+        def came(*_: object) -> None:
+            self.signalled_s[number] = time.monotonic()
+            self.soon(call)
+
+        self._handlers[number] = signal.signal(number, came)
 
     def in_thread(self, work: Callable[[], T]) -> Future[T]:
         """Do something in a thread of its own; return what will hold its result.

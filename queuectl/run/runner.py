@@ -22,7 +22,15 @@ from queuectl.kernel import processes
 from queuectl.kernel.exits import on_exit
 from queuectl.kernel.processes import Tree
 from queuectl.loop import Future
-from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
+from queuectl.outcome import (
+    COULD_NOT_START,
+    EXIT,
+    SIGNAL,
+    STOPPED,
+    Outcome,
+    signal_name,
+    timed_out,
+)
 from queuectl.run.spawn import spawn
 from queuectl.run.stragglers import LOOK_S
 
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
     from queuectl.run.spawn import Environment
     from queuectl.run.stragglers import Sweeper
 
+_HEARD_WITHIN_S = 0.1  # a signal by Python, once a start is over that it interrupted
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -101,6 +110,7 @@ class Run:
         self._limit_s = inf
         self._timer: Timer | None = None  # for that
         self._child = spawn(task.argv, task.env, task.cwd, (_null(), *output.files))
+        self._spawned_s = time.monotonic()
         try:
             on_exit(self._loop, self._child.pid, self._on_exit)
         except OSError as error:  # it must not run on beside its next run
@@ -117,7 +127,17 @@ class Run:
             await self._end_tree()
         # Only now: until it is reaped, neither its pid nor its group can become another's.
         code = self._child.reap()
+        if self._reason is None and self._was_in_our_group(-code):
+            return Outcome(ended=STOPPED, detail=f"killed by {signal_name(-code)} as it started")
         return self._reason or _outcome(code)
+
+    def _was_in_our_group(self, number: int) -> bool:
+        """Tell whether a signal that was sent to our group came before the command had its own.
+
+        As of Ctrl-C, which is not meant for it. A child that waits for a processor has no session.
+        """
+        came_s = self._loop.signalled_s.get(number, -inf)
+        return self._begun_s <= came_s <= self._spawned_s + _HEARD_WITHIN_S
 
     def follow_setting(self, timeout_s: float | None) -> None:
         """Give it so long, None: without end; unless its job has a timeout of its own.

@@ -289,6 +289,43 @@ def test_stop_when_empty_does_not_wait_for_a_job_cancelled_during_a_pause(spool:
         assert pool.wait() == 0
 
 
+CTRL_C_AT_A_START = """
+import os, signal
+from queuectl.run import runner
+spawn = runner.spawn
+def interrupted(*args):
+    runner.spawn = spawn
+    child = spawn(*args)
+    os.kill(child.pid, signal.{number})  # as to the group of both, which the child is still in
+    os.kill(os.getpid(), signal.{number})
+    return child
+runner.spawn = interrupted
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_group_of_a_pool_costs_no_command_that_starts_its_attempt(
+    spool: SpoolDir, tmp_path: Path, number: str
+) -> None:
+    spool.drop("job", "sleep 1000")
+    env = with_code_at_start(tmp_path, CTRL_C_AT_A_START.format(number=number))
+    with spool.pool(1, env=env) as pool:
+        assert pool.wait() == 0, pool.log()
+    record = spool.record("pending", "job")
+    assert record["attempts"] == 0
+    (entry,) = record["history"]
+    assert entry["ended"] == "stopped"
+    assert (
+        pool.events("pending", "job")[0]["detail"] == f"stopped: killed by {number} as it started"
+    )
+
+
+def test_a_signal_that_a_command_sends_itself_is_its_own(spool: SpoolDir) -> None:
+    spool.drop("job", "kill -INT $$", max_retries=0)
+    spool.drain()
+    assert spool.record("dead", "job")["error_message"] == "killed by SIGINT"
+
+
 SLOW_LOOK = """
 import time
 from queuectl.pool.intake import Intake
