@@ -117,8 +117,13 @@ def edit(spool: Spool, was: Found, new: Job) -> None:
             raise WrongStateError(f'job "{was.job.id}" cannot be edited: {error}') from None
         return
     verb = Verb(states=(was.state,), new_body=edited, done="edited", stays=True)
-    for _ in apply(spool, [was.job.id], verb):
-        pass
+    try:
+        for _ in apply(spool, [was.job.id], verb):
+            pass
+    except MovedOnError:
+        state, _ = spool.locate(was.job.id)
+        msg = f'job "{was.job.id}" is {state} by now; nothing was changed'
+        raise WrongStateError(msg) from None
 
 
 def apply(

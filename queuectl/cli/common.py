@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import STATUS_TELLS, render
-from queuectl.errors import QueuectlError
+from queuectl.errors import MovedOnError, NoSuchJobError, QueuectlError, TooLateError
+from queuectl.ids import first_of
 from queuectl.safety import is_open_to_others
 from queuectl.spool import Spool
 from queuectl.units import is_as_written, parse_duration, parse_time_or_clock, plain
@@ -90,14 +91,26 @@ def remark_on_root(spool: Layout) -> None:
         render.remark(f"whoever may write to {plain(pending)} has commands run as root")
 
 
+_MOVED_ON = (MovedOnError, NoSuchJobError, TooLateError)
+
+
 class Misses:
-    """Says, job by job, what could not be done, and remembers that something could not."""
+    """Says, job by job, what could not be done, and remembers that something could not.
 
-    def __init__(self) -> None:
+    Of jobs that were not named but selected, those that others were faster with are no failure:
+    they are counted, and told at the end.
+    """
+
+    def __init__(self, *, named: bool = True) -> None:
         self.count = 0
+        self._named = named
+        self._moved_on: list[str] = []
 
-    def __call__(self, _job_id: str, error: Exception) -> None:
+    def __call__(self, job_id: str, error: Exception) -> None:
         """Tell one."""
+        if not self._named and isinstance(error, _MOVED_ON):
+            self._moved_on.append(job_id)
+            return
         self.count += 1
         render.note(f"queuectl: {error}")
 
@@ -111,6 +124,9 @@ class Misses:
 
     def exit(self) -> None:
         """Leave with status 1 if there was one."""
+        if self._moved_on:
+            few = plain(first_of(self._moved_on))
+            render.note(f"{len(self._moved_on)} gone or in another state by then: {few}")
         if self.count:
             click.get_current_context().exit(1)
 

@@ -25,8 +25,7 @@ from queuectl.cli.selection import (
     select_options,
     touch_options,
 )
-from queuectl.errors import QueuectlError, TooLateError, WrongStateError
-from queuectl.ids import first_of
+from queuectl.errors import QueuectlError, WrongStateError
 from queuectl.states import OUTCOMES
 from queuectl.verbs import CANCELLABLE, EDITABLE
 
@@ -56,19 +55,12 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
 
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, CANCELLABLE)
-    misses, ended = Misses(), []
+    misses = Misses(named=bool(texts))
     job_ids = chosen(spool, texts, selection, misses=misses)
     job_ids = possible("cancelled", spool, job_ids, selection.states, misses)
     if go_ahead(job_ids, "cancel", options, misses):
-
-        def missed(job_id: str, error: QueuectlError) -> None:
-            if isinstance(error, TooLateError) and not texts:
-                ended.append(job_id)
-            else:
-                misses(job_id, error)
-
         log = sys.stderr.fileno()
-        cancelling = Cancelling(spool, selection.states, missed, render.note, log)
+        cancelling = Cancelling(spool, selection.states, misses, render.note, log)
         try:
             for job_id in cancelling.cancel(job_ids):
                 click.echo(job_id)
@@ -76,8 +68,6 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
             if cancelling.told_to_end:
                 render.note("what was told to end may end all the same; `queuectl list` shows it")
             raise
-        if ended:
-            render.note(f"{len(ended)} had ended by then: {first_of(ended)}")
     misses.exit()
 
 
@@ -100,7 +90,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, ("failed", "dead"))
-    misses = Misses()
+    misses = Misses(named=bool(texts))
     job_ids = chosen(spool, texts, selection, leaving=NOT_RETRIED, misses=misses)
     # what was selected failed and has completed meanwhile is not to run again
     states = OUTCOMES if texts else selection.states

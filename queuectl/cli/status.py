@@ -19,7 +19,7 @@ from queuectl.states import STATES, WAITING
 from queuectl.units import duration_text, plain, utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from queuectl.layout import Found, Layout
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _DUE_READ = 1000  # files read at most to tell what is due next
 _DUE_SHOWN = 5
+_SETTLED_S = 1.0  # after its end a job is held no longer, but on a very slow disk
 _RUNNING_SHOWN = 20  # of each worker
 _FORMATS = ("text", "json", "prometheus")
 
@@ -109,10 +110,15 @@ def _describe_lost(spool: Layout) -> list[dict[str, Any]]:
     ]
 
 
-def busy_slots(worker: dict[str, Any]) -> int:
-    """Return how many jobs a worker runs; some that are held may have ended a moment ago."""
+def busy_slots(worker: dict[str, Any], runs: Sequence[Found]) -> int:
+    """Return how many of these a worker runs: some that it holds may have ended a moment ago.
+
+    More than it has slots only where these became fewer since.
+    """
     slots: int = worker["slots"]
-    return min(len(worker["running"]), slots)
+    before = time.time() - _SETTLED_S
+    surely = sum((found.job.instant("started_at") or 0.0) < before for found in runs)
+    return max(min(len(runs), slots), surely)
 
 
 def by_owner(running: Iterable[Found]) -> _Runs:
@@ -139,7 +145,7 @@ def _print_status(spool: Layout, document: dict[str, Any], runs: _Runs) -> None:
         head = "workers  " if number == 0 else "         "
         up = render.since_text(worker["since"])
         who = f" as {plain(worker['user'])}" if spool.config.shared else ""
-        busy = f"{busy_slots(worker)} of {worker['slots']} busy"
+        busy = f"{busy_slots(worker, runs[worker['worker']])} of {worker['slots']} busy"
         busy += ", stopping" if worker["stopping"] else ""
         busy += f", suspended ({continued_by(worker['pid'])})" if worker["suspended"] else ""
         busy += f", stalled ({SEE_LOG})" if worker["stalled"] else ""

@@ -266,14 +266,15 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     from queuectl.cli.status import busy_slots, by_owner, describe_workers
 
     spool = spool_to_read(ctx)
-    found = describe_workers(spool, by_owner(spool.running()))
+    runs = by_owner(spool.running())
+    found = describe_workers(spool, runs)
     if as_json:
         render.json_array(found)
         return
     users = ["USER"] if spool.config.shared else []
     table = render.Table("WORKER", *users, "PID", "BUSY", "UP", "RUNNING")
     for item in found:
-        busy = f"{busy_slots(item)}/{item['slots']}"
+        busy = f"{busy_slots(item, runs[item['worker']])}/{item['slots']}"
         busy += "".join(f" {word}" for word in ("stopping", "suspended", "stalled") if item[word])
         few = plain(first_of(item["running"]))
         who = [plain(item["user"])] if users else []

@@ -95,6 +95,8 @@ def test_a_pool_without_a_count_follows_worker_count(spool: SpoolDir) -> None:
         assert slots(spool) == [3]
         spool.run("config", "set", "worker-count", "1")
         wait_until(lambda: slots(spool) == [1])
+        wait_until(lambda: "3/1" in spool.run("worker", "list").out)
+        assert "3 of 1 busy" in spool.run("status").out
         for job_id in "acbde":  # two of three end before another begins
             open(f"{spool.path}.{job_id}", "x").close()
             pool.wait_for("completed", job_id)
