@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXIT, SIGNAL, TIMEOUT = "exit", "signal", "timeout"
 COULD_NOT_START, WORKER_LOST = "could not start", "worker lost"
+CODES = ("success_codes", "fatal_codes", "later_codes")  # the lists, first those that go before
 STOPPED, CANCELLED = "stopped", "cancelled"
 _MEANS_LATER = " (means later)"
 _IN_WORDS = {EXIT: "exit status", SIGNAL: "killed by", TIMEOUT: "timed out"}
@@ -236,9 +237,15 @@ def forgotten_run(job: Job, config: Config) -> int | None:
 
 
 def list_with(record: Mapping[str, Any], code: object, config: Config) -> str | None:
-    """Return which list of exit codes decides about one; None if none names it."""
-    for name in ("success_codes", "fatal_codes", "later_codes"):
-        if code in record.get(name, getattr(config, name)):
+    """Return which list of exit codes decides about one; None if none names it.
+
+    What the job itself says of a code goes before what is said of it by default.
+    """
+    for name in CODES:
+        if name in record and code in record[name]:
+            return name
+    for name in CODES:
+        if name not in record and code in getattr(config, name):
             return name
     return None
 

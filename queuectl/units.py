@@ -58,11 +58,13 @@ def parse_size(text: str) -> int:
 
 
 def parse_codes(text: str) -> list[int]:
-    """Return the exit codes that `0,3` or `0 64-78` stand for, in order; `""` stands for none.
+    """Return the exit codes that `0,3` or `0 64-78` stand for, in order; `none` are none, as `""`.
 
     Raises:
         ValueError: one of them is no number, or no range.
     """
+    if text.strip() == "none":
+        return []
     words = (word for word in text.replace(",", " ").split() if word != '""')
     return sorted({code for word in words for code in _code_range(word)})
 
@@ -131,7 +133,9 @@ def parse_time(text: str, *, local: bool = False, example: str = "2030-01-31T08:
 
 
 def parse_time_or_clock(text: str, now_s: float) -> float:
-    """Return when it is the local time of day `08:00` next; of other text what `parse_time` says.
+    """Return when it is the local time of day `08:00`, or `08:00:30`, next.
+
+    Of other text what `parse_time` says.
 
     Raises:
         ValueError: neither.
@@ -139,12 +143,13 @@ def parse_time_or_clock(text: str, now_s: float) -> float:
     from datetime import datetime, timedelta
 
     try:
-        clock = datetime.strptime(text.strip(), "%H:%M")  # noqa: DTZ007 - only its hour and minute count
+        form = "%H:%M:%S" if text.count(":") == 2 else "%H:%M"
+        clock = datetime.strptime(text.strip(), form)  # noqa: DTZ007 - its time of day is all
     except ValueError:
         example = "2030-01-31T08:00:00Z, or 08:00 for the next time that it is that"
         return parse_time(text, local=True, example=example)
     today = datetime.fromtimestamp(now_s).replace(  # noqa: DTZ006 - local time is what is meant
-        hour=clock.hour, minute=clock.minute, second=0, microsecond=0
+        hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0
     )
     # where clocks are set back it is that time twice in a day
     times = [today.replace(fold=0), today.replace(fold=1), today + timedelta(days=1)]

@@ -23,7 +23,7 @@ from queuectl.cli.naming import last_begun, resolve_id
 from queuectl.cli.selection import select_options, selects
 from queuectl.files import is_there
 from queuectl.joblogs import STREAMS, log_file, record_here
-from queuectl.outcome import ended_text, is_cancelled, means_later
+from queuectl.outcome import CODES, ended_text, is_cancelled, means_later
 from queuectl.states import FINISHED, STATES
 from queuectl.units import codes_text, duration_text, instant, plain
 
@@ -211,7 +211,6 @@ _TIMES = (
     "next_retry_at",
     "run_at",
 )
-_CODES = ("success_codes", "fatal_codes", "later_codes")
 
 
 def print_job(spool: Layout, found: Found) -> None:
@@ -275,7 +274,7 @@ def _value_text(name: str, value: Any, indent: int) -> str:
         return render.when_text(value)
     if name == "state":
         return render.state_text(value)
-    if name in _CODES:
+    if name in CODES:
         return codes_text(value)
     if name == "command":
         lines = value.splitlines() if isinstance(value, str) else [shlex.join(value)]

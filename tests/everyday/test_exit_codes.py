@@ -87,6 +87,22 @@ def test_a_jobs_own_codes_go_before_the_settings(patient: SpoolDir) -> None:
 
 
 @pytest.mark.parametrize(
+    ("own", "default", "state"),
+    [
+        ("fatal_codes", "success-codes", "dead"),
+        ("later_codes", "success-codes", "failed"),
+        ("later_codes", "fatal-codes", "failed"),
+        ("success_codes", "fatal-codes", "completed"),
+    ],
+)
+def test_what_a_job_says_of_a_code_goes_before_what_another_setting_says_of_it(
+    patient: SpoolDir, own: str, default: str, state: str
+) -> None:
+    patient.run("config", "set", default, "0,7-9")
+    assert run_once(patient, 8, **{own: [8]})["state"] == state
+
+
+@pytest.mark.parametrize(
     ("option", "state"),
     [("--success-codes", "completed"), ("--fatal-codes", "dead"), ("--later-codes", "failed")],
 )
@@ -96,6 +112,13 @@ def test_a_job_is_given_its_codes_as_it_is_queued(
     patient.run("enqueue", "--id", "job", option, "0,8", "--command", "exit 8")
     with patient.pool():
         patient.wait_for(state, "job")
+
+
+def test_none_are_no_codes(spool: SpoolDir) -> None:
+    spool.run("config", "set", "fatal-codes", "none")
+    spool.run("enqueue", "--id", "job", "--fatal-codes", "none", "true")
+    assert spool.record("pending", "job")["fatal_codes"] == []
+    assert "at least one" in spool.refuse("config", "set", "success-codes", "none", status=2)
 
 
 def test_codes_of_a_job_are_shown_as_they_are_given(spool: SpoolDir) -> None:

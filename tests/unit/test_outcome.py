@@ -105,8 +105,8 @@ def test_the_jobs_own_exit_codes_decide_before_the_settings() -> None:
     assert settle(running(fatal_codes=[3], success_codes=[0]), three, config)["state"] == "dead"
     zero = Outcome(ended="exit", exit_code=0)
     assert settle(running(success_codes=[3]), zero, config)["state"] == "failed"
-    assert settle(running(fatal_codes=[3], later_codes=[3]), three, config)["state"] == "completed"
-    assert settle(running(later_codes=[4]), four, config)["state"] == "dead"
+    assert settle(running(fatal_codes=[3], later_codes=[3]), three, config)["state"] == "dead"
+    assert settle(running(later_codes=[4]), four, config)["state"] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def test_a_time_of_day_is_the_next_also_where_a_day_has_it_twice() -> None:
         assert units.parse_time_or_clock("01:30", second - 60) == second
         assert units.parse_time_or_clock("01:30", second) == second + 86400
         assert units.parse_time_or_clock("2026-11-01T01:30:00-04:00", second) == first
+        assert units.parse_time_or_clock("01:30:07", second) == second + 7
 
 
 @pytest.mark.parametrize("text", ["", "soon", "12:00", "2030-13-01T00:00:00Z", "1900000000"])
