@@ -179,6 +179,8 @@ def test_of_a_long_output_the_end_is_quoted(tmp_path: Path) -> None:
 def page(report: str, tmp_path: Path) -> Iterator[Any]:
     """Return a browser that shows a report."""
     with chromium(tmp_path) as browser:
+        source = "window.faults = []; addEventListener('error', (e) => faults.push(e.message))"
+        browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
         browser.get(f"file://{report}")
         wait_until(lambda: browser.execute_script("return document.querySelectorAll('svg').length"))
         yield browser
@@ -214,6 +216,10 @@ def test_a_browser_draws_it_without_a_word_on_the_console(page: Any, report: str
     )
     assert texts(page, "#figures dd")[0] == "35"
     assert page.get_log("browser") == []
+    for width in (390, 800, 1280):  # what a window is told of is not on that console
+        size(page, width)
+        page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 100))")
+    assert page.execute_script("return window.faults") == []
     asked = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     urls = {
         event["params"]["request"]["url"]
