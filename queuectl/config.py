@@ -5,6 +5,7 @@ spool-layout.md, section "config.json".
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl import files, kinds
 from queuectl.errors import BadSettingError, QueuectlError, SpoolError
+from queuectl.kernel.users import user_name
 from queuectl.scratch import Scratch, draft_file
 from queuectl.units import show, size_text
 
@@ -238,8 +240,21 @@ def _read(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise SpoolError("read", path, error) from error
+        raise _cannot_read(path, error) from error
     return _parsed(path, raw)
+
+
+def _cannot_read(path: str, error: OSError) -> SpoolError:
+    """Return why; and what to do where it is the spool that cannot be entered, or is none."""
+    spool_path, todo = os.path.dirname(path), ""
+    with contextlib.suppress(OSError):  # that is not where it begins
+        owner = os.stat(spool_path).st_uid
+        if isinstance(error, NotADirectoryError):
+            todo = f": {spool_path} is no directory; --spool DIR names another"
+        elif isinstance(error, PermissionError) and owner != os.geteuid():
+            why = f"{spool_path} belongs to user {user_name(owner)}"
+            todo = f"; {why}, who can let a group in (README: shared); --spool DIR names another"
+    return SpoolError("read", path, error, todo)
 
 
 def read_stored(spool_path: str) -> dict[str, Any]:
@@ -286,7 +301,7 @@ def stamp(spool_path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SpoolError("read", path, error) from error
+        raise _cannot_read(path, error) from error
     return status.st_ino, status.st_mtime_ns
 
 

@@ -67,8 +67,8 @@ class UnsafeSpoolError(QueuectlError):
 class SpoolError(QueuectlError):
     """The file system refused: the action, the path and the reason."""
 
-    def __init__(self, action: str, path: str, error: OSError) -> None:
-        super().__init__(f"cannot {action} {path}: {error.strerror or error}")
+    def __init__(self, action: str, path: str, error: OSError, todo: str = "") -> None:
+        super().__init__(f"cannot {action} {path}: {error.strerror or error}{todo}")
         self.path = path
         self.errno = error.errno
 

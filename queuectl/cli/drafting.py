@@ -85,6 +85,14 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value if equals else os.environ[name]
 
 
+def _words(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    if "" in values:  # of a variable that is not set, perhaps
+        raise click.BadParameter("an empty tag")
+    return values
+
+
 def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[int] | None:
     if value is None:
         return None
@@ -134,6 +142,7 @@ _OPTIONS = (
         "tags",
         metavar="WORD",
         multiple=True,
+        callback=_words,
         shell_complete=complete_tags,
         help="A word to find it by; may be repeated.",
     ),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from queuectl import variables
 from queuectl.cli import render
 from queuectl.errors import NoSuchJobError
+from queuectl.filenames import SUFFIX
 from queuectl.ids import first_of, is_id, is_made, new_id
 from queuectl.states import OUTCOMES, STATES
 
@@ -38,6 +39,7 @@ def _newest_that_ran(spool: Layout, state: str, looked_at: int = sys.maxsize) ->
     return list(islice((item for item in found if item.job.run_number), _NEWEST))
 
 
+_COMPARED = 5000  # ids with one that is none: 0.1 s
 _NEWEST = 100  # jobs, of which that which began last may have been written a while ago
 
 
@@ -75,6 +77,8 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
         if not found and text in STATES:
             msg = f'no job "{text}"; `queuectl list --state {text}` shows those that are'
             raise NoSuchJobError(msg) from None
+        if not found and (near := _nearest(spool, text)) is not None:
+            raise NoSuchJobError(f'no job "{text}"; did you mean "{near}"?') from None
         if not text or not is_id(text) or not found:
             raise
         if len(found) > 1:
@@ -83,6 +87,24 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
             raise NoSuchJobError(msg) from None
         return found.pop()
     return text
+
+
+def _nearest(spool: Layout, text: str) -> str | None:
+    """Return the id that was meant by a file's name, or that somebody has misspelt, if any."""
+    from difflib import get_close_matches  # only on the way to an error
+
+    in_path = os.path.basename(text).removesuffix(SUFFIX).partition("@")[0]
+    if in_path != text:
+        try:
+            spool.locate(in_path)
+        except NoSuchJobError:
+            return None
+        return in_path
+    if is_made(text):
+        return None
+    thought_of = (name for state in STATES for name in spool.names(state) if not is_made(name))
+    near = get_close_matches(text, islice(thought_of, _COMPARED), n=1, cutoff=0.75)
+    return near[0] if near else None
 
 
 def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:

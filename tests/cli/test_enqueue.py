@@ -494,6 +494,10 @@ def test_a_test_in_brackets_is_a_command(spool: SpoolDir) -> None:
     assert spool.record("pending", "a")["command"] == "[ -e / ] && true"
 
 
+def test_an_empty_tag_is_refused(spool: SpoolDir) -> None:
+    assert "an empty tag" in spool.refuse("enqueue", "--tag", "", "true", status=2)
+
+
 def test_a_field_that_is_an_option_is_told(spool: SpoolDir) -> None:
     result = spool.run("enqueue", '{"command": "true", "delay": 60, "prio": 5}')
     assert '"run_at" would' in result.err

@@ -116,6 +116,13 @@ def test_status_says_that_of_very_many_jobs_not_all_were_asked_when_they_are_due
     assert "(of 1000 read in each of failed/ and pending/)" in filled.run("status").out
 
 
+def test_a_file_that_is_named_as_the_spool_is_told_to_be_none(spool: SpoolDir) -> None:
+    with open(spool.path, "x"):
+        pass
+    text = spool.refuse("status")
+    assert f"{spool.path} is no directory; --spool DIR names another" in text
+
+
 def test_status_says_that_the_spool_is_paused(filled: SpoolDir) -> None:
     open(f"{filled.path}/paused", "x").close()
     assert "paused" in filled.run("status").out

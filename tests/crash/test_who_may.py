@@ -126,6 +126,18 @@ def test_others_put_jobs_into_a_shared_spool(open_path: Path) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("words", [("list",), ("enqueue", "true"), ("doctor",)])
+def test_who_may_not_enter_a_spool_learns_whose_it_is(
+    open_path: Path, words: tuple[str, ...]
+) -> None:
+    path = make_spool(open_path / "q")
+    done = as_nobody(path, *words)
+    assert done.returncode == 1
+    assert f"config.json: Permission denied; {path} belongs to user root" in done.stderr
+    assert "--spool DIR names another" in done.stderr
+
+
+@needs_root
 def test_who_may_not_read_the_output_of_a_job_learns_how_it_ended(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
         share_with_nobody(side)

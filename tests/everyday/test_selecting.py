@@ -233,7 +233,7 @@ def test_a_whole_id_that_is_gone_is_not_looked_for_among_all_others(
     assert listed == ["dead"]
     with pytest.raises(NoSuchJobError):
         resolve_id(api, made[:-1])
-    assert listed == ["dead", *STATES]
+    assert listed == ["dead", *STATES, *STATES]  # by its beginning, then by what is like it
 
 
 @pytest.mark.parametrize("other", ["202611220044300-x", "{made}.2"])
@@ -253,6 +253,18 @@ def test_an_id_that_a_person_gave_is_not_shortened_where_it_matters(
     told = spool.refuse(words[0], "job1", *words[1:])
     assert told == 'queuectl: no job "job1"; did you mean "job10"?'
     assert spool.states("job10") == ["pending"]
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "wait"])
+@pytest.mark.parametrize(
+    "text", ["thumbnials", "Thumbnails", "thumbnails.json", "pending/thumbnails.json"]
+)
+def test_what_nearly_is_an_id_leads_to_it(spool: SpoolDir, command: str, text: str) -> None:
+    spool.api.submit("true", id="thumbnails")
+    told = spool.refuse(command, text)
+    assert told == f'queuectl: no job "{text}"; did you mean "thumbnails"?'
+    assert "`queuectl list` shows what there is" in spool.refuse(command, "nightly")
+    assert spool.states("thumbnails") == ["pending"]
 
 
 def test_jobs_that_are_selected_can_be_waited_for(spool: SpoolDir) -> None:
