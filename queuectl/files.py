@@ -367,6 +367,17 @@ def is_there(path: str) -> bool:
     return os.path.lexists(path)
 
 
+def may_be_there(path: str) -> bool:
+    """Tell whether something has this name, or the file system does not tell."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 # Asked, not only looked up: where a kernel (macOS before 10.15, FreeBSD), a C library (musl on
 # Linux before 5.8) or a sandbox (old container runtimes) refuses the flag of faccessat, os.access
 # takes that for "not there", of every file.

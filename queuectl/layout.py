@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.errors import BadJobError, NoSuchJobError, SpoolError
 from queuectl.filenames import REJECTED, SUFFIX, holder_of, job_id_in, split_held
-from queuectl.files import is_there
+from queuectl.files import is_there, may_be_there
 from queuectl.ids import is_id
 from queuectl.job import Job, decode, parse
 from queuectl.places import Places
@@ -299,7 +299,7 @@ class Layout(Places):
             return True
         can_be_made = os.access(self.directory("logs"), os.R_OK | os.W_OK | os.X_OK)
         logs = self.log_files(job.id, job.run_number + 1)
-        return not can_be_made or any(map(is_there, logs))
+        return not can_be_made or any(map(may_be_there, logs))
 
     def running(self) -> Iterator[Found]:
         """Yield the jobs whose command runs, as far as their files tell.

@@ -241,6 +241,24 @@ def test_one_whose_output_has_a_file_had_begun(spool: SpoolDir, stream: str) -> 
     assert spool.record("failed", "a")["attempts"] == 2
 
 
+def test_one_of_whose_output_the_disk_does_not_tell_may_have_begun(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs, lstat = spool.api.log_files("a", 2), os.lstat
+    counted = {"attempts": 2, "stdout_path": logs[0]}
+    leave(spool, state="processing", worker=DEAD, history=[{"number": 1}], **counted)
+    register(spool, kernel.boot_id())
+
+    def refused(path: str) -> os.stat_result:
+        if path in logs:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", refused)
+    recover(spool)
+    assert spool.record("failed", "a")["attempts"] == 2
+
+
 def test_one_from_before_a_reboot_counts_since_its_output_may_be_gone(spool: SpoolDir) -> None:
     leave(spool, state="processing", attempts=2, worker=DEAD)
     register(spool, "another boot")
