@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -21,6 +22,9 @@ from queuectl.states import OUTCOMES, STATES
 from queuectl.stats.tallies import Spread
 from tests.cli.test_help import COMMANDS
 from tests.support import ROOT, SpoolDir, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # an installed package has no README beside it; these tests are run from the repository
 TOP = ROOT if os.path.exists(f"{ROOT}/pyproject.toml") else os.getcwd()
@@ -70,6 +74,38 @@ def test_the_help_in_the_readme_is_what_the_program_says(readme: str, spool: Spo
     assert quoted, "the README quotes the help of some command as `$ queuectl ... -h`"
     for words, said in quoted:
         assert said.strip() == spool.run(*words.split(), "-h").out.strip(), words
+
+
+def _shape(text: str) -> list[str]:
+    """Return the lines without what differs from run to run, in an order of their own."""
+    for pattern, word in (
+        (r"^\S+T\S+Z ", "TIME"),
+        (r"\S+-\d+-[0-9a-f]{8}\b", "WORKER"),
+        (r"spool=\S+", "SPOOL"),
+        (r"\b[\d.]+m?s\b", "SPAN"),
+        (r" +", " "),
+    ):
+        text = re.sub(pattern, word, text, flags=re.MULTILINE)
+    return sorted(line.strip() for line in text.splitlines() if line.strip())
+
+
+def test_the_first_session_of_the_readme_prints_what_it_says(
+    readme: str, spool: SpoolDir, tmp_path: Path
+) -> None:
+    found = re.search(r"```sh\n(python3 -m venv .*?)```.*?```\n(.*?)```", readme, re.DOTALL)
+    assert found, "the README begins with a session, and what it prints"
+    installs, session = found[1].split("&&\n", 1)
+    assert "pip install" in installs
+    program = tmp_path / "bin" / "queuectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m queuectl "$@"\n')
+    program.chmod(0o755)
+    session = session.replace("$PWD/.venv/bin", str(program.parent))
+    session = session.replace("$(mktemp -d)", spool.path)
+    done = subprocess.run(
+        ["sh", "-c", session], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert _shape(done.stdout + done.stderr) == _shape(found[2])
 
 
 def test_every_command_is_in_the_readme(readme: str) -> None:
