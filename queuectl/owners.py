@@ -47,6 +47,7 @@ class Worker:
     directory: str = ""  # "DEVICE:INODE" of the workers/ that it registered in
     started: int = 0  # with its pid, which process it is: in ticks of the kernel's clock
     pid_namespace: str = ""  # whose processes it can see; empty where that is not known
+    version: str = ""  # of queuectl, whose code it keeps until it leaves
 
     @property
     def is_pool(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel
+from queuectl import __version__, files, kernel
 from queuectl.errors import SpoolError
 from queuectl.kernel import processes
 from queuectl.owners import (
@@ -58,6 +58,7 @@ class Registration:
             since=utc_text(time.time()),
             started=processes.started(),
             pid_namespace=processes.pid_namespace(),
+            version=__version__,
         )
         self.name = self.record.worker
         self._lock: BaseFileLock | None = None

@@ -92,6 +92,7 @@ def describe_workers(spool: Layout, runs: _Runs) -> list[dict[str, Any]]:
             "user": owners.user_of(spool, worker.worker),
             "slots": worker.slots,
             "since": worker.since,
+            "version": worker.version,
             "stopping": requests.is_asked_to_stop(spool, worker.worker),
             "suspended": worker.suspended,
             "stalled": owners.is_stalled(spool, worker.worker),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import queuectl
 from queuectl.kernel.processes import can_list_processes
 from queuectl.states import STATES
 from queuectl.units import utc_text
@@ -78,6 +79,7 @@ def test_status_as_json_shows_who_works_on_what(spool: SpoolDir) -> None:
         (worker,) = document["workers"]
         assert worker["worker"] == pool.name
         assert worker["host"] == os.uname().nodename
+        assert worker["version"] == queuectl.__version__
         assert (worker["pid"], worker["slots"], worker["running"]) == (pool.pid, 3, ["job"])
         assert document["jobs"]["processing"] == 1
         text = spool.run("status").out
