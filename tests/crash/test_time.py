@@ -16,7 +16,7 @@ from queuectl import owners
 from queuectl.pool.backlog import Backlog, Entry
 from queuectl.units import utc_text
 from tests.crash.support import Spoolside, make_spool
-from tests.support import environment
+from tests.support import environment, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,6 +160,31 @@ def test_a_pool_on_a_wrong_clock_runs_and_retries_and_rescues_nothing_early(
         right.stop()
         wrong.stop()
         assert set(side.times_run().values()) == {2}
+        side.check_promise()
+
+
+@pytest.mark.parametrize("jump", ["-1d", "+1d"])
+def test_a_clock_that_is_set_under_a_running_pool_ends_no_run_and_holds_up_no_retry(
+    jump: str, tmp_path: Path
+) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    settable = faketime("+0") | {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    del settable["FAKETIME"]
+    with Spoolside(make_spool(tmp_path / "q", backoff_base=3)) as side:
+        pool = side.pool("--count", "2", env=settable).up()
+        runs = side.submit("sleep 2", timeout=60)
+        fails = side.submit("test $QUEUECTL_ATTEMPT -gt 1 || exit 1")
+        side.wait_for(fails, "failed")
+        wait_until(lambda: side.times_run()[runs] == 1, "it runs")
+        before = len(pool.log().splitlines())
+        clock.write_text(jump)
+        for job_id in (runs, fails):
+            side.wait_for(job_id, "completed")
+        jumped = pool.log().splitlines()[before]
+        assert jumped[:10] != utc_text(time.time())[:10], "the pool has not seen the jump"
+        pool.stop()
+        assert side.times_run() == {runs: 1, fails: 2}
         side.check_promise()
 
 
