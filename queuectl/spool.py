@@ -340,7 +340,7 @@ def _make_directory(path: str, like: str | None) -> None:
             os.chmod(path, stat.S_IMODE(os.stat(like).st_mode))
     except FileExistsError:
         # else somebody was first; without a place for output jobs run all the same
-        if not os.path.isdir(path) and os.path.basename(path) != "logs":
+        if os.path.basename(path) != "logs" and not stat.S_ISDIR(os.stat(path).st_mode):
             raise
 
 

@@ -116,14 +116,10 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     EDITOR=nano queuectl edit job1
     queuectl list --tag batch --ids | xargs -r queuectl edit --priority 5
     """
-    from queuectl.cli.editing import can_edit
-
     given = given_fields(options)
     spool = spool_to_change(ctx)
     if len(texts) > 1 and not given:
         raise click.UsageError("several jobs are changed by options; the editor takes one")
-    if not given and not can_edit():
-        raise click.UsageError("there is no terminal for an editor: name what to change")
     misses = Misses()
     dead = 0
     for text in texts:
@@ -136,7 +132,7 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
 
 def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
     """Return the state of a job that was changed, None of one that was so already."""
-    from queuectl.cli.editing import edited, keep, with_fields
+    from queuectl.cli.editing import can_edit, edited, keep, with_fields
 
     found = spool.find(id_to_change(spool, text))
     job_id = found.job.id
@@ -145,6 +141,8 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
     if found.state not in EDITABLE:
         only = "pending, failed or dead"
         raise WrongStateError(f'job "{job_id}" is {found.state}; only {only} jobs can be edited')
+    if not given and not can_edit():
+        raise click.UsageError("there is no terminal for an editor: name what to change")
     new = with_fields(found.job, given) if given else edited(found.job)
     if new is None:
         render.note(f"{job_id} is so already: nothing was changed")

@@ -104,6 +104,7 @@ def _tell_starter(name: str) -> None:
     """Tell the process that started us with --detach that the pool is up."""
     descriptor = os.environ.pop(_READY_VARIABLE, None)
     if descriptor is not None:
+        os.chdir("/")  # where we were started from can be unmounted
         # who started us may have been interrupted: the pool is up all the same
         with contextlib.suppress(BrokenPipeError):
             os.write(int(descriptor), name.encode())

@@ -238,6 +238,8 @@ def could_not_start(error: OSError, task: Task) -> Outcome:
         return Outcome(ended=EXIT, exit_code=127)  # what a shell says of the same
     if isinstance(error, PermissionError):
         return Outcome(ended=EXIT, exit_code=126)
+    if error.errno == errno.ENOEXEC:
+        return Outcome(ended=EXIT, exit_code=126, detail="a script without #! needs a shell")
     return Outcome(ended=COULD_NOT_START, detail=error.strerror or str(error))
 
 

@@ -127,6 +127,17 @@ def test_a_command_that_does_not_exist_is_127(spool: SpoolDir, command: str | li
     assert record["error_message"] == "exit status 127 (command not found)"
 
 
+def test_a_script_that_names_no_interpreter_is_126_and_says_what_it_needs(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    script = tmp_path / "script"
+    script.write_text("echo done\n")
+    script.chmod(0o755)
+    record = run_one(spool, [str(script)], "dead", max_retries=1)
+    assert record["exit_code"] == 126
+    assert "a script without #! needs a shell" in record["error_message"]
+
+
 @pytest.mark.parametrize("command", ["/etc/passwd", ["/etc/passwd"]])
 def test_a_command_that_is_no_program_is_126(spool: SpoolDir, command: str | list[str]) -> None:
     assert run_one(spool, command, "dead", max_retries=1)["exit_code"] == 126

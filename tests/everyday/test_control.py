@@ -420,6 +420,7 @@ def test_without_a_terminal_there_is_no_usual_editor(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
     told = spool.refuse("edit", "job", status=2, VISUAL="", EDITOR="")
     assert "there is no terminal for an editor" in told
+    assert 'no job "other"' in spool.refuse("edit", "other", VISUAL="", EDITOR="")
 
 
 def test_an_editor_that_cannot_be_understood_is_told(spool: SpoolDir) -> None:
