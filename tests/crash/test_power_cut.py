@@ -228,6 +228,44 @@ def test_without_an_fsync_of_the_directories_what_was_deleted_returns(tmp_path: 
         assert "job0" in prune_and_cut(disk, "no fsync of a directory")
 
 
+def tell_and_cut(disk: Disk, mutation: str = "") -> set[str]:
+    """Cut the power once some changes were told to be made; return what is not so afterwards."""
+    path = make_spool(disk.point / "q")
+    with Spoolside(path) as side:
+        ids = [side.run("enqueue", "true").stdout.strip() for _ in range(2)]
+        subprocess.run(["sync", "-f", str(path)], check=True)
+        side.mutation = mutation
+        for words in (
+            ("cancel", ids[0]),
+            ("edit", ids[1], "--priority", "7"),
+            ("config", "set", "lease", "77"),
+            ("pause",),
+        ):
+            assert side.run(*words).returncode == 0, words
+    disk.cut()
+    disk.power_on()
+    found = places(path)
+    cancelled, edited = (found[job_id][0] for job_id in ids)
+    so = {
+        "cancel": cancelled.parent.name == "dead",
+        "edit": parse(edited.read_bytes(), ids[1]).priority == 7,
+        "config": '"lease": 77' in (path / "config.json").read_text(),
+        "pause": (path / "paused").exists(),
+    }
+    return {what for what, is_so in so.items() if not is_so}
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_what_was_told_to_be_changed_is_so_after_a_power_cut(kind: str, tmp_path: Path) -> None:
+    with disk_of(tmp_path, kind) as disk:
+        assert tell_and_cut(disk) == set()
+
+
+def test_without_an_fsync_of_the_directories_a_cancel_is_undone(tmp_path: Path) -> None:
+    with disk_of(tmp_path, "btrfs") as disk:
+        assert "cancel" in tell_and_cut(disk, "no fsync of a directory")
+
+
 def lost_runs(path: Path, mutation: str = "") -> int:
     """Return how many runs the job has lost, as the next pool finds."""
     for record in (path / "workers").glob("*.json"):
