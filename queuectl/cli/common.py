@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from queuectl.errors import MovedOnError, NoSuchJobError, QueuectlError, TooLate
 from queuectl.ids import first_of
 from queuectl.safety import is_open_to_others
 from queuectl.spool import Spool
-from queuectl.units import is_as_written, parse_duration, parse_time_or_clock, plain
+from queuectl.units import parse_duration, parse_time_or_clock, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +92,7 @@ def remark_on_root(spool: Layout) -> None:
         render.remark(f"whoever may write to {plain(pending)} has commands run as root")
 
 
+_INTEGER = re.compile(r"\s*[-+]?\d+\s*", re.ASCII)
 _MOVED_ON = (MovedOnError, NoSuchJobError, TooLateError)
 
 
@@ -148,13 +150,20 @@ class Duration(_FloatType):
         return int(seconds) if seconds == int(seconds) else seconds
 
 
-class Integer(click.types.IntParamType):
-    """An integer as everybody writes it."""
-
+class _AsWritten(click.types.IntParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and not is_as_written(value):
+        # where there is a range click would say that it is no valid integer range
+        if isinstance(value, str) and not _INTEGER.fullmatch(value):
             self.fail(f"{value!r} is not a valid integer.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Integer(_AsWritten):
+    """An integer as everybody writes it."""
+
+
+class Count(_AsWritten, click.IntRange):
+    """One in a range."""
 
 
 class Time(_FloatType):

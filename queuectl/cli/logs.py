@@ -15,7 +15,7 @@ import click
 
 from queuectl import files, joblogs
 from queuectl.cli import render
-from queuectl.cli.common import Misses, spool_to_read
+from queuectl.cli.common import Count, Misses, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.naming import is_this_job, last_begun, resolve_id
@@ -40,11 +40,11 @@ _SILENT_S = 1.0  # before one that is followed is said to write to the other str
     "--run",
     "--attempt",
     "run",
-    type=click.IntRange(1),
+    type=Count(1),
     metavar="N",
     help="Run N, as show counts them, instead of the last.",
 )
-@click.option("--lines", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@click.option("--lines", "-n", type=Count(0), metavar="N", help="Only the last N lines.")
 @click.pass_context
 def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **options: Any) -> None:
     """Print what a job printed: its last run, on standard output.

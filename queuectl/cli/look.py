@@ -16,7 +16,7 @@ import click
 from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.columns import fit
-from queuectl.cli.common import Misses, json_option, limit_is_known, spool_to_read
+from queuectl.cli.common import Count, Misses, json_option, limit_is_known, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.matching import Selection, changed_at, select
 from queuectl.cli.naming import last_begun, resolve_id
@@ -38,7 +38,7 @@ _DETAIL_SHARE = 3  # of a terminal, what DETAIL may take: a third
 
 _limit_option = click.option(
     "--limit",
-    type=click.IntRange(min=0),
+    type=Count(min=0),
     callback=lambda _ctx, _param, value: value if value is None else min(value, sys.maxsize),
     metavar="N",
     help="At most so many.",

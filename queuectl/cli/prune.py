@@ -10,7 +10,7 @@ import click
 
 from queuectl import housekeeping
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, Misses, spool_to_change
+from queuectl.cli.common import DURATION, Count, Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.deleting import delete_jobs
 from queuectl.cli.matching import Selection, changed_at
@@ -46,9 +46,7 @@ _DEFAULT_AGE_S = 7 * 86400
 )
 @state_option(FINISHED)
 @tag_option
-@click.option(
-    "--keep", type=click.IntRange(0), metavar="N", help="Keep the N newest of each state."
-)
+@click.option("--keep", type=Count(0), metavar="N", help="Keep the N newest of each state.")
 @touch_options
 @click.pass_context
 def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:

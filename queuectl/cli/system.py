@@ -11,7 +11,7 @@ from zlib import crc32
 import click
 
 from queuectl import program, variables
-from queuectl.cli.common import remark_on_root
+from queuectl.cli.common import Count, remark_on_root
 from queuectl.errors import QueuectlError
 from queuectl.kernel.users import user_name
 from queuectl.spool import Spool
@@ -83,7 +83,7 @@ _USER_INSTALL = (
 
 @click.command("systemd-unit")
 @click.option("--user", "for_user", is_flag=True, help="For `systemctl --user`.")
-@click.option("--count", type=click.IntRange(1, 10_000), metavar="N", help="Jobs at a time.")
+@click.option("--count", type=Count(1, 10_000), metavar="N", help="Jobs at a time.")
 @click.pass_context
 def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) -> None:
     """Print a unit file that runs a pool for years: through stops, crashes and reboots.

@@ -14,6 +14,7 @@ import click
 from queuectl import hindrances, owners, program, requests, variables
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import (
+    Count,
     Misses,
     json_option,
     remark_on_root,
@@ -57,7 +58,7 @@ def worker() -> None:
 @worker.command()
 @click.option(
     "--count",
-    type=click.IntRange(1, 10_000),
+    type=Count(1, 10_000),
     metavar="N",
     help="Jobs at a time. Else worker-count, as it changes.",
 )
