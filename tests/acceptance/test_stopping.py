@@ -307,7 +307,7 @@ runner.spawn = interrupted
 def test_a_signal_to_the_group_of_a_pool_costs_no_command_that_starts_its_attempt(
     spool: SpoolDir, tmp_path: Path, number: str
 ) -> None:
-    spool.drop("job", "sleep 1000")
+    spool.drop("job", ["sleep", "1000"])  # a shell that is about to be it may lose a SIGINT
     env = with_code_at_start(tmp_path, CTRL_C_AT_A_START.format(number=number))
     with spool.pool(1, env=env) as pool:
         assert pool.wait() == 0, pool.log()

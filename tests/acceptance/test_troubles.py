@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -291,6 +292,10 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
     assert spool.ids("processing") == []
 
 
+def has_a_line(path: str) -> bool:
+    return os.path.exists(path) and read_text(path).endswith("\n")
+
+
 def test_a_command_whose_job_was_taken_away_is_ended_and_nothing_is_recorded_of_it(
     spool: SpoolDir,
 ) -> None:
@@ -302,7 +307,9 @@ def test_a_command_whose_job_was_taken_away_is_ended_and_nothing_is_recorded_of_
         pids = {}
         for job_id in ("taken", "removed"):
             pool.wait_for("started", job_id)
-            pids[job_id] = int(read_text(f"{spool.path}.{job_id}"))
+            file = f"{spool.path}.{job_id}"
+            wait_until(partial(has_a_line, file), file)
+            pids[job_id] = int(read_text(file))
         os.rename(spool.api.held_file("taken", pool.name), spool.file("completed", "taken"))
         os.unlink(spool.api.held_file("removed", pool.name))
         pool.wait_for("lost", "taken")
