@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,21 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+def drawn_at_once(place: Path, file: str) -> str:
+    """Return a page as it is once it is loaded, when no frame was drawn; skip where that cannot."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("needs chromium")
+    words = [
+        browser,
+        *_FLAGS,
+        f"--user-data-dir={place / 'profile'}",
+        "--dump-dom",
+        f"file://{file}",
+    ]
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuectl.report.page import last_lines
-from tests.looking.browser import chromium
+from tests.looking.browser import chromium, drawn_at_once
 from tests.looking.support import EXIT_0, EXIT_1, past, put, run_entry
 from tests.support import DEADLINE_S, Child, SpoolDir, read_text, wait_until
 
@@ -228,6 +228,11 @@ def test_a_browser_draws_it_without_a_word_on_the_console(page: Any, report: str
     }
     ours = {url for url in urls if not url.startswith(("data:", "chrome://"))}  # its first tab's
     assert ours == {f"file://{report}"}
+
+
+@pytest.mark.slow
+def test_who_converts_it_at_once_gets_its_charts(report: str, tmp_path: Path) -> None:
+    assert drawn_at_once(tmp_path, report).count("<svg") == 3
 
 
 @pytest.mark.slow
