@@ -5,7 +5,6 @@ spool-layout.md, section "config.json".
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
@@ -247,14 +246,20 @@ def _read(path: str) -> dict[str, Any]:
 def _cannot_read(path: str, error: OSError) -> SpoolError:
     """Return why; and what to do where it is the spool that cannot be entered, or is none."""
     spool_path, todo = os.path.dirname(path), ""
-    with contextlib.suppress(OSError):  # that is not where it begins
-        owner = os.stat(spool_path).st_uid
-        if isinstance(error, NotADirectoryError):
-            todo = f": {spool_path} is no directory; --spool DIR names another"
-        elif isinstance(error, PermissionError) and owner != os.geteuid():
-            why = f"{spool_path} belongs to user {user_name(owner)}"
-            todo = f"; {why}, who can let a group in (README: shared); --spool DIR names another"
+    if isinstance(error, (NotADirectoryError, PermissionError)):
+        can_enter = os.access(spool_path, os.X_OK)
+        todo = "" if can_enter else f"{_whose(spool_path)}; --spool DIR names another"
     return SpoolError("read", path, error, todo)
+
+
+def _whose(spool_path: str) -> str:
+    try:
+        owner = os.stat(spool_path).st_uid
+    except OSError:  # it is further up that we may not go
+        return ""
+    if owner == os.geteuid() or not os.path.isdir(spool_path):
+        return ""
+    return f"; it is the spool of user {user_name(owner)}, who can share it (README: shared)"
 
 
 def read_stored(spool_path: str) -> dict[str, Any]:

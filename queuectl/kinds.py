@@ -127,9 +127,8 @@ SIZE = Kind(
     _between(4096, 1 << 50),
     in_words=True,
 )
-CODES = Kind(
-    "exit codes from 0 to 255, such as 0,3 or 64-78", parse_codes, are_codes, in_words=True
-)
+_SOME_CODES = "exit codes from 0 to 255, such as 0,3 or 64-78"
+CODES = Kind(f"{_SOME_CODES}, or none", parse_codes, are_codes, in_words=True)
 
 
 def _read_success_codes(text: str) -> list[int]:
@@ -140,7 +139,7 @@ def _read_success_codes(text: str) -> list[int]:
     return codes
 
 
-SUCCESS_CODES = Kind(f"{CODES.range}, at least one", _read_success_codes, are_codes, in_words=True)
+SUCCESS_CODES = Kind(f"{_SOME_CODES}, at least one", _read_success_codes, are_codes, in_words=True)
 
 
 def _read_retention(text: str) -> int | str:

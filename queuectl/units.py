@@ -70,7 +70,7 @@ def parse_codes(text: str) -> list[int]:
 
 
 def codes_text(codes: Iterable[int]) -> str:
-    """Return exit codes as `parse_codes` reads them: `0,3,64-78`."""
+    """Return exit codes as `parse_codes` reads them: `0,3,64-78`, or `none`."""
     spans: list[list[int]] = []
     for code in sorted(set(codes)):
         if spans and code == spans[-1][-1] + 1:
@@ -80,7 +80,7 @@ def codes_text(codes: Iterable[int]) -> str:
     words = (
         f"{span[0]}-{span[-1]}" if len(span) > 2 else ",".join(map(str, span)) for span in spans
     )
-    return ",".join(words) or '""'
+    return ",".join(words) or "none"
 
 
 def _code_range(word: str) -> range:

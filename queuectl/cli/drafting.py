@@ -88,8 +88,8 @@ def _pair(text: str) -> tuple[str, str]:
 def _words(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    if "" in values:  # of a variable that is not set, perhaps
-        raise click.BadParameter("an empty tag")
+    if not all(map(str.strip, values)):
+        raise click.BadParameter("a tag is not empty; is a variable not set?")
     return values
 
 

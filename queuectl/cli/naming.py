@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
+import re
 import sys
 import time
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
+
+import click
 
 from queuectl import variables
 from queuectl.cli import render
 from queuectl.errors import NoSuchJobError
-from queuectl.filenames import SUFFIX
 from queuectl.ids import first_of, is_id, is_made, new_id
 from queuectl.states import OUTCOMES, STATES
 
@@ -39,7 +42,9 @@ def _newest_that_ran(spool: Layout, state: str, looked_at: int = sys.maxsize) ->
     return list(islice((item for item in found if item.job.run_number), _NEWEST))
 
 
-_COMPARED = 5000  # ids with one that is none: 0.1 s
+_COMPARED = "queuectl.compared"  # in `Context.meta`: ids were, with one that is none
+_MOST_COMPARED = 1000
+_FILE = re.compile(r"(@[^@]*)?\.json$|\.\d+\.(out|err)$")  # what a job's file has behind its id
 _NEWEST = 100  # jobs, of which that which began last may have been written a while ago
 
 
@@ -77,8 +82,9 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
         if not found and text in STATES:
             msg = f'no job "{text}"; `queuectl list --state {text}` shows those that are'
             raise NoSuchJobError(msg) from None
-        if not found and (near := _nearest(spool, text)) is not None:
-            raise NoSuchJobError(f'no job "{text}"; did you mean "{near}"?') from None
+        if not found and (near := _nearest(spool, text, states)) is not None:
+            msg = f'no job "{text}" in {spool.path}; did you mean "{near}"?'
+            raise NoSuchJobError(msg) from None
         if not text or not is_id(text) or not found:
             raise
         if len(found) > 1:
@@ -89,22 +95,29 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
     return text
 
 
-def _nearest(spool: Layout, text: str) -> str | None:
+def _nearest(spool: Layout, text: str, states: Sequence[str]) -> str | None:
     """Return the id that was meant by a file's name, or that somebody has misspelt, if any."""
+    of_file = _FILE.sub("", os.path.basename(text))
+    if of_file != text and is_id(of_file):
+        with contextlib.suppress(NoSuchJobError):
+            spool.locate(of_file)
+            return of_file
+    context = click.get_current_context(silent=True)
+    asked = {} if context is None else context.meta
+    if is_made(text) or not is_id(text) or _COMPARED in asked:
+        return None
+    asked[_COMPARED] = True  # of many that are gone only the first is looked for: 0.1 s
+    names = islice(chain.from_iterable(map(spool.names, states)), _MOST_COMPARED)
+    # those that differ by a number are another: job1 is not meant by job2
+    others = {name.lower(): name for name in names if _numberless(name) != _numberless(text)}
     from difflib import get_close_matches  # only on the way to an error
 
-    in_path = os.path.basename(text).removesuffix(SUFFIX).partition("@")[0]
-    if in_path != text:
-        try:
-            spool.locate(in_path)
-        except NoSuchJobError:
-            return None
-        return in_path
-    if is_made(text):
-        return None
-    thought_of = (name for state in STATES for name in spool.names(state) if not is_made(name))
-    near = get_close_matches(text, islice(thought_of, _COMPARED), n=1, cutoff=0.75)
-    return near[0] if near else None
+    near = get_close_matches(text.lower(), others, n=1, cutoff=0.75)
+    return others[near[0]] if near else None
+
+
+def _numberless(job_id: str) -> str:
+    return re.sub(r"\d+", "0", job_id)
 
 
 def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:

@@ -495,7 +495,8 @@ def test_a_test_in_brackets_is_a_command(spool: SpoolDir) -> None:
 
 
 def test_an_empty_tag_is_refused(spool: SpoolDir) -> None:
-    assert "an empty tag" in spool.refuse("enqueue", "--tag", "", "true", status=2)
+    for tag in ("", " "):
+        assert "a tag is not empty" in spool.refuse("enqueue", "--tag", tag, "true", status=2)
 
 
 def test_a_field_that_is_an_option_is_told(spool: SpoolDir) -> None:

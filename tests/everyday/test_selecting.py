@@ -257,14 +257,31 @@ def test_an_id_that_a_person_gave_is_not_shortened_where_it_matters(
 
 @pytest.mark.parametrize("command", ["show", "cancel", "wait"])
 @pytest.mark.parametrize(
-    "text", ["thumbnials", "Thumbnails", "thumbnails.json", "pending/thumbnails.json"]
+    "text",
+    [
+        *("thumbnials", "THUMBNAILS", "thumbnails.json", "pending/thumbnails.json"),
+        *("/q/processing/thumbnails@vm-1-0123abcd.json", "logs/thumbnails.1.out"),
+    ],
 )
 def test_what_nearly_is_an_id_leads_to_it(spool: SpoolDir, command: str, text: str) -> None:
     spool.api.submit("true", id="thumbnails")
     told = spool.refuse(command, text)
-    assert told == f'queuectl: no job "{text}"; did you mean "thumbnails"?'
+    assert told == f'queuectl: no job "{text}" in {spool.path}; did you mean "thumbnails"?'
     assert "`queuectl list` shows what there is" in spool.refuse(command, "nightly")
     assert spool.states("thumbnails") == ["pending"]
+
+
+def test_an_id_that_differs_by_a_number_is_another_and_not_misspelt(spool: SpoolDir) -> None:
+    for job_id in ("backup-2026-11-28", "backup-2026-11-29", "job1"):
+        spool.api.submit("true", id=job_id)
+    for text in ("backup-2026-11-30", "job22"):
+        assert "did you mean" not in spool.refuse("cancel", text)
+
+
+def test_of_many_ids_that_are_gone_only_the_first_is_compared(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="thumbnails")
+    told = spool.run("cancel", "thumbnail_s", "thumbnials", "nails", status=1).err.splitlines()
+    assert ["did you mean" in line for line in told] == [True, False, False]
 
 
 def test_jobs_that_are_selected_can_be_waited_for(spool: SpoolDir) -> None:
