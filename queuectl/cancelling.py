@@ -270,7 +270,7 @@ class Cancelling:
             self._look_again_within(_PASSING_S)
         elif moved_on:
             msg = f'job "{job_id}" moves faster than it can be taken; it was not cancelled'
-            self._missed(job_id, MovedOnError(msg))
+            self._missed(job_id, WrongStateError(msg))
         else:
             self._missed(job_id, error)
 

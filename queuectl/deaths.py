@@ -31,7 +31,7 @@ class Dead(NamedTuple):
     by_lock: bool  # whether its lock told, not its silence
     this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
     copied: bool  # it lives, and works in the spool that this is a copy of
-    unseen: bool  # what it ran may live in a container that cannot be seen into
+    unseen: str  # where what it ran may live and cannot be seen, in words; "" if nowhere
     only_for: str | None  # who alone can end what it ran, if not we
     ending: Ending  # of what it ran
 
@@ -95,7 +95,11 @@ class Deaths:
             is_ours = ends_here and only_for is None
             tree = _tree_of(self._spool, name, worker) if is_ours else Tree(None, ())
             ending = Ending(tree, self._spool.config.kill_grace)
-        unseen = worker is not None and worker.runs_unseen
+        unseen = ""
+        if worker is not None and worker.runs_unseen:
+            unseen = "in another container"
+        elif not local and (worker is None or worker.is_pool):
+            unseen = "on another machine"
         return Dead(
             name=name,
             local=local,

@@ -19,7 +19,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import files, joblogs
-from queuectl.errors import BadJobError, MovedOnError, QueuectlError, SpoolError
+from queuectl.errors import BadJobError, QueuectlError, SpoolError, WrongStateError
 from queuectl.files import is_there
 from queuectl.ids import is_id
 from queuectl.looks import Looks
@@ -58,7 +58,7 @@ def delete(spool: Spool, job: Doomed) -> bool:
     Returns whether it was there still, and had not been run again since that was decided.
 
     Raises:
-        MovedOnError: it was changed or retried when its output was gone already; the job is kept.
+        WrongStateError: it was changed or retried when its output was gone already; it is kept.
         SpoolError: the file system refused; the record is still there.
         ValueError: it is no job of completed/ or dead/.
     """
@@ -74,7 +74,7 @@ def delete(spool: Spool, job: Doomed) -> bool:
         if not _is_still(path, before):
             if had_run and spool.is_anywhere(job.job_id):
                 msg = f'job "{job.job_id}" was changed or retried while it was being deleted'
-                raise MovedOnError(f"{msg}: it stays, and what it had printed is gone")
+                raise WrongStateError(f"{msg}: it stays, and what it had printed is gone")
             return False
         # or the same bad file was dropped and set aside again: that is its reason now
         if job.state == "dead" and is_there(spool.rejected_file(job.job_id)):
@@ -107,24 +107,23 @@ def delete_each(
     Raises:
         SpoolError: a directory could not be synced; what was deleted since the last id may return.
     """
-    left = iter(jobs)
+    left = _delete_each(spool, jobs, missed)  # one by one: how long that takes, `jobs` looks at
     while group := list(islice(left, _SYNCED_TOGETHER)):
-        tried = list(_delete_each(spool, group, missed))
         if spool.config.sync:
-            _sync(spool, {job.state for job in group})
-        yield from tried
+            _sync(spool, {job.state for job, _ in group})
+        yield from ((job.job_id, was_there) for job, was_there in group)
 
 
 def _delete_each(
     spool: Spool, jobs: Iterable[Doomed], missed: Callable[[str, QueuectlError], None]
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[tuple[Doomed, bool]]:
     for job in jobs:
         try:
             was_there = delete(spool, job)
-        except (MovedOnError, SpoolError) as error:  # noqa: PERF203 - the others are deleted
+        except (WrongStateError, SpoolError) as error:  # noqa: PERF203 - the others are deleted
             missed(job.job_id, error)
         else:
-            yield job.job_id, was_there
+            yield job, was_there
 
 
 def _sync(spool: Spool, states: Iterable[str]) -> None:
@@ -172,7 +171,7 @@ class Housekeeping:
 
         Raises:
             OSError, SpoolError: the file system refused.
-            MovedOnError: see `delete`.
+            WrongStateError: see `delete`.
         """
         config = self._spool.config
         faults: list[QueuectlError] = []

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXIT, SIGNAL, TIMEOUT = "exit", "signal", "timeout"
 COULD_NOT_START, WORKER_LOST = "could not start", "worker lost"
+_AS_IT_STARTED = "as it started"
 CODES = ("success_codes", "fatal_codes", "later_codes")  # the lists, first those that go before
 STOPPED, CANCELLED = "stopped", "cancelled"
 _MEANS_LATER = " (means later)"
@@ -73,6 +74,18 @@ class Outcome:
 def without_room(how: Outcome) -> Outcome:
     """Return how a command has exited, with what may be the reason why it failed: a full disk."""
     return replace(how, detail="no room was left on the disk")
+
+
+def met_at_start(job: Job, how: Outcome) -> Outcome:
+    """Return how a command ended that a signal to the group of its pool has met as it started.
+
+    It is given back, but once: a job that signals its own worker has its attempts, and no more.
+    """
+    detail = f"killed by {signal_name(how.signal or 0)} {_AS_IT_STARTED}"
+    last = job.history[-1] if job.history else {}
+    if str(last.get("detail")).endswith(_AS_IT_STARTED):
+        return how
+    return Outcome(ended=STOPPED, detail=detail)
 
 
 def ended_text(entry: Mapping[str, Any]) -> str:
@@ -239,8 +252,11 @@ def forgotten_run(job: Job, config: Config) -> int | None:
 def list_with(record: Mapping[str, Any], code: object, config: Config) -> str | None:
     """Return which list of exit codes decides about one; None if none names it.
 
-    What the job itself says of a code goes before what is said of it by default.
+    What the job itself says of a code goes before what is said of it by default: of 0, which all
+    failures are not, only in its own `success_codes`.
     """
+    if code == 0 and "success_codes" not in record and 0 in config.success_codes:
+        return "success_codes"
     for name in CODES:
         if name in record and code in record[name]:
             return name

@@ -163,9 +163,8 @@ class Recovery:
         if dead.only_for is not None and orphans:
             self._leave(dead, orphans)
             return 0
-        if orphans and (dead.unseen or not dead.local):
-            where = "in another container" if dead.unseen else "on another machine"
-            what = f"what it ran {where} may run still, and cannot be seen from here"
+        if orphans and dead.unseen:
+            what = f"what it ran {dead.unseen} may run still, and cannot be seen from here"
             self._log.event("warning", worker=name, detail=what)
         if dead.copied and orphans:
             what = "this spool is a copy: what that worker runs elsewhere is left alone"

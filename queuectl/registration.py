@@ -95,9 +95,6 @@ class Registration:
 
         draft = f"{self._spool.directory('tmp')}/{self.name}{LOCK_SUFFIX}"
         lock = FileLock(draft, mode=self._spool.config.file_mode, is_singleton=False)
-        if self._lock is not None:
-            # it guards a removed file; while that is open, FUSE refuses to have another of its name
-            self._lock.release()
         for tries in count(1):
             self._spool.create()  # FileLock would make a directory that is gone, open to others
             lock.acquire(timeout=_LOOKED_AT_S)
@@ -107,9 +104,12 @@ class Registration:
                 lock.release()
                 if tries == _TRIES:
                     raise
+                if self._lock is not None:
+                    # or it is FUSE, which refuses the name of a removed file that is open
+                    self._lock.release()
             else:
                 break
-        self._lock = lock
+        self._lock = lock  # only now is one let go that guards a removed file
         self._lock_is = kernel.inode_name(os.lstat(self._path(LOCK_SUFFIX)))
 
     def _write(self, record: Worker) -> None:

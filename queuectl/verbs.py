@@ -198,7 +198,7 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[st
             continue  # it moved on meanwhile: look again
         except OSError as error:
             raise SpoolError("take", spool.file(state, job_id), error) from error
-    raise MovedOnError(f'job "{job_id}" moves faster than it can be taken; try again')
+    raise WrongStateError(f'job "{job_id}" moves faster than it can be taken; try again')
 
 
 def check_can_be(done: str, spool: Layout, job_id: str, state: str, states: Sequence[str]) -> None:

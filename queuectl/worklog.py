@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from queuectl.errors import QueuectlError, error_text
 from queuectl.units import duration_text, plain, second_text, utc_text
@@ -26,6 +26,14 @@ _PATIENCE_MS = 100  # for whoever reads a pipe or a terminal to make room, once
 _LAST_PATIENCE_MS = 2_000  # at the end, if lines are missing
 
 
+class _Repeated(NamedTuple):
+    """An error that comes again: when it was told, for how long not again, when it came last."""
+
+    told_s: float
+    quiet_s: float
+    came_s: float
+
+
 class WorkLog:
     """Writes lines to a descriptor, each in one write so that several pools may share a file.
 
@@ -39,20 +47,23 @@ class WorkLog:
         self.pool: str | None = None  # whose lines these are, for programs
         self._waits = _waits_for_a_reader(descriptor)
         self._missing = 0
-        self._errors: dict[str, tuple[float, float]] = {}  # when told, and for how long not again
+        self._errors: dict[str, _Repeated] = {}
+        self._errors_lock = threading.Lock()
         self._is_last = False
         self._cut = False  # the last line has no end
         self._lock = threading.Lock()
 
-    def event(self, word: str, job_id: str | None = None, **details: object) -> None:
+    def event(self, word: str, job_id: str | None = None, **details: object) -> bool:
         """Write one line: when, what, which job, and what else there is to say.
 
-        A float is a span in seconds.
+        A float is a span in seconds. Returns whether it is written.
         """
         with self._lock:  # the threads of a pool share it
             room = self._has_room() and self._tell_of_missing()
-            if not (room and self._write(word, job_id, details)):
+            is_written = room and self._write(word, job_id, details)
+            if not is_written:
                 self._missing += 1
+            return is_written
 
     def be_patient(self) -> None:
         """Wait for who is slow to read, with the next line: none may follow it."""
@@ -67,26 +78,25 @@ class WorkLog:
         try:
             return step()
         except (OSError, QueuectlError) as error:
-            detail = error_text(error)
-            with self._lock:
-                is_due = self._is_due(detail)
-            if is_due:
-                self.event("error", detail=detail)
+            self._error(error_text(error))
             return None
 
-    def _is_due(self, detail: str) -> bool:
-        """Tell whether an error is to be logged, and remember that it is."""
-        now_s = time.monotonic()
-        told_s, quiet_s = self._errors.pop(detail, (-inf, 0.0))
-        if now_s < told_s + quiet_s:
-            self._errors[detail] = (told_s, quiet_s)
-            return False
-        goes_on = now_s < told_s + 2 * quiet_s + _AGAIN_S
-        quiet_s = min(2 * quiet_s, _SELDOM_S) if goes_on else _AGAIN_S
-        self._errors[detail] = (now_s, quiet_s)
-        if len(self._errors) > _ERRORS_KEPT:
-            del self._errors[next(iter(self._errors))]  # that which came last longest ago
-        return True
+    def _error(self, detail: str) -> None:
+        """Log an error, unless that was done a while ago and it has gone on since."""
+        with self._errors_lock:
+            now_s = time.monotonic()
+            before = self._errors.pop(detail, _Repeated(-inf, 0.0, -inf))
+            goes_on = now_s < before.came_s + _AGAIN_S
+            if goes_on and now_s < before.told_s + before.quiet_s:
+                after = before._replace(came_s=now_s)
+            elif self.event("error", detail=detail):
+                quiet_s = min(2 * before.quiet_s, _SELDOM_S) if goes_on else _AGAIN_S
+                after = _Repeated(now_s, quiet_s, now_s)
+            else:  # as soon as there is room
+                return
+            self._errors[detail] = after
+            if len(self._errors) > _ERRORS_KEPT:
+                del self._errors[next(iter(self._errors))]  # that which came last longest ago
 
     def _tell_of_missing(self) -> bool:
         """Log how many lines are missing; False if that cannot be written either."""

@@ -44,7 +44,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
 
     A command that runs is ended on whatever pool it is: SIGTERM, and SIGKILL after `kill-grace`.
     The job goes to dead/, with who cancelled it and when. Of jobs that are selected, those that end
-    by themselves meanwhile are no failure; `queuectl pause` first lets no more start.
+    or are deleted meanwhile are no failure; `queuectl pause` first lets no more start.
 
     \b
     queuectl cancel job1 job2
@@ -81,7 +81,8 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     """Queue jobs that have ended, or wait for a retry, again; print their ids.
 
     Their attempts start at 0, their history is kept. Without --state, --all, --tag and the like
-    select among failed and dead jobs; a cancelled job has to be named, or found by its error.
+    select among failed and dead jobs; a cancelled job has to be named, or found by its error. Those
+    of the selected that were retried or deleted meanwhile are no failure.
 
     \b
     queuectl retry job1

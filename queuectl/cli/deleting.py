@@ -8,7 +8,7 @@ import click
 
 from queuectl import housekeeping
 from queuectl.cli.selection import go_ahead
-from queuectl.errors import NoSuchJobError, WrongStateError
+from queuectl.errors import MovedOnError, NoSuchJobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +37,7 @@ def delete_jobs(
                 click.echo(job_id)
             else:
                 why = f'job "{job_id}" is not what it was when you asked; it was left alone'
-                misses(job_id, WrongStateError(why))
+                misses(job_id, MovedOnError(why))
     misses.exit()
 
 
@@ -58,4 +58,4 @@ def _not_there(spool: Spool, job_id: str, states: Sequence[str]) -> Exception:
     except NoSuchJobError as error:
         return error
     msg = f'job "{job_id}" is {state}, not {" or ".join(states)}; it was left alone'
-    return WrongStateError(msg)
+    return MovedOnError(msg)

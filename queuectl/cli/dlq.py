@@ -117,6 +117,6 @@ def purge(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, _DEAD)
-    misses = Misses()
+    misses = Misses(named=bool(texts))
     job_ids = chosen(spool, texts, selection, applies_to=_DEAD, misses=misses)
     delete_jobs(spool, job_ids, _DEAD, options, misses)

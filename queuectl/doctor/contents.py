@@ -19,7 +19,7 @@ from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX
 from queuectl.files import is_there
 from queuectl.hindrances import STOPPING
 from queuectl.ids import is_id
-from queuectl.pool.rejects import QUIET_S
+from queuectl.pool.rejects import OPEN_S, QUIET_S
 from queuectl.recovery import Recovery, lock_file, recover
 from queuectl.scratch import owner_of
 from queuectl.states import AT_REST, FINISHED, OUTCOMES, STATES, WAITING
@@ -40,7 +40,7 @@ _READ_IN = ("pending", *OUTCOMES)
 _READ = 20_000  # files of each of these read at most: some seconds
 _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
-ONCE_QUIET = f" once it has been quiet for {QUIET_S:g} s"
+ONCE_QUIET = f" once it has been quiet for {QUIET_S:g} s, or {OPEN_S:g} s while it is open"
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
 
 

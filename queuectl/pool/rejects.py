@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from queuectl.worklog import WorkLog
 
 QUIET_S = 3.0  # a file that does not parse and has not changed for so long is no job
-_OPEN_S = 60.0  # nor one that somebody has open for writing: that may have been forgotten
+OPEN_S = 60.0  # nor one that somebody has open for writing: that may have been forgotten
 _LEFT_S = 60.0  # then what could not be moved is tried again: the cause need not be in the file
 _LEFT_HINT = "it is tried again once it changes, or in a minute"
 
@@ -101,7 +101,7 @@ class Rejects:
 
     def _is_given_up(self, path: str, quiet_s: float) -> bool:
         """Tell whether nobody is waited for any more to write on in a file."""
-        return quiet_s >= QUIET_S and (quiet_s >= _OPEN_S or not _is_open(path))
+        return quiet_s >= QUIET_S and (quiet_s >= OPEN_S or not _is_open(path))
 
     def stop_waiting(self, state: str, name: str) -> None:
         """Wait for no writer of a file: it parses, or is gone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import time
 from collections import defaultdict
 from functools import partial
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)  # after which a pool starts nothing more
 _SLIPS_TOLD = 100  # names of fields in the life of a pool
 
 
@@ -112,11 +114,11 @@ class Turns:
         """
         ours = {self._spool.key(job_id) for job_id in held}
         for key, run in self._runs.items():
-            if run is None or run.exited or key in ours or not self._is_elsewhere(key):
+            if run is None or run.exited or key in ours or not self._is_elsewhere(run.job_id):
                 continue
             detail = "was taken away from this worker: its command is ended"
             if run.end(outcome.Outcome(ended=outcome.STOPPED, detail=detail)):
-                self._log.event("warning", key, detail=detail)
+                self._log.event("warning", run.job_id, detail=detail)
 
     def _is_elsewhere(self, job_id: str) -> bool:
         try:
@@ -318,6 +320,8 @@ class Turns:
         if "created_at" not in job.record:
             self._tell_of_slips(job)
         how = await run.wait()
+        if how.signal in _STOPPING and run.met(how.signal):
+            how = outcome.met_at_start(job, how)
         if how.exit_code and not self._space.look():
             how = outcome.without_room(how)
         return job, how

@@ -69,6 +69,7 @@ class Commands:
             has_own_timeout="timeout" in record,
             grace_s=config.kill_grace,
             marks=(_mark_of_job(job.id), self._mark),
+            job_id=job.id,
         )
 
     def _environment_with(self, given: dict[str, str], own: Sequence[str]) -> Environment:

@@ -26,9 +26,7 @@ from queuectl.outcome import (
     COULD_NOT_START,
     EXIT,
     SIGNAL,
-    STOPPED,
     Outcome,
-    signal_name,
     timed_out,
 )
 from queuectl.run.spawn import spawn
@@ -58,6 +56,7 @@ class Task:
     grace_s: float
     marks: tuple[bytes, ...]  # what of env tells this job's processes; the first is its own
     log_mode: int
+    job_id: str
 
 
 class Output:
@@ -127,14 +126,12 @@ class Run:
             await self._end_tree()
         # Only now: until it is reaped, neither its pid nor its group can become another's.
         code = self._child.reap()
-        if self._reason is None and self._was_in_our_group(-code):
-            return Outcome(ended=STOPPED, detail=f"killed by {signal_name(-code)} as it started")
         return self._reason or _outcome(code)
 
-    def _was_in_our_group(self, number: int) -> bool:
-        """Tell whether a signal that was sent to our group came before the command had its own.
+    def met(self, number: int) -> bool:
+        """Tell whether a signal came to us while the command was started.
 
-        As of Ctrl-C, which is not meant for it. A child that waits for a processor has no session.
+        One to our group, as of Ctrl-C, it met then too, and had no session yet.
         """
         came_s = self._loop.signalled_s.get(number, -inf)
         return self._begun_s <= came_s <= self._spawned_s + _HEARD_WITHIN_S
@@ -157,6 +154,11 @@ class Run:
             own = self._task.has_own_timeout
             left_s = max(0.0, self._begun_s + timeout_s - time.monotonic())
             self._timer = self._loop.later(left_s, lambda: self.end(timed_out(timeout_s, own=own)))
+
+    @property
+    def job_id(self) -> str:
+        """Whose command it is."""
+        return self._task.job_id
 
     @property
     def exited(self) -> bool:
@@ -239,7 +241,7 @@ def could_not_start(error: OSError, task: Task) -> Outcome:
     if isinstance(error, PermissionError):
         return Outcome(ended=EXIT, exit_code=126)
     if error.errno == errno.ENOEXEC:
-        return Outcome(ended=EXIT, exit_code=126, detail="a script without #! needs a shell")
+        return Outcome(ended=EXIT, exit_code=126, detail="no program for this machine, no #! line")
     return Outcome(ended=COULD_NOT_START, detail=error.strerror or str(error))
 
 

@@ -320,6 +320,30 @@ def test_a_signal_to_the_group_of_a_pool_costs_no_command_that_starts_its_attemp
     )
 
 
+def test_a_job_that_signals_its_own_worker_has_its_attempts_and_no_more(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("job", ["sleep", "1000"], max_retries=1)
+    env = with_code_at_start(tmp_path, CTRL_C_AT_A_START.format(number="SIGTERM"))
+    for _ in range(2):
+        with spool.pool(1, env=env) as pool:
+            assert pool.wait() == 0, pool.log()
+    assert spool.record("dead", "job")["attempts"] == 1
+
+
+def test_a_signal_that_meets_a_command_long_after_its_start_is_its_own(spool: SpoolDir) -> None:
+    began = f"{spool.path}.began"
+    spool.drop("job", f"echo $$ > {began}; exec sleep 1000", max_retries=1)
+    with spool.pool() as pool:
+        wait_until(lambda: os.path.exists(began) and read_text(began).endswith("\n"))
+        time.sleep(0.5)
+        pool.signal(signal.SIGTERM)
+        pool.wait_for("stopping")
+        os.kill(int(read_text(began)), signal.SIGTERM)
+        assert pool.wait() == 0
+    assert spool.record("dead", "job")["error_message"] == "killed by SIGTERM"
+
+
 def test_a_signal_that_a_command_sends_itself_is_its_own(spool: SpoolDir) -> None:
     spool.drop("job", "kill -INT $$", max_retries=0)
     spool.drain()

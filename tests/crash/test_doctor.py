@@ -622,7 +622,8 @@ def test_what_a_worker_will_set_aside_is_told_and_when(side: Spoolside) -> None:
     (side.path / "pending" / "odd.json").write_text('{"command": 7}')
     text = doctor(side)[1]
     half, odd = (finding(text, f"pending/{name}.json cannot be run") for name in ("half", "odd"))
-    assert half.endswith("(a worker sets it aside once it has been quiet for 3 s)")
+    when = "once it has been quiet for 3 s, or 60 s while it is open"
+    assert half.endswith(f"(a worker sets it aside {when})")
     assert odd.endswith("(a worker sets it aside)")
 
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 
 
-def elsewhere(side: Spoolside, job_id: str = "") -> Path:
+def elsewhere(side: Spoolside, job_id: str = "", slots: int = 1) -> Path:
     """Put down the record of a pool on another machine, holding a job; return the record's file."""
     name = "far-away-1-00000000"
     record = {"worker": name, "host": "far-away", "machine_id": "m", "boot_id": "b", "pid": 1,
-              "slots": 1, "since": utc_text(0)}  # fmt: skip
+              "slots": slots, "since": utc_text(0)}  # fmt: skip
     file = side.path / "workers" / f"{name}.json"
     file.write_text(json.dumps(record))
     (side.path / "workers" / f"{name}.lock").touch()
@@ -101,6 +101,16 @@ def test_a_job_held_elsewhere_is_rescued_after_silence_only(tmp_path: Path) -> N
         pool.stop()
         side.check_promise()
         assert f"worker={file.stem}  what it ran on another machine may run still" in pool.log()
+
+
+def test_of_a_command_line_that_died_elsewhere_nothing_can_run_still(tmp_path: Path) -> None:
+    with Spoolside(make_spool(tmp_path / "q", lease=1)) as side:
+        job_id = side.submit()
+        elsewhere(side, job_id, slots=0)
+        pool = side.pool().up()
+        side.wait_for(job_id)
+        assert "may run still" not in pool.log()
+        pool.stop()
 
 
 def test_a_job_held_elsewhere_is_cancelled_after_silence_though_no_pool_is_here(

@@ -114,6 +114,10 @@ def test_a_job_is_given_its_codes_as_it_is_queued(
         patient.wait_for(state, "job")
 
 
+def test_0_is_no_failure_for_being_in_a_list_of_failures(patient: SpoolDir) -> None:
+    assert run_once(patient, 0, fatal_codes=list(range(256)))["state"] == "completed"
+
+
 def test_none_are_no_codes(spool: SpoolDir) -> None:
     spool.run("config", "set", "fatal-codes", "none")
     spool.run("enqueue", "--id", "job", "--fatal-codes", "none", "true")

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import housekeeping, joblogs
-from queuectl.errors import BadSettingError, MovedOnError
+from queuectl.errors import BadSettingError, WrongStateError
 from queuectl.housekeeping import Doomed, Housekeeping
 from queuectl.worklog import WorkLog
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from queuectl import Spool
     from queuectl.job import Job
     from tests.support import SpoolDir
@@ -169,6 +171,20 @@ def test_what_is_named_and_has_not_ended_is_told_and_the_rest_is_deleted(house: 
     assert "pending1" in logs_of(house)
 
 
+def test_what_is_to_be_deleted_is_asked_for_one_by_one(house: SpoolDir) -> None:
+    """So that whoever yields it can stop when time is up."""
+    there = []
+
+    def doomed() -> Iterator[Doomed]:
+        for job in list(housekeeping.doomed(house.api, "completed", house.ids("completed"))):
+            there.append(len(house.ids("completed")))
+            yield job
+
+    deleted = list(housekeeping.delete_each(house.api, doomed(), lambda *_: None))
+    assert len(deleted) > 1
+    assert there == list(range(len(deleted), 0, -1))
+
+
 def test_what_there_is_not_is_told_in_a_line_and_by_the_status(spool: SpoolDir) -> None:
     put(spool, "completed", "there")
     assert 'no job "gone"' in spool.refuse("prune", "gone", "--yes")
@@ -220,7 +236,7 @@ def test_a_job_that_runs_again_while_its_output_is_deleted_is_kept(
         put(house, "completed", "completed5")  # which has run again
 
     monkeypatch.setattr(joblogs, "remove", remove_slowly)
-    with pytest.raises(MovedOnError, match="it stays, and what it had printed is gone"):
+    with pytest.raises(WrongStateError, match="it stays, and what it had printed is gone"):
         housekeeping.delete(house.api, doomed)
     assert house.states("completed5") == ["completed"]
 

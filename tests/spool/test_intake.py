@@ -78,7 +78,7 @@ def test_a_file_that_somebody_has_open_is_waited_for_longer(
             intake.scan()
         intake.rejects.set_aside(10)
         assert (spool.ids("pending"), spool.ids("dead")) == (["open"], ["closed"])
-        monkeypatch.setattr(rejects, "_OPEN_S", 0.0)  # it was forgotten, perhaps
+        monkeypatch.setattr(rejects, "OPEN_S", 0.0)  # it was forgotten, perhaps
         intake.scan()
         intake.rejects.set_aside(10)
     assert spool.ids("dead") == ["closed", "open"]

@@ -29,6 +29,7 @@ def sleeping(tmp_path: Path) -> Task:
         # the second, or every job of this id on the machine would be ended, whoever runs it
         marks=marks_of("job", str(tmp_path)),
         log_mode=0o600,
+        job_id="job",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NoReturn
 
 from queuectl import worklog
@@ -43,12 +44,33 @@ def test_another_error_and_one_that_had_been_over_are_logged_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log"
+    came = [(second, "a") for second in range(4000)]  # by then it is told each half hour
+    again = came[-1][0] + 2 * MINUTE_S
+    came += [(4000, "b"), *((again + second, "a") for second in range(MINUTE_S + 1))]
     with open(path, "wb") as file:
         log = WorkLog(file.fileno())
-        for second, text in ((0, "a"), (1, "b"), (2, "a"), (DAY_S, "a"), (DAY_S + MINUTE_S, "a")):
+        for second, text in came:
             monkeypatch.setattr("queuectl.worklog.time.monotonic", lambda now=second: now)
             log.errors_of(raising(text))
-    assert [line.split()[-1] for line in path.read_text().splitlines()] == ["a", "b", "a", "a"]
+    assert [line.split()[-1] for line in path.read_text().splitlines()][-4:] == ["a", "b", "a", "a"]
+
+
+def test_an_error_for_which_there_was_no_room_is_logged_once_there_is() -> None:
+    ours, its = os.pipe()
+    os.set_blocking(its, False)
+    while True:
+        try:
+            os.write(its, b"x" * 4096)
+        except BlockingIOError:
+            break
+    log = WorkLog(its)
+    log.errors_of(raising("gone"))
+    while len(os.read(ours, 1 << 20)) == 1 << 20:
+        pass
+    log.errors_of(raising("gone"))
+    assert "error      -  gone" in os.read(ours, 1 << 20).decode()
+    for descriptor in (ours, its):
+        os.close(descriptor)
 
 
 def test_of_many_different_errors_not_all_are_remembered(tmp_path: Path) -> None:
