@@ -244,22 +244,24 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _cannot_read(path: str, error: OSError) -> SpoolError:
-    """Return why; and what to do where it is the spool that cannot be entered, or is none."""
-    spool_path, todo = os.path.dirname(path), ""
+    """Return why; and what to do where it is not for us, or there can be none."""
+    todo = ""
+    if isinstance(error, PermissionError):
+        spool_path = os.path.dirname(path)
+        todo = _whose(path if os.access(spool_path, os.X_OK) else spool_path)
     if isinstance(error, (NotADirectoryError, PermissionError)):
-        can_enter = os.access(spool_path, os.X_OK)
-        todo = "" if can_enter else f"{_whose(spool_path)}; --spool DIR names another"
+        todo += "; --spool DIR names another"
     return SpoolError("read", path, error, todo)
 
 
-def _whose(spool_path: str) -> str:
+def _whose(path: str) -> str:
     try:
-        owner = os.stat(spool_path).st_uid
+        owner = os.stat(path).st_uid
     except OSError:  # it is further up that we may not go
         return ""
-    if owner == os.geteuid() or not os.path.isdir(spool_path):
+    if owner == os.geteuid():
         return ""
-    return f"; it is the spool of user {user_name(owner)}, who can share it (README: shared)"
+    return f"; {path} belongs to user {user_name(owner)}, who can share a spool (README: shared)"
 
 
 def read_stored(spool_path: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def _newest_that_ran(spool: Layout, state: str, looked_at: int = sys.maxsize) ->
 
 
 _COMPARED = "queuectl.compared"  # in `Context.meta`: ids were, with one that is none
-_MOST_COMPARED = 1000
+_MOST_LISTED, _MOST_COMPARED = 100_000, 1000
 _FILE = re.compile(r"(@[^@]*)?\.json$|\.\d+\.(out|err)$")  # what a job's file has behind its id
 _NEWEST = 100  # jobs, of which that which began last may have been written a while ago
 
@@ -107,17 +107,19 @@ def _nearest(spool: Layout, text: str, states: Sequence[str]) -> str | None:
     if is_made(text) or not is_id(text) or _COMPARED in asked:
         return None
     asked[_COMPARED] = True  # of many that are gone only the first is looked for: 0.1 s
-    names = islice(chain.from_iterable(map(spool.names, states)), _MOST_COMPARED)
-    # those that differ by a number are another: job1 is not meant by job2
-    others = {name.lower(): name for name in names if _numberless(name) != _numberless(text)}
+    names = islice(chain.from_iterable(map(spool.names, states)), _MOST_LISTED)
+    ours = (name for name in names if not is_made(name) and not _differ_by_a_number(name, text))
+    others = {name.lower(): name for name in islice(ours, _MOST_COMPARED)}
     from difflib import get_close_matches  # only on the way to an error
 
     near = get_close_matches(text.lower(), others, n=1, cutoff=0.75)
     return others[near[0]] if near else None
 
 
-def _numberless(job_id: str) -> str:
-    return re.sub(r"\d+", "0", job_id)
+def _differ_by_a_number(one: str, other: str) -> bool:
+    """Tell whether two ids are those of two jobs rather than one misspelt: job1 and job2."""
+    one, other = one.lower(), other.lower()
+    return one != other and re.sub(r"\d+", "0", one) == re.sub(r"\d+", "0", other)
 
 
 def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:

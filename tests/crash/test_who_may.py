@@ -133,7 +133,7 @@ def test_who_may_not_enter_a_spool_learns_whose_it_is(
     path = make_spool(open_path / "q")
     done = as_nobody(path, *words)
     assert done.returncode == 1
-    assert "config.json: Permission denied; it is the spool of user root" in done.stderr
+    assert f"config.json: Permission denied; {path} belongs to user root" in done.stderr
     assert "--spool DIR names another" in done.stderr
 
 

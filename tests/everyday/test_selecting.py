@@ -272,9 +272,10 @@ def test_what_nearly_is_an_id_leads_to_it(spool: SpoolDir, command: str, text: s
 
 
 def test_an_id_that_differs_by_a_number_is_another_and_not_misspelt(spool: SpoolDir) -> None:
-    for job_id in ("backup-2026-11-28", "backup-2026-11-29", "job1"):
+    for job_id in ("backup-2026-11-28", "backup-2026-11-29", "job-number-1"):
         spool.api.submit("true", id=job_id)
-    for text in ("backup-2026-11-30", "job22"):
+    made = spool.api.submit("true").id
+    for text in ("backup-2026-11-30", "BACKUP-2026-11-30", "job-number-2", made[:10] + "zzzz"):
         assert "did you mean" not in spool.refuse("cancel", text)
 
 
