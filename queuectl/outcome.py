@@ -79,7 +79,7 @@ def without_room(how: Outcome) -> Outcome:
 def met_at_start(job: Job, how: Outcome) -> Outcome:
     """Return how a command ended that a signal to the group of its pool has met as it started.
 
-    It is given back, but once: a job that signals its own worker has its attempts, and no more.
+    It is given back, but not twice in a row: a job that signals its own worker is to have an end.
     """
     detail = f"killed by {signal_name(how.signal or 0)} {_AS_IT_STARTED}"
     last = job.history[-1] if job.history else {}

@@ -22,6 +22,7 @@ T = TypeVar("T")
 _ERRORS_KEPT = 100  # of different ones, those that came last
 _AGAIN_S = 60.0  # an error that comes at each step is logged again after this, then twice this, ...
 _SELDOM_S = 3600.0  # at most
+_OVER_S = 180.0  # what has not come for so long is over; most is tried each minute, or sooner
 _PATIENCE_MS = 100  # for whoever reads a pipe or a terminal to make room, once
 _LAST_PATIENCE_MS = 2_000  # at the end, if lines are missing
 
@@ -53,17 +54,18 @@ class WorkLog:
         self._cut = False  # the last line has no end
         self._lock = threading.Lock()
 
-    def event(self, word: str, job_id: str | None = None, **details: object) -> bool:
+    def event(self, word: str, job_id: str | None = None, **details: object) -> None:
         """Write one line: when, what, which job, and what else there is to say.
 
-        A float is a span in seconds. Returns whether it is written.
+        A float is a span in seconds.
         """
+        if not self._is_written(word, job_id, details):
+            self._missing += 1
+
+    def _is_written(self, word: str, job_id: str | None, details: dict[str, object]) -> bool:
         with self._lock:  # the threads of a pool share it
             room = self._has_room() and self._tell_of_missing()
-            is_written = room and self._write(word, job_id, details)
-            if not is_written:
-                self._missing += 1
-            return is_written
+            return room and self._write(word, job_id, details)
 
     def be_patient(self) -> None:
         """Wait for who is slow to read, with the next line: none may follow it."""
@@ -85,15 +87,17 @@ class WorkLog:
         """Log an error, unless that was done a while ago and it has gone on since."""
         with self._errors_lock:
             now_s = time.monotonic()
-            before = self._errors.pop(detail, _Repeated(-inf, 0.0, -inf))
-            goes_on = now_s < before.came_s + _AGAIN_S
-            if goes_on and now_s < before.told_s + before.quiet_s:
+            before = self._errors.pop(detail, None)
+            if before is not None and now_s > before.came_s + _OVER_S:
+                before = None
+            if before is not None and now_s < before.told_s + before.quiet_s:
                 after = before._replace(came_s=now_s)
-            elif self.event("error", detail=detail):
-                quiet_s = min(2 * before.quiet_s, _SELDOM_S) if goes_on else _AGAIN_S
-                after = _Repeated(now_s, quiet_s, now_s)
-            else:  # as soon as there is room
-                return
+            elif self._is_written("error", None, {"detail": detail}):
+                quiet_s = _AGAIN_S if before is None else min(2 * before.quiet_s, _SELDOM_S)
+                after = _Repeated(now_s, max(quiet_s, _AGAIN_S), now_s)
+            else:  # it is as soon as there is room, and is missing but once
+                self._missing += before is None
+                after = _Repeated(-inf, 0.0, now_s)
             self._errors[detail] = after
             if len(self._errors) > _ERRORS_KEPT:
                 del self._errors[next(iter(self._errors))]  # that which came last longest ago

@@ -40,7 +40,8 @@ _READ_IN = ("pending", *OUTCOMES)
 _READ = 20_000  # files of each of these read at most: some seconds
 _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
-ONCE_QUIET = f" once it has been quiet for {QUIET_S:g} s, or {OPEN_S:g} s while it is open"
+ONCE_QUIET = f" once it has been quiet for {QUIET_S:g} s"
+ONCE_WRITTEN = f"{ONCE_QUIET}, or {OPEN_S:g} s while it is open"
 _RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
 
 
@@ -156,7 +157,7 @@ def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Find
     if state == "completed":
         return warning(f"{where} is not a job: {why}", "mend it by hand, or remove it")
     if state != "dead":
-        when = ONCE_QUIET if isinstance(why, IncompleteJobError) else ""
+        when = ONCE_WRITTEN if isinstance(why, IncompleteJobError) else ""
         return warning(f"{where} cannot be run: {why}", f"a worker sets it aside{when}")
     rejected = rejection(spool, job_id)
     if rejected is None:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl import hindrances, owners, safety
-from queuectl.doctor.contents import ONCE_QUIET, rejection, suspended
+from queuectl.doctor.contents import ONCE_QUIET, ONCE_WRITTEN, rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.filenames import holder_of
@@ -45,7 +45,7 @@ def explain(spool: Layout, job_id: str) -> Iterator[Finding]:
         yield ok(f"{job_id} moved on while it was looked at")
     except IncompleteJobError as error:
         what = f"{job_id} is half-written, or no job: {error}"
-        yield problem(what, _set_aside(state, ONCE_QUIET))
+        yield problem(what, _set_aside(state, ONCE_WRITTEN))
     except PermissionError as error:
         what = f"{job_id} cannot be read: {error.strerror}"
         yield problem(what, _set_aside(state, ONCE_QUIET))

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from queuectl.spool import Spool
     from queuectl.worklog import WorkLog
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)  # after which a pool starts nothing more
+_OF_POOLS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that a terminal sends to our group
 _SLIPS_TOLD = 100  # names of fields in the life of a pool
 
 
@@ -320,7 +320,7 @@ class Turns:
         if "created_at" not in job.record:
             self._tell_of_slips(job)
         how = await run.wait()
-        if how.signal in _STOPPING and run.met(how.signal):
+        if how.signal in _OF_POOLS and run.met(how.signal):
             how = outcome.met_at_start(job, how)
         if how.exit_code and not self._space.look():
             how = outcome.without_room(how)

@@ -320,9 +320,19 @@ def test_a_signal_to_the_group_of_a_pool_costs_no_command_that_starts_its_attemp
     )
 
 
-def test_a_job_that_signals_its_own_worker_has_its_attempts_and_no_more(
+def test_a_hang_up_costs_no_command_that_starts_its_attempt(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
+    spool.drop("job", ["sleep", "1000"])
+    env = with_code_at_start(tmp_path, CTRL_C_AT_A_START.format(number="SIGHUP"))
+    with spool.pool(1, env=env) as pool:  # it has no terminal, and reads its settings
+        pool.wait_for("pending", "job")
+        wait_until(lambda: len(pool.events("started", "job")) == 2)
+        spool.run("worker", "stop", "--now")
+    assert [event["attempt"] for event in pool.events("started")] == ["1/3", "1/3"]
+
+
+def test_a_job_that_signals_its_own_worker_comes_to_an_end(spool: SpoolDir, tmp_path: Path) -> None:
     spool.drop("job", ["sleep", "1000"], max_retries=1)
     env = with_code_at_start(tmp_path, CTRL_C_AT_A_START.format(number="SIGTERM"))
     for _ in range(2):
