@@ -116,7 +116,7 @@ SWITCH = Kind("true or false", _read_switch, lambda value: isinstance(value, boo
 
 
 PROGRAM = Kind(
-    "the absolute path of a program",
+    "the absolute path of a program that is there",
     str,
     lambda value: isinstance(value, str) and value.startswith("/") and is_program(value),
 )
