@@ -21,7 +21,7 @@ from tests.crash.support import MUTATION, Spoolside, make_spool, places
 from tests.support import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 pytestmark = needs_root
 ENQUEUER = Path(__file__).with_name("enqueuer.py")
@@ -228,42 +228,45 @@ def test_without_an_fsync_of_the_directories_what_was_deleted_returns(tmp_path: 
         assert "job0" in prune_and_cut(disk, "no fsync of a directory")
 
 
-def tell_and_cut(disk: Disk, mutation: str = "") -> set[str]:
-    """Cut the power once some changes were told to be made; return what is not so afterwards."""
+CHANGES = {
+    "cancel": ("cancel", "one"),
+    "edit": ("edit", "two", "--priority", "7"),
+    "config": ("config", "set", "lease", "77"),
+    "pause": ("pause",),
+}
+
+
+def tell_and_cut(disk: Disk, changes: Sequence[str], mutation: str = "") -> set[str]:
+    """Cut the power once some changes were told to be made; return which are not, afterwards."""
     path = make_spool(disk.point / "q")
     with Spoolside(path) as side:
-        ids = [side.run("enqueue", "true").stdout.strip() for _ in range(2)]
+        for job_id in ("one", "two"):
+            assert side.run("enqueue", "--id", job_id, "true").returncode == 0
         subprocess.run(["sync", "-f", str(path)], check=True)
         side.mutation = mutation
-        for words in (
-            ("cancel", ids[0]),
-            ("edit", ids[1], "--priority", "7"),
-            ("config", "set", "lease", "77"),
-            ("pause",),
-        ):
-            assert side.run(*words).returncode == 0, words
+        for change in changes:
+            assert side.run(*CHANGES[change]).returncode == 0, change
     disk.cut()
     disk.power_on()
     found = places(path)
-    cancelled, edited = (found[job_id][0] for job_id in ids)
     so = {
-        "cancel": cancelled.parent.name == "dead",
-        "edit": parse(edited.read_bytes(), ids[1]).priority == 7,
+        "cancel": found["one"] == [path / "dead" / "one.json"],
+        "edit": parse(found["two"][0].read_bytes(), "two").priority == 7,
         "config": '"lease": 77' in (path / "config.json").read_text(),
         "pause": (path / "paused").exists(),
     }
-    return {what for what, is_so in so.items() if not is_so}
+    return {change for change in changes if not so[change]}
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
 def test_what_was_told_to_be_changed_is_so_after_a_power_cut(kind: str, tmp_path: Path) -> None:
     with disk_of(tmp_path, kind) as disk:
-        assert tell_and_cut(disk) == set()
+        assert tell_and_cut(disk, list(CHANGES)) == set()
 
 
 def test_without_an_fsync_of_the_directories_a_cancel_is_undone(tmp_path: Path) -> None:
     with disk_of(tmp_path, "btrfs") as disk:
-        assert "cancel" in tell_and_cut(disk, "no fsync of a directory")
+        assert tell_and_cut(disk, ["cancel"], "no fsync of a directory") == {"cancel"}
 
 
 def lost_runs(path: Path, mutation: str = "") -> int:
