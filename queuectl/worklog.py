@@ -35,6 +35,9 @@ class _Repeated(NamedTuple):
     came_s: float
 
 
+_NEVER = _Repeated(-inf, 0.0, -inf)
+
+
 class WorkLog:
     """Writes lines to a descriptor, each in one write so that several pools may share a file.
 
@@ -59,13 +62,17 @@ class WorkLog:
 
         A float is a span in seconds.
         """
-        if not self._is_written(word, job_id, details):
-            self._missing += 1
+        self._is_written(word, job_id, details)
 
-    def _is_written(self, word: str, job_id: str | None, details: dict[str, object]) -> bool:
+    def _is_written(
+        self, word: str, job_id: str | None, details: dict[str, object], *, counts: bool = True
+    ) -> bool:
+        """Write a line; tell whether it is there: else it `counts` as missing."""
         with self._lock:  # the threads of a pool share it
             room = self._has_room() and self._tell_of_missing()
-            return room and self._write(word, job_id, details)
+            is_written = room and self._write(word, job_id, details)
+            self._missing += counts and not is_written
+            return is_written
 
     def be_patient(self) -> None:
         """Wait for who is slow to read, with the next line: none may follow it."""
@@ -87,18 +94,16 @@ class WorkLog:
         """Log an error, unless that was done a while ago and it has gone on since."""
         with self._errors_lock:
             now_s = time.monotonic()
-            before = self._errors.pop(detail, None)
-            if before is not None and now_s > before.came_s + _OVER_S:
-                before = None
-            if before is not None and now_s < before.told_s + before.quiet_s:
-                after = before._replace(came_s=now_s)
-            elif self._is_written("error", None, {"detail": detail}):
-                quiet_s = _AGAIN_S if before is None else min(2 * before.quiet_s, _SELDOM_S)
-                after = _Repeated(now_s, max(quiet_s, _AGAIN_S), now_s)
-            else:  # it is as soon as there is room, and is missing but once
-                self._missing += before is None
-                after = _Repeated(-inf, 0.0, now_s)
-            self._errors[detail] = after
+            before = self._errors.pop(detail, _NEVER)
+            if now_s > before.came_s + _OVER_S:
+                before = _NEVER
+            # as soon as there is room, if there was none; and then it is missing but once
+            is_due = now_s >= before.told_s + before.quiet_s
+            is_new = before is _NEVER
+            if is_due and self._is_written("error", None, {"detail": detail}, counts=is_new):
+                quiet_s = min(max(2 * before.quiet_s, _AGAIN_S), _SELDOM_S)
+                before = _Repeated(now_s, quiet_s, now_s)
+            self._errors[detail] = before._replace(came_s=now_s)
             if len(self._errors) > _ERRORS_KEPT:
                 del self._errors[next(iter(self._errors))]  # that which came last longest ago
 
