@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl.fields import are_codes
 from queuectl.files import is_program
-from queuectl.units import duration_text, is_as_written, parse_codes, parse_duration, parse_size
+from queuectl.units import duration_text, parse_codes, parse_duration, parse_number, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ def integer(low: int, high: int) -> Kind:
     """Return the integers between these."""
     return Kind(
         f"an integer from {low} to {high}",
-        lambda given: int(_as_written(given)),
+        lambda given: parse_number(given, int),
         lambda value: _is_integer(value) and low <= value <= high,
     )
 
@@ -50,7 +50,7 @@ def integer(low: int, high: int) -> Kind:
 def real(low: float, high: float) -> Kind:
     """Return the numbers between these."""
     text = f"a number from {low:g} to {high:g}"
-    return Kind(text, lambda given: _tidy(float(_as_written(given))), _between(low, high))
+    return Kind(text, lambda given: _tidy(parse_number(given, float)), _between(low, high))
 
 
 def seconds(low: float, high: float) -> Kind:
@@ -74,12 +74,6 @@ def optional(kind: Kind) -> Kind:
         lambda value: value is None or kind.accepts(value),
         kind.in_words,
     )
-
-
-def _as_written(text: str) -> str:
-    if not is_as_written(text):
-        raise ValueError(text)
-    return text
 
 
 def _short(seconds: float) -> str:

@@ -6,10 +6,12 @@ import json
 import re
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+N = TypeVar("N", int, float)
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 _DURATION = re.compile(rf"\d+(?:\.\d+)?|(?:{_SPAN.pattern})+", re.ASCII)
@@ -20,9 +22,15 @@ _CODES = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?", re.ASCII)
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def is_as_written(text: str) -> bool:
-    """Tell whether a number is written as everybody does: Python alone takes `1_0` for one."""
-    return "_" not in text and text.isascii()
+def parse_number(text: str, kind: Callable[[str], N]) -> N:
+    """Return the `int` or `float` that is written as everybody does: Python alone takes `1_0`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return kind(text)
 
 
 def parse_duration(text: str) -> float:

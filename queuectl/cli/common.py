@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from queuectl.errors import MovedOnError, NoSuchJobError, QueuectlError, TooLate
 from queuectl.ids import first_of
 from queuectl.safety import is_open_to_others
 from queuectl.spool import Spool
-from queuectl.units import parse_duration, parse_time_or_clock, plain
+from queuectl.units import parse_duration, parse_number, parse_time_or_clock, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +91,6 @@ def remark_on_root(spool: Layout) -> None:
         render.remark(f"whoever may write to {plain(pending)} has commands run as root")
 
 
-_INTEGER = re.compile(r"\s*[-+]?\d+\s*", re.ASCII)
 _MOVED_ON = (MovedOnError, NoSuchJobError, TooLateError)
 
 
@@ -152,10 +150,11 @@ class Duration(_FloatType):
 
 class _AsWritten(click.types.IntParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        # where there is a range click would say that it is no valid integer range
-        if isinstance(value, str) and not _INTEGER.fullmatch(value):
+        try:
+            number = parse_number(value, int) if isinstance(value, str) else value
+        except ValueError:  # where there is a range click says that it is no valid integer range
             self.fail(f"{value!r} is not a valid integer.", param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(number, param, ctx)
 
 
 class Integer(_AsWritten):
