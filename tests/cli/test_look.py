@@ -16,7 +16,7 @@ import queuectl
 from queuectl.kernel.processes import can_list_processes
 from queuectl.states import STATES
 from queuectl.units import utc_text
-from tests.cli.support import put
+from tests.cli.support import many_running, put
 from tests.support import Child, read_json, read_text, wait_until, waiting_for
 
 if TYPE_CHECKING:
@@ -89,16 +89,10 @@ def test_status_as_json_shows_who_works_on_what(spool: SpoolDir) -> None:
 
 
 def test_status_says_how_many_more_run_than_it_shows(spool: SpoolDir) -> None:
-    ids = [f"job-{number:02}" for number in range(22)]
-    for job_id in ids:
-        spool.drop(job_id, "sleep 1000")
-    with spool.pool(22) as pool:
-        for job_id in ids:
-            pool.wait_for("started", job_id)
+    with many_running(spool, 22) as ids:
         lines = [line.split() for line in spool.run("status").lines if line.startswith(" " * 11)]
         assert [words[0] for words in lines[:-1]] == ids[:20]
         assert lines[-1][:3] == ["and", "2", "more:"]
-        spool.run("worker", "stop", "--now")
 
 
 def test_status_counts_and_says_what_is_due_when(filled: SpoolDir) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.support import many_running
 from tests.support import (
     AHEAD,
     DEADLINE_S,
@@ -563,14 +564,8 @@ def test_who_stops_at_once_is_not_told_to(spool: SpoolDir) -> None:
 
 
 def test_what_a_pool_runs_is_listed_in_the_order_of_ids(spool: SpoolDir) -> None:
-    ids = [f"job{number:02}" for number in range(12)]
-    for job_id in ids:
-        spool.drop(job_id, "sleep 1000")
-    with spool.pool(12) as pool:
-        for job_id in ids:
-            pool.wait_for("started", job_id)
+    with many_running(spool, 12) as ids:
         assert spool.run("worker", "list", "--json").json[0]["running"] == ids
-        spool.run("worker", "stop", "--now")
 
 
 def test_a_detached_pool_leaves_once_there_is_nothing_to_do_if_told_to(spool: SpoolDir) -> None:

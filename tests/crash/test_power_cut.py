@@ -166,21 +166,37 @@ def test_what_a_pool_has_told_of_a_job_is_so_after_a_power_cut(
             assert parse(file.read_bytes(), "one").attempts == 1
 
 
-def retry_and_cut(disk: Disk, mutation: str = "") -> list[str]:
-    """Cut the power as soon as many retries are told; return what is told and not in pending/."""
+def tell_and_cut(
+    disk: Disk, state: str, job_ids: Sequence[str], mutation: str, *commands: Sequence[str]
+) -> tuple[Path, list[str]]:
+    """Cut the power once these commands have done something to jobs that were there for good.
+
+    Returns the spool, and what they have told.
+    """
     path = make_spool(disk.point / "q")
-    job_ids = [f"job{number}" for number in range(MANY)]
     for job_id in job_ids:
-        (path / "dead" / f"{job_id}.json").write_text('{"command": "true", "state": "dead"}')
+        body = json.dumps({"command": "true", "state": state})
+        (path / state / f"{job_id}.json").write_text(body)
     subprocess.run(["sync", "-f", str(path)], check=True)
+    told = []
     with Spoolside(path) as side:
         side.mutation = mutation
-        told = side.run("retry", *job_ids).stdout.split()
+        for words in commands:
+            done = side.run(*words)
+            assert done.returncode == 0, done.stderr
+            told.append(done.stdout)
     disk.cut()
     disk.power_on()
-    assert told == job_ids
+    return path, told
+
+
+def retry_and_cut(disk: Disk, mutation: str = "") -> list[str]:
+    """Cut the power as soon as many retries are told; return what is told and not in pending/."""
+    job_ids = [f"job{number}" for number in range(MANY)]
+    path, told = tell_and_cut(disk, "dead", job_ids, mutation, ["retry", *job_ids])
+    assert told[0].split() == job_ids
     found = places(path)
-    return [job_id for job_id in told if found[job_id] != [path / "pending" / f"{job_id}.json"]]
+    return [job_id for job_id in job_ids if found[job_id] != [path / "pending" / f"{job_id}.json"]]
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
@@ -196,18 +212,10 @@ def test_without_an_fsync_of_the_directories_a_retry_is_undone(tmp_path: Path) -
 
 def prune_and_cut(disk: Disk, mutation: str = "") -> list[str]:
     """Cut the power once jobs are told to be deleted, and one is queued anew; return the bad."""
-    path = make_spool(disk.point / "q")
     job_ids = [f"job{number}" for number in range(MANY)]
-    for job_id in job_ids:
-        (path / "completed" / f"{job_id}.json").write_text('{"command": "true"}')
-    subprocess.run(["sync", "-f", str(path)], check=True)
-    with Spoolside(path) as side:
-        side.mutation = mutation
-        told = side.run("prune", "--yes", *job_ids).stdout.split()
-        assert side.run("enqueue", "--id", job_ids[0], "--", "true").returncode == 0
-    disk.cut()
-    disk.power_on()
-    assert told == job_ids
+    prune, anew = ["prune", "--yes", *job_ids], ["enqueue", "--id", job_ids[0], "--", "true"]
+    path, told = tell_and_cut(disk, "completed", job_ids, mutation, prune, anew)
+    assert told[0].split() == job_ids
     found = places(path)
     again = path / "pending" / f"{job_ids[0]}.json"
     return [
@@ -236,18 +244,10 @@ CHANGES = {
 }
 
 
-def tell_and_cut(disk: Disk, changes: Sequence[str], mutation: str = "") -> set[str]:
+def change_and_cut(disk: Disk, changes: Sequence[str], mutation: str = "") -> set[str]:
     """Cut the power once some changes were told to be made; return which are not, afterwards."""
-    path = make_spool(disk.point / "q")
-    with Spoolside(path) as side:
-        for job_id in ("one", "two"):
-            assert side.run("enqueue", "--id", job_id, "true").returncode == 0
-        subprocess.run(["sync", "-f", str(path)], check=True)
-        side.mutation = mutation
-        for change in changes:
-            assert side.run(*CHANGES[change]).returncode == 0, change
-    disk.cut()
-    disk.power_on()
+    commands = [CHANGES[change] for change in changes]
+    path, _ = tell_and_cut(disk, "pending", ["one", "two"], mutation, *commands)
     found = places(path)
     so = {
         "cancel": found["one"] == [path / "dead" / "one.json"],
@@ -261,12 +261,12 @@ def tell_and_cut(disk: Disk, changes: Sequence[str], mutation: str = "") -> set[
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
 def test_what_was_told_to_be_changed_is_so_after_a_power_cut(kind: str, tmp_path: Path) -> None:
     with disk_of(tmp_path, kind) as disk:
-        assert tell_and_cut(disk, list(CHANGES)) == set()
+        assert change_and_cut(disk, list(CHANGES)) == set()
 
 
 def test_without_an_fsync_of_the_directories_a_cancel_is_undone(tmp_path: Path) -> None:
     with disk_of(tmp_path, "btrfs") as disk:
-        assert tell_and_cut(disk, ["cancel"], "no fsync of a directory") == {"cancel"}
+        assert change_and_cut(disk, ["cancel"], "no fsync of a directory") == {"cancel"}
 
 
 def lost_runs(path: Path, mutation: str = "") -> int:
