@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 16
 MARK_BYTES = 100  # room for the line that says what was cut out
 LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
-_MARK_TEXT = b"[queuectl: %d bytes cut out here: log-max-size]\n"
-_UNDER_WAY = b"being cut..."  # instead of these words, as long as it is not done
 _DONE = b"cut out here"
+_UNDER_WAY = b"being cut..."  # as long as it is not done, in the same place
+_MARK_TEXT = b"[queuectl: %d bytes " + _DONE + b": log-max-size]\n"
 MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
 PATIENCE_S = 1.0  # a read takes microseconds
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -128,10 +128,8 @@ def _delete_each(
 
 def _sync(spool: Spool, states: Iterable[str]) -> None:
     """Have no power cut bring back what was deleted: its id may have been given to another job."""
-    paths = map(spool.directory, states)
     try:
-        for path in paths:
-            files.sync_directory(path)
+        files.Step([spool.directory(state) for state in states]).run()
     except OSError as error:
         raise SpoolError("sync", error.filename or spool.path, error) from error
 

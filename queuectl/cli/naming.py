@@ -17,6 +17,7 @@ import click
 from queuectl import variables
 from queuectl.cli import render
 from queuectl.errors import NoSuchJobError
+from queuectl.filenames import SUFFIX, split_held
 from queuectl.ids import first_of, is_id, is_made, new_id
 from queuectl.states import OUTCOMES, STATES
 
@@ -44,7 +45,7 @@ def _newest_that_ran(spool: Layout, state: str, looked_at: int = sys.maxsize) ->
 
 _COMPARED = "queuectl.compared"  # in `Context.meta`: ids were, with one that is none
 _MOST_LISTED, _MOST_COMPARED = 100_000, 1000
-_FILE = re.compile(r"(@[^@]*)?\.json$|\.\d+\.(out|err)$")  # what a job's file has behind its id
+_OUTPUT = re.compile(r"\.\d+\.(out|err)$")  # what a file in logs/ has behind the id
 _NEWEST = 100  # jobs, of which that which began last may have been written a while ago
 
 
@@ -97,11 +98,22 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
 
 def _nearest(spool: Layout, text: str, states: Sequence[str]) -> str | None:
     """Return the id that was meant by a file's name, or that somebody has misspelt, if any."""
-    of_file = _FILE.sub("", os.path.basename(text))
-    if of_file != text and is_id(of_file):
-        with contextlib.suppress(NoSuchJobError):
-            spool.locate(of_file)
-            return of_file
+    return _of_file(spool, text) or _most_alike(spool, text, states)
+
+
+def _of_file(spool: Layout, text: str) -> str | None:
+    name = os.path.basename(text)
+    is_jobs = name.endswith(SUFFIX)
+    job_id = split_held(name.removesuffix(SUFFIX))[0] if is_jobs else _OUTPUT.sub("", name)
+    if job_id == text:
+        return None
+    with contextlib.suppress(NoSuchJobError):
+        spool.locate(job_id)
+        return job_id
+    return None
+
+
+def _most_alike(spool: Layout, text: str, states: Sequence[str]) -> str | None:
     context = click.get_current_context(silent=True)
     asked = {} if context is None else context.meta
     if is_made(text) or not is_id(text) or _COMPARED in asked:

@@ -102,7 +102,7 @@ def start(
 
 
 def _tell_starter(name: str) -> None:
-    """Tell the process that started us with --detach that the pool is up."""
+    """Tell the process that started us with --detach that the pool is up, and leave its place."""
     descriptor = os.environ.pop(_READY_VARIABLE, None)
     if descriptor is not None:
         os.chdir("/")  # where we were started from can be unmounted

@@ -95,13 +95,9 @@ class Rejects:
             self._half_written[state, name] = (now_is, time.monotonic())
             if was is None:
                 self._soon()
-        elif self._is_given_up(f"{self._spool.directory(state)}/{name}", time.monotonic() - since):
+        elif _is_given_up(f"{self._spool.directory(state)}/{name}", time.monotonic() - since):
             self.stop_waiting(state, name)
             self.reject(state, name, why)
-
-    def _is_given_up(self, path: str, quiet_s: float) -> bool:
-        """Tell whether nobody is waited for any more to write on in a file."""
-        return quiet_s >= QUIET_S and (quiet_s >= OPEN_S or not _is_open(path))
 
     def stop_waiting(self, state: str, name: str) -> None:
         """Wait for no writer of a file: it parses, or is gone."""
@@ -222,6 +218,11 @@ class Rejects:
 
 _Signature: TypeAlias = "tuple[int, int, int]"
 _GONE: _Signature = (0, 0, 0)
+
+
+def _is_given_up(path: str, quiet_s: float) -> bool:
+    """Tell whether nobody is waited for any more to write on in a file."""
+    return quiet_s >= QUIET_S and (quiet_s >= OPEN_S or not _is_open(path))
 
 
 def _is_open(path: str) -> bool:

@@ -22,13 +22,7 @@ from queuectl.kernel import processes
 from queuectl.kernel.exits import on_exit
 from queuectl.kernel.processes import Tree
 from queuectl.loop import Future
-from queuectl.outcome import (
-    COULD_NOT_START,
-    EXIT,
-    SIGNAL,
-    Outcome,
-    timed_out,
-)
+from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
 from queuectl.run.spawn import spawn
 from queuectl.run.stragglers import LOOK_S
 
