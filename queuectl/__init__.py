@@ -12,19 +12,19 @@ spool-layout.md says what is in the directory, and in each record.
 
 Where things are, each line loading only itself, those above it, and `errors`:
 
-    words        states, ids, units, variables
-    the system   kernel/, files, together, room, spares, loop, arrivals, notify, program, scratch
-    settings     fields, kinds, retry, config
-    records      job, outcome, reading
-    the spool    filenames, places, layout, safety, cutting, joblogs, moves, asides, spool
-    owners       requests, owners, hindrances, registration, worklog
-    a command    run/
-    the dead     deaths, starts, leftovers, recovery
-    jobs         verbs, cancelling, looks, housekeeping, changes, waiting
-    a pool       pool/
-    looking      stats/, doctor/, report/
-    programs     library
-    commands     cli/
+    states, ids, units, variables, retry    the words of all the rest, and the one policy
+    kernel/, system/                        files that survive, the event loop, arrivals
+    settings/                               what can be set, and config.json
+    record/                                 a job's record, and what a run makes of it
+    spool/                                  the directory, and the moves that jobs make in it
+    workers/                                who is alive, what is asked of them, what they log
+    run/                                    one command: its start, its end, what it leaves behind
+    recovery/                               what becomes of what the dead held
+    jobs/                                   what people do to jobs, and how they wait for them
+    pool/                                   what waits, what is claimed, each job's turn
+    stats/, doctor/, report/                looking back, and whether all is well
+    library                                 what other programs do with a spool
+    cli/                                    the command line
 """
 
 TYPE_CHECKING = False  # as typing has it, which takes 5 ms to import
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
         WrongStateError,
         WrongUserError,
     )
-    from queuectl.job import Job
-    from queuectl.layout import Found
     from queuectl.library import Spool
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Found
     from queuectl.states import STATES
 
 __all__ = [
@@ -65,17 +65,22 @@ __version__ = "1.0.0"
 
 if not TYPE_CHECKING:
     # the others are errors
-    _MODULES = {"Found": "layout", "Job": "job", "STATES": "states", "Spool": "library"}
+    _PLACES = {
+        "Found": "spool.layout",
+        "Job": "record.job",
+        "STATES": "states",
+        "Spool": "library",
+    }
 
     def __getattr__(name: str) -> object:
         """Import what is asked for: the command line has to run before it takes its time."""
         from importlib import import_module
 
-        if name in ("errors", "job", "spool"):
+        if name in ("errors", "spool"):
             return import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+        return getattr(import_module(f"{__name__}.{_PLACES.get(name, 'errors')}"), name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

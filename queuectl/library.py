@@ -15,16 +15,16 @@ from contextlib import closing
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from queuectl import spool
 from queuectl.errors import BadJobError, QueuectlError
-from queuectl.fields import slips
+from queuectl.record.fields import slips
+from queuectl.spool import spool
 from queuectl.states import FINISHED, OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from queuectl.job import Job
-    from queuectl.layout import Found
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Found
 
 
 class Spool(spool.Spool):
@@ -108,7 +108,7 @@ class Spool(spool.Spool):
 
     def _looks(self, job_id: str, deadline_s: float) -> Generator[None, None, None]:
         """Yield when it is time to look at a job: at once, and whenever it may have ended."""
-        from queuectl.waiting import Endings
+        from queuectl.jobs.waiting import Endings
 
         yield  # without watches: mostly it is over
         with Endings(self, [job_id]).changes() as changes:
@@ -133,8 +133,8 @@ class Spool(spool.Spool):
             BadSettingError: config.json holds what is no setting, since the spool was opened.
             UnsafeSpoolError, WrongUserError: the spool is one in which others could lead us astray.
         """
-        from queuectl.cancelling import Cancelling
-        from queuectl.verbs import CANCELLABLE
+        from queuectl.jobs.cancelling import Cancelling
+        from queuectl.jobs.verbs import CANCELLABLE
 
         deadline_s = _deadline_s(timeout)
         self._prepare_to_change(job_id)
@@ -151,7 +151,7 @@ class Spool(spool.Spool):
             BadSettingError: config.json holds what is no setting, since the spool was opened.
             UnsafeSpoolError, WrongUserError: the spool is one in which others could lead us astray.
         """
-        from queuectl import verbs
+        from queuectl.jobs import verbs
 
         self._prepare_to_change(job_id)
         for _ in verbs.retry(self, [job_id], OUTCOMES):

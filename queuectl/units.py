@@ -6,7 +6,7 @@ import json
 import re
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,6 +75,11 @@ def parse_codes(text: str) -> list[int]:
         return []
     words = (word for word in text.replace(",", " ").split() if word != '""')
     return sorted({code for word in words for code in _code_range(word)})
+
+
+def are_codes(value: Any) -> bool:
+    """Tell whether a value is a list of exit codes."""
+    return isinstance(value, list) and all(type(code) is int and 0 <= code <= 255 for code in value)
 
 
 def codes_text(codes: Iterable[int]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import queuectl
-from queuectl import config
+from queuectl.settings import config
 from queuectl.states import STATES
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ def alive(pid: int) -> bool:
 # --- a pool of which one thing is different ---------------------------------------------------
 
 SILENT = """
-from queuectl import arrivals
+from queuectl.system import arrivals
 arrivals.Arrivals.start = lambda self: None
 """
 AHEAD = """

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from queuectl import __version__, program
+from queuectl import __version__
 from queuectl.cli.completing import complete_directories
 from queuectl.errors import QueuectlError, error_text
+from queuectl.system import program
 from queuectl.units import plain
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import click
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.errors import MovedOnError, NoSuchJobError, QueuectlError, TooLateError
 from queuectl.ids import first_of
-from queuectl.safety import is_open_to_others
-from queuectl.spool import Spool
+from queuectl.spool.safety import is_open_to_others
+from queuectl.spool.spool import Spool
 from queuectl.units import parse_duration, parse_number, parse_time_or_clock, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from queuectl.layout import Found, Layout
+    from queuectl.spool.layout import Found, Layout
 
     _FloatType = click.ParamType[float]
 else:

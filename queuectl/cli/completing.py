@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
 
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 MAX_OFFERED = 100  # more than a person reads; the newest, since ids sort by time
 _READ_FOR_TAGS = 200  # jobs of each state: takes a tenth of a second
@@ -74,7 +74,7 @@ def complete_keys(
     """Offer the keys of settings."""
     from click.shell_completion import CompletionItem
 
-    from queuectl.config import SETTINGS
+    from queuectl.settings.config import SETTINGS
 
     return [
         CompletionItem(key, help=item.about)
@@ -108,8 +108,8 @@ def complete_workers(
     from click.shell_completion import CompletionItem
 
     from queuectl.errors import QueuectlError
-    from queuectl.owners import workers
-    from queuectl.scratch import is_owner
+    from queuectl.system.scratch import is_owner
+    from queuectl.workers.owners import workers
 
     try:
         names = [item.worker for item in workers(_spool(ctx)) if is_owner(item.worker)]
@@ -132,7 +132,7 @@ def _names(ctx: click.Context, states: Iterable[str], beginning: str) -> Iterabl
 
 
 def _spool(ctx: click.Context) -> Spool:
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
     # the group's own callback does not run while completing: ctx.obj is not there
     return Spool(ctx.find_root().params.get("spool") or None)

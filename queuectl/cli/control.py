@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import owners, verbs
 from queuectl.cli import render
 from queuectl.cli.common import Misses, say_faults, spool_to_change, spool_to_write
 from queuectl.cli.completing import complete_ids
@@ -26,11 +25,13 @@ from queuectl.cli.selection import (
     touch_options,
 )
 from queuectl.errors import QueuectlError, WrongStateError
+from queuectl.jobs import verbs
+from queuectl.jobs.verbs import CANCELLABLE, EDITABLE
 from queuectl.states import OUTCOMES
-from queuectl.verbs import CANCELLABLE, EDITABLE
+from queuectl.workers import owners
 
 if TYPE_CHECKING:
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 
 @click.command()
@@ -51,7 +52,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
     queuectl cancel --tag nightly --dry-run
     queuectl cancel --state pending --command-matches '^rsync '
     """
-    from queuectl.cancelling import Cancelling
+    from queuectl.jobs.cancelling import Cancelling
 
     spool = spool_to_change(ctx, dry_run=options["dry_run"])
     selection = Selection.of(options, CANCELLABLE)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import housekeeping
 from queuectl.cli.selection import go_ahead
 from queuectl.errors import MovedOnError, NoSuchJobError
+from queuectl.jobs import housekeeping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from queuectl.cli.common import Misses
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 
 def delete_jobs(

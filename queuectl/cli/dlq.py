@@ -20,7 +20,7 @@ from queuectl.cli.selection import (
     touch_options,
 )
 from queuectl.errors import WrongStateError
-from queuectl.joblogs import record_here
+from queuectl.spool.joblogs import record_here
 
 _DEAD = ("dead",)
 

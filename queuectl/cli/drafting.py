@@ -17,15 +17,15 @@ from queuectl.cli.common import DURATION, INTEGER, TIME, Duration
 from queuectl.cli.completing import complete_directories, complete_tags
 from queuectl.cli.mistakes import look_for_mistakes
 from queuectl.errors import BadJobError, JobExistsError, QueuectlError
-from queuectl.fields import check_new, slips
-from queuectl.files import from_here
-from queuectl.job import Job, decode
+from queuectl.record.fields import check_new, slips
+from queuectl.record.job import Job, decode
+from queuectl.system.files import from_here
 from queuectl.units import parse_codes, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 
 class _Timeout(Duration):

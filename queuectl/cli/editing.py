@@ -17,8 +17,8 @@ import click
 from queuectl.cli import render
 from queuectl.cli.drafting import warn_of_slips
 from queuectl.errors import BadJobError, QueuectlError
-from queuectl.fields import OUR_FIELDS, check_new
-from queuectl.job import Job, check_size, decode
+from queuectl.record.fields import OUR_FIELDS, check_new
+from queuectl.record.job import Job, check_size, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

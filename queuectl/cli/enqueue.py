@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from queuectl.cli.drafting import Drafted
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 
 @click.command(cls=CommandAfterDashes, context_settings={"allow_interspersed_args": False})

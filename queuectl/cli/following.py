@@ -8,19 +8,20 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import hindrances, joblogs, owners
 from queuectl.cli import render
 from queuectl.errors import QueuectlError
+from queuectl.spool import joblogs
 from queuectl.states import FINISHED, STATES, WAITING
 from queuectl.units import local_text, plain, size_text
+from queuectl.workers import hindrances, owners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queuectl.changes import Changes
     from queuectl.cli.progress import Progress
-    from queuectl.joblogs import Follower
-    from queuectl.layout import Found, Held, Layout
+    from queuectl.jobs.changes import Changes
+    from queuectl.spool.joblogs import Follower
+    from queuectl.spool.layout import Found, Held, Layout
 
 _TITLES = {joblogs.OUT: "stdout", joblogs.ERR: "stderr"}
 
@@ -118,7 +119,7 @@ class Remarks:
             follower.lost_bytes = 0
 
     def _tell_of_runs(self, found: Found, told: int) -> None:
-        from queuectl.outcome import ended_text  # few that follow have a run to tell of
+        from queuectl.record.outcome import ended_text  # few that follow have a run to tell of
 
         last = found.job.run_number
         # of a job that has ended, or is on its way out, `of_end` tells of the last run
@@ -225,7 +226,7 @@ def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer)
 
 def changes_of(spool: Layout, job_ids: Sequence[str]) -> Changes:
     """Return what tells of every move of these jobs, and of their output."""
-    from queuectl.changes import Changes
+    from queuectl.jobs.changes import Changes
 
     wanted = set(job_ids)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from queuectl.cli.columns import columns, fit, fit_ends, pad
-from queuectl.hindrances import NO_WORKER
 from queuectl.states import STATES
 from queuectl.units import duration_text
+from queuectl.workers.hindrances import NO_WORKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl import hindrances, owners, requests
 from queuectl.cli import render
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
 from queuectl.units import duration_text
+from queuectl.workers import hindrances, owners, requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.owners import Worker
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.owners import Worker
 
 _LOOK_S = 0.1
 _PATIENCE_S = 1.0  # with pools that run nothing, before it is said that they are waited for

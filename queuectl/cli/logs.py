@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import files, joblogs
 from queuectl.cli import render
 from queuectl.cli.common import Count, Misses, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.naming import is_this_job, last_begun, resolve_id
 from queuectl.errors import QueuectlError
+from queuectl.spool import joblogs
 from queuectl.states import FINISHED
+from queuectl.system import files
 from queuectl.units import plain, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.layout import Found, Layout
+    from queuectl.spool.layout import Found, Layout
 
 _SILENT_S = 1.0  # before one that is followed is said to write to the other stream
 

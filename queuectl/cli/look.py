@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import owners
 from queuectl.cli import render
 from queuectl.cli.columns import fit
 from queuectl.cli.common import Count, Misses, json_option, limit_is_known, spool_to_read
@@ -21,17 +20,18 @@ from queuectl.cli.completing import complete_ids
 from queuectl.cli.matching import Selection, changed_at, select
 from queuectl.cli.naming import last_begun, resolve_id
 from queuectl.cli.selection import select_options, selects
-from queuectl.files import is_there
-from queuectl.joblogs import STREAMS, log_file, record_here
-from queuectl.outcome import CODES, ended_text, is_cancelled, means_later
+from queuectl.record.outcome import CODES, ended_text, is_cancelled, means_later
+from queuectl.spool.joblogs import STREAMS, log_file, record_here
 from queuectl.states import FINISHED, STATES
+from queuectl.system.files import is_there
 from queuectl.units import codes_text, duration_text, instant, plain
+from queuectl.workers import owners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from queuectl.job import Job
-    from queuectl.layout import Found, Layout
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Found, Layout
 
 _LEAST_DETAIL = 20
 _DETAIL_SHARE = 3  # of a terminal, what DETAIL may take: a third
@@ -248,8 +248,8 @@ def _processes_text(spool: Layout, found: Found) -> str | None:
     if not found.owner:
         return None
     from queuectl.kernel.processes import Tree, parent_of, processes_of
-    from queuectl.owners import read_worker
     from queuectl.run.commands import marks_of
+    from queuectl.workers.owners import read_worker
 
     tree = Tree(None, marks_of(found.job.id, found.owner))
     pool = read_worker(spool, found.owner)

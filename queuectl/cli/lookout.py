@@ -8,20 +8,20 @@ import time
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from queuectl import hindrances, owners
 from queuectl.cli.frame import RATE_S, Rate, View
 from queuectl.cli.upcoming import Upcoming, item_of
-from queuectl.filenames import SUFFIX, is_job_file, split_held
-from queuectl.outcome import means_later
+from queuectl.record.outcome import means_later
+from queuectl.spool.filenames import SUFFIX, is_job_file, split_held
 from queuectl.states import OUTCOMES, STATES, WAITING
 from queuectl.units import duration_text, instant, plain
+from queuectl.workers import hindrances, owners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from queuectl.arrivals import Arrivals
     from queuectl.cli.frame import Item
-    from queuectl.layout import Found, Layout
+    from queuectl.spool.layout import Found, Layout
+    from queuectl.system.arrivals import Arrivals
 
 _LISTED = 100  # more rows than a terminal has
 _READ_A_LOOK = 2_000  # waiting jobs, 0.1 s of reading
@@ -71,7 +71,7 @@ class Lookout:
             return lambda name: self._arrived(state, name)
 
         try:
-            from queuectl.arrivals import Arrivals
+            from queuectl.system.arrivals import Arrivals
 
             arrivals = Arrivals({self._spool.directory(s): hears(s) for s in STATES})
             arrivals.start()

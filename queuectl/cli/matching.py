@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from queuectl.cli import render
 from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
-from queuectl.job import command_line
+from queuectl.record.job import command_line
 from queuectl.states import FINISHED, STATES
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from queuectl.job import Job
-    from queuectl.layout import Found, Layout
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Found, Layout
 
     _Missed = Callable[[str, Exception], None]
 

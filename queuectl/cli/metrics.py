@@ -7,16 +7,16 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
-from queuectl.room import room_in
 from queuectl.states import FINISHED, OUTCOMES
 from queuectl.stats.figures import Figures
 from queuectl.stats.survey import Survey
 from queuectl.stats.tallies import QUANTILES, Spread
+from queuectl.system.room import room_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from queuectl.layout import Found, Layout
+    from queuectl.spool.layout import Found, Layout
 
 _RECENT_S = 3600
 _RECENT = f"in the last {_RECENT_S} seconds"

@@ -12,7 +12,7 @@ import click
 
 from queuectl.cli import render
 from queuectl.errors import BadJobError
-from queuectl.job import decode
+from queuectl.record.job import decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,14 +17,14 @@ import click
 from queuectl import variables
 from queuectl.cli import render
 from queuectl.errors import NoSuchJobError
-from queuectl.filenames import SUFFIX, split_held
 from queuectl.ids import first_of, is_id, is_made, new_id
+from queuectl.spool.filenames import SUFFIX, split_held
 from queuectl.states import OUTCOMES, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.layout import Found, Layout
+    from queuectl.spool.layout import Found, Layout
 
 
 def resolve_id(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import housekeeping
 from queuectl.cli import render
 from queuectl.cli.common import DURATION, Count, Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
@@ -25,13 +24,14 @@ from queuectl.cli.selection import (
     touch_options,
 )
 from queuectl.ids import is_id
+from queuectl.jobs import housekeeping
 from queuectl.states import FINISHED
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 _DEFAULT_AGE_S = 7 * 86400
 

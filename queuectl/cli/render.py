@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli.columns import columns, fit_ends
-from queuectl.job import command_line
+from queuectl.record.job import command_line
 from queuectl.units import duration_text, instant, local_text, plain
 
 if TYPE_CHECKING:

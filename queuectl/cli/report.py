@@ -9,13 +9,13 @@ import time
 import click
 from click.core import ParameterSource
 
-from queuectl import files
 from queuectl.cli.common import spool_to_read
 from queuectl.cli.completing import complete_files
 from queuectl.cli.stats import records_of, since_option
 from queuectl.errors import SpoolError
 from queuectl.report.page import page
-from queuectl.scratch import new_owner
+from queuectl.system import files
+from queuectl.system.scratch import new_owner
 from queuectl.units import size_text
 
 _NAME = "report.html"

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import verbs
 from queuectl.cli.selection import go_ahead, possible
+from queuectl.jobs import verbs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from queuectl.cli.common import Misses
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 
 def retry_jobs(

@@ -19,14 +19,14 @@ from queuectl.cli.completing import complete_tags
 from queuectl.cli.matching import Selection, select
 from queuectl.cli.naming import id_to_change
 from queuectl.ids import first_of
-from queuectl.outcome import CANCELLED, is_cancelled
+from queuectl.record.outcome import CANCELLED, is_cancelled
 from queuectl.states import STATES
 from queuectl.units import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from queuectl.layout import Found, Layout
+    from queuectl.spool.layout import Found, Layout
 
     _PatternType = click.ParamType[re.Pattern[str]]
     _ChoiceType = click.Choice[str]
@@ -244,7 +244,7 @@ def possible(
 
     What is done for good finds that out by itself, and what is selected is in these states.
     """
-    from queuectl.verbs import check_can_be  # 8 ms that a list does not need
+    from queuectl.jobs.verbs import check_can_be  # 8 ms that a list does not need
 
     params = click.get_current_context().params
     if not (params["texts"] and params["dry_run"]):

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import config, owners
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import json_option, say_faults, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
 from queuectl.errors import BadSettingError
 from queuectl.ids import first_of
-from queuectl.spool import Spool
+from queuectl.settings import config
+from queuectl.spool.spool import Spool
 from queuectl.states import WAITING
 from queuectl.units import codes_text
+from queuectl.workers import owners
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from queuectl.layout import Layout
+    from queuectl.spool.layout import Layout
 
 _FOLLOWED_WITHIN_S = 0.5  # a pool hears of it by an event
 

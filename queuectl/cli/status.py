@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl import owners, requests
 from queuectl.cli import render
 from queuectl.cli.columns import columns
 from queuectl.cli.common import limit_is_known, spool_to_read
-from queuectl.hindrances import NO_WORKER, SEE_LOG, continued_by
 from queuectl.ids import first_of
 from queuectl.states import STATES, WAITING
 from queuectl.units import duration_text, plain, utc_text
+from queuectl.workers import owners, requests
+from queuectl.workers.hindrances import NO_WORKER, SEE_LOG, continued_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from queuectl.layout import Found, Layout
+    from queuectl.spool.layout import Found, Layout
 
     _Runs = defaultdict[str | None, list[Found]]
 

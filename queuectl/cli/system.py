@@ -10,11 +10,12 @@ from zlib import crc32
 
 import click
 
-from queuectl import program, variables
+from queuectl import variables
 from queuectl.cli.common import Count, remark_on_root
 from queuectl.errors import QueuectlError
 from queuectl.kernel.users import user_name
-from queuectl.spool import Spool
+from queuectl.spool.spool import Spool
+from queuectl.system import program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

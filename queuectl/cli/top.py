@@ -17,7 +17,7 @@ from queuectl.cli.lookout import Lookout
 
 if TYPE_CHECKING:
     from queuectl.cli.terminal import Screen
-    from queuectl.layout import Layout
+    from queuectl.spool.layout import Layout
 
 _FRAME_S = 0.2  # between two frames, however much happens
 _AGE_S = 1.0  # ages move on even if nothing else does

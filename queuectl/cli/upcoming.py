@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.cli import render
 from queuectl.cli.frame import Item
-from queuectl.outcome import means_later
+from queuectl.record.outcome import means_later
 from queuectl.states import WAITING
 from queuectl.units import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from queuectl.job import Job
-    from queuectl.layout import Layout
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Layout
 
     _Key = tuple[str, str]  # the state and the id
 

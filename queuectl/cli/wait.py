@@ -31,18 +31,18 @@ from queuectl.cli.naming import is_this_job
 from queuectl.cli.progress import Progress
 from queuectl.cli.selection import all_option, chosen, select_options
 from queuectl.ids import first_of
-from queuectl.joblogs import Follower
+from queuectl.jobs.verbs import CANCELLABLE
+from queuectl.jobs.waiting import Endings
+from queuectl.spool.joblogs import Follower
 from queuectl.units import duration_text
-from queuectl.verbs import CANCELLABLE
-from queuectl.waiting import Endings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from queuectl.changes import Changes
     from queuectl.cli.drafting import Drafted
-    from queuectl.layout import Found, Layout
-    from queuectl.spool import Spool
+    from queuectl.jobs.changes import Changes
+    from queuectl.spool.layout import Found, Layout
+    from queuectl.spool.spool import Spool
 
 _TIMED_OUT, _INTERRUPTED = 124, 130
 _NAMED = 3  # jobs: more are not named in a hint

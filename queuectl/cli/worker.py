@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl import hindrances, owners, program, requests, variables
+from queuectl import variables
 from queuectl.cli import SuggestingGroup, render
 from queuectl.cli.common import (
     Count,
@@ -25,17 +25,19 @@ from queuectl.cli.common import (
 from queuectl.cli.completing import complete_workers
 from queuectl.cli.leaving import wait_until_gone
 from queuectl.errors import QueuectlError, SpoolError
-from queuectl.files import share
 from queuectl.ids import first_of
 from queuectl.kernel import processes
+from queuectl.system import program
+from queuectl.system.files import share
 from queuectl.units import plain
+from queuectl.workers import hindrances, owners, requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from queuectl.config import Config
-    from queuectl.owners import Worker
-    from queuectl.spool import Spool
+    from queuectl.settings.config import Config
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.owners import Worker
 
 _LOG_NAME = "worker.log"
 _READY_VARIABLE = f"{variables.PREFIX}READY_FD"
@@ -88,7 +90,7 @@ def start(
         _detach(spool, count, stop_when_empty=stop_when_empty, log_format=log_format)
         return
     from queuectl.pool.pool import Pool
-    from queuectl.worklog import WorkLog
+    from queuectl.workers.worklog import WorkLog
 
     pool = Pool(
         spool,

@@ -11,30 +11,32 @@ from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import hindrances, leftovers, owners, verbs
-from queuectl.asides import WHY
 from queuectl.doctor.finding import PROBLEM, ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError, for_shell
-from queuectl.filenames import DIRECTORIES, REJECTED, SUFFIX
-from queuectl.files import is_there
-from queuectl.hindrances import STOPPING
 from queuectl.ids import is_id
+from queuectl.jobs import verbs
+from queuectl.jobs.verbs import Verb
 from queuectl.pool.rejects import OPEN_S, QUIET_S
-from queuectl.recovery import Recovery, lock_file, recover
-from queuectl.scratch import owner_of
+from queuectl.recovery import leftovers
+from queuectl.recovery.recovery import Recovery, lock_file, recover
+from queuectl.spool.asides import WHY
+from queuectl.spool.filenames import DIRECTORIES, REJECTED, SUFFIX
 from queuectl.states import AT_REST, FINISHED, OUTCOMES, STATES, WAITING
-from queuectl.verbs import Verb
-from queuectl.worklog import WorkLog
+from queuectl.system.files import is_there
+from queuectl.system.scratch import owner_of
+from queuectl.workers import hindrances, owners
+from queuectl.workers.hindrances import STOPPING
+from queuectl.workers.worklog import WorkLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from queuectl.doctor.finding import Finding
-    from queuectl.hindrances import Hindrance
-    from queuectl.job import Job
-    from queuectl.layout import Layout
-    from queuectl.owners import Worker
-    from queuectl.spool import Spool
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Layout
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.hindrances import Hindrance
+    from queuectl.workers.owners import Worker
 
 _READ_IN = ("pending", *OUTCOMES)
 _READ = 20_000  # files of each of these read at most: some seconds

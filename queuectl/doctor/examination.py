@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from queuectl.doctor.finding import Finding
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 
 _PARTS = (filesystem.examine, contents.examine)

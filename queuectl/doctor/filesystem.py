@@ -11,7 +11,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel, safety
+from queuectl import kernel
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import (
     QueuectlError,
@@ -21,18 +21,20 @@ from queuectl.errors import (
     command_as,
     for_shell,
 )
-from queuectl.filenames import DIRECTORIES
 from queuectl.kernel.processes import check_proc
 from queuectl.kernel.users import group_name
-from queuectl.room import room_in
-from queuectl.scratch import LOCK_SUFFIX, Scratch, draft_file, owner_of, try_lock
+from queuectl.spool import safety
+from queuectl.spool.filenames import DIRECTORIES
+from queuectl.system import files
+from queuectl.system.room import room_in
+from queuectl.system.scratch import LOCK_SUFFIX, Scratch, draft_file, owner_of, try_lock
 from queuectl.units import duration_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from queuectl.doctor.finding import Finding
-    from queuectl.spool import Spool
+    from queuectl.spool.spool import Spool
 
 _FOR_GROUP = stat.S_IRWXG | stat.S_ISGID  # what is made there is for the same group
 _LITTLE_BYTES = 64 << 20
@@ -295,7 +297,7 @@ class _Trial:
     def _events(self) -> Finding:
         late = f"jobs start within {duration_text(self._spool.config.poll_interval)} instead"
         try:
-            from queuectl.arrivals import Arrivals
+            from queuectl.system.arrivals import Arrivals
         except ImportError as error:
             return warning(f"no file system events: {error}", late)
         came = threading.Event()

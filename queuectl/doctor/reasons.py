@@ -7,22 +7,23 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from queuectl import hindrances, owners, safety
 from queuectl.doctor.contents import ONCE_QUIET, ONCE_WRITTEN, rejection, suspended
 from queuectl.doctor.finding import ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.filenames import holder_of
-from queuectl.files import is_there
-from queuectl.outcome import is_cancelled
+from queuectl.record.outcome import is_cancelled
+from queuectl.spool import safety
+from queuectl.spool.filenames import holder_of
 from queuectl.states import WAITING
+from queuectl.system.files import is_there
 from queuectl.units import duration_text, local_text
+from queuectl.workers import hindrances, owners
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl.doctor.finding import Finding
-    from queuectl.job import Job
-    from queuectl.layout import Layout
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Layout
 
 _READ = 20_000  # waiting jobs read at most to count those before this one
 

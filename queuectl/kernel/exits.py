@@ -11,7 +11,7 @@ from queuectl.kernel.processes import has_pidfd
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.loop import Loop
+    from queuectl.system.loop import Loop
 
 
 def on_exit(loop: Loop, pid: int, ended: Callable[[], None]) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.layout import Held
-    from queuectl.loop import Future, Loop
     from queuectl.pool.backlog import Entry
     from queuectl.pool.intake import Intake
     from queuectl.pool.turn import Turns
+    from queuectl.spool.layout import Held
+    from queuectl.system.loop import Future, Loop
 
 
 # Entries tried before others may go on: any number may have been run by other pools meanwhile.

@@ -8,24 +8,25 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from queuectl import files, kernel
-from queuectl.asides import OF_ONE_FILE
+from queuectl import kernel
 from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, JobExistsError
-from queuectl.outcome import given_back
+from queuectl.record.outcome import given_back
+from queuectl.spool.asides import OF_ONE_FILE
 from queuectl.states import OUTCOMES
+from queuectl.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.files import Steps
-    from queuectl.job import Job
-    from queuectl.moves import Claim
     from queuectl.pool.backlog import Entry
     from queuectl.pool.disk import Disk
     from queuectl.pool.intake import Intake
     from queuectl.pool.stall import Stall
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.record.job import Job
+    from queuectl.spool.moves import Claim
+    from queuectl.spool.spool import Spool
+    from queuectl.system.files import Steps
+    from queuectl.workers.worklog import WorkLog
 
 # of what cannot be taken; EACCES may be said of its directory
 _THIS_FILE_ONLY = OF_ONE_FILE - {errno.EACCES}

@@ -14,15 +14,16 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from queuectl import files, kernel
+from queuectl import kernel
 from queuectl.kernel.events import Syncs
-from queuectl.loop import Future
+from queuectl.system import files
+from queuectl.system.loop import Future
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queuectl.files import Step, Steps, T
-    from queuectl.loop import Loop
+    from queuectl.system.files import Step, Steps, T
+    from queuectl.system.loop import Loop
 
     Over = Callable[["_Sync", OSError | None], None]
 

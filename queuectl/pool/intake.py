@@ -12,21 +12,21 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
-from queuectl.filenames import SUFFIX, is_job_file
-from queuectl.files import is_there
 from queuectl.ids import is_id
-from queuectl.job import Job, parse
-from queuectl.looks import Looks
+from queuectl.jobs.looks import Looks
 from queuectl.pool.backlog import Backlog, Entry
 from queuectl.pool.rejects import Rejects
-from queuectl.reading import read_with_status, whose
+from queuectl.record.job import Job, parse
+from queuectl.record.reading import read_with_status, whose
+from queuectl.spool.filenames import SUFFIX, is_job_file
 from queuectl.states import WAITING
+from queuectl.system.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.worklog import WorkLog
 
 _FEW_GONE = 1000  # entries without a file: not worth looking for
 _FILES_AT_ONCE = 1000  # take about as long as recovery waits between two looks

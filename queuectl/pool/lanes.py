@@ -14,10 +14,10 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl.loop import Future
+from queuectl.system.loop import Future
 
 if TYPE_CHECKING:
-    from queuectl.loop import Loop, Timer
+    from queuectl.system.loop import Loop, Timer
 
 _SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
 _PATIENCE_S = 0.25  # claims are given back once one had no lane for one to two of these

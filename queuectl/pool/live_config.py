@@ -9,13 +9,13 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from queuectl import config
 from queuectl.errors import QueuectlError, SpoolError
+from queuectl.settings import config
 
 if TYPE_CHECKING:
-    from queuectl.config import Config
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.settings.config import Config
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.worklog import WorkLog
 
 _UNKNOWN = (0, 0)  # of no file: what is there now is read, also if there is none
 _SAVING_S = 1.0  # an editor that moves config.json away and writes it anew takes less

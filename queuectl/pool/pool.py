@@ -13,13 +13,8 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl import config, requests
 from queuectl.errors import QueuectlError
-from queuectl.filenames import DIRECTORIES, PAUSED, split_reject
 from queuectl.kernel.processes import check_proc
-from queuectl.loop import Event, Loop
-from queuectl.notify import Notifier
-from queuectl.outcome import STOPPED, Outcome
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.live_config import LiveConfig
@@ -27,20 +22,26 @@ from queuectl.pool.periodic import Periodic
 from queuectl.pool.presence import Presence
 from queuectl.pool.turn import Turns
 from queuectl.pool.upkeep import Upkeep
-from queuectl.registration import Registration
+from queuectl.record.outcome import STOPPED, Outcome
 from queuectl.run.signals import HangUp, prepare_signals
 from queuectl.run.spawn import reap_adopted
-from queuectl.safety import check_safe
+from queuectl.settings import config
+from queuectl.spool.filenames import DIRECTORIES, PAUSED, split_reject
+from queuectl.spool.safety import check_safe
+from queuectl.system.loop import Event, Loop
+from queuectl.system.notify import Notifier
 from queuectl.units import duration_text
+from queuectl.workers import requests
+from queuectl.workers.registration import Registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.arrivals import Arrivals
-    from queuectl.loop import Future
     from queuectl.pool.backlog import Entry
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.spool.spool import Spool
+    from queuectl.system.arrivals import Arrivals
+    from queuectl.system.loop import Future
+    from queuectl.workers.worklog import WorkLog
 
 _FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
 _EMPTY_CHECK_S = 0.2
@@ -164,7 +165,7 @@ class Pool:
             spool.path: self._root_changed,
         }
         try:
-            from queuectl.arrivals import Arrivals
+            from queuectl.system.arrivals import Arrivals
 
             arrivals = Arrivals(watched, lost=self._rescan)
             arrivals.start()

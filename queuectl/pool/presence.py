@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from queuectl.filenames import DIRECTORIES
-from queuectl.owners import RECORD_SUFFIX
-from queuectl.scratch import LOCK_SUFFIX
+from queuectl.spool.filenames import DIRECTORIES
+from queuectl.system.scratch import LOCK_SUFFIX
+from queuectl.workers.owners import RECORD_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.registration import Registration
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.registration import Registration
+    from queuectl.workers.worklog import WorkLog
 
 
 class Presence:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from queuectl import kernel
 from queuectl.errors import ClaimLostError, JobExistsError
-from queuectl.filenames import SUFFIX
-from queuectl.reading import READ_FLAGS
+from queuectl.record.reading import READ_FLAGS
+from queuectl.spool.filenames import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.moves import Claim
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.spool.moves import Claim
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.worklog import WorkLog
 
 QUIET_S = 3.0  # a file that does not parse and has not changed for so long is no job
 OPEN_S = 60.0  # nor one that somebody has open for writing: that may have been forgotten

@@ -9,10 +9,10 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
-from queuectl.room import room_in
+from queuectl.system.room import room_in
 
 if TYPE_CHECKING:
-    from queuectl.places import Places
+    from queuectl.spool.places import Places
 
 _LOOK_S = 0.1  # between two looks: one costs some microseconds
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import error_text
 from queuectl.kernel import NO_ROOM
-from queuectl.loop import Event
+from queuectl.system.loop import Event
 
 if TYPE_CHECKING:
-    from queuectl.loop import Loop
     from queuectl.pool.lanes import Lanes
-    from queuectl.registration import Registration
-    from queuectl.worklog import WorkLog
+    from queuectl.system.loop import Loop
+    from queuectl.workers.registration import Registration
+    from queuectl.workers.worklog import WorkLog
 
 _WAIT_S = 1.0  # before a system that refused is asked again
 _ANEW_S = 5.0  # a refusal that comes so long after the last is told anew

@@ -14,8 +14,7 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl import files, kernel, outcome, requests
-from queuectl.cutting import cap
+from queuectl import kernel
 from queuectl.errors import (
     BadJobError,
     ClaimLostError,
@@ -23,31 +22,35 @@ from queuectl.errors import (
     QueuectlError,
     error_text,
 )
-from queuectl.fields import FIELDS, slips
-from queuectl.job import command_line
-from queuectl.joblogs import forget_output, remove_output
-from queuectl.moves import Claim
 from queuectl.pool.custody import Custody
 from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.rejects import QUIET_S
 from queuectl.pool.space import Space
 from queuectl.pool.stall import STARTS, Stall
+from queuectl.record import outcome
+from queuectl.record.fields import FIELDS, slips
+from queuectl.record.job import command_line
 from queuectl.run import runner
 from queuectl.run.commands import Commands
 from queuectl.run.stragglers import Sweeper
+from queuectl.spool.cutting import cap
+from queuectl.spool.joblogs import forget_output, remove_output
+from queuectl.spool.moves import Claim
+from queuectl.system import files
+from queuectl.workers import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from queuectl.job import Job
-    from queuectl.layout import Held
-    from queuectl.loop import Future, Loop
     from queuectl.pool.backlog import Entry
     from queuectl.pool.intake import Intake
-    from queuectl.registration import Registration
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Held
+    from queuectl.spool.spool import Spool
+    from queuectl.system.loop import Future, Loop
+    from queuectl.workers.registration import Registration
+    from queuectl.workers.worklog import WorkLog
 
 _OF_POOLS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that a terminal sends to our group
 _SLIPS_TOLD = 100  # names of fields in the life of a pool

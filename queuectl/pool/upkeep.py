@@ -10,17 +10,17 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl.housekeeping import Housekeeping
-from queuectl.recovery import Recovery
-from queuectl.safety import unsafe
+from queuectl.jobs.housekeeping import Housekeeping
+from queuectl.recovery.recovery import Recovery
+from queuectl.spool.safety import unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl.pool.intake import Intake
-    from queuectl.safety import Opening
-    from queuectl.spool import Spool
-    from queuectl.worklog import WorkLog
+    from queuectl.spool.safety import Opening
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.worklog import WorkLog
 
 _FIRST_RECOVERY_S = 1.0  # most commands end within this when they are told to
 _TIDY_S = 60.0  # between two looks at what is beyond its retention

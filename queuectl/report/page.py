@@ -13,8 +13,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
-from queuectl.job import Job, command_line
-from queuectl.joblogs import ERR, OUT, end_of, log_file
+from queuectl.record.job import Job, command_line
+from queuectl.spool.joblogs import ERR, OUT, end_of, log_file
 from queuectl.states import STATES
 from queuectl.stats.figures import GIVEN_BACK, Figures, ended_s, runs
 from queuectl.stats.survey import Survey
@@ -23,7 +23,7 @@ from queuectl.units import plain, zone_s
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from queuectl.layout import Layout
+    from queuectl.spool.layout import Layout
     from queuectl.stats.figures import PastRun
 
     _Heap = list[tuple[float, int, dict[str, Any]]]

@@ -9,16 +9,16 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from queuectl import notify, program
 from queuectl.run.runner import Task
 from queuectl.run.spawn import Environment
+from queuectl.system import notify, program
 from queuectl.variables import ATTEMPT, JOB_ID, MAX_RETRIES, OF_A_JOB, PREFIX, SPOOL, WORKER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.job import Job
-    from queuectl.layout import Layout
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Layout
 
 # A job that spoke to systemd in the name of its pool would be heard; and where that was started
 # says nothing of where a command runs.

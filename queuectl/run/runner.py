@@ -21,17 +21,17 @@ from queuectl import kernel
 from queuectl.kernel import processes
 from queuectl.kernel.exits import on_exit
 from queuectl.kernel.processes import Tree
-from queuectl.loop import Future
-from queuectl.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
+from queuectl.record.outcome import COULD_NOT_START, EXIT, SIGNAL, Outcome, timed_out
 from queuectl.run.spawn import spawn
 from queuectl.run.stragglers import LOOK_S
+from queuectl.system.loop import Future
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.loop import Loop, Timer
     from queuectl.run.spawn import Environment
     from queuectl.run.stragglers import Sweeper
+    from queuectl.system.loop import Loop, Timer
 
 _HEARD_WITHIN_S = 0.1  # a signal by Python, once a start is over that it interrupted
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -15,7 +15,7 @@ import sys
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from queuectl.files import is_program
+from queuectl.system.files import is_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

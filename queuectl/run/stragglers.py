@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from queuectl import kernel
 from queuectl.kernel import processes
-from queuectl.loop import Future
+from queuectl.system.loop import Future
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl.kernel.processes import Tree
-    from queuectl.loop import Loop
+    from queuectl.system.loop import Loop
 
 LOOK_S = 0.02  # between two looks at what is being ended
 _GIVE_UP_S = 5.0  # a process that SIGKILL does not end within this hangs in the kernel: go on

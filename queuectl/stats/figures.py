@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from queuectl.job import command_line
-from queuectl.outcome import EXIT, STOPPED, ended_text, is_cancelled, list_with
+from queuectl.record.job import command_line
+from queuectl.record.outcome import EXIT, STOPPED, ended_text, is_cancelled, list_with
 from queuectl.states import OUTCOMES
 from queuectl.stats.tallies import Spread, Timeline
 from queuectl.units import instant
@@ -20,7 +20,7 @@ from queuectl.units import instant
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from queuectl.config import Config
+    from queuectl.settings.config import Config
 
 COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from queuectl.layout import Layout
+    from queuectl.spool.layout import Layout
 
 # Ends first: a job that moves on meanwhile is then missed; counted twice would be worse.
 _ORDER = ("completed", "dead", "failed", "processing", "pending")

@@ -54,7 +54,7 @@ def test_who_died_is_looked_for_as_often_as_the_settings_say_now(spool: SpoolDir
 
 NO_ROOM = """
 import errno, os
-from queuectl.spool import Spool
+from queuectl.spool.spool import Spool
 settle = Spool.settle
 def settle_if_there_is_room(self, *args):
     if not os.path.exists({gate!r}):

@@ -137,7 +137,7 @@ def test_a_command_ignores_and_blocks_nothing_where_only_python_can_start_it(
 
 
 NAMES_FOLD = """
-from queuectl.layout import Layout
+from queuectl.spool.layout import Layout
 Layout._folds_case = True
 """
 

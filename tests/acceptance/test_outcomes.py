@@ -222,7 +222,7 @@ def test_what_runs_is_given_more_time_by_the_settings_from_its_start(spool: Spoo
 
 
 SOON_OVER = """
-from queuectl import config
+from queuectl.settings import config
 from queuectl.pool import live_config
 config.Config.__init__.__kwdefaults__["job_timeout"] = 0.2
 live_config._SAVING_S = 0.0

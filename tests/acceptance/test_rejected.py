@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.job import MAX_RECORD_BYTES
 from queuectl.pool.rejects import QUIET_S
+from queuectl.record.job import MAX_RECORD_BYTES
 from tests.support import SpoolDir, wait_until, waiting_for, with_code_at_start
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def test_a_reason_that_is_moved_to_pending_goes_back_to_its_bytes(spool: SpoolDi
 
 UNREADABLE = """
 import errno, os
-from queuectl import layout
+from queuectl.spool import layout
 read = layout.read_regular
 def read_regular(path, **how):
     if path.endswith("/dead/x.json"):
@@ -330,8 +330,8 @@ def test_a_file_that_is_dropped_anew_once_it_is_right_runs(spool: SpoolDir) -> N
 
 AS_IT_MAKES_WAY = """
 import errno, os
-from queuectl import files
-from queuectl.asides import Asides
+from queuectl.system import files
+from queuectl.spool.asides import Asides
 explaining, move_new = Asides._explaining, files.move_new
 def meanwhile(self, claim, free, says):
     yield from explaining(self, claim, free, says)
@@ -384,7 +384,7 @@ def test_what_came_under_another_name_may_come_back_under_that_or_its_own(spool:
 
 PURGED_MEANWHILE = """
 import os
-from queuectl.asides import Asides
+from queuectl.spool.asides import Asides
 def purged(self, claim):
     os.unlink(self.file("dead", claim.job_id))
     return False

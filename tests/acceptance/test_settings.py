@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import config
+from queuectl.settings import config
 from tests.support import read_json, wait_until
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.filenames import DIRECTORIES
+from queuectl.spool.filenames import DIRECTORIES
 from tests.support import (
     AHEAD,
     DEADLINE_S,
@@ -201,7 +201,7 @@ def test_what_a_stop_interrupts_runs_first_again(spool: SpoolDir) -> None:
 
 NO_DESCRIPTOR = """
 import errno, os
-from queuectl import files
+from queuectl.system import files
 def refused(path):
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
 files.open_directory = refused

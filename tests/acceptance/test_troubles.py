@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import Spool, owners, requests
+from queuectl import Spool
 from queuectl.ids import is_id
+from queuectl.workers import owners, requests
 from tests.support import (
     AHEAD,
     DEADLINE_S,
@@ -165,7 +166,7 @@ def test_numbers_that_nobody_counted_to_do_not_stop_a_pool(
 
 
 PUT_BACK_ONCE = """
-from queuectl import files
+from queuectl.system import files
 move, tries = files.move_contended, iter([1])
 def move_contended(source, target):
     if next(tries, None):
@@ -455,7 +456,7 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pause(spool: SpoolDir, tmp_pa
 ANOTHER_COMES = """
 import json, os
 from queuectl.errors import IncompleteJobError
-from queuectl.spool import Spool
+from queuectl.spool.spool import Spool
 read_claim = Spool.read_claim
 def meanwhile(self, claim):
     draft = f"{self.path}/.another"
@@ -872,7 +873,7 @@ def test_a_cancel_of_what_cannot_be_recovered_says_so_and_ends(spool: SpoolDir) 
 
 NO_WATCH = """
 import errno, os
-from queuectl import loop
+from queuectl.system import loop
 def refused(*args):
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 pidfd_open, in_thread = os.pidfd_open, loop.Loop.in_thread
@@ -902,7 +903,7 @@ def test_a_command_whose_end_nobody_could_see_does_not_run_beside_its_next_run(
 def test_a_refusal_that_goes_on_is_told_once(spool: SpoolDir, tmp_path: Path) -> None:
     refused = """
 import errno, os
-from queuectl import files
+from queuectl.system import files
 from queuectl.pool import stall
 move, tries = files.move_contended, iter(range(3))
 def refused_first(source, target):
@@ -921,7 +922,7 @@ stall._WAIT_S = 0.05
 
 REFUSED_ONCE_MORE = """
 import errno, os
-from queuectl import files
+from queuectl.system import files
 from queuectl.pool import stall
 move = files.move_contended
 def refused(source, target):
@@ -1064,7 +1065,7 @@ def test_output_that_cannot_be_cut_is_told_and_kept(spool: SpoolDir) -> None:
 
 NO_THREAD = """
 import errno, os
-from queuectl.loop import Loop
+from queuectl.system.loop import Loop
 in_thread = Loop.in_thread
 def refused(self, work):
     if getattr(work, "func", work).__name__ == "cap":
@@ -1153,7 +1154,9 @@ def test_a_log_that_nobody_reads_stops_nothing(spool: SpoolDir) -> None:
 def test_whoever_reads_the_log_slowly_is_told_at_the_end_what_is_missing(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    code = f"from queuectl import worklog\nworklog._LAST_PATIENCE_MS = {DEADLINE_S * 1000}\n"
+    code = (
+        f"from queuectl.workers import worklog\nworklog._LAST_PATIENCE_MS = {DEADLINE_S * 1000}\n"
+    )
     patient = environment(spool.path, **with_code_at_start(tmp_path, code))
     spool.configure(durability="relaxed")
     for number in range(700):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REFUSED = """
 import errno
-from queuectl import arrivals
+from queuectl.system import arrivals
 def start(self):
     raise OSError(errno.EMFILE, "too many open files")
 arrivals.Arrivals.start = start
@@ -30,7 +30,7 @@ arrivals.Arrivals.start = start
 REMOVED = """
 import os
 import signal
-from queuectl import spool
+from queuectl.spool import spool
 take = spool.Spool.take
 def take_and_remove(self, *args):
     claim = take(self, *args)
@@ -240,7 +240,7 @@ def test_a_first_look_that_takes_long_holds_up_no_job(spool: SpoolDir, tmp_path:
 
 RESTS = """
 import time
-from queuectl.looks import Looks
+from queuectl.jobs.looks import Looks
 leave = Looks.__exit__
 def rests(self, *error):
     leave(self, *error)

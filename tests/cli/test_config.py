@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.config import SETTINGS
+from queuectl.settings.config import SETTINGS
 
 if TYPE_CHECKING:
     from tests.support import SpoolDir

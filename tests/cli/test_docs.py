@@ -16,8 +16,8 @@ import pytest
 
 import queuectl
 from queuectl.cli import cli
-from queuectl.config import SETTINGS, Config
-from queuectl.fields import FIELDS
+from queuectl.record.fields import FIELDS
+from queuectl.settings.config import SETTINGS, Config
 from queuectl.states import OUTCOMES, STATES
 from queuectl.stats.tallies import Spread
 from tests.cli.test_help import COMMANDS
@@ -188,7 +188,7 @@ def test_the_sections_that_the_code_names_are_in_the_layout(layout: str) -> None
 
 def lines_of_the_map() -> list[list[str]]:
     """Return the modules of each line of the map of the package, the lowest first."""
-    lines = re.findall(r"^    [a-z ]+?  +(.*)$", str(queuectl.__doc__), re.MULTILINE)
+    lines = re.findall(r"^    ([a-z/, ]+?)  +[a-z].*$", str(queuectl.__doc__), re.MULTILINE)
     return [line.replace("/", "").split(", ") for line in lines]
 
 

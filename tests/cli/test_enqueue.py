@@ -367,7 +367,7 @@ def test_jobs_that_are_there_can_be_left_out(spool: SpoolDir, tmp_path: Path, st
 
 
 UNSEEN_BEFORE = """
-from queuectl.spool import Spool
+from queuectl.spool.spool import Spool
 Spool.taken = lambda self, job_ids: iter(())
 """
 

@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl import files, housekeeping, outcome, verbs
-from queuectl.cancelling import Cancelling
 from queuectl.cli import editing
 from queuectl.errors import NoSuchJobError, QueuectlError
+from queuectl.jobs import housekeeping, verbs
+from queuectl.jobs.cancelling import Cancelling
 from queuectl.pool.pool import Pool
-from queuectl.recovery import Recovery
-from queuectl.registration import Registration
+from queuectl.record import outcome
+from queuectl.recovery.recovery import Recovery
+from queuectl.system import files
+from queuectl.workers.registration import Registration
 from tests.crash.verbs_to_kill import QUIET
 
 if TYPE_CHECKING:

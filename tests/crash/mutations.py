@@ -11,15 +11,22 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queuectl import files, kernel, leftovers, owners, reading, recovery, starts
+from queuectl import kernel
+from queuectl.jobs import housekeeping
 from queuectl.kernel import events
 from queuectl.pool import custody, pool
+from queuectl.record import reading
+from queuectl.recovery import leftovers, recovery, starts
+from queuectl.spool import joblogs
+from queuectl.system import files
+from queuectl.workers import owners
 from tests.crash.support import MUTATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queuectl.moves import Claim
+    from queuectl.spool.moves import Claim
+    from queuectl.spool.spool import Spool
 
 _fsync = os.fsync
 
@@ -120,6 +127,21 @@ def _leave_tmp() -> None:
     _put(leftovers, _clear_tmp=lambda _spool, _there: None)
 
 
+def _delete_records_first() -> None:
+    delete_last = housekeeping.delete
+
+    def delete(spool: Spool, doomed: housekeeping.Doomed) -> bool:
+        if doomed.state == "dead":
+            return delete_last(spool, doomed)
+        path = spool.file(doomed.state, doomed.job_id)
+        job = spool.read_file(path, doomed.job_id)
+        os.unlink(path)
+        joblogs.remove(spool, job)
+        return True
+
+    _put(housekeeping, delete=delete)
+
+
 def _look_at_no_spare() -> None:
     _put(starts.Starts, latest=lambda *_: None)
 
@@ -132,6 +154,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "publish by copying": _publish_by_copy,
     "replace what is there": _replace_what_is_there,
     "leave tmp/ as it is": _leave_tmp,
+    "delete records before output": _delete_records_first,
     "look at no spare": _look_at_no_spare,
     "believe what a rename reports": _believe_renames,
     "follow links": _follow_links,

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import filelock  # noqa: F401
 
-import queuectl.arrivals
 import queuectl.cli.look
 import queuectl.pool.pool
+import queuectl.system.arrivals
 from queuectl import Spool
-from queuectl.worklog import WorkLog
+from queuectl.workers.worklog import WorkLog
 from tests.crash import mutations
 from tests.crash.steps import Steps
 from tests.crash.support import make_spool

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from queuectl import Spool
-from queuectl.filenames import DIRECTORIES
-from queuectl.job import parse
+from queuectl.record.job import parse
+from queuectl.spool.filenames import DIRECTORIES
 from queuectl.states import STATES
 from tests import support
 from tests.support import DEADLINE_S, end_processes_of, environment, wait_until
@@ -273,4 +273,6 @@ def check_no_debris(path: Path) -> None:
     left["processing"] = sorted(os.listdir(path / "processing"))
     known = {*DIRECTORIES, "config.json", "config.lock", "paused", "worker.log"}
     left["."] = sorted(set(os.listdir(path)) - known)
+    ran = {file.name.rsplit(".", 2)[0] for file in (path / "logs").iterdir()}
+    left["logs"] = sorted(ran - places(path).keys())
     assert not any(left.values()), left

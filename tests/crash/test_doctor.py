@@ -17,10 +17,10 @@ import pytest
 from filelock import FileLock
 
 from queuectl import Spool, kernel
-from queuectl import spool as spool_module
 from queuectl.doctor import contents, filesystem
 from queuectl.errors import MovedOnError, SpoolError
-from queuectl.filenames import DIRECTORIES
+from queuectl.spool import spool as spool_module
+from queuectl.spool.filenames import DIRECTORIES
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool, places
 from tests.support import Child, environment, set_immutable, wait_until, with_code_at_start
@@ -552,7 +552,7 @@ def test_what_is_mended_needs_nothing_more_to_be_done(side: Spoolside) -> None:
 def test_a_slow_disk_is_told(side: Spoolside, tmp_path: Path) -> None:
     code = """
 import time
-from queuectl import files
+from queuectl.system import files
 sync = files.sync_directory
 files.sync_directory = lambda path: (time.sleep(0.2), sync(path))
 """
@@ -789,7 +789,7 @@ kernel.boot_id = kernel.machine_id = lambda: "another"
 HOLDING = """
 import sys, time
 from queuectl import Spool
-from queuectl.registration import Registration
+from queuectl.workers.registration import Registration
 spool = Spool(sys.argv[1])
 with Registration(spool) as me:
     spool.take(sys.argv[2], "pending", me.name)

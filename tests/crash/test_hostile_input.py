@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from queuectl.errors import BadJobError
-from queuectl.job import MAX_RECORD_BYTES, Job, parse
+from queuectl.record.job import MAX_RECORD_BYTES, Job, parse
 from tests.crash.mounts import needs_root
 from tests.crash.support import Spoolside, make_spool
 from tests.support import wait_until

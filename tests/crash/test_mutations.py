@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import owners
+from queuectl.workers import owners
 from tests.crash import test_errors_at_every_step as errors
 from tests.crash import test_time as clocks
 from tests.crash.support import Spoolside, make_spool

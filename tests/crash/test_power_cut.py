@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.job import parse
+from queuectl.record.job import parse
 from tests.crash.mounts import Disk, disk_of, needs_root
 from tests.crash.support import MUTATION, Spoolside, make_spool, places
 from tests.support import environment

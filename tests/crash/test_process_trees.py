@@ -297,7 +297,7 @@ def test_what_a_dead_worker_left_is_killed_after_the_grace_by_a_pool_that_is_bus
 
 NO_END_OF_FILES = """
 from itertools import cycle
-from queuectl.layout import Layout
+from queuectl.spool.layout import Layout
 by_place = Layout.file_names_by_place
 def without_end(self, state):
     return cycle(by_place(self, state))

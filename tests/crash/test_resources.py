@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import Spool, owners
-from queuectl.registration import Registration
+from queuectl import Spool
 from queuectl.units import utc_text
+from queuectl.workers import owners
+from queuectl.workers.registration import Registration
 from tests.crash.mounts import disk_of, mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool
 from tests.crash.tracing import needs_strace
@@ -536,7 +537,7 @@ def test_a_log_that_takes_nothing_stops_no_job(side: Spoolside) -> None:
 
 _FULL_FOR_A_WHILE = """
 import os, resource, sys
-from queuectl.worklog import WorkLog
+from queuectl.workers.worklog import WorkLog
 file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 log = WorkLog(file, as_json=sys.argv[2] == "json")
 log.event("completed", "first")

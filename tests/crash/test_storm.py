@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import verbs
 from queuectl.errors import QueuectlError
+from queuectl.jobs import verbs
 from tests.crash.support import Pool, Spoolside, places
 from tests.support import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queuectl.job import Job
+    from queuectl.record.job import Job
 
 _MOST_POOLS = 4
 _WORK = (

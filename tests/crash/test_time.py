@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import owners
 from queuectl.pool.backlog import Backlog, Entry
 from queuectl.units import utc_text
+from queuectl.workers import owners
 from tests.crash.support import Spoolside, make_spool
 from tests.support import environment, wait_until
 

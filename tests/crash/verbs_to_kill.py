@@ -9,18 +9,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from queuectl import config, files, outcome, verbs
-from queuectl.recovery import Recovery
-from queuectl.registration import Registration
-from queuectl.scratch import new_owner
-from queuectl.worklog import WorkLog
+from queuectl.jobs import housekeeping, verbs
+from queuectl.record import outcome
+from queuectl.recovery.recovery import Recovery
+from queuectl.settings import config
+from queuectl.system import files
+from queuectl.system.scratch import new_owner
+from queuectl.workers.registration import Registration
+from queuectl.workers.worklog import WorkLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from queuectl import Spool
-    from queuectl.job import Job
-    from queuectl.moves import Claim
+    from queuectl.record.job import Job
+    from queuectl.spool.moves import Claim
 
 QUIET = WorkLog(-1)  # what a victim says interests nobody
 MANY = 17  # jobs: so many are synced in threads
@@ -69,10 +72,10 @@ def _one_pending(spool: Spool) -> None:
     spool.submit(DIARY, id="one")
 
 
-def _turn(spool: Spool, verdict: Callable[[Job], Job]) -> Iterator[str]:
-    yield "one"
+def _turn(spool: Spool, verdict: Callable[[Job], Job], job_id: str) -> Iterator[str]:
+    yield job_id
     with Registration(spool) as me:
-        claim = spool.take("one", "pending", me.name)
+        claim = spool.take(job_id, "pending", me.name)
         job = spool.read_claim(claim)
         logs = spool.log_files(job.id, 1)
         job = outcome.started(job, worker=me.name, now=time.time(), logs=logs)
@@ -88,12 +91,12 @@ def _exit(code: int, spool: Spool) -> Callable[[Job], Job]:
     )
 
 
-def _complete(spool: Spool) -> Iterator[str]:
-    return _turn(spool, _exit(0, spool))
+def _complete(spool: Spool, job_id: str = "one") -> Iterator[str]:
+    return _turn(spool, _exit(0, spool), job_id)
 
 
 def _fail(spool: Spool) -> Iterator[str]:
-    return _turn(spool, _exit(1, spool))
+    return _turn(spool, _exit(1, spool), "one")
 
 
 def _long_and_short(spool: Spool) -> None:
@@ -227,6 +230,32 @@ def _change(spool: Spool) -> Iterator[str]:
     )
 
 
+def _over(spool: Spool) -> None:
+    """Put down jobs that have run, a file that was set aside, and one that waits."""
+    for job_id in ("old", "older"):
+        spool.submit(DIARY, id=job_id)
+        list(_complete(spool, job_id))
+        for path in spool.log_files(job_id, 1):
+            with open(path, "w") as file:
+                file.write("printed\n")
+    _bad_file(spool)
+    list(_set_aside(spool))
+    _one_pending(spool)
+
+
+def _delete(spool: Spool) -> Iterator[str]:
+    yield "one"
+    for state in ("completed", "dead"):
+        ids = list(spool.names(state))
+        doomed = list(housekeeping.doomed(spool, state, ids))
+        gone = list(housekeeping.delete_each(spool, doomed, lambda _id, error: _refuse(error)))
+        assert gone == [(job_id, True) for job_id in ids]
+
+
+def _refuse(error: Exception) -> None:
+    raise error
+
+
 def _edit(spool: Spool) -> Iterator[str]:
     yield "one"
     config.edit(spool.path, lambda stored: stored.update({"max-retries": 7}))
@@ -262,6 +291,7 @@ VERBS = {
     "retry many": Verb(_many_dead, _retry_many),
     "cancel": Verb(_one_pending, _cancel),
     "change by hand": Verb(_one_pending, _change),
+    "delete": Verb(_over, _delete, frozenset({"bad"})),
     "edit the settings": Verb(_one_pending, _edit),
     "work": Verb(_work_to_do, _work, frozenset({"bad"})),
 }

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from queuectl import SpoolError, library, requests
-from queuectl.registration import Registration
+from queuectl import SpoolError, library
+from queuectl.workers import requests
+from queuectl.workers.registration import Registration
 from tests.looking.terminal import Terminal, terminal
 from tests.support import (
     DEADLINE_S,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuectl import Spool
-    from queuectl.moves import Claim
+    from queuectl.spool.moves import Claim
     from tests.support import SpoolDir
 
 BY = re.compile(r"cancelled: by \S+@\S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -791,7 +792,7 @@ def test_a_cancel_that_is_interrupted_takes_back_what_was_not_answered(spool: Sp
 
 INTERRUPTED = """
 import os, signal
-from queuectl import requests
+from queuectl.workers import requests
 ask = requests.ask_to_cancel
 def ask_and_be_interrupted(*args):
     ask(*args)

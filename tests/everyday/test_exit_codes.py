@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl.job import MAX_HISTORY
+from queuectl.record.job import MAX_HISTORY
 from tests.support import wait_until
 
 if TYPE_CHECKING:

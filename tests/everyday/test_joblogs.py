@@ -16,8 +16,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from queuectl import cutting, files, joblogs, outcome
-from queuectl.job import MAX_HISTORY, Job, again
+from queuectl.record import outcome
+from queuectl.record.job import MAX_HISTORY, Job, again
+from queuectl.spool import cutting, joblogs
+from queuectl.system import files
 from tests.support import DEADLINE_S, ROOT
 
 if TYPE_CHECKING:
@@ -292,7 +294,7 @@ def test_a_file_of_10_gb_is_cut_in_little_memory(tmp_path: Path) -> None:
         file.seek(0, os.SEEK_END)
         file.write(b"\nlast\n")
     code = (
-        "import resource, sys; from queuectl import cutting\n"
+        "import resource, sys; from queuectl.spool import cutting\n"
         "limit = 200 << 20; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
         "error = cutting.cap(sys.argv[1], 64 << 20)\n"
         "assert error is None, error"

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import housekeeping, joblogs
 from queuectl.errors import BadSettingError, WrongStateError
-from queuectl.housekeeping import Doomed, Housekeeping
-from queuectl.worklog import WorkLog
+from queuectl.jobs import housekeeping
+from queuectl.jobs.housekeeping import Doomed, Housekeeping
+from queuectl.spool import joblogs
+from queuectl.workers.worklog import WorkLog
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from queuectl import Spool
-    from queuectl.job import Job
+    from queuectl.record.job import Job
     from tests.support import SpoolDir
 
 DAY_S = 86400

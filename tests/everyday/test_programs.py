@@ -154,8 +154,8 @@ def test_what_a_suspended_worker_holds_is_cancelled_once_it_goes_on_or_given_up(
 def test_a_cancel_without_events_has_a_last_look_before_it_gives_up(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "queuectl.arrivals", None)
-    monkeypatch.setattr("queuectl.changes._WITHOUT_EVENTS_S", DEADLINE_S)
+    monkeypatch.setitem(sys.modules, "queuectl.system.arrivals", None)
+    monkeypatch.setattr("queuectl.jobs.changes._WITHOUT_EVENTS_S", DEADLINE_S)
     spool.configure(poll_interval=DEADLINE_S)
     job = spool.api.submit("sleep 1000")
     with spool.pool() as pool:
@@ -251,7 +251,7 @@ def test_what_a_signal_handler_raises_lets_go_of_a_job_that_is_retried(
 
     job = spool.api.submit("false", max_retries=1)
     spool.drain()
-    monkeypatch.setattr("queuectl.verbs.again", raises)
+    monkeypatch.setattr("queuectl.jobs.verbs.again", raises)
     with pytest.raises(AlarmError):
         spool.api.retry(job.id)
     assert spool.states(job.id) == ["dead"]
@@ -265,7 +265,7 @@ def test_who_is_interrupted_as_a_wait_begins_leaves_no_thread(
 
     job = spool.api.submit("true")
     before = threading.active_count()
-    monkeypatch.setattr("queuectl.arrivals.Arrivals.rearm", interrupt)
+    monkeypatch.setattr("queuectl.system.arrivals.Arrivals.rearm", interrupt)
     with pytest.raises(KeyboardInterrupt):
         spool.api.wait(job.id, timeout=DEADLINE_S)
     assert threading.active_count() == before

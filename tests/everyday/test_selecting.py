@@ -24,7 +24,7 @@ from tests.support import DEADLINE_S, environment, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from queuectl.layout import Found
+    from queuectl.spool.layout import Found
     from tests.support import SpoolDir
 
 OLD = "2001-01-01T00:00:00.000000Z"

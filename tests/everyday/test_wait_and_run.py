@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl.job import Job
-from queuectl.layout import Found
+from queuectl.jobs.waiting import Endings, exit_status
+from queuectl.record.job import Job
+from queuectl.spool.layout import Found
 from queuectl.units import utc_text
-from queuectl.waiting import Endings, exit_status
 from tests.support import (
     DEADLINE_S,
     cpu_ticks,
@@ -200,7 +200,7 @@ sys.modules["watchdog"] = None
 """,
     "refused": """
 import errno
-from queuectl import arrivals
+from queuectl.system import arrivals
 def start(self):
     raise OSError(errno.EMFILE, "too many open files")
 arrivals.Arrivals.start = start

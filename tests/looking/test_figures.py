@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.config import Config
+from queuectl.settings.config import Config
 from queuectl.states import OUTCOMES
 from queuectl.stats.figures import Figures, Groups, PastRun, command_kind, runs, wait_s
 from queuectl.stats.tallies import Spread, Timeline

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.notify import Notifier
+from queuectl.system.notify import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -308,7 +308,7 @@ def test_it_follows_without_file_system_events(spool: SpoolDir, tmp_path: os.Pat
     os.mkdir(shim)
     with open(f"{shim}/sitecustomize.py", "w", encoding="utf-8") as file:
         file.write(
-            "import queuectl.arrivals as a\n"
+            "import queuectl.system.arrivals as a\n"
             "def refuse(self):\n"
             "    raise OSError(24, 'no more watches')\n"
             "a.Arrivals.start = refuse\n"

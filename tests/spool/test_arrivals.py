@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from watchdog.observers import Observer
 
-from queuectl import arrivals as module
-from queuectl.arrivals import Arrivals
+from queuectl.system import arrivals as module
+from queuectl.system.arrivals import Arrivals
 from tests.support import DEADLINE_S, wait_until
 
 if TYPE_CHECKING:

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from queuectl import files, kernel
+from queuectl import kernel
 from queuectl.errors import ClaimLostError
+from queuectl.system import files
 from tests.support import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from queuectl import Spool
-    from queuectl.job import Job
-    from queuectl.moves import Claim
+    from queuectl.record.job import Job
+    from queuectl.spool.moves import Claim
     from tests.support import SpoolDir
 
 

@@ -6,12 +6,12 @@ import os
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl.loop import Loop
 from queuectl.pool.claims import Claims
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.turn import Turns
-from queuectl.registration import Registration
-from queuectl.worklog import WorkLog
+from queuectl.system.loop import Loop
+from queuectl.workers.registration import Registration
+from queuectl.workers.worklog import WorkLog
 
 if TYPE_CHECKING:
     from queuectl.pool.backlog import Entry

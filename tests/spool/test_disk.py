@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import kernel
-from queuectl.files import Step
 from queuectl.kernel.events import Syncs
-from queuectl.loop import Future, Loop
 from queuectl.pool import disk as disk_module
 from queuectl.pool.disk import Disk
+from queuectl.system.files import Step
+from queuectl.system.loop import Future, Loop
 from tests.crash import mounts
 from tests.support import read_text, wait_until
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from queuectl.files import Steps
+    from queuectl.system.files import Steps
 
 
 def no_queue() -> None:
@@ -310,8 +310,8 @@ def test_a_disk_that_is_gone_is_heard_of(tmp_path: Path) -> None:
 _WITHOUT_DESCRIPTORS = """
 import os, resource, sys
 from queuectl.pool.disk import Disk
-from queuectl.files import Step
-from queuectl.loop import Loop
+from queuectl.system.files import Step
+from queuectl.system.loop import Loop
 
 def syncing():
     yield Step(descriptor=descriptor)

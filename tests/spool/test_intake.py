@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from queuectl import Spool, files, outcome
+from queuectl import Spool
 from queuectl.errors import SpoolError
-from queuectl.job import MAX_RECORD_BYTES
 from queuectl.pool import rejects
 from queuectl.pool.intake import Intake, News
+from queuectl.record import outcome
+from queuectl.record.job import MAX_RECORD_BYTES
+from queuectl.system import files
 from queuectl.units import utc_text
-from queuectl.worklog import WorkLog
+from queuectl.workers.worklog import WorkLog
 from tests.support import read_text, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from queuectl.job import Job
-    from queuectl.moves import Claim
     from queuectl.pool.backlog import Entry
+    from queuectl.record.job import Job
+    from queuectl.spool.moves import Claim
     from tests.support import SpoolDir
 
 

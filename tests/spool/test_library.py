@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import config, errors, files
+from queuectl import errors
 from queuectl.errors import (
     BadJobError,
     BadSettingError,
@@ -26,6 +26,8 @@ from queuectl.errors import (
     SpoolError,
     WrongUserError,
 )
+from queuectl.settings import config
+from queuectl.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

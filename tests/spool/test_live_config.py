@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from queuectl.pool.live_config import LiveConfig
-from queuectl.worklog import WorkLog
+from queuectl.workers.worklog import WorkLog
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import files, kernel, owners, requests
-from queuectl.arrivals import Arrivals
-from queuectl.deaths import Deaths
+from queuectl import kernel
 from queuectl.errors import SpoolError
 from queuectl.kernel import processes
 from queuectl.kernel.users import user_name
-from queuectl.owners import Heartbeats, Life
-from queuectl.registration import Registration
-from queuectl.scratch import new_owner, try_lock
+from queuectl.recovery.deaths import Deaths
+from queuectl.system import files
+from queuectl.system.arrivals import Arrivals
+from queuectl.system.scratch import new_owner, try_lock
+from queuectl.workers import owners, requests
+from queuectl.workers.owners import Heartbeats, Life
+from queuectl.workers.registration import Registration
 from tests.support import Child, environment, wait_until
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 REGISTER = """
 import sys
 from queuectl import Spool
-from queuectl.registration import Registration
+from queuectl.workers.registration import Registration
 with Registration(Spool(sys.argv[1]), 1) as me:
     print(me.name, flush=True)
     sys.stdin.read()

@@ -14,23 +14,26 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import Spool, files, kernel, leftovers, recovery, requests, starts
-from queuectl.job import MAX_HISTORY, Job, again
+from queuectl import Spool, kernel
 from queuectl.kernel import processes
-from queuectl.outcome import started
-from queuectl.owners import Worker
-from queuectl.reading import read_regular
-from queuectl.recovery import Recovery
-from queuectl.registration import Registration
-from queuectl.scratch import try_lock
+from queuectl.record.job import MAX_HISTORY, Job, again
+from queuectl.record.outcome import started
+from queuectl.record.reading import read_regular
+from queuectl.recovery import leftovers, recovery, starts
+from queuectl.recovery.recovery import Recovery
+from queuectl.system import files
+from queuectl.system.scratch import try_lock
 from queuectl.units import utc_text
-from queuectl.worklog import WorkLog
+from queuectl.workers import requests
+from queuectl.workers.owners import Worker
+from queuectl.workers.registration import Registration
+from queuectl.workers.worklog import WorkLog
 from tests.support import read_text, set_immutable, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from queuectl.moves import Claim
+    from queuectl.spool.moves import Claim
     from tests.support import SpoolDir
 
 DEAD = "nobody-1-00000000"
@@ -548,7 +551,7 @@ def test_recovery_leaves_what_is_another_programs_in_workers(spool: SpoolDir, na
 
 
 def test_recovery_leaves_the_drafts_of_the_living(spool: SpoolDir) -> None:
-    from queuectl.scratch import Scratch
+    from queuectl.system.scratch import Scratch
 
     spool.create()
     with Scratch(f"{spool.path}/tmp") as living:

@@ -3,11 +3,11 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from queuectl.loop import Loop
 from queuectl.pool.lanes import Lanes
 from queuectl.pool.stall import FILES, STARTS, Stall
-from queuectl.registration import Registration
-from queuectl.worklog import WorkLog
+from queuectl.system.loop import Loop
+from queuectl.workers.registration import Registration
+from queuectl.workers.worklog import WorkLog
 
 if TYPE_CHECKING:
     from pathlib import Path

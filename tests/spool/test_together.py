@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from queuectl import QueuectlError, Spool, files, kernel, verbs
-from queuectl.cancelling import Cancelling
+from queuectl import QueuectlError, Spool, kernel
 from queuectl.errors import NoSuchJobError, SpoolError
-from queuectl.registration import Registration
+from queuectl.jobs import verbs
+from queuectl.jobs.cancelling import Cancelling
+from queuectl.system import files
+from queuectl.workers.registration import Registration
 from tests.support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from queuectl.layout import Found, Held
+    from queuectl.spool.layout import Found, Held
     from tests.support import SpoolDir
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 import queuectl
-from queuectl import Job, QueuectlError, Spool, files, kernel, verbs
+from queuectl import Job, QueuectlError, Spool, kernel
 from queuectl.errors import (
     BadJobError,
     JobExistsError,
@@ -29,8 +29,10 @@ from queuectl.errors import (
     WrongStateError,
     WrongUserError,
 )
-from queuectl.layout import Held
-from queuectl.moves import Claim
+from queuectl.jobs import verbs
+from queuectl.spool.layout import Held
+from queuectl.spool.moves import Claim
+from queuectl.system import files
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -370,13 +372,13 @@ def test_a_reason_that_cannot_be_read_is_not_taken_for_a_job(
     api.set_aside(api.take_name("a.json", "pending", "w"), "because")
     os.unlink(f"{spool.path}/dead/a.rejected")
     with monkeypatch.context() as patched:
-        patched.setattr("queuectl.layout.read_regular", refused)
+        patched.setattr("queuectl.spool.layout.read_regular", refused)
         with pytest.raises(SpoolError, match=os.strerror(errno.EIO)):
             list(verbs.retry(api, ["a"], ["dead"]))
     spool.drop_bytes("a", b'{"command": "true"}')
     claim = api.take("a", "pending", "w")
     with monkeypatch.context() as patched:
-        patched.setattr("queuectl.layout.read_regular", refused)
+        patched.setattr("queuectl.spool.layout.read_regular", refused)
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             api.drop_reason(claim)
     assert api.drop_reason(claim)
@@ -391,7 +393,7 @@ def test_what_cannot_be_read_is_set_aside_all_the_same(
     spool.drop_bytes("a b", b"[")
     claim = api.take_name("a b.json", "pending", "w")
     with monkeypatch.context() as patched:
-        for looks in ("queuectl.layout.read_regular", "queuectl.asides.read_regular"):
+        for looks in ("queuectl.spool.layout.read_regular", "queuectl.spool.asides.read_regular"):
             patched.setattr(looks, not_for_us)
         assert api.set_aside(claim, "because").why == "because"
     assert "tags" not in spool.record("dead", "a_b")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuectl import config
-from queuectl.config import SETTINGS, Config
 from queuectl.errors import BadSettingError
+from queuectl.settings import config
+from queuectl.settings.config import SETTINGS, Config
 
 if TYPE_CHECKING:
     from pathlib import Path

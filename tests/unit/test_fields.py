@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from queuectl.errors import BadJobError
-from queuectl.fields import FIELDS, check_fields
+from queuectl.record.fields import FIELDS, check_fields
 
 WRONG = [
     ("command", None),

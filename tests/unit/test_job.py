@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl import ids, job
+from queuectl import ids
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.fields import FIELDS, LONGEST_WORD
-from queuectl.job import Job
+from queuectl.record import job
+from queuectl.record.fields import FIELDS, LONGEST_WORD
+from queuectl.record.job import Job
 
 NOW = 1_900_000_000.0
 

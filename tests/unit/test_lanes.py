@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.loop import Loop
 from queuectl.pool.lanes import Lanes
+from queuectl.system.loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl import looks as module
-from queuectl.looks import Looks
+from queuectl.jobs import looks as module
+from queuectl.jobs.looks import Looks
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pytest
 
 from queuectl.kernel import processes
 from queuectl.kernel.exits import on_exit
-from queuectl.loop import Event, Future, Loop
+from queuectl.system.loop import Event, Future, Loop
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def test_a_thread_that_has_told_its_result_is_over_before_the_loop_is_closed(
     failures: list[object] = []
     monkeypatch.setattr(threading, "excepthook", failures.append)
     ends = [SlowToWake(fileno=end.detach()) for end in socket.socketpair()]
-    monkeypatch.setattr("queuectl.loop.socketpair", lambda: ends)
+    monkeypatch.setattr("queuectl.system.loop.socketpair", lambda: ends)
     before = threading.active_count()
     loop = Loop()
 

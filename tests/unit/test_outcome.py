@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from queuectl import outcome
-from queuectl.config import Config
-from queuectl.job import MAX_HISTORY, Job
-from queuectl.outcome import Outcome
+from queuectl.record import outcome
+from queuectl.record.job import MAX_HISTORY, Job
+from queuectl.record.outcome import Outcome
+from queuectl.settings.config import Config
 
 NOW = 1_900_000_000.0
 CONFIG = Config(backoff_base=2, later_delay=7)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.loop import Loop
 from queuectl.run.commands import marks_of
 from queuectl.run.runner import Output, Run, Task
 from queuectl.run.spawn import Environment, reap_adopted, spawn
 from queuectl.run.stragglers import Sweeper
+from queuectl.system.loop import Loop
 from tests.support import wait_until
 
 if TYPE_CHECKING:

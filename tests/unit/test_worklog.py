@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from queuectl import worklog
-from queuectl.worklog import WorkLog
+from queuectl.workers import worklog
+from queuectl.workers.worklog import WorkLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def test_an_error_that_comes_at_each_step_is_logged_less_and_less_often(
         log = WorkLog(file.fileno())
         told = []
         for second in range(0, DAY_S, every_s):
-            monkeypatch.setattr("queuectl.worklog.time.monotonic", lambda now=second: now)
+            monkeypatch.setattr("queuectl.workers.worklog.time.monotonic", lambda now=second: now)
             before = file.seek(0, 2)
             assert log.errors_of(raising("gone")) is None
             if file.seek(0, 2) > before:
@@ -52,7 +52,7 @@ def test_another_error_and_one_that_had_been_over_are_logged_at_once(
     with open(path, "wb") as file:
         log = WorkLog(file.fileno())
         for second, text in came:
-            monkeypatch.setattr("queuectl.worklog.time.monotonic", lambda now=second: now)
+            monkeypatch.setattr("queuectl.workers.worklog.time.monotonic", lambda now=second: now)
             log.errors_of(raising(text))
     assert [line.split()[-1] for line in path.read_text().splitlines()][-4:] == ["a", "b", "a", "a"]
 

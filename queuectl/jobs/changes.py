@@ -1,0 +1,176 @@
+"""Waits until something happens to a few jobs: by events of the file system, slowly without them.
+
+spool-layout.md, section "Waking". An event is a hint: whoever is woken looks for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from queuectl.kernel import starting_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from watchdog.observers.api import BaseObserver
+
+_WITHOUT_EVENTS_S = 1.0  # how often to look where no events come
+# How often to look at files that are written to, where no event comes of it: FSEvents tells of
+# writing when the file is closed, and watchdog drops what it tells of a watch that is a file.
+_WRITING_S = 0.2
+
+
+class Changes:
+    """Tells what came into directories, or was written to a file; of use while it is entered.
+
+    Args:
+        directories: where arrivals count.
+        wanted: whether a file's name is of interest; the others wake nobody.
+        look_every_s: wake up this often even so: events get lost, and some file systems send none.
+    """
+
+    def __init__(
+        self, directories: Sequence[str], wanted: Callable[[str], bool], look_every_s: float
+    ) -> None:
+        self._directories = directories
+        self._wanted = wanted
+        self._look_every_s = look_every_s
+        self._changed = threading.Condition()
+        self._names: dict[str, None] = {}  # in the order in which they came
+        self._watch: _Watch | None = None
+        self._writing: dict[str, BaseObserver | None] = {}
+
+    def __enter__(self) -> Changes:
+        try:
+            self._watch = _join_watch(self._directories, self._came)
+        except (ImportError, OSError):  # no watchdog, or no more watches or threads
+            self._look_every_s = min(self._look_every_s, _WITHOUT_EVENTS_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.follow_files(())
+        if self._watch is not None:
+            _leave_watch(self._watch, self._came)
+
+    def follow_files(self, paths: Sequence[str]) -> bool:
+        """Count writing to these files, and to no others, from here on; tell if one is new.
+
+        One of which nothing is told is not: it is looked at by time.
+        """
+        before = set(self._writing)
+        for path in before - set(paths):
+            observer = self._writing.pop(path)
+            if observer is not None:
+                observer.stop()
+                observer.join()
+        for path in set(paths) - set(self._writing):
+            self._follow_file(path)
+        return not before.issuperset(self._writing)
+
+    def _follow_file(self, path: str) -> None:
+        if sys.platform == "darwin":
+            self._writing[path] = None
+            return
+        try:
+            self._writing[path] = _watch_writing(path, self._came)
+        except FileNotFoundError:
+            pass  # its arrival will be told
+        except (ImportError, OSError):  # as above
+            self._look_every_s = min(self._look_every_s, _WITHOUT_EVENTS_S)
+
+    def wait(self, deadline_s: float) -> list[str]:
+        """Return the names as they came since the last call, none once it is time to look anyway.
+
+        Args:
+            deadline_s: return by then (monotonic clock) at the latest.
+        """
+        left_s = min(self._look_every_s, max(deadline_s - time.monotonic(), 0.0))
+        if None in self._writing.values():
+            left_s = min(left_s, _WRITING_S)
+        with self._changed:
+            self._changed.wait_for(lambda: self._names, left_s)
+            came, self._names = list(self._names), {}
+        return came
+
+    def _came(self, name: str) -> None:
+        if self._wanted(name):
+            with self._changed:
+                self._names[name] = None
+                self._changed.notify()
+
+
+class _Watch:
+    """Tells all who wait in this process for the same directories: a user has 128 of inotify."""
+
+    def __init__(self, directories: tuple[str, ...]) -> None:
+        from queuectl.system.arrivals import Arrivals
+
+        self.directories = directories
+        self.told: list[Callable[[str], None]] = []
+        self.arrivals = Arrivals(dict.fromkeys(directories, self._came))
+
+    def _came(self, name: str) -> None:
+        for told in tuple(self.told):
+            told(name)
+
+
+_watches: dict[tuple[str, ...], _Watch] = {}
+_joining = threading.RLock()  # a signal handler may wait, too
+
+
+def _share_nothing() -> None:
+    """Have a child begin anew: it has none of the threads of its parent, one of which may join."""
+    global _joining  # noqa: PLW0603 - a lock that another thread has is of no use to a child
+    _joining = threading.RLock()
+    _watches.clear()
+
+
+os.register_at_fork(after_in_child=_share_nothing)
+
+
+def _join_watch(directories: Sequence[str], told: Callable[[str], None]) -> _Watch:
+    key = tuple(directories)
+    with _joining:
+        watch = _watches.get(key)
+        if watch is None:
+            watch = _Watch(key)
+            watch.arrivals.start()
+            _watches[key] = watch
+        else:
+            watch.arrivals.rearm()
+        watch.told.append(told)
+    return watch
+
+
+def _leave_watch(watch: _Watch, told: Callable[[str], None]) -> None:
+    with _joining:
+        watch.told.remove(told)
+        if not watch.told:
+            if _watches.get(watch.directories) is watch:  # else it is one from before a fork
+                del _watches[watch.directories]
+            watch.arrivals.stop()
+
+
+@starting_threads()
+def _watch_writing(path: str, written: Callable[[str], None]) -> BaseObserver:
+    from watchdog.events import FileModifiedEvent, FileSystemEvent, FileSystemEventHandler
+    from watchdog.observers import Observer
+
+    class Handler(FileSystemEventHandler):
+        def dispatch(self, _event: FileSystemEvent) -> None:
+            written(os.path.basename(path))
+
+    observer = Observer()
+    observer.schedule(Handler(), path, event_filter=[FileModifiedEvent])
+    try:
+        observer.start()
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # its thread has not begun
+            observer.stop()
+        raise
+    return observer

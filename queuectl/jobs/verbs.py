@@ -1,0 +1,333 @@
+"""What people do to jobs that are there: each is the three steps of every move, by an owner.
+
+spool-layout.md, section "The moves".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from queuectl import kernel
+from queuectl.errors import (
+    MovedOnError,
+    QueuectlError,
+    SpoolError,
+    WrongStateError,
+)
+from queuectl.ids import is_id
+from queuectl.kernel.users import user_name
+from queuectl.record.job import again
+from queuectl.record.outcome import CANCELLED, Outcome, cancelled
+from queuectl.spool.filenames import PAUSED, SUFFIX
+from queuectl.states import AT_REST, WAITING
+from queuectl.system import files
+from queuectl.system.together import carry_out_all
+from queuectl.units import utc_text
+from queuectl.workers.registration import Registration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from typing import TypeGuard
+
+    from queuectl.record.job import Job
+    from queuectl.spool.layout import Found, Layout
+    from queuectl.spool.moves import Claim
+    from queuectl.spool.spool import Spool
+    from queuectl.system.files import Steps
+
+    Missed = Callable[[str, QueuectlError], None]
+
+# jobs: taken together, each with a descriptor. 1,120, 470, 300 and 300 us a job with 1, 16, 64, 128
+_TOGETHER = 64
+CANCELLABLE = (*WAITING, "processing")
+EDITABLE = (*WAITING, "dead")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """Something that can be done to a job.
+
+    Args:
+        states: where it applies; jobs in it are at rest.
+        new_body: returns the new record; a QueuectlError that it raises leaves the job as it was.
+        done: the verb's participle, for messages.
+        stays: release each job to the state that it was taken from.
+    """
+
+    states: Sequence[str]
+    new_body: Callable[[Job], Job]
+    done: str
+    stays: bool = False
+
+
+def retry(
+    spool: Spool, job_ids: Iterable[str], states: Sequence[str], missed: Missed | None = None
+) -> Iterator[str]:
+    """Queue jobs of these states again, attempts at 0; yield each id once it is pending for good.
+
+    Raises:
+        QueuectlError: see `apply`.
+    """
+
+    def anew(job: Job) -> Job:
+        return again(job).changed(updated_at=utc_text(time.time()))
+
+    return apply(spool, job_ids, Verb(states=states, new_body=anew, done="retried"), missed)
+
+
+def cancel(
+    spool: Spool, job_ids: Iterable[str], by: str, missed: Missed | None = None
+) -> Iterator[str]:
+    """Have waiting jobs never run; yield each id once it is in dead/ for good.
+
+    Raises:
+        QueuectlError: see `apply`.
+    """
+    how = Outcome(ended=CANCELLED, detail=by)
+
+    def ended(job: Job) -> Job:
+        return cancelled(job, how, time.time())
+
+    verb = Verb(states=WAITING, new_body=ended, done="cancelled")
+    return apply(spool, job_ids, verb, missed)
+
+
+def edit(spool: Spool, was: Found, new: Job) -> None:
+    """Give a job that waits, or is dead, a new body, where it is.
+
+    Raises:
+        WrongStateError: it is not what it was any more; nothing was changed.
+        QueuectlError: see `apply`, and `Spool.correct`.
+    """
+
+    def edited(job: Job) -> Job:
+        if job.record != was.job.record:
+            raise WrongStateError("it was changed meanwhile")
+        return new.arriving_anew().changed(updated_at=utc_text(time.time()))
+
+    if was.state not in WAITING:  # taken and then left by a crash, it would be queued
+        try:
+            spool.correct(was.state, was.job.id, edited)
+        except WrongStateError as error:
+            raise WrongStateError(f'job "{was.job.id}" cannot be edited: {error}') from None
+        return
+    verb = Verb(states=(was.state,), new_body=edited, done="edited", stays=True)
+    try:
+        for _ in apply(spool, [was.job.id], verb):
+            pass
+    except MovedOnError:
+        state, _ = spool.locate(was.job.id)
+        msg = f'job "{was.job.id}" is {state} by now; nothing was changed'
+        raise WrongStateError(msg) from None
+
+
+def apply(
+    spool: Spool, job_ids: Iterable[str], verb: Verb, missed: Missed | None = None
+) -> Iterator[str]:
+    """Do something to jobs by take, rewrite and release; yield each id once it is done for good.
+
+    A job that it cannot be done to is told to `missed`, and the others go on; without one it is
+    raised. What is raised is so once those taken together with that job are done, and yielded.
+
+    Raises:
+        NoSuchJobError, WrongStateError: a job is not (or no longer: MovedOnError) where the verb
+            applies.
+        SpoolError: the file system refused.
+    """
+    kernel.prepare_renames()  # now: with a job in hand there may be no descriptor left for it
+    left = iter(job_ids)
+    with Registration(spool) as me:
+        while group := list(islice(left, _TOGETHER)):
+            me.beat_if_due()
+            fatal = None
+            for job_id, why in zip(group, _try_all(spool, group, verb, me.name), strict=True):
+                if why is None:
+                    yield job_id
+                elif missed is not None and _is_of_this_job(why):
+                    missed(job_id, why)
+                else:  # of several that the file system refused, the first: mostly it is one cause
+                    fatal = fatal or why
+            if fatal is not None:
+                raise fatal
+
+
+def _try_all(
+    spool: Spool, job_ids: Sequence[str], verb: Verb, owner: str
+) -> Iterator[Exception | None]:
+    """Do it to jobs side by side; then yield, of each, why it could not be done."""
+    held = {held.job_id for held in spool.held()}
+    works = [_changing(spool, job_id, verb, owner, held) for job_id in job_ids]
+    for job_id, why in zip(job_ids, carry_out_all(works), strict=True):
+        if isinstance(why, SpoolError) and why.errno in (errno.EMFILE, errno.ENFILE):
+            # by now the others have closed theirs
+            yield from carry_out_all([_changing(spool, job_id, verb, owner, held)])
+        else:
+            yield why
+
+
+def _is_of_this_job(error: Exception) -> TypeGuard[QueuectlError]:
+    """Tell whether the next job may fare better."""
+    return isinstance(error, QueuectlError) and not isinstance(error, SpoolError)
+
+
+def _changing(
+    spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[str]
+) -> Steps[None]:
+    claim = _take(spool, job_id, verb, owner, held)
+    try:
+        yield from _rewriting(spool, claim, verb)
+    except (OSError, QueuectlError):  # it is let go of already, as far as can be
+        raise
+    except BaseException:  # an interrupt, or what a program's signal handler raises
+        spool.let_go(claim)
+        raise
+
+
+def _take(spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[str]) -> Claim:
+    for _ in range(10):
+        state = _find(spool, job_id, verb, held)
+        check_can_be(verb.done, spool, job_id, state, verb.states)
+        try:
+            return spool.take(job_id, state, owner)
+        except FileNotFoundError:
+            continue  # it moved on meanwhile: look again
+        except OSError as error:
+            raise SpoolError("take", spool.file(state, job_id), error) from error
+    raise WrongStateError(f'job "{job_id}" moves faster than it can be taken; try again')
+
+
+def check_can_be(done: str, spool: Layout, job_id: str, state: str, states: Sequence[str]) -> None:
+    """Check that a job which is in a state can be retried, say, by what applies in some states.
+
+    Raises:
+        MovedOnError: it is in none of these.
+        WrongStateError: its id is in another state too, or was that of a file that was set aside.
+        SpoolError: the file system refused to say.
+    """
+    if state not in states:
+        only = " or ".join(states)
+        raise MovedOnError(f'job "{job_id}" is {state}; only {only} jobs can be {done}')
+    _check_only(spool, job_id, state)
+    try:
+        is_reason = state == "dead" and spool.reason(job_id) is not None
+    except OSError as error:
+        raise SpoolError("read", spool.file(state, job_id), error) from error
+    if is_reason:
+        why = f"it was set aside; {spool.mending(job_id)}"
+        raise WrongStateError(f'job "{job_id}" cannot be {done}: {why}')
+
+
+def _find(spool: Spool, job_id: str, verb: Verb, held: Collection[str]) -> str:
+    """Return the state that holds an id: processing/ before dead/, where a copy may have been put.
+
+    `held` was looked at once for many: each time would take the square of what runs.
+    """
+    quick = is_id(job_id) and job_id not in held
+    state = spool.found_in(job_id, verb.states) if quick else None
+    return state or spool.locate(job_id)[0]
+
+
+def _check_only(spool: Layout, job_id: str, state: str) -> None:
+    """Refuse what would put two jobs of one id into one place.
+
+    Raises:
+        WrongStateError: the id is in another state too.
+    """
+    other = spool.found_in(job_id, AT_REST, but=state)
+    if other is not None and files.is_there(spool.file(state, job_id)):  # it has not moved on
+        path = spool.file(other, job_id)
+        msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'
+        raise WrongStateError(msg)
+
+
+def _rewriting(spool: Spool, claim: Claim, verb: Verb) -> Steps[None]:
+    try:
+        try:
+            job = verb.new_body(spool.read_file(claim.path, claim.job_id))
+        except QueuectlError as error:
+            yield from spool.releasing(claim, claim.origin)
+            raise WrongStateError(f'job "{claim.job_id}" cannot be {verb.done}: {error}') from None
+        job = _staying(job, claim.origin) if verb.stays else job
+        yield from spool.settling(claim, job.changed(worker=claim.owner))
+    except OSError as error:
+        if not claim.rewritten:
+            # needs no room on the disk; where even that fails, recovery does it
+            with contextlib.suppress(OSError, QueuectlError):
+                yield from spool.releasing(claim, claim.origin)
+        raise SpoolError("move", claim.path, error) from error
+    if claim.dead_id is not None:
+        raise WrongStateError(f"{claim.reason}; this one is kept in dead/{claim.dead_id}{SUFFIX}")
+
+
+def _staying(job: Job, state: str) -> Job:
+    """Return a job that stays where it is; one that was moved to pending/ by hand starts again."""
+    moved = state == "pending" and job.state != state
+    return again(job) if moved else job.changed(state=state)
+
+
+# --- the whole spool ------------------------------------------------------------------------
+
+
+def pause(spool: Spool, by: str) -> bool:
+    """Have no pool start another job until `resume`, over restarts too; False if it is so already.
+
+    Raises:
+        SpoolError: the file that says so could not be written.
+    """
+    spool.create()
+    path = f"{spool.path}/{PAUSED}"
+    try:
+        try:
+            files.write_new(path, f"{by}\n".encode(), sync=True)
+        except OSError as error:
+            if error.errno not in kernel.NO_ROOM:
+                raise
+            files.write_new(path, b"", sync=True)  # its name is what counts
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise SpoolError("write", path, error) from error
+    _make_sure("paused", spool)
+    return True
+
+
+def resume(spool: Spool) -> bool:
+    """Let pools start jobs again; False if they might all along.
+
+    Raises:
+        SpoolError: the file that forbids it could not be removed.
+    """
+    path = f"{spool.path}/{PAUSED}"
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SpoolError("remove", path, error) from error
+    _make_sure("resumed", spool)
+    return True
+
+
+def _make_sure(done: str, spool: Spool) -> None:
+    """Put on disk what has been done to the spool's own directory.
+
+    Raises:
+        SpoolError: it is done, and a power cut may undo it.
+    """
+    try:
+        files.sync_directory(spool.path)
+    except OSError as error:
+        raise SpoolError(
+            f"make sure that it stays {done}, which it is: sync", spool.path, error
+        ) from error
+
+
+def by_whom() -> str:
+    """Return who does this, from where, and when: `by ann@host at 2026-01-31T08:00:00Z`."""
+    return f"by {user_name(os.geteuid())}@{kernel.host()} at {utc_text(time.time())[:19]}Z"

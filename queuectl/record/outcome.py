@@ -1,0 +1,290 @@
+"""How a run ended, and the record that follows from it (pure).
+
+spool-layout.md, section "Settle".
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from queuectl.record.fields import MAX_COUNT
+from queuectl.record.job import MAX_HISTORY, Job, again
+from queuectl.retry import COMPLETED, DEAD, Verdict, after_failure
+from queuectl.units import duration_text, plain, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from queuectl.settings.config import Config
+
+EXIT, SIGNAL, TIMEOUT = "exit", "signal", "timeout"
+COULD_NOT_START, WORKER_LOST = "could not start", "worker lost"
+_AS_IT_STARTED = "as it started"
+CODES = ("success_codes", "fatal_codes", "later_codes")  # the lists, first those that go before
+STOPPED, CANCELLED = "stopped", "cancelled"
+_MEANS_LATER = " (means later)"
+_IN_WORDS = {EXIT: "exit status", SIGNAL: "killed by", TIMEOUT: "timed out"}
+_SHELL_SAYS = {
+    126: "permission denied, or not a program",
+    127: "command not found",
+    137: "SIGKILL: out of memory?",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one run ended: `ended` is one of the words above, and the rest goes with it."""
+
+    ended: str
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+
+    def message(self) -> str:
+        """Return the reason in words, as `error_message` holds it."""
+        words = _IN_WORDS.get(self.ended, self.ended)
+        if self.ended == EXIT:
+            hints = filter(None, (_SHELL_SAYS.get(self.exit_code or 0), self.detail))
+            hint = "; ".join(hints)
+            return f"{words} {self.exit_code}" + (f" ({hint})" if hint else "")
+        if self.ended == SIGNAL:
+            return f"{words} {signal_name(self.signal or 0)}"
+        return f"{words}: {self.detail}" if self.detail else words
+
+    def entry(self, number: int, started_at: str | None, at: str, worker: str) -> dict[str, Any]:
+        """Return the entry of `history` for this run."""
+        entry: dict[str, Any] = {
+            "number": number,
+            "started_at": started_at,
+            "finished_at": at,
+            "ended": self.ended,
+        }
+        if self.exit_code is not None:
+            entry["exit_code"] = self.exit_code
+        if self.signal is not None:
+            entry["signal"] = signal_name(self.signal)
+        if self.detail:
+            entry["detail"] = self.detail
+        entry["worker"] = worker
+        return entry
+
+
+def without_room(how: Outcome) -> Outcome:
+    """Return how a command has exited, with what may be the reason why it failed: a full disk."""
+    return replace(how, detail="no room was left on the disk")
+
+
+def met_at_start(job: Job, how: Outcome) -> Outcome:
+    """Return how a command ended that a signal to the group of its pool has met as it started.
+
+    It is given back, but not twice in a row: a job that signals its own worker is to have an end.
+    """
+    detail = f"killed by {signal_name(how.signal or 0)} {_AS_IT_STARTED}"
+    last = job.history[-1] if job.history else {}
+    if str(last.get("detail")).endswith(_AS_IT_STARTED):
+        return how
+    return Outcome(ended=STOPPED, detail=detail)
+
+
+def ended_text(entry: Mapping[str, Any]) -> str:
+    """Return how a run ended, from its entry of `history`: `exit status 4`, `killed by SIGKILL`."""
+    ended = entry.get("ended", "?")  # in a file made by hand it may be anything
+    words = _IN_WORDS.get(ended, ended) if isinstance(ended, str) else ended
+    parts = (words, entry.get("exit_code"), entry.get("signal"))
+    return plain(" ".join(str(part) for part in parts if part is not None))
+
+
+def is_cancelled(record: Mapping[str, Any]) -> bool:
+    """Tell whether a dead job is dead because somebody cancelled it."""
+    return str(record.get("error_message")).startswith(CANCELLED)
+
+
+def means_later(record: Mapping[str, Any]) -> bool:
+    """Tell whether a failed job did not fail, but asked to be run again later."""
+    return str(record.get("error_message")).endswith(_MEANS_LATER)
+
+
+def signal_name(number: int) -> str:
+    """Return `SIGKILL` for 9; real-time signals have only a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def signal_number(name: str) -> int:
+    """Return 9 for what `signal_name` makes of 9; 0 for what it makes of nothing."""
+    if name in signal.Signals.__members__:
+        return signal.Signals[name].value
+    number = name.removeprefix("signal ")
+    return int(number) if number.isdecimal() and len(number) < 3 else 0
+
+
+def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
+    """Return the record of a job whose next run is about to start: the attempt counts from here."""
+    at = utc_text(now)
+    return job.arriving_anew().changed(
+        state="processing",
+        attempts=min(job.attempts + 1, MAX_COUNT),
+        worker=worker,
+        started_at=at,
+        finished_at=None,
+        next_retry_at=None,
+        updated_at=at,
+        stdout_path=logs[0],
+        stderr_path=logs[1],
+    )
+
+
+# what `started` sets, and others who claim may set to what they like
+_OF_A_START = frozenset({
+    "started_at", "finished_at", "next_retry_at", "updated_at", "stdout_path", "stderr_path"
+})  # fmt: skip
+
+
+def is_start_of(before: Job, counted: Job) -> bool:
+    """Tell whether a record is what `started` made of another."""
+    start = started(before, worker=counted.worker or "", now=0, logs=("", ""))
+    return _timeless(start) == _timeless(counted)
+
+
+def _timeless(job: Job) -> dict[str, Any]:
+    """Return a record without what only says when and where a run was started."""
+    return {name: value for name, value in job.record.items() if name not in _OF_A_START}
+
+
+def cancelled(job: Job, how: Outcome, at: float) -> Job:
+    """Return the record of a job that was cancelled while it did not run."""
+    when = utc_text(at)
+    return job.changed(
+        state="dead",
+        error_message=how.message(),
+        exit_code=None,
+        next_retry_at=None,
+        finished_at=when,
+        updated_at=when,
+    )
+
+
+def given_back(job: Job, state: str, arrived_us: int) -> Job:
+    """Return the record of a job that is to wait in a state where it stood before."""
+    return job.changed(state=state, arrived_at=utc_text(arrived_us / 1_000_000))
+
+
+def never_began(job: Job, now: float) -> Job:
+    """Return the record of a job that was counted, and whose command was not started."""
+    before = job.history[-1] if job.history else {}
+    return job.changed(
+        state="pending",
+        attempts=max(job.attempts - 1, 0),
+        started_at=before.get("started_at"),
+        finished_at=before.get("finished_at"),
+        stdout_path=None,
+        stderr_path=None,
+        updated_at=utc_text(now),
+    )
+
+
+def began(job: Job, at: float) -> Job:
+    """Return the record of a job whose command began then: it was counted some time before."""
+    return job.changed(started_at=utc_text(at))
+
+
+def settled(
+    job: Job, outcome: Outcome, *, config: Config, now: float, random: Callable[[], float]
+) -> Job:
+    """Return the record of a job whose run has ended; its `state` names where it goes."""
+    verdict = _judge(job, outcome, config, random)
+    if outcome.detail and outcome.ended == EXIT and (verdict is COMPLETED or not verdict.counts):
+        outcome = replace(outcome, detail="")  # it did not fail
+    at = utc_text(now)
+    entry = outcome.entry(job.run_number + 1, job.record.get("started_at"), at, job.worker or "")
+    due = None if verdict.delay_s is None else utc_text(now + verdict.delay_s)
+    return job.changed(
+        state=verdict.state,
+        attempts=job.attempts if verdict.counts else max(job.attempts - 1, 0),
+        exit_code=outcome.exit_code,
+        error_message=None if verdict is COMPLETED else _reason(outcome, verdict),
+        finished_at=at,
+        updated_at=at,
+        next_retry_at=due,
+        history=[*job.history, entry][-MAX_HISTORY:],
+    )
+
+
+def _reason(outcome: Outcome, verdict: Verdict) -> str:
+    is_later = verdict.state == "failed" and not verdict.counts
+    return outcome.message() + (_MEANS_LATER if is_later else "")
+
+
+def only_held(job: Job, owner: str) -> Job | None:
+    """Return the record of a held job that was not being run, None of one that was.
+
+    Its `state` names where it belongs.
+
+    Args:
+        job: its last body.
+        owner: who holds it and has died, or lost it; empty if it was put there by hand.
+    """
+    if job.state == "failed":
+        return job  # it waits for its retry, whoever took it
+    only_taken = job.worker != owner  # its body was not written yet: it is to run
+    if job.state == "processing":
+        return again(job) if owner and only_taken else None
+    return again(job) if only_taken and job.state != "pending" else job
+
+
+def forgotten_run(job: Job, config: Config) -> int | None:
+    """Return the number of a run whose output goes when this one has ended: it only meant later.
+
+    A job that waits so for something may be run again for years; others come to an end.
+    """
+    if len(job.history) < MAX_HISTORY:
+        return None
+    oldest = job.history[0]
+    number = oldest.get("number")
+    meant_later = list_with(job.record, oldest.get("exit_code"), config) == "later_codes"
+    return number if isinstance(number, int) and meant_later else None
+
+
+def list_with(record: Mapping[str, Any], code: object, config: Config) -> str | None:
+    """Return which list of exit codes decides about one; None if none names it.
+
+    What the job itself says of a code goes before what is said of it by default: of 0, which all
+    failures are not, only in its own `success_codes`.
+    """
+    if code == 0 and "success_codes" not in record and 0 in config.success_codes:
+        return "success_codes"
+    for name in CODES:
+        if name in record and code in record[name]:
+            return name
+    for name in CODES:
+        if name not in record and code in getattr(config, name):
+            return name
+    return None
+
+
+def _judge(job: Job, outcome: Outcome, config: Config, random: Callable[[], float]) -> Verdict:
+    if outcome.ended == CANCELLED:
+        return DEAD
+    if outcome.ended == STOPPED:
+        return Verdict(state="pending", counts=False)
+    if outcome.ended == EXIT:
+        decided_by = list_with(job.record, outcome.exit_code, config)
+        if decided_by == "success_codes":
+            return COMPLETED
+        if decided_by == "fatal_codes":
+            return DEAD
+        if decided_by == "later_codes":
+            return Verdict(state="failed", delay_s=config.later_delay, counts=False)
+    limit = job.max_retries(config.max_retries)
+    return after_failure(job.attempts, limit, config.backoff(), random)
+
+
+def timed_out(timeout_s: float, *, own: bool) -> Outcome:
+    """Return the outcome of a run that outlived its `own` timeout, or else that of the settings."""
+    whence = "its timeout" if own else "the setting job-timeout; a job may have its own timeout"
+    detail = f"still running after {duration_text(timeout_s)} ({whence})"
+    return Outcome(ended=TIMEOUT, detail=detail)

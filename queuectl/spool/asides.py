@@ -1,0 +1,217 @@
+"""Setting aside: what becomes of a file that can never run.
+
+    processing/ID@OWNER.json  --rename-->  dead/ID.rejected, explained in dead/ID.json
+
+spool-layout.md, section "Set aside".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from queuectl.errors import BadJobError, ClaimLostError
+from queuectl.ids import as_id
+from queuectl.record.fields import FIELDS
+from queuectl.record.job import Job, decode
+from queuectl.record.reading import read_regular
+from queuectl.spool.filenames import REJECT_MARK, SUFFIX, split_reject
+from queuectl.spool.moves import Claim, Moves
+from queuectl.system import files
+from queuectl.units import utc_text
+
+if TYPE_CHECKING:
+    from queuectl.system.files import Steps
+
+# said of a file that is immutable, somebody else's in a sticky directory, or a mount point
+OF_ONE_FILE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY})
+WHY = "rejected: "  # how the error of a reason begins
+_SAYS = ("error_message", "rejected", "tags")
+_MOST_OF_TAGS = 10_000  # characters: a reason is read at every look at dead/
+
+
+class Aside(NamedTuple):
+    """What to say of a file that was set aside: the id under which dead/ shows it, and why."""
+
+    job_id: str
+    why: str
+
+
+class Asides(Moves):
+    """A spool in which files that can never run are set aside."""
+
+    _rejects = 0  # files taken to be set aside
+
+    def take_name(self, name: str, state: str, owner: str) -> Claim:
+        """Take a file whose name may be no id, to be set aside: it is held under no job's name.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            OSError: it could not be moved.
+        """
+        job_id = as_id(name.removesuffix(SUFFIX))
+        # held under a name of its own: a turn of this owner may hold a job of the same id
+        self._rejects += 1
+        mark = f"{REJECT_MARK}{self._rejects}"
+        held = self.held_file(job_id + mark, owner)
+        claim = Claim(job_id, owner, held, state)
+        files.move_contended(f"{self.directory(state)}/{name}", claim.path)
+        return claim
+
+    def set_aside(
+        self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
+    ) -> Aside:
+        """Do what `setting_aside` does, waiting here."""
+        return files.carry_out(self.setting_aside(claim, why, name, cut_short=cut_short))
+
+    def setting_aside(
+        self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
+    ) -> Steps[Aside]:
+        """Keep a file that can never run: the bytes in dead/ID.rejected, why in dead/ID.json.
+
+        Returns what to say of it. The reason is there before the bytes move, so a crash between
+        leaves an orphan that is set aside again, not bytes without a reason.
+
+        Args:
+            claim: of the file.
+            why: it cannot run.
+            name: what it was called, if not ID.json.
+            cut_short: to finish what a dead owner began: a reason that is in dead/ already holds.
+
+        Raises:
+            ClaimLostError: the claim was taken away.
+            OSError: it is still held.
+        """
+        if self._is_reason(claim):
+            with contextlib.suppress(FileExistsError):
+                yield from self._parting(claim, self.file("dead", claim.job_id), "dead")
+                what = f"it only says why a file was set aside: mend {claim.job_id}.rejected"
+                return Aside(claim.job_id, what)
+        if not (cut_short and self._is_of_this_take(claim)):
+            with contextlib.suppress(OSError):  # whatever it is: that name is taken
+                self.drop_reason(claim)  # mended, not well enough: the new reason takes its place
+        says = {
+            "error_message": f"{WHY}{why}",
+            "rejected": name or f"{claim.job_id}{SUFFIX}",
+            **_tags_of(claim.path),  # who waits for a tag must learn of it
+        }
+        return Aside((yield from self._parting_explained(claim, says, any_reason=cut_short)), why)
+
+    def _parting_explained(
+        self, claim: Claim, says: dict[str, Any], *, any_reason: bool
+    ) -> Steps[str]:
+        """Move a held file to dead/ID.rejected, once dead/ID.json says why; return that id.
+
+        A reason that is there already will do if it says the same, or `any_reason`.
+        """
+
+        def is_explained(free: str) -> bool:
+            try:
+                reason = self.reason(free)
+            except OSError:  # whatever it is: that name is taken
+                return False
+            return reason is not None and (any_reason or says.items() <= reason.record.items())
+
+        def moving(free: str) -> Steps[None]:
+            target = self.rejected_file(free)
+            if claim.path != target and not is_explained(free):
+                yield from self._explaining(claim, free, says)
+            yield from self._parting(claim, target, "dead")
+
+        return self._to_dead(claim, moving, is_explained)
+
+    def _is_reason(self, claim: Claim) -> bool:
+        """Tell whether it only says why a file was set aside.
+
+        `mv dead/ID.json pending/` is a retry of a job, and is tried with such a file too.
+        """
+        try:
+            return self.reason(claim.job_id, claim.path) is not None
+        except PermissionError:  # perhaps the reason why it is set aside
+            return False
+
+    def _is_of_this_take(self, claim: Claim) -> bool:
+        """Tell whether the reason in dead/ was written since the file was taken."""
+        try:
+            reason = os.lstat(self.file("dead", claim.job_id))
+        except FileNotFoundError:
+            return False
+        return reason.st_ctime_ns >= os.lstat(claim.path).st_ctime_ns  # a rename sets it
+
+    def making_way(self, claim: Claim) -> Steps[Aside | None]:
+        """Give a file that was set aside another id in dead/: its own is that of this job now.
+
+        Returns what to say of it; None if there is none any more, as one that was purged, or for
+        which another pool has done this. A crash between leaves a reason too many.
+
+        Raises:
+            OSError: it has its id still.
+        """
+        reason = self.reason(claim.job_id)
+        aside = Claim(claim.job_id, claim.owner, self.rejected_file(claim.job_id), "dead")
+        if reason is None or not files.is_there(aside.path):
+            return None
+        says = {name: reason.record[name] for name in _SAYS if name in reason.record}
+        try:
+            job_id = yield from self._parting_explained(aside, says, any_reason=False)
+        except ClaimLostError:
+            self._take_back_reason(aside)
+            return None
+        except OSError as error:
+            if error.errno in OF_ONE_FILE:
+                self._take_back_reason(aside)
+            raise
+        files.unlink_quietly(self.file("dead", claim.job_id))
+        return Aside(job_id, reason.error.removeprefix(WHY))
+
+    def _take_back_reason(self, aside: Claim) -> None:
+        """Delete the reason of a file that did not follow it into dead/, where nobody else has."""
+        if aside.dead_id is not None and not files.is_there(self.rejected_file(aside.dead_id)):
+            files.unlink_quietly(self.file("dead", aside.dead_id))
+
+    def drop_reason(self, claim: Claim) -> bool:
+        """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.
+
+        Returns whether it did.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        job_id = claim.job_id
+        if self.reason(job_id) is None:
+            return False
+        # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
+        held = [held.path for held in self._held_now() if split_reject(held.job_id)[0] == job_id]
+        if held != [claim.path] or files.is_there(self.rejected_file(job_id)):
+            return False
+        files.unlink_quietly(self.file("dead", job_id))
+        return True
+
+    def _explaining(self, claim: Claim, free: str, says: dict[str, Any]) -> Steps[None]:
+        at = utc_text(time.time())
+        record = {
+            "id": free,
+            "command": "",
+            "state": "dead",
+            "created_at": at,
+            "updated_at": at,
+            **says,
+        }
+        draft_file = self._draft_file(free, claim.owner)
+        publish = partial(files.publish, draft_file, self.file("dead", free))
+        yield from self._placing(draft_file, Job(record).encode(), publish)
+        files.unlink_quietly(draft_file)  # it has its name in dead/ now
+
+
+def _tags_of(path: str) -> dict[str, list[str]]:
+    """Return the tags in a file that can be no job, if it has some."""
+    try:
+        tags = decode(read_regular(path)).get("tags")
+    except (BadJobError, OSError):  # what is wrong with it is said already
+        return {}
+    sound = FIELDS["tags"].accepts(tags) and len(str(tags)) < _MOST_OF_TAGS
+    return {"tags": tags} if tags and sound else {}

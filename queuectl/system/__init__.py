@@ -1,0 +1,1 @@
+"""What every program needs of the system: files that survive, an event loop, arrivals."""

@@ -1,0 +1,1 @@
+"""Who is alive, what is asked of them, and what they log."""
