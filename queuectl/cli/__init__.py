@@ -1,4 +1,4 @@
-"""The command line: one module a command group, loaded only when it is called for."""
+"""The command line: its commands are in commands/, what they share is beside it."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class LazyGroup(SuggestingGroup):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(f"queuectl.cli.{module}"), name)
+        command: click.Command = getattr(import_module(f"queuectl.cli.commands.{module}"), name)
         command.short_help = COMMANDS[cmd_name][1]
         return command
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from queuectl.cli.progress import Progress
     from queuectl.jobs.changes import Changes
-    from queuectl.spool.joblogs import Follower
     from queuectl.spool.layout import Found, Held, Layout
+    from queuectl.spool.tailing import Follower
 
 _TITLES = {joblogs.OUT: "stdout", joblogs.ERR: "stderr"}
 

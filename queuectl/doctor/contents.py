@@ -22,7 +22,7 @@ from queuectl.recovery.recovery import Recovery, lock_file, recover
 from queuectl.spool.asides import WHY
 from queuectl.spool.filenames import DIRECTORIES, REJECTED, SUFFIX
 from queuectl.states import AT_REST, FINISHED, OUTCOMES, STATES, WAITING
-from queuectl.system.files import is_there
+from queuectl.system.moving import is_there
 from queuectl.system.scratch import owner_of
 from queuectl.workers import hindrances, owners
 from queuectl.workers.hindrances import STOPPING

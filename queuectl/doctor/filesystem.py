@@ -25,7 +25,7 @@ from queuectl.kernel.processes import check_proc
 from queuectl.kernel.users import group_name
 from queuectl.spool import safety
 from queuectl.spool.filenames import DIRECTORIES
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.room import room_in
 from queuectl.system.scratch import LOCK_SUFFIX, Scratch, draft_file, owner_of, try_lock
 from queuectl.units import duration_text, size_text
@@ -252,13 +252,13 @@ class _Trial:
         one, other = self._new("one", b"1"), self._new("other", b"2")
         os.rename(one, other)
         with open(other, "rb") as file:
-            kept = file.read() == b"1" and not files.is_there(one)
+            kept = file.read() == b"1" and not moving.is_there(one)
         return ok("rename replaces at once") if kept else problem("rename does not", _ELSEWHERE)
 
     def _link(self) -> Finding:
         one, other = self._new("one", b"1"), self._new("other", b"2")
         try:
-            files.publish(one, self._path("linked"))
+            moving.publish(one, self._path("linked"))
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise

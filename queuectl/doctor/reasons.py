@@ -14,7 +14,7 @@ from queuectl.record.outcome import is_cancelled
 from queuectl.spool import safety
 from queuectl.spool.filenames import holder_of
 from queuectl.states import WAITING
-from queuectl.system.files import is_there
+from queuectl.system.moving import is_there
 from queuectl.units import duration_text, local_text
 from queuectl.workers import hindrances, owners
 

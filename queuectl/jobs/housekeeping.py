@@ -24,7 +24,7 @@ from queuectl.jobs.looks import Looks
 from queuectl.spool import joblogs
 from queuectl.states import FINISHED
 from queuectl.system import files
-from queuectl.system.files import is_there
+from queuectl.system.moving import is_there
 from queuectl.units import parse_duration
 
 if TYPE_CHECKING:

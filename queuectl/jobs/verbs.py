@@ -26,7 +26,7 @@ from queuectl.record.job import again
 from queuectl.record.outcome import CANCELLED, Outcome, cancelled
 from queuectl.spool.filenames import PAUSED, SUFFIX
 from queuectl.states import AT_REST, WAITING
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.together import carry_out_all
 from queuectl.units import utc_text
 from queuectl.workers.registration import Registration
@@ -240,7 +240,7 @@ def _check_only(spool: Layout, job_id: str, state: str) -> None:
         WrongStateError: the id is in another state too.
     """
     other = spool.found_in(job_id, AT_REST, but=state)
-    if other is not None and files.is_there(spool.file(state, job_id)):  # it has not moved on
+    if other is not None and moving.is_there(spool.file(state, job_id)):  # it has not moved on
         path = spool.file(other, job_id)
         msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'
         raise WrongStateError(msg)

@@ -13,7 +13,7 @@ from queuectl.errors import BadJobError, ClaimLostError, IncompleteJobError, Job
 from queuectl.record.outcome import given_back
 from queuectl.spool.asides import OF_ONE_FILE
 from queuectl.states import OUTCOMES
-from queuectl.system import files
+from queuectl.system import moving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ class Custody:
         except OSError as error:
             source = self._spool.file(entry.state, entry.job_id)
             if isinstance(error, FileNotFoundError):
-                if files.is_gone(source):
+                if moving.is_gone(source):
                     return None  # somebody else was first
                 if not again:  # they may have put it back since
                     return await self.take(entry, owner, again=True)

@@ -20,7 +20,7 @@ from queuectl.record.job import Job, parse
 from queuectl.record.reading import read_with_status, whose
 from queuectl.spool.filenames import SUFFIX, is_job_file
 from queuectl.states import WAITING
-from queuectl.system.files import is_there
+from queuectl.system.moving import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from queuectl.errors import QueuectlError
 from queuectl.kernel.processes import check_proc
 from queuectl.pool.claims import Claims
+from queuectl.pool.emptiness import Emptiness
 from queuectl.pool.intake import Intake, News
 from queuectl.pool.live_config import LiveConfig
 from queuectl.pool.periodic import Periodic
@@ -125,6 +126,7 @@ class Pool:
         self._turns = Turns(spool, log, loop, self._intake, self._registration)
         self._claims = Claims(loop, self._intake, self._turns, self._turn_over, self._follow_pause)
         self._upkeep = Upkeep(spool, log, self._intake, self.name, self._scanned)
+        self._emptiness = Emptiness(spool, self._claims, self._intake, self._upkeep)
         self._config = LiveConfig(spool, log)
 
     async def _live(self) -> None:
@@ -386,26 +388,5 @@ class Pool:
             self._turns.end_all(Outcome(ended=STOPPED, detail="the worker was told to stop"))
 
     def _stop_if_empty(self) -> None:
-        if self._empty():
+        if self._has_looked and self._emptiness.is_reached():
             self._stop_claiming()
-
-    def _empty(self) -> bool:
-        """Tell whether nothing is due, running or to be retried, in the whole spool."""
-        if self._claims.under_way or not self._has_looked or not self._intake.idle:
-            return False
-        # twice: what another pool claims is in pending/ before that is looked at, or here after it
-        return (
-            not self._more_may_come()
-            and self._intake.idle_after_a_look()
-            and not self._more_may_come()
-        )
-
-    def _more_may_come(self) -> bool:
-        """Tell whether a job is held, which may come to wait again, or one waits for its retry."""
-        # in this order: what was held and has failed meanwhile is in failed/ then
-        return self._others_hold() or any(self._spool.names("failed"))
-
-    def _others_hold(self) -> bool:
-        """Tell whether a job is held by anybody but the dead whom only another user can bury."""
-        left = self._upkeep.left_to_others
-        return any(held.owner not in left for held in self._spool.held())

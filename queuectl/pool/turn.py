@@ -6,7 +6,6 @@ spool-layout.md, section "The moves".
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import time
@@ -16,18 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import kernel
 from queuectl.errors import (
-    BadJobError,
     ClaimLostError,
-    IncompleteJobError,
     QueuectlError,
     error_text,
 )
 from queuectl.pool.custody import Custody
 from queuectl.pool.disk import Disk
 from queuectl.pool.lanes import Lanes
-from queuectl.pool.rejects import QUIET_S
 from queuectl.pool.space import Space
 from queuectl.pool.stall import STARTS, Stall
+from queuectl.pool.strays import Strays
 from queuectl.record import outcome
 from queuectl.record.fields import FIELDS, slips
 from queuectl.record.job import command_line
@@ -39,9 +36,10 @@ from queuectl.spool.joblogs import forget_output, remove_output
 from queuectl.spool.moves import Claim
 from queuectl.system import files
 from queuectl.workers import requests
+from queuectl.workers.worklog import story
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
 
     from queuectl.pool.backlog import Entry
     from queuectl.pool.intake import Intake
@@ -90,6 +88,7 @@ class Turns:
         if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
             self._disk.prepare()
         self._custody = Custody(spool, log, self._disk, self.stall, intake)
+        self._strays = Strays(spool, log, self._custody)
         self._sweeper = Sweeper(loop)
         self._commands = Commands(spool, registration.name)
         self._space = Space(spool)
@@ -186,35 +185,9 @@ class Turns:
 
     async def _send_away(self, claim: Claim) -> None:
         try:
-            if self._is_being_written(claim):  # it is looked at again at the next tick
-                return
-            job = await self._custody.read(claim)
-            if job is not None:
-                await self._put_where_it_belongs(claim, job)
+            await self._strays.send_away(claim)
         finally:
             self._forget(claim.job_id)
-
-    def _is_being_written(self, claim: Claim) -> bool:
-        try:
-            self._spool.read_claim(claim)
-        except IncompleteJobError:
-            with contextlib.suppress(FileNotFoundError):
-                return abs(time.time() - os.lstat(claim.path).st_ctime) < QUIET_S
-        except (OSError, BadJobError):  # reading it deals with these
-            pass
-        return False
-
-    async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
-        why = f"{claim.owner} did not run it"
-        lost = outcome.Outcome(ended=outcome.WORKER_LOST, detail=why)
-        back = outcome.only_held(job, claim.owner) or self._settled(job, lost, time.time())
-        settled = await self._custody.persist(
-            "put back", claim, lambda: self._spool.settling(claim, back)
-        )
-        if settled:
-            forget_output(self._spool, job, back)
-            detail = f"from a copy, to {claim.place(back.state)}"
-            self._log.event("recovered", claim.job_id, detail=detail)
 
     async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
         """Run one job from its directory to its directory, if it still is ours to have."""
@@ -416,18 +389,7 @@ class Turns:
             forget_output(self._spool, job, done)
             if not self._custody.tell_if_displaced(claim):
                 run = done.history[-1] if began else {"ended": how.ended}
-                self._log.event(done.state, job.id, **_story(done, run, took_s))
+                self._log.event(done.state, job.id, **story(done, run, took_s))
 
     def _settled(self, job: Job, how: outcome.Outcome, at: float) -> Job:
         return outcome.settled(job, how, config=self._spool.config, now=at, random=random.random)
-
-
-def _story(job: Job, run: Mapping[str, object], took_s: float) -> dict[str, object]:
-    if job.state == "completed":
-        return {"took": took_s}
-    story: dict[str, object] = {"detail": job.error, "took": took_s}
-    story |= {name: run.get(name) for name in ("number", "ended", "exit_code", "signal")}
-    if job.state == "failed":
-        now = time.time()
-        story["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)
-    return story

@@ -9,7 +9,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from queuectl.system.files import is_there, unlink_file
+from queuectl.system.moving import is_there, unlink_file
 from queuectl.system.scratch import LOCK_SUFFIX, owner_of, try_lock
 from queuectl.workers import owners
 

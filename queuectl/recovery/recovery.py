@@ -31,7 +31,8 @@ from queuectl.run.stragglers import LOOK_S
 from queuectl.spool.filenames import split_reject
 from queuectl.spool.joblogs import forget_output
 from queuectl.spool.moves import Claim
-from queuectl.system.files import is_there, unlink_file, write_new
+from queuectl.system.files import write_new
+from queuectl.system.moving import is_there, unlink_file
 from queuectl.system.scratch import is_owner, owner_of, try_lock
 from queuectl.workers import owners, requests
 from queuectl.workers.registration import Registration

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from queuectl.errors import BadSettingError, QueuectlError, SpoolError
 from queuectl.kernel.users import user_name
 from queuectl.settings import kinds
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.scratch import Scratch, draft_file
 from queuectl.units import show, size_text
 
@@ -361,7 +361,7 @@ def _write(spool_path: str, stored: dict[str, Any], owner: str) -> None:
     def place() -> None:
         if is_shared:
             files.give_group(draft, spool_path)
-        files.move(draft, f"{spool_path}/{FILE_NAME}")
+        moving.move(draft, f"{spool_path}/{FILE_NAME}")
 
     # for others to read, if they may put jobs in: what they queue follows the settings
     mode = 0o640 if is_shared else 0o600

@@ -21,7 +21,7 @@ from queuectl.record.job import Job, decode
 from queuectl.record.reading import read_regular
 from queuectl.spool.filenames import REJECT_MARK, SUFFIX, split_reject
 from queuectl.spool.moves import Claim, Moves
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.units import utc_text
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Asides(Moves):
         mark = f"{REJECT_MARK}{self._rejects}"
         held = self.held_file(job_id + mark, owner)
         claim = Claim(job_id, owner, held, state)
-        files.move_contended(f"{self.directory(state)}/{name}", claim.path)
+        moving.move_contended(f"{self.directory(state)}/{name}", claim.path)
         return claim
 
     def set_aside(
@@ -153,7 +153,7 @@ class Asides(Moves):
         """
         reason = self.reason(claim.job_id)
         aside = Claim(claim.job_id, claim.owner, self.rejected_file(claim.job_id), "dead")
-        if reason is None or not files.is_there(aside.path):
+        if reason is None or not moving.is_there(aside.path):
             return None
         says = {name: reason.record[name] for name in _SAYS if name in reason.record}
         try:
@@ -165,13 +165,13 @@ class Asides(Moves):
             if error.errno in OF_ONE_FILE:
                 self._take_back_reason(aside)
             raise
-        files.unlink_quietly(self.file("dead", claim.job_id))
+        moving.unlink_quietly(self.file("dead", claim.job_id))
         return Aside(job_id, reason.error.removeprefix(WHY))
 
     def _take_back_reason(self, aside: Claim) -> None:
         """Delete the reason of a file that did not follow it into dead/, where nobody else has."""
-        if aside.dead_id is not None and not files.is_there(self.rejected_file(aside.dead_id)):
-            files.unlink_quietly(self.file("dead", aside.dead_id))
+        if aside.dead_id is not None and not moving.is_there(self.rejected_file(aside.dead_id)):
+            moving.unlink_quietly(self.file("dead", aside.dead_id))
 
     def drop_reason(self, claim: Claim) -> bool:
         """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.
@@ -186,9 +186,9 @@ class Asides(Moves):
             return False
         # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
         held = [held.path for held in self._held_now() if split_reject(held.job_id)[0] == job_id]
-        if held != [claim.path] or files.is_there(self.rejected_file(job_id)):
+        if held != [claim.path] or moving.is_there(self.rejected_file(job_id)):
             return False
-        files.unlink_quietly(self.file("dead", job_id))
+        moving.unlink_quietly(self.file("dead", job_id))
         return True
 
     def _explaining(self, claim: Claim, free: str, says: dict[str, Any]) -> Steps[None]:
@@ -202,9 +202,9 @@ class Asides(Moves):
             **says,
         }
         draft_file = self._draft_file(free, claim.owner)
-        publish = partial(files.publish, draft_file, self.file("dead", free))
+        publish = partial(moving.publish, draft_file, self.file("dead", free))
         yield from self._placing(draft_file, Job(record).encode(), publish)
-        files.unlink_quietly(draft_file)  # it has its name in dead/ now
+        moving.unlink_quietly(draft_file)  # it has its name in dead/ now
 
 
 def _tags_of(path: str) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from queuectl.record.reading import read_regular
 from queuectl.spool.filenames import REJECTED, SUFFIX, holder_of, job_id_in, split_held
 from queuectl.spool.places import Places
 from queuectl.states import AT_REST, FINISHED, STATES, WAITING
-from queuectl.system.files import is_there, may_be_there
+from queuectl.system.moving import is_there, may_be_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -25,7 +25,7 @@ from queuectl.spool.filenames import SUFFIX
 from queuectl.spool.layout import Layout
 from queuectl.spool.spares import Spares
 from queuectl.states import WAITING
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.scratch import draft_file
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Moves(Layout):
         """
         claim = Claim(job_id, owner, self.held_file(job_id, owner), state, arrived_us)
         try:
-            files.move_contended(self.file(state, job_id), claim.path)
+            moving.move_contended(self.file(state, job_id), claim.path)
         except OSError:
             raise
         except BaseException:  # of a signal handler: it may come right after the rename
@@ -102,11 +102,11 @@ class Moves(Layout):
         as recovery does, which puts right what is held all the same.
         """
         with contextlib.suppress(OSError, QueuectlError):
-            files.unlink_quietly(self._draft_file(claim.job_id, claim.owner))
+            moving.unlink_quietly(self._draft_file(claim.job_id, claim.owner))
             job = self.read_file(claim.path, claim.job_id)
             is_rewritten = job.record.get("worker") == claim.owner
             state = job.state if is_rewritten else claim.origin
-            files.move_new(claim.path, self.file(state, claim.job_id))
+            moving.move_new(claim.path, self.file(state, claim.job_id))
 
     def read_claim(self, claim: Claim) -> Job:
         """Return the job as it was taken.
@@ -158,7 +158,7 @@ class Moves(Layout):
         """
         data = job.encode()
         if claim.spare is not None:  # of an earlier try, not made sure of
-            files.unlink_quietly(claim.spare)
+            moving.unlink_quietly(claim.spare)
             claim.spare = None
         if self._spares is not None:
             exchange = self._spares.exchanging(
@@ -171,7 +171,7 @@ class Moves(Layout):
             try:
                 claim.spare = yield from exchange
             except FileNotFoundError:  # perhaps a directory is gone that is needed
-                if files.is_gone(claim.path):
+                if moving.is_gone(claim.path):
                     raise self._lost(claim) from None
                 raise
         if claim.spare is None:
@@ -183,9 +183,9 @@ class Moves(Layout):
 
         def replace() -> None:
             # the rename would bring back a claim that was taken away
-            if files.is_gone(claim.path):
+            if moving.is_gone(claim.path):
                 raise self._lost(claim)
-            files.move(draft, claim.path)
+            moving.move(draft, claim.path)
 
         yield from self._placing(draft, data, replace)
 
@@ -197,7 +197,7 @@ class Moves(Layout):
     def _lost(self, claim: Claim) -> ClaimLostError:
         """Return the error, and let go of what was kept for the claim."""
         for spare in claim.part_with_spares():
-            files.unlink_quietly(spare)
+            moving.unlink_quietly(spare)
         return ClaimLostError(f'job "{claim.job_id}" was taken away from {claim.owner}')
 
     def securing(self, claim: Claim) -> Steps[None]:
@@ -232,9 +232,9 @@ class Moves(Layout):
         """
         if claim.path != target:
             try:
-                files.move_new(claim.path, target)
+                moving.move_new(claim.path, target)
             except FileNotFoundError:
-                if files.is_gone(claim.path):
+                if moving.is_gone(claim.path):
                     raise self._lost(claim) from None
                 raise
             claim.path, claim.origin = target, state
@@ -312,11 +312,11 @@ class Moves(Layout):
     def _free_name(self, claim: Claim, is_explained: Callable[[str], bool]) -> str:
         """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
         for name in numbered(claim.job_id):
-            if files.is_there(self.rejected_file(name)):
+            if moving.is_there(self.rejected_file(name)):
                 continue
             if self.found_in(name, (*WAITING, "completed")) is not None:
                 continue
-            if files.is_there(self.file("dead", name)) and not is_explained(name):
+            if moving.is_there(self.file("dead", name)) and not is_explained(name):
                 continue
             # last: from each of those it may have been taken meanwhile
             if not self._is_held(name, but=claim.path):

@@ -13,7 +13,8 @@ from queuectl.errors import QueuectlError
 from queuectl.kernel.users import user_name
 from queuectl.settings import config
 from queuectl.spool.filenames import PAUSED, REJECTED, SUFFIX
-from queuectl.system.files import from_here, is_there
+from queuectl.system.files import from_here
+from queuectl.system.moving import is_there
 
 
 class Places:

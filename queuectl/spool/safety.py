@@ -13,7 +13,7 @@ from queuectl.errors import SpoolError, UnsafeSpoolError, command_as, for_shell
 from queuectl.kernel.users import user_name
 from queuectl.settings import config
 from queuectl.spool.filenames import DIRECTORIES
-from queuectl.system.files import is_there
+from queuectl.system.moving import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

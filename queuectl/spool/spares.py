@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.scratch import draft_file
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class Spares:
             yield from files.filling(file, body, sync=sync, beside=beside)
             self._can_exchange = kernel.exchange(spare, path)
         except PermissionError:  # of this file, or in this sandbox: a plain rename will tell
-            files.unlink_quietly(spare)
+            moving.unlink_quietly(spare)
             return None
         except BaseException:
-            files.unlink_quietly(spare)
+            moving.unlink_quietly(spare)
             raise
         if not self._can_exchange:
-            files.unlink_quietly(spare)
+            moving.unlink_quietly(spare)
             return None
         return spare
 

@@ -30,7 +30,7 @@ from queuectl.spool.asides import Asides
 from queuectl.spool.filenames import DIRECTORIES
 from queuectl.spool.safety import check_links
 from queuectl.states import AT_REST, OUTCOMES
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Spool(Asides):
                 try:
                     self._swap(draft_file, path, was)
                 finally:
-                    files.unlink_quietly(draft_file)
+                    moving.unlink_quietly(draft_file)
             if self.config.sync:
                 files.sync_directory(self.directory(state))
         except FileNotFoundError:
@@ -113,7 +113,7 @@ class Spool(Asides):
         """Give a file a new body, if it has the one that it had."""
         if not kernel.exchange(draft_file, path):
             _check_unchanged(path, was)  # who takes the job after this does not take the new body
-            files.move(draft_file, path)
+            moving.move(draft_file, path)
             return
         try:
             _check_unchanged(draft_file, was)
@@ -121,7 +121,7 @@ class Spool(Asides):
             try:
                 kernel.exchange(draft_file, path)  # back: it is whose it is
             except FileNotFoundError:  # and our body was taken away
-                files.move_new(draft_file, path)
+                moving.move_new(draft_file, path)
             raise
 
     # --- submit -----------------------------------------------------------------------------
@@ -308,7 +308,7 @@ class Spool(Asides):
             files.side_by_side(submit, range(len(batch)))
         except BaseException:
             for draft_file in drafts:
-                files.unlink_quietly(draft_file)
+                moving.unlink_quietly(draft_file)
             raise
 
     def _write_draft(self, job: Job, draft_file: str) -> None:
@@ -316,7 +316,7 @@ class Spool(Asides):
 
     def _publish(self, job: Job, draft_file: str) -> None:
         try:
-            files.publish(draft_file, self.file("pending", job.id))
+            moving.publish(draft_file, self.file("pending", job.id))
         except FileExistsError:
             raise JobExistsError(job.id, "pending") from None
         finally:

@@ -1,4 +1,4 @@
-"""Files that survive: written whole, on disk before they are seen, moved knowingly.
+"""Files that survive: written whole, and on disk before they are seen.
 
 What waits for the disk is a generator of `Step`s, so that one description serves a command line,
 which waits for each step, of one job or of some together, and a pool, which waits for those of many
@@ -9,7 +9,6 @@ spool-layout.md, section "Durability".
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from queuectl import kernel
 from queuectl.errors import QueuectlError
+from queuectl.system import moving
 
 MANY = 16  # files: fewer are synced sooner than threads are started
 _SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
@@ -151,7 +151,7 @@ def writing_new(path: str, data: bytes, *, sync: bool, mode: int) -> Steps[None]
     try:
         yield from filling(Open(descriptor), data, sync=sync)
     except BaseException:
-        unlink_quietly(path)
+        moving.unlink_quietly(path)
         raise
 
 
@@ -219,12 +219,12 @@ def placing(
     Raises:
         BaseException: any step failed, or what `place` raised.
     """
-    unlink_quietly(draft)  # of an earlier try that failed
+    moving.unlink_quietly(draft)  # of an earlier try that failed
     yield from writing_new(draft, data, sync=sync, mode=mode)
     try:
         place()
     except BaseException:
-        unlink_quietly(draft)
+        moving.unlink_quietly(draft)
         raise
 
 
@@ -236,7 +236,7 @@ def replace(path: str, data: bytes, draft: str, *, sync: bool, mode: int = 0o600
     Raises:
         OSError: any step failed; the file is as it was, and there is no draft.
     """
-    carry_out(placing(draft, data, partial(move, draft, path), sync=sync, mode=mode))
+    carry_out(placing(draft, data, partial(moving.move, draft, path), sync=sync, mode=mode))
 
 
 def filling(file: Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) -> Steps[None]:
@@ -264,126 +264,9 @@ def filling(file: Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) 
         os.close(descriptor)
 
 
-def unlink_quietly(path: str) -> None:
-    """Remove a name if it is there.
-
-    Raises:
-        OSError: it is still there.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def unlink_file(path: str) -> None:
-    """Remove a file if it is there; a directory that somebody made in its place stays.
-
-    Raises:
-        OSError: it is still there, and no directory.
-    """
-    try:
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-            os.unlink(path)
-    except PermissionError:  # what POSIX, and macOS, have for a directory
-        if not os.path.isdir(path):
-            raise
-
-
 def is_program(path: str) -> bool:
     """Tell whether there is a file that may be executed."""
     return os.path.isfile(path) and os.access(path, os.X_OK)
-
-
-def move(source: str, target: str) -> None:
-    """Rename a file that is ours alone.
-
-    Raises:
-        OSError: it was not moved.
-    """
-    try:
-        os.rename(source, target)
-    except OSError:
-        # NFS: a rename whose answer was lost is sent again and finds its own work done
-        if is_there(source) or not is_there(target):
-            raise
-
-
-def move_new(source: str, target: str) -> None:
-    """Rename a file that is ours alone, to a name that must be free: a job may have it.
-
-    Raises:
-        FileExistsError: it is taken.
-        OSError: it was not moved.
-    """
-    try:
-        if kernel.move_new(source, target):
-            return
-    except PermissionError:  # of this file, or in this sandbox
-        pass
-    if is_there(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    move(source, target)
-
-
-def move_contended(source: str, target: str) -> None:
-    """Rename a file that others want too, to a name that nobody else uses.
-
-    Raises:
-        FileNotFoundError: somebody else was first.
-        OSError: it was not moved.
-    """
-    try:
-        os.rename(source, target)
-    except OSError:
-        if not is_there(target):
-            raise
-
-
-def publish(source: str, target: str) -> None:
-    """Give a file a second name unless that name is taken: rename would replace it silently.
-
-    Raises:
-        FileExistsError: the name is taken.
-        OSError: it was not published.
-    """
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        if not _is_link_of(source, target):  # NFS again: EEXIST may be our own first try
-            raise
-
-
-def _is_link_of(source: str, target: str) -> bool:
-    ours = os.lstat(source)
-    try:
-        return ours.st_nlink > 1 and os.path.samestat(ours, os.lstat(target))
-    except FileNotFoundError:  # taken already
-        return ours.st_nlink > 1
-
-
-def is_there(path: str) -> bool:
-    """Tell whether something has this name, a dangling link too."""
-    if _FOLLOWS_NO_LINK:  # os.path.lexists raises and catches an error: 3 us instead of 1
-        return os.access(path, os.F_OK, follow_symlinks=False)
-    return os.path.lexists(path)
-
-
-def may_be_there(path: str) -> bool:
-    """Tell whether something has this name, or the file system does not tell."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
-# Asked, not only looked up: where a kernel (macOS before 10.15, FreeBSD), a C library (musl on
-# Linux before 5.8) or a sandbox (old container runtimes) refuses the flag of faccessat, os.access
-# takes that for "not there", of every file.
-_FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks and os.access(
-    "/", os.F_OK, follow_symlinks=False
-)
 
 
 def from_here(path: str = "") -> str:
@@ -407,16 +290,6 @@ def size(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
-
-
-def is_gone(path: str) -> bool:
-    """Tell whether a file is not in its directory: False while that is away, or cannot be told."""
-    directory = os.path.dirname(path)
-    try:
-        before = os.stat(directory)
-        return not is_there(path) and os.path.samestat(before, os.stat(directory))
-    except OSError:
-        return False
 
 
 def side_by_side(work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:

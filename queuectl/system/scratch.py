@@ -12,7 +12,7 @@ import os
 import re
 
 from queuectl import kernel
-from queuectl.system import files
+from queuectl.system import moving
 
 LOCK_SUFFIX = ".lock"
 _DRAFT_SUFFIX = ".json"
@@ -74,7 +74,7 @@ class Scratch:
             while descriptor is None:  # whoever clears tmp/ may hold the fresh lock for an instant
                 descriptor = try_lock(self._path, create=True)
         except OSError:
-            files.unlink_quietly(self._path)
+            moving.unlink_quietly(self._path)
             raise
         self._descriptor = descriptor
         return self

@@ -19,7 +19,7 @@ from queuectl.kernel import processes
 from queuectl.kernel.users import user_name
 from queuectl.record.job import decode
 from queuectl.record.reading import read_regular
-from queuectl.system import files
+from queuectl.system import moving
 from queuectl.system.scratch import LOCK_SUFFIX, is_owner, try_lock, was_named_here
 from queuectl.workers import requests
 
@@ -130,7 +130,7 @@ def remove_files(spool: Spool, name: str) -> None:
     """
     asked = requests.cancel_files(spool, name)
     for file in [*asked, *(path(spool, name, suffix) for suffix in _SUFFIXES)]:
-        files.unlink_file(file)
+        moving.unlink_file(file)
 
 
 def known(spool: Layout) -> dict[str, Worker | None]:
@@ -235,7 +235,7 @@ def is_traceless(spool: Layout, name: str) -> bool:
     Such an owner puts its files back with its next heartbeat; until the lease has passed without
     one, nobody can tell it from a dead one.
     """
-    return name != "" and not files.is_there(path(spool, name, LOCK_SUFFIX))
+    return name != "" and not moving.is_there(path(spool, name, LOCK_SUFFIX))
 
 
 def is_judged_by_silence(spool: Layout, name: str, worker: Worker | None) -> bool:
@@ -346,7 +346,7 @@ def is_heard(spool: Layout, name: str) -> bool:
 
 def is_stalled(spool: Layout, name: str) -> bool:
     """Tell whether a pool says that the system refuses it something."""
-    return files.is_there(path(spool, name, STALLED_SUFFIX))
+    return moving.is_there(path(spool, name, STALLED_SUFFIX))
 
 
 def workers(spool: Layout) -> list[Worker]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from queuectl import __version__, kernel
 from queuectl.errors import SpoolError
 from queuectl.kernel import processes
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.scratch import LOCK_SUFFIX, draft_file, new_owner
 from queuectl.units import utc_text
 from queuectl.workers.owners import (
@@ -100,7 +100,7 @@ class Registration:
             self._spool.create()  # FileLock would make a directory that is gone, open to others
             lock.acquire(timeout=_LOOKED_AT_S)
             try:
-                files.move(draft, self._path(LOCK_SUFFIX))
+                moving.move(draft, self._path(LOCK_SUFFIX))
             except FileNotFoundError:  # whoever clears tmp/ was here before it was locked
                 lock.release()
                 if tries == _TRIES:
@@ -134,7 +134,7 @@ class Registration:
         sign = self._path(STALLED_SUFFIX)
         with contextlib.suppress(OSError):  # it may refuse this too: the log tells all the same
             if not stalled:
-                files.unlink_quietly(sign)
+                moving.unlink_quietly(sign)
                 return
             files.put_sign(sign, self._path(LOCK_SUFFIX), mode=self._spool.config.file_mode)
 
@@ -181,7 +181,7 @@ class Registration:
         if not self._has_its_lock():
             self._take_lock()
         is_here = self.record.directory == home_of(self._spool)
-        if not is_here or not files.is_there(self._path(RECORD_SUFFIX)):
+        if not is_here or not moving.is_there(self._path(RECORD_SUFFIX)):
             self._write(self.record)
 
     def _has_its_lock(self) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from queuectl import kernel
 from queuectl.errors import BadJobError, SpoolError
 from queuectl.record.reading import read_regular
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.scratch import LOCK_SUFFIX, Scratch, draft_file, is_owner
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
 
 def is_asked_to_stop(spool: Layout, worker: str) -> bool:
     """Tell whether a pool takes nothing more."""
-    return files.is_there(_stop_file(spool, worker))
+    return moving.is_there(_stop_file(spool, worker))
 
 
 def is_asked_to_cancel(spool: Layout, worker: str, job_id: str) -> bool:
     """Tell whether a pool has been asked to cancel a job, and has not answered."""
-    return files.is_there(_cancel_file(spool, worker, job_id))
+    return moving.is_there(_cancel_file(spool, worker, job_id))
 
 
 def withdraw_stop(spool: Spool, worker: str) -> None:
@@ -75,7 +75,7 @@ def withdraw_stop(spool: Spool, worker: str) -> None:
     Raises:
         OSError: the file system refused.
     """
-    files.unlink_quietly(_stop_file(spool, worker))
+    moving.unlink_quietly(_stop_file(spool, worker))
 
 
 def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
@@ -84,7 +84,7 @@ def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
     Raises:
         OSError: the file system refused.
     """
-    files.unlink_file(_cancel_file(spool, worker, job_id))
+    moving.unlink_file(_cancel_file(spool, worker, job_id))
 
 
 def read_stop(spool: Layout, worker: str) -> str | None:

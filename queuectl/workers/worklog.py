@@ -15,7 +15,9 @@ from queuectl.errors import QueuectlError, error_text
 from queuectl.units import duration_text, plain, second_text, utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from queuectl.record.job import Job
 
 T = TypeVar("T")
 
@@ -143,6 +145,18 @@ class WorkLog:
         room.register(self._descriptor, select.POLLOUT)
         patience_ms = 0 if self._missing else _PATIENCE_MS
         return bool(room.poll(_LAST_PATIENCE_MS if self._is_last else patience_ms))
+
+
+def story(job: Job, run: Mapping[str, object], took_s: float) -> dict[str, object]:
+    """Return what the log tells of a run that has ended; `run` is its entry in the history."""
+    if job.state == "completed":
+        return {"took": took_s}
+    details: dict[str, object] = {"detail": job.error, "took": took_s}
+    details |= {name: run.get(name) for name in ("number", "ended", "exit_code", "signal")}
+    if job.state == "failed":
+        now = time.time()
+        details["again_in"] = max(0.0, (job.instant("next_retry_at") or now) - now)
+    return details
 
 
 def _waits_for_a_reader(descriptor: int) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.acceptance.test_outcomes import run_one
-from tests.acceptance.test_troubles import NO_LOOKS
+from tests.acceptance.test_scarcity import NO_LOOKS
 from tests.support import DEADLINE_S, processes_with, wait_until, with_code_at_start
 
 if TYPE_CHECKING:

@@ -330,9 +330,9 @@ def test_a_file_that_is_dropped_anew_once_it_is_right_runs(spool: SpoolDir) -> N
 
 AS_IT_MAKES_WAY = """
 import errno, os
-from queuectl.system import files
+from queuectl.system import moving
 from queuectl.spool.asides import Asides
-explaining, move_new = Asides._explaining, files.move_new
+explaining, move_new = Asides._explaining, moving.move_new
 def meanwhile(self, claim, free, says):
     yield from explaining(self, claim, free, says)
     if {is_purged}:
@@ -342,7 +342,7 @@ def refused(source, target):
     if not {is_purged} and source.endswith(".rejected"):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source)
     return move_new(source, target)
-Asides._explaining, files.move_new = meanwhile, refused
+Asides._explaining, moving.move_new = meanwhile, refused
 """
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from glob import glob
 from typing import TYPE_CHECKING
 
 import click
@@ -213,10 +214,8 @@ def test_a_line_of_the_map_knows_only_those_above_it() -> None:
         known |= set(line)
         for name in line:
             top = f"{ROOT}/queuectl/{name}"
-            inner = [f"{top}/{file}" for file in os.listdir(top)] if os.path.isdir(top) else []
-            for path in [item for item in inner if item.endswith(".py")] or [f"{top}.py"]:
-                if os.path.exists(path):
-                    assert imported(path) <= known, path
+            for path in glob(f"{top}/**/*.py", recursive=True) or [f"{top}.py"]:
+                assert imported(path) <= known, path
 
 
 # --- spool-layout.md -------------------------------------------------------------------------

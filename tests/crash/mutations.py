@@ -18,7 +18,7 @@ from queuectl.pool import custody, pool
 from queuectl.record import reading
 from queuectl.recovery import leftovers, recovery, starts
 from queuectl.spool import joblogs
-from queuectl.system import files
+from queuectl.system import moving
 from queuectl.workers import owners
 from tests.crash.support import MUTATION
 
@@ -76,7 +76,7 @@ def _move_by_copy() -> None:
             raise FileExistsError(target)
         move(source, target)
 
-    _put(files, move=move, move_new=move_new, move_contended=move)
+    _put(moving, move=move, move_new=move_new, move_contended=move)
 
 
 def _publish_by_copy() -> None:
@@ -85,15 +85,15 @@ def _publish_by_copy() -> None:
         os.write(descriptor, Path(source).read_bytes())
         os.close(descriptor)
 
-    _put(files, publish=publish)
+    _put(moving, publish=publish)
 
 
 def _replace_what_is_there() -> None:
-    _put(files, move_new=os.rename)
+    _put(moving, move_new=os.rename)
 
 
 def _believe_renames() -> None:
-    _put(files, move=os.rename, move_new=os.rename, move_contended=os.rename)
+    _put(moving, move=os.rename, move_new=os.rename, move_contended=os.rename)
 
 
 def _follow_links() -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock  # noqa: F401
 
-import queuectl.cli.look
+import queuectl.cli.commands.look
 import queuectl.pool.pool
 import queuectl.system.arrivals
 from queuectl import Spool

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.crash.support import check_promise, report_of
+from tests.crash.support import check_output, check_promise, report_of
 from tests.crash.verbs_to_kill import VERBS
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def fault_of(verb: str, case: dict[str, Any]) -> str:
         assert case["pool"] == 0, "the pool that came after did not come to its end"
         set_aside = VERBS[verb].set_aside
         check_promise(Path(case["spool"]), case["accepted"], SEVERAL_ENDS, set_aside)
+        check_output(Path(case["spool"]))
         rejected = {file.stem for file in Path(case["spool"], "dead").glob("*.rejected")}
         assert rejected <= set_aside, f"set aside: {rejected}"
         runs = Path(case["spool"] + ".runs")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from queuectl.record import outcome
 from queuectl.record.job import MAX_HISTORY, Job, again
-from queuectl.spool import cutting, joblogs
+from queuectl.spool import cutting, joblogs, tailing
 from queuectl.system import files
 from tests.support import DEADLINE_S, ROOT
 
@@ -31,7 +31,7 @@ MARK = re.compile(rb"\[queuectl: (\d+) bytes cut out here: log-max-size\]\n")
 
 
 def last_lines(path: Path, lines: int) -> bytes:
-    output = joblogs.Output(str(path))
+    output = tailing.Output(str(path))
     output.start_at_last(lines)
     data = b"".join(output.read())
     output.close()
@@ -46,7 +46,7 @@ def lines_of(data: bytes) -> list[bytes]:
 @given(data=st.binary(max_size=400), lines=st.integers(0, 12), chunk=st.integers(1, 50))
 def test_the_last_n_lines_are_those_of_the_file(data: bytes, lines: int, chunk: int) -> None:
     with tempfile.NamedTemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joblogs, "CHUNK_BYTES", chunk)
+        patch.setattr(tailing, "CHUNK_BYTES", chunk)
         file.write(data)
         file.flush()
         expected = b"".join(lines_of(data)[-lines:] if lines else [])
@@ -72,7 +72,7 @@ def test_who_follows_a_file_whose_middle_is_cut_out_misses_nothing_of_its_end(
 ) -> None:
     data = b"".join(b"line %d%b" % (number, end) for number in range(3000))
     with tempfile.NamedTemporaryFile() as file:
-        output = joblogs.Output(file.name, 4096)
+        output = tailing.Output(file.name, 4096)
         file.write(data[:read])
         file.flush()
         seen = b"".join(output.read())
@@ -99,7 +99,7 @@ def test_who_has_read_as_far_as_what_is_kept_sees_nothing_twice(
     kept = (10_000 - cutting.MARK_BYTES) // 2
     read = len(data) - kept // len(line) * len(line) + beyond  # up to there it is cut out
     path.write_bytes(data[:read])
-    output = joblogs.Output(str(path), 10_000)
+    output = tailing.Output(str(path), 10_000)
     seen = b"".join(output.read())
     with open(path, "ab") as file:
         file.write(data[read:])
@@ -112,7 +112,7 @@ def test_who_has_read_as_far_as_what_is_kept_sees_nothing_twice(
 def test_a_cut_in_output_that_is_all_the_same_is_told(tmp_path: Path) -> None:
     path = tmp_path / "job.1.out"
     path.write_bytes(b"." * 7000)
-    output = joblogs.Output(str(path), 10_000)
+    output = tailing.Output(str(path), 10_000)
     assert len(b"".join(output.read())) == 7000
     with open(path, "ab") as file:
         file.write(b"." * 100_000)
@@ -128,7 +128,7 @@ def test_who_is_reading_while_the_middle_is_cut_out_is_told_how_much_is_missing(
     path, limit = tmp_path / "job.1.out", 8 * cutting.CHUNK_BYTES
     data = b"".join(b"%d\n" % number for number in range(200_000))
     path.write_bytes(data)
-    output = joblogs.Output(str(path), limit)
+    output = tailing.Output(str(path), limit)
     reading = output.read()
     seen = b"".join(next(reading) for _ in range(read))
     assert cutting.cap(str(path), limit) is None
@@ -145,7 +145,7 @@ def test_who_is_reading_while_the_middle_is_cut_out_is_told_how_much_is_missing(
 def test_who_follows_sees_the_end_though_more_was_printed_behind_the_cut(tmp_path: Path) -> None:
     """By what a command has left in the background."""
     path = tmp_path / "job.1.out"
-    output = joblogs.Output(str(path), 10_000)
+    output = tailing.Output(str(path), 10_000)
     with open(path, "ab", buffering=0) as file:
         file.write(b"a line\n" * 3000)
         assert len(b"".join(output.read())) == 21_000
@@ -166,7 +166,7 @@ def test_who_follows_from_the_last_lines_sees_what_comes_behind_a_cut(
 ) -> None:
     path = tmp_path / "job.1.out"
     path.write_bytes(b"".join(b"%d\n" % number for number in range(20_000)))
-    output = joblogs.Output(str(path), 10_000)
+    output = tailing.Output(str(path), 10_000)
     output.start_at_last(lines)
     seen = b"".join(output.read())
     with open(path, "ab") as file:
@@ -182,7 +182,7 @@ def test_a_mark_that_is_printed_while_it_is_followed_is_no_cut(tmp_path: Path) -
     whole.write_bytes(b"".join(b"%d\n" % number for number in range(5000)))
     assert cutting.cap(str(whole), 8192) is None
     printed = whole.read_bytes()
-    output = joblogs.Output(str(path), 8192)
+    output = tailing.Output(str(path), 8192)
     seen = b""
     for at in range(0, len(printed), 1000):
         with open(path, "ab") as file:
@@ -196,7 +196,7 @@ def test_a_mark_that_is_printed_before_as_much_as_a_cut_leaves_is_no_cut(tmp_pat
     path = tmp_path / "job.1.out"
     printed = b"a line of it\n" * 3800 + cutting.mark_of(30_000)
     path.write_bytes(printed)
-    output = joblogs.Output(str(path), 100_000)
+    output = tailing.Output(str(path), 100_000)
     seen = b"".join(output.read())
     with open(path, "ab") as file:
         file.write(b"another line\n" * 3500)
@@ -214,13 +214,13 @@ def test_output_that_its_command_keeps_locked_is_read_at_once(
     path.write_bytes(b"a line\n")
     with open(path, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        monkeypatch.setattr(joblogs, "PATIENCE_S", DEADLINE_S)
+        monkeypatch.setattr(tailing, "PATIENCE_S", DEADLINE_S)
         before = time.monotonic()
         assert last_lines(path, 1) == b"a line\n"
         assert time.monotonic() - before < DEADLINE_S
-        monkeypatch.setattr(joblogs, "PATIENCE_S", 0.1)
+        monkeypatch.setattr(tailing, "PATIENCE_S", 0.1)
         path.write_bytes(b"a line\n" * 1000)  # it may be being cut
-        output = joblogs.Output(str(path), 4096)
+        output = tailing.Output(str(path), 4096)
         assert b"".join(output.read()) == path.read_bytes()
         output.close()
 
@@ -231,7 +231,7 @@ def test_a_mark_in_what_was_printed_is_no_cut(tmp_path: Path) -> None:
     path.write_bytes(b"".join(b"%d\n" % number for number in range(5000)))
     assert cutting.cap(str(path), 8192) is None
     printed = path.read_bytes()
-    output = joblogs.Output(str(path), 8192)
+    output = tailing.Output(str(path), 8192)
     seen = b"".join(output.read())
     with open(path, "ab") as file:
         file.write(b"more\n")
@@ -385,7 +385,7 @@ def test_output_that_may_not_be_read_is_told_also_if_it_comes_later(spool: Spool
     logs = api.log_files("job", 1)
     counted = outcome.started(api.read_claim(claim), worker="nobody", now=1.0, logs=logs)
     files.carry_out(api.counting(claim, counted))
-    follower = joblogs.Follower(api, "job", first_run=1)
+    follower = tailing.Follower(api, "job", first_run=1)
     missed: list[str] = []
     follower.missed = lambda error: missed.append(error.path)
     assert list(follower.read()) == []
@@ -406,7 +406,7 @@ def test_who_follows_sees_the_end_behind_a_cut_by_a_setting_that_came_since(
     api = spool.api
     api.take("job", "pending", "nobody")
     path = api.log_files("job", 1)[0]
-    follower = joblogs.Follower(api, "job", first_run=1)
+    follower = tailing.Follower(api, "job", first_run=1)
     with open(path, "ab", buffering=0) as out:
         out.write(b"a line\n" * 6000)
         assert len(b"".join(data for _, data in follower.read())) == 42_000
@@ -421,7 +421,7 @@ def test_who_follows_sees_the_end_behind_a_cut_by_a_setting_that_came_since(
 def test_what_a_job_printed_last_is_shown_though_it_was_deleted(spool: SpoolDir) -> None:
     spool.drop_bytes("job", b'{"command": "true", "state": "processing"}')
     taken = spool.api.take("job", "pending", "nobody")
-    follower = joblogs.Follower(spool.api, "job", first_run=1)
+    follower = tailing.Follower(spool.api, "job", first_run=1)
     with open(f"{spool.path}/logs/job.1.out", "ab", buffering=0) as out:
         out.write(b"first\n")
         assert list(follower.read()) == [("out", b"first\n")]
@@ -439,7 +439,7 @@ def test_who_follows_many_runs_takes_no_descriptors_for_each(spool: SpoolDir) ->
         with open(f"{spool.path}/logs/job.{number}.out", "w") as file:
             file.write(f"{number}\n")
     before = os.listdir("/dev/fd")
-    follower = joblogs.Follower(spool.api, "job", first_run=1)
+    follower = tailing.Follower(spool.api, "job", first_run=1)
     assert b"".join(data for _, data in follower.read()) == b"1\n2\n3\n4\n5\n"
     assert os.listdir("/dev/fd") == before
 

@@ -432,7 +432,7 @@ def test_a_stop_is_no_hindrance_to_what_runs(spool: SpoolDir) -> None:
 
 ENDS_BEHIND_A_LOOK = """
 import os, time
-from queuectl.cli import wait
+from queuectl.cli.commands import wait
 print_new = wait.print_new
 def printed(*what):
     over = print_new(*what)

@@ -357,7 +357,7 @@ def test_a_capital_q_leaves_too(spool: SpoolDir) -> None:
 
 
 SLOW = """
-from queuectl.cli import top
+from queuectl.cli.commands import top
 top._AGE_S = 3600.0
 """
 

@@ -14,7 +14,7 @@ from queuectl.pool import rejects
 from queuectl.pool.intake import Intake, News
 from queuectl.record import outcome
 from queuectl.record.job import MAX_RECORD_BYTES
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.units import utc_text
 from queuectl.workers.worklog import WorkLog
 from tests.support import read_text, wait_until
@@ -226,7 +226,7 @@ def test_what_cannot_be_set_aside_yet_is_told_once_and_takes_no_more_memory_each
         for number in range(5):
             spool.drop_bytes(f"bad{number}", b'{"command": 7}')
         with monkeypatch.context() as patched:
-            patched.setattr(files, "move_new", no_room)
+            patched.setattr(moving, "move_new", no_room)
             for _ in range(10):
                 spool.drop("good")  # so that the next look is at everything
                 intake.forget_scans()

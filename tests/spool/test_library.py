@@ -27,7 +27,7 @@ from queuectl.errors import (
     WrongUserError,
 )
 from queuectl.settings import config
-from queuectl.system import files
+from queuectl.system import moving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,13 +54,13 @@ def test_a_job_that_is_there_is_told_though_no_descriptor_is_left_by_then(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = contextlib.ExitStack()
-    publish = files.publish
+    publish = moving.publish
 
     def publish_with_the_last_one(draft: str, target: str) -> None:
         publish(draft, target)
         limits.enter_context(no_descriptor_left())
 
-    monkeypatch.setattr(files, "publish", publish_with_the_last_one)
+    monkeypatch.setattr(moving, "publish", publish_with_the_last_one)
     with limits:
         job = api.submit("true")
     assert list(api.names("pending")) == [job.id]
@@ -84,13 +84,13 @@ def test_what_cannot_be_put_on_disk_is_taken_back_though_no_descriptor_is_left(
 def test_an_interrupt_just_after_a_job_got_there_takes_it_back(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = files.publish
+    publish = moving.publish
 
     def interrupted(draft: str, target: str) -> None:
         publish(draft, target)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "publish", interrupted)
+    monkeypatch.setattr(moving, "publish", interrupted)
     with pytest.raises(KeyboardInterrupt):
         api.submit("true")
     with pytest.raises(KeyboardInterrupt):

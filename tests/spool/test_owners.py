@@ -23,7 +23,7 @@ from queuectl.errors import SpoolError
 from queuectl.kernel import processes
 from queuectl.kernel.users import user_name
 from queuectl.recovery.deaths import Deaths
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.system.arrivals import Arrivals
 from queuectl.system.scratch import new_owner, try_lock
 from queuectl.workers import owners, requests
@@ -282,7 +282,7 @@ def test_who_cannot_tell_what_it_holds_leaves_all_the_same(api: Spool) -> None:
 def test_an_owner_can_register_though_its_lock_is_cleared_away_at_that_instant(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    move = files.move
+    move = moving.move
     cleared: list[str] = []
 
     def cleared_before(source: str, target: str) -> None:
@@ -294,7 +294,7 @@ def test_an_owner_can_register_though_its_lock_is_cleared_away_at_that_instant(
             cleared.append(source)
         move(source, target)
 
-    monkeypatch.setattr(files, "move", cleared_before)
+    monkeypatch.setattr(moving, "move", cleared_before)
     with Registration(api, 1) as me:
         assert life(api, me.name) is Life.ALIVE
 
@@ -304,7 +304,7 @@ def test_a_file_system_that_keeps_open_files_under_their_names_does_not_hang_an_
     api: Spool, monkeypatch: pytest.MonkeyPatch, *, gives_in: bool
 ) -> None:
     """As FUSE does: a rename over the name of a removed file that is open is refused."""
-    move = files.move
+    move = moving.move
 
     def refused(source: str, target: str) -> None:
         if not gives_in or _keeps_a_removed_file_open(inode):
@@ -315,7 +315,7 @@ def test_a_file_system_that_keeps_open_files_under_their_names_does_not_hang_an_
         lock = f"{api.path}/workers/{me.name}.lock"
         inode = os.stat(lock).st_ino
         os.unlink(lock)
-        monkeypatch.setattr(files, "move", refused)
+        monkeypatch.setattr(moving, "move", refused)
         if gives_in:
             me.beat()
             assert life(api, me.name) is Life.ALIVE

@@ -21,7 +21,7 @@ from queuectl.record.outcome import started
 from queuectl.record.reading import read_regular
 from queuectl.recovery import leftovers, recovery, starts
 from queuectl.recovery.recovery import Recovery
-from queuectl.system import files
+from queuectl.system import moving
 from queuectl.system.scratch import try_lock
 from queuectl.units import utc_text
 from queuectl.workers import requests
@@ -808,7 +808,7 @@ def test_nobody_takes_up_a_name_whose_drafts_are_being_cleared(
 
     def taken_before(path: str) -> None:
         taken.append(try_lock(lock))
-        files.unlink_file(path)
+        moving.unlink_file(path)
 
     monkeypatch.setattr(leftovers, "unlink_file", taken_before)
     recover(spool)

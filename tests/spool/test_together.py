@@ -16,7 +16,7 @@ from queuectl import QueuectlError, Spool, kernel
 from queuectl.errors import NoSuchJobError, SpoolError
 from queuectl.jobs import verbs
 from queuectl.jobs.cancelling import Cancelling
-from queuectl.system import files
+from queuectl.system import moving
 from queuectl.workers.registration import Registration
 from tests.support import environment
 
@@ -155,7 +155,7 @@ def test_an_interrupt_right_behind_a_rename_leaves_no_job_held(
     error: type[BaseException],
 ) -> None:
     job_ids = many_dead(api, 3)
-    rename = getattr(files, behind)
+    rename = getattr(moving, behind)
 
     def renamed_and_interrupted(source: str, target: str) -> None:
         rename(source, target)
@@ -163,7 +163,7 @@ def test_an_interrupt_right_behind_a_rename_leaves_no_job_held(
             raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, behind, renamed_and_interrupted)
+        patched.setattr(moving, behind, renamed_and_interrupted)
         with pytest.raises(error):
             list(verbs.retry(api, job_ids, ("dead",)))
     if error is KeyboardInterrupt:  # else those that were taken with it go on
@@ -193,7 +193,7 @@ def test_an_interrupt_replaces_nothing_that_has_come_into_the_place_of_a_job(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_dead(api, "job")
-    take = files.move_contended
+    take = moving.move_contended
 
     def taken_and_interrupted(source: str, target: str) -> None:
         take(source, target)
@@ -201,7 +201,7 @@ def test_an_interrupt_replaces_nothing_that_has_come_into_the_place_of_a_job(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "move_contended", taken_and_interrupted)
+        patched.setattr(moving, "move_contended", taken_and_interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(verbs.retry(api, ["job"], ("dead",)))
     assert spool.record("dead", "job")["command"] == "another"

@@ -32,7 +32,7 @@ from queuectl.errors import (
 from queuectl.jobs import verbs
 from queuectl.spool.layout import Held
 from queuectl.spool.moves import Claim
-from queuectl.system import files
+from queuectl.system import files, moving
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -700,7 +700,7 @@ def test_a_draft_that_is_linked_elsewhere_is_not_published_by_that(tmp_path: Pat
     target.write_text("another's")
     os.link(draft, tmp_path / "snapshot")
     with pytest.raises(FileExistsError):
-        files.publish(str(draft), str(target))
+        moving.publish(str(draft), str(target))
 
 
 def test_a_verb_that_finds_no_room_leaves_the_job_where_it_was(

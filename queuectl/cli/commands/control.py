@@ -11,7 +11,7 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import Misses, say_faults, spool_to_change, spool_to_write
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.drafting import change_options, given_fields
+from queuectl.cli.describing import change_options, given_fields
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import id_to_change
 from queuectl.cli.retrying import retry_jobs

@@ -267,7 +267,7 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     \b
     queuectl worker list
     """
-    from queuectl.cli.status import busy_slots, by_owner, describe_workers
+    from queuectl.cli.commands.status import busy_slots, by_owner, describe_workers
 
     spool = spool_to_read(ctx)
     runs = by_owner(spool.running())

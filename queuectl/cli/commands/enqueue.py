@@ -13,18 +13,14 @@ import click
 from queuectl.cli import render
 from queuectl.cli.common import spool_to_be
 from queuectl.cli.completing import complete_files
-from queuectl.cli.drafting import (
+from queuectl.cli.describing import (
     CommandAfterDashes,
-    check_ids,
-    check_once,
-    command_lines,
     current_directory,
-    draft,
     given_fields,
     job_options,
     overlaid,
-    sources,
 )
+from queuectl.cli.drafting import check_ids, check_once, command_lines, draft, sources
 from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
@@ -96,7 +92,7 @@ def enqueue(
         if queued and sys.stderr.isatty():
             _say_what_hinders(spool, queued[-1])
         return 0
-    from queuectl.cli.wait import follow
+    from queuectl.cli.commands.wait import follow
 
     return follow(spool, [drafted.job.id for drafted in jobs], tags=given.get("tags", ()))
 

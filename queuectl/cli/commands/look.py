@@ -23,7 +23,7 @@ from queuectl.cli.selection import select_options, selects
 from queuectl.record.outcome import CODES, ended_text, is_cancelled, means_later
 from queuectl.spool.joblogs import STREAMS, log_file, record_here
 from queuectl.states import FINISHED, STATES
-from queuectl.system.files import is_there
+from queuectl.system.moving import is_there
 from queuectl.units import codes_text, duration_text, instant, plain
 from queuectl.workers import owners
 

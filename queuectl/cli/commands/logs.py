@@ -19,9 +19,9 @@ from queuectl.cli.completing import complete_ids
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.naming import is_this_job, last_begun, resolve_id
 from queuectl.errors import QueuectlError
-from queuectl.spool import joblogs
+from queuectl.spool import joblogs, tailing
 from queuectl.states import FINISHED
-from queuectl.system import files
+from queuectl.system import files, moving
 from queuectl.units import plain, size_text
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _check_not_fed_to_itself(
         if follow and is_pipe and joblogs.current_run(found) and is_this_job(spool, found.job.id):
             msg = f'this is a command of "{found.job.id}": what it follows might be its own output'
             raise QueuectlError(msg)
-        if any(files.is_there(path) and os.path.samestat(ours, os.lstat(path)) for path in paths):
+        if any(moving.is_there(path) and os.path.samestat(ours, os.lstat(path)) for path in paths):
             raise QueuectlError(f'standard output is the output of "{found.job.id}" itself')
 
 
@@ -147,8 +147,8 @@ def _to_follow(
     return list(jobs.values())
 
 
-def _follower(spool: Layout, found: Found, options: dict[str, Any]) -> joblogs.Follower:
-    return joblogs.Follower(
+def _follower(spool: Layout, found: Found, options: dict[str, Any]) -> tailing.Follower:
+    return tailing.Follower(
         spool,
         found.job.id,
         _streams(options),
@@ -159,7 +159,7 @@ def _follower(spool: Layout, found: Found, options: dict[str, Any]) -> joblogs.F
 
 def _print_until_ended(
     spool: Layout,
-    followers: Sequence[joblogs.Follower],
+    followers: Sequence[tailing.Follower],
     options: dict[str, Any],
     printer: Printer,
     remarks: Remarks,
@@ -177,7 +177,7 @@ def _print_until_ended(
     remarks.of_runs(followers)
 
 
-def _hint_at_stderr(spool: Layout, follower: joblogs.Follower, printer: Printer) -> bool:
+def _hint_at_stderr(spool: Layout, follower: tailing.Follower, printer: Printer) -> bool:
     """Say that all that comes is on the other stream, if it is; tell whether no more need be."""
     if follower.over or follower.job_id in printer.printed:
         return True
@@ -194,7 +194,7 @@ def _hint_at_stderr(spool: Layout, follower: joblogs.Follower, printer: Printer)
 
 def _tell_of_end(
     spool: Layout,
-    follower: joblogs.Follower,
+    follower: tailing.Follower,
     options: dict[str, Any],
     printer: Printer,
     remarks: Remarks,
@@ -220,12 +220,12 @@ def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
     paths = {
         stream: joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)
     }
-    if not any(map(files.is_there, paths.values())):
+    if not any(map(moving.is_there, paths.values())):
         msg = f'the output of run {number} of "{found.job.id}" is not in {spool.directory("logs")}'
         raise QueuectlError(msg)
     printer = Printer(names_streams=options["both"])
     for stream, path in paths.items():
-        output = joblogs.Output(path, spool.config.log_max_size)
+        output = tailing.Output(path, spool.config.log_max_size)
         if options["lines"] is not None:
             output.start_at_last(options["lines"])
         for data in output.read():

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from queuectl.cli import SuggestingGroup, render
+from queuectl.cli.commands.look import listing_options, print_job, print_selected
 from queuectl.cli.common import Misses, json_option, spool_to_change, spool_to_read
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.look import listing_options, print_job, print_selected
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import resolve_id
 from queuectl.cli.selection import (

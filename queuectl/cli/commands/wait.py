@@ -15,16 +15,14 @@ import click
 from queuectl.cli import STATUS_TELLS, render
 from queuectl.cli.common import DURATION, spool_to_be, spool_to_read
 from queuectl.cli.completing import complete_files, complete_ids
-from queuectl.cli.drafting import (
+from queuectl.cli.describing import (
     CommandAfterDashes,
-    check_ids,
     current_directory,
-    draft,
     given_fields,
     job_options,
     overlaid,
-    sources,
 )
+from queuectl.cli.drafting import check_ids, draft, sources
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import is_this_job
@@ -33,7 +31,7 @@ from queuectl.cli.selection import all_option, chosen, select_options
 from queuectl.ids import first_of
 from queuectl.jobs.verbs import CANCELLABLE
 from queuectl.jobs.waiting import Endings
-from queuectl.spool.joblogs import Follower
+from queuectl.spool.tailing import Follower
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:

@@ -1,0 +1,65 @@
+"""What is held in a pool's name and has no turn, as from a backup: put where it belongs.
+
+spool-layout.md, section "processing/".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from typing import TYPE_CHECKING
+
+from queuectl.errors import BadJobError, IncompleteJobError
+from queuectl.pool.rejects import QUIET_S
+from queuectl.record import outcome
+from queuectl.spool.joblogs import forget_output
+
+if TYPE_CHECKING:
+    from queuectl.pool.custody import Custody
+    from queuectl.record.job import Job
+    from queuectl.spool.moves import Claim
+    from queuectl.spool.spool import Spool
+    from queuectl.workers.worklog import WorkLog
+
+
+class Strays:
+    """Sends away what one pool holds without having taken it."""
+
+    def __init__(self, spool: Spool, log: WorkLog, custody: Custody) -> None:
+        self._spool = spool
+        self._log = log
+        self._custody = custody
+
+    async def send_away(self, claim: Claim) -> None:
+        """Put a job where its body says; leave it for another time while it is being written."""
+        if self._is_being_written(claim):
+            return
+        job = await self._custody.read(claim)
+        if job is not None:
+            await self._put_where_it_belongs(claim, job)
+
+    def _is_being_written(self, claim: Claim) -> bool:
+        try:
+            self._spool.read_claim(claim)
+        except IncompleteJobError:
+            with contextlib.suppress(FileNotFoundError):
+                return abs(time.time() - os.lstat(claim.path).st_ctime) < QUIET_S
+        except (OSError, BadJobError):  # reading it deals with these
+            pass
+        return False
+
+    async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
+        why = f"{claim.owner} did not run it"
+        lost = outcome.Outcome(ended=outcome.WORKER_LOST, detail=why)
+        back = outcome.only_held(job, claim.owner) or outcome.settled(
+            job, lost, config=self._spool.config, now=time.time(), random=random.random
+        )
+        settled = await self._custody.persist(
+            "put back", claim, lambda: self._spool.settling(claim, back)
+        )
+        if settled:
+            forget_output(self._spool, job, back)
+            detail = f"from a copy, to {claim.place(back.state)}"
+            self._log.event("recovered", claim.job_id, detail=detail)
