@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli import STATUS_TELLS, render
+from queuectl.cli import render
+from queuectl.cli.groups import STATUS_TELLS
 from queuectl.errors import MovedOnError, NoSuchJobError, QueuectlError, TooLateError
 from queuectl.ids import first_of
 from queuectl.spool.safety import is_open_to_others

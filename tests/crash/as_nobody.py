@@ -16,7 +16,8 @@ import tempfile
 from filelock import FileLock
 
 import queuectl
-from queuectl.cli import COMMANDS, main
+from queuectl.cli import main
+from queuectl.cli.groups import COMMANDS
 
 
 def load_everything() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.cli import COMMANDS
 from queuectl.cli.completing import MAX_OFFERED
+from queuectl.cli.groups import COMMANDS
 from tests.looking.support import past, put
 from tests.looking.terminal import Terminal
 from tests.support import environment, wait_until

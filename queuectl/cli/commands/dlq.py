@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from queuectl.cli import SuggestingGroup, render
+from queuectl.cli import render
 from queuectl.cli.commands.look import listing_options, print_job, print_selected
 from queuectl.cli.common import Misses, json_option, spool_to_change, spool_to_read
 from queuectl.cli.completing import complete_ids
+from queuectl.cli.groups import SuggestingGroup
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import resolve_id
 from queuectl.cli.selection import (
@@ -25,10 +26,7 @@ from queuectl.spool.joblogs import record_here
 _DEAD = ("dead",)
 
 
-@click.group(
-    cls=SuggestingGroup,
-    called_elsewhere=dict.fromkeys(("delete", "clear", "clean", "rm", "empty"), "purge"),
-)
+@click.group(cls=SuggestingGroup)
 def dlq() -> None:
     """Look at dead jobs, give them another life, or delete them.
 

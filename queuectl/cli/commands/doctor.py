@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli import STATUS_TELLS, render
+from queuectl.cli import render
 from queuectl.cli.common import json_option, spool_there
 from queuectl.cli.completing import complete_ids
+from queuectl.cli.groups import STATUS_TELLS
 from queuectl.cli.naming import resolve_id
 from queuectl.units import plain
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.cli import SuggestingGroup, render
+from queuectl.cli import render
 from queuectl.cli.common import json_option, say_faults, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
+from queuectl.cli.groups import SuggestingGroup
 from queuectl.errors import BadSettingError
 from queuectl.ids import first_of
 from queuectl.settings import config
@@ -28,16 +29,7 @@ if TYPE_CHECKING:
 _FOLLOWED_WITHIN_S = 0.5  # a pool hears of it by an event
 
 
-@click.group(
-    cls=SuggestingGroup,
-    called_elsewhere={
-        "list": "show",
-        "ls": "show",
-        "edit": "set",
-        "reset": "unset",
-        "rm": "unset",
-    },
-)
+@click.group(cls=SuggestingGroup)
 def settings() -> None:
     """Read and change the settings of a spool; running workers follow.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from queuectl.cli import STATUS_TELLS, render
+from queuectl.cli import render
 from queuectl.cli.common import DURATION, spool_to_be, spool_to_read
 from queuectl.cli.completing import complete_files, complete_ids
 from queuectl.cli.describing import (
@@ -24,6 +24,7 @@ from queuectl.cli.describing import (
 )
 from queuectl.cli.drafting import check_ids, draft, sources
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
+from queuectl.cli.groups import STATUS_TELLS
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import is_this_job
 from queuectl.cli.progress import Progress

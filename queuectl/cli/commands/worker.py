@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl import variables
-from queuectl.cli import SuggestingGroup, render
+from queuectl.cli import render
 from queuectl.cli.common import (
     Count,
     Misses,
@@ -23,6 +23,7 @@ from queuectl.cli.common import (
     spool_to_write,
 )
 from queuectl.cli.completing import complete_workers
+from queuectl.cli.groups import SuggestingGroup
 from queuectl.cli.leaving import wait_until_gone
 from queuectl.errors import QueuectlError, SpoolError
 from queuectl.ids import first_of
@@ -43,12 +44,7 @@ _LOG_NAME = "worker.log"
 _READY_VARIABLE = f"{variables.PREFIX}READY_FD"
 
 
-@click.group(
-    cls=SuggestingGroup,
-    called_elsewhere=dict.fromkeys(("status", "ls", "ps"), "list")
-    | dict.fromkeys(("scale", "resize", "parallel"), "queuectl config set worker-count")
-    | {"kill": "stop --now"},
-)
+@click.group(cls=SuggestingGroup)
 def worker() -> None:
     """Start, stop and list the pools that run jobs.
 

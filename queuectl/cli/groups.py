@@ -1,0 +1,100 @@
+"""Where each command is, and groups that import one only when it is called for."""
+
+from __future__ import annotations
+
+import signal
+from importlib import import_module
+from typing import Any
+
+import click
+
+from queuectl.cli.streams import silence_stdout
+
+# Where each command lives and what it does, in the order that help shows them: to import one costs
+# more than to run it.
+COMMANDS = {
+    "enqueue": ("enqueue:enqueue", "Queue a job; print its id once it is safe on disk."),
+    "run": ("wait:run", "Queue a job, show what it prints, end as it does."),
+    "wait": ("wait:wait", "Wait until jobs have ended."),
+    "worker": ("worker:worker", "Start, stop and list the pools that run jobs."),
+    "status": ("status:status", "Show jobs by state, workers, and what is due."),
+    "top": ("top:top", "Watch the spool: what runs, what is next, what failed."),
+    "list": ("look:list_jobs", "List jobs."),
+    "show": ("look:show", "Show one job: its record, its runs, its output files."),
+    "logs": ("logs:logs", "Print what jobs printed."),
+    "cancel": ("control:cancel", "Have jobs never run, and end those that run."),
+    "retry": ("control:retry", "Queue jobs that have ended again."),
+    "edit": ("control:edit", "Change waiting or dead jobs, by options or in an editor."),
+    "pause": ("control:pause", "Have workers start nothing until `queuectl resume`."),
+    "resume": ("control:resume", "Let workers start jobs again."),
+    "dlq": ("dlq:dlq", "Look at dead jobs, give them another life, or delete them."),
+    "prune": ("prune:prune", "Delete old completed jobs, or those named, with their output."),
+    "config": ("settings:settings", "Read and change the settings; running workers follow."),
+    "stats": ("stats:stats", "Show what happened: outcomes, waits, run times."),
+    "report": ("report:report", "Write a page about a period."),
+    "doctor": ("doctor:doctor", "Check the spool; tell why a job is not running."),
+    "systemd-unit": ("system:systemd_unit", "Print a unit file that runs a pool for years."),
+    "completion": ("system:completion", "Print what makes the tab key complete."),
+}
+# in a context's meta: the command changes things, or its exit status is what one asks it for
+STATUS_TELLS = "queuectl.status-tells"
+
+
+class SuggestingGroup(click.Group):
+    """Suggests a command for a word that is none."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if error.ctx is None and ctx.invoked_subcommand is not None:
+                # of an option without its value click does not say of which command
+                command = self.get_command(ctx, ctx.invoked_subcommand)
+                if command is not None:
+                    error.ctx = click.Context(command, ctx, ctx.invoked_subcommand)
+            raise
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        word = args[0] if args and not ctx.resilient_parsing else "-"
+        if word not in names and not word.startswith("-"):
+            from queuectl.cli.usage import no_such_command  # only on the way to an error
+
+            ctx.fail(no_such_command(word, names, ctx.command_path.partition(" ")[2]))
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(SuggestingGroup):
+    """Imports a command when it is asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click itself would exit with 1
+            silence_stdout()
+            # as if the signal had ended it: not all was done
+            return 128 + signal.SIGPIPE if STATUS_TELLS in ctx.meta else 0
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **options)
+        except BrokenPipeError:  # of -h or --version
+            silence_stdout()
+            raise click.exceptions.Exit(0) from None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"queuectl.cli.commands.{module}"), name)
+        command.short_help = COMMANDS[cmd_name][1]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])

@@ -1,0 +1,143 @@
+"""What to say where a word is no command, or no option: what may have been meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# by the group: what pueue, tsp, nq, systemctl, git and others call it, and what it is here
+_COMMANDS_CALLED_ELSEWHERE = {
+    "": {
+        "add": "enqueue",
+        "push": "enqueue",
+        "submit": "enqueue",
+        "start": "worker start",
+        "stop": "worker stop",
+        "parallel": "config set worker-count",
+        "ps": "list",
+        "ls": "list",
+        "jobs": "list",
+        "info": "show",
+        "kill": "cancel",
+        "rm": "cancel or prune",
+        "remove": "cancel or prune",
+        "delete": "prune",
+        "empty": "cancel --all",
+        "clean": "prune",
+        "purge": "dlq purge",
+        "abort": "cancel",
+        "reset": "cancel or prune",
+        "log": "logs",
+        "output": "logs",
+        "cat": "logs",
+        "tail": "logs -f",
+        "follow": "logs -f",
+        "restart": "retry",
+        "requeue": "retry",
+        "suspend": "pause",
+        "switch": "edit --priority",
+        "stash": "enqueue --delay or edit --delay",
+        "hold": "edit --delay",
+        "priority": "edit --priority",
+        "group": "enqueue --tag",
+        "daemon": "worker start --detach",
+        "shutdown": "worker stop",
+        "version": "--version",
+        "help": "-h",
+    },
+    "worker": {
+        "status": "list",
+        "ls": "list",
+        "ps": "list",
+        "scale": "queuectl config set worker-count",
+        "resize": "queuectl config set worker-count",
+        "parallel": "queuectl config set worker-count",
+        "kill": "stop --now",
+    },
+    "config": {"list": "show", "ls": "show", "edit": "set", "reset": "unset", "rm": "unset"},
+    "dlq": dict.fromkeys(("delete", "clear", "clean", "rm", "empty"), "purge"),
+}
+_OPTIONS_CALLED_ELSEWHERE = {
+    "--label": "--tag",
+    "--group": "--tag",
+    "--since": "--newer-than",
+    "--failed": "--state failed",
+    "--dead": "--state dead",
+    "--at": "--run-at",
+    "--when": "--run-at",
+    "--schedule": "--run-at",
+    "--in": "--delay",
+    "--parallel": "--count",
+    "--workers": "--count",
+    "--jobs": "--count",
+    "-j": "--count",
+    "-n": "--count or --limit or --lines",
+    "-c": "--count",
+    "-d": "--detach",
+    "--daemon": "--detach",
+    "--background": "--detach",
+    "--burst": "--stop-when-empty",
+    "--immediate": "--priority",
+    "--name": "--id",
+    "--working-directory": "--cwd",
+    "-w": "--cwd",
+    "--stashed": "--delay",
+    "--all-failed": "--all",
+    "--tail": "--lines",
+}
+_TAKE_IDS = {"edit", "logs"}
+_OF_A_JOB = {"--timeout", "--max-retries", "--priority", "--run-at", "--delay", "--env", "--cwd"}
+
+
+def no_such_command(word: str, names: Sequence[str], group: str) -> str:
+    """Return what to say of a word that is none of a group's commands."""
+    from difflib import get_close_matches
+
+    meant = _COMMANDS_CALLED_ELSEWHERE.get(group, {}).get(word)
+    found = meant.split(" or ") if meant else get_close_matches(word, names, n=2)
+    near = [f'"{group} {name}"' if group and name in names else f'"{name}"' for name in found]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+    return f'no command "{word}"; {hint}'
+
+
+def usage_text(error: click.UsageError) -> str:
+    """Return what to say of a wrong usage, and where to read on."""
+    path = error.ctx.command_path if error.ctx else "queuectl"
+    if isinstance(error, click.NoSuchOption):
+        params = error.ctx.command.params if error.ctx else ()
+        return _no_such_option(error.option_name, [w for item in params for w in item.opts], path)
+    text = error.format_message().rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}; see `{path} -h`"
+
+
+def _no_such_option(name: str, have: Sequence[str], path: str) -> str:
+    if name == "--spool":
+        return "--spool goes before the command: queuectl --spool DIR COMMAND"
+    if name == "--after" and "--later-codes" in have:
+        return "there is no --after; README says how a job follows another (--later-codes)"
+    from queuectl.cli.selection import SELECTING  # only on the way to an error
+
+    command = path.partition(" ")[2]
+    way = ""
+    if name in ("--state", *SELECTING) and command in _TAKE_IDS:
+        way = f"`queuectl list {name} ... --ids | xargs -r {path}`"
+    elif name in _OF_A_JOB and command.endswith("retry"):
+        way = f"`queuectl edit ID... {name} ...` first"
+    if way:
+        return f"{command} has no {name}: {way}; see `{path} -h`"
+    called = _OPTIONS_CALLED_ELSEWHERE.get(name, "").split(" or ")
+    near = [way for way in called if way.partition(" ")[0] in have] or _near_options(name, have)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no such option {name}{hint}; see `{path} -h`"
+
+
+def _near_options(name: str, have: Sequence[str]) -> list[str]:
+    """Return those that are near without the dashes, which all of them share."""
+    from difflib import get_close_matches
+
+    words = {option.lstrip("-"): option for option in have if option.startswith("--")}
+    return [words[near] for near in get_close_matches(name.lstrip("-"), words, n=2, cutoff=0.55)]
