@@ -76,7 +76,7 @@ if not TYPE_CHECKING:
         """Import what is asked for: the command line has to run before it takes its time."""
         from importlib import import_module
 
-        if name in ("errors", "spool"):
+        if name == "errors":
             return import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.cli import render
 from queuectl.errors import QueuectlError
-from queuectl.spool import joblogs
+from queuectl.spool.filenames import ERR, OUT
 from queuectl.states import FINISHED, STATES, WAITING
 from queuectl.units import local_text, plain, size_text
 from queuectl.workers import hindrances, owners
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from queuectl.spool.layout import Found, Held, Layout
     from queuectl.spool.tailing import Follower
 
-_TITLES = {joblogs.OUT: "stdout", joblogs.ERR: "stderr"}
+_TITLES = {OUT: "stdout", ERR: "stderr"}
 
 
 class Printer:
@@ -47,7 +47,7 @@ class Printer:
 
     def __call__(self, job_id: str, stream: str, data: bytes) -> None:
         """Write one piece, and let it be seen."""
-        target = sys.stderr if self._apart and stream == joblogs.ERR else sys.stdout
+        target = sys.stderr if self._apart and stream == ERR else sys.stdout
         names = [plain(job_id)] if self.names_jobs else []
         names += [_TITLES[stream]] if self._names_streams else []
         if names and (heading := " ".join(names)) != self._heading:

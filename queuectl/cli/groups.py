@@ -33,8 +33,8 @@ COMMANDS = {
     "stats": ("stats:stats", "Show what happened: outcomes, waits, run times."),
     "report": ("report:report", "Write a page about a period."),
     "doctor": ("doctor:doctor", "Check the spool; tell why a job is not running."),
-    "systemd-unit": ("system:systemd_unit", "Print a unit file that runs a pool for years."),
-    "completion": ("system:completion", "Print what makes the tab key complete."),
+    "systemd-unit": ("integration:systemd_unit", "Print a unit file that runs a pool for years."),
+    "completion": ("integration:completion", "Print what makes the tab key complete."),
 }
 # in a context's meta: the command changes things, or its exit status is what one asks it for
 STATUS_TELLS = "queuectl.status-tells"

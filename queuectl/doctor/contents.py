@@ -11,7 +11,7 @@ from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.doctor.finding import PROBLEM, ok, problem, warning
+from queuectl.doctor.finding import PROBLEM, as_far_as_possible, ok, problem, warning
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError, for_shell
 from queuectl.ids import is_id
 from queuectl.jobs import verbs
@@ -51,22 +51,31 @@ def examine(spool: Spool) -> Iterator[Finding]:
     """Yield what is wrong with what is in a spool, and how much was looked at."""
     if not all(os.path.isdir(spool.directory(name)) for name in DIRECTORIES):
         return  # that they are missing was told
-    names = {state: list(spool.names(state)) for state in STATES}
+    names: dict[str, list[str]] = {state: [] for state in STATES}
+    for state in STATES:
+        yield from as_far_as_possible(_names(spool, state, names[state]))
     yield from _some(_twice(spool, names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
     recovers = _Recovers(spool)
-    yield from _lock(spool)
+    yield from as_far_as_possible(_lock(spool))
     yield from _some(_orphans(spool, recovers), "more orphans")
     yield from _some(_leftovers(spool, recovers), "more leftovers")
     yield from _some(_ignored(spool), "more files that nobody reads")
-    yield from _waiting(spool, names)
+    yield from as_far_as_possible(_waiting(spool, names))
     unread = sum(max(0, len(names[state]) - _READ) for state in _READ_IN)
     counts = ", ".join(f"{state} {len(ids)}" for state, ids in names.items())
     yield ok(f"{counts}; {unread} of these were not read" if unread else counts)
 
 
-def _some(found: Iterator[Finding], what: str) -> Iterator[Finding]:
+def _names(spool: Spool, state: str, names: list[str]) -> Iterator[Finding]:
+    """Fill a list with the ids in a state, of which there is nothing to be said."""
+    names.extend(spool.names(state))
+    yield from ()
+
+
+def _some(findings: Iterator[Finding], what: str) -> Iterator[Finding]:
     """Yield the first findings of a kind, and how many more there are."""
+    found = as_far_as_possible(findings)
     yield from islice(found, _SHOWN)
     more = list(found)
     if more:

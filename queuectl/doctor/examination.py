@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queuectl.doctor import contents, filesystem
+from queuectl.doctor.finding import as_far_as_possible
 from queuectl.errors import QueuectlError, error_text
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ _PARTS = (filesystem.examine, contents.examine)
 def examine(spool: Spool) -> Iterator[Finding]:
     """Yield what is found of the file system under a spool, and of what is in it."""
     for part in _PARTS:
-        yield from part(spool)
+        yield from as_far_as_possible(part(spool))
 
 
 def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:
     """Mend what can be mended; yield each finding, and why it could not be (or nothing)."""
     for part in _PARTS:  # each once what the one before has found is mended
-        for finding in list(part(spool)):
+        for finding in list(as_far_as_possible(part(spool))):
             if finding.mend is not None:
                 yield finding, _try(finding.mend)
 

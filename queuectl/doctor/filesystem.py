@@ -22,12 +22,12 @@ from queuectl.errors import (
     for_shell,
 )
 from queuectl.kernel.processes import check_proc
-from queuectl.kernel.users import group_name
 from queuectl.spool import safety
 from queuectl.spool.filenames import DIRECTORIES
 from queuectl.system import files, moving
 from queuectl.system.room import room_in
 from queuectl.system.scratch import LOCK_SUFFIX, Scratch, draft_file, owner_of, try_lock
+from queuectl.system.users import group_name
 from queuectl.units import duration_text, size_text
 
 if TYPE_CHECKING:

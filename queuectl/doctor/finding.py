@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from queuectl.errors import QueuectlError, error_text
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
@@ -19,6 +21,14 @@ class Finding:
     what: str
     todo: str = ""
     mend: Callable[[], object] | None = None
+
+
+def as_far_as_possible(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings; where the file system lets nobody look further, that is the last."""
+    try:
+        yield from found
+    except (OSError, QueuectlError) as error:
+        yield problem(f"could not look further: {error_text(error)}")
 
 
 def ok(what: str) -> Finding:

@@ -1,6 +1,6 @@
 """Which of a few jobs have ended, and what exit status follows from that.
 
-spool-layout.md, section "Waking".
+spool-layout.md, sections "Waking" and "Exit statuses".
 """
 
 from __future__ import annotations

@@ -267,7 +267,7 @@ def _try_lock(descriptor: int, how: int) -> bool:
     return True
 
 
-def lock(descriptor: int, waits: Callable[[], object] = lambda: None) -> None:
+def lock(descriptor: int, waits: Callable[[], object]) -> None:
     """Wait for the lock of a file or a directory, where its file system has locks.
 
     `waits` is called once if others have it for longer than a few seconds: they may be suspended.

@@ -1,6 +1,6 @@
 """Which processes there are, whose they are, and ending them: by /proc and pidfds, where these are.
 
-spool-layout.md, section "Run".
+spool-layout.md, sections "Run", "Recover" and "workers/".
 """
 
 from __future__ import annotations

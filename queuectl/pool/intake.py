@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
 from queuectl.ids import is_id
-from queuectl.jobs.looks import Looks
 from queuectl.pool.backlog import Backlog, Entry
+from queuectl.pool.looks import Looks
 from queuectl.pool.rejects import Rejects
 from queuectl.record.job import Job, parse
 from queuectl.record.reading import read_with_status, whose
@@ -161,20 +162,23 @@ class Intake:
             meanwhile: is called each thousand files: a million take many seconds.
 
         Raises:
-            OSError, SpoolError: a directory cannot be read; the other one was looked at.
+            OSError, SpoolError: a directory cannot be read; all else was looked at.
         """
-        self.rejects.look_again()
         fault: OSError | SpoolError | None = None
+        steps: list[Callable[[], None]] = [self.rejects.look_again]
         for state, looks in self._looks.items():
+            steps.append(partial(self._scan, state, looks, meanwhile))
+        for look in steps:
             try:
-                if looks.due:
-                    self._scan(state, looks, meanwhile)
-            except (OSError, SpoolError) as error:  # noqa: PERF203 - the other is looked at
+                look()
+            except (OSError, SpoolError) as error:  # noqa: PERF203 - the others are looked at
                 fault = fault or error
         if fault is not None:
             raise fault
 
     def _scan(self, state: str, looks: Looks, meanwhile: Callable[[], object]) -> None:
+        if not looks.due:
+            return
         count = 0
         with looks:
             for job_id in self._spool.file_names_by_place(state):

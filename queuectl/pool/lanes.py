@@ -27,7 +27,7 @@ _MOST_AHEAD = 32  # enough for rounds of fsyncs 6 ms apart (disk.py)
 # then, which each command takes over. 30 to 45 us of CPU a job. Where they wait for nothing a row
 # of eight is a millisecond in which no command starts.
 _IN_A_ROW = 8
-# Outcomes are written in such rows too: 40 to 80 us of CPU a job, and a tenth of the time with two
+# Outcomes are written in such rows too: 10 to 90 us of CPU a job, and a tenth of the time with two
 # lanes. One waits no longer for the others than eight `true` take there.
 _ROW_S = 0.01
 _WEIGHT = 0.2  # of the last command in the average

@@ -1,6 +1,6 @@
 """What others move, remove or restore under a living pool is noticed, and mended where it can be.
 
-spool-layout.md, section "The pool".
+spool-layout.md, sections "Waking" and "workers/".
 """
 
 from __future__ import annotations

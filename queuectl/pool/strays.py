@@ -1,19 +1,18 @@
 """What is held in a pool's name and has no turn, as from a backup: put where it belongs.
 
-spool-layout.md, section "processing/".
+spool-layout.md, section "Recover".
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import time
 from typing import TYPE_CHECKING
 
 from queuectl.errors import BadJobError, IncompleteJobError
 from queuectl.pool.rejects import QUIET_S
-from queuectl.record import outcome
+from queuectl.recovery.recovery import sent_back
 from queuectl.spool.joblogs import forget_output
 
 if TYPE_CHECKING:
@@ -52,10 +51,7 @@ class Strays:
 
     async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
         why = f"{claim.owner} did not run it"
-        lost = outcome.Outcome(ended=outcome.WORKER_LOST, detail=why)
-        back = outcome.only_held(job, claim.owner) or outcome.settled(
-            job, lost, config=self._spool.config, now=time.time(), random=random.random
-        )
+        back = sent_back(self._spool, claim, job, why, this_boot=True)
         settled = await self._custody.persist(
             "put back", claim, lambda: self._spool.settling(claim, back)
         )

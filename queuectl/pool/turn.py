@@ -307,7 +307,7 @@ class Turns:
     ) -> tuple[Job, runner.Run] | None:
         """Return the job as it stands in its file, and its command, which runs; None if not now."""
         self._space.check()
-        output = runner.Output(task)
+        output = runner.OutputFiles(task)
         try:
             if output.is_lost:
                 without = await self._count_without_output(claim, job)

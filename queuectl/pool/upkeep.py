@@ -1,6 +1,6 @@
 """What a pool does beside its jobs, in a thread of its own: look, recover, tidy.
 
-spool-layout.md, sections "Waking" and "Crashes".
+spool-layout.md, sections "Waking", "Recover" and "Keeping house".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from queuectl.jobs.housekeeping import Housekeeping
+from queuectl.pool.retention import Retention
 from queuectl.recovery.recovery import Recovery
 from queuectl.spool.safety import unsafe
 
@@ -47,7 +47,7 @@ class Upkeep:
         self._intake = intake
         self._scanned = scanned
         self._recovery = Recovery(spool, owner, log)
-        self._housekeeping = Housekeeping(spool, log)
+        self._retention = Retention(spool, log)
         self._opening: Opening | None = None
         self._last_recovery = -inf
         self._wanted = threading.Event()
@@ -121,5 +121,5 @@ class Upkeep:
     def _tidy(self) -> float:
         """Delete what is beyond its retention; return the seconds until the next time."""
         begun = time.monotonic()
-        more = self._log.errors_of(self._housekeeping.run)
+        more = self._log.errors_of(self._retention.run)
         return _TIDY_SHARE * (time.monotonic() - begun) if more else _TIDY_S

@@ -11,8 +11,8 @@ import stat
 
 from queuectl import kernel
 from queuectl.errors import BadJobError, IncompleteJobError
-from queuectl.kernel.users import user_name
 from queuectl.record.job import MAX_GROWN_BYTES, MAX_RECORD_BYTES
+from queuectl.system.users import user_name
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

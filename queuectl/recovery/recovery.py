@@ -1,6 +1,6 @@
 """What the dead left, put where it belongs.
 
-spool-layout.md, section "Crashes".
+spool-layout.md, section "Recover".
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from queuectl.spool.layout import Held, Layout
     from queuectl.spool.spool import Spool
     from queuectl.workers.worklog import WorkLog
-
 
 _TICK_S = 0.01  # of a file system's clock; what came within one has its beginning as its ctime
 
@@ -275,17 +274,8 @@ class Recovery:
 
     def _put_back(self, claim: Claim, job: Job, dead: Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
-        now = time.time()
-        back = only_held(job, claim.owner)
-        if back is None and dead.this_boot and not self._spool.has_begun(job):
-            back = never_began(job, now)
-        if back is None:
-            lost = Outcome(ended=WORKER_LOST, detail=f"{claim.owner or 'nobody'} died running it")
-            back = settled(job, lost, config=self._spool.config, now=now, random=random.random)
-        queued_at = back.instant("created_at")
-        if back.state == "pending" and not back.history and queued_at is not None:
-            # it never ran: its place is that of when it was queued
-            back = given_back(back, "pending", round((queued_at - _TICK_S) * 1_000_000))
+        why = f"{claim.owner or 'nobody'} died running it"
+        back = sent_back(self._spool, claim, job, why, this_boot=dead.this_boot)
         self._spool.settle(claim, back)
         forget_output(self._spool, job, back)
         detail = f"from {claim.owner or 'nobody'}, to {claim.place(back.state)}"
@@ -294,6 +284,30 @@ class Recovery:
     def _drafts_of(self, name: str) -> list[str]:
         tmp = self._spool.directory("tmp")
         return [f"{tmp}/{draft}" for draft in os.listdir(tmp) if owner_of(draft) == name]
+
+
+def sent_back(spool: Spool, claim: Claim, job: Job, why: str, *, this_boot: bool) -> Job:
+    """Return the record of a held job that its owner does not run; its `state` names where it goes.
+
+    Args:
+        spool: whose job it is.
+        claim: by which it is held.
+        job: its last body.
+        why: what is to be said of a run that was lost; it goes through the retry policy.
+        this_boot: whether no power cut can have taken away that its command had begun.
+    """
+    now = time.time()
+    back = only_held(job, claim.owner)
+    if back is None and this_boot and not spool.has_begun(job):
+        back = never_began(job, now)
+    if back is None:
+        lost = Outcome(ended=WORKER_LOST, detail=why)
+        back = settled(job, lost, config=spool.config, now=now, random=random.random)
+    queued_at = back.instant("created_at")
+    if back.state == "pending" and not back.history and queued_at is not None:
+        # it never ran: its place is that of when it was queued
+        back = given_back(back, "pending", round((queued_at - _TICK_S) * 1_000_000))
+    return back
 
 
 def lock_file(spool: Layout) -> str:

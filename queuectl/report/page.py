@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl import __version__
 from queuectl.record.job import Job, command_line
-from queuectl.spool.joblogs import ERR, OUT, log_file
+from queuectl.spool.filenames import ERR, OUT
+from queuectl.spool.joblogs import log_file
 from queuectl.spool.tailing import end_of
 from queuectl.states import STATES
 from queuectl.stats.figures import GIVEN_BACK, Figures, ended_s, runs

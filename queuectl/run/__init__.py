@@ -1,1 +1,1 @@
-"""One command: what it is run with, its start, its end, what it leaves behind (knows no pool)."""
+"""One command: what it is run with, its start, its end, what it leaves behind."""

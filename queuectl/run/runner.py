@@ -53,7 +53,7 @@ class Task:
     job_id: str
 
 
-class Output:
+class OutputFiles:
     """Where a command writes, opened for it; what could not be is told in `lost`.
 
     Raises:
@@ -92,7 +92,7 @@ class Run:
         UnwatchedError: it did start, for a moment.
     """
 
-    def __init__(self, loop: Loop, sweeper: Sweeper, task: Task, output: Output) -> None:
+    def __init__(self, loop: Loop, sweeper: Sweeper, task: Task, output: OutputFiles) -> None:
         self._task = task
         self._sweeper = sweeper
         self._loop = loop

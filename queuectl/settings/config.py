@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.errors import BadSettingError, QueuectlError, SpoolError
-from queuectl.kernel.users import user_name
 from queuectl.settings import kinds
 from queuectl.system import files, moving
 from queuectl.system.scratch import Scratch, draft_file
+from queuectl.system.users import user_name
 from queuectl.units import show, size_text
 
 if TYPE_CHECKING:

@@ -116,13 +116,13 @@ class Asides(Moves):
                 return False
             return reason is not None and (any_reason or says.items() <= reason.record.items())
 
-        def moving(free: str) -> Steps[None]:
+        def parting(free: str) -> Steps[None]:
             target = self.rejected_file(free)
             if claim.path != target and not is_explained(free):
                 yield from self._explaining(claim, free, says)
             yield from self._parting(claim, target, "dead")
 
-        return self._to_dead(claim, moving, is_explained)
+        return self._to_dead(claim, parting, is_explained)
 
     def _is_reason(self, claim: Claim) -> bool:
         """Tell whether it only says why a file was set aside.

@@ -13,6 +13,8 @@ SUFFIX = ".json"
 REJECTED = ".rejected"
 REJECT_MARK = "~reject"  # ID~rejectN@OWNER is held to be set aside; no id has a ~
 PAUSED = "paused"
+OUT, ERR = "out", "err"
+STREAMS = (OUT, ERR)  # what a command writes to, and how the files of its output end
 DIRECTORIES = (*STATES, "logs", "workers", "tmp")
 
 

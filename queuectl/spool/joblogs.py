@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl.ids import is_id
 from queuectl.record.outcome import forgotten_run
+from queuectl.spool.filenames import OUT, STREAMS
 from queuectl.system.moving import is_there
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from queuectl.record.job import Job
     from queuectl.spool.layout import Found, Layout
 
-OUT, ERR = "out", "err"
-STREAMS = (OUT, ERR)
 # runs: of a job with more, logs/ is listed rather than asked for each, which takes as long for
 # 20,000 runs as listing 240,000 files
 _PROBED = 20_000

@@ -270,20 +270,20 @@ class Moves(Layout):
     def _to_dead(
         self,
         claim: Claim,
-        moving: Callable[[str], Steps[None]],
+        parting: Callable[[str], Steps[None]],
         is_explained: Callable[[str], bool] = lambda _id: False,
     ) -> Steps[str]:
         """Move a held file to dead/ under the first free id; return that.
 
         Args:
             claim: remembers the id, should a step fail and this be tried again.
-            moving: moves it, given an id; raises FileExistsError if that was taken meanwhile.
+            parting: moves it, given an id; raises FileExistsError if that was taken meanwhile.
             is_explained: tells of an id whether dead/ has it only to say why this file is to come.
         """
         while True:
             claim.dead_id = claim.dead_id or self._free_name(claim, is_explained)
             try:
-                yield from moving(claim.dead_id)
+                yield from parting(claim.dead_id)
             except FileExistsError:
                 claim.dead_id = None
             else:

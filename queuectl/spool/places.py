@@ -10,11 +10,11 @@ from functools import cached_property
 
 from queuectl import variables
 from queuectl.errors import QueuectlError
-from queuectl.kernel.users import user_name
 from queuectl.settings import config
-from queuectl.spool.filenames import PAUSED, REJECTED, SUFFIX
+from queuectl.spool.filenames import ERR, OUT, PAUSED, REJECTED, SUFFIX
 from queuectl.system.files import from_here
 from queuectl.system.moving import is_there
+from queuectl.system.users import user_name
 
 
 class Places:
@@ -87,7 +87,7 @@ class Places:
         The id is that of a job, such as `find` returns: it is not checked.
         """
         stem = f"{self.path}/logs/{job_id}.{number}"
-        return f"{stem}.out", f"{stem}.err"
+        return f"{stem}.{OUT}", f"{stem}.{ERR}"
 
     def key(self, job_id: str) -> str:
         """Return the id, in lower case where the file system takes A and a for one name."""
@@ -117,6 +117,11 @@ class Places:
         return any(os.path.isdir(self.directory(name)) for name in ("pending", "processing"))
 
     @property
+    def paused_file(self) -> str:
+        """Where the file is, if there is one, by which pools are asked to start nothing."""
+        return f"{self.path}/{PAUSED}"
+
+    @property
     def paused(self) -> bool:
         """Whether pools are asked to start nothing."""
-        return is_there(f"{self.path}/{PAUSED}")
+        return is_there(self.paused_file)

@@ -10,10 +10,10 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import SpoolError, UnsafeSpoolError, command_as, for_shell
-from queuectl.kernel.users import user_name
 from queuectl.settings import config
 from queuectl.spool.filenames import DIRECTORIES
 from queuectl.system.moving import is_there
+from queuectl.system.users import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,8 +3,9 @@
     submit    tmp/ID@OWNER.json   --link-->    pending/ID.json
     take, rewrite, release                     see moves.py
     set aside                                  see asides.py
+    correct   tmp/ID@OWNER.json   <-exchange-> dead/ID.json
 
-Only these three modules move a job file. spool-layout.md, section "The moves".
+Only these three modules move a job file. spool-layout.md, sections "The moves" and "Edit".
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Spool(Asides):
             SpoolError: a directory could not be made.
         """
         self.check_trusted()
-        if self.exists() and all(map(os.path.isdir, map(self.directory, DIRECTORIES))):
+        if all(map(os.path.isdir, map(self.directory, DIRECTORIES))):
             return
         path = self.path
         try:

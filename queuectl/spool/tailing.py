@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import kernel
-from queuectl.errors import NoSuchJobError, QueuectlError, SpoolError
+from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError
 from queuectl.record.reading import READ_FLAGS, special_text
 from queuectl.spool.cutting import (
     CHUNK_BYTES,
@@ -24,7 +24,8 @@ from queuectl.spool.cutting import (
     lock_to_read,
     mark_of,
 )
-from queuectl.spool.joblogs import STREAMS, current_run, log_file
+from queuectl.spool.filenames import STREAMS
+from queuectl.spool.joblogs import current_run, log_file
 from queuectl.states import FINISHED
 from queuectl.system.moving import is_there
 
@@ -236,6 +237,7 @@ class Follower:
         """Yield the stream and the bytes of all that came since; `over` once no more will.
 
         Raises:
+            BadJobError: it has ended, and its file is no job's.
             SpoolError: an output cannot be read, and nobody is told of what is `missed`.
         """
         if self.over:
@@ -246,6 +248,11 @@ class Follower:
         except NoSuchJobError:
             yield from self._drain()
             self.over, self.found = True, None
+            return
+        except BadJobError:
+            # being written, perhaps; if it stays so, a worker sets it aside: that is the end
+            if self._spool.found_in(self.job_id, FINISHED) is not None:
+                raise
             return
         while self._number <= found.job.run_number:
             yield from self._run(found.job)
@@ -295,7 +302,7 @@ class Follower:
             if self.missed is None:
                 raise
             self.missed(error)
-            del self._outputs[stream]
+            self._outputs.pop(stream).close()
 
     def files(self) -> list[str]:
         """Return the files that may grow."""

@@ -1,1 +1,1 @@
-"""What every program needs of the system: files that survive, an event loop, arrivals."""
+"""What is needed of the system: files and their names, waiting, events, a name in tmp/, systemd."""

@@ -90,9 +90,7 @@ def to_be_synced(path: str) -> Iterator[Callable[[], None]]:
         close_directory(descriptor)
 
 
-def while_locked(
-    directory: str, work: Callable[[], None], waits: Callable[[], object] = lambda: None
-) -> None:
+def while_locked(directory: str, work: Callable[[], None], waits: Callable[[], object]) -> None:
     """Do something while others that do the same with a directory wait, if it can be locked.
 
     `waits` is called if we wait for them longer than a moment.

@@ -1,6 +1,6 @@
 """Names of files, given and taken away knowingly: never over another, and where answers are lost.
 
-spool-layout.md, section "The moves".
+spool-layout.md, section "Assumptions".
 """
 
 from __future__ import annotations

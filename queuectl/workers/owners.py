@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from queuectl import kernel
 from queuectl.errors import BadJobError
 from queuectl.kernel import processes
-from queuectl.kernel.users import user_name
 from queuectl.record.job import decode
 from queuectl.record.reading import read_regular
 from queuectl.system import moving
 from queuectl.system.scratch import LOCK_SUFFIX, is_owner, try_lock, was_named_here
+from queuectl.system.users import user_name
 from queuectl.workers import requests
 
 if TYPE_CHECKING:

@@ -240,7 +240,7 @@ def test_a_first_look_that_takes_long_holds_up_no_job(spool: SpoolDir, tmp_path:
 
 RESTS = """
 import time
-from queuectl.jobs.looks import Looks
+from queuectl.pool.looks import Looks
 leave = Looks.__exit__
 def rests(self, *error):
     leave(self, *error)

@@ -85,6 +85,25 @@ def test_a_shared_spool_is_served_on_purpose(side: Spoolside) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize(
+    "name", ["pending", "processing", "failed", "completed", "dead", "tmp", "workers", "logs"]
+)
+def test_doctor_tells_what_it_found_though_a_directory_cannot_be_read(
+    name: str, open_path: Path
+) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        side.submit()
+        subprocess.run(["chown", "-R", str(NOBODY), str(side.path)], check=True)
+        (side.path / name).chmod(0)
+        done = as_nobody(side.path, "doctor")
+        lines = done.stdout.splitlines()
+        assert done.returncode == 1, done.stderr
+        assert any(line.startswith("problem") and name in line for line in lines)
+        assert "only its owner can put jobs in" in lines[0]
+        assert lines[-1].endswith("failed 0, dead 0")
+
+
+@needs_root
 def test_others_change_the_settings_of_a_shared_spool(open_path: Path) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
         share_with_nobody(side)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from queuectl.errors import BadJobError, SpoolError
 from queuectl.record import outcome
 from queuectl.record.job import MAX_HISTORY, Job, again
 from queuectl.spool import cutting, joblogs, tailing
@@ -23,8 +26,6 @@ from queuectl.system import files
 from tests.support import DEADLINE_S, ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support import SpoolDir
 
 MARK = re.compile(rb"\[queuectl: (\d+) bytes cut out here: log-max-size\]\n")
@@ -430,6 +431,47 @@ def test_what_a_job_printed_last_is_shown_though_it_was_deleted(spool: SpoolDir)
     assert list(follower.read()) == [("out", b"last\n")]
     assert follower.over
     follower.close()
+
+
+def test_who_follows_waits_for_a_record_that_is_being_written(spool: SpoolDir) -> None:
+    """As an editor that saves in place leaves it for a moment, or `cp`."""
+    spool.drop("job")
+    follower = tailing.Follower(spool.api, "job", first_run=1)
+    waiting, ended = (Path(spool.file(state, "job")) for state in ("pending", "completed"))
+    whole = waiting.read_bytes()
+    waiting.write_bytes(whole[:10])
+    assert list(follower.read()) == []
+    assert not follower.over
+    waiting.write_bytes(whole)
+    with spool.pool():
+        spool.wait_for("completed", "job")
+    assert list(follower.read()) == []
+    assert follower.over
+    ended.write_bytes(whole[:10])
+    with pytest.raises(BadJobError, match=r"completed/job\.json"):
+        list(tailing.Follower(spool.api, "job", first_run=1).read())
+
+
+def test_output_that_cannot_be_read_keeps_no_descriptor(
+    spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.drop_bytes("job", b'{"command": "true", "state": "processing"}')
+    spool.api.take("job", "pending", "nobody")
+    with open(f"{spool.path}/logs/job.1.out", "w") as file:
+        file.write("printed\n")
+    before = os.listdir("/dev/fd")
+    follower = tailing.Follower(spool.api, "job", first_run=1)
+    missed: list[SpoolError] = []
+    follower.missed = missed.append
+
+    def broken(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lseek", broken)
+        assert list(follower.read()) == []
+    assert len(missed) == 1
+    assert os.listdir("/dev/fd") == before
 
 
 def test_who_follows_many_runs_takes_no_descriptors_for_each(spool: SpoolDir) -> None:

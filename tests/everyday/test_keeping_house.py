@@ -11,7 +11,9 @@ import pytest
 
 from queuectl.errors import BadSettingError, WrongStateError
 from queuectl.jobs import housekeeping
-from queuectl.jobs.housekeeping import Doomed, Housekeeping
+from queuectl.jobs.housekeeping import Doomed
+from queuectl.pool import retention
+from queuectl.pool.retention import Retention
 from queuectl.spool import joblogs
 from queuectl.workers.worklog import WorkLog
 from tests.support import wait_until
@@ -274,8 +276,8 @@ def test_deleting_what_was_set_aside_spares_the_output_of_the_job_it_was_mistake
 # --- retention ------------------------------------------------------------------------------
 
 
-def keep_house(spool: SpoolDir, times: int = 1) -> Housekeeping:
-    house = Housekeeping(spool.api, WorkLog(-1))
+def keep_house(spool: SpoolDir, times: int = 1) -> Retention:
+    house = Retention(spool.api, WorkLog(-1))
     for _ in range(times):
         house.run()
     return house
@@ -351,7 +353,7 @@ def test_a_directory_in_which_nothing_happened_is_not_listed_again(
     tending.run()
 
 
-def let_time_pass(tending: Housekeeping) -> None:
+def let_time_pass(tending: Retention) -> None:
     """Have it look as if minutes had passed since it looked last."""
     for shelf in tending._shelves.values():
         shelf._looks._stamp = (shelf._looks._stamp[0], 0.0)
@@ -385,8 +387,8 @@ def test_much_to_delete_is_done_bit_by_bit(
     house: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.configure(retain_completed=0)
-    monkeypatch.setattr(housekeeping, "_BUDGET_S", 0.0)
-    tending = Housekeeping(house.api, WorkLog(-1))
+    monkeypatch.setattr(retention, "_BUDGET_S", 0.0)
+    tending = Retention(house.api, WorkLog(-1))
     assert tending.run() is True
     assert len(house.ids("completed")) == 4
     monkeypatch.undo()

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -360,6 +361,21 @@ def test_what_could_not_be_moved_and_now_waits_is_entered_once(
     for _ in range(10):
         intake.scan()
     assert len(intake._backlog._ready) + len(intake._backlog._at) == 1
+
+
+def test_what_cannot_be_looked_at_again_hides_nothing_that_waits(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    spool.drop("job")
+    spool.drop_bytes("stuck", b"{}", "failed")
+    intake.rejects.leave("failed", "stuck", PermissionError(errno.EPERM, "is immutable"))
+    os.rename(f"{spool.path}/failed", f"{spool.path}/was-failed")
+    Path(f"{spool.path}/failed").touch()
+    with pytest.raises(OSError, match="Not a directory"):
+        intake.scan()
+    entry = intake.next()
+    assert entry is not None
+    assert entry.job_id == "job"
 
 
 def test_a_look_that_the_file_system_refuses_is_made_again_and_ends_no_thread(

@@ -21,11 +21,11 @@ import pytest
 from queuectl import kernel
 from queuectl.errors import SpoolError
 from queuectl.kernel import processes
-from queuectl.kernel.users import user_name
 from queuectl.recovery.deaths import Deaths
 from queuectl.system import files, moving
 from queuectl.system.arrivals import Arrivals
 from queuectl.system.scratch import new_owner, try_lock
+from queuectl.system.users import user_name
 from queuectl.workers import owners, requests
 from queuectl.workers.owners import Heartbeats, Life
 from queuectl.workers.registration import Registration

@@ -534,7 +534,7 @@ def test_who_gives_an_id_waits_for_who_is_giving_one_and_looks_then(spool: Spool
         wait_until(lambda: waits_for_a_lock(process.pid) or process.poll() is not None)
         spool.drop_bytes("a", b'{"command": "true", "state": "completed"}', state="completed")
 
-    files.while_locked(spool.api.directory("pending"), give)
+    files.while_locked(spool.api.directory("pending"), give, lambda: None)
     assert b'job "a" exists already' in started[0].communicate()[1]
     assert started[0].returncode == 1
     assert spool.states("a") == ["completed"]
@@ -554,7 +554,7 @@ def test_what_somebody_is_giving_is_left_out_only_if_it_is_queued_for_good(spool
         wait_until(lambda: waits_for_a_lock(process.pid) or process.poll() is not None)
         os.unlink(spool.file("pending", "a"))  # interrupted: it takes back what it has not told
 
-    files.while_locked(spool.api.directory("pending"), give)
+    files.while_locked(spool.api.directory("pending"), give, lambda: None)
     out, err = started[0].communicate()
     assert out == b"a\nc\n"
     assert err.endswith(b"\nleft out 1 that is there already: b\n")
@@ -573,7 +573,7 @@ def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
         lock(descriptor, waits)
 
     monkeypatch.setattr(kernel, "lock", fork_meanwhile)
-    files.while_locked(pending, lambda: None)
+    files.while_locked(pending, lambda: None, lambda: None)
     other = files.open_directory(pending)
     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for descriptor in (other, *inherited):

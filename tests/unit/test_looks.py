@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queuectl.jobs import looks as module
-from queuectl.jobs.looks import Looks
+from queuectl.pool import looks as module
+from queuectl.pool.looks import Looks
 from tests.support import wait_until
 
 if TYPE_CHECKING:

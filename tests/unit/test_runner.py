@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.run.commands import marks_of
-from queuectl.run.runner import Output, Run, Task
+from queuectl.run.runner import OutputFiles, Run, Task
 from queuectl.run.spawn import Environment, reap_adopted, spawn
 from queuectl.run.stragglers import Sweeper
 from queuectl.system.loop import Loop
@@ -42,7 +42,7 @@ def test_nothing_is_signalled_that_has_been_reaped(
     loop = Loop()
 
     async def run() -> None:
-        await Run(loop, Sweeper(loop), task, Output(task)).wait()
+        await Run(loop, Sweeper(loop), task, OutputFiles(task)).wait()
         monkeypatch.setattr(os, "killpg", lambda group, _number: signalled.append(group))
         await loop.sleep(0.5)
 
@@ -59,7 +59,7 @@ def test_a_start_for_which_there_are_too_few_descriptors_gives_them_back(tmp_pat
     try:
         for _ in range(2):
             with pytest.raises(OSError, match="open files"):
-                Output(sleeping(tmp_path))
+                OutputFiles(sleeping(tmp_path))
             os.close(os.open(os.devnull, os.O_RDONLY))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -6,7 +6,7 @@ import pwd
 
 from queuectl import WrongUserError
 from queuectl.errors import error_text
-from queuectl.kernel.users import user_name
+from queuectl.system.users import user_name
 
 
 def test_a_user_is_called_by_name_and_by_number_where_there_is_none() -> None:

@@ -20,6 +20,7 @@ from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.naming import is_this_job, last_begun, resolve_id
 from queuectl.errors import QueuectlError
 from queuectl.spool import joblogs, tailing
+from queuectl.spool.filenames import ERR, OUT, STREAMS
 from queuectl.states import FINISHED
 from queuectl.system import files, moving
 from queuectl.units import plain, size_text
@@ -93,8 +94,8 @@ def _print_job(spool: Layout, job_id: str, options: dict[str, Any]) -> None:
 
 def _streams(options: dict[str, Any]) -> Sequence[str]:
     if options["both"]:
-        return joblogs.STREAMS
-    return (joblogs.ERR if options["only_stderr"] else joblogs.OUT,)
+        return STREAMS
+    return (ERR if options["only_stderr"] else OUT,)
 
 
 def _check_not_fed_to_itself(
@@ -185,7 +186,7 @@ def _hint_at_stderr(spool: Layout, follower: tailing.Follower, printer: Printer)
     number = None if found is None else joblogs.current_run(found)
     if found is None or number is None:
         return False
-    size = files.size(joblogs.log_file(spool, found.job, number, joblogs.ERR))
+    size = files.size(joblogs.log_file(spool, found.job, number, ERR))
     if size:
         what = f"nothing on standard output so far; {size_text(size)} on standard error"
         _note_of(found, f"{what}, with --stderr or --all", printer)
@@ -244,7 +245,7 @@ def _remark_on_the_rest(
     if found.job.id not in printer.printed:
         text = _nothing(spool, found, number, options)
     elif not options["both"] and not options["only_stderr"] and _wants_to_know(found):
-        path = joblogs.log_file(spool, found.job, number, joblogs.ERR)
+        path = joblogs.log_file(spool, found.job, number, ERR)
         if size := files.size(path):
             text = f"and {size_text(size)} on standard error, with --stderr or --all"
     if text:
@@ -273,7 +274,7 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
         nothing += f": {found.job.error}"
     if options["both"]:
         return nothing
-    other = joblogs.OUT if options["only_stderr"] else joblogs.ERR
+    other = OUT if options["only_stderr"] else ERR
     count = files.size(joblogs.log_file(spool, found.job, number, other))
     if not count:
         return nothing

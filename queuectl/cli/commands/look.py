@@ -21,7 +21,8 @@ from queuectl.cli.matching import Selection, changed_at, select
 from queuectl.cli.naming import last_begun, resolve_id
 from queuectl.cli.selection import select_options, selects
 from queuectl.record.outcome import CODES, ended_text, is_cancelled, means_later
-from queuectl.spool.joblogs import STREAMS, log_file, record_here
+from queuectl.spool.filenames import STREAMS
+from queuectl.spool.joblogs import log_file, record_here
 from queuectl.states import FINISHED, STATES
 from queuectl.system.moving import is_there
 from queuectl.units import codes_text, duration_text, instant, plain

@@ -13,9 +13,9 @@ import click
 from queuectl import variables
 from queuectl.cli.common import Count, remark_on_root
 from queuectl.errors import QueuectlError
-from queuectl.kernel.users import user_name
 from queuectl.spool.spool import Spool
 from queuectl.system import program
+from queuectl.system.users import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
