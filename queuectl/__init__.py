@@ -5,7 +5,7 @@
     spool = Spool()  # $QUEUECTL_SPOOL, else ~/.queuectl
     job = spool.submit(["tar", "czf", "/backup/home.tgz", "/home"], tags=["backup"])
     found = spool.wait(job.id)
-    print(found.state, found.job.record.get("exit_code"))
+    print(found.state, found.job.exit_code)
     print({state: sum(1 for _ in spool.names(state)) for state in STATES})
 
 spool-layout.md says what is in the directory, and in each record.

@@ -22,9 +22,12 @@ from queuectl.states import FINISHED, OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from datetime import datetime
 
     from queuectl.record.job import Job
     from queuectl.spool.layout import Found
+
+_AS_SET: Any = object()  # in the place of a value: the settings have it
 
 
 class Spool(spool.Spool):
@@ -45,18 +48,44 @@ class Spool(spool.Spool):
         ValueError: the path is empty.
     """
 
-    def submit(self, command: str | Sequence[str | os.PathLike[str]], **fields: Any) -> Job:
+    def submit(  # noqa: PLR0913 - each is a field of the record
+        self,
+        command: str | Sequence[str | os.PathLike[str]],
+        *,
+        id: str | None = None,  # noqa: A002 - as it is called everywhere
+        priority: int | None = None,
+        run_at: str | datetime | None = None,
+        timeout: float | None = _AS_SET,
+        max_retries: int | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str | os.PathLike[str]] | None = None,
+        tags: Sequence[str] | None = None,
+        success_codes: Sequence[int] | None = None,
+        fatal_codes: Sequence[int] | None = None,
+        later_codes: Sequence[int] | None = None,
+        **others: Any,
+    ) -> Job:
         """Queue one job, for good when this returns; return it.
 
         Interrupted by what a signal handler raises, it may have queued the job: with an id of your
-        own, do it again, and JobExistsError tells.
+        own, do it again, and JobExistsError tells. In a handler that has interrupted a `submit`
+        with an id, another with an id is refused (SpoolError).
 
         Args:
             command: a string for the shell, or a list that is run without one.
-            fields: any user's field of the record, such as id (None: one is made), priority,
-                timeout (seconds; None: no limit), run_at (text, or a datetime with its zone), cwd
-                (text, or a Path), env; those that queuectl writes are checked, and written anew;
-                others are kept, with a warning if they look like a user's.
+            id: of your own; None: one is made. It is never used twice.
+            priority: lower runs first; None: 0.
+            run_at: text, or a datetime with its zone: not before then.
+            timeout: seconds; None: no limit; if it is not given, `job-timeout` holds.
+            max_retries: None: as the settings say.
+            cwd: None: the home directory of the worker.
+            env: variables beside those of the worker.
+            tags: by which jobs are selected.
+            success_codes: exit statuses that complete the job; None: as the settings say.
+            fatal_codes: those after which it is not tried again.
+            later_codes: those that mean later, and do not count as a failure.
+            others: fields that queuectl writes are checked, and written anew; unknown ones are
+                kept, with a warning if they look like a user's.
 
         Raises:
             BadJobError: a field is wrong.
@@ -70,16 +99,29 @@ class Spool(spool.Spool):
             raise self.faults[0]
         if isinstance(command, os.PathLike):
             raise BadJobError('"command" is a path; a list, [path], is run without a shell')
-        if fields.get("id", "") is None:
-            del fields["id"]
-        for slip in slips(fields):
+        for slip in slips(others):
             warnings.warn(slip, stacklevel=2)
-        given = {"command": command, **fields}
+        fields: dict[str, Any] = {
+            "id": id,
+            "priority": priority,
+            "run_at": run_at,
+            "max_retries": max_retries,
+            "cwd": cwd,
+            "env": env,
+            "tags": tags,
+            "success_codes": success_codes,
+            "fatal_codes": fatal_codes,
+            "later_codes": later_codes,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        if timeout is not _AS_SET:
+            given["timeout"] = timeout
+        given |= {"command": command, **others}
         try:
             job = self.draft(_as_in_records(given))
         except RecursionError:
             raise BadJobError("a field holds itself, or is nested too deep") from None
-        for _ in self.submit_all([job], given=[job.id] if "id" in fields else ()):
+        for _ in self.submit_all([job], given=[] if id is None else [job.id]):
             pass
         return job
 

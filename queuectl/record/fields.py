@@ -180,13 +180,24 @@ def slips(names: Iterable[str]) -> Iterator[str]:
             from difflib import get_close_matches
 
             near = get_close_matches(name, _USER_FIELDS, n=1, cutoff=0.65)
-            meant = _ELSEWHERE.get(name) or next(iter(near), None)
+            meant = _ELSEWHERE.get(name, next(iter(near), None))
             if meant is not None:
-                yield f'"{name}" is kept, but means nothing here; "{meant}" would'
+                would = f'; "{meant}" would' if meant else ""
+                yield f'"{name}" is kept, but means nothing here{would}'
 
 
-# what our options, and other queues, call a field
+# what our options, and other queues, call a field; "": they have one, and there is none here
 _ELSEWHERE = {
+    **dict.fromkeys(("depends_on", "dependencies", "after", "at_front", "cron"), ""),
+    **dict.fromkeys(("expires", "ttl", "umask", "stdin"), ""),
+    "not_before": "run_at",
+    "time_limit": "timeout",
+    "job_timeout": "timeout",
+    "environment": "env",
+    "cmd": "command",
+    "args": "command",
+    "retry": "max_retries",
+    "label": "tags",
     "delay": "run_at",
     "eta": "run_at",
     "countdown": "run_at",

@@ -112,6 +112,12 @@ class Job:
         return value
 
     @property
+    def exit_code(self) -> int | None:
+        """The exit status of the last run that ended; None if it had none, or nothing ran."""
+        value: int | None = self.record.get("exit_code")
+        return value
+
+    @property
     def worker(self) -> str | None:
         """Who last held the job."""
         value: str | None = self.record.get("worker")

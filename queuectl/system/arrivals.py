@@ -172,6 +172,22 @@ if sys.platform == "linux":
     )
     _ONLY = cast("CallbackId", 0)  # a directory has one listener
 
+    if _HAS_READER:
+
+        class _Reader(inotify_c.InotifyFD):
+            """Leaves no descriptor to nobody."""
+
+            def __init__(self) -> None:
+                try:
+                    super().__init__()
+                except BaseException:  # no descriptor for its pipe: it has one already
+                    for name in {"_inotify_fd", "_kill_r", "_kill_w"} & vars(self).keys():
+                        os.close(vars(self)[name])
+                    raise
+                # It begins as if it were reading, and left all three if it was stopped before its
+                # thread did, or where there is no thread to be had.
+                self._is_reading = False
+
     class _Listener:
         def __init__(self, arrived: Arrived, lost: Callable[[], None]) -> None:
             self.on_queue_overflow = lost
@@ -193,10 +209,7 @@ if sys.platform == "linux":
         """
 
         def __init__(self, lost: Callable[[], None]) -> None:
-            self._reader = inotify_c.InotifyFD()
-            # It begins as if it were reading: stopped before its thread does, or where there is no
-            # thread to be had, it left its three descriptors to nobody.
-            self._reader._is_reading = False  # noqa: SLF001
+            self._reader = _Reader()
             self.start = self._reader.start
             self._lost = lost
 

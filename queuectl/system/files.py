@@ -9,10 +9,12 @@ spool-layout.md, section "Durability".
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from threading import get_ident
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from queuectl import kernel
@@ -22,6 +24,9 @@ from queuectl.system import moving
 MANY = 16  # files: fewer are synced sooner than threads are started
 _SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+_holders: set[tuple[int, int, str]] = set()  # processes and threads that have locked a directory
 
 
 class Step(NamedTuple):
@@ -96,10 +101,15 @@ def while_locked(directory: str, work: Callable[[], None], waits: Callable[[], o
     `waits` is called if we wait for them longer than a moment.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or this thread has it locked: it was interrupted by a signal,
+            and waiting in the handler would have no end.
     """
+    holder = (os.getpid(), get_ident(), directory)
+    if holder in _holders:
+        raise OSError(errno.EDEADLK, "this is a signal handler, and what it interrupted has it")
     descriptor = open_directory(directory)
     try:
+        _holders.add(holder)
         kernel.lock(descriptor, waits)
         work()
     finally:
@@ -111,7 +121,10 @@ def while_locked(directory: str, work: Callable[[], None], waits: Callable[[], o
         except OSError:  # where there are no locks
             pass
         finally:
-            close_directory(descriptor)
+            try:
+                close_directory(descriptor)
+            finally:
+                _holders.discard(holder)
 
 
 def open_directory(path: str) -> int:

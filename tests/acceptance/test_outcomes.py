@@ -415,7 +415,7 @@ def test_an_empty_path_and_one_that_leads_to_queuectl_stay_as_they_are(spool: Sp
 @pytest.mark.parametrize(("own", "said"), [(True, "its timeout"), (False, "job-timeout")])
 def test_a_timeout_says_whose_it_was(spool: SpoolDir, own: bool, said: str) -> None:
     spool.configure(job_timeout=0.2)
-    fields = {"timeout": 0.1} if own else {}
+    fields: dict[str, Any] = {"timeout": 0.1} if own else {}
     spool.api.submit("sleep 60", id="a", max_retries=1, **fields)
     spool.drain()
     message = spool.record("dead", "a")["error_message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -202,7 +203,7 @@ def test_stop_leaves_no_thread_and_may_be_called_twice(
         """Count them, but for the reader that all observers share and that stays."""
         kinds = [type(thread).__name__ for thread in threading.enumerate()]
         return sum(
-            kind == "InotifyFD" if direct else kind.endswith(("Emitter", "Observer"))
+            kind == "_Reader" if direct else kind.endswith(("Emitter", "Observer"))
             for kind in kinds
         )
 
@@ -248,6 +249,28 @@ def test_what_is_stopped_before_its_thread_runs_gives_back_every_descriptor(
     before = os.listdir("/dev/fd")
     with watching(tmp_path):
         pass
+    assert os.listdir("/dev/fd") == before
+
+
+def test_where_one_descriptor_is_left_it_is_given_back(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """There is one for the events, and none for the pipe by which their reader is stopped."""
+    if request.node.callspec.id != "as here" or not _HAS_READER:
+        pytest.skip("watchdog's observers do not")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = os.listdir("/dev/fd")
+    for free in (1, 2):
+        highest = max(map(int, before))
+        held = [os.open("/dev/null", os.O_RDONLY) for _ in range(highest)]  # fills all gaps
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1 + free, limits[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                Arrivals({str(tmp_path): print}).start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in held:
+                os.close(descriptor)
     assert os.listdir("/dev/fd") == before
 
 

@@ -125,6 +125,47 @@ def is_locked(directory: str) -> bool:
     return False
 
 
+def test_a_signal_handler_that_queues_what_it_has_interrupted_is_told_and_holds_up_nobody(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, told = moving.publish, []
+
+    def handler() -> None:
+        monkeypatch.setattr(moving, "publish", publish)
+        try:
+            api.submit("true", id="in-the-handler")
+        except SpoolError as error:
+            told.append(str(error))
+        api.submit("true")
+
+    def interrupted(draft: str, target: str) -> None:
+        handler()
+        publish(draft, target)
+
+    monkeypatch.setattr(moving, "publish", interrupted)
+    api.submit("true", id="a")
+    assert ["signal handler" in text for text in told] == [True]
+    api.submit("true", id="b")
+    assert len(list(api.names("pending"))) == 3
+    assert not is_locked(api.directory("pending"))
+
+
+@pytest.mark.parametrize("name", ["depends_on", "expires"])
+def test_what_other_queues_have_and_this_one_has_not_is_told(api: Spool, name: str) -> None:
+    fields: dict[str, Any] = {name: "job1"}
+    with pytest.warns(UserWarning, match=f'"{name}" is kept, but means nothing here$'):
+        job = api.submit("true", **fields)
+    assert job.record[name] == "job1"
+
+
+def test_none_is_what_the_settings_say_but_of_a_timeout(api: Spool) -> None:
+    job = api.submit("true", id=None, tags=None, env=None, priority=None, max_retries=None)
+    assert job.max_retries(7) == api.config.max_retries
+    assert job.tags == []
+    assert "timeout" not in job.record
+    assert api.submit("true", timeout=None).record["timeout"] is None
+
+
 # some points are in what a generator does when it is deleted, where nothing can be raised
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whatever_interrupts_a_submission_holds_up_no_other(api: Spool) -> None:
