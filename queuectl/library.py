@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from queuectl.record.job import Job
     from queuectl.spool.layout import Found
 
-_AS_SET: Any = object()  # in the place of a value: the settings have it
+
+class _AsSet:
+    """In the place of a value: the settings have it."""
+
+    def __repr__(self) -> str:
+        return "as set"
+
+
+_AS_SET: Any = _AsSet()
 
 
 class Spool(spool.Spool):

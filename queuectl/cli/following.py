@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl.cli import render
@@ -85,6 +86,7 @@ class Remarks:
         self._hindrances: Sequence[str] = ()
         self._next_look_s = 0.0
         self._told: dict[str, int] = {}
+        self._broken: dict[str, float] = {}  # since when; inf: it was told
 
     def of_hindrances(self, job_ids: Callable[[], Sequence[str]], *, any_one: bool = False) -> None:
         """Say why not all of these jobs (or not `any_one`) come to their end, if that is so.
@@ -108,9 +110,17 @@ class Remarks:
         """
         for follower in followers:
             self._tell_of_cuts(follower)
+            self._tell_if_broken(follower)
             found = follower.found
             if found is not None:
                 self._tell_of_runs(found, self._told.get(found.job.id, follower.first_run - 1))
+
+    def _tell_if_broken(self, follower: Follower) -> None:
+        """Say that a record cannot be read, unless that is over within seconds."""
+        text = follower.broken
+        if text and self._broken.setdefault(text, time.monotonic()) < time.monotonic() - _BROKEN_S:
+            self._broken[text] = inf
+            self._say(f"{text}; it is waited for")
 
     def _tell_of_cuts(self, follower: Follower) -> None:
         if follower.lost_bytes:
@@ -152,6 +162,7 @@ class Remarks:
         render.note(f"queuectl: {text}")
 
 
+_BROKEN_S = 4.0  # a worker sets aside what nobody writes any more after 3
 _REMARK_S = 1.0  # between two looks at whether anything can run
 _FEW = 100  # jobs, each of which is read then
 

@@ -11,7 +11,14 @@ from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.doctor.finding import PROBLEM, as_far_as_possible, ok, problem, warning
+from queuectl.doctor.finding import (
+    PROBLEM,
+    as_far_as_possible,
+    could_not_look,
+    ok,
+    problem,
+    warning,
+)
 from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError, for_shell
 from queuectl.ids import is_id
 from queuectl.jobs import verbs
@@ -52,8 +59,13 @@ def examine(spool: Spool) -> Iterator[Finding]:
     if not all(os.path.isdir(spool.directory(name)) for name in DIRECTORIES):
         return  # that they are missing was told
     names: dict[str, list[str]] = {state: [] for state in STATES}
+    sizes = dict.fromkeys(STATES, "?")
     for state in STATES:
-        yield from as_far_as_possible(_names(spool, state, names[state]))
+        try:
+            names[state] = list(spool.names(state))
+            sizes[state] = str(len(names[state]))
+        except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others can be
+            yield could_not_look(error)
     yield from _some(_twice(spool, names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
     recovers = _Recovers(spool)
@@ -63,21 +75,14 @@ def examine(spool: Spool) -> Iterator[Finding]:
     yield from _some(_ignored(spool), "more files that nobody reads")
     yield from as_far_as_possible(_waiting(spool, names))
     unread = sum(max(0, len(names[state]) - _READ) for state in _READ_IN)
-    counts = ", ".join(f"{state} {len(ids)}" for state, ids in names.items())
+    counts = ", ".join(f"{state} {size}" for state, size in sizes.items())
     yield ok(f"{counts}; {unread} of these were not read" if unread else counts)
-
-
-def _names(spool: Spool, state: str, names: list[str]) -> Iterator[Finding]:
-    """Fill a list with the ids in a state, of which there is nothing to be said."""
-    names.extend(spool.names(state))
-    yield from ()
 
 
 def _some(findings: Iterator[Finding], what: str) -> Iterator[Finding]:
     """Yield the first findings of a kind, and how many more there are."""
-    found = as_far_as_possible(findings)
-    yield from islice(found, _SHOWN)
-    more = list(found)
+    more: list[Finding] = []
+    yield from as_far_as_possible(_first(findings, more))
     if more:
         worst = problem if any(f.level == PROBLEM for f in more) else warning
         todo = more[0].todo
@@ -85,6 +90,11 @@ def _some(findings: Iterator[Finding], what: str) -> Iterator[Finding]:
             todo = "look again once those above are mended"
         mends = [f.mend for f in more if f.mend is not None]
         yield worst(f"{len(more)} {what}", todo, partial(_do_all, mends) if mends else None)
+
+
+def _first(findings: Iterator[Finding], more: list[Finding]) -> Iterator[Finding]:
+    yield from islice(findings, _SHOWN)
+    more.extend(findings)
 
 
 def _do_all(steps: Iterable[Callable[[], object]]) -> None:

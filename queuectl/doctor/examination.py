@@ -20,8 +20,12 @@ _PARTS = (filesystem.examine, contents.examine)
 
 def examine(spool: Spool) -> Iterator[Finding]:
     """Yield what is found of the file system under a spool, and of what is in it."""
+    told: set[str] = set()  # what several looks are refused is said once
     for part in _PARTS:
-        yield from as_far_as_possible(part(spool))
+        for finding in as_far_as_possible(part(spool)):
+            if finding.what not in told:
+                told.add(finding.what)
+                yield finding
 
 
 def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:

@@ -28,7 +28,12 @@ def as_far_as_possible(found: Iterable[Finding]) -> Iterator[Finding]:
     try:
         yield from found
     except (OSError, QueuectlError) as error:
-        yield problem(f"could not look further: {error_text(error)}")
+        yield could_not_look(error)
+
+
+def could_not_look(error: Exception) -> Finding:
+    """Return that the file system refused a look."""
+    return problem(f"could not look further: {error_text(error)}")
 
 
 def ok(what: str) -> Finding:

@@ -51,7 +51,8 @@ class Strays:
 
     async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
         why = f"{claim.owner} did not run it"
-        back = sent_back(self._spool, claim, job, why, this_boot=True)
+        # a copy is older than what has happened since: that it has no output says nothing
+        back = sent_back(self._spool, claim, job, why, this_boot=False)
         settled = await self._custody.persist(
             "put back", claim, lambda: self._spool.settling(claim, back)
         )

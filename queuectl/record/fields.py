@@ -188,16 +188,11 @@ def slips(names: Iterable[str]) -> Iterator[str]:
 
 # what our options, and other queues, call a field; "": they have one, and there is none here
 _ELSEWHERE = {
-    **dict.fromkeys(("depends_on", "dependencies", "after", "at_front", "cron"), ""),
-    **dict.fromkeys(("expires", "ttl", "umask", "stdin"), ""),
+    **dict.fromkeys(("depends_on", "dependencies", "at_front", "cron"), ""),
     "not_before": "run_at",
     "time_limit": "timeout",
     "job_timeout": "timeout",
-    "environment": "env",
     "cmd": "command",
-    "args": "command",
-    "retry": "max_retries",
-    "label": "tags",
     "delay": "run_at",
     "eta": "run_at",
     "countdown": "run_at",

@@ -294,7 +294,8 @@ def sent_back(spool: Spool, claim: Claim, job: Job, why: str, *, this_boot: bool
         claim: by which it is held.
         job: its last body.
         why: what is to be said of a run that was lost; it goes through the retry policy.
-        this_boot: whether no power cut can have taken away that its command had begun.
+        this_boot: whether its command had begun if there is output, and only then: no power cut
+            can have taken that away, nor anybody who deletes.
     """
     now = time.time()
     back = only_held(job, claim.owner)

@@ -226,6 +226,7 @@ class Follower:
         self.missed: Callable[[SpoolError], object] | None = None
         self.lost_bytes = 0  # were cut out before they were read
         self.found: Found | None = None  # as it was at the last reading; None: no state holds it
+        self.broken = ""  # why its record could not be read, if that was so at the last reading
         self._spool = spool
         self._streams = streams
         self._lines = lines
@@ -249,11 +250,14 @@ class Follower:
             yield from self._drain()
             self.over, self.found = True, None
             return
-        except BadJobError:
+        except BadJobError as error:
             # being written, perhaps; if it stays so, a worker sets it aside: that is the end
             if self._spool.found_in(self.job_id, FINISHED) is not None:
                 raise
+            self.broken = str(error)
+            yield from self._drain()
             return
+        self.broken = ""
         while self._number <= found.job.run_number:
             yield from self._run(found.job)
             self.close()

@@ -106,7 +106,8 @@ def while_locked(directory: str, work: Callable[[], None], waits: Callable[[], o
     """
     holder = (os.getpid(), get_ident(), directory)
     if holder in _holders:
-        raise OSError(errno.EDEADLK, "this is a signal handler, and what it interrupted has it")
+        why = "this thread has it locked, as where a signal handler runs in it"
+        raise OSError(errno.EDEADLK, why)
     descriptor = open_directory(directory)
     try:
         _holders.add(holder)

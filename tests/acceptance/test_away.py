@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl import Spool
-from queuectl.record import outcome
-from queuectl.record.job import Job
 from queuectl.workers import owners
 from tests.support import (
     SILENT,
@@ -123,21 +121,22 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
     assert spool.ids("processing") == []
 
 
-def test_what_a_backup_brings_back_of_a_job_that_had_not_begun_is_not_counted(
+def test_what_a_backup_brings_back_of_a_job_whose_output_is_gone_is_a_run(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    """Counted and named its output, of which there is nothing: as when a dead worker held it."""
+    """It may have been pruned since, though it had run to its end."""
     spool.configure(poll_interval=0.1)
+    spool.drop("job", waiting_for(f"{tmp_path}/go"), max_retries=1)
     with spool.pool() as pool:
-        logs = spool.api.log_files("job", 1)
-        job = Job({"id": "job", "command": "true", "created_at": "2026-01-01T00:00:00Z"})
-        counted = outcome.started(job, worker=pool.name, now=time.time(), logs=logs)
-        (tmp_path / "job").write_bytes(counted.encode())
-        os.rename(tmp_path / "job", spool.api.held_file("job", pool.name))
+        pool.wait_for("started", "job")
+        held = spool.api.held_file("job", pool.name)
+        shutil.copy(held, tmp_path / "copy")
+        (tmp_path / "go").touch()
         spool.wait_for("completed", "job")
-    record = spool.record("completed", "job")
-    assert record["attempts"] == 1
-    assert [entry["ended"] for entry in record["history"]] == ["exit"]
+        spool.run("prune", "--yes", "job")
+        os.rename(tmp_path / "copy", held)
+        spool.wait_for("dead", "job")
+    assert spool.record("dead", "job")["attempts"] == 1
 
 
 def has_a_line(path: str) -> bool:

@@ -11,19 +11,25 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
 
 from queuectl import Spool, kernel
 from queuectl.doctor import contents, filesystem
+from queuectl.doctor.finding import problem
 from queuectl.errors import MovedOnError, SpoolError
 from queuectl.spool import spool as spool_module
 from queuectl.spool.filenames import DIRECTORIES
 from tests.crash.mounts import mounted, needs_root
 from tests.crash.support import Spoolside, command_line, make_spool, places
 from tests.support import Child, environment, set_immutable, wait_until, with_code_at_start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.doctor.finding import Finding
 
 
 def doctor(side: Spoolside, *words: str) -> tuple[int, str]:
@@ -484,6 +490,15 @@ def test_a_file_where_a_directory_should_be_is_not_said_to_be_mended(side: Spool
     status, told = doctor(side, "--fix")
     assert status == 1
     assert finding(told, "failed/ missing").startswith("problem")
+
+
+def test_a_look_that_is_refused_after_many_findings_is_told() -> None:
+    def found() -> Iterator[Finding]:
+        yield from (problem(f"fault {number}") for number in range(12))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    told = [finding.what for finding in contents._some(found(), "more faults")]
+    assert told[10:] == ["could not look further: Input/output error", "2 more faults"]
 
 
 def test_a_file_that_nobody_reads_is_told(side: Spoolside) -> None:

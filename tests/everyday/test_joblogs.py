@@ -452,6 +452,21 @@ def test_who_follows_waits_for_a_record_that_is_being_written(spool: SpoolDir) -
         list(tailing.Follower(spool.api, "job", first_run=1).read())
 
 
+def test_what_is_printed_is_shown_though_the_record_is_broken_meanwhile(spool: SpoolDir) -> None:
+    spool.drop_bytes("job", b'{"command": "true", "state": "processing"}')
+    held = spool.api.take("job", "pending", "nobody").path
+    follower = tailing.Follower(spool.api, "job", first_run=1)
+    with open(f"{spool.path}/logs/job.1.out", "ab", buffering=0) as out:
+        out.write(b"first\n")
+        assert list(follower.read()) == [("out", b"first\n")]
+        Path(held).write_bytes(b"{")
+        out.write(b"second\n")
+        assert list(follower.read()) == [("out", b"second\n")]
+    assert "not JSON" in follower.broken
+    assert not follower.over
+    follower.close()
+
+
 def test_output_that_cannot_be_read_keeps_no_descriptor(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import pty
 import shlex
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from tests.support import DEADLINE_S, cpu_ticks, environment, wait_until, waitin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.support import Child, Pool, SpoolDir
 
@@ -54,6 +54,21 @@ def test_what_never_ran_did_not_begin_last(ran: SpoolDir) -> None:
     for number in range(120):
         ran.drop_bytes(f"never{number}", b'{"command": "true", "state": "dead"}', "dead")
     assert ran.run("logs").err.startswith('queuectl: the last that began is "job"')
+
+
+def test_a_record_that_stays_broken_is_told_to_who_follows(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.drop("job")
+    whole = Path(spool.file("pending", "job")).read_bytes()
+    with open(tmp_path / "told", "wb") as file:
+        following = spool.start("logs", "-f", "job", stdout=file, stderr=file)
+    with following:
+        wait_until(lambda: "no worker is running" in (tmp_path / "told").read_text())
+        Path(spool.file("pending", "job")).write_bytes(whole[:10])
+        wait_until(lambda: "it is waited for" in (tmp_path / "told").read_text())
+        Path(spool.file("pending", "job")).write_bytes(whole)
+        spool.drain()
+        assert following.wait(DEADLINE_S) == 0
+    assert (tmp_path / "told").read_text().count("pending/job.json: not JSON") == 1
 
 
 def test_nothing_has_begun_in_a_new_spool(spool: SpoolDir) -> None:

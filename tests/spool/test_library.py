@@ -150,7 +150,7 @@ def test_a_signal_handler_that_queues_what_it_has_interrupted_is_told_and_holds_
     assert not is_locked(api.directory("pending"))
 
 
-@pytest.mark.parametrize("name", ["depends_on", "expires"])
+@pytest.mark.parametrize("name", ["depends_on", "cron"])
 def test_what_other_queues_have_and_this_one_has_not_is_told(api: Spool, name: str) -> None:
     fields: dict[str, Any] = {name: "job1"}
     with pytest.warns(UserWarning, match=f'"{name}" is kept, but means nothing here$'):
