@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 
 class QueuectlError(Exception):
     """Something could not be done; the text is one line a user can act on."""
@@ -103,3 +108,19 @@ def error_text(error: Exception) -> str:
         return str(error)
     paths = [str(path) for path in (error.filename, error.filename2) if path]
     return f"{' -> '.join(paths)}: {error.strerror}" if paths else error.strerror
+
+
+def do_all(steps: Iterable[Callable[[], object]]) -> None:
+    """Do each step, also after one that failed.
+
+    Raises:
+        OSError, QueuectlError: the first error that there was; all the others were tried.
+    """
+    fault: Exception | None = None
+    for step in steps:
+        try:
+            step()
+        except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others can be done
+            fault = fault or error
+    if fault is not None:
+        raise fault

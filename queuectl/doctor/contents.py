@@ -19,7 +19,14 @@ from queuectl.doctor.finding import (
     problem,
     warning,
 )
-from queuectl.errors import BadJobError, IncompleteJobError, QueuectlError, SpoolError, for_shell
+from queuectl.errors import (
+    BadJobError,
+    IncompleteJobError,
+    QueuectlError,
+    SpoolError,
+    do_all,
+    for_shell,
+)
 from queuectl.ids import is_id
 from queuectl.jobs import verbs
 from queuectl.jobs.verbs import Verb
@@ -36,7 +43,7 @@ from queuectl.workers.hindrances import STOPPING
 from queuectl.workers.worklog import WorkLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from queuectl.doctor.finding import Finding
     from queuectl.record.job import Job
@@ -89,24 +96,12 @@ def _some(findings: Iterator[Finding], what: str) -> Iterator[Finding]:
         if any(f.todo != todo for f in more):
             todo = "look again once those above are mended"
         mends = [f.mend for f in more if f.mend is not None]
-        yield worst(f"{len(more)} {what}", todo, partial(_do_all, mends) if mends else None)
+        yield worst(f"{len(more)} {what}", todo, partial(do_all, mends) if mends else None)
 
 
 def _first(findings: Iterator[Finding], more: list[Finding]) -> Iterator[Finding]:
     yield from islice(findings, _SHOWN)
     more.extend(findings)
-
-
-def _do_all(steps: Iterable[Callable[[], object]]) -> None:
-    """Do each step, also after one that failed; raise the first error then."""
-    fault: Exception | None = None
-    for step in steps:
-        try:
-            step()
-        except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others can be done
-            fault = fault or error
-    if fault is not None:
-        raise fault
 
 
 def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:

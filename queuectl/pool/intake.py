@@ -12,7 +12,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.errors import BadJobError, IncompleteJobError, SpoolError
+from queuectl.errors import BadJobError, IncompleteJobError, do_all
 from queuectl.ids import is_id
 from queuectl.pool.backlog import Backlog, Entry
 from queuectl.pool.looks import Looks
@@ -164,17 +164,8 @@ class Intake:
         Raises:
             OSError, SpoolError: a directory cannot be read; all else was looked at.
         """
-        fault: OSError | SpoolError | None = None
-        steps: list[Callable[[], None]] = [self.rejects.look_again]
-        for state, looks in self._looks.items():
-            steps.append(partial(self._scan, state, looks, meanwhile))
-        for look in steps:
-            try:
-                look()
-            except (OSError, SpoolError) as error:  # noqa: PERF203 - the others are looked at
-                fault = fault or error
-        if fault is not None:
-            raise fault
+        scans = [partial(self._scan, *item, meanwhile) for item in self._looks.items()]
+        do_all([self.rejects.look_again, *scans])
 
     def _scan(self, state: str, looks: Looks, meanwhile: Callable[[], object]) -> None:
         if not looks.due:

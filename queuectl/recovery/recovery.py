@@ -9,9 +9,10 @@ import contextlib
 import os
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from queuectl.errors import BadJobError, ClaimLostError, QueuectlError, error_text
+from queuectl.errors import BadJobError, ClaimLostError, QueuectlError, do_all, error_text
 from queuectl.ids import first_of, is_numbered
 from queuectl.kernel.processes import check_proc, processes_of
 from queuectl.record.job import decode
@@ -215,14 +216,7 @@ class Recovery:
         Raises:
             OSError, QueuectlError: there was one; the owner's files are to stay.
         """
-        fault: OSError | QueuectlError | None = None
-        for orphan in orphans:
-            try:
-                self._recover(orphan, dead, starts)
-            except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others can be
-                fault = fault or error
-        if fault is not None:
-            raise fault
+        do_all(partial(self._recover, orphan, dead, starts) for orphan in orphans)
 
     def _recover(self, orphan: Held, dead: Dead, starts: Starts) -> None:
         job_id, was_rejected = split_reject(orphan.job_id)

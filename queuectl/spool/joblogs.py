@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from queuectl.ids import is_id
 from queuectl.record.outcome import forgotten_run
 from queuectl.spool.filenames import OUT, STREAMS
-from queuectl.system.moving import is_there
+from queuectl.system.moving import is_there, unlink_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,8 +85,7 @@ def remove(spool: Layout, job: Job) -> None:
     for job_id in ids:
         paths = _listed(spool, job_id) if last > _PROBED else _probed(spool, job_id, last)
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            unlink_quietly(path)
 
 
 def _probed(spool: Layout, job_id: str, last: int) -> Iterator[str]:
