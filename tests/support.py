@@ -321,6 +321,20 @@ def end_processes_of(spool_path: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def tick(spool: SpoolDir) -> None:
+    """Return once the file system's clock has moved on, so that two arrivals have an order."""
+    path = f"{spool.path}.tick"
+    with open(path, "w"):
+        pass
+    first = os.stat(path).st_ctime_ns
+
+    def moved() -> bool:
+        os.utime(path)
+        return os.stat(path).st_ctime_ns > first
+
+    wait_until(moved)
+
+
 def waiting_for(path: str) -> str:
     """Return a command that ends once a file is there."""
     return f"while ! [ -e {path} ]; do sleep 0.01; done"

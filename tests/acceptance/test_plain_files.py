@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.units import parse_time, utc_text
-from tests.support import wait_until, waiting_for, with_code_at_start
+from tests.support import tick, wait_until, waiting_for, with_code_at_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,20 +51,6 @@ def busy_pool(spool: SpoolDir) -> Iterator[Pool]:
 def started(pool: Pool) -> list[str]:
     """Return the ids of the jobs that a pool started, in order."""
     return [event["id"] for event in pool.events("started")]
-
-
-def tick(spool: SpoolDir) -> None:
-    """Return once the file system's clock has moved on, so that two arrivals have an order."""
-    path = f"{spool.path}.tick"
-    with open(path, "w"):
-        pass
-    first = os.stat(path).st_ctime_ns
-
-    def moved() -> bool:
-        os.utime(path)
-        return os.stat(path).st_ctime_ns > first
-
-    wait_until(moved)
 
 
 # --- how a file may come --------------------------------------------------------------------

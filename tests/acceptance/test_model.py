@@ -1,0 +1,292 @@
+"""Whatever is done to a spool, in whatever order: it comes to what a model of it says.
+
+The model knows jobs, slots, a pause and who is next, and no files. Each step does one thing to a
+real spool with a real pool, and to the model; then both have to agree.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from queuectl.errors import JobExistsError, NoSuchJobError, WrongStateError
+from queuectl.states import FINISHED, OUTCOMES, STATES
+from tests.support import SpoolDir, read_text, tick, wait_until
+
+SLOTS = 2
+IDS = "abcdef"
+NEXT_CENTURY = "2100-01-01T00:00:00Z"
+# tells that it has begun, and ends with the status that it is given
+COMMAND = "echo >> {here}/$QUEUECTL_JOB_ID.runs; read x < {here}/$QUEUECTL_JOB_ID.gate; exit $x"
+
+priorities = st.integers(-1, 1)
+limits = st.integers(1, 2)
+
+
+@dataclass
+class Job:
+    """What is known of a job by what was done to it."""
+
+    arrived: int
+    priority: int
+    max_retries: int
+    later: bool = False
+    state: str = "pending"
+    attempts: int = 0
+    by_hand: bool = False  # its file has the attempts that it had until it is taken
+
+
+@dataclass
+class Model:
+    """What a spool with one pool comes to."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(IDS, 0))
+    paused: bool = False
+    arrivals: int = 0
+
+    def of(self, *states: str) -> list[str]:
+        """Return the ids in these states."""
+        return sorted(job_id for job_id, job in self.jobs.items() if job.state in states)
+
+    def state(self, job_id: str) -> str | None:
+        """Return the state of a job, None if there is none."""
+        return self.jobs[job_id].state if job_id in self.jobs else None
+
+    def queue(self, job_id: str, **fields: Any) -> None:
+        """Have a job arrive, behind all others of its priority."""
+        self.arrivals += 1
+        self.jobs[job_id] = Job(arrived=self.arrivals, **fields)
+
+    def requeue(self, job_id: str, **changes: Any) -> None:
+        """Have a job that was there arrive anew."""
+        self.arrivals += 1
+        self.jobs[job_id] = replace(self.jobs[job_id], arrived=self.arrivals, **changes)
+
+    def start(self) -> None:
+        """Start what is next in the slots that are free."""
+        due = [job_id for job_id in self.of("pending") if not self.jobs[job_id].later]
+        due.sort(key=lambda job_id: (self.jobs[job_id].priority, self.jobs[job_id].arrived))
+        free = 0 if self.paused else SLOTS - len(self.of("processing"))
+        for job_id in due[:free]:
+            job = self.jobs[job_id]
+            job.state, job.attempts, job.by_hand = "processing", job.attempts + 1, False
+            self.runs[job_id] += 1
+
+    def end(self, job_id: str, *, well: bool) -> None:
+        """Have a run end."""
+        job = self.jobs[job_id]
+        unwell = "failed" if job.attempts < job.max_retries else "dead"
+        job.state = "completed" if well else unwell
+
+    def give_back(self) -> None:
+        """Have all runs end as if they had not been: each keeps its place."""
+        for job_id in self.of("processing"):
+            job = self.jobs[job_id]
+            job.state, job.attempts = "pending", job.attempts - 1
+
+
+class Spools(RuleBasedStateMachine):
+    """A spool with its pool, and the model of them."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.here = os.path.realpath(tempfile.mkdtemp(prefix="queuectl-model-"))
+        self.spool = SpoolDir(f"{self.here}/spool")
+        # what failed stays so
+        self.spool.configure(backoff_base=1000, durability="relaxed", kill_grace=60)
+        for job_id in IDS:
+            os.mkfifo(f"{self.here}/{job_id}.gate")
+        self.command = COMMAND.format(here=self.here)
+        self.model = Model()
+        self.pool = self.spool.start_pool(SLOTS)
+
+    # --- jobs come and end --------------------------------------------------------------------
+
+    @rule(job_id=st.sampled_from(IDS), priority=priorities, limit=limits, later=st.booleans())
+    def submit(self, job_id: str, priority: int, limit: int, later: bool) -> None:
+        fields: dict[str, Any] = {"id": job_id, "priority": priority, "max_retries": limit}
+        if later:
+            fields["run_at"] = NEXT_CENTURY
+        tick(self.spool)
+        if job_id in self.model.jobs:
+            with pytest.raises(JobExistsError):
+                self.spool.api.submit(self.command, **fields)
+        else:
+            self.spool.api.submit(self.command, **fields)
+            self.model.queue(job_id, priority=priority, max_retries=limit, later=later)
+
+    @rule(job_id=st.sampled_from(IDS), priority=priorities, limit=limits)
+    def drop(self, job_id: str, priority: int, limit: int) -> None:
+        """Drop a file of an id that is free, or of one that waits: it takes its place."""
+        if job_id in self.model.jobs and job_id not in self.spool.ids("pending"):
+            return
+        tick(self.spool)
+        self.spool.drop(job_id, self.command, priority=priority, max_retries=limit)
+        self.model.queue(job_id, priority=priority, max_retries=limit)
+
+    @precondition(lambda self: self.model.of("processing"))
+    @rule(data=st.data(), status=st.sampled_from([0, 1]))
+    def end(self, data: st.DataObject, status: int) -> None:
+        job_id = data.draw(st.sampled_from(self.model.of("processing")))
+        with open(f"{self.here}/{job_id}.gate", "w") as gate:
+            gate.write(f"{status}\n")
+        self.model.end(job_id, well=status == 0)
+
+    # --- what is done to one ------------------------------------------------------------------
+
+    @rule(job_id=st.sampled_from(IDS))
+    def cancel(self, job_id: str) -> None:
+        state = self.model.state(job_id)
+        if state is None or state in FINISHED:
+            with pytest.raises(NoSuchJobError if state is None else WrongStateError):
+                self.spool.api.cancel(job_id)
+        else:
+            self.spool.api.cancel(job_id)
+            self.model.jobs[job_id].state = "dead"
+
+    @rule(job_id=st.sampled_from(IDS))
+    def retry(self, job_id: str) -> None:
+        state = self.model.state(job_id)
+        tick(self.spool)
+        if state not in OUTCOMES:
+            with pytest.raises(NoSuchJobError if state is None else WrongStateError):
+                self.spool.api.retry(job_id)
+        else:
+            self.spool.api.retry(job_id)
+            self.model.requeue(job_id, state="pending", attempts=0)
+
+    @precondition(lambda self: self.model.of(*OUTCOMES))
+    @rule(data=st.data())
+    def move_to_pending(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(self.model.of(*OUTCOMES)))
+        state = self.model.jobs[job_id].state
+        tick(self.spool)
+        os.rename(self.spool.file(state, job_id), self.spool.file("pending", job_id))
+        self.model.requeue(job_id, state="pending", attempts=0, by_hand=True)
+
+    @precondition(lambda self: self.model.of("pending"))
+    @rule(data=st.data(), priority=priorities)
+    def edit(self, data: st.DataObject, priority: int) -> None:
+        job_id = self.one_in_pending(data)
+        tick(self.spool)
+        self.spool.run("edit", job_id, "--priority", str(priority))
+        self.model.requeue(job_id, priority=priority)
+
+    @precondition(lambda self: self.model.of("pending"))
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        job_id = self.one_in_pending(data)
+        os.unlink(self.spool.file("pending", job_id))
+        del self.model.jobs[job_id]
+
+    @precondition(lambda self: self.model.of(*FINISHED))
+    @rule(data=st.data())
+    def prune(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(self.model.of(*FINISHED)))
+        self.spool.run("prune", "--yes", job_id)
+        del self.model.jobs[job_id]
+        assert not [name for name in os.listdir(f"{self.spool.path}/logs") if name[0] == job_id]
+
+    # --- what is done to all ------------------------------------------------------------------
+
+    @rule()
+    def pause(self) -> None:
+        self.spool.run("pause")
+        self.model.paused = True
+
+    @rule()
+    def resume(self) -> None:
+        self.spool.run("resume")
+        self.model.paused = False
+
+    @rule()
+    def kill(self) -> None:
+        self.pool.kill()
+        self.pool = self.spool.start_pool(SLOTS)
+        for job_id in self.model.of("processing"):
+            self.model.end(job_id, well=False)
+
+    @rule()
+    def stop_now_and_start(self) -> None:
+        self.stop_now()
+        self.pool = self.spool.start_pool(SLOTS)
+
+    def stop_now(self) -> None:
+        self.spool.run("worker", "stop", "--now")
+        assert self.pool.wait() == 0, self.pool.log()
+        self.model.give_back()
+
+    # --- they agree ---------------------------------------------------------------------------
+
+    @invariant()
+    def agree(self) -> None:
+        self.model.start()
+        wait_until(lambda: not self.differences(), self.told)
+
+    def differences(self) -> list[str]:
+        """Return what is not as the model says; a job that waits may have been claimed ahead."""
+        seen = [(job_id, state) for state in STATES for job_id in self.spool.ids(state)]
+        found = []
+        for job_id in IDS:
+            state, runs = self.model.state(job_id), self.model.runs[job_id]
+            where: list[str | None] = [place for seen_id, place in seen if seen_id == job_id]
+            if (where or [None]) != [state] and (state, where) != ("pending", ["processing"]):
+                found.append(f"{job_id} is in {where}, not in {state}")
+            if len(read_text(f"{self.here}/{job_id}.runs")) != runs:
+                found.append(f"{job_id} has not begun {runs} times")
+        if len(seen) != len(self.model.jobs):
+            found.append(f"there are {seen}")
+        return found
+
+    def told(self) -> str:
+        return "\n".join([*self.differences(), str(self.model), self.pool.log()])
+
+    def one_in_pending(self, data: st.DataObject) -> str:
+        """Draw a job that waits; return its id once it is where it waits."""
+        job_id = data.draw(st.sampled_from(self.model.of("pending")))
+        # no slot is free soon: what was claimed ahead is given back
+        wait_until(lambda: job_id in self.spool.ids("pending"), self.told)
+        return job_id
+
+    def teardown(self) -> None:
+        try:
+            self.stop_now()
+            self.agree_at_the_end()
+        finally:
+            if self.pool.process.poll() is None:
+                self.pool.kill()
+            self.spool.end_processes()
+            shutil.rmtree(self.here)
+
+    def agree_at_the_end(self) -> None:
+        jobs = {job["id"]: job for job in self.spool.run("list", "--json").json}
+        assert jobs.keys() == self.model.jobs.keys()
+        for job_id, job in self.model.jobs.items():
+            assert (jobs[job_id]["state"], jobs[job_id]["priority"]) == (job.state, job.priority)
+            assert job.by_hand or jobs[job_id].get("attempts", 0) == job.attempts, self.told()
+        assert self.spool.leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_spool_comes_to_what_its_model_says_whatever_is_done_to_it() -> None:
+    # a smaller example would be found in minutes: what the first one has logged says enough
+    phases = (Phase.explicit, Phase.reuse, Phase.generate)
+    run_state_machine_as_test(
+        Spools, settings=settings(max_examples=15, stateful_step_count=30, phases=phases)
+    )
