@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from queuectl.errors import JobExistsError, NoSuchJobError, WrongStateError
+from queuectl.errors import JobExistsError, WrongStateError
 from queuectl.states import FINISHED, OUTCOMES, STATES
 from tests.support import SpoolDir, read_text, tick, wait_until
 
@@ -34,7 +34,8 @@ NEXT_CENTURY = "2100-01-01T00:00:00Z"
 # tells that it has begun, and ends with the status that it is given
 COMMAND = "echo >> {here}/$QUEUECTL_JOB_ID.runs; read x < {here}/$QUEUECTL_JOB_ID.gate; exit $x"
 
-priorities = st.integers(-1, 1)
+some_ids = st.lists(st.sampled_from(IDS), unique=True, min_size=1)
+priorities = st.sampled_from([0, 0, -1, 1])
 limits = st.integers(1, 2)
 
 
@@ -118,18 +119,18 @@ class Spools(RuleBasedStateMachine):
 
     # --- jobs come and end --------------------------------------------------------------------
 
-    @rule(job_id=st.sampled_from(IDS), priority=priorities, limit=limits, later=st.booleans())
-    def submit(self, job_id: str, priority: int, limit: int, later: bool) -> None:
-        fields: dict[str, Any] = {"id": job_id, "priority": priority, "max_retries": limit}
-        if later:
-            fields["run_at"] = NEXT_CENTURY
-        tick(self.spool)
-        if job_id in self.model.jobs:
-            with pytest.raises(JobExistsError):
-                self.spool.api.submit(self.command, **fields)
-        else:
-            self.spool.api.submit(self.command, **fields)
-            self.model.queue(job_id, priority=priority, max_retries=limit, later=later)
+    @rule(job_ids=some_ids, priority=priorities, limit=limits, later=st.sampled_from([0, 0, 0, 1]))
+    def submit(self, job_ids: list[str], priority: int, limit: int, later: int) -> None:
+        fields: dict[str, Any] = {"priority": priority, "max_retries": limit}
+        when: dict[str, Any] = {"run_at": NEXT_CENTURY} if later else {}
+        for job_id in job_ids:
+            tick(self.spool)
+            if job_id in self.model.jobs:
+                with pytest.raises(JobExistsError):
+                    self.spool.api.submit(self.command, id=job_id)
+            else:
+                self.spool.api.submit(self.command, **(fields | when | {"id": job_id}))
+                self.model.queue(job_id, later=bool(later), **fields)
 
     @rule(job_id=st.sampled_from(IDS), priority=priorities, limit=limits)
     def drop(self, job_id: str, priority: int, limit: int) -> None:
@@ -150,22 +151,24 @@ class Spools(RuleBasedStateMachine):
 
     # --- what is done to one ------------------------------------------------------------------
 
-    @rule(job_id=st.sampled_from(IDS))
-    def cancel(self, job_id: str) -> None:
-        state = self.model.state(job_id)
-        if state is None or state in FINISHED:
-            with pytest.raises(NoSuchJobError if state is None else WrongStateError):
+    @precondition(lambda self: self.model.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.model.jobs)))
+        if self.model.state(job_id) in FINISHED:
+            with pytest.raises(WrongStateError):
                 self.spool.api.cancel(job_id)
         else:
             self.spool.api.cancel(job_id)
             self.model.jobs[job_id].state = "dead"
 
-    @rule(job_id=st.sampled_from(IDS))
-    def retry(self, job_id: str) -> None:
-        state = self.model.state(job_id)
+    @precondition(lambda self: self.model.jobs)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.model.jobs)))
         tick(self.spool)
-        if state not in OUTCOMES:
-            with pytest.raises(NoSuchJobError if state is None else WrongStateError):
+        if self.model.state(job_id) not in OUTCOMES:
+            with pytest.raises(WrongStateError):
                 self.spool.api.retry(job_id)
         else:
             self.spool.api.retry(job_id)
