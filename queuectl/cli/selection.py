@@ -103,14 +103,14 @@ SELECTING = {
         multiple=True,
         metavar="WORD",
         shell_complete=complete_tags,
-        help="Only jobs with all of these.",
+        help="Only jobs with this tag; repeated: with all.",
     ),
-    "--older-than": _span("--older-than", "Only jobs unchanged for so long."),
-    "--newer-than": _span("--newer-than", "Only jobs changed within so long."),
+    "--older-than": _span("--older-than", "Only jobs unchanged for at least this long."),
+    "--newer-than": _span("--newer-than", "Only jobs changed less than this long ago."),
     "--command-matches": _matching(
-        "--command-matches", "Only jobs in whose command this is found."
+        "--command-matches", "Only jobs whose command contains a match."
     ),
-    "--error-matches": _matching("--error-matches", "Only jobs in whose error this is found."),
+    "--error-matches": _matching("--error-matches", "Only jobs whose error contains a match."),
 }
 
 
@@ -126,7 +126,7 @@ def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
         "states",
         type=_State(states),
         multiple=True,
-        help="Only these; may be repeated.",
+        help="Only jobs in this state; may be repeated.",
     )
 
 
@@ -143,13 +143,17 @@ def select_options(*states: str) -> Callable[[Any], Any]:
 
 def touch_options(command: Any) -> Any:
     """Add the options of a command that changes many jobs at once."""
-    command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
+    command = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")(
+        command
+    )
     return click.option(
-        "--dry-run", is_flag=True, help="Print the ids that it would be; do nothing."
+        "--dry-run", is_flag=True, help="Only print the ids of the jobs; do nothing."
     )(command)
 
 
-all_option = click.option("--all", "everything", is_flag=True, help="All that it applies to.")
+all_option = click.option(
+    "--all", "everything", is_flag=True, help="All jobs that this command applies to."
+)
 
 
 # --- which jobs a command is for ------------------------------------------------------------

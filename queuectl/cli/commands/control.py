@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 @touch_options
 @click.pass_context
 def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """Have jobs never run, and end those that run; print the id of each once it is dead.
+    """Cancel jobs: waiting ones never run, running ones are ended; print the id of each once dead.
 
-    A command that runs is ended on whatever pool it is: SIGTERM, and SIGKILL after `kill-grace`.
-    The job goes to dead/, with who cancelled it and when. Of jobs that are selected, those that end
-    or are deleted meanwhile are no failure; `queuectl pause` first lets no more start.
+    A running command is ended on whatever worker runs it: by SIGTERM, and by SIGKILL after
+    `kill-grace`. The job goes to dead/, with who cancelled it and when. Selected jobs that end or
+    are deleted meanwhile are no failure; `queuectl pause` first keeps more from starting.
 
     \b
     queuectl cancel job1 job2
@@ -79,11 +79,11 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
 @touch_options
 @click.pass_context
 def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """Queue jobs that have ended, or wait for a retry, again; print their ids.
+    """Queue jobs again that have ended, or wait for a retry; print their ids.
 
-    Their attempts start at 0, their history is kept. Without --state, --all, --tag and the like
-    select among failed and dead jobs; a cancelled job has to be named, or found by its error. Those
-    of the selected that were retried or deleted meanwhile are no failure.
+    Their attempts start at 0 again; their history is kept. Unless --state is given, --all, --tag
+    and the like select among failed and dead jobs; a cancelled job has to be named, or selected by
+    --error-matches. Selected jobs that are retried or deleted meanwhile are no failure.
 
     \b
     queuectl retry job1
@@ -106,12 +106,12 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 @change_options
 @click.pass_context
 def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """Change jobs that wait, or are dead, by options; or one in $EDITOR (or $VISUAL).
+    """Change waiting or dead jobs by options, or one of them in $VISUAL or $EDITOR.
 
-    What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
-    it was, and the text is kept. A field that is deleted goes back to its default; --tag and --env
-    stand for all that the job has. Among those of its priority it goes to the end. A dead job stays
-    dead until `queuectl retry`.
+    The text is checked; if anything is wrong with it, or a worker took the job meanwhile, the job
+    stays as it was, and your text is kept. A field that you delete goes back to its default; --tag
+    and --env replace all that the job has. A changed job goes to the end of those with its
+    priority. A dead job stays dead until `queuectl retry`.
 
     \b
     queuectl edit job1 --priority -5 --run-at now
@@ -161,9 +161,9 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
 @click.command()
 @click.pass_context
 def pause(ctx: click.Context, /) -> None:
-    """Have workers start nothing until `queuectl resume`; what runs goes on.
+    """Keep workers from starting jobs until `queuectl resume`; what runs goes on.
 
-    It is the file `paused` in the spool, so it outlives workers and reboots.
+    The pause is a file in the spool, `paused`, so it outlives workers and reboots.
 
     \b
     queuectl pause

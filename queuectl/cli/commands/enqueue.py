@@ -38,13 +38,15 @@ if TYPE_CHECKING:
     "--commands",
     metavar="FILE",
     shell_complete=complete_files,
-    help="A file, or -, of shell commands, one a line; # begins a comment.",
+    help="Queue each line of FILE (-: standard input) as a shell command; # begins a comment line.",
 )
 @click.option(
     "--skip-existing", is_flag=True, help="Leave out jobs whose id exists already, in any state."
 )
 @click.option(
-    "--wait", is_flag=True, help="Return when all have ended; the status is that of a failed one."
+    "--wait",
+    is_flag=True,
+    help="Wait until all have ended; the exit status is as in `queuectl wait`.",
 )
 @click.argument(
     "words", metavar="JSON | @FILE | - | [--] COMMAND", nargs=-1, shell_complete=complete_files
@@ -62,9 +64,9 @@ def enqueue(
 ) -> int:
     """Queue a job; print its id once it is safe on disk.
 
-    A job is JSON, or options, or the words of a command after --. @FILE and - (standard input)
-    hold one JSON object a line; all are checked before the first is queued. Options go before it.
-    The command itself reads nothing: its standard input is /dev/null.
+    A job is given as JSON, by options, or as the words of a command after --. @FILE and - (standard
+    input) hold one JSON object a line; all are checked before the first is queued. Options go
+    before the job. The command itself reads nothing: its standard input is /dev/null.
 
     \b
     queuectl enqueue '{"id":"job1","command":"sleep 2"}'

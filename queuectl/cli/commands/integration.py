@@ -83,11 +83,16 @@ _USER_INSTALL = (
 
 
 @click.command("systemd-unit")
-@click.option("--user", "for_user", is_flag=True, help="For `systemctl --user`.")
-@click.option("--count", type=Count(1, 10_000), metavar="N", help="Jobs at a time.")
+@click.option("--user", "for_user", is_flag=True, help="Print a unit for `systemctl --user`.")
+@click.option(
+    "--count",
+    type=Count(1, 10_000),
+    metavar="N",
+    help="Jobs to run at a time. Default: the setting worker-count, also when it changes.",
+)
 @click.pass_context
 def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) -> None:
-    """Print a unit file that runs a pool for years: through stops, crashes and reboots.
+    """Print a systemd unit that runs a worker for years: through stops, crashes and reboots.
 
     \b
     queuectl systemd-unit --user > ~/.config/systemd/user/queuectl.service

@@ -35,25 +35,27 @@ _SILENT_S = 1.0  # before one that is followed is said to write to the other str
 
 @click.command()
 @click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids())
-@click.option("--follow", "-f", is_flag=True, help="Go on, through retries, until all have ended.")
-@click.option("--stderr", "only_stderr", is_flag=True, help="Its standard error instead.")
-@click.option("--all", "both", is_flag=True, help="Both, each piece under a heading.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Follow the output, through retries, until all have ended."
+)
+@click.option("--stderr", "only_stderr", is_flag=True, help="Print standard error instead.")
+@click.option("--all", "both", is_flag=True, help="Print both, each piece under a heading.")
 @click.option(
     "--run",
     "--attempt",
     "run",
     type=Count(1),
     metavar="N",
-    help="Run N, as show counts them, instead of the last.",
+    help="Print run N, as `show` counts them, instead of the last.",
 )
-@click.option("--lines", "-n", type=Count(0), metavar="N", help="Only the last N lines.")
+@click.option("--lines", "-n", type=Count(0), metavar="N", help="Print only the last N lines.")
 @click.pass_context
 def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **options: Any) -> None:
-    """Print what a job printed: its last run, on standard output.
+    """Print what a job printed: the standard output of its last run.
 
-    Runs are numbered as `queuectl show` lists them, on over retries by hand. With -f a job that
-    has not begun is waited for. Of several jobs each comes under its id; without ID it is the job
-    that began last.
+    Runs are numbered as `queuectl show` lists them; a retry by hand goes on counting. With -f, a
+    job that has not begun is waited for. Of several jobs, each comes under its id; without ID, it
+    is the job that began last.
 
     \b
     queuectl logs job1

@@ -130,10 +130,10 @@ def _print_table(values: Mapping[str, Any], stored: Collection[str]) -> None:
 @click.argument("value", metavar="VALUE", required=False)
 @click.pass_context
 def set_value(ctx: click.Context, key: str, value: str | None) -> None:
-    """Set KEY to VALUE, here and in every running worker. KEY=VALUE will do, as `get` prints it.
+    """Set KEY to VALUE, in this spool and its running workers. KEY=VALUE works too, as `get` prints it.
 
-    worker-count holds in those that were started without --count, max-retries for jobs that are
-    queued from then on, and for files without their own. `queuectl config show` lists the keys.
+    worker-count applies to workers started without --count, max-retries to jobs that are queued
+    from then on, and to files without their own. `queuectl config show` lists the keys.
 
     \b
     queuectl config set backoff-base 3

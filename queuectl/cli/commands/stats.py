@@ -35,7 +35,7 @@ def since_option(command: Any) -> Any:
         type=DURATION,
         default=_PERIOD_S,
         metavar="DURATION",
-        help="How far back to look: 24h, 30d; 7d if not given.",
+        help="How far back to look, such as 24h or 30d. Default: 7d.",
     )(command)
 
 
@@ -44,7 +44,8 @@ def since_option(command: Any) -> Any:
 @json_option
 @click.pass_context
 def stats(ctx: click.Context, /, *, period_s: float, as_json: bool) -> None:
-    """Show what happened: jobs by outcome, success rate, waits, run times, retries, the busiest.
+    """Show what happened: jobs by outcome, success rate, waits, run times, retries, the
+    busiest commands and tags.
 
     \b
     queuectl stats

@@ -43,7 +43,7 @@ _FORMATS = ("text", "json", "prometheus")
 )
 @click.pass_context
 def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
-    """Show jobs by state, workers alive and what each runs, and what is due when.
+    """Show how many jobs are in each state, what each worker runs, and what is due when.
 
     \b
     queuectl status

@@ -46,7 +46,7 @@ _READY_VARIABLE = f"{variables.PREFIX}READY_FD"
 
 @click.group(cls=SuggestingGroup)
 def worker() -> None:
-    """Start, stop and list the pools that run jobs.
+    """Start, stop and list workers, which run the jobs.
 
     \b
     queuectl worker start --count 4
@@ -58,12 +58,21 @@ def worker() -> None:
     "--count",
     type=Count(1, 10_000),
     metavar="N",
-    help="Jobs at a time. Else worker-count, as it changes.",
+    help="Jobs to run at a time. Default: the setting worker-count, also when it changes.",
 )
-@click.option("--stop-when-empty", is_flag=True, help="Leave once all has ended that is due.")
-@click.option("--detach", is_flag=True, help="Return once the pool is up; it logs to a file.")
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", help="text or json lines."
+    "--stop-when-empty", is_flag=True, help="Leave once all jobs that are due have ended."
+)
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Run in the background, logging to a file; return once the worker is up.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Log lines as text, or as JSON.",
 )
 @click.pass_context
 def start(
@@ -71,10 +80,10 @@ def start(
 ) -> None:
     """Run jobs, N at a time, logging each on standard error.
 
-    Ctrl-C or SIGTERM finishes what runs and leaves; a second one ends the commands and gives their
-    jobs back. --stop-when-empty waits for retries too, and in a paused spool for `queuectl resume`,
-    not for what is scheduled; the exit status is 0 also if jobs died, which `queuectl wait --tag T`
-    tells afterwards.
+    On Ctrl-C or SIGTERM the worker finishes what runs and leaves; on a second one it ends the
+    commands and gives their jobs back. --stop-when-empty also waits for retries and, in a paused
+    spool, for `queuectl resume`, but not for scheduled jobs; the exit status is 0 even if jobs
+    died, which `queuectl wait --tag T` tells afterwards.
 
     \b
     queuectl worker start --count 2 --stop-when-empty
@@ -183,15 +192,17 @@ def _last_line(path: str, begun: int) -> str:
     return f"the worker did not come up: {lines[-1] if lines else 'it said nothing'}"
 
 
-@worker.command(short_help="Stop pools, all or some, and wait until they are gone.")
+@worker.command(short_help="Stop workers, all or some, and wait until they are gone.")
 @click.argument("names", metavar="[WORKER]...", nargs=-1, shell_complete=complete_workers)
-@click.option("--now", is_flag=True, help="End what runs and give it back, attempt not counted.")
+@click.option(
+    "--now", is_flag=True, help="End what runs and give it back, the attempt not counted."
+)
 @click.pass_context
 def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
-    """Stop pools (all of them, if none is named) and wait until they are gone.
+    """Stop workers (all of them, if none is named) and wait until they are gone.
 
-    What runs is finished first, unless --now. A WORKER is a name, the beginning of one, or a
-    process number.
+    What runs is finished first, unless --now is given. A WORKER is a name, the beginning of one,
+    or a process id.
 
     \b
     queuectl worker stop
@@ -258,7 +269,7 @@ def _named(text: str, alive: list[Worker]) -> Worker:
 @json_option
 @click.pass_context
 def list_workers(ctx: click.Context, *, as_json: bool) -> None:
-    """List the pools that are alive, and what each runs.
+    """List the workers that are alive, and what each runs.
 
     \b
     queuectl worker list
