@@ -88,7 +88,7 @@ def _run(args: Sequence[str] | None) -> int:
         more = cause.args if isinstance(cause, KeyboardInterrupt) else ()
         return _fail("; ".join(["interrupted", *map(str, more)]), 130)
     except (click.ClickException, QueuectlError, MemoryError) as error:
-        return _fail(str(error) or "no memory is left", 1)
+        return _fail(str(error) or "out of memory", 1)
     except OSError as error:
         if error.errno == errno.EPIPE:
             silence_stdout()

@@ -82,7 +82,7 @@ def _words(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
     if not all(map(str.strip, values)):
-        raise click.BadParameter("a tag is not empty; is a variable not set?")
+        raise click.BadParameter("a tag must not be empty; is a variable not set?")
     return values
 
 
@@ -118,7 +118,8 @@ _OPTIONS = (
         "--timeout",
         type=_Timeout(),
         metavar="DURATION",
-        help="End a run that takes longer; none: no limit. Default: the setting job-timeout, 300 s if not set.",
+        help="End a run that takes longer; none: no limit. Default: the setting job-timeout, "
+        "300 s if not set.",
     ),
     click.option(
         "--max-retries",
@@ -151,7 +152,8 @@ _OPTIONS = (
         "--success-codes",
         callback=_codes,
         metavar="CODES",
-        help="Exit codes that complete the job, such as 0,3 or 64-78. Default: the setting, 0 if not set.",
+        help="Exit codes that complete the job, such as 0,3 or 64-78. Default: the setting, "
+        "0 if not set.",
     ),
     click.option(
         "--fatal-codes",
@@ -163,7 +165,7 @@ _OPTIONS = (
         "--later-codes",
         callback=_codes,
         metavar="CODES",
-        help="Exit codes that mean: run again later, the attempt not counted. Default: the setting.",
+        help="Exit codes that mean: run again later, attempt not counted. Default: the setting.",
     ),
 )
 
@@ -204,7 +206,7 @@ def _directory(text: str) -> str:
         raise click.UsageError("--cwd must name a directory")
     path = os.path.normpath(from_here(text))
     if not os.path.isdir(path):
-        render.remark(f"queuectl: there is no directory {path} now")
+        render.remark(f"queuectl: directory {path} does not exist now")
     return path
 
 
@@ -221,7 +223,7 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
         if source_of(name) is ParameterSource.COMMANDLINE
     }
     if "run_at" in fields and "delay" in fields:
-        raise click.UsageError("--run-at and --delay exclude one another")
+        raise click.UsageError("--run-at and --delay cannot be combined")
     if "delay" in fields:
         fields["run_at"] = time.time() + fields.pop("delay")
     if "run_at" in fields:

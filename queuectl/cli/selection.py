@@ -58,13 +58,13 @@ class _Pattern(_PatternType):
         if isinstance(value, re.Pattern):
             return value
         if not value:  # of a variable that is not set, perhaps: it would select all
-            self.fail("an empty expression is found everywhere; --all is all", param, ctx)
+            self.fail("an empty expression matches every job; --all selects all", param, ctx)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of [[, which may mean more one day
                 return re.compile(value)
         except re.error as error:
-            self.fail(f'"{value}" is no regular expression: {error}', param, ctx)
+            self.fail(f'"{value}" is not a regular expression: {error}', param, ctx)
         except (OverflowError, RecursionError):
             self.fail("the expression is too large, or nested too deep", param, ctx)
 
@@ -219,7 +219,7 @@ def _selected(spool: Layout, selection: Selection, leaving: Collection[str]) -> 
         else:
             job_ids.append(found.job.id)
     for kind, count in left_out.items():
-        render.note(f"{count} {kind}, not among these: {_LEFT[kind]}")
+        render.note(f"left out {count} {kind}: {_LEFT[kind]}")
     return job_ids
 
 
@@ -285,7 +285,7 @@ def go_ahead(
         render.note(f"would {what}; nothing was done")
         return False
     if not count:
-        render.note("no such jobs")
+        render.note("no jobs match")
         return False
     if count > ask_above and not options["yes"] and render.person_answers():
         few = plain(first_of(job_ids, 5))

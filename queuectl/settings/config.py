@@ -54,7 +54,7 @@ class Config:
     job_timeout: float | None = _setting(
         300,
         kinds.optional(kinds.seconds(0.001, _YEAR_S)),
-        "time limit of a run, in seconds, unless its job has one; if raised, also of what runs already",
+        "time limit of a run, in seconds, unless its job has one; if raised, also of running jobs",
     )
     kill_grace: float = _setting(5, kinds.seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
     poll_interval: float = _setting(

@@ -67,7 +67,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
                 click.echo(job_id)
         except KeyboardInterrupt:
             if cancelling.told_to_end:
-                render.note("what was told to end may end all the same; `queuectl list` shows it")
+                render.note("jobs that were told to end may still end; `queuectl list` shows them")
             raise
     misses.exit()
 
@@ -121,14 +121,14 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     given = given_fields(options)
     spool = spool_to_change(ctx)
     if len(texts) > 1 and not given:
-        raise click.UsageError("several jobs are changed by options; the editor takes one")
+        raise click.UsageError("the editor takes one job; several are changed by options")
     misses = Misses()
     dead = 0
     for text in texts:
         with misses.noted():
             dead += _edit(spool, text, given) == "dead"
     if dead:
-        render.note("what is dead stays so; `queuectl retry ID` runs it")
+        render.note("dead jobs stay dead; `queuectl retry ID` queues one again")
     misses.exit()
 
 
@@ -139,15 +139,15 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
     found = spool.find(id_to_change(spool, text))
     job_id = found.job.id
     if found.job.is_reason:
-        raise WrongStateError(f'"{job_id}" was set aside, and is no job: {spool.mending(job_id)}')
+        raise WrongStateError(f'"{job_id}" is not a job: it was set aside; {spool.mending(job_id)}')
     if found.state not in EDITABLE:
         only = "pending, failed or dead"
         raise WrongStateError(f'job "{job_id}" is {found.state}; only {only} jobs can be edited')
     if not given and not can_edit():
-        raise click.UsageError("there is no terminal for an editor: name what to change")
+        raise click.UsageError("there is no terminal for an editor: say what to change by options")
     new = with_fields(found.job, given) if given else edited(found.job)
     if new is None:
-        render.note(f"{job_id} is so already: nothing was changed")
+        render.note(f"{job_id} is like that already: nothing was changed")
         return None
     try:
         verbs.edit(spool, found, new)
@@ -171,11 +171,11 @@ def pause(ctx: click.Context, /) -> None:
     spool = spool_to_write(ctx, strict=False)
     say_faults(spool)
     if not verbs.pause(spool, verbs.by_whom()):
-        render.note("it is paused already")
+        render.note("the spool is paused already")
         return
     is_lost = cache(partial(owners.is_lost, spool))
     running = sum(not is_lost(found.owner) for found in spool.running())
-    render.note(f"paused; {running} running go on; `queuectl resume` lets jobs start again")
+    render.note(f"paused; {running} still running; `queuectl resume` lets jobs start again")
 
 
 @click.command()
@@ -187,4 +187,4 @@ def resume(ctx: click.Context, /) -> None:
     queuectl resume
     """
     spool = spool_to_change(ctx)
-    render.note("resumed" if verbs.resume(spool) else "it is not paused")
+    render.note("resumed" if verbs.resume(spool) else "the spool is not paused")

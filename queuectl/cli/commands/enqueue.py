@@ -88,8 +88,8 @@ def enqueue(
     left_out: list[str] | None = [] if skip_existing else None
     queued = _submit(spool, jobs, left_out) if jobs else []
     if left_out:
-        are = "is" if len(left_out) == 1 else "are"
-        render.note(f"left out {len(left_out)} that {are} there already: {first_of(left_out)}")
+        exist = "job that exists" if len(left_out) == 1 else "jobs that exist"
+        render.note(f"left out {len(left_out)} {exist} already: {first_of(left_out)}")
     if not wait:
         if queued and sys.stderr.isatty():
             _say_what_hinders(spool, queued[-1])
@@ -113,7 +113,7 @@ def _drafted(
 def _check_named(jobs: list[Drafted]) -> None:
     """Check that there are ids to go by, and that none is given twice."""
     if jobs and not check_once(jobs):
-        raise click.UsageError("--skip-existing goes by ids, and none of these jobs is given one")
+        raise click.UsageError("--skip-existing compares ids, and none of these jobs is given one")
 
 
 def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) -> list[str]:

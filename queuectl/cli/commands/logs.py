@@ -64,7 +64,7 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
     queuectl logs --stderr --run 1 --lines 20 job1
     """
     if options["only_stderr"] and options["both"]:
-        raise click.UsageError("--stderr and --all exclude one another")
+        raise click.UsageError("--stderr and --all cannot be combined")
     spool = spool_to_read(ctx)
     misses = Misses()
     if follow:
@@ -191,7 +191,7 @@ def _hint_at_stderr(spool: Layout, follower: tailing.Follower, printer: Printer)
     size = files.size(joblogs.log_file(spool, found.job, number, ERR))
     if size:
         what = f"nothing on standard output so far; {size_text(size)} on standard error"
-        _note_of(found, f"{what}, with --stderr or --all", printer)
+        _note_of(found, f"{what} (--stderr or --all prints it)", printer)
     return size > 0
 
 
@@ -249,7 +249,7 @@ def _remark_on_the_rest(
     elif not options["both"] and not options["only_stderr"] and _wants_to_know(found):
         path = joblogs.log_file(spool, found.job, number, ERR)
         if size := files.size(path):
-            text = f"and {size_text(size)} on standard error, with --stderr or --all"
+            text = f"also {size_text(size)} on standard error (--stderr or --all prints it)"
     if text:
         _note_of(found, text, printer)
     return text
@@ -282,8 +282,8 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
         return nothing
     size = size_text(count)
     if options["only_stderr"]:
-        return f"nothing on standard error; {size} on standard output, without --stderr"
-    return f"nothing on standard output; {size} on standard error, with --stderr"
+        return f"nothing on standard error; {size} on standard output (printed without --stderr)"
+    return f"nothing on standard output; {size} on standard error (--stderr prints it)"
 
 
 def _run_number(spool: Layout, found: Found, wanted: int | None) -> int:

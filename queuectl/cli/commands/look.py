@@ -115,7 +115,7 @@ def _print_list(
 ) -> None:
     """Print jobs, as the options of a list say, or that there are none and `misses` has none."""
     if options["as_json"] and options["only_ids"]:
-        raise click.UsageError("--json and --ids exclude one another")
+        raise click.UsageError("--json and --ids cannot be combined")
     if options["as_json"]:
         render.json_array(record_here(spool, item) for item in found)
     elif options["only_ids"]:
@@ -124,7 +124,7 @@ def _print_list(
     else:
         any_shown = _print_jobs(spool, found)
         if not any_shown and not (misses and misses.count):
-            render.remark("no such jobs")
+            render.remark("no jobs match")
 
 
 def _print_jobs(spool: Layout, found: Iterator[Found]) -> bool:

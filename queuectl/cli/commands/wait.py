@@ -90,12 +90,13 @@ def wait(
     job_ids = _but_ourselves(spool, chosen(spool, texts, selection), named=bool(texts))
     if not job_ids:
         of_all = options["everything"] and not (selection.narrow or options["states"])
-        render.note("nothing waits or runs" if of_all else "no such jobs")
+        render.note("nothing waits or runs" if of_all else "no jobs match")
     endings = Endings(spool, job_ids, any_one=any_one)
 
     if not _wait(spool, endings, click.echo, timeout_s=timeout):
         left = endings.remaining
-        render.note(f"queuectl: {len(left)} still to end: {first_of(left)}")
+        jobs = "1 job has" if len(left) == 1 else f"{len(left)} jobs have"
+        render.note(f"queuectl: timed out: {jobs} not ended: {first_of(left)}")
         ctx.exit(_TIMED_OUT)
     ctx.exit(endings.status())
 
@@ -120,8 +121,8 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """Queue a job, wait for it, and show what it prints as it comes.
 
     Takes one job, as `queuectl enqueue` does. The command reads nothing: its standard input is
-    /dev/null. The exit status is the job's, as in `queuectl wait`. Ctrl-C and SIGTERM leave the job queued, or
-    running, and how to cancel it is printed; --id gives it a name that you know.
+    /dev/null. The exit status is the job's, as in `queuectl wait`. Ctrl-C and SIGTERM leave the job
+    queued, or running, and how to cancel it is printed; --id gives it a name that you know.
 
     \b
     queuectl run --timeout 1h -- make -j4
@@ -183,7 +184,7 @@ def _tell_of_interrupt(left: Sequence[str], tags: Sequence[str], *, show_output:
     if len(left) > _NAMED:
         ids = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
         which = "all that have that tag" if tags else which  # earlier ones may have it
-    stays = "stays queued, or runs on" if len(left) == 1 else "stay queued, or run on"
+    stays = "stays queued, or running" if len(left) == 1 else "stay queued, or running"
     again = "logs -f --all" if show_output else "wait"
     render.note(
         f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"

@@ -131,10 +131,10 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     click.echo(f"worker {name} is up, process {pid}; its log is {plain(log_path)}")
     if others:
         slots = sum(item.slots for item in others)
-        who = "another worker is" if len(others) == 1 else f"{len(others)} others are"
+        who = "another worker is" if len(others) == 1 else f"{len(others)} other workers are"
         names = first_of([item.worker for item in others])
         more = f"{slots} more {'job' if slots == 1 else 'jobs'} at a time"
-        render.note(f"{who} up here, for {more}: {names}")
+        render.note(f"{who} up here already, with {more}: {names}")
 
 
 def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, int]:
@@ -173,14 +173,14 @@ def _open_log(path: str, config: Config) -> int:
     if config.shared:  # it may be a link, or a pipe, of somebody else
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
         if os.path.islink(path):
-            raise QueuectlError(f"{path} is a link, which it may not be in a shared spool")
+            raise QueuectlError(f"{path} is a link, which it must not be in a shared spool")
     try:
         log = os.open(path, flags, config.file_mode)
     except OSError as error:
         raise SpoolError("write to", path, error) from error
     if config.shared and not stat.S_ISREG(os.fstat(log).st_mode):
         os.close(log)
-        raise QueuectlError(f"{path} is no file, which it has to be in a shared spool")
+        raise QueuectlError(f"{path} is not a file, which it has to be in a shared spool")
     share(log, config.file_mode)
     return log
 
@@ -229,7 +229,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:
         still = ", ".join(item.worker for item in wanted)
-        msg = f"{still} will stop all the same, once what runs there has ended"
+        msg = f"{still} will stop all the same, once the jobs that it runs have ended"
         raise KeyboardInterrupt(msg) from None
     misses.exit()
 
@@ -239,7 +239,9 @@ def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
     try:
         requests.ask_to_stop(spool, pool.worker, now=now)
     except SpoolError as error:
-        way = f"; `kill {pool.pid}` asks it too, once more to end what it runs"  # no room needed
+        way = (
+            f"; `kill {pool.pid}` asks it too, and given twice ends what it runs"  # no room needed
+        )
         # elsewhere, or in a container, its number is another process's here
         is_here = pool.of_this_boot and pool.pid_namespace == processes.pid_namespace()
         misses(pool.worker, QueuectlError(f"{error}{way if is_here else ''}"))
@@ -259,9 +261,7 @@ def _named(text: str, alive: list[Worker]) -> Worker:
     found = exact or [item for item in alive if text and item.worker.startswith(text)]
     if len(found) == 1:
         return found[0]
-    what = (
-        f'"{text}" is the beginning of several workers' if found else f'no worker "{text}" is alive'
-    )
+    what = f'several workers begin with "{text}"' if found else f'no worker "{text}" is alive'
     raise QueuectlError(f"{what}; `queuectl worker list` shows those that are alive")
 
 
