@@ -58,7 +58,7 @@ _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
 ONCE_QUIET = f" once it has been quiet for {QUIET_S:g} s"
 ONCE_WRITTEN = f"{ONCE_QUIET}, or {OPEN_S:g} s while it is open"
-_RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` at once"
+_RECOVERS = "a worker clears it away within poll-interval, `queuectl doctor --fix` at once"
 
 
 def examine(spool: Spool) -> Iterator[Finding]:

@@ -228,7 +228,7 @@ def test_a_second_file_of_a_running_id_is_set_aside_and_does_not_replace_it(
         spool.drop("mark")
         spool.wait_for("completed", "mark")
         told = spool.run("doctor", "job").out
-        assert "job waits until that has ended  (a worker sets it aside then" in told
+        assert "job waits until that has ended  (a worker then sets the waiting one aside" in told
         with open(go, "x"):
             pass
         spool.wait_for("completed", "job")

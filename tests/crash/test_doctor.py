@@ -67,7 +67,7 @@ def test_a_spool_that_is_well_is_told_so_and_left_as_it_is(side: Spoolside) -> N
     status, text = doctor(side)
     assert status == 0, text
     assert "problem" not in text
-    for words in ("owner", "rename", "links", "locks", "exchanged", "arrivals", "free"):
+    for words in ("owner", "rename", "links", "locks", "exchanged", "events", "free"):
         assert finding(text, words).startswith("ok")
     assert "takes" in finding(text, "on disk")  # how long is this machine's matter
     assert {file: file.stat().st_mtime_ns for file in side.path.glob("*/*")} == before
@@ -824,7 +824,7 @@ def test_a_command_that_stands_still_with_a_job_is_told(side: Spoolside) -> None
             holder.send_signal(signal.SIGSTOP)
             wait_until(lambda: "is suspended" in side.run("doctor").stdout, "it stands still")
             for text in (side.run("doctor").stdout, side.run("doctor", job_id).stdout):
-                assert f"`kill -CONT {holder.pid}`" in finding(text, "a command, ")
+                assert f"`kill -CONT {holder.pid}`" in finding(text, "the command ")
             words = command_line("--spool", str(side.path), "cancel", job_id)
             with (
                 open(f"{side.path}.told", "w+") as told,

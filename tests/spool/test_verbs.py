@@ -590,10 +590,10 @@ def test_pause_and_resume_say_what_they_have_done_though_it_may_not_last(
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "sync_directory", refuse)
-        with pytest.raises(SpoolError, match="stays paused, which it is"):
+        with pytest.raises(SpoolError, match="it is paused now"):
             verbs.pause(api, "me")
         assert api.paused
-        with pytest.raises(SpoolError, match="stays resumed, which it is"):
+        with pytest.raises(SpoolError, match="it is resumed now"):
             verbs.resume(api)
         assert not api.paused
 
