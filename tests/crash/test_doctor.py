@@ -824,7 +824,7 @@ def test_a_command_that_stands_still_with_a_job_is_told(side: Spoolside) -> None
             holder.send_signal(signal.SIGSTOP)
             wait_until(lambda: "is suspended" in side.run("doctor").stdout, "it stands still")
             for text in (side.run("doctor").stdout, side.run("doctor", job_id).stdout):
-                assert f"`kill -CONT {holder.pid}`" in finding(text, "the command ")
+                assert f"`kill -CONT {holder.pid}`" in finding(text, "problem  the command ")
             words = command_line("--spool", str(side.path), "cancel", job_id)
             with (
                 open(f"{side.path}.told", "w+") as told,
