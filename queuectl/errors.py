@@ -83,8 +83,7 @@ class WrongUserError(QueuectlError):
 
     def __init__(self, path: str, owner: str) -> None:
         super().__init__(
-            f"{path} belongs to user {owner}, and root is to change nothing there; "
-            f"use {command_as(owner)}"
+            f"{path} belongs to user {owner}, and root must not change it; use {command_as(owner)}"
         )
         self.owner = owner
 

@@ -30,14 +30,14 @@ COMPLETE_VARIABLE = "_QUEUECTL_COMPLETE"
     "--spool",
     metavar="DIR",
     shell_complete=complete_directories,
-    help="The directory that is the queue: else $QUEUECTL_SPOOL, else ~/.queuectl.",
+    help="The spool: the directory that is the queue. Default: $QUEUECTL_SPOOL, else ~/.queuectl.",
 )
 @click.version_option(__version__, message=f"{program.NAME} %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, spool: str | None) -> None:
     """A background job queue that is a directory.
 
-    Jobs are JSON files; the directory that holds one is its state.
+    Each job is a JSON file; the directory it is in is the job's state.
 
     \b
     queuectl enqueue --command 'sleep 2; echo done'
@@ -88,7 +88,7 @@ def _run(args: Sequence[str] | None) -> int:
         more = cause.args if isinstance(cause, KeyboardInterrupt) else ()
         return _fail("; ".join(["interrupted", *map(str, more)]), 130)
     except (click.ClickException, QueuectlError, MemoryError) as error:
-        return _fail(str(error) or "no memory is left", 1)
+        return _fail(str(error) or "out of memory", 1)
     except OSError as error:
         if error.errno == errno.EPIPE:
             silence_stdout()

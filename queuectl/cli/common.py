@@ -89,7 +89,7 @@ def remark_on_root(spool: Layout) -> None:
     pending = spool.directory("pending")
     serves_others = spool.config.shared and os.geteuid() == 0 and os.path.isdir(pending)
     if serves_others and is_open_to_others(os.stat(pending)):
-        render.remark(f"whoever may write to {plain(pending)} has commands run as root")
+        render.remark(f"whoever may write to {plain(pending)} can run commands as root")
 
 
 _MOVED_ON = (MovedOnError, NoSuchJobError, TooLateError)
@@ -127,7 +127,7 @@ class Misses:
         """Leave with status 1 if there was one."""
         if self._moved_on:
             few = plain(first_of(self._moved_on))
-            render.note(f"{len(self._moved_on)} gone or in another state by then: {few}")
+            render.note(f"left out {len(self._moved_on)}, gone or in another state by then: {few}")
         if self.count:
             click.get_current_context().exit(1)
 

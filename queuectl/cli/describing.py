@@ -82,7 +82,7 @@ def _words(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
     if not all(map(str.strip, values)):
-        raise click.BadParameter("a tag is not empty; is a variable not set?")
+        raise click.BadParameter("a tag must not be empty; is a variable not set?")
     return values
 
 
@@ -97,38 +97,47 @@ def _codes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
 
 
 _ID_OPTION = click.option(
-    "--id", "id_", metavar="ID", help="Its name. Else one that sorts by time."
+    "--id", "id_", metavar="ID", help="The job's id. Default: a new one; these sort by time."
 )
 _OPTIONS = (
     click.option("--command", metavar="TEXT", help="A command line for the shell."),
-    click.option("--priority", type=INTEGER, help="Lower runs first. Else 0."),
+    click.option("--priority", type=INTEGER, help="Lower runs first. Default: 0."),
     click.option(
-        "--run-at", type=TIME, metavar="TIME", help="Not before; local if without zone, as 08:00."
+        "--run-at",
+        type=TIME,
+        metavar="TIME",
+        help="Do not run before this time: 08:00, now, or ISO 8601; local if without zone.",
     ),
-    click.option("--delay", type=DURATION, metavar="DURATION", help="Not before so long from now."),
+    click.option(
+        "--delay",
+        type=DURATION,
+        metavar="DURATION",
+        help="Do not run until this much time has passed.",
+    ),
     click.option(
         "--timeout",
         type=_Timeout(),
         metavar="DURATION",
-        help="End a run after; or none. Else job-timeout, 300 s if not set.",
+        help="End a run that takes longer; none: no limit. Default: the setting job-timeout, "
+        "300 s if not set.",
     ),
     click.option(
         "--max-retries",
         type=INTEGER,
-        help="Failures until it is dead; 1: no retry. Else the setting, 3 if not set.",
+        help="Failures until the job is dead; 1: no retry. Default: the setting, 3 if not set.",
     ),
     click.option(
         "--cwd",
         metavar="DIR",
         shell_complete=complete_directories,
-        help="Where it runs. Else the current directory.",
+        help="Directory to run in. Default: the current one.",
     ),
     click.option(
         "--env",
         metavar="K[=V]",
         multiple=True,
         callback=_pairs,
-        help="Set K to V, or to its value here.",
+        help="Set K to V for the command; without =V, to K's value here. May be repeated.",
     ),
     click.option(
         "--tag",
@@ -137,25 +146,26 @@ _OPTIONS = (
         multiple=True,
         callback=_words,
         shell_complete=complete_tags,
-        help="A word to find it by; may be repeated.",
+        help="A word to find the job by; may be repeated.",
     ),
     click.option(
         "--success-codes",
         callback=_codes,
         metavar="CODES",
-        help="Exits that complete it, as 0,3 or 64-78. Else the setting, 0 if not set.",
+        help="Exit codes that complete the job, such as 0,3 or 64-78. Default: the setting, "
+        "0 if not set.",
     ),
     click.option(
         "--fatal-codes",
         callback=_codes,
         metavar="CODES",
-        help="Exits that make it dead at once. Else the setting.",
+        help="Exit codes that make the job dead at once. Default: the setting.",
     ),
     click.option(
         "--later-codes",
         callback=_codes,
         metavar="CODES",
-        help="Exits that mean later, uncounted. Else the setting.",
+        help="Exit codes that mean: run again later, attempt not counted. Default: the setting.",
     ),
 )
 
@@ -169,7 +179,7 @@ def change_options(command: Any) -> Any:
     """Add the options that describe a job, but for its name: what is not given stays as it is."""
     described = _described(command)
     for param in described.__click_params__:
-        param.help = param.help.partition(" Else")[0]
+        param.help = param.help.partition(" Default:")[0]
     return described
 
 
@@ -196,7 +206,7 @@ def _directory(text: str) -> str:
         raise click.UsageError("--cwd must name a directory")
     path = os.path.normpath(from_here(text))
     if not os.path.isdir(path):
-        render.remark(f"queuectl: there is no directory {path} now")
+        render.remark(f"queuectl: directory {path} does not exist now")
     return path
 
 
@@ -213,7 +223,7 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
         if source_of(name) is ParameterSource.COMMANDLINE
     }
     if "run_at" in fields and "delay" in fields:
-        raise click.UsageError("--run-at and --delay exclude one another")
+        raise click.UsageError("--run-at and --delay cannot be combined")
     if "delay" in fields:
         fields["run_at"] = time.time() + fields.pop("delay")
     if "run_at" in fields:

@@ -44,7 +44,7 @@ def sources(
             name = words[0] if words[0] == "-" else words[0][1:]
             return (_object(line.strip(), where) for where, line in _lines(name, bytes.strip))
     if "command" in given:
-        raise click.UsageError("--command and a command after it exclude one another")
+        raise click.UsageError("--command and a command after the options cannot be combined")
     look_for_mistakes(words, dashes=dashes)
     # one word is a line for the shell, as people quote it; several are a program's
     is_line = len(words) == 1 and not dashes
@@ -70,7 +70,7 @@ def _refuse_array(word: str) -> None:
         json.loads(word)
     except ValueError:
         return
-    msg = 'a JSON array is no job: write {"command": ...}, one object a line for many'
+    msg = 'a JSON array is not a job: write {"command": ...}, one object per line for several jobs'
     raise click.UsageError(msg)
 
 
@@ -94,7 +94,7 @@ def command_lines(
         QueuectlError: the file cannot be read.
     """
     if words or "command" in given:
-        raise click.UsageError("--commands and another command exclude one another")
+        raise click.UsageError("--commands and another command cannot be combined")
     for where, line in _lines(name, _is_command):
         text = line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8)
         _check_command_line(where, text)
@@ -183,6 +183,6 @@ def check_once(jobs: list[Drafted]) -> dict[str, str]:
             continue
         if job.id in seen:
             first = seen[job.id].removesuffix(": ") or "another of these jobs"
-            raise BadJobError(f'{where}id "{job.id}" is that of {first}')
+            raise BadJobError(f'{where}id "{job.id}" is already that of {first}')
         seen[job.id] = where
     return seen

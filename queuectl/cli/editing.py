@@ -146,7 +146,7 @@ def _read(path: str, job: Job) -> Job:
     check_new(fields)
     taken = sorted(name for name in fields if name in _OURS and not _same(name, fields, job.record))
     if taken:
-        raise BadJobError(f'"{taken[0]}" is not for editing: queuectl writes it')
+        raise BadJobError(f'"{taken[0]}" cannot be edited: queuectl writes it')
     ours = {name: value for name, value in job.record.items() if name in _OURS}
     new = Job({**ours, **fields})
     check_size(new)

@@ -120,7 +120,7 @@ class Remarks:
         text = follower.broken
         if text and self._broken.setdefault(text, time.monotonic()) < time.monotonic() - _BROKEN_S:
             self._broken[text] = inf
-            self._say(f"{text}; it is waited for")
+            self._say(f"{text}; still waiting for it")
 
     def _tell_of_cuts(self, follower: Follower) -> None:
         if follower.lost_bytes:
@@ -212,7 +212,8 @@ def _left_to_others(spool: Layout, held: Sequence[Held]) -> str | None:
     for owner, job_id in {owner: job_id for job_id, owner, _ in held}.items():
         only_for = _only_for(spool, owner)
         if only_for is not None:
-            return f"{job_id} was run by a worker that is dead: one of {only_for} recovers it"
+            what = f"{job_id} was run by a worker that is dead"
+            return f"{what}: only a worker of {only_for} can recover it"
     return None
 
 

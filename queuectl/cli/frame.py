@@ -120,7 +120,7 @@ def _rate_line(view: View, width: int, *, ascii_only: bool) -> Line:
     minute = sum(view.rate)
     recent = view.rate[-5:]
     second = sum(recent) / len(recent) if recent else 0.0
-    pools = f"{_counted(view.pools, 'pool')}, {view.hindered or _counted(view.slots, 'slot')}"
+    pools = f"{_counted(view.pools, 'worker')}, {view.hindered or _counted(view.slots, 'slot')}"
     left = f"{second:.1f}/s  {minute:,}/min ended  "
     right = f"  {pools}" if view.pools else f"  {NO_WORKER.what}"
     room = min(RATE_S, max(0, width - len(left) - len(right)))

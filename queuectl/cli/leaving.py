@@ -101,11 +101,14 @@ class _Waits:
             render.note(f"waiting for {what}")
 
     def _jobs(self, running: Sequence[str], pools: Sequence[Worker]) -> str:
-        which = first_of(running, 5)
+        which, one = first_of(running, 5), len(running) == 1
         if any(owners.is_stalled(self._spool, pool.worker) for pool in pools):
             # with --now what became of those that have ended would be lost
-            return f"{len(running)} running, or ended and not recorded: {which}"
-        return f"{len(running)} running: {which}{'' if self._now else ' (--now ends them)'}"
+            jobs = "1 job" if one else f"{len(running)} jobs"
+            return f"{jobs}, running, or ended and not recorded: {which}"
+        jobs = "1 running job" if one else f"{len(running)} running jobs"
+        how = "" if self._now else f" (--now ends {'it' if one else 'them'})"
+        return f"{jobs}: {which}{how}"
 
     def _running(self, names: set[str]) -> list[str]:
         held = sorted(held.job_id for held in self._spool.held() if held.owner in names)

@@ -145,10 +145,10 @@ class Lookout:
         notes = []
         known, unknown = self._upcoming.known, self._upcoming.unknown
         if unknown:
-            notes.append(f"next: among {known:,} of {known + unknown:,} that wait")
+            notes.append(f"next: of {known:,} read, {known + unknown:,} wait")
         age_s = time.monotonic() - self._looked_s
         if age_s > _OLD_S:
-            notes.append(f"counts of {duration_text(age_s)} ago")
+            notes.append(f"counts are {duration_text(age_s)} old")
         if self._deaf:
             notes.append(f"no file system events: looking every {_IDLE_LOOK_S:g} s")
         return notes

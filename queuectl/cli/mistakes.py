@@ -44,13 +44,15 @@ def _tell_of_line(word: str) -> None:
     # a path with a blank in it may be one of the job's own directory
     is_line = "/" not in first or which(first)
     if set(word) & _FOR_A_SHELL and is_line and not which(word):
-        render.remark(f'queuectl: no program is called "{word}"; without -- a shell runs it')
+        render.remark(
+            f'queuectl: no program is called "{word}"; leave out -- to have a shell run it'
+        )
 
 
 def _tell_of_file(word: str) -> None:
     """Say of a file of jobs that its name alone was queued."""
     if os.path.isfile(word) and os.access(word, os.R_OK) and not os.access(word, os.X_OK):
-        what = f"{word} is a file that may not be executed: its name alone is queued"
+        what = f"{word} is not executable, and only its name is queued, as the command"
         render.note(f"queuectl: {what}; {_way_of_file(word)}")
 
 
@@ -75,7 +77,7 @@ def _refuse_words_after_a_line(words: Sequence[str]) -> None:
     if set(words[0]) & _FOR_A_SHELL:
         msg = (
             f'unexpected "{words[1]}" after a command line; options go before it, '
-            "and after -- the words of one command"
+            "the words of one command go after --"
         )
         raise click.UsageError(msg)
 
@@ -85,7 +87,7 @@ def _tell_of_options(words: Sequence[str]) -> None:
     ours = {name for param in click.get_current_context().command.params for name in param.opts}
     for word in words[1:]:
         if word.startswith("--") and word.partition("=")[0] in ours:
-            render.remark(f"queuectl: {word} is a word of the command: options go before it")
+            render.remark(f"queuectl: {word} goes to the command: options of queuectl go before it")
 
 
 def _tell_of_shell(words: Sequence[str]) -> None:
@@ -93,7 +95,9 @@ def _tell_of_shell(words: Sequence[str]) -> None:
     # what follows an option may be its value: cut -d '|', curl -d '{}'
     free = [word for before, word in pairwise(words) if not before.startswith("-")]
     if {"{}", ":::"} & set(free) and not _FILL_IN & set(map(os.path.basename, words)):
-        render.remark("queuectl: nothing is filled in here; --commands - queues a command a line")
+        what = "{} and ::: are not filled in here"
+        render.remark(f"queuectl: {what}; --commands - queues one command per line")
     for word in free:
         if word in _OPERATORS:
-            render.remark(f'queuectl: no shell sees "{word}" here; one does if all is one word')
+            what = f'no shell sees "{word}" here'
+            render.remark(f"queuectl: {what}; for one, quote the whole command as one word")

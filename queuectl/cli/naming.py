@@ -62,7 +62,7 @@ def last_begun(spool: Layout) -> str:
     _, job_id = max(times, default=(0.0, ""))
     if not job_id:
         raise NoSuchJobError("no job has begun yet; `queuectl list` shows what there is")
-    render.note(f'queuectl: the last that began is "{job_id}"')
+    render.note(f'queuectl: the job that began last is "{job_id}"')
     return job_id
 
 

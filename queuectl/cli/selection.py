@@ -58,13 +58,13 @@ class _Pattern(_PatternType):
         if isinstance(value, re.Pattern):
             return value
         if not value:  # of a variable that is not set, perhaps: it would select all
-            self.fail("an empty expression is found everywhere; --all is all", param, ctx)
+            self.fail("an empty expression matches every job; --all selects all", param, ctx)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of [[, which may mean more one day
                 return re.compile(value)
         except re.error as error:
-            self.fail(f'"{value}" is no regular expression: {error}', param, ctx)
+            self.fail(f'"{value}" is not a regular expression: {error}', param, ctx)
         except (OverflowError, RecursionError):
             self.fail("the expression is too large, or nested too deep", param, ctx)
 
@@ -103,14 +103,14 @@ SELECTING = {
         multiple=True,
         metavar="WORD",
         shell_complete=complete_tags,
-        help="Only jobs with all of these.",
+        help="Only jobs with this tag; repeated: with all.",
     ),
-    "--older-than": _span("--older-than", "Only jobs unchanged for so long."),
-    "--newer-than": _span("--newer-than", "Only jobs changed within so long."),
+    "--older-than": _span("--older-than", "Only jobs unchanged for at least this long."),
+    "--newer-than": _span("--newer-than", "Only jobs changed less than this long ago."),
     "--command-matches": _matching(
-        "--command-matches", "Only jobs in whose command this is found."
+        "--command-matches", "Only jobs whose command contains a match."
     ),
-    "--error-matches": _matching("--error-matches", "Only jobs in whose error this is found."),
+    "--error-matches": _matching("--error-matches", "Only jobs whose error contains a match."),
 }
 
 
@@ -126,7 +126,7 @@ def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
         "states",
         type=_State(states),
         multiple=True,
-        help="Only these; may be repeated.",
+        help="Only jobs in this state; may be repeated.",
     )
 
 
@@ -143,13 +143,17 @@ def select_options(*states: str) -> Callable[[Any], Any]:
 
 def touch_options(command: Any) -> Any:
     """Add the options of a command that changes many jobs at once."""
-    command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
+    command = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")(
+        command
+    )
     return click.option(
-        "--dry-run", is_flag=True, help="Print the ids that it would be; do nothing."
+        "--dry-run", is_flag=True, help="Only print the ids of the jobs; do nothing."
     )(command)
 
 
-all_option = click.option("--all", "everything", is_flag=True, help="All that it applies to.")
+all_option = click.option(
+    "--all", "everything", is_flag=True, help="All jobs that this command applies to."
+)
 
 
 # --- which jobs a command is for ------------------------------------------------------------
@@ -215,7 +219,7 @@ def _selected(spool: Layout, selection: Selection, leaving: Collection[str]) -> 
         else:
             job_ids.append(found.job.id)
     for kind, count in left_out.items():
-        render.note(f"{count} {kind}, not among these: {_LEFT[kind]}")
+        render.note(f"left out {count} {kind}: {_LEFT[kind]}")
     return job_ids
 
 
@@ -281,7 +285,7 @@ def go_ahead(
         render.note(f"would {what}; nothing was done")
         return False
     if not count:
-        render.note("no such jobs")
+        render.note("no jobs match")
         return False
     if count > ask_above and not options["yes"] and render.person_answers():
         few = plain(first_of(job_ids, 5))

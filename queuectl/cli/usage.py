@@ -100,7 +100,7 @@ def no_such_command(word: str, names: Sequence[str], group: str) -> str:
     meant = _COMMANDS_CALLED_ELSEWHERE.get(group, {}).get(word)
     found = meant.split(" or ") if meant else get_close_matches(word, names, n=2)
     near = [f'"{group} {name}"' if group and name in names else f'"{name}"' for name in found]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the commands are {', '.join(names)}"
     return f'no command "{word}"; {hint}'
 
 

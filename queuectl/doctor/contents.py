@@ -58,7 +58,7 @@ _BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
 _SHOWN = 10  # findings of one kind told one by one
 ONCE_QUIET = f" once it has been quiet for {QUIET_S:g} s"
 ONCE_WRITTEN = f"{ONCE_QUIET}, or {OPEN_S:g} s while it is open"
-_RECOVERS = "a worker takes it back within poll-interval, `queuectl doctor --fix` now"
+_RECOVERS = "a worker clears it away within poll-interval, `queuectl doctor --fix` at once"
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
@@ -77,8 +77,8 @@ def examine(spool: Spool) -> Iterator[Finding]:
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
     recovers = _Recovers(spool)
     yield from as_far_as_possible(_lock(spool))
-    yield from _some(_orphans(spool, recovers), "more orphans")
-    yield from _some(_leftovers(spool, recovers), "more leftovers")
+    yield from _some(_orphans(spool, recovers), "more jobs held by workers that are dead or silent")
+    yield from _some(_leftovers(spool, recovers), "more leftovers of dead workers")
     yield from _some(_ignored(spool), "more files that nobody reads")
     yield from as_far_as_possible(_waiting(spool, names))
     unread = sum(max(0, len(names[state]) - _READ) for state in _READ_IN)
@@ -122,7 +122,7 @@ def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
                 continue  # it makes way when the other's turn comes
             yield warning(what, "a worker sets the waiting one aside when its turn comes")
         elif "processing" in places:
-            todo = "that which runs ends in dead/ under another id where its place is taken"
+            todo = "once it has run, it goes to dead/ under another id if its place is taken"
             yield warning(what, todo)
         else:
             files = " ".join(for_shell(spool.file(place, job_id)) for place in places)
@@ -161,11 +161,11 @@ def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
 
 
 def _says_another_state(spool: Spool, state: str, job: Job) -> Finding:
-    what = f"{job.id} is in {state}/ and says {job.state}"
+    what = f"{job.id} is in {state}/, but its record says {job.state}"
     if spool.found_in(job.id, AT_REST, but=state) is not None:  # which nobody can be asked for
         return warning(what, "the directory counts")
     mend = partial(_say_where_it_is, spool, state, job.id)
-    return warning(what, "the directory counts; `queuectl doctor --fix` writes it down", mend)
+    return warning(what, "the directory counts; `queuectl doctor --fix` corrects the record", mend)
 
 
 def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Finding:
@@ -244,7 +244,7 @@ class _Recovers:
         def mend() -> None:
             self._done = self._done or recover(self._spool, WorkLog(-1))
             if self._done.busy:
-                raise QueuectlError("another worker or command recovers here at this moment")
+                raise QueuectlError("another worker or command is recovering here right now")
             if owner in self._done.faults:
                 raise self._done.faults[owner]
 
@@ -255,13 +255,13 @@ def _lock(spool: Spool) -> Iterator[Finding]:
     path = lock_file(spool)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            what = "workers/recovery.lock is no file: nothing that dies is recovered"
+            what = "workers/recovery.lock is not a file: nothing of dead workers is recovered"
             yield problem(what, f"rm -r {for_shell(path)}")
             return
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         except PermissionError:  # else it is the file system's, and was told
-            what = "workers/recovery.lock is not ours to lock: nothing that dies is recovered"
+            what = "workers/recovery.lock is not ours to lock: nothing of dead workers is recovered"
             remedy = "chmod g+rw" if spool.config.shared else f"chown {os.geteuid()}"
             yield problem(what, f"{remedy} {for_shell(path)}")
         except OSError as error:
@@ -286,7 +286,7 @@ def _orphans(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
             todo = owners.recovered_by(spool, owner, seen)
             yield warning(f"{job_id} is held by {owner}, {why}", todo)
         else:
-            who = f"{owner}, who is dead" if owner else "nobody"
+            who = f"{owner}, which is dead" if owner else "nobody"
             todo = owners.recovered_by(spool, owner, seen)
             yield problem(f"{job_id} is held by {who}", todo, recovers.of(owner))
 
@@ -303,7 +303,7 @@ def _leftovers(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
             todo = "a worker clears it away after the lease"
             yield warning(f"workers/{name} is silent", todo)
     for name in leftovers.abandoned_drafts(spool):
-        what = f"tmp/{name} was left by somebody who is dead"
+        what = f"tmp/{name} was left by a worker or command that is dead"
         yield warning(what, _RECOVERS, recovers.of(owner_of(name) or ""))
 
 
@@ -325,7 +325,7 @@ def _ignored(spool: Spool) -> Iterator[Finding]:
 def suspended(worker: Worker) -> Finding:
     """Return what is to be said of a pool, or a command that may hold jobs, that stands still."""
     why = hindrances.suspension(worker)
-    return problem(why.what if worker.is_pool else f"a command, {why.what}", why.todo)
+    return problem(why.what if worker.is_pool else f"the command {why.what}", why.todo)
 
 
 def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
@@ -339,7 +339,9 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
         yield problem(why.what, why.todo)
     if pools:
         workers = "1 worker" if len(pools) == 1 else f"{len(pools)} workers"
-        yield ok(f"{workers}, jobs at a time: {sum(pool.slots for pool in pools)}")
+        slots = sum(pool.slots for pool in pools)
+        slots_text = "1 job" if slots == 1 else f"{slots} jobs"
+        yield ok(f"{workers}, for {slots_text} at a time")
     elif waiting:
         jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
         yield warning(f"{jobs} and {hindrances.NO_WORKER.what}", hindrances.NO_WORKER.todo)

@@ -68,7 +68,7 @@ def examine(spool: Spool) -> Iterator[Finding]:
     try:
         spool.check_trusted()
     except WrongUserError as error:
-        what = "what it can do was not tried: root writes nothing into another user's spool"
+        what = "the file system was not tried: root writes nothing into another user's spool"
         yield warning(what, command_as(error.owner))
         return
     except UnsafeSpoolError as error:
@@ -149,7 +149,7 @@ def _writable(spool: Spool) -> Iterator[Finding]:
     for name in DIRECTORIES:
         if not os.access(spool.directory(name), os.W_OK | os.X_OK):
             lost = _WITHOUT.get(name, "no job can be moved there")
-            todo = f"{lost} until it is; `ls -ld` shows whose it is"
+            todo = f"{lost} until it can be; `ls -ld` shows whose it is"
             yield problem(f"{name}/ cannot be written to by us", todo)
 
 
@@ -158,16 +158,16 @@ def _kernel() -> Iterator[Finding]:
         kernel.boot_id()
     except OSError as error:
         what = f"{error.filename} cannot be read: {error.strerror}"
-        yield problem(what, "no worker can start: it must be told from one of before a reboot")
+        yield problem(what, "no worker can start: it must be told from one before a reboot")
     try:
         check_proc()
     except QueuectlError as error:
-        yield problem(str(error), "no worker starts, and what the dead held is not recovered")
+        yield problem(str(error), "no worker starts, and what dead workers held is not recovered")
 
 
 def _settings(spool: Spool) -> Iterator[Finding]:
     for error in spool.faults:
-        yield problem(str(error), "running workers keep the settings of before; none starts")
+        yield problem(str(error), "running workers keep their settings; no other starts")
 
 
 def _one_file_system(spool: Spool) -> Iterator[Finding]:
@@ -185,10 +185,12 @@ def _room(spool: Spool) -> Iterator[Finding]:
 
 def _room_in(path: str, where: str) -> Finding:
     free = room_in(path)
-    room = f"{size_text(int(free.bytes))} free" if free.bytes < inf else "no limit of its size"
+    room = f"{size_text(int(free.bytes))} free" if free.bytes < inf else "no size limit"
     what = room + (f", {free.inodes} inodes" if free.inodes < inf else "") + where
     if free.lack:
-        return problem(what, "make room: until then nothing starts, and no outcome may be written")
+        return problem(
+            what, "make room: until then nothing starts, and perhaps no outcome is recorded"
+        )
     if free.bytes < _LITTLE_BYTES or free.inodes < _FEW_INODES:
         return warning(what, "make room before it is full")
     return ok(what)
@@ -245,7 +247,7 @@ class _Trial:
         if abs(ahead_s) > _CLOCK_S:
             side = "ahead" if ahead_s > 0 else "behind"
             what = f"the file system's clock is {duration_text(abs(ahead_s))} {side}"
-            return warning(what, "set both clocks: only what is shown to people is wrong by it")
+            return warning(what, "set both clocks right: only times shown to people are wrong")
         return ok("files can be written, and its clock agrees")
 
     def _rename(self) -> Finding:
@@ -253,7 +255,11 @@ class _Trial:
         os.rename(one, other)
         with open(other, "rb") as file:
             kept = file.read() == b"1" and not moving.is_there(one)
-        return ok("rename replaces at once") if kept else problem("rename does not", _ELSEWHERE)
+        return (
+            ok("rename replaces at once")
+            if kept
+            else problem("rename does not replace at once", _ELSEWHERE)
+        )
 
     def _link(self) -> Finding:
         one, other = self._new("one", b"1"), self._new("other", b"2")
@@ -266,7 +272,7 @@ class _Trial:
         try:
             os.link(one, other)
         except FileExistsError:
-            return ok("links never replace")
+            return ok("links never replace a file")
         return problem("a link replaced a file: ids may be taken twice", _ELSEWHERE)
 
     def _locks(self) -> Finding:
@@ -281,7 +287,7 @@ class _Trial:
     def _exchange(self) -> Finding:
         if kernel.exchange(self._new("one", b"1"), self._new("other", b"2")):
             return ok("names can be exchanged")
-        return ok("names cannot be exchanged: bodies are replaced by rename, a bit slower")
+        return ok("names cannot be exchanged: records are replaced by rename, a bit slower")
 
     def _sync(self) -> Finding:
         if not self._spool.config.sync:
@@ -291,7 +297,7 @@ class _Trial:
         self._new("sync", b"{}\n")
         files.sync_directory(self._tmp)
         took_s = time.monotonic() - begun
-        what = f"to put a job on disk takes {duration_text(took_s)}"
+        what = f"putting a job on disk takes {duration_text(took_s)}"
         return warning(what, "a faster disk queues faster") if took_s > _SLOW_SYNC_S else ok(what)
 
     def _events(self) -> Finding:
@@ -315,7 +321,7 @@ class _Trial:
         try:
             os.rename(draft, target)
             if came.wait(_EVENT_S):
-                return ok("the file system tells of arrivals")
-            return warning("the file system tells nothing of arrivals", late)
+                return ok("file system events tell of new files")
+            return warning("no file system event tells of new files", late)
         finally:
             arrivals.stop()

@@ -88,7 +88,7 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
     job = spool.find(job_id).job
     why = job.error or "no reason is recorded"
     if is_cancelled(job.record):
-        yield problem(f"{job_id} was {why}", f"`queuectl dlq retry {job_id}` gives it another life")
+        yield problem(f"{job_id} was {why}", f"`queuectl dlq retry {job_id}` queues it again")
     else:
         times = "once" if job.attempts == 1 else f"{job.attempts} times"
         failed = f"failed {times} and " if job.attempts else ""  # else it was moved here by hand
@@ -126,7 +126,7 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
         yield warning(what, "if that is gone, a worker here takes it back after the lease")
     else:
         held = "was being run" if worker is None or worker.is_pool else "was held"
-        what = f"{held} by {owner}, who is dead" if owner else "is held by nobody"
+        what = f"{held} by {owner}, which is dead" if owner else "is held by nobody"
         yield problem(f"{job.id} {what}", owners.recovered_by(spool, owner, seen))
 
 
@@ -161,8 +161,8 @@ def _not_yet(state: str, job: Job) -> Iterator[Finding]:
 def _runs_already(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
     # in this order: what is held may be this job, which was taken a moment ago
     if any(held.job_id == job.id for held in spool.held()) and is_there(path):
-        what = f"a job of this id is in processing/: {job.id} waits for its end"
-        yield warning(what, "a worker sets it aside then; use no id twice")
+        what = f"a job with this id is in processing/: {job.id} waits until that has ended"
+        yield warning(what, "a worker then sets the waiting one aside; use no id twice")
 
 
 def _nobody(spool: Layout) -> Iterator[Finding]:

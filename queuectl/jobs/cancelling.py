@@ -111,8 +111,8 @@ class Cancelling:
         if not self._left:
             return
         if self._asked:
-            hold = "a worker holds" if len(self._asked) == 1 else "workers hold"
-            self._note(f"ending {len(self._asked)} that {hold}")
+            hold = "job that a worker holds" if len(self._asked) == 1 else "jobs that workers hold"
+            self._note(f"ending {len(self._asked)} {hold}")
         names = {job_id + SUFFIX for job_id in self._left}
         directories = [self._spool.directory(state) for state in AT_REST]
         poll_s = self._spool.config.poll_interval
@@ -216,10 +216,11 @@ class Cancelling:
                 return
         if self._recovery.busy and not self._told_busy:
             self._told_busy = True
-            self._note(f"waiting for {job_id}: another worker or command recovers what died")
+            self._note(f"waiting for {job_id}: another worker or command is recovering")
         fault = self._recovery.faults.get(owner)
         if owner in self._recovery.left:
-            msg = f'job "{job_id}" was run by {owner}, who is dead, and is not ours to end'
+            why = f"was run by {owner}, which is dead, and what it ran is not ours to end"
+            msg = f'job "{job_id}" {why}'
             self._missed(job_id, QueuectlError(msg))
         elif fault is not None and self._is_over(job_id, _NO_PATIENCE_S):
             self._missed(job_id, QueuectlError(f'job "{job_id}" cannot be recovered: {fault}'))

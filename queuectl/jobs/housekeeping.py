@@ -55,7 +55,7 @@ def delete(spool: Spool, job: Doomed) -> bool:
         ValueError: it is no job of completed/ or dead/.
     """
     if job.state not in FINISHED or not is_id(job.job_id):
-        raise ValueError(f"{job.state}/{job.job_id} is not a job that is over")
+        raise ValueError(f"{job.state}/{job.job_id} is not a job that has ended")
     path = spool.file(job.state, job.job_id)
     try:
         before = os.lstat(path)

@@ -211,7 +211,7 @@ def check_can_be(done: str, spool: Layout, job_id: str, state: str, states: Sequ
         SpoolError: the file system refused to say.
     """
     if state not in states:
-        only = " or ".join(states)
+        only = " or ".join(filter(None, [", ".join(states[:-1]), states[-1]]))
         raise MovedOnError(f'job "{job_id}" is {state}; only {only} jobs can be {done}')
     _check_only(spool, job_id, state)
     try:
@@ -324,7 +324,9 @@ def _make_sure(done: str, spool: Spool) -> None:
         files.sync_directory(spool.path)
     except OSError as error:
         raise SpoolError(
-            f"make sure that it stays {done}, which it is: sync", spool.path, error
+            f"make sure that it stays {done} after a power cut (it is {done} now): sync",
+            spool.path,
+            error,
         ) from error
 
 

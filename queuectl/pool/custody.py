@@ -214,7 +214,7 @@ class Custody:
                 if not is_enough():
                     if await self._stall.pause():
                         continue
-                    self._log.event("left", claim.job_id, detail="for the next pool to recover")
+                    self._log.event("left", claim.job_id, detail="for the next worker to recover")
                 done = False
             else:
                 done = True

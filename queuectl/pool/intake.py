@@ -115,7 +115,7 @@ class Intake:
 
     def _read(self, state: str, job_id: str) -> tuple[Job, int]:
         if not is_id(job_id):
-            msg = f"{job_id + SUFFIX!r} is no job's name: ids are A-Z a-z 0-9 . _ -, 128 at most"
+            msg = f"{job_id + SUFFIX!r} is not a job's name: ids are A-Z a-z 0-9 . _ -, 128 at most"
             raise BadJobError(msg)
         path = self._spool.file(state, job_id)
         raw, status = read_with_status(path, any_owner=self._spool.config.shared)

@@ -98,7 +98,7 @@ class Pool:
             QueuectlError: this system cannot wait for commands as it must.
         """
         if not hasattr(os, "waitid"):
-            msg = "this Python has no os.waitid, which macOS has from Python 3.13: take that"
+            msg = "this Python has no os.waitid, which macOS has from Python 3.13 on: use that"
             raise QueuectlError(msg)
         check_proc()
         self._spool.create()
@@ -360,9 +360,9 @@ class Pool:
 
     def _once_more(self, running: int) -> str:
         if running:
-            return "; once more to end them"
+            return "; a second signal ends them"
         if self._turns.stall.of_files:  # the command has ended, and how cannot be written
-            return "; once more to leave what it holds to the next worker"
+            return "; a second signal leaves what it holds to the next worker"
         return ""
 
     def _say_that_it_stops(self) -> None:

@@ -111,7 +111,7 @@ FIELDS: dict[str, Field] = {
     "run_at": Field(_TIME, "user", _time),
     "timeout": Field(_SECONDS, "user", _seconds),
     "cwd": Field("an absolute path, or null", "user", _cwd),
-    "env": Field("an object of strings; no NUL, and names not empty and without =", "user", _env),
+    "env": Field("an object of strings; no NUL, no empty name, no = in a name", "user", _env),
     "tags": Field("a list of strings", "user", _strings),
     "success_codes": Field(_CODES, "user", are_codes),
     "fatal_codes": Field(_CODES, "user", are_codes),
@@ -156,8 +156,8 @@ def check_new(record: Mapping[str, Any]) -> None:
     check_fields(record)
     _check_lengths(record)
     if record.get("success_codes") == []:
-        msg = '"success_codes" must be a list of exit codes, at least one: it could never complete'
-        raise BadJobError(msg)
+        msg = '"success_codes" must be a list of exit codes, at least one: '
+        raise BadJobError(f"{msg}with none, the job could never complete")
 
 
 def _check_lengths(record: Mapping[str, Any]) -> None:
@@ -168,8 +168,8 @@ def _check_lengths(record: Mapping[str, Any]) -> None:
         size = len(word) if word.isascii() else len(os.fsencode(word))
         if size > LONGEST_WORD:
             raise BadJobError(
-                f'"{field}" has a word of {size} bytes, and no program is given one of more than'
-                f" {LONGEST_WORD}: put it into a file"
+                f'"{field}" has a word of {size} bytes, and a program can be given none of more'
+                f" than {LONGEST_WORD}: put it into a file"
             )
 
 
@@ -182,8 +182,8 @@ def slips(names: Iterable[str]) -> Iterator[str]:
             near = get_close_matches(name, _USER_FIELDS, n=1, cutoff=0.65)
             meant = _ELSEWHERE.get(name, next(iter(near), None))
             if meant is not None:
-                would = f'; "{meant}" would' if meant else ""
-                yield f'"{name}" is kept, but means nothing here{would}'
+                hint = f'; did you mean "{meant}"?' if meant else ""
+                yield f'"{name}" is kept, but means nothing here{hint}'
 
 
 # what our options, and other queues, call a field; "": they have one, and there is none here
@@ -208,4 +208,4 @@ def _meant(record: Mapping[str, Any], name: str) -> str:
     from difflib import get_close_matches  # only on the way to an error
 
     near = get_close_matches(name, [key for key in record if key not in FIELDS], n=1)
-    return f' (is "{near[0]}" a slip of the pen?)' if near else ""
+    return f' (did you write "{near[0]}" for it?)' if near else ""

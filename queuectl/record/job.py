@@ -236,7 +236,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise BadJobError(f"{show(twice)} stands twice in one object")
+        raise BadJobError(f"{show(twice)} is twice in one object")
     return record
 
 
@@ -281,7 +281,7 @@ def decode(raw: bytes) -> dict[str, Any]:
         line = f"line {error.lineno} " if "\n" in text.strip() else ""
         # Python's own words end in "at", too
         where = f"{error.msg.removesuffix(' at')} at {line}column {error.colno}"
-        msg = f"not JSON: {where if text.strip() else 'nothing is in it'}"
+        msg = f"not JSON: {where if text.strip() else 'it is empty'}"
         raise IncompleteJobError(msg) from None
     except ValueError:  # more digits than int() reads
         raise BadJobError("a number has too many digits") from None

@@ -173,7 +173,7 @@ class Recovery:
             self._leave(dead, orphans)
             return 0
         if orphans and dead.unseen:
-            what = f"what it ran {dead.unseen} may run still, and cannot be seen from here"
+            what = f"what it ran {dead.unseen} may still run, and cannot be seen from here"
             self._log.event("warning", worker=name, detail=what)
         if dead.copied and orphans:
             what = "this spool is a copy: what that worker runs elsewhere is left alone"
@@ -268,7 +268,7 @@ class Recovery:
 
     def _put_back(self, claim: Claim, job: Job, dead: Dead) -> None:
         """Send an orphan where its body says; one that was run goes through the retry policy."""
-        why = f"{claim.owner or 'nobody'} died running it"
+        why = f"{claim.owner} died running it" if claim.owner else "nobody was running it"
         back = sent_back(self._spool, claim, job, why, this_boot=dead.this_boot)
         self._spool.settle(claim, back)
         forget_output(self._spool, job, back)

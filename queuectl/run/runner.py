@@ -211,7 +211,9 @@ def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
             return os.open(path, _LOG_FLAGS | os.O_EXCL, mode)
         except FileExistsError:  # somebody made it: of a pipe, the open would wait for a reader
             if not stat.S_ISREG(os.lstat(path).st_mode):
-                raise FileExistsError(errno.EEXIST, "is no regular file; remove it", path) from None
+                raise FileExistsError(
+                    errno.EEXIST, "is not a regular file; remove it", path
+                ) from None
             return os.open(path, _LOG_FLAGS, mode)
     except OSError as error:
         if error.errno in kernel.NOTHING_LEFT:
@@ -235,7 +237,9 @@ def could_not_start(error: OSError, task: Task) -> Outcome:
     if isinstance(error, PermissionError):
         return Outcome(ended=EXIT, exit_code=126)
     if error.errno == errno.ENOEXEC:
-        return Outcome(ended=EXIT, exit_code=126, detail="no program for this machine, no #! line")
+        return Outcome(
+            ended=EXIT, exit_code=126, detail="not a program for this machine, and no #! line"
+        )
     return Outcome(ended=COULD_NOT_START, detail=error.strerror or str(error))
 
 

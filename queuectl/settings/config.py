@@ -41,36 +41,42 @@ _PATIENCE_S = 10.0  # an edit takes milliseconds
 class Config:
     """Every setting, with its default where config.json does not name it."""
 
-    max_retries: int = _setting(3, kinds.integer(0, 1000), "failures until a job is dead")
-    backoff_base: float = _setting(2, kinds.real(0, 1000), "wait base ^ n seconds after failure n")
+    max_retries: int = _setting(3, kinds.integer(0, 1000), "failures after which a job is dead")
+    backoff_base: float = _setting(
+        2, kinds.real(0, 1000), "a job waits base ^ n seconds after its failure n"
+    )
     backoff_max: float = _setting(
-        3600, kinds.seconds(0, _YEAR_S), "the longest such wait, in seconds"
+        3600, kinds.seconds(0, _YEAR_S), "the longest wait after a failure, in seconds"
     )
     backoff_jitter: float = _setting(
-        0, kinds.real(0, 1), "random part added to a wait, as a fraction"
+        0, kinds.real(0, 1), "random part added to such a wait, as a fraction of it"
     )
     job_timeout: float | None = _setting(
         300,
         kinds.optional(kinds.seconds(0.001, _YEAR_S)),
-        "time limit of a job without one of its own, in seconds; longer, also of one that runs",
+        "time limit of a run, in seconds, unless its job has one; if raised, also of running jobs",
     )
     kill_grace: float = _setting(5, kinds.seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
     poll_interval: float = _setting(
-        5, kinds.seconds(0.05, 3600), "seconds between two looks at the spool, events or not"
+        5,
+        kinds.seconds(0.05, 3600),
+        "seconds between two looks at the spool, whether or not events come",
     )
     lease: float = _setting(
         30,
         kinds.seconds(1, 86400),
-        "seconds of silence after which a worker on another machine is dead",
+        "seconds of silence after which a worker on another machine counts as dead",
     )
     durability: str = _setting(
-        "full", kinds.choice("full", "relaxed"), "full survives a power cut, relaxed only crashes"
+        "full",
+        kinds.choice("full", "relaxed"),
+        "full: jobs survive a power cut; relaxed: only crashes",
     )
     shell: str = _setting(
         "/bin/sh", kinds.PROGRAM, "runs commands that are strings, as SHELL -c COMMAND"
     )
     worker_count: int = _setting(
-        1, kinds.integer(1, 10000), "jobs at a time, of each pool that was started without --count"
+        1, kinds.integer(1, 10000), "jobs at a time of each worker that was started without --count"
     )
     success_codes: Sequence[int] = _setting(
         (0,), kinds.SUCCESS_CODES, "exit codes that complete a job"
@@ -79,11 +85,17 @@ class Config:
         (), kinds.CODES, "exit codes that make a job dead without a retry"
     )
     later_codes: Sequence[int] = _setting(
-        (), kinds.CODES, "exit codes that mean again later, the attempt not counted"
+        (), kinds.CODES, "exit codes that mean: run again later, the attempt not counted"
     )
-    later_delay: float = _setting(60, kinds.seconds(0, _YEAR_S), "how much later, in seconds")
+    later_delay: float = _setting(
+        60,
+        kinds.seconds(0, _YEAR_S),
+        "seconds until a job that ended with one of later-codes runs again",
+    )
     log_max_size: float | None = _setting(  # a file may say 65536.0
-        None, kinds.optional(kinds.SIZE), "the middle of a run's output is cut out above this size"
+        None,
+        kinds.optional(kinds.SIZE),
+        "the middle of a run's output is cut out if it is larger than this",
     )
     retain_completed: int | str | None = _setting(
         None, kinds.optional(kinds.RETENTION), "completed jobs are deleted beyond this age or count"
@@ -94,7 +106,7 @@ class Config:
     shared: bool = _setting(
         False,  # noqa: FBT003 - a default, like those above
         kinds.SWITCH,
-        "let others of the directory's group put jobs in",
+        "let the other users of the directory's group use the spool",
     )
 
     def backoff(self) -> Backoff:
@@ -162,12 +174,12 @@ def _parsed(path: str, raw: bytes) -> dict[str, Any]:
     try:
         stored = json.loads(raw, object_pairs_hook=_once)
     except BadSettingError as error:
-        raise BadSettingError(f"{path}: {error}; take one of them out, with an editor") from None
+        raise BadSettingError(f"{path}: {error}; remove one of them with an editor") from None
     except (ValueError, RecursionError) as error:
-        msg = f"{path} is not JSON ({error}); mend it, or remove it for the defaults"
+        msg = f"{path} is not JSON ({error}); mend it, or remove it to use the defaults"
         raise BadSettingError(msg) from None
     if not isinstance(stored, dict):
-        msg = f"{path} must hold a JSON object; mend it, or remove it for the defaults"
+        msg = f"{path} must hold a JSON object; mend it, or remove it to use the defaults"
         raise BadSettingError(msg)
     named = {listed(key): value for key, value in stored.items()}
     return {key: _as_meant(key, value) for key, value in named.items()}
@@ -182,7 +194,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys: set[str] = set()
     for key in (listed(key) for key, _ in pairs):
         if key in keys:
-            raise BadSettingError(f'"{key}" stands there twice')
+            raise BadSettingError(f'"{key}" is in it twice')
         keys.add(key)
     return dict(pairs)
 
@@ -209,7 +221,7 @@ def _listed_name(key: str) -> str:
 
 
 def _check(path: str, key: str, value: Any) -> None:
-    remedy = f"`queuectl config unset {key}` takes it out"
+    remedy = f"`queuectl config unset {key}` removes it"
     try:
         kind = SETTINGS[canonical_key(key)].kind
     except BadSettingError as error:
@@ -226,10 +238,12 @@ def _open_at_once(path: str, flags: int) -> int:
 def _check_file(path: str, status: os.stat_result) -> None:
     """Refuse what cannot be settings, without end perhaps, before it is read."""
     if not stat.S_ISREG(status.st_mode):
-        raise BadSettingError(f"{path} is no file; remove it for the defaults")
+        raise BadSettingError(f"{path} is not a file; remove it to use the defaults")
     if status.st_size > _MOST_BYTES:
         size = size_text(status.st_size)
-        raise BadSettingError(f"{path} has {size}; mend it, or remove it for the defaults")
+        raise BadSettingError(
+            f"{path} is too large ({size}); mend it, or remove it to use the defaults"
+        )
 
 
 def _read(path: str) -> dict[str, Any]:

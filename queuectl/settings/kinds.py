@@ -116,7 +116,7 @@ SWITCH = Kind("true or false", _read_switch, lambda value: isinstance(value, boo
 
 
 PROGRAM = Kind(
-    "the absolute path of a program that is there",
+    "the absolute path of a program that exists",
     str,
     lambda value: isinstance(value, str) and value.startswith("/") and is_program(value),
 )

@@ -292,7 +292,7 @@ def from_here(path: str = "") -> str:
     try:
         here = os.getcwd()
     except FileNotFoundError:
-        raise QueuectlError("the current directory is gone: cd to one that is there") from None
+        raise QueuectlError("the current directory is gone: cd to one that exists") from None
     return os.path.join(here, path) if path else here
 
 

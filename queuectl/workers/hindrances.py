@@ -28,7 +28,7 @@ class Hindrance(NamedTuple):
 
 
 PAUSED = Hindrance("paused", "the spool is paused", "`queuectl resume` lets jobs start")
-NO_WORKER = Hindrance("none", "no worker is running", "`queuectl worker start` runs what waits")
+NO_WORKER = Hindrance("none", "no worker is running", "`queuectl worker start` starts one")
 
 
 def _stopping(who: str) -> Hindrance:

@@ -290,7 +290,7 @@ def recovered_by(spool: Layout, name: str, seen: Seen) -> str:
         return f"a worker or `queuectl doctor --fix` of {who} takes it back"
     if seen.by_silence:
         return "a worker takes it back after the lease"
-    return "the next worker takes it back, `queuectl doctor --fix` now"
+    return "the next worker takes it back, `queuectl doctor --fix` at once"
 
 
 def _or_root(user: str) -> str:

@@ -305,7 +305,7 @@ def test_a_stop_that_cannot_be_asked_for_is_told_with_another_way(spool: SpoolDi
             set_immutable(workers, on=False)
         ways = {line.partition(".stop: ")[0]: line for line in told}
         mine = ways[f"queuectl: cannot write {workers}/{pool.name}"]
-        assert mine.endswith(f"`kill {pool.pid}` asks it too, once more to end what it runs")
+        assert mine.endswith(f"`kill {pool.pid}` asks it too, and given twice ends what it runs")
         assert "kill" not in ways[f"queuectl: cannot write {workers}/far-1-0123abcd"]
         assert spool.ids("processing") == ["job"]  # nothing was ended by a mere try
         os.unlink(f"{workers}/far-1-0123abcd.json")

@@ -133,7 +133,7 @@ def test_a_slip_in_a_dropped_job_is_told_once(spool: SpoolDir) -> None:
     spool.drop("job", "exit 1", delay="1h", max_retries=2, ticket=7)
     pool = spool.drain()
     told = [event["detail"] for event in pool.events("warning", "job")]
-    assert told == ['"delay" is kept, but means nothing here; "run_at" would']
+    assert told == ['"delay" is kept, but means nothing here; did you mean "run_at"?']
 
 
 # --- order ----------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Case:
 CASES = [
     Case("not-json", "not JSON", bytes_(b"echo hello\n")),
     Case("half", "not JSON", bytes_(b'{"command": "tr')),
-    Case("empty", "not JSON: nothing is in it", bytes_(b"")),
+    Case("empty", "not JSON: it is empty", bytes_(b"")),
     Case("not-utf8", "not UTF-8", bytes_(b'{"command": "\xff"}')),
     Case("a-list", "not a JSON object", bytes_(b'["true"]')),
     Case("no-command", '"command" is missing', bytes_(b'{"priority": 1}')),
@@ -82,10 +82,10 @@ CASES = [
     Case("link", "a symbolic link", lambda path: os.symlink("/etc/passwd", path)),
     Case("fifo", "a FIFO", os.mkfifo),
     Case("socket", "a socket", a_socket),
-    Case("-rf", "is no job's name", bytes_(GOOD), shown="x-rf"),
-    Case("a b", "is no job's name", bytes_(GOOD), shown="a_b"),
-    Case("x" * 200, "is no job's name", bytes_(GOOD), shown="x" * 128),
-    Case("b\udcffd", "is no job's name", bytes_(GOOD), shown="b_d"),
+    Case("-rf", "is not a job's name", bytes_(GOOD), shown="x-rf"),
+    Case("a b", "is not a job's name", bytes_(GOOD), shown="a_b"),
+    Case("x" * 200, "is not a job's name", bytes_(GOOD), shown="x" * 128),
+    Case("b\udcffd", "is not a job's name", bytes_(GOOD), shown="b_d"),
     Case("somebody-elses", "owned by user nobody", somebody_elses, needs_root=True),
 ]
 
@@ -228,7 +228,7 @@ def test_a_second_file_of_a_running_id_is_set_aside_and_does_not_replace_it(
         spool.drop("mark")
         spool.wait_for("completed", "mark")
         told = spool.run("doctor", "job").out
-        assert "job waits for its end  (a worker sets it aside then" in told
+        assert "job waits until that has ended  (a worker then sets the waiting one aside" in told
         with open(go, "x"):
             pass
         spool.wait_for("completed", "job")

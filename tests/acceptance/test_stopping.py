@@ -166,7 +166,7 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pool_that_is_to_stop(
 ) -> None:
     ahead = [f"later-{number:02}" for number in range(30)]
     told = stop_with_more_ahead(spool, tmp_path, ahead)
-    assert told == "1 running; once more to end them"  # not those of processing/
+    assert told == "1 running; a second signal ends them"  # not those of processing/
     assert spool.ids("completed") == ["a-short", "b-long"]
     assert spool.ids("pending") == ahead
     assert {spool.record("pending", job_id).get("attempts", 0) for job_id in ahead} == {0}
@@ -259,7 +259,9 @@ def test_what_a_pool_could_not_let_go_of_is_recovered_at_once(spool: SpoolDir) -
         pool.signal(signal.SIGTERM)
         pool.wait_for("stopping")
         (told,) = pool.events("stopping")
-        assert told["detail"] == "0 running; once more to leave what it holds to the next worker"
+        assert (
+            told["detail"] == "0 running; a second signal leaves what it holds to the next worker"
+        )
         pool.signal(signal.SIGTERM)
         pool.wait_for("left", "running")
         assert pool.wait() == 0

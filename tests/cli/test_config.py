@@ -100,7 +100,7 @@ def test_a_damaged_file_is_told_and_not_replaced(spool: SpoolDir) -> None:
     ):
         text = spool.refuse(*words)
         assert f"{spool.path}/config.json is not JSON" in text
-        assert "remove it for the defaults" in text
+        assert "remove it to use the defaults" in text
     with open(f"{spool.path}/config.json") as file:
         assert file.read() == '{"lease": '
 
@@ -122,7 +122,7 @@ def test_what_is_wrong_in_the_file_hinders_nobody_who_does_not_go_by_it(
         assert "; going on without it\n" in said
     assert f"problem  {path}" in spool.run("doctor", status=1).out
     if key:
-        assert f"`queuectl config unset {key}` takes it out" in spool.refuse("config", "get")
+        assert f"`queuectl config unset {key}` removes it" in spool.refuse("config", "get")
         spool.run("config", "unset", key)
         assert spool.run("status").err == ""
 
@@ -141,7 +141,7 @@ def test_of_several_faults_in_the_file_each_can_be_taken_out(spool: SpoolDir) ->
     with open(f"{spool.path}/config.json", "w") as file:
         file.write('{"max-retires": 5, "leese": 40}')
     done = spool.run("config", "unset", "max-retires")
-    assert done.out == "max-retires is gone\n"
+    assert done.out == "max-retires was removed\n"
     assert 'no setting "leese"' in done.err
     assert spool.run("config", "unset", "leese").err == ""
     assert spool.run("config", "get", "max-retries").out == "3\n"
@@ -155,7 +155,7 @@ def test_a_directory_is_no_shell(spool: SpoolDir) -> None:
 def test_a_setting_is_taken_as_it_is_printed(spool: SpoolDir) -> None:
     line = spool.run("config", "set", "max-retries=7").out
     assert line == "max-retries=7\n"
-    assert "missing the value" in spool.refuse("config", "set", "max-retries", status=2)
+    assert "the value is missing" in spool.refuse("config", "set", "max-retries", status=2)
 
 
 def test_a_duration_in_the_file_may_be_written_as_on_the_command_line(spool: SpoolDir) -> None:

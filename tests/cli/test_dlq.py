@@ -122,7 +122,7 @@ def test_what_was_set_aside_is_not_retried_with_all_and_that_is_said(spool: Spoo
         spool.wait_for("dead", "bad", "fails")
     done = spool.run("dlq", "retry", "--all")
     assert done.lines == ["fails"]
-    assert done.err == "1 set aside, not among these: `queuectl dlq list` says why\n"
+    assert done.err == "left out 1 set aside: `queuectl dlq list` says why\n"
 
 
 @pytest.mark.parametrize(

@@ -204,9 +204,9 @@ def test_what_is_wrong_with_lines_of_commands_queues_none(spool: SpoolDir, tmp_p
     assert 'line 2: "command" must be' in refuse("true\na\0b\n")
     assert "line 1: it ends in a backslash" in refuse("echo \\\n  a\n")
     assert "line 1: it is JSON" in refuse('{"command": "true"}\n')
-    assert "exclude one another" in refuse("true\n", "--command", "true", status=2)
+    assert "cannot be combined" in refuse("true\n", "--command", "true", status=2)
     both = spool.refuse("enqueue", "--commands", "-", "true", stdin="true\n", status=2)
-    assert "exclude one another" in both
+    assert "cannot be combined" in both
     missing = str(tmp_path / "none")
     assert f"cannot read {missing}" in spool.refuse("enqueue", "--commands", missing)
     assert spool.ids("pending") == []
@@ -221,7 +221,7 @@ BAD_LINES = [
     ("true", "not a JSON object"),
     ('{"id":"../x","command":"true"}', '"id" must be'),
     ('{"id":7,"command":"true"}', '"id" must be'),
-    ('{"id":"job-00002","command":"true"}', 'id "job-00002" is that of line 3'),
+    ('{"id":"job-00002","command":"true"}', 'id "job-00002" is already that of line 3'),
     ('{"id":"taken","command":"true"}', 'job "taken" exists already, in completed/'),
     ('{"command":"true","a":NaN}', "NaN"),
     ('{"command":"a\\u0000b"}', '"command" must be'),
@@ -358,11 +358,11 @@ def test_jobs_that_are_there_can_be_left_out(spool: SpoolDir, tmp_path: Path, st
     result = spool.run("enqueue", "--skip-existing", three(tmp_path / "jobs"))
     assert result.lines[0] == "a"
     assert len(result.lines) == 2
-    assert result.err == "left out 1 that is there already: b\n"
+    assert result.err == "left out 1 job that exists already: b\n"
     with open(spool.file(state, "b"), "rb") as file:
         assert file.read() == body
     again = spool.run("enqueue", "--skip-existing", f"@{tmp_path}/jobs")
-    assert again.err == "left out 2 that are there already: a, b\n"
+    assert again.err == "left out 2 jobs that exist already: a, b\n"
     assert spool.run("enqueue", "--skip-existing", "--id", "a", "true").out == ""
 
 
@@ -386,7 +386,7 @@ def test_one_that_somebody_drops_at_that_moment_is_refused_all_the_same(
 
 def test_without_an_id_there_is_nothing_to_leave_a_job_out_by(spool: SpoolDir) -> None:
     words = ("enqueue", "--skip-existing", "--commands", "-")
-    assert "goes by ids" in spool.refuse(*words, status=2, stdin="true\n")
+    assert "compares ids" in spool.refuse(*words, status=2, stdin="true\n")
     assert spool.run(*words).err == "queuectl: no jobs in the input\n"
 
 
@@ -440,7 +440,7 @@ def test_an_option_that_cannot_be_is_wrong_usage_and_makes_no_spool(
 def test_a_field_that_looks_like_one_of_ours_is_kept_and_told(spool: SpoolDir) -> None:
     result = spool.run("enqueue", '{"id":"a","command":"true","priorty":1}')
     assert result.out == "a\n"
-    assert '"priorty" is kept, but means nothing here; "priority" would' in result.err
+    assert '"priorty" is kept, but means nothing here; did you mean "priority"?' in result.err
     assert spool.record("pending", "a")["priorty"] == 1
 
 
@@ -496,13 +496,13 @@ def test_a_test_in_brackets_is_a_command(spool: SpoolDir) -> None:
 
 def test_an_empty_tag_is_refused(spool: SpoolDir) -> None:
     for tag in ("", " "):
-        assert "a tag is not empty" in spool.refuse("enqueue", "--tag", tag, "true", status=2)
+        assert "a tag must not be empty" in spool.refuse("enqueue", "--tag", tag, "true", status=2)
 
 
 def test_a_field_that_is_an_option_is_told(spool: SpoolDir) -> None:
     result = spool.run("enqueue", '{"command": "true", "delay": 60, "prio": 5}')
-    assert '"run_at" would' in result.err
-    assert '"priority" would' in result.err
+    assert 'did you mean "run_at"?' in result.err
+    assert 'did you mean "priority"?' in result.err
 
 
 def test_a_time_of_day_is_the_next_time_that_it_is_that(spool: SpoolDir) -> None:
@@ -512,7 +512,7 @@ def test_a_time_of_day_is_the_next_time_that_it_is_that(spool: SpoolDir) -> None
         seconds = parse_time(spool.record("pending", f"a{minutes}")["run_at"]) - time.time()
         assert 0 < seconds <= 86400
         assert (seconds < 3600) == (minutes > 0)
-    assert "or 08:00" in spool.refuse("enqueue", "--run-at", "25:00", "true", status=2)
+    assert "such as 08:00" in spool.refuse("enqueue", "--run-at", "25:00", "true", status=2)
     told = spool.refuse("enqueue", "--run-at", "0001-01-01", "true", status=2)
     assert '"0001-01-01" is out of range;' in told
 
@@ -528,7 +528,7 @@ def test_the_name_of_a_file_that_is_no_program_is_queued_with_a_word(
     ):
         (tmp_path / name).write_text(text)
         told = spool.run("enqueue", name, cwd=str(tmp_path)).err
-        what = f"{name} is a file that may not be executed: its name alone is queued"
+        what = f"{name} is not executable, and only its name is queued, as the command"
         assert told == f"queuectl: {what}; {way}\n"
     (tmp_path / "commands").chmod(0o755)
     assert spool.run("enqueue", "commands", cwd=str(tmp_path)).err == ""
@@ -545,7 +545,7 @@ def test_a_directory_that_is_gone_is_told(spool: SpoolDir, tmp_path: Path) -> No
         text=True,
     )
     assert done.returncode == 1
-    assert done.stderr == "queuectl: the current directory is gone: cd to one that is there\n"
+    assert done.stderr == "queuectl: the current directory is gone: cd to one that exists\n"
 
 
 def test_who_waits_for_the_lock_of_another_is_told_so(spool: SpoolDir, tmp_path: Path) -> None:

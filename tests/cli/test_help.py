@@ -87,7 +87,7 @@ def test_looking_for_help_makes_no_spool(spool: SpoolDir, tmp_path: Path) -> Non
 WRONG = [
     (["enqeue"], 'did you mean "enqueue"'),
     (["statu"], 'did you mean "status"'),
-    (["xyzzy"], "there are enqueue, "),
+    (["xyzzy"], "the commands are enqueue, "),
     (["worker", "strat"], "start"),
     (["dlq", "lst"], "list"),
     (["config", "sett"], "set"),

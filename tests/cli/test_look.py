@@ -56,7 +56,7 @@ def test_status_says_how_many_more_are_due(spool: SpoolDir) -> None:
 
 def test_a_list_of_ids_is_for_other_commands(filled: SpoolDir) -> None:
     assert filled.run("list", "--ids", "--state", "pending").lines == ["p1", "p2"]
-    assert "exclude" in filled.refuse("list", "--ids", "--json", status=2)
+    assert "cannot be combined" in filled.refuse("list", "--ids", "--json", status=2)
 
 
 def test_a_list_of_the_jobs_that_are_named(filled: SpoolDir) -> None:
@@ -100,7 +100,7 @@ def test_status_counts_and_says_what_is_due_when(filled: SpoolDir) -> None:
     assert "pending 2  processing 0  completed 1  failed 1  dead 1" in text
     assert re.search(r"p2  in 59m\d\ds", text)
     assert re.search(r"f1  in 59m\d\ds  exit status 1", text)
-    assert "`queuectl worker start` runs what waits" in text
+    assert "`queuectl worker start` starts one" in text
 
 
 def test_status_says_that_of_very_many_jobs_not_all_were_asked_when_they_are_due(
@@ -132,7 +132,7 @@ def test_status_tells_what_a_dead_worker_held(spool: SpoolDir) -> None:
         assert "lost     " not in spool.run("status").out
         pool.kill()
         out = spool.run("status").out
-        assert f"lost     lost, held by {pool.name}, who is dead\n" in out
+        assert f"lost     lost, held by {pool.name}, which is dead\n" in out
         assert "workers  none" in out
         assert "lost: its worker is dead" in spool.run("list").out
         assert re.search(
@@ -620,7 +620,7 @@ def test_status_says_how_what_failed_is_run_again_where_no_worker_is(spool: Spoo
     put(spool, "completed", "a")
     assert "workers  none\n" in spool.run("status").out
     put(spool, "failed", "b", next_retry_at=utc_text(time.time() + 3600))
-    assert "workers  none; `queuectl worker start` runs what waits\n" in spool.run("status").out
+    assert "workers  none; `queuectl worker start` starts one\n" in spool.run("status").out
 
 
 def test_who_cancelled_a_job_is_not_shown_as_its_worker(spool: SpoolDir) -> None:

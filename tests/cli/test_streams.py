@@ -90,7 +90,7 @@ def told_a_person(spool: SpoolDir, *words: str) -> list[str]:
 
 
 def test_a_person_is_told_that_nothing_runs_by_itself(spool: SpoolDir) -> None:
-    hint = "no worker is running; `queuectl worker start` runs what waits"
+    hint = "no worker is running; `queuectl worker start` starts one"
     assert told_a_person(spool, "enqueue", "true") == [hint]
     assert spool.run("enqueue", "true").err == ""
     spool.run("pause")
@@ -101,7 +101,7 @@ def test_a_person_is_told_that_queued_jobs_keep_their_retries(spool: SpoolDir) -
     spool.create()
     assert told_a_person(spool, "config", "set", "max-retries", "1") == []
     spool.api.submit("true")
-    assert "keep it" in told_a_person(spool, "config", "set", "max-retries", "2")[0]
+    assert "keep what they have" in told_a_person(spool, "config", "set", "max-retries", "2")[0]
 
 
 def test_a_person_is_told_who_knows_why_jobs_are_dead(spool: SpoolDir) -> None:
@@ -113,22 +113,25 @@ def test_a_person_is_told_who_knows_why_jobs_are_dead(spool: SpoolDir) -> None:
 
 def test_a_person_is_told_that_nothing_is_listed(spool: SpoolDir) -> None:
     spool.create()
-    assert told_a_person(spool, "list") == ["no such jobs"]
-    assert told_a_person(spool, "dlq", "list") == ["no such jobs"]
+    assert told_a_person(spool, "list") == ["no jobs match"]
+    assert told_a_person(spool, "dlq", "list") == ["no jobs match"]
 
 
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["make", "-j4", "--priority", "3"], "--priority is a word of the command"),
-        (["rsync", "--timeout=3", "a", "b"], "--timeout=3 is a word of the command"),
+        (["make", "-j4", "--priority", "3"], "--priority goes to the command"),
+        (["rsync", "--timeout=3", "a", "b"], "--timeout=3 goes to the command"),
         (["--", "ls | wc -l"], 'no program is called "ls | wc -l"'),
         (["--", "/bin/ls a/b"], 'no program is called "/bin/ls a/b"'),
         (["ls", "|", "wc"], 'no shell sees "|" here'),
         (["--", "make", "&&", "make", "install"], 'no shell sees "&&" here'),
-        (["gzip", "{}"], "nothing is filled in here"),
-        (["gzip", "{}", ":::", "a", "b"], "nothing is filled in here"),
-        (["--cwd", "/nowhere/at/all", "--", "true"], "there is no directory /nowhere/at/all now"),
+        (["gzip", "{}"], "{} and ::: are not filled in here"),
+        (["gzip", "{}", ":::", "a", "b"], "{} and ::: are not filled in here"),
+        (
+            ["--cwd", "/nowhere/at/all", "--", "true"],
+            "directory /nowhere/at/all does not exist now",
+        ),
     ],
 )
 def test_a_person_is_told_of_what_is_likely_a_slip(

@@ -128,7 +128,10 @@ def test_detach_tells_of_the_pools_that_are_up_already(spool: SpoolDir) -> None:
         other.wait_for("up")
         try:
             said = spool.run("worker", "start", "--detach").err
-            assert said == f"another worker is up here, for 3 more jobs at a time: {other.name}\n"
+            assert (
+                said
+                == f"another worker is up here already, with 3 more jobs at a time: {other.name}\n"
+            )
         finally:
             spool.run("worker", "stop")
 
@@ -249,14 +252,14 @@ def test_stop_waits_for_what_runs_and_says_so(spool: SpoolDir) -> None:
         pool.wait_for("started", "job")
         with open(f"{spool.path}.err", "wb") as err:
             process = spool.start("worker", "stop", stdout=-3, stderr=err)
-        wait_until(lambda: "waiting for 1 running: job" in read_text(f"{spool.path}.err"))
+        wait_until(lambda: "waiting for 1 running job: job" in read_text(f"{spool.path}.err"))
         time.sleep(0.5)  # some looks
         assert process.poll() is None
         open(go, "x").close()
         assert process.wait(DEADLINE_S) == 0
         assert pool.wait() == 0
     assert spool.states("job") == ["completed"]
-    assert read_text(f"{spool.path}.err").count("waiting for 1 running") == 1
+    assert read_text(f"{spool.path}.err").count("waiting for 1 running job") == 1
 
 
 def test_stop_does_not_wait_for_what_is_only_claimed(spool: SpoolDir, tmp_path: Path) -> None:
@@ -275,7 +278,7 @@ def test_stop_does_not_wait_for_what_is_only_claimed(spool: SpoolDir, tmp_path: 
         pool.wait_for("stopping")  # else c-ahead may start at the end of b-long, before it is seen
         open(go, "x").close()
         assert process.wait(DEADLINE_S) == 0
-    assert "waiting for 1 running: b-long" in read_text(f"{spool.path}.err")
+    assert "waiting for 1 running job: b-long" in read_text(f"{spool.path}.err")
     assert spool.states("c-ahead") == ["pending"]
 
 
@@ -304,7 +307,7 @@ def test_stop_now_hurries_a_pool_that_is_stopping(spool: SpoolDir) -> None:
 def test_stop_of_one_leaves_the_others(spool: SpoolDir) -> None:
     with spool.pool() as one, spool.pool() as other:
         refused = spool.refuse("worker", "stop", one.name.partition("-")[0])
-        assert "is the beginning of several workers" in refused
+        assert "several workers begin with" in refused
         spool.run("worker", "stop", one.name[:-2])
         assert one.wait() == 0
         (left,) = spool.run("worker", "list", "--json").json
@@ -373,10 +376,12 @@ def test_a_pool_that_is_to_stop_is_shown_as_such(spool: SpoolDir) -> None:
         spool.drop("waiting")
         assert "told to stop" in spool.run("doctor", "waiting", status=1).out
         assert "told to stop" in spool.run("doctor", status=1).out
-        assert "1 pool, stopping" in spool.run("top").out
+        assert "1 worker, stopping" in spool.run("top").out
         asking.send_signal(signal.SIGINT)
         last = asking.communicate()[1].decode().splitlines()[-1]
-        whole = f"queuectl: interrupted; {pool.name} will stop all the same, once what runs there"
+        whole = (
+            f"queuectl: interrupted; {pool.name} will stop all the same, once the jobs that it runs"
+        )
         assert last.startswith(whole)
         with open(go, "x"):
             pass
@@ -559,7 +564,7 @@ def test_who_stops_at_once_is_not_told_to(spool: SpoolDir) -> None:
     with spool.pool() as pool:
         pool.wait_for("started", "job")
         said = spool.run("worker", "stop", "--now").err
-    assert "waiting for 1 running: job" in said
+    assert "waiting for 1 running job: job" in said
     assert "--now" not in said
 
 

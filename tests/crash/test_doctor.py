@@ -67,7 +67,7 @@ def test_a_spool_that_is_well_is_told_so_and_left_as_it_is(side: Spoolside) -> N
     status, text = doctor(side)
     assert status == 0, text
     assert "problem" not in text
-    for words in ("owner", "rename", "links", "locks", "exchanged", "arrivals", "free"):
+    for words in ("owner", "rename", "links", "locks", "exchanged", "events", "free"):
         assert finding(text, words).startswith("ok")
     assert "takes" in finding(text, "on disk")  # how long is this machine's matter
     assert {file: file.stat().st_mtime_ns for file in side.path.glob("*/*")} == before
@@ -143,7 +143,7 @@ def test_a_body_that_names_another_state_is_told_and_written_down(side: Spoolsid
     (side.path / "completed" / f"{job_id}.json").rename(side.path / "dead" / f"{job_id}.json")
     status, text = doctor(side)
     assert status == 0
-    finding(text, "is in dead/ and says completed")
+    finding(text, "is in dead/, but its record says completed")
     doctor(side, "--fix")
     assert json.loads((side.path / "dead" / f"{job_id}.json").read_text())["state"] == "dead"
 
@@ -532,7 +532,7 @@ def test_what_could_not_be_mended_since_another_recovers_is_not_said_to_be(
     with FileLock(side.path / "workers" / "recovery.lock"):
         done = side.run("doctor", "--fix")
     assert done.returncode == 1
-    assert "another worker or command recovers here" in done.stderr
+    assert "another worker or command is recovering here" in done.stderr
     assert "mended" not in done.stdout
     assert finding(done.stdout, f"{job_id} is held by").startswith("problem")
 
@@ -572,7 +572,7 @@ sync = files.sync_directory
 files.sync_directory = lambda path: (time.sleep(0.2), sync(path))
 """
     done = side.run("doctor", env={**environment(), **with_code_at_start(tmp_path, code)})
-    slow = finding(done.stdout, "to put a job on disk takes")
+    slow = finding(done.stdout, "putting a job on disk takes")
     assert slow.startswith("warning")
     assert "a faster disk" in slow
 
@@ -604,12 +604,12 @@ def test_a_lock_for_recovery_that_is_no_file_is_a_problem(side: Spoolside) -> No
     lock = side.path / "workers" / "recovery.lock"
     lock.unlink(missing_ok=True)
     lock.mkdir()
-    told = finding(doctor(side)[1], "workers/recovery.lock is no file")
+    told = finding(doctor(side)[1], "workers/recovery.lock is not a file")
     assert told.startswith("problem")
     assert f"rm -r {lock}" in told
     lock.rmdir()
     lock.symlink_to(side.path / "nowhere")
-    finding(doctor(side)[1], "workers/recovery.lock is no file")
+    finding(doctor(side)[1], "workers/recovery.lock is not a file")
 
 
 def test_it_explains_a_file_that_can_never_run(side: Spoolside) -> None:
@@ -647,7 +647,7 @@ def test_it_explains_that_a_job_was_cancelled(side: Spoolside) -> None:
     side.run("cancel", job_id)
     text = doctor(side, job_id)[1]
     assert f"{job_id} was cancelled: by " in text
-    assert f"`queuectl dlq retry {job_id}` gives it another life" in text
+    assert f"`queuectl dlq retry {job_id}` queues it again" in text
 
 
 @pytest.mark.parametrize(
@@ -824,7 +824,7 @@ def test_a_command_that_stands_still_with_a_job_is_told(side: Spoolside) -> None
             holder.send_signal(signal.SIGSTOP)
             wait_until(lambda: "is suspended" in side.run("doctor").stdout, "it stands still")
             for text in (side.run("doctor").stdout, side.run("doctor", job_id).stdout):
-                assert f"`kill -CONT {holder.pid}`" in finding(text, "a command, ")
+                assert f"`kill -CONT {holder.pid}`" in finding(text, "problem  the command ")
             words = command_line("--spool", str(side.path), "cancel", job_id)
             with (
                 open(f"{side.path}.told", "w+") as told,

@@ -519,7 +519,7 @@ def test_who_cannot_recover_since_another_does_says_so(side: Spoolside) -> None:
     words = command_line("--spool", str(side.path), "cancel", job_id)
     with Child(words, env=environment(), stderr=subprocess.PIPE) as cancel:
         assert cancel.stderr is not None
-        assert b"another worker or command recovers" in cancel.stderr.readline()
+        assert b"another worker or command is recovering" in cancel.stderr.readline()
         cancel.kill()
     pool.stop()
 

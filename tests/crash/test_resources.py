@@ -166,7 +166,7 @@ def test_a_file_system_that_tells_of_no_limit_is_not_full(tmp_path: Path) -> Non
         job_id = side.submit("echo out")
         side.drain()
         assert side.state_of(job_id) == "completed"
-        assert "ok       no limit of its size" in side.run("doctor").stdout
+        assert "ok       no size limit" in side.run("doctor").stdout
         metrics = side.run("status", "--format", "prometheus").stdout
         assert "\nqueuectl_jobs" in metrics
         assert "\nqueuectl_free_bytes" not in metrics  # 0 would be an alarm
@@ -229,7 +229,7 @@ def test_a_stop_on_a_full_disk_is_told_with_another_way_that_works(tmp_path: Pat
         done = side.run("worker", "stop", "--now")
         assert done.returncode == 1
         assert f"No space left on device; `kill {pool.process.pid}` asks it too" in done.stderr
-        for asked in ("once more to end them", "ending 1"):
+        for asked in ("a second signal ends them", "ending 1"):
             pool.send(signal.SIGTERM)
             pool.says(asked)
         assert pool.wait() == 0, pool.log()

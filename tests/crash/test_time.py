@@ -100,7 +100,7 @@ def test_a_job_held_elsewhere_is_rescued_after_silence_only(tmp_path: Path) -> N
         side.wait_for(job_id)  # silent now
         pool.stop()
         side.check_promise()
-        assert f"worker={file.stem}  what it ran on another machine may run still" in pool.log()
+        assert f"worker={file.stem}  what it ran on another machine may still run" in pool.log()
 
 
 def test_of_a_command_line_that_died_elsewhere_nothing_can_run_still(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_of_a_command_line_that_died_elsewhere_nothing_can_run_still(tmp_path: P
         elsewhere(side, job_id, slots=0)
         pool = side.pool().up()
         side.wait_for(job_id)
-        assert "may run still" not in pool.log()
+        assert "may still run" not in pool.log()
         pool.stop()
 
 

@@ -131,7 +131,7 @@ def test_who_runs_the_jobs_of_a_shared_spool_is_told(open_path: Path) -> None:
         pool.stop()
         words = command_line("--spool", str(side.path), "systemd-unit")
         with Terminal(words, environment(), 200, 24) as person:
-            told = f"whoever may write to {side.path}/pending has commands run as root"
+            told = f"whoever may write to {side.path}/pending can run commands as root"
             wait_until(lambda: told in person.raw, lambda: person.raw)
         assert side.run("systemd-unit").stderr == ""
 
@@ -432,7 +432,7 @@ def test_the_log_of_a_shared_spool_is_no_link_of_somebody_else(open_path: Path) 
         log.symlink_to(precious)
         done = side.run("worker", "start", "--detach")
         assert done.returncode == 1
-        assert f"{log} is a link, which it may not be in a shared spool" in done.stderr
+        assert f"{log} is a link, which it must not be in a shared spool" in done.stderr
         assert (precious.stat().st_mode & 0o777, precious.stat().st_size) == (0o600, 0)
         log.unlink()
         os.mkfifo(log)
@@ -443,7 +443,7 @@ def test_the_log_of_a_shared_spool_is_no_link_of_somebody_else(open_path: Path) 
         done = side.run("worker", "start", "--detach")
         os.close(reader)
         assert done.returncode == 1
-        assert f"{log} is no file" in done.stderr
+        assert f"{log} is not a file" in done.stderr
 
 
 @needs_root

@@ -331,7 +331,7 @@ def test_a_job_that_is_gone_meanwhile_keeps_none_of_the_others_from_being_cancel
         gone, other = (api.take(job_id, "pending", pool.name) for job_id in ("a", "b"))
         with spool.start("cancel", "a", "b", stdout=PIPE, stderr=PIPE) as cancelling:
             assert cancelling.stderr is not None
-            assert b"ending 2 that workers hold" in cancelling.stderr.readline()
+            assert b"ending 2 jobs that workers hold" in cancelling.stderr.readline()
             os.unlink(gone.path)
             os.rename(other.path, spool.file("pending", "b"))
             out, err = cancelling.communicate(timeout=DEADLINE_S)
@@ -431,7 +431,10 @@ def test_an_editor_that_cannot_be_understood_is_told(spool: SpoolDir) -> None:
 
 def test_a_slip_of_the_pen_in_an_edit_is_told(spool: SpoolDir, tmp_path: Path) -> None:
     spool.api.submit("true", id="job", max_retries=7)
-    assert '"max_retries" would' in edit(spool, sed(tmp_path, "s/max_retries/max_retires/")).err
+    assert (
+        'did you mean "max_retries"?'
+        in edit(spool, sed(tmp_path, "s/max_retries/max_retires/")).err
+    )
 
 
 def kept_text(result: Any) -> str:
@@ -460,7 +463,8 @@ def test_a_waiting_job_is_changed_as_options_say(spool: SpoolDir) -> None:
     assert (record["priority"], record["timeout"], record["tags"]) == (-5, None, ["y"])
     assert record["run_at"] < "2100"
     assert (
-        spool.run("edit", "a", "--priority", "-5").err == "a is so already: nothing was changed\n"
+        spool.run("edit", "a", "--priority", "-5").err
+        == "a is like that already: nothing was changed\n"
     )
     assert "--priority" in spool.refuse("edit", "a", "--priority", "x", status=2)
 
@@ -530,8 +534,8 @@ def test_a_failed_job_is_edited_where_it_is(spool: SpoolDir, tmp_path: Path) -> 
         ("s/true/ /", '"command" must be'),
         ("s/}/,}/", "not JSON"),
         ('s/"command"/"comand"/', '"command" is missing'),
-        ('s/{/{"attempts": 9,/', '"attempts" is not for editing'),
-        ('s/{/{"id": "other",/', '"id" is not for editing'),
+        ('s/{/{"attempts": 9,/', '"attempts" cannot be edited'),
+        ('s/{/{"id": "other",/', '"id" cannot be edited'),
     ],
 )
 def test_what_is_wrong_is_refused_and_the_job_stays_as_it_was(
@@ -631,7 +635,7 @@ def test_a_dead_job_is_edited_where_it_is_and_retried_afterwards(spool: SpoolDir
     before = spool.record("dead", "job")
     edited = spool.run("edit", "job", "--command", "true")
     assert edited.lines == ["job"]
-    assert "what is dead stays so; `queuectl retry ID` runs it" in edited.err
+    assert "dead jobs stay dead; `queuectl retry ID` queues one again" in edited.err
     after = spool.record("dead", "job")
     assert after == {**before, "command": "true", "updated_at": after["updated_at"]}
     spool.run("retry", "job")
@@ -678,12 +682,12 @@ def test_who_pauses_is_told_how_many_commands_run_and_not_what_was_only_taken(
 ) -> None:
     spool.drop("taken")
     spool.api.take("taken", "pending", "nobody")
-    assert spool.run("pause").err.startswith("paused; 0 running go on")
+    assert spool.run("pause").err.startswith("paused; 0 still running")
 
 
 def test_what_a_dead_worker_ran_does_not_go_on_in_a_pause(spool: SpoolDir) -> None:
     leave_running(spool)
-    assert spool.run("pause").err.startswith("paused; 0 running go on")
+    assert spool.run("pause").err.startswith("paused; 0 still running")
 
 
 def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_path: Path) -> None:
@@ -758,12 +762,12 @@ def test_ctrl_c_while_a_job_is_being_ended_says_what_may_happen_and_leaves_no_re
         pool.wait_for("started", "job")
         with spool.start("cancel", "job", stderr=subprocess.PIPE) as cancelling:
             assert cancelling.stderr is not None
-            assert b"ending 1 that a worker holds" in cancelling.stderr.readline()
+            assert b"ending 1 job that a worker holds" in cancelling.stderr.readline()
             wait_until(lambda: any(".cancel." in n for n in os.listdir(f"{spool.path}/workers")))
             cancelling.send_signal(signal.SIGINT)
             said = cancelling.communicate(timeout=DEADLINE_S)[1]
             assert cancelling.returncode == 130
-            hint = b"what was told to end may end all the same; `queuectl list` shows it\n"
+            hint = b"jobs that were told to end may still end; `queuectl list` shows them\n"
             assert said == hint + b"\nqueuectl: interrupted\n"
         assert not any(".cancel." in n for n in os.listdir(f"{spool.path}/workers"))
         assert spool.states("job") == ["processing"]

@@ -41,7 +41,10 @@ def test_without_an_id_it_is_the_job_that_began_last(ran: SpoolDir) -> None:
     with ran.pool():
         wait_until(lambda: ran.output("next"))
         result = ran.run("logs")
-        assert (result.out, result.err) == ("next\n", 'queuectl: the last that began is "next"\n')
+        assert (result.out, result.err) == (
+            "next\n",
+            'queuectl: the job that began last is "next"\n',
+        )
         assert ran.run("show").lines[0].split() == ["id", "next"]
         ran.run("cancel", "next")
 
@@ -53,7 +56,7 @@ def test_what_never_ran_did_not_begin_last(ran: SpoolDir) -> None:
     ran.drain()
     for number in range(120):
         ran.drop_bytes(f"never{number}", b'{"command": "true", "state": "dead"}', "dead")
-    assert ran.run("logs").err.startswith('queuectl: the last that began is "job"')
+    assert ran.run("logs").err.startswith('queuectl: the job that began last is "job"')
 
 
 def test_a_record_that_stays_broken_is_told_to_who_follows(spool: SpoolDir, tmp_path: Path) -> None:
@@ -64,7 +67,7 @@ def test_a_record_that_stays_broken_is_told_to_who_follows(spool: SpoolDir, tmp_
     with following:
         wait_until(lambda: "no worker is running" in (tmp_path / "told").read_text())
         Path(spool.file("pending", "job")).write_bytes(whole[:10])
-        wait_until(lambda: "it is waited for" in (tmp_path / "told").read_text())
+        wait_until(lambda: "still waiting for it" in (tmp_path / "told").read_text())
         Path(spool.file("pending", "job")).write_bytes(whole)
         spool.drain()
         assert following.wait(DEADLINE_S) == 0
@@ -151,7 +154,7 @@ def test_an_unknown_id_says_what_to_do(ran: SpoolDir) -> None:
 
 
 def test_opposites_are_refused(ran: SpoolDir) -> None:
-    assert "exclude" in ran.refuse("logs", "--all", "--stderr", "job", status=2)
+    assert "cannot be combined" in ran.refuse("logs", "--all", "--stderr", "job", status=2)
 
 
 # --- following ------------------------------------------------------------------------------
@@ -250,9 +253,9 @@ def test_what_cannot_be_followed_is_told_and_the_others_are_followed(ran: SpoolD
     assert death == "queuectl: job is dead: exit status 1"
     result = ran.run("logs", "-f", "job", "quiet")
     assert result.err.splitlines() == [
-        "job: and 4 B on standard error, with --stderr or --all",
+        "job: also 4 B on standard error (--stderr or --all prints it)",
         death,
-        "quiet: nothing on standard output; 2 B on standard error, with --stderr",
+        "quiet: nothing on standard output; 2 B on standard error (--stderr prints it)",
     ]
 
 
@@ -568,7 +571,9 @@ def test_following_what_printed_only_errors_says_where_they_are(spool: SpoolDir)
     spool.drain()
     followed = spool.run("logs", "-f", "job")
     assert followed.out == ""
-    assert followed.err == "nothing on standard output; 4 B on standard error, with --stderr\n"
+    assert (
+        followed.err == "nothing on standard output; 4 B on standard error (--stderr prints it)\n"
+    )
 
 
 def test_a_run_that_printed_nothing_there_says_where_it_did(spool: SpoolDir) -> None:
@@ -581,11 +586,11 @@ def test_a_run_that_printed_nothing_there_says_where_it_did(spool: SpoolDir) -> 
         ("silent", "--all"),
     ]}  # fmt: skip
     assert said == {
-        ("errs",): "nothing on standard output; 6 B on standard error, with --stderr\n",
+        ("errs",): "nothing on standard output; 6 B on standard error (--stderr prints it)\n",
         ("errs", "--stderr"): "",
         ("talks",): "",
         ("talks", "--stderr"): (
-            "nothing on standard error; 5 B on standard output, without --stderr\n"
+            "nothing on standard error; 5 B on standard output (printed without --stderr)\n"
         ),
         ("silent",): "run 1 printed nothing\n",
         ("silent", "--all"): "run 1 printed nothing\n",
@@ -632,7 +637,7 @@ def test_of_a_run_that_failed_its_standard_error_is_pointed_to(spool: SpoolDir) 
     spool.api.submit("echo progress; echo warning >&2", id="b")
     spool.drain()
     for words in (["logs", "a"], ["logs", "-f", "a"]):
-        assert "on standard error, with --stderr" in spool.run(*words).err
+        assert "on standard error (--stderr" in spool.run(*words).err
     assert spool.run("logs", "b").err == ""
 
 
@@ -644,7 +649,9 @@ def test_at_a_terminal_standard_error_is_pointed_to_though_the_job_completed(
     master, slave = pty.openpty()
     with spool.start("logs", "b", stdout=subprocess.DEVNULL, stderr=slave):
         os.close(slave)
-        assert os.read(master, 1000) == b"and 8 B on standard error, with --stderr or --all\r\n"
+        assert (
+            os.read(master, 1000) == b"also 8 B on standard error (--stderr or --all prints it)\r\n"
+        )
     os.close(master)
 
 
@@ -691,7 +698,10 @@ def test_of_a_run_that_goes_on_standard_error_is_pointed_to(
     spool.api.submit(work, id="a", max_retries=2)
     with spool.pool():
         wait_until(lambda: spool.output("a", 2, "err"), "the second run")
-        assert spool.run("logs", "a").err == "and 4 B on standard error, with --stderr or --all\n"
+        assert (
+            spool.run("logs", "a").err
+            == "also 4 B on standard error (--stderr or --all prints it)\n"
+        )
         (tmp_path / "go").touch()
 
 
@@ -716,4 +726,4 @@ def test_who_asks_for_no_line_is_not_told_that_there_is_none(ran: SpoolDir) -> N
 def test_of_a_run_that_others_followed_standard_error_is_pointed_to(ran: SpoolDir) -> None:
     result = ran.run("logs", "--attempt", "1", "job")
     assert result.out == "1.1\n1.2\n1.3\n"
-    assert result.err == "and 4 B on standard error, with --stderr or --all\n"
+    assert result.err == "also 4 B on standard error (--stderr or --all prints it)\n"

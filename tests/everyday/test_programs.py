@@ -211,7 +211,7 @@ def test_what_is_not_there_or_waits_cannot_be_retried(spool: SpoolDir) -> None:
     with pytest.raises(NoSuchJobError, match="nothing"):
         spool.api.retry("nothing")
     job = spool.api.submit("true")
-    with pytest.raises(WrongStateError, match="is pending; only completed or failed or dead"):
+    with pytest.raises(WrongStateError, match="is pending; only completed, failed or dead"):
         spool.api.retry(job.id)
 
 

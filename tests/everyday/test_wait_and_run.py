@@ -91,7 +91,10 @@ def test_a_job_that_will_be_retried_has_not_ended(spool: SpoolDir) -> None:
     spool.api.submit("exit 1", id="job")
     with spool.pool():
         spool.wait_for("failed", "job")
-        assert "1 still to end: job" in spool.run("wait", "job", "--timeout", "0.1", status=124).err
+        assert (
+            "timed out: 1 job has not ended: job"
+            in spool.run("wait", "job", "--timeout", "0.1", status=124).err
+        )
 
 
 def test_any_returns_with_the_first_to_end(spool: SpoolDir) -> None:
@@ -171,12 +174,12 @@ def test_where_no_pool_starts_anything_each_reason_is_told(spool: SpoolDir) -> N
             assert f"{busy.name} was told to stop" in found
             assert f"{still.name} is suspended" in found
             assert "is about to run" not in found
-        assert "2 pools, stopping, suspended" in spool.run("top").out
+        assert "2 workers, stopping, suspended" in spool.run("top").out
         still.signal(signal.SIGCONT)
         still.wait_for("started", "next")
         spool.api.submit("true", id="after")
         assert "waits for one of 1 slots, all busy" in spool.run("doctor", "after").out
-        assert "2 pools, 1 slot\n" in spool.run("top").out
+        assert "2 workers, 1 slot\n" in spool.run("top").out
         for pool in (busy, still):
             pool.kill()
 
@@ -309,7 +312,7 @@ def test_who_ends_a_run_is_told_how_the_job_is_ended_and_it_ends_by_that_signal(
         ignoring.send_signal(signal.SIGTERM)
         with spool.pool():
             assert ignoring.wait(DEADLINE_S) == 0
-    assert b"job stays queued, or runs on; " in err
+    assert b"job stays queued, or running; " in err
     assert b"`queuectl cancel job` ends it" in err
 
 
@@ -591,7 +594,7 @@ def test_who_is_interrupted_while_many_run_is_told_of_a_few(
         assert b"no worker is running" in waiting.stderr.readline()
         waiting.send_signal(signal.SIGINT)
         said = waiting.stderr.read().decode()
-    assert f"stay queued, or run on; `queuectl wait {which}` waits again" in said
+    assert f"stay queued, or running; `queuectl wait {which}` waits again" in said
     assert f"`queuectl cancel {which}` ends {ends}\n" in said
     assert len(said.splitlines()) == 1
 
@@ -615,7 +618,7 @@ def test_what_is_said_at_an_interrupt_begins_a_line(spool: SpoolDir, tmp_path: P
             running.send_signal(signal.SIGINT)
             assert running.wait(DEADLINE_S) == 130
         spool.run("cancel", "job")
-    assert path.read_text().startswith("begun\nqueuectl: job stays queued, or runs on;")
+    assert path.read_text().startswith("begun\nqueuectl: job stays queued, or running;")
 
 
 def test_of_several_runs_the_last_gives_the_status() -> None:

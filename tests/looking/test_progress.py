@@ -53,7 +53,7 @@ def test_who_waits_for_many_sees_how_many_have_ended_and_how_long_it_takes(
             (tmp_path / "d").touch()
             assert screen.wait() == 1
         seen = on_the_screen(screen.raw.removesuffix("after-the-end"))
-        remark = "queuectl: no worker is running; `queuectl worker start` runs what waits"
+        remark = "queuectl: no worker is running; `queuectl worker start` starts one"
         assert [line for line in seen if line != remark] == [
             *("a", "b", "queuectl: b is dead: exit status 1", "c", "d", "")
         ]
@@ -117,7 +117,7 @@ def test_who_queues_many_sees_how_many_are_queued_and_each_id_on_its_own_line(
         assert screen.wait() == 0
         assert "of 2,500 queued" in screen.raw
         seen = on_the_screen(screen.raw.removesuffix("after-the-end"))
-    told = "no worker is running; `queuectl worker start` runs what waits"
+    told = "no worker is running; `queuectl worker start` starts one"
     assert sorted(seen) == sorted([*spool.ids("pending"), told, ""])
 
 

@@ -160,7 +160,7 @@ def test_without_a_terminal_one_frame_is_printed(spool: SpoolDir) -> None:
 def test_what_happens_is_shown_as_it_happens(spool: SpoolDir) -> None:
     spool.configure(max_retries=1)
     with terminal(spool, "top") as screen, spool.pool(2):
-        screen.wait_for("1 pool, 2 slots")
+        screen.wait_for("1 worker, 2 slots")
         spool.drop("long", "sleep 600")
         screen.wait_for("  long")
         spool.drop("broken", "exit 3")
@@ -190,7 +190,7 @@ def test_what_is_taken_is_next_no_more(spool: SpoolDir) -> None:
         spool.drop("first", "sleep 600")
         screen.wait_for("  first")
         with spool.pool():
-            screen.wait_for("1 pool, 1 slot")
+            screen.wait_for("1 worker, 1 slot")
             wait_until(lambda: "NEXT  none" in screen.frames[-1] and screen.shows("  first"))
             spool.run("cancel", "first")
         screen.type("q")
@@ -396,7 +396,7 @@ def test_what_runs_longest_comes_first(spool: SpoolDir) -> None:
 def test_the_rate_is_that_of_the_last_five_seconds_and_of_the_minute() -> None:
     line = lines_of(view_of(rate=[1] * 55 + [5] * 5, pools=1, slots=1))[2]
     assert line.startswith("5.0/s  80/min ended  ")
-    assert line.endswith("█████  1 pool, 1 slot")
+    assert line.endswith("█████  1 worker, 1 slot")
     assert lines_of(view_of())[2].endswith("  no worker is running")
 
 

@@ -206,7 +206,9 @@ def test_what_a_program_has_at_hand_is_taken(api: Spool) -> None:
 
 
 def test_a_field_by_the_name_that_another_queue_gives_it_is_told(api: Spool) -> None:
-    with pytest.warns(UserWarning, match='"job_id" is kept, but means nothing here; "id" would'):
+    with pytest.warns(
+        UserWarning, match='"job_id" is kept, but means nothing here; did you mean "id"'
+    ):
         api.submit("true", job_id="a")
 
 

@@ -557,7 +557,7 @@ def test_what_somebody_is_giving_is_left_out_only_if_it_is_queued_for_good(spool
     files.while_locked(spool.api.directory("pending"), give, lambda: None)
     out, err = started[0].communicate()
     assert out == b"a\nc\n"
-    assert err.endswith(b"\nleft out 1 that is there already: b\n")
+    assert err.endswith(b"\nleft out 1 job that exists already: b\n")
     assert started[0].returncode == 0
     assert spool.record("pending", "a")["command"] == "mine"
 
@@ -590,10 +590,10 @@ def test_pause_and_resume_say_what_they_have_done_though_it_may_not_last(
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "sync_directory", refuse)
-        with pytest.raises(SpoolError, match="stays paused, which it is"):
+        with pytest.raises(SpoolError, match="it is paused now"):
             verbs.pause(api, "me")
         assert api.paused
-        with pytest.raises(SpoolError, match="stays resumed, which it is"):
+        with pytest.raises(SpoolError, match="it is resumed now"):
             verbs.resume(api)
         assert not api.paused
 
@@ -875,7 +875,7 @@ def test_without_a_home_directory_there_is_no_spool_in_it(monkeypatch: pytest.Mo
 
 
 def test_a_slip_of_the_pen_in_a_keyword_is_a_warning(api: Spool) -> None:
-    with pytest.warns(UserWarning, match='"max_retires" is kept, .* "max_retries" would'):
+    with pytest.warns(UserWarning, match='"max_retires" is kept, .* mean "max_retries"'):
         job = api.submit("true", max_retires=7)
     assert job.record["max_retires"] == 7
 

@@ -128,7 +128,7 @@ def test_a_file_may_use_either_spelling(tmp_path: Path) -> None:
         (b'{"job-timeout": "soon"}', 'or none, got "soon"'),
         (b'{"kill-grace": "400d"}', 'got "400d"'),
         (b'{"log-max-size": "' + b"9" * 400 + b'"}', 'got "999'),
-        (b'{"max-retries": 1, "max_retries": 2}', '"max-retries" stands there twice'),
+        (b'{"max-retries": 1, "max_retries": 2}', '"max-retries" is in it twice'),
     ],
 )
 def test_a_bad_file_is_told_with_its_path_and_left_as_it_is(
@@ -198,4 +198,4 @@ def test_what_cannot_be_settings_is_not_read(tmp_path: Path, kind: str) -> None:
     settings, (fault,) = config.load(str(tmp_path))
     assert settings == Config()
     assert str(path) in str(fault)
-    assert "remove it for the defaults" in str(fault)
+    assert "remove it to use the defaults" in str(fault)

@@ -86,7 +86,7 @@ def test_right_fields_pass(fields: dict[str, Any]) -> None:
 
 
 def test_a_missing_command_is_told_with_the_key_that_looks_like_it() -> None:
-    with pytest.raises(BadJobError, match='"command" is missing \\(is "comand" a slip'):
+    with pytest.raises(BadJobError, match='"command" is missing \\(did you write "comand"'):
         check_fields({"comand": "true"})
     with pytest.raises(BadJobError, match='^"command" is missing$'):
         check_fields({"priority": 1})

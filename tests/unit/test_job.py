@@ -218,6 +218,6 @@ def test_a_word_may_be_as_long_as_can_be_started() -> None:
 
 def test_a_job_that_could_never_complete_is_not_drafted_but_read() -> None:
     fields = {"command": "true", "success_codes": []}
-    with pytest.raises(BadJobError, match="at least one: it could never complete"):
+    with pytest.raises(BadJobError, match="at least one: with none, the job could never complete"):
         job.draft(fields, max_retries=1, now=NOW)
     assert job.parse(json.dumps(fields).encode(), "j").record["success_codes"] == []

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 @touch_options
 @click.pass_context
 def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """Have jobs never run, and end those that run; print the id of each once it is dead.
+    """Cancel jobs: waiting ones never run, running ones are ended; print the id of each once dead.
 
-    A command that runs is ended on whatever pool it is: SIGTERM, and SIGKILL after `kill-grace`.
-    The job goes to dead/, with who cancelled it and when. Of jobs that are selected, those that end
-    or are deleted meanwhile are no failure; `queuectl pause` first lets no more start.
+    A running command is ended on whatever worker runs it: by SIGTERM, and by SIGKILL after
+    `kill-grace`. The job goes to dead/, with who cancelled it and when. Selected jobs that end or
+    are deleted meanwhile are no failure; `queuectl pause` first keeps more from starting.
 
     \b
     queuectl cancel job1 job2
@@ -67,7 +67,7 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
                 click.echo(job_id)
         except KeyboardInterrupt:
             if cancelling.told_to_end:
-                render.note("what was told to end may end all the same; `queuectl list` shows it")
+                render.note("jobs that were told to end may still end; `queuectl list` shows them")
             raise
     misses.exit()
 
@@ -79,11 +79,11 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
 @touch_options
 @click.pass_context
 def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """Queue jobs that have ended, or wait for a retry, again; print their ids.
+    """Queue jobs again that have ended, or wait for a retry; print their ids.
 
-    Their attempts start at 0, their history is kept. Without --state, --all, --tag and the like
-    select among failed and dead jobs; a cancelled job has to be named, or found by its error. Those
-    of the selected that were retried or deleted meanwhile are no failure.
+    Their attempts start at 0 again; their history is kept. Unless --state is given, --all, --tag
+    and the like select among failed and dead jobs; a cancelled job has to be named, or selected by
+    --error-matches. Selected jobs that are retried or deleted meanwhile are no failure.
 
     \b
     queuectl retry job1
@@ -106,12 +106,12 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
 @change_options
 @click.pass_context
 def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """Change jobs that wait, or are dead, by options; or one in $EDITOR (or $VISUAL).
+    """Change waiting or dead jobs by options, or one of them in $VISUAL or $EDITOR.
 
-    What is written is checked; if anything is wrong, or the job was taken meanwhile, it stays as
-    it was, and the text is kept. A field that is deleted goes back to its default; --tag and --env
-    stand for all that the job has. Among those of its priority it goes to the end. A dead job stays
-    dead until `queuectl retry`.
+    The text is checked; if anything is wrong with it, or a worker took the job meanwhile, the job
+    stays as it was, and your text is kept. A field that you delete goes back to its default; --tag
+    and --env replace all that the job has. A changed job goes to the end of those with its
+    priority. A dead job stays dead until `queuectl retry`.
 
     \b
     queuectl edit job1 --priority -5 --run-at now
@@ -121,14 +121,14 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     given = given_fields(options)
     spool = spool_to_change(ctx)
     if len(texts) > 1 and not given:
-        raise click.UsageError("several jobs are changed by options; the editor takes one")
+        raise click.UsageError("the editor takes one job; several are changed by options")
     misses = Misses()
     dead = 0
     for text in texts:
         with misses.noted():
             dead += _edit(spool, text, given) == "dead"
     if dead:
-        render.note("what is dead stays so; `queuectl retry ID` runs it")
+        render.note("dead jobs stay dead; `queuectl retry ID` queues one again")
     misses.exit()
 
 
@@ -139,15 +139,15 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
     found = spool.find(id_to_change(spool, text))
     job_id = found.job.id
     if found.job.is_reason:
-        raise WrongStateError(f'"{job_id}" was set aside, and is no job: {spool.mending(job_id)}')
+        raise WrongStateError(f'"{job_id}" is not a job: it was set aside; {spool.mending(job_id)}')
     if found.state not in EDITABLE:
         only = "pending, failed or dead"
         raise WrongStateError(f'job "{job_id}" is {found.state}; only {only} jobs can be edited')
     if not given and not can_edit():
-        raise click.UsageError("there is no terminal for an editor: name what to change")
+        raise click.UsageError("there is no terminal for an editor: say what to change by options")
     new = with_fields(found.job, given) if given else edited(found.job)
     if new is None:
-        render.note(f"{job_id} is so already: nothing was changed")
+        render.note(f"{job_id} is like that already: nothing was changed")
         return None
     try:
         verbs.edit(spool, found, new)
@@ -161,9 +161,9 @@ def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
 @click.command()
 @click.pass_context
 def pause(ctx: click.Context, /) -> None:
-    """Have workers start nothing until `queuectl resume`; what runs goes on.
+    """Keep workers from starting jobs until `queuectl resume`; what runs goes on.
 
-    It is the file `paused` in the spool, so it outlives workers and reboots.
+    The pause is a file in the spool, `paused`, so it outlives workers and reboots.
 
     \b
     queuectl pause
@@ -171,11 +171,11 @@ def pause(ctx: click.Context, /) -> None:
     spool = spool_to_write(ctx, strict=False)
     say_faults(spool)
     if not verbs.pause(spool, verbs.by_whom()):
-        render.note("it is paused already")
+        render.note("the spool is paused already")
         return
     is_lost = cache(partial(owners.is_lost, spool))
     running = sum(not is_lost(found.owner) for found in spool.running())
-    render.note(f"paused; {running} running go on; `queuectl resume` lets jobs start again")
+    render.note(f"paused; {running} still running; `queuectl resume` lets jobs start again")
 
 
 @click.command()
@@ -187,4 +187,4 @@ def resume(ctx: click.Context, /) -> None:
     queuectl resume
     """
     spool = spool_to_change(ctx)
-    render.note("resumed" if verbs.resume(spool) else "it is not paused")
+    render.note("resumed" if verbs.resume(spool) else "the spool is not paused")

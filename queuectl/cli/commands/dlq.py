@@ -28,19 +28,19 @@ _DEAD = ("dead",)
 
 @click.group(cls=SuggestingGroup)
 def dlq() -> None:
-    """Look at dead jobs, give them another life, or delete them.
+    """List dead jobs (the dead letter queue), queue them again, or delete them.
 
     \b
     queuectl dlq list
     """
 
 
-@dlq.command("list", short_help="List them: jobs out of retries, cancelled ones, files.")
+@dlq.command("list", short_help="List dead jobs, and files that were set aside.")
 @select_options(*_DEAD)
 @listing_options
 @click.pass_context
 def list_dead(ctx: click.Context, /, **options: Any) -> None:
-    """List the dead: jobs out of retries, cancelled ones, and files that could not be jobs.
+    """List dead jobs, out of retries or cancelled, and files set aside that could not be jobs.
 
     \b
     queuectl dlq list
@@ -79,7 +79,7 @@ def show(ctx: click.Context, /, text: str, *, as_json: bool) -> None:
 def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """Queue dead jobs again, their attempts at 0, their history kept; print their ids.
 
-    A cancelled job has to be named, or found by its error.
+    A cancelled job has to be named, or selected by --error-matches.
 
     \b
     queuectl dlq retry job1 job2

@@ -26,7 +26,7 @@ _COLOURS = {"ok": "green", _MENDED: "green", "warning": "yellow", "problem": "re
 @click.command()
 @click.argument("job_id", metavar="[ID]", required=False, shell_complete=complete_ids())
 @click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything.")
-@click.option("--strict", is_flag=True, help="Exit status 1 for a warning too.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 for a warning too.")
 @json_option
 @click.pass_context
 def doctor(
@@ -34,7 +34,8 @@ def doctor(
 ) -> None:
     """Check the spool and its file system; with ID, tell why a job is not running.
 
-    Exit status 1 if a problem remains. That no worker is running is only a warning, but with ID.
+    The exit status is 1 if a problem remains. That no worker is running is only a warning, but a
+    problem if ID is given.
 
     \b
     queuectl doctor

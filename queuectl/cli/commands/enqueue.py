@@ -38,13 +38,15 @@ if TYPE_CHECKING:
     "--commands",
     metavar="FILE",
     shell_complete=complete_files,
-    help="A file, or -, of shell commands, one a line; # begins a comment.",
+    help="Queue each line of FILE (-: standard input) as a shell command; # begins a comment line.",
 )
 @click.option(
     "--skip-existing", is_flag=True, help="Leave out jobs whose id exists already, in any state."
 )
 @click.option(
-    "--wait", is_flag=True, help="Return when all have ended; the status is that of a failed one."
+    "--wait",
+    is_flag=True,
+    help="Wait until all have ended; the exit status is as in `queuectl wait`.",
 )
 @click.argument(
     "words", metavar="JSON | @FILE | - | [--] COMMAND", nargs=-1, shell_complete=complete_files
@@ -62,9 +64,9 @@ def enqueue(
 ) -> int:
     """Queue a job; print its id once it is safe on disk.
 
-    A job is JSON, or options, or the words of a command after --. @FILE and - (standard input)
-    hold one JSON object a line; all are checked before the first is queued. Options go before it.
-    The command itself reads nothing: its standard input is /dev/null.
+    A job is given as JSON, by options, or as the words of a command after --. @FILE and - (standard
+    input) hold one JSON object a line; all are checked before the first is queued. Options go
+    before the job. The command itself reads nothing: its standard input is /dev/null.
 
     \b
     queuectl enqueue '{"id":"job1","command":"sleep 2"}'
@@ -86,8 +88,8 @@ def enqueue(
     left_out: list[str] | None = [] if skip_existing else None
     queued = _submit(spool, jobs, left_out) if jobs else []
     if left_out:
-        are = "is" if len(left_out) == 1 else "are"
-        render.note(f"left out {len(left_out)} that {are} there already: {first_of(left_out)}")
+        exist = "job that exists" if len(left_out) == 1 else "jobs that exist"
+        render.note(f"left out {len(left_out)} {exist} already: {first_of(left_out)}")
     if not wait:
         if queued and sys.stderr.isatty():
             _say_what_hinders(spool, queued[-1])
@@ -111,7 +113,7 @@ def _drafted(
 def _check_named(jobs: list[Drafted]) -> None:
     """Check that there are ids to go by, and that none is given twice."""
     if jobs and not check_once(jobs):
-        raise click.UsageError("--skip-existing goes by ids, and none of these jobs is given one")
+        raise click.UsageError("--skip-existing compares ids, and none of these jobs is given one")
 
 
 def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) -> list[str]:

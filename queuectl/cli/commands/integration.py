@@ -25,16 +25,16 @@ _STOP_MARGIN_S = 30  # beyond the longest run: settling it, on a slow disk
 _NAME = 40  # characters of a spool's name in that of its unit
 
 _UNIT = """\
-# A pool of queuectl, printed by `queuectl systemd-unit`. {install}
+# A worker of queuectl, printed by `queuectl systemd-unit`. {install}
 [Unit]
 Description=queuectl, jobs of {description}
 RequiresMountsFor={mounts}
-# a pool that cannot start is tried for four minutes, then left for a person to look at
+# a worker that cannot start is tried for four minutes, then left for a person to look at
 StartLimitIntervalSec=300
 StartLimitBurst=48
 
 [Service]
-# up once it has recovered what an earlier pool left, watches the spool, and takes jobs
+# up once it has recovered what an earlier worker left, watches the spool, and takes jobs
 Type=notify
 NotifyAccess=main
 ExecStart={start}
@@ -44,18 +44,18 @@ ExecReload=/bin/kill -HUP $MAINPID
 ExecStop=-/bin/kill -TERM $MAINPID
 ExecStop=-/bin/sh -c 'while kill -0 "$MAINPID" 2>/dev/null; do sleep 0.2; done'
 # {patience}
-# When it is over systemd sends a second SIGTERM: the pool ends what still runs and gives
+# When it is over systemd sends a second SIGTERM: the worker ends what still runs and gives
 # those jobs back to pending/, the attempt uncounted. After the same time again, SIGKILL; what
 # that leaves is recovered by the next start, from the files.
 TimeoutStopSec={stop}
-# Signals go to the pool alone: with control-group, each stop would end the jobs that it is
-# waiting for. What is left when the pool is gone (a job's stray children) is killed, so that
+# Signals go to the worker alone: with control-group, each stop would end the jobs that it is
+# waiting for. What is left when the worker is gone (a job's stray children) is killed, so that
 # no job is still running when it is started again.
 KillMode=mixed
 KillSignal=SIGTERM
-# A job that uses up the memory is that job's failure, not the end of the pool.
+# A job that uses up the memory is that job's failure, not the end of the worker.
 OOMPolicy=continue
-# The pool says every half of this that it is alive; a slow disk takes seconds, not minutes.
+# The worker says every half of this that it is alive; a slow disk takes seconds, not minutes.
 WatchdogSec=120
 # After a crash it comes back and recovers; after a stop, or a wrong option (status 2), it stays.
 Restart=on-failure
@@ -83,11 +83,16 @@ _USER_INSTALL = (
 
 
 @click.command("systemd-unit")
-@click.option("--user", "for_user", is_flag=True, help="For `systemctl --user`.")
-@click.option("--count", type=Count(1, 10_000), metavar="N", help="Jobs at a time.")
+@click.option("--user", "for_user", is_flag=True, help="Print a unit for `systemctl --user`.")
+@click.option(
+    "--count",
+    type=Count(1, 10_000),
+    metavar="N",
+    help="Jobs to run at a time. Default: the setting worker-count, also when it changes.",
+)
 @click.pass_context
 def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) -> None:
-    """Print a unit file that runs a pool for years: through stops, crashes and reboots.
+    """Print a systemd unit that runs a worker for years: through stops, crashes and reboots.
 
     \b
     queuectl systemd-unit --user > ~/.config/systemd/user/queuectl.service

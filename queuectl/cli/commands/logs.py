@@ -35,25 +35,27 @@ _SILENT_S = 1.0  # before one that is followed is said to write to the other str
 
 @click.command()
 @click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids())
-@click.option("--follow", "-f", is_flag=True, help="Go on, through retries, until all have ended.")
-@click.option("--stderr", "only_stderr", is_flag=True, help="Its standard error instead.")
-@click.option("--all", "both", is_flag=True, help="Both, each piece under a heading.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Follow the output, through retries, until all have ended."
+)
+@click.option("--stderr", "only_stderr", is_flag=True, help="Print standard error instead.")
+@click.option("--all", "both", is_flag=True, help="Print both, each piece under a heading.")
 @click.option(
     "--run",
     "--attempt",
     "run",
     type=Count(1),
     metavar="N",
-    help="Run N, as show counts them, instead of the last.",
+    help="Print run N, as `show` counts them, instead of the last.",
 )
-@click.option("--lines", "-n", type=Count(0), metavar="N", help="Only the last N lines.")
+@click.option("--lines", "-n", type=Count(0), metavar="N", help="Print only the last N lines.")
 @click.pass_context
 def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **options: Any) -> None:
-    """Print what a job printed: its last run, on standard output.
+    """Print what a job printed: the standard output of its last run.
 
-    Runs are numbered as `queuectl show` lists them, on over retries by hand. With -f a job that
-    has not begun is waited for. Of several jobs each comes under its id; without ID it is the job
-    that began last.
+    Runs are numbered as `queuectl show` lists them; a retry by hand goes on counting. With -f, a
+    job that has not begun is waited for. Of several jobs, each comes under its id; without ID, it
+    is the job that began last.
 
     \b
     queuectl logs job1
@@ -62,7 +64,7 @@ def logs(ctx: click.Context, /, texts: tuple[str, ...], *, follow: bool, **optio
     queuectl logs --stderr --run 1 --lines 20 job1
     """
     if options["only_stderr"] and options["both"]:
-        raise click.UsageError("--stderr and --all exclude one another")
+        raise click.UsageError("--stderr and --all cannot be combined")
     spool = spool_to_read(ctx)
     misses = Misses()
     if follow:
@@ -189,7 +191,7 @@ def _hint_at_stderr(spool: Layout, follower: tailing.Follower, printer: Printer)
     size = files.size(joblogs.log_file(spool, found.job, number, ERR))
     if size:
         what = f"nothing on standard output so far; {size_text(size)} on standard error"
-        _note_of(found, f"{what}, with --stderr or --all", printer)
+        _note_of(found, f"{what} (--stderr or --all prints it)", printer)
     return size > 0
 
 
@@ -247,7 +249,7 @@ def _remark_on_the_rest(
     elif not options["both"] and not options["only_stderr"] and _wants_to_know(found):
         path = joblogs.log_file(spool, found.job, number, ERR)
         if size := files.size(path):
-            text = f"and {size_text(size)} on standard error, with --stderr or --all"
+            text = f"also {size_text(size)} on standard error (--stderr or --all prints it)"
     if text:
         _note_of(found, text, printer)
     return text
@@ -280,8 +282,8 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
         return nothing
     size = size_text(count)
     if options["only_stderr"]:
-        return f"nothing on standard error; {size} on standard output, without --stderr"
-    return f"nothing on standard output; {size} on standard error, with --stderr"
+        return f"nothing on standard error; {size} on standard output (printed without --stderr)"
+    return f"nothing on standard output; {size} on standard error (--stderr prints it)"
 
 
 def _run_number(spool: Layout, found: Found, wanted: int | None) -> int:

@@ -42,7 +42,7 @@ _limit_option = click.option(
     type=Count(min=0),
     callback=lambda _ctx, _param, value: value if value is None else min(value, sys.maxsize),
     metavar="N",
-    help="At most so many.",
+    help="List at most N jobs.",
 )
 _newest_option = click.option(
     "--newest-first", is_flag=True, help="Last changed first, whatever the state."
@@ -51,7 +51,7 @@ _newest_option = click.option(
 
 def listing_options(command: Any) -> Any:
     """Add the options of a command that lists jobs: in what order, how many, in what form."""
-    ids = click.option("--ids", "only_ids", is_flag=True, help="Print only ids, one a line.")
+    ids = click.option("--ids", "only_ids", is_flag=True, help="Print only ids, one per line.")
     for option in (ids, json_option, _limit_option, _newest_option):
         command = option(command)
     return command
@@ -63,9 +63,9 @@ def listing_options(command: Any) -> Any:
 @listing_options
 @click.pass_context
 def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
-    """List jobs: state by state, by id (the ids that queuectl makes sort by time).
+    """List jobs, sorted by state, then by id (the ids that queuectl makes sort by time).
 
-    Those that move while it looks come last.
+    Jobs that move to another state while it looks come last.
 
     \b
     queuectl list --state failed --state dead
@@ -115,7 +115,7 @@ def _print_list(
 ) -> None:
     """Print jobs, as the options of a list say, or that there are none and `misses` has none."""
     if options["as_json"] and options["only_ids"]:
-        raise click.UsageError("--json and --ids exclude one another")
+        raise click.UsageError("--json and --ids cannot be combined")
     if options["as_json"]:
         render.json_array(record_here(spool, item) for item in found)
     elif options["only_ids"]:
@@ -124,7 +124,7 @@ def _print_list(
     else:
         any_shown = _print_jobs(spool, found)
         if not any_shown and not (misses and misses.count):
-            render.remark("no such jobs")
+            render.remark("no jobs match")
 
 
 def _print_jobs(spool: Layout, found: Iterator[Found]) -> bool:
@@ -189,7 +189,7 @@ def _cut(why: str) -> str:
 def show(ctx: click.Context, job_id: str | None, *, as_json: bool) -> None:
     """Show one job: its record, its runs, and where its output is.
 
-    Without ID that which began last.
+    Without ID, the job that began last.
 
     \b
     queuectl show job1

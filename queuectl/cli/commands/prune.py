@@ -42,7 +42,7 @@ _DEFAULT_AGE_S = 7 * 86400
     "--older-than",
     type=DURATION,
     metavar="DURATION",
-    help="Only what ended so long ago; 7d unless --keep is given.",
+    help="Only jobs that ended at least this long ago. Default: 7d, unless --keep is given.",
 )
 @state_option(FINISHED)
 @tag_option
@@ -52,10 +52,10 @@ _DEFAULT_AGE_S = 7 * 86400
 def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """Delete old completed jobs, or those named, with their output; print their ids.
 
-    Dead jobs instead with --state dead; one that is named may be either, and of any age. Never a
-    job that waits or runs. A person at a terminal is asked first; elsewhere, and with --yes, they
-    have to be named or selected. Running workers do the same all the time, as `retain-completed`
-    and `retain-dead` say.
+    With --state dead, delete dead jobs instead; a job that is named may be either, and of any age.
+    Jobs that wait or run are never deleted. A person at a terminal is asked first; elsewhere, and
+    with --yes, jobs have to be named or selected. Running workers do the same by themselves, as the
+    settings `retain-completed` and `retain-dead` say.
 
     \b
     queuectl prune job1

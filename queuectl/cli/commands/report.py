@@ -27,15 +27,15 @@ _NAME = "report.html"
     metavar="FILE",
     default=_NAME,
     shell_complete=complete_files,
-    help="Where to; - for standard output.",
+    help="File to write; - for standard output. Default: report.html.",
 )
 @since_option
 @click.pass_context
 def report(ctx: click.Context, /, *, output: str, period_s: float) -> None:
-    """Write a page about a period: outcomes over time, waits, run times, what failed and why.
+    """Write an HTML page about a period: outcomes over time, waits, run times, what failed and why.
 
     It is one file that loads nothing from the network. It quotes commands and the last lines of
-    what dead jobs printed, so it is readable by you only until you say otherwise.
+    what dead jobs printed, so only you can read it, until you change its mode.
 
     \b
     queuectl report

@@ -56,7 +56,9 @@ def _in_force_now(spool: Spool) -> dict[str, Any]:
     edited = Spool(spool.path, strict=False)
     say_faults(edited)
     if spool.config.shared and not edited.config.shared:
-        render.note("config.json is yours alone now: others can neither queue, look nor run here")
+        render.note(
+            "config.json is yours alone now: others can no longer queue, look or run jobs here"
+        )
     return _in_force(edited)
 
 
@@ -130,10 +132,11 @@ def _print_table(values: Mapping[str, Any], stored: Collection[str]) -> None:
 @click.argument("value", metavar="VALUE", required=False)
 @click.pass_context
 def set_value(ctx: click.Context, key: str, value: str | None) -> None:
-    """Set KEY to VALUE, here and in every running worker. KEY=VALUE will do, as `get` prints it.
+    """Set KEY to VALUE, in this spool and its running workers.
 
-    worker-count holds in those that were started without --count, max-retries for jobs that are
-    queued from then on, and for files without their own. `queuectl config show` lists the keys.
+    KEY=VALUE works too, as `get` prints it. worker-count applies to workers started without
+    --count, max-retries to jobs that are queued from then on, and to files without their own.
+    `queuectl config show` lists the keys.
 
     \b
     queuectl config set backoff-base 3
@@ -142,7 +145,7 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     if value is None:
         key, equals, value = key.partition("=")
         if not equals:
-            raise click.UsageError(f"missing the value: `queuectl config set {key} VALUE`")
+            raise click.UsageError(f"the value is missing: `queuectl config set {key} VALUE`")
     with _from_the_command_line():
         name = config.canonical_key(key)
         new = config.read_value(name, value)
@@ -151,9 +154,13 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     _in_force_now(spool)
     click.echo(f"{name}={_value_text(new)}")
     if name.startswith("retain-") and isinstance(new, int):
-        render.remark(f"the {new} newest are kept, of any age; {new}d is what ended in {new} days")
+        render.remark(
+            f"the {new} newest are kept, of any age; {new}d keeps those of the last {new} days"
+        )
     if name == "max-retries" and any(next(spool.names(state), None) for state in WAITING):
-        render.remark("jobs that have theirs keep it: `queuectl edit ID... --max-retries N`")
+        render.remark(
+            "queued jobs keep what they have: `queuectl edit ID... --max-retries N` changes it"
+        )
     if name == "worker-count":
         _tell_who_keeps_its_count(spool, new)
 
@@ -163,8 +170,8 @@ def _tell_who_keeps_its_count(spool: Spool, count: int) -> None:
     while others := [item for item in owners.workers(spool) if item.slots != count]:
         if time.monotonic() > until:
             names = first_of([item.worker for item in others])
-            why = "started with --count, or has not heard of it yet"
-            hint = "`queuectl worker start` without --count follows"
+            why = "started with --count, or not aware of it yet"
+            hint = "`queuectl worker start` without --count follows the setting"
             render.note(f"not followed by {names}: {why}; {hint}")
             return
         time.sleep(0.02)
@@ -190,4 +197,4 @@ def unset(ctx: click.Context, key: str) -> None:
 
     config.edit(spool.path, take_out)
     name, values = config.listed(key), _in_force_now(spool)
-    click.echo(f"{name}={_value_text(values[name])}" if name in values else f"{name} is gone")
+    click.echo(f"{name}={_value_text(values[name])}" if name in values else f"{name} was removed")

@@ -35,7 +35,7 @@ def since_option(command: Any) -> Any:
         type=DURATION,
         default=_PERIOD_S,
         metavar="DURATION",
-        help="How far back to look: 24h, 30d; 7d if not given.",
+        help="How far back to look, such as 24h or 30d. Default: 7d.",
     )(command)
 
 
@@ -44,7 +44,7 @@ def since_option(command: Any) -> Any:
 @json_option
 @click.pass_context
 def stats(ctx: click.Context, /, *, period_s: float, as_json: bool) -> None:
-    """Show what happened: jobs by outcome, success rate, waits, run times, retries, the busiest.
+    """Show what happened: outcomes, success rate, waits, run times, retries, busiest commands.
 
     \b
     queuectl stats
@@ -102,7 +102,7 @@ def _print(document: dict[str, Any], survey: Survey) -> None:
     click.echo(f"ended     {'  '.join(parts)}".rstrip())
     runs = document["runs"]
     given_back = f", {document['given_back']:,} given back" if document["given_back"] else ""
-    click.echo(f"runs      {runs['total']:,}, of them {document['retries']:,} retried{given_back}")
+    click.echo(f"runs      {runs['total']:,}, {document['retries']:,} of them retried{given_back}")
     _print_times(document)
     _print_timeline(document)
     _print_bars("tries until completed", document["tries_to_complete"].items())

@@ -43,7 +43,7 @@ _FORMATS = ("text", "json", "prometheus")
 )
 @click.pass_context
 def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
-    """Show jobs by state, workers alive and what each runs, and what is due when.
+    """Show how many jobs are in each state, what each worker runs, and what is due when.
 
     \b
     queuectl status
@@ -51,7 +51,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
     queuectl status --format prometheus > q.tmp && mv q.tmp queuectl.prom
     """
     if as_json and form == "prometheus":
-        raise click.UsageError("--json and --format prometheus exclude one another")
+        raise click.UsageError("--json and --format prometheus cannot be combined")
     spool = spool_to_read(ctx)
     runs = by_owner(spool.running())
     document = _describe(spool, runs)
@@ -157,7 +157,7 @@ def _print_status(spool: Layout, document: dict[str, Any], runs: _Runs) -> None:
         hint = f"; {NO_WORKER.todo}" if waits else ""
         click.echo(f"workers  none{hint}")
     for lost in document["lost"]:
-        who = f"{plain(lost['worker'])}, who is dead" if lost["worker"] else "nobody"
+        who = f"{plain(lost['worker'])}, which is dead" if lost["worker"] else "nobody"
         click.echo(f"lost     {plain(first_of(lost['ids']))}, held by {who}")
         seen = owners.look_up(spool, lost["worker"])
         click.echo(f"           ({owners.recovered_by(spool, lost['worker'], seen)})")

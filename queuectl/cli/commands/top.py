@@ -26,9 +26,9 @@ _AGE_S = 1.0  # ages move on even if nothing else does
 @click.command()
 @click.pass_context
 def top(ctx: click.Context, /) -> int:
-    """Watch the spool: throughput, what runs, what is next, what failed; q leaves.
+    """Watch the spool: throughput, what runs, what is next, what failed; q quits.
 
-    Where standard output is no terminal, one frame is printed.
+    If standard output is not a terminal, one frame is printed.
 
     \b
     queuectl top

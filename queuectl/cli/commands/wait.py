@@ -51,8 +51,8 @@ _NAMED = 3  # jobs: more are not named in a hint
 @click.argument("texts", metavar="[ID]...", nargs=-1, shell_complete=complete_ids())
 @select_options(*CANCELLABLE)
 @all_option
-@click.option("--any", "any_one", is_flag=True, help="Return once one of them has ended.")
-@click.option("--timeout", type=DURATION, metavar="DURATION", help="Give up after so long.")
+@click.option("--any", "any_one", is_flag=True, help="Return once any of the jobs has ended.")
+@click.option("--timeout", type=DURATION, metavar="DURATION", help="Give up after this long.")
 @click.pass_context
 def wait(
     ctx: click.Context,
@@ -65,14 +65,15 @@ def wait(
 ) -> None:
     """Wait until jobs have ended; print the id of each as it does.
 
-    Jobs that have ended before count as well; of those that --all selects, or --any with a
-    selection, only those that have not. What is queued under a tag later is not waited for.
+    Jobs that have ended already count too, except with --all, and except with --any and a
+    selection: these take only jobs that have not. What is queued later is not waited for, even if
+    it would be selected.
 
-    A job that will be retried has not ended. Exit status: 0 if all completed, or none was
-    selected; else, of the first (in the order given) that did not, the exit status of its last
-    run, 128 + N if signal N ended it (143 for its own timeout), 1 for what has no number: it was
-    cancelled, set aside or deleted, could not start, or its worker died; 124 if --timeout passed
-    first.
+    A job that will be retried has not ended. Exit status: 0 if all completed, or none was selected;
+    124 if --timeout passed first; else that of the first job (in the order given) that did not
+    complete: the exit status of its last run, 128 + N if signal N ended it (143 for its own
+    timeout), or 1 if there is no such number: it was cancelled, set aside or deleted, could not
+    start, or its worker died.
 
     \b
     queuectl wait job1 job2 && echo both are done
@@ -89,12 +90,13 @@ def wait(
     job_ids = _but_ourselves(spool, chosen(spool, texts, selection), named=bool(texts))
     if not job_ids:
         of_all = options["everything"] and not (selection.narrow or options["states"])
-        render.note("nothing waits or runs" if of_all else "no such jobs")
+        render.note("nothing waits or runs" if of_all else "no jobs match")
     endings = Endings(spool, job_ids, any_one=any_one)
 
     if not _wait(spool, endings, click.echo, timeout_s=timeout):
         left = endings.remaining
-        render.note(f"queuectl: {len(left)} still to end: {first_of(left)}")
+        jobs = "1 job has" if len(left) == 1 else f"{len(left)} jobs have"
+        render.note(f"queuectl: timed out: {jobs} not ended: {first_of(left)}")
         ctx.exit(_TIMED_OUT)
     ctx.exit(endings.status())
 
@@ -118,9 +120,9 @@ def _but_ourselves(spool: Layout, job_ids: list[str], *, named: bool) -> list[st
 def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """Queue a job, wait for it, and show what it prints as it comes.
 
-    Takes what `queuectl enqueue` takes, of one job, which reads nothing: its standard input is
+    Takes one job, as `queuectl enqueue` does. The command reads nothing: its standard input is
     /dev/null. The exit status is the job's, as in `queuectl wait`. Ctrl-C and SIGTERM leave the job
-    queued, or running: it says how to cancel it, and --id gives it a name that you know.
+    queued, or running, and how to cancel it is printed; --id gives it a name that you know.
 
     \b
     queuectl run --timeout 1h -- make -j4
@@ -182,7 +184,7 @@ def _tell_of_interrupt(left: Sequence[str], tags: Sequence[str], *, show_output:
     if len(left) > _NAMED:
         ids = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
         which = "all that have that tag" if tags else which  # earlier ones may have it
-    stays = "stays queued, or runs on" if len(left) == 1 else "stay queued, or run on"
+    stays = "stays queued, or running" if len(left) == 1 else "stay queued, or running"
     again = "logs -f --all" if show_output else "wait"
     render.note(
         f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"

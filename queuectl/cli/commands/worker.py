@@ -46,7 +46,7 @@ _READY_VARIABLE = f"{variables.PREFIX}READY_FD"
 
 @click.group(cls=SuggestingGroup)
 def worker() -> None:
-    """Start, stop and list the pools that run jobs.
+    """Start, stop and list workers, which run the jobs.
 
     \b
     queuectl worker start --count 4
@@ -58,12 +58,21 @@ def worker() -> None:
     "--count",
     type=Count(1, 10_000),
     metavar="N",
-    help="Jobs at a time. Else worker-count, as it changes.",
+    help="Jobs to run at a time. Default: the setting worker-count, also when it changes.",
 )
-@click.option("--stop-when-empty", is_flag=True, help="Leave once all has ended that is due.")
-@click.option("--detach", is_flag=True, help="Return once the pool is up; it logs to a file.")
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", help="text or json lines."
+    "--stop-when-empty", is_flag=True, help="Leave once all jobs that are due have ended."
+)
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Run in the background, logging to a file; return once the worker is up.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Log lines as text, or as JSON.",
 )
 @click.pass_context
 def start(
@@ -71,10 +80,10 @@ def start(
 ) -> None:
     """Run jobs, N at a time, logging each on standard error.
 
-    Ctrl-C or SIGTERM finishes what runs and leaves; a second one ends the commands and gives their
-    jobs back. --stop-when-empty waits for retries too, and in a paused spool for `queuectl resume`,
-    not for what is scheduled; the exit status is 0 also if jobs died, which `queuectl wait --tag T`
-    tells afterwards.
+    On Ctrl-C or SIGTERM the worker finishes what runs and leaves; on a second one it ends the
+    commands and gives their jobs back. --stop-when-empty also waits for retries and, in a paused
+    spool, for `queuectl resume`, but not for scheduled jobs; the exit status is 0 even if jobs
+    died, which `queuectl wait --tag T` tells afterwards.
 
     \b
     queuectl worker start --count 2 --stop-when-empty
@@ -122,10 +131,10 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
     click.echo(f"worker {name} is up, process {pid}; its log is {plain(log_path)}")
     if others:
         slots = sum(item.slots for item in others)
-        who = "another worker is" if len(others) == 1 else f"{len(others)} others are"
+        who = "another worker is" if len(others) == 1 else f"{len(others)} other workers are"
         names = first_of([item.worker for item in others])
         more = f"{slots} more {'job' if slots == 1 else 'jobs'} at a time"
-        render.note(f"{who} up here, for {more}: {names}")
+        render.note(f"{who} up here already, with {more}: {names}")
 
 
 def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, int]:
@@ -164,14 +173,14 @@ def _open_log(path: str, config: Config) -> int:
     if config.shared:  # it may be a link, or a pipe, of somebody else
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
         if os.path.islink(path):
-            raise QueuectlError(f"{path} is a link, which it may not be in a shared spool")
+            raise QueuectlError(f"{path} is a link, which it must not be in a shared spool")
     try:
         log = os.open(path, flags, config.file_mode)
     except OSError as error:
         raise SpoolError("write to", path, error) from error
     if config.shared and not stat.S_ISREG(os.fstat(log).st_mode):
         os.close(log)
-        raise QueuectlError(f"{path} is no file, which it has to be in a shared spool")
+        raise QueuectlError(f"{path} is not a file, which it has to be in a shared spool")
     share(log, config.file_mode)
     return log
 
@@ -183,15 +192,17 @@ def _last_line(path: str, begun: int) -> str:
     return f"the worker did not come up: {lines[-1] if lines else 'it said nothing'}"
 
 
-@worker.command(short_help="Stop pools, all or some, and wait until they are gone.")
+@worker.command(short_help="Stop workers, all or some, and wait until they are gone.")
 @click.argument("names", metavar="[WORKER]...", nargs=-1, shell_complete=complete_workers)
-@click.option("--now", is_flag=True, help="End what runs and give it back, attempt not counted.")
+@click.option(
+    "--now", is_flag=True, help="End what runs and give it back, the attempt not counted."
+)
 @click.pass_context
 def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
-    """Stop pools (all of them, if none is named) and wait until they are gone.
+    """Stop workers (all of them, if none is named) and wait until they are gone.
 
-    What runs is finished first, unless --now. A WORKER is a name, the beginning of one, or a
-    process number.
+    What runs is finished first, unless --now is given. A WORKER is a name, the beginning of one,
+    or a process id.
 
     \b
     queuectl worker stop
@@ -218,7 +229,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:
         still = ", ".join(item.worker for item in wanted)
-        msg = f"{still} will stop all the same, once what runs there has ended"
+        msg = f"{still} will stop all the same, once the jobs that it runs have ended"
         raise KeyboardInterrupt(msg) from None
     misses.exit()
 
@@ -228,7 +239,9 @@ def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
     try:
         requests.ask_to_stop(spool, pool.worker, now=now)
     except SpoolError as error:
-        way = f"; `kill {pool.pid}` asks it too, once more to end what it runs"  # no room needed
+        way = (
+            f"; `kill {pool.pid}` asks it too, and given twice ends what it runs"  # no room needed
+        )
         # elsewhere, or in a container, its number is another process's here
         is_here = pool.of_this_boot and pool.pid_namespace == processes.pid_namespace()
         misses(pool.worker, QueuectlError(f"{error}{way if is_here else ''}"))
@@ -248,9 +261,7 @@ def _named(text: str, alive: list[Worker]) -> Worker:
     found = exact or [item for item in alive if text and item.worker.startswith(text)]
     if len(found) == 1:
         return found[0]
-    what = (
-        f'"{text}" is the beginning of several workers' if found else f'no worker "{text}" is alive'
-    )
+    what = f'several workers begin with "{text}"' if found else f'no worker "{text}" is alive'
     raise QueuectlError(f"{what}; `queuectl worker list` shows those that are alive")
 
 
@@ -258,7 +269,7 @@ def _named(text: str, alive: list[Worker]) -> Worker:
 @json_option
 @click.pass_context
 def list_workers(ctx: click.Context, *, as_json: bool) -> None:
-    """List the pools that are alive, and what each runs.
+    """List the workers that are alive, and what each runs.
 
     \b
     queuectl worker list
