@@ -115,19 +115,23 @@ def _is_command(line: bytes) -> bool:
 
 def _lines(name: str, counts: Callable[[bytes], object]) -> Iterator[tuple[str, bytes]]:
     """Yield each line of a file (or `-`) that counts, and what to call its place in an error."""
-    try:
-        file = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
-    except OSError as error:
-        raise QueuectlError(f"cannot read {name}: {error.strerror}") from None
     file_name = "" if name == "-" else f"{name}, "
     empty = True
-    with file:
-        for number, line in enumerate(file, 1):
-            if counts(line):
-                empty = False
-                yield f"{file_name}line {number}: ", line
+    for number, line in enumerate(_all_lines(name), 1):
+        if counts(line):
+            empty = False
+            yield f"{file_name}line {number}: ", line
     if empty:
         render.note(f"queuectl: no jobs in {'the input' if name == '-' else name}")
+
+
+def _all_lines(name: str) -> Iterator[bytes]:
+    try:
+        with sys.stdin.buffer if name == "-" else open(name, "rb") as file:
+            yield from file
+    except OSError as error:
+        what = "standard input" if name == "-" else name
+        raise QueuectlError(f"cannot read {what}: {error.strerror}") from None
 
 
 class Drafted(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from queuectl.cli.streams import silence_stdout
+from queuectl.cli.streams import OutputError, silence_stdout
+from queuectl.errors import QueuectlError
 
 # Where each command lives and what it does, in the order that help shows them: to import one costs
 # more than to run it.
@@ -79,6 +80,11 @@ class LazyGroup(SuggestingGroup):
             silence_stdout()
             # as if the signal had ended it: not all was done
             return 128 + signal.SIGPIPE if STATUS_TELLS in ctx.meta else 0
+        except OutputError as error:
+            if STATUS_TELLS not in ctx.meta:
+                raise
+            msg = f"{error}; what was asked is done all the same, or a part of it"
+            raise QueuectlError(msg) from error
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         try:

@@ -22,10 +22,13 @@ def speak_utf8() -> None:
 
 
 def have_streams() -> None:
-    """Put /dev/null in the place of a standard stream that we were started without."""
+    """Put /dev/null in the place of a standard stream that we were started without.
+
+    An input that is not there cannot be read, so that nobody takes it for an empty one.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDWR)
+            descriptor = os.open(os.devnull, os.O_RDWR if number else os.O_WRONLY)
             if descriptor != number:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
@@ -35,8 +38,12 @@ def have_streams() -> None:
         sys.stdout = _output_like(sys.stdout)
 
 
+class OutputError(QueuectlError):
+    """Standard output takes nothing more; what was asked may be done."""
+
+
 class _Output(io.FileIO):
-    """Standard output, whose errors are not those of a spool: what was asked may be done."""
+    """Standard output, whose errors are not those of a spool."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -44,7 +51,7 @@ class _Output(io.FileIO):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise QueuectlError(f"cannot write to standard output: {error.strerror}") from error
+            raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _output_like(stream: io.TextIOWrapper) -> io.TextIOWrapper:

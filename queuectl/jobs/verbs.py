@@ -304,6 +304,8 @@ def resume(spool: Spool) -> bool:
         SpoolError: the file that forbids it could not be removed.
     """
     path = spool.paused_file
+    if moving.is_gone(path):  # asked first: a file system that may not be changed says only that
+        return False
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -81,7 +81,11 @@ def boot_id() -> str:
         OSError: nothing does.
     """
     if sys.platform == "linux":
-        return _read_line("/proc/sys/kernel/random/boot_id")
+        try:
+            return _read_line("/proc/sys/kernel/random/boot_id")
+        except FileNotFoundError as error:
+            error.strerror = f"{error.strerror}; is /proc mounted?"
+            raise
     import subprocess
 
     name = "kern.bootsessionuuid"

@@ -16,8 +16,11 @@ def words() -> list[str]:
     if script is not None:
         return [script]
     # -m would import what lies in the current directory, which may be anybody's
-    code = "import sys; sys.path[:] = filter(None, sys.path); from queuectl.cli import main; main()"
-    return [sys.executable, "-c", code]
+    where = "sys.path[:] = filter(None, sys.path)"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if not root.startswith(sys.prefix):  # not installed, perhaps: from a checkout, a zip file
+        where += f"; sys.path.append({root!r})"
+    return [sys.executable, "-c", f"import sys; {where}; from queuectl.cli import main; main()"]
 
 
 def path() -> str | None:

@@ -287,7 +287,12 @@ def test_a_byte_order_mark_before_a_line_is_passed_over(spool: SpoolDir) -> None
     assert spool.run("enqueue", "-", stdin=line).out == "job\n"
 
 
-def test_an_interrupt_takes_back_what_was_not_told(spool: SpoolDir) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGHUP, -1)]
+)
+def test_an_interrupt_takes_back_what_was_not_told(
+    spool: SpoolDir, number: signal.Signals, status: int
+) -> None:
     spool.configure(durability="relaxed")
     path = f"{spool.path}.jsonl"
     with open(path, "w") as file:
@@ -295,9 +300,9 @@ def test_an_interrupt_takes_back_what_was_not_told(spool: SpoolDir) -> None:
     process = spool.start("enqueue", f"@{path}", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     first = os.read(process.stdout.fileno(), 1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate()
-    assert process.returncode == 130, err
+    assert process.returncode == status, err
     told = sorted((first + out).decode().split())
     assert spool.ids("pending") == told
     assert f"at least {len(told)} of 20000 are queued, up to " in err.decode()

@@ -222,6 +222,13 @@ def test_a_stream_that_is_not_there_changes_nothing_else(spool: SpoolDir, closed
     assert spool.ids("completed") == ["one"]
 
 
+def test_an_input_that_is_not_there_is_not_an_empty_one(spool: SpoolDir) -> None:
+    line = " ".join([*spool.command("enqueue", "-"), "<&-"])
+    done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(spool.path))
+    assert done.returncode == 1
+    assert done.stderr == b"queuectl: cannot read standard input: Bad file descriptor\n"
+
+
 def with_closed_pipe(spool: SpoolDir, stream: str, *words: str) -> int:
     """Run a command, one of whose outputs nobody reads; return its exit status."""
     reader, writer = os.pipe()
@@ -304,6 +311,20 @@ def test_who_cannot_be_told_the_id_is_told_that_the_job_is_queued(spool: SpoolDi
     assert process.returncode == 1
     assert b"No space left on device; queued all the same: job" in err
     assert spool.states("job") == ["pending"]
+
+
+def test_who_cannot_be_told_what_was_done_is_told_that_it_is(spool: SpoolDir) -> None:
+    with spool.pool(), open("/dev/full", "wb") as full:
+        for words, how_it_is in (
+            (["config", "set", "max-retries", "7"], "what was asked is done all the same, or a"),
+            (["run", "--id", "job", "--command", "echo a; sleep 100"], "job stays queued, or run"),
+        ):
+            with spool.start(*words, stdout=full, stderr=subprocess.PIPE) as process:
+                _, err = process.communicate(timeout=DEADLINE_S)
+            assert process.returncode == 1
+            assert f"No space left on device; {how_it_is}" in err.decode()
+        assert spool.run("cancel", "job").out == "job\n"
+    assert spool.run("config", "get", "max-retries").out == "7\n"
 
 
 def test_who_queues_many_and_cannot_be_told_all_is_told_how_many_there_are(

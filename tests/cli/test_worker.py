@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.cli.support import many_running
 from tests.support import (
     AHEAD,
     DEADLINE_S,
+    ROOT,
     alive,
     cpu_ticks,
     environment,
@@ -164,6 +166,77 @@ def test_a_pool_of_another_machine_that_is_silent_is_waited_for_no_longer_than_t
         assert os.path.exists(f"{spool.path}/workers/{pool.name}.stop")  # should it come back
 
 
+NEVER_UP = """
+import os, time
+if "QUEUECTL_READY_FD" in os.environ:
+    open(__file__ + ".here", "w").close()
+    time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_interrupted_while_a_pool_starts_leaves_none(
+    spool: SpoolDir, tmp_path: Path, number: signal.Signals
+) -> None:
+    env = {**environment(spool.path), **with_code_at_start(tmp_path, NEVER_UP)}
+    words = ("worker", "start", "--detach")
+    with spool.start(*words, env=env, stderr=subprocess.PIPE) as starting:
+        wait_until((tmp_path / "sitecustomize.py.here").exists)
+        starting.send_signal(number)
+        told = starting.communicate(timeout=DEADLINE_S)[1].decode()
+    pid = re.search(r"interrupted; process (\d+), which was to become the worker", told)
+    assert pid is not None, told
+    wait_until(lambda: not alive(int(pid[1])))
+
+
+def test_detach_says_how_a_pool_ended_that_could_say_nothing(spool: SpoolDir) -> None:
+    spool.create()
+    line = f"ulimit -f 0; exec {' '.join(spool.command('worker', 'start', '--detach'))}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment(spool.path))
+    assert done.returncode == 1
+    why = f"did not come up: exit status 1, and nothing in {spool.path}/worker.log\n"
+    assert done.stderr.decode().endswith(why)
+
+
+ONLY_HERE = """
+import os, sys
+from importlib.machinery import PathFinder
+class OnlyHere:
+    def find_spec(name, path=None, target=None):
+        if name == "queuectl":
+            if {place!r} not in sys.path:
+                raise ModuleNotFoundError("not installed")
+            return PathFinder.find_spec(name, [{place!r}])
+sys.meta_path.insert(0, OnlyHere)
+"""
+
+
+def test_detach_starts_what_was_started_though_it_is_not_installed(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    place = tmp_path / "checkout"
+    shutil.copytree(f"{ROOT}/queuectl", place / "queuectl")
+    with_code_at_start(tmp_path, ONLY_HERE.format(place=str(place)))
+    env = {**environment(spool.path), "PYTHONPATH": str(tmp_path)}
+    words = ("worker", "start", "--detach", "--stop-when-empty")
+    done = subprocess.run(spool.command(*words), cwd=place, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"is up" in done.stdout
+
+
+def test_who_stops_or_lists_workers_is_told_of_one_that_died(spool: SpoolDir) -> None:
+    spool.drop("job", "sleep 1000")
+    pool = spool.start_pool()
+    pool.wait_for("started", "job")
+    pool.kill()
+    for words in (["worker", "stop"], ["worker", "list"]):
+        told = spool.run(*words).err
+        assert f"{pool.name} is dead, and what it ran may run on: job; " in told
+        assert "`queuectl doctor --fix`" in told
+    spool.run("doctor", "--fix")
+    assert "is dead" not in spool.run("worker", "list").err
+
+
 def test_detach_says_why_the_pool_did_not_come_up(spool: SpoolDir) -> None:
     spool.create()
     os.chmod(f"{spool.path}/pending", 0o777)
@@ -242,7 +315,7 @@ def test_list_shows_the_living_and_what_they_run(spool: SpoolDir) -> None:
         assert line.split()[:3] == [pool.name, str(pool.pid), "1/2"]
         pool.kill()
     assert spool.run("worker", "list", "--json").json == []
-    assert spool.run("worker", "list").err == "no worker is running\n"
+    assert spool.run("worker", "list").err.startswith("no worker is running\n")
 
 
 def test_stop_waits_for_what_runs_and_says_so(spool: SpoolDir) -> None:

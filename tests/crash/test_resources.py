@@ -492,7 +492,7 @@ def test_a_read_only_spool_is_refused_for_writing_and_can_be_looked_at(
                 assert done.returncode == 1, done
                 assert done.stderr.count("\n") == 1, done.stderr
                 assert "Read-only" in done.stderr
-            for looking in (["status"], ["list"], ["show", job_id]):
+            for looking in (["status"], ["list"], ["show", job_id], ["resume"]):
                 done = closed.run(*looking)
                 assert done.returncode == 0, done.stderr
     side.drain()

@@ -794,6 +794,25 @@ def test_a_cancel_that_is_interrupted_takes_back_what_was_not_answered(spool: Sp
         spool.wait_for("completed", "job")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_retry_that_is_ended_by_a_signal_holds_no_job_any_more(
+    spool: SpoolDir, number: signal.Signals
+) -> None:
+    spool.create()
+    body = json.dumps({"command": "true", "state": "dead", "worker": "w"}).encode()
+    for each in range(1000):
+        spool.drop_bytes(f"job-{each}", body, "dead")
+    with spool.start("retry", "--all", "--yes", stdout=subprocess.PIPE) as retrying:
+        assert retrying.stdout is not None
+        told = retrying.stdout.readline()
+        retrying.send_signal(number)
+        told += retrying.stdout.read()
+    assert spool.ids("processing") == []
+    assert set(told.decode().split()) <= set(spool.ids("pending"))
+    assert 0 < len(spool.ids("dead")) < 1000
+    assert len(spool.ids("dead")) + len(spool.ids("pending")) == 1000
+
+
 INTERRUPTED = """
 import os, signal
 from queuectl.workers import requests

@@ -78,7 +78,7 @@ def _describe(spool: Layout, runs: _Runs) -> dict[str, Any]:
         "paused": spool.paused,
         "jobs": {state: sum(1 for _ in spool.file_names(state)) for state in STATES},
         "workers": describe_workers(spool, runs),
-        "lost": _describe_lost(spool),
+        "lost": describe_lost(spool),
     }
 
 
@@ -102,7 +102,7 @@ def describe_workers(spool: Layout, runs: _Runs) -> list[dict[str, Any]]:
     ]
 
 
-def _describe_lost(spool: Layout) -> list[dict[str, Any]]:
+def describe_lost(spool: Layout) -> list[dict[str, Any]]:
     """Return what is held by workers that died, or in nobody's name, until somebody recovers it."""
     return [
         {"worker": owner, "ids": sorted(job_ids)}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
-import signal
 import time
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +26,8 @@ from queuectl.cli.matching import Selection
 from queuectl.cli.naming import is_this_job
 from queuectl.cli.progress import Progress
 from queuectl.cli.selection import all_option, chosen, select_options
+from queuectl.cli.streams import OutputError
+from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
 from queuectl.jobs.verbs import CANCELLABLE
 from queuectl.jobs.waiting import Endings
@@ -36,7 +35,7 @@ from queuectl.spool.tailing import Follower
 from queuectl.units import duration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from queuectl.cli.drafting import Drafted
     from queuectl.jobs.changes import Changes
@@ -155,15 +154,18 @@ def follow(
 ) -> int:
     """Wait for jobs just queued to end, showing what they print if asked to; return the status.
 
-    On Ctrl-C and SIGTERM it says that they stay queued, and ends as from these. `tags` are those of
+    Interrupted, it says that they stay queued. `tags` are those of
     all of them.
     """
     endings = Endings(spool, job_ids)
     printer = Printer(apart=True) if show_output else None
     try:
-        with _told_to_end():
-            _wait(spool, endings, printer=printer)
-    except KeyboardInterrupt as interrupt:
+        _wait(spool, endings, printer=printer)
+    except OutputError as error:
+        left = endings.remaining
+        how_they_are = _goes_on(left) if left else f"{first_of(job_ids)} ended"
+        raise QueuectlError(f"{error}; {how_they_are}") from None
+    except KeyboardInterrupt:
         if printer is not None:
             printer.end_line()
         left = endings.remaining
@@ -172,8 +174,6 @@ def follow(
         elif show_output:  # whoever reads what it printed is slower than it was
             ids = " ".join(job_ids)
             render.note(f"queuectl: {ids} ended; `queuectl logs --all {ids}` has what it printed")
-        if isinstance(interrupt, _Terminated):
-            os.kill(os.getpid(), signal.SIGTERM)
         return _INTERRUPTED
     return endings.status()
 
@@ -184,32 +184,16 @@ def _tell_of_interrupt(left: Sequence[str], tags: Sequence[str], *, show_output:
     if len(left) > _NAMED:
         ids = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
         which = "all that have that tag" if tags else which  # earlier ones may have it
-    stays = "stays queued, or running" if len(left) == 1 else "stay queued, or running"
     again = "logs -f --all" if show_output else "wait"
     render.note(
-        f"queuectl: {first_of(left)} {stays}; `queuectl {again} {ids}` waits again,"
+        f"queuectl: {_goes_on(left)}; `queuectl {again} {ids}` waits again,"
         f" `queuectl cancel {ids}` ends {which}"
     )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as `timeout` sends it: what is waited for goes on, as after Ctrl-C."""
-
-
-@contextlib.contextmanager
-def _told_to_end() -> Iterator[None]:
-    """Raise _Terminated at a SIGTERM, unless we were started with that ignored."""
-
-    def terminated(*_: object) -> NoReturn:
-        raise _Terminated
-
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _goes_on(left: Sequence[str]) -> str:
+    stays = "stays queued, or running" if len(left) == 1 else "stay queued, or running"
+    return f"{first_of(left)} {stays}"
 
 
 def _wait(

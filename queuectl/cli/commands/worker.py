@@ -28,6 +28,7 @@ from queuectl.cli.leaving import wait_until_gone
 from queuectl.errors import QueuectlError, SpoolError
 from queuectl.ids import first_of
 from queuectl.kernel import processes
+from queuectl.record.outcome import signal_name
 from queuectl.system import program
 from queuectl.system.files import share
 from queuectl.units import plain
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from queuectl.settings.config import Config
+    from queuectl.spool.layout import Layout
     from queuectl.spool.spool import Spool
     from queuectl.workers.owners import Worker
 
@@ -113,7 +115,7 @@ def _tell_starter(name: str) -> None:
     descriptor = os.environ.pop(_READY_VARIABLE, None)
     if descriptor is not None:
         os.chdir("/")  # where we were started from can be unmounted
-        # who started us may have been interrupted: the pool is up all the same
+        # who started us may have been killed: the pool is up all the same
         with contextlib.suppress(BrokenPipeError):
             os.write(int(descriptor), name.encode())
         os.close(int(descriptor))
@@ -159,11 +161,15 @@ def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, 
         start_new_session=True,
     )
     os.close(tell)
-    with os.fdopen(ready, encoding="utf-8") as pipe:
-        name = pipe.read()
+    try:
+        with os.fdopen(ready, encoding="utf-8") as pipe:
+            name = pipe.read()
+    except KeyboardInterrupt:
+        process.terminate()  # it may be up already, and leaves then once what it runs has ended
+        msg = f"process {process.pid}, which was to become the worker, was told to end"
+        raise KeyboardInterrupt(msg) from None
     if not name:
-        process.wait()
-        raise QueuectlError(_last_line(log_path, begun))
+        raise QueuectlError(f"the worker did not come up: {_why(log_path, begun, process.wait())}")
     process.returncode = 0  # it goes on: nobody waits for it
     return name, process.pid
 
@@ -185,11 +191,15 @@ def _open_log(path: str, config: Config) -> int:
     return log
 
 
-def _last_line(path: str, begun: int) -> str:
-    with open(path, "rb") as file:
+def _why(log_path: str, begun: int, status: int) -> str:
+    """Return the last line that a process has logged, or how it has ended if it has logged none."""
+    with open(log_path, "rb") as file:
         file.seek(begun)
         lines = file.read().decode(errors="replace").splitlines()
-    return f"the worker did not come up: {lines[-1] if lines else 'it said nothing'}"
+    if lines:
+        return lines[-1]
+    how = f"exit status {status}" if status >= 0 else f"killed by {signal_name(-status)}"
+    return f"{how}, and nothing in {plain(log_path)}"
 
 
 @worker.command(short_help="Stop workers, all or some, and wait until they are gone.")
@@ -216,6 +226,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     if not wanted:
         if not names:
             render.note(hindrances.NO_WORKER.what)
+        _tell_of_the_dead(spool)
         misses.exit()
         return
     ours = next((item for item in wanted if item.worker == os.environ.get(variables.WORKER)), None)
@@ -231,7 +242,19 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         still = ", ".join(item.worker for item in wanted)
         msg = f"{still} will stop all the same, once the jobs that it runs have ended"
         raise KeyboardInterrupt(msg) from None
+    _tell_of_the_dead(spool)
     misses.exit()
+
+
+def _tell_of_the_dead(spool: Layout) -> None:
+    """Say who is no worker any more, and may have left its commands running."""
+    from queuectl.cli.commands.status import describe_lost
+
+    for lost in filter(lambda lost: lost["worker"], describe_lost(spool)):
+        seen = owners.look_up(spool, lost["worker"])
+        what = f"{plain(lost['worker'])} is dead, and what it ran may run on"
+        jobs = plain(first_of(lost["ids"]))
+        render.note(f"{what}: {jobs}; {owners.recovered_by(spool, lost['worker'], seen)}")
 
 
 def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
@@ -294,3 +317,4 @@ def list_workers(ctx: click.Context, *, as_json: bool) -> None:
     table.end()
     if not found:
         render.note(hindrances.NO_WORKER.what)
+    _tell_of_the_dead(spool)
