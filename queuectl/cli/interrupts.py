@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import NoReturn
+import time
 
-_told: list[int] = []
+_SAME_S = 1.0  # a shell that ends sends several signals: they are one
+_heeded: list[int] = []
+_told: dict[int, float] = {}  # when
 
 
 def heed_signals() -> None:
@@ -14,6 +16,14 @@ def heed_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+            _heeded.append(number)
+
+
+def heed_no_more() -> None:
+    """Have the next one end us at once: nothing is left to be undone."""
+    if _heeded:
+        for number in (signal.SIGINT, *_heeded):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def end_as_told() -> None:
@@ -23,6 +33,8 @@ def end_as_told() -> None:
         os.kill(os.getpid(), number)
 
 
-def _interrupt(number: int, _frame: object) -> NoReturn:
-    _told.append(number)
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: object) -> None:
+    now_s = time.monotonic()
+    if all(now_s > told_s + _SAME_S for told_s in _told.values()):
+        _told[number] = now_s
+        raise KeyboardInterrupt

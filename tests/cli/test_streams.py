@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -364,3 +365,16 @@ def test_help_that_nobody_asked_for_is_no_answer(spool: SpoolDir) -> None:
         result = spool.run(*words, status=2)
         assert result.out == ""
         assert "Commands:" in result.err
+
+
+def test_who_is_told_to_end_again_and_again_shows_no_traceback(spool: SpoolDir) -> None:
+    spool.api.submit("true", id="job")
+    for _ in range(10):
+        with spool.start("wait", "job", stderr=subprocess.PIPE) as waiting:
+            assert waiting.stderr is not None
+            assert b"no worker is running" in waiting.stderr.readline()
+            while waiting.poll() is None:
+                waiting.send_signal(signal.SIGHUP)
+                waiting.send_signal(signal.SIGTERM)
+            assert b"Traceback" not in waiting.stderr.read()
+        assert waiting.returncode in (-signal.SIGHUP, -signal.SIGTERM)
