@@ -182,11 +182,42 @@ def test_who_is_interrupted_while_a_pool_starts_leaves_none(
     words = ("worker", "start", "--detach")
     with spool.start(*words, env=env, stderr=subprocess.PIPE) as starting:
         wait_until((tmp_path / "sitecustomize.py.here").exists)
+        # it holds no end of a pipe but the one that it reads from
+        wait_until(lambda: len(pipes_of(starting.pid)) == 1)
         starting.send_signal(number)
         told = starting.communicate(timeout=DEADLINE_S)[1].decode()
     pid = re.search(r"interrupted; process (\d+), which was to become the worker", told)
     assert pid is not None, told
     wait_until(lambda: not alive(int(pid[1])))
+
+
+NOT_UP_YET = """
+import os, time
+if "QUEUECTL_READY_FD" in os.environ:
+    open(__file__ + ".here", "w").write(str(os.getpid()))
+    while not os.path.exists(__file__ + ".go"):
+        time.sleep(0.01)
+"""
+
+
+def test_a_pool_whose_starter_was_killed_before_it_was_up_leaves(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    here = tmp_path / "sitecustomize.py.here"
+    env = {**environment(spool.path), **with_code_at_start(tmp_path, NOT_UP_YET)}
+    with spool.start("worker", "start", "--detach", env=env) as starting:
+        pid = int(wait_until(lambda: read_text(str(here))))
+        starting.kill()
+    (tmp_path / "sitecustomize.py.go").touch()
+    wait_until(lambda: not alive(pid))
+    assert "  down  " in read_text(f"{spool.path}/worker.log")
+
+
+def pipes_of(pid: int) -> list[str]:
+    """Return the pipes that a process holds, but for its standard streams."""
+    folder = f"/proc/{pid}/fd"
+    links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder) if int(name) > 2]
+    return [link for link in links if link.startswith("pipe:")]
 
 
 def test_detach_says_how_a_pool_ended_that_could_say_nothing(spool: SpoolDir) -> None:

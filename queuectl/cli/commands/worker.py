@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -111,13 +111,17 @@ def start(
 
 
 def _tell_starter(name: str) -> None:
-    """Tell the process that started us with --detach that the pool is up, and leave its place."""
+    """Tell the process that started us with --detach that the pool is up, and leave its place.
+
+    If that is gone, which nobody has told of this pool, the pool leaves.
+    """
     descriptor = os.environ.pop(_READY_VARIABLE, None)
     if descriptor is not None:
         os.chdir("/")  # where we were started from can be unmounted
-        # who started us may have been killed: the pool is up all the same
-        with contextlib.suppress(BrokenPipeError):
+        try:
             os.write(int(descriptor), name.encode())
+        except BrokenPipeError:
+            signal.raise_signal(signal.SIGTERM)
         os.close(int(descriptor))
 
 
@@ -151,20 +155,23 @@ def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, 
     log = _open_log(log_path, config)
     ready, tell = os.pipe()
     begun = os.fstat(log).st_size
-    process = subprocess.Popen(
-        words,
-        env={**environment, _READY_VARIABLE: str(tell)},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        pass_fds=[tell],
-        start_new_session=True,
-    )
-    os.close(tell)
+    process = None
     try:
+        process = subprocess.Popen(
+            words,
+            env={**environment, _READY_VARIABLE: str(tell)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[tell],
+            start_new_session=True,
+        )
+        os.close(tell)
         with os.fdopen(ready, encoding="utf-8") as pipe:
             name = pipe.read()
     except KeyboardInterrupt:
+        if process is None:
+            raise
         process.terminate()  # it may be up already, and leaves then once what it runs has ended
         msg = f"process {process.pid}, which was to become the worker, was told to end"
         raise KeyboardInterrupt(msg) from None
