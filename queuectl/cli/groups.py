@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from queuectl.cli.interrupts import told_to_end
 from queuectl.cli.streams import OutputError, silence_stdout
 from queuectl.errors import QueuectlError
 
@@ -80,6 +81,12 @@ class LazyGroup(SuggestingGroup):
             silence_stdout()
             # as if the signal had ended it: not all was done
             return 128 + signal.SIGPIPE if STATUS_TELLS in ctx.meta else 0
+        except KeyboardInterrupt as interrupt:
+            if not told_to_end():
+                raise
+            if STATUS_TELLS not in ctx.meta:
+                return 1  # nothing is begun; we end by the signal
+            raise click.Abort from interrupt  # click itself would end a line first, that of ^C
         except OutputError as error:
             if STATUS_TELLS not in ctx.meta:
                 raise

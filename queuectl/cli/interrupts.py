@@ -26,6 +26,11 @@ def heed_no_more() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def told_to_end() -> bool:
+    """Tell whether such a signal has interrupted us."""
+    return bool(_told)
+
+
 def end_as_told() -> None:
     """End by the signal that has interrupted us, if one has: whoever sent it is to see that."""
     for number in _told:

@@ -251,7 +251,7 @@ def test_without_a_file_of_settings_the_defaults_count(spool: SpoolDir) -> None:
         assert pool.events("started", "after")[0]["attempt"] == "1/3"
 
 
-def test_a_pool_whose_starter_was_interrupted_is_a_pool_like_any_other(spool: SpoolDir) -> None:
+def test_a_pool_whose_starter_is_interrupted_while_it_recovers_leaves(spool: SpoolDir) -> None:
     spool.configure(kill_grace=2)
     before = spool.start_pool(1)
     spool.drop("old", "trap '' TERM; while :; do sleep 0.1; done", max_retries=1)
@@ -262,13 +262,13 @@ def test_a_pool_whose_starter_was_interrupted_is_a_pool_like_any_other(spool: Sp
     )
     log = f"{spool.path}/worker.log"
     wait_until(lambda: " up " in read_text(log))
-    starter.send_signal(signal.SIGINT)
-    starter.wait()
-    spool.drop("job")
-    spool.wait_for("completed", "job")
     pids = [worker["pid"] for worker in spool.run("worker", "list", "--json").json]
-    spool.run("worker", "stop")
+    starter.send_signal(signal.SIGINT)
+    assert starter.wait() == 130
+    spool.drop("job")
     wait_until(lambda: not any(map(alive, pids)), lambda: read_text(log))
+    assert spool.states("job") == ["pending"]
+    assert spool.drain().events("completed", "job")
 
 
 def test_a_cancel_of_what_cannot_be_recovered_says_so_and_ends(spool: SpoolDir) -> None:

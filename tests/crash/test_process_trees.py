@@ -513,7 +513,9 @@ def test_who_cannot_recover_since_another_does_says_so(side: Spoolside) -> None:
     side.wait_for_run(job_id)
     dead.kill()
     pool = side.pool().up()
-    wait_until(lambda: "recovers here" in side.run("doctor", "--fix").stderr, "it has its lock")
+    wait_until(
+        lambda: "is recovering here" in side.run("doctor", "--fix").stderr, "it has its lock"
+    )
     text = side.run("doctor", "--fix").stdout
     assert "mended" not in text
     words = command_line("--spool", str(side.path), "cancel", job_id)

@@ -473,7 +473,7 @@ def test_one_that_was_run_says_who_died_running_it(spool: SpoolDir, owner: str) 
         os.rename(spool.file("pending", "a"), spool.file("processing", "a"))
         os.unlink(held_file(spool))
     recover(spool)
-    why = f"worker lost: {owner or 'nobody'} died running it"
+    why = f"worker lost: {f'{owner} died' if owner else 'nobody was'} running it"
     assert spool.record("failed", "a")["error_message"] == why
 
 
