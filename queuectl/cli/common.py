@@ -79,7 +79,7 @@ def spool_there(ctx: click.Context, *, strict: bool = False) -> Spool:
     spool = Spool(ctx.find_root().obj, strict=strict)
     say_faults(spool)
     if not spool.exists():
-        msg = f"no spool at {spool.path}: `queuectl enqueue` makes one, --spool DIR names another"
+        msg = f"no spool at {spool.path}: --spool DIR names another, `queuectl enqueue` makes one"
         raise QueuectlError(msg)
     return spool
 
