@@ -58,7 +58,9 @@ class _Pattern(_PatternType):
         if isinstance(value, re.Pattern):
             return value
         if not value:  # of a variable that is not set, perhaps: it would select all
-            self.fail("an empty expression would match every job; is a variable not set?", param, ctx)
+            self.fail(
+                "an empty expression would match every job; is a variable not set?", param, ctx
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of [[, which may mean more one day

@@ -135,8 +135,10 @@ class Spools(RuleBasedStateMachine):
     @rule(job_id=st.sampled_from(IDS), priority=priorities, limit=limits)
     def drop(self, job_id: str, priority: int, limit: int) -> None:
         """Drop a file of an id that is free, or of one that waits: it takes its place."""
-        if job_id in self.model.jobs and job_id not in self.spool.ids("pending"):
-            return
+        if job_id in self.model.jobs:
+            if not self.model.paused or self.model.state(job_id) != "pending":
+                return
+            self.wait_until_it_waits(job_id)
         tick(self.spool)
         self.spool.drop(job_id, self.command, priority=priority, max_retries=limit)
         self.model.queue(job_id, priority=priority, max_retries=limit)
@@ -183,18 +185,20 @@ class Spools(RuleBasedStateMachine):
         os.rename(self.spool.file(state, job_id), self.spool.file("pending", job_id))
         self.model.requeue(job_id, state="pending", attempts=0, by_hand=True)
 
-    @precondition(lambda self: self.model.of("pending"))
+    @precondition(lambda self: self.model.paused and self.model.of("pending"))
     @rule(data=st.data(), priority=priorities)
     def edit(self, data: st.DataObject, priority: int) -> None:
-        job_id = self.one_in_pending(data)
+        job_id = data.draw(st.sampled_from(self.model.of("pending")))
+        self.wait_until_it_waits(job_id)
         tick(self.spool)
         self.spool.run("edit", job_id, "--priority", str(priority))
         self.model.requeue(job_id, priority=priority)
 
-    @precondition(lambda self: self.model.of("pending"))
+    @precondition(lambda self: self.model.paused and self.model.of("pending"))
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        job_id = self.one_in_pending(data)
+        job_id = data.draw(st.sampled_from(self.model.of("pending")))
+        self.wait_until_it_waits(job_id)
         os.unlink(self.spool.file("pending", job_id))
         del self.model.jobs[job_id]
 
@@ -260,12 +264,14 @@ class Spools(RuleBasedStateMachine):
     def told(self) -> str:
         return "\n".join([*self.differences(), str(self.model), self.pool.log()])
 
-    def one_in_pending(self, data: st.DataObject) -> str:
-        """Draw a job that waits; return its id once it is where it waits."""
-        job_id = data.draw(st.sampled_from(self.model.of("pending")))
-        # no slot is free soon: what was claimed ahead is given back
-        wait_until(lambda: job_id in self.spool.ids("pending"), self.told)
-        return job_id
+    def wait_until_it_waits(self, job_id: str) -> None:
+        """Return once the pool has heard of the pause, and has given back what it held ahead."""
+
+        def waits() -> bool:
+            words = [event["event"] for event in self.pool.events() if "paused" in event["event"]]
+            return words[-1:] == ["paused"] and job_id in self.spool.ids("pending")
+
+        wait_until(waits, self.told)
 
     def teardown(self) -> None:
         try:

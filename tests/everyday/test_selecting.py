@@ -199,7 +199,7 @@ def test_a_state_that_is_given_twice_counts_once(spool: SpoolDir) -> None:
 
 def test_an_expression_that_is_empty_selects_nothing(spool: SpoolDir) -> None:
     spool.api.submit("true", id="job")
-    assert "--all selects all" in spool.refuse("cancel", "--command-matches", "", status=2)
+    assert "would match every job" in spool.refuse("cancel", "--command-matches", "", status=2)
     assert spool.states("job") == ["pending"]
 
 
