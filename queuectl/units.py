@@ -159,7 +159,7 @@ def parse_time_or_clock(text: str, now_s: float) -> float:
         form = "%H:%M:%S" if text.count(":") == 2 else "%H:%M"
         clock = datetime.strptime(text.strip(), form)  # noqa: DTZ007 - its time of day is all
     except ValueError:
-        example = "2030-01-31T08:00:00Z, nor a time of day such as 08:00"
+        example = "2030-01-31T08:00:00Z, a time of day such as 08:00, or now"
         return parse_time(text, local=True, example=example)
     today = datetime.fromtimestamp(now_s).replace(  # noqa: DTZ006 - local time is what is meant
         hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0

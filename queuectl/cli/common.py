@@ -127,7 +127,7 @@ class Misses:
         """Leave with status 1 if there was one."""
         if self._moved_on:
             few = plain(first_of(self._moved_on))
-            render.note(f"left out {len(self._moved_on)}, gone or in another state by then: {few}")
+            render.note(f"left out {len(self._moved_on)} that were gone or in another state: {few}")
         if self.count:
             click.get_current_context().exit(1)
 

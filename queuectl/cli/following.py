@@ -213,7 +213,7 @@ def _left_to_others(spool: Layout, held: Sequence[Held]) -> str | None:
         only_for = _only_for(spool, owner)
         if only_for is not None:
             what = f"{job_id} was run by a worker that is dead"
-            return f"{what}: only a worker of {only_for} can recover it"
+            return f"{what}: only {only_for} can recover it, by a worker or `queuectl doctor --fix`"
     return None
 
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "show": ("look:show", "Show one job: its record, its runs, its output files."),
     "logs": ("logs:logs", "Print what jobs printed."),
     "cancel": ("control:cancel", "Cancel jobs: waiting ones never run, running ones are ended."),
-    "retry": ("control:retry", "Queue jobs again that have ended."),
+    "retry": ("control:retry", "Queue jobs again that have ended, or wait for a retry."),
     "edit": ("control:edit", "Change waiting or dead jobs, by options or in an editor."),
     "pause": ("control:pause", "Keep workers from starting jobs until `queuectl resume`."),
     "resume": ("control:resume", "Let workers start jobs again."),
@@ -90,7 +90,7 @@ class LazyGroup(SuggestingGroup):
         except OutputError as error:
             if STATUS_TELLS not in ctx.meta:
                 raise
-            msg = f"{error}; what was asked is done all the same, or a part of it"
+            msg = f"{error}; what was asked has been done, or a part of it"
             raise QueuectlError(msg) from error
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:

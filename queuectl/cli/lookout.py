@@ -145,7 +145,7 @@ class Lookout:
         notes = []
         known, unknown = self._upcoming.known, self._upcoming.unknown
         if unknown:
-            notes.append(f"next: of {known:,} read, {known + unknown:,} wait")
+            notes.append(f"next: among {known:,} read of {known + unknown:,} that wait")
         age_s = time.monotonic() - self._looked_s
         if age_s > _OLD_S:
             notes.append(f"counts are {duration_text(age_s)} old")

@@ -52,7 +52,7 @@ def _tell_of_line(word: str) -> None:
 def _tell_of_file(word: str) -> None:
     """Say of a file of jobs that its name alone was queued."""
     if os.path.isfile(word) and os.access(word, os.R_OK) and not os.access(word, os.X_OK):
-        what = f"{word} is not executable, and only its name is queued, as the command"
+        what = f"{word} is not executable, and was queued as the name of a command"
         render.note(f"queuectl: {what}; {_way_of_file(word)}")
 
 

@@ -244,7 +244,7 @@ class _Recovers:
         def mend() -> None:
             self._done = self._done or recover(self._spool, WorkLog(-1))
             if self._done.busy:
-                raise QueuectlError("another worker or command is recovering here right now")
+                raise QueuectlError("another worker or command is recovering jobs here right now")
             if owner in self._done.faults:
                 raise self._done.faults[owner]
 
@@ -255,13 +255,15 @@ def _lock(spool: Spool) -> Iterator[Finding]:
     path = lock_file(spool)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            what = "workers/recovery.lock is not a file: nothing of dead workers is recovered"
+            what = "workers/recovery.lock is not a file: nothing that the dead held is recovered"
             yield problem(what, f"rm -r {for_shell(path)}")
             return
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         except PermissionError:  # else it is the file system's, and was told
-            what = "workers/recovery.lock is not ours to lock: nothing of dead workers is recovered"
+            what = (
+                "workers/recovery.lock is not ours to lock: nothing that the dead held is recovered"
+            )
             remedy = "chmod g+rw" if spool.config.shared else f"chown {os.geteuid()}"
             yield problem(what, f"{remedy} {for_shell(path)}")
         except OSError as error:

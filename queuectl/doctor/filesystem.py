@@ -149,7 +149,7 @@ def _writable(spool: Spool) -> Iterator[Finding]:
     for name in DIRECTORIES:
         if not os.access(spool.directory(name), os.W_OK | os.X_OK):
             lost = _WITHOUT.get(name, "no job can be moved there")
-            todo = f"{lost} until it can be; `ls -ld` shows whose it is"
+            todo = f"{lost} until it can be written to; `ls -ld` shows whose it is"
             yield problem(f"{name}/ cannot be written to by us", todo)
 
 
@@ -167,7 +167,7 @@ def _kernel() -> Iterator[Finding]:
 
 def _settings(spool: Spool) -> Iterator[Finding]:
     for error in spool.faults:
-        yield problem(str(error), "running workers keep their settings; no other starts")
+        yield problem(str(error), "running workers keep their settings; no new one starts")
 
 
 def _one_file_system(spool: Spool) -> Iterator[Finding]:

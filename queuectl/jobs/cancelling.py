@@ -216,7 +216,7 @@ class Cancelling:
                 return
         if self._recovery.busy and not self._told_busy:
             self._told_busy = True
-            self._note(f"waiting for {job_id}: another worker or command is recovering")
+            self._note(f"waiting for {job_id}: another worker or command is recovering jobs")
         fault = self._recovery.faults.get(owner)
         if owner in self._recovery.left:
             why = f"was run by {owner}, which is dead, and what it ran is not ours to end"

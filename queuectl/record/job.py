@@ -236,7 +236,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise BadJobError(f"{show(twice)} is twice in one object")
+        raise BadJobError(f"{show(twice)} appears twice in one object")
     return record
 
 

@@ -54,7 +54,7 @@ class Config:
     job_timeout: float | None = _setting(
         300,
         kinds.optional(kinds.seconds(0.001, _YEAR_S)),
-        "time limit of a run, in seconds, unless its job has one; if raised, also of running jobs",
+        "time limit of a run, in seconds, if its job has none; raised, for running jobs too",
     )
     kill_grace: float = _setting(5, kinds.seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
     poll_interval: float = _setting(
@@ -90,7 +90,7 @@ class Config:
     later_delay: float = _setting(
         60,
         kinds.seconds(0, _YEAR_S),
-        "seconds until a job that ended with one of later-codes runs again",
+        "seconds until a job whose exit code means later runs again",
     )
     log_max_size: float | None = _setting(  # a file may say 65536.0
         None,
@@ -194,7 +194,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys: set[str] = set()
     for key in (listed(key) for key, _ in pairs):
         if key in keys:
-            raise BadSettingError(f'"{key}" is in it twice')
+            raise BadSettingError(f'"{key}" is set twice')
         keys.add(key)
     return dict(pairs)
 
@@ -276,7 +276,8 @@ def _whose(path: str) -> str:
         return ""
     if owner == os.geteuid():
         return ""
-    return f"; {path} belongs to user {user_name(owner)}, who can share a spool (README: shared)"
+    whose = f"{path} belongs to user {user_name(owner)}"
+    return f"; {whose}, who can share a spool (README: Several users)"
 
 
 def read_stored(spool_path: str) -> dict[str, Any]:

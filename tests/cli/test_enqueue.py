@@ -533,7 +533,7 @@ def test_the_name_of_a_file_that_is_no_program_is_queued_with_a_word(
     ):
         (tmp_path / name).write_text(text)
         told = spool.run("enqueue", name, cwd=str(tmp_path)).err
-        what = f"{name} is not executable, and only its name is queued, as the command"
+        what = f"{name} is not executable, and was queued as the name of a command"
         assert told == f"queuectl: {what}; {way}\n"
     (tmp_path / "commands").chmod(0o755)
     assert spool.run("enqueue", "commands", cwd=str(tmp_path)).err == ""

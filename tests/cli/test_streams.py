@@ -317,7 +317,7 @@ def test_who_cannot_be_told_the_id_is_told_that_the_job_is_queued(spool: SpoolDi
 def test_who_cannot_be_told_what_was_done_is_told_that_it_is(spool: SpoolDir) -> None:
     with spool.pool(), open("/dev/full", "wb") as full:
         for words, how_it_is in (
-            (["config", "set", "max-retries", "7"], "what was asked is done all the same, or a"),
+            (["config", "set", "max-retries", "7"], "what was asked has been done, or a part"),
             (["run", "--id", "job", "--command", "echo a; sleep 100"], "job stays queued, or run"),
         ):
             with spool.start(*words, stdout=full, stderr=subprocess.PIPE) as process:

@@ -483,9 +483,7 @@ def test_a_pool_that_is_to_stop_is_shown_as_such(spool: SpoolDir) -> None:
         assert "1 worker, stopping" in spool.run("top").out
         asking.send_signal(signal.SIGINT)
         last = asking.communicate()[1].decode().splitlines()[-1]
-        whole = (
-            f"queuectl: interrupted; {pool.name} will stop all the same, once the jobs that it runs"
-        )
+        whole = f"queuectl: interrupted; {pool.name} will stop all the same, once the jobs"
         assert last.startswith(whole)
         with open(go, "x"):
             pass

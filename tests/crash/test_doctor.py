@@ -532,7 +532,7 @@ def test_what_could_not_be_mended_since_another_recovers_is_not_said_to_be(
     with FileLock(side.path / "workers" / "recovery.lock"):
         done = side.run("doctor", "--fix")
     assert done.returncode == 1
-    assert "another worker or command is recovering here" in done.stderr
+    assert "another worker or command is recovering jobs here" in done.stderr
     assert "mended" not in done.stdout
     assert finding(done.stdout, f"{job_id} is held by").startswith("problem")
 

@@ -514,7 +514,7 @@ def test_who_cannot_recover_since_another_does_says_so(side: Spoolside) -> None:
     dead.kill()
     pool = side.pool().up()
     wait_until(
-        lambda: "is recovering here" in side.run("doctor", "--fix").stderr, "it has its lock"
+        lambda: "is recovering jobs here" in side.run("doctor", "--fix").stderr, "it has its lock"
     )
     text = side.run("doctor", "--fix").stdout
     assert "mended" not in text

@@ -372,7 +372,7 @@ def test_a_job_that_has_completed_meanwhile_is_not_retried(many: SpoolDir) -> No
     again = ("retry", "--error-matches", "^cancelled")
     status, seen = in_terminal(many, "y", *again, meanwhile=completes)
     assert status == 0
-    assert "left out 1, gone or in another state by then: job05" in seen
+    assert "left out 1 that were gone or in another state: job05" in seen
     assert many.states("job05") == ["completed"]
     assert len(many.ids("pending")) == 10
 
@@ -384,7 +384,7 @@ def test_what_has_ended_meanwhile_is_no_failure_of_a_cancel(many: SpoolDir) -> N
 
     status, seen = in_terminal(many, "y", "cancel", "--all", meanwhile=completes)
     assert status == 0
-    assert "left out 1, gone or in another state by then: job05" in seen
+    assert "left out 1 that were gone or in another state: job05" in seen
     assert many.states("job05") == ["completed"]
     assert len(many.ids("dead")) == 10
 

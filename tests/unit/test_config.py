@@ -128,7 +128,7 @@ def test_a_file_may_use_either_spelling(tmp_path: Path) -> None:
         (b'{"job-timeout": "soon"}', 'or none, got "soon"'),
         (b'{"kill-grace": "400d"}', 'got "400d"'),
         (b'{"log-max-size": "' + b"9" * 400 + b'"}', 'got "999'),
-        (b'{"max-retries": 1, "max_retries": 2}', '"max-retries" is in it twice'),
+        (b'{"max-retries": 1, "max_retries": 2}', '"max-retries" is set twice'),
     ],
 )
 def test_a_bad_file_is_told_with_its_path_and_left_as_it_is(

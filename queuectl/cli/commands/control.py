@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
     """Cancel jobs: waiting ones never run, running ones are ended; print the id of each once dead.
 
-    A running command is ended on whatever worker runs it: by SIGTERM, and by SIGKILL after
+    A running command is ended, whichever worker runs it: by SIGTERM, and by SIGKILL after
     `kill-grace`. The job goes to dead/, with who cancelled it and when. Selected jobs that end or
     are deleted meanwhile are no failure; `queuectl pause` first keeps more from starting.
 

@@ -64,9 +64,8 @@ def wait(
 ) -> None:
     """Wait until jobs have ended; print the id of each as it does.
 
-    Jobs that have ended already count too, except with --all, and except with --any and a
-    selection: these take only jobs that have not. What is queued later is not waited for, even if
-    it would be selected.
+    Jobs that have ended already count too. But --all, and --any with a selection, take only jobs
+    that have not ended. What is queued later is not waited for, even if it would be selected.
 
     A job that will be retried has not ended. Exit status: 0 if all completed, or none was selected;
     124 if --timeout passed first; else that of the first job (in the order given) that did not

@@ -247,7 +247,7 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:
         still = ", ".join(item.worker for item in wanted)
-        msg = f"{still} will stop all the same, once the jobs that it runs have ended"
+        msg = f"{still} will stop all the same, once the jobs that run there have ended"
         raise KeyboardInterrupt(msg) from None
     _tell_of_the_dead(spool)
     misses.exit()
