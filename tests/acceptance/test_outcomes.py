@@ -221,6 +221,19 @@ def test_what_runs_is_given_more_time_by_the_settings_from_its_start(spool: Spoo
     assert why.startswith("timed out: still running after 5.0s (the setting job-timeout")
 
 
+def test_what_runs_by_a_timeout_of_its_own_is_given_no_more_by_the_settings(
+    spool: SpoolDir,
+) -> None:
+    spool.drop("job", "sleep 1000", timeout=2, max_retries=1)
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        spool.configure(job_timeout=1000)
+        pool.wait_for("config")
+        spool.wait_for("dead", "job")
+    why = spool.record("dead", "job")["error_message"]
+    assert why == "timed out: still running after 2.0s (its timeout)"
+
+
 SOON_OVER = """
 from queuectl.settings import config
 from queuectl.pool import live_config

@@ -182,6 +182,17 @@ def test_a_file_that_was_written_long_ago_arrives_when_it_is_moved_in(spool: Spo
     assert started(pool) == ["blocker", "a-first", "a"]
 
 
+def test_what_is_moved_by_hand_arrives_anew_and_what_was_given_back_has_its_place(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    spool.drop("first")
+    for job_id, state in (("moved", "failed"), ("given-back", "pending")):
+        tick(spool)
+        spool.drop(job_id, state=state, arrived_at="2001-01-01T00:00:00Z")
+    pool = spool.drain(1, env=with_code_at_start(tmp_path, PATIENT))
+    assert started(pool) == ["given-back", "first", "moved"]
+
+
 # --- when -----------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import time
@@ -85,6 +86,25 @@ def test_a_time_to_start_set_while_it_waits_counts_too(spool: SpoolDir) -> None:
         time.sleep(0.5)
         assert starts(pool, "job") == 1
     assert spool.states("job") == ["failed"]
+
+
+def test_a_time_to_start_that_nothing_tells_of_counts_when_the_retry_is_due(
+    spool: SpoolDir,
+) -> None:
+    spool.configure(poll_interval=3600, backoff_base=3)
+    for job_id in ("job", "other"):
+        spool.drop(job_id, "exit 1")
+    with spool.pool() as pool:
+        for job_id in ("job", "other"):
+            pool.wait_for("failed", job_id)
+        edited = {**spool.record("failed", "job"), "run_at": "2100-01-01T00:00:00Z"}
+        with open(spool.file("failed", "job"), "r+b", buffering=0) as file:
+            # over the old body, and not closed before the retry is due: that would be an event
+            file.write(json.dumps(edited).encode().ljust(os.fstat(file.fileno()).st_size))
+            wait_until(lambda: starts(pool, "other") == 2, pool.log)  # due behind it
+        assert starts(pool, "job") == 1
+    assert spool.states("job") == ["failed"]
+    assert spool.record("failed", "job")["attempts"] == 1
 
 
 def test_a_time_to_start_that_is_over_brings_no_retry_forward(spool: SpoolDir) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,8 +24,6 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support import SpoolDir
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -232,6 +232,41 @@ def test_stop_when_empty_waits_for_retries_and_for_other_pools(spool: SpoolDir) 
             open(go, "x").close()
             assert pool.wait() == 0
     assert spool.ids("completed") == ["held", "retried"]
+
+
+BETWEEN = """
+import os, time
+from queuectl.pool import emptiness, intake
+is_reached, look = emptiness.Emptiness.is_reached, intake.Intake.idle_after_a_look
+def come_and_taken(self):
+    came = self._spool.file("pending", "job")
+    os.rename(__file__ + ".job", came)
+    while os.path.exists(came):
+        time.sleep(0.01)
+    intake.Intake.idle_after_a_look = look
+    return look(self)
+def telling(self):
+    reached = is_reached(self)
+    if not os.path.exists(__file__ + ".job"):
+        open(__file__ + f".{reached}", "w").close()
+    return reached
+emptiness.Emptiness.is_reached, intake.Intake.idle_after_a_look = telling, come_and_taken
+"""  # a job comes, and another pool takes it, after the look at what is held
+
+
+def test_stop_when_empty_waits_for_what_another_pool_takes_while_it_looks(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    go, named = f"{spool.path}.go", tmp_path / "sitecustomize.py"
+    Path(f"{named}.job").write_text(json.dumps({"command": waiting_for(go)}))
+    env = with_code_at_start(tmp_path, BETWEEN)
+    with spool.pool(1) as other, spool.pool(1, "--stop-when-empty", env=env) as pool:
+        other.wait_for("started", "job")
+        wait_until(lambda: list(tmp_path.glob(f"{named.name}.*e")), pool.log)
+        assert not Path(f"{named}.True").exists()
+        open(go, "x").close()
+        assert pool.wait() == 0
+    assert spool.states("job") == ["completed"]
 
 
 def test_a_request_to_stop_that_is_no_text_stops_too(spool: SpoolDir) -> None:

@@ -263,14 +263,19 @@ def change_and_cut(disk: Disk, changes: Sequence[str], mutation: str = "") -> se
     """Cut the power once some changes were told to be made; return which are not, afterwards."""
     commands = [CHANGES[change] for change in changes]
     path, _ = tell_and_cut(disk, "pending", ["one", "two"], mutation, *commands)
+    return {change for change in changes if not is_so(path, change)}
+
+
+def is_so(path: Path, change: str) -> bool:
     found = places(path)
-    so = {
-        "cancel": found["one"] == [path / "dead" / "one.json"],
-        "edit": parse(found["two"][0].read_bytes(), "two").priority == 7,
-        "config": '"lease": 77' in (path / "config.json").read_text(),
-        "pause": (path / "paused").exists(),
-    }
-    return {change for change in changes if not so[change]}
+    match change:
+        case "cancel":
+            return found["one"] == [path / "dead" / "one.json"]
+        case "edit":
+            return parse(found["two"][0].read_bytes(), "two").priority == 7
+        case "config":
+            return '"lease": 77' in (path / "config.json").read_text()
+    return (path / "paused").exists()
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
@@ -282,6 +287,16 @@ def test_what_was_told_to_be_changed_is_so_after_a_power_cut(kind: str, tmp_path
 def test_without_an_fsync_of_the_directories_a_cancel_is_undone(tmp_path: Path) -> None:
     with disk_of(tmp_path, "btrfs") as disk:
         assert change_and_cut(disk, ["cancel"], "no fsync of a directory") == {"cancel"}
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+@pytest.mark.parametrize("change", ["config", "pause", "edit"])
+def test_one_change_alone_is_so_after_a_power_cut(change: str, kind: str, tmp_path: Path) -> None:
+    """No later one syncs the same directory; and a job that is dead is edited where it is."""
+    with disk_of(tmp_path, kind) as disk:
+        path, _ = tell_and_cut(disk, "dead", ["two"], "", CHANGES[change])
+        assert places(path)["two"] == [path / "dead" / "two.json"]
+        assert is_so(path, change)
 
 
 def lost_runs(path: Path, mutation: str = "") -> int:

@@ -398,10 +398,14 @@ def test_root_deletes_and_mends_nothing_through_links_of_somebody_else(open_path
 
 
 @needs_root
+@pytest.mark.parametrize("maker", [0, NOBODY])  # root trusts no link of who made the spool either
 @pytest.mark.parametrize("name", ["pending", "tmp", "logs"])
-def test_who_shares_a_spool_leads_nobody_elsewhere_by_a_link(name: str, open_path: Path) -> None:
+def test_who_shares_a_spool_leads_nobody_elsewhere_by_a_link(
+    name: str, maker: int, open_path: Path
+) -> None:
     with Spoolside(make_spool(open_path / "q")) as side:
         share_with_nobody(side)
+        os.chown(side.path, maker, NOBODY)
         (side.path / "dead" / "planted.json").write_text('{"command": "true", "state": "dead"}')
         mine = open_path / "mine"
         mine.mkdir(mode=0o700)

@@ -226,6 +226,20 @@ def test_output_that_its_command_keeps_locked_is_read_at_once(
         output.close()
 
 
+def test_a_cut_waits_for_who_reads_but_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "PATIENCE_S", 0.2)
+    path = tmp_path / "job.1.out"
+    path.write_bytes(b"a line\n" * 1000)
+    with open(path, "rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        before = time.monotonic()
+        assert cutting.cap(str(path), 4096) is None
+        assert time.monotonic() - before >= cutting.PATIENCE_S
+    assert path.stat().st_size <= 4096
+
+
 def test_a_mark_in_what_was_printed_is_no_cut(tmp_path: Path) -> None:
     """A job may print the output of another."""
     path = tmp_path / "job.1.out"

@@ -164,6 +164,13 @@ def test_one_that_had_been_claimed_and_not_begun_has_had_no_attempt(spool: Spool
     assert (record["stdout_path"], record["stderr_path"]) == (None, None)
 
 
+def test_one_that_has_never_run_comes_before_what_was_queued_after_it(spool: SpoolDir) -> None:
+    """Also within one tick: the file of the other may have a time before its own."""
+    leave(spool, state="pending", created_at="2026-01-31T08:00:00.000000Z")
+    recover(spool)
+    assert spool.record("pending", "a")["arrived_at"] == "2026-01-31T07:59:59.990000Z"
+
+
 def test_files_of_other_programs_in_tmp_are_left_where_nobody_held_a_job(spool: SpoolDir) -> None:
     spool.configure(backoff_base=0)
     theirs = f"{spool.path}/tmp/backup@.json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -76,6 +78,19 @@ def test_an_error_for_which_there_was_no_room_is_logged_once_there_is() -> None:
     assert told.endswith("error      -  gone")
     for descriptor in (ours, its):
         os.close(descriptor)
+
+
+def test_a_line_for_programs_has_room_in_a_pipe_that_takes_one_whatever_the_command(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log"
+    with open(path, "wb") as file:
+        log = WorkLog(file.fileno(), as_json=True)
+        log.pool = f"{'h' * 40}-4194304-0123abcd"
+        log.event("started", "x" * 128, attempt="1/1000", command="\U0001f600" * 5000)
+    line = path.read_bytes()
+    assert len(json.loads(line)["command"]) == 300
+    assert len(line) <= select.PIPE_BUF
 
 
 def test_of_many_different_errors_not_all_are_remembered(tmp_path: Path) -> None:
