@@ -13,7 +13,7 @@ import click
 from queuectl import __version__
 from queuectl.cli.completing import complete_directories
 from queuectl.cli.groups import LazyGroup
-from queuectl.cli.interrupts import end_as_told, heed_no_more, heed_signals
+from queuectl.cli.interrupts import end_as_told, take_over
 from queuectl.cli.streams import have_streams, silence_stdout, speak_utf8
 from queuectl.errors import QueuectlError, error_text
 from queuectl.system import program
@@ -58,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(_run(args))
     os.umask(os.umask(0o077) & 0o077)  # nobody could read what is made for nobody
     speak_utf8()
-    heed_signals()
+    take_over()
     status = _run(args)
     with contextlib.suppress(OSError):
         sys.stderr.flush()
@@ -87,7 +87,6 @@ def _run(args: Sequence[str] | None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        heed_no_more()
         cause = error.__cause__ or error  # click makes the one of the other
         more = cause.args if isinstance(cause, KeyboardInterrupt) else ()
         return _fail("; ".join(["interrupted", *map(str, more)]), 130)

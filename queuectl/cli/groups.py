@@ -81,12 +81,13 @@ class LazyGroup(SuggestingGroup):
             silence_stdout()
             # as if the signal had ended it: not all was done
             return 128 + signal.SIGPIPE if STATUS_TELLS in ctx.meta else 0
-        except KeyboardInterrupt as interrupt:
-            if not told_to_end():
-                raise
-            if STATUS_TELLS not in ctx.meta:
-                return 1  # nothing is begun; we end by the signal
-            raise click.Abort from interrupt  # click itself would end a line first, that of ^C
+        except click.exceptions.Exit:  # which is a RuntimeError
+            raise
+        except (KeyboardInterrupt, RuntimeError) as interrupt:
+            # RuntimeError: what Python before 3.12 makes of one in __set_name__, of an import
+            if told_to_end():
+                raise click.Abort from interrupt  # click itself would end a line first, that of ^C
+            raise
         except OutputError as error:
             if STATUS_TELLS not in ctx.meta:
                 raise

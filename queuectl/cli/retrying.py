@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuectl.cli.interrupts import heeded
 from queuectl.cli.selection import go_ahead, possible
 from queuectl.jobs import verbs
 
@@ -30,6 +31,7 @@ def retry_jobs(
     """
     job_ids = possible("retried", spool, job_ids, states, misses)
     if go_ahead(job_ids, "retry", options, misses):
-        for job_id in verbs.retry(spool, job_ids, states, misses):
-            click.echo(job_id)
+        with heeded():
+            for job_id in verbs.retry(spool, job_ids, states, misses):
+                click.echo(job_id)
     misses.exit()

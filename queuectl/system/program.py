@@ -16,10 +16,9 @@ def words() -> list[str]:
     if script is not None:
         return [script]
     # -m would import what lies in the current directory, which may be anybody's
-    where = "sys.path[:] = filter(None, sys.path)"
+    # at the end it may be there twice; a checkout, or a zip file, would not be there at all
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    if not root.startswith(sys.prefix):  # not installed, perhaps: from a checkout, a zip file
-        where += f"; sys.path.append({root!r})"
+    where = f"sys.path[:] = [*filter(None, sys.path), {root!r}]"
     return [sys.executable, "-c", f"import sys; {where}; from queuectl.cli import main; main()"]
 
 

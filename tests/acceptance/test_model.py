@@ -192,7 +192,8 @@ class Spools(RuleBasedStateMachine):
         self.wait_until_it_waits(job_id)
         tick(self.spool)
         self.spool.run("edit", job_id, "--priority", str(priority))
-        self.model.requeue(job_id, priority=priority)
+        if priority != self.model.jobs[job_id].priority:  # else it stays as it is
+            self.model.requeue(job_id, priority=priority)
 
     @precondition(lambda self: self.model.paused and self.model.of("pending"))
     @rule(data=st.data())

@@ -368,9 +368,10 @@ def test_help_that_nobody_asked_for_is_no_answer(spool: SpoolDir) -> None:
 
 
 def test_who_is_told_to_end_again_and_again_shows_no_traceback(spool: SpoolDir) -> None:
-    spool.api.submit("true", id="job")
+    spool.create()
     for _ in range(10):
-        with spool.start("wait", "job", stderr=subprocess.PIPE) as waiting:
+        words = ("enqueue", "--wait", "true")
+        with spool.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as waiting:
             assert waiting.stderr is not None
             assert b"no worker is running" in waiting.stderr.readline()
             while waiting.poll() is None:

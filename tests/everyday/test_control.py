@@ -813,6 +813,23 @@ def test_a_retry_that_is_ended_by_a_signal_holds_no_job_any_more(
     assert len(spool.ids("dead")) + len(spool.ids("pending")) == 1000
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_was_typed_is_there_when_a_signal_ends_an_edit(
+    spool: SpoolDir, tmp_path: Path, number: signal.Signals
+) -> None:
+    spool.api.submit("true", id="job")
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\necho typed > "$1"; : > "$0.here"; exec sleep 1000\n')
+    editor.chmod(0o755)
+    env = {**environment(spool.path), "EDITOR": str(editor), "TMPDIR": str(tmp_path)}
+    with spool.start("edit", "job", env=env) as editing:
+        wait_until((tmp_path / "editor.here").exists)
+        editing.send_signal(number)
+    assert editing.returncode == -number
+    (left,) = tmp_path.glob("*/job.json")
+    assert left.read_text() == "typed\n"
+
+
 INTERRUPTED = """
 import os, signal
 from queuectl.workers import requests

@@ -302,6 +302,7 @@ def test_who_ends_a_run_is_told_how_the_job_is_ended_and_it_ends_by_that_signal(
         running.send_signal(signal.SIGTERM)
         _, err = running.communicate(timeout=DEADLINE_S)
     assert running.returncode == -signal.SIGTERM
+    assert b"interrupted" not in err  # it says more
     with spool.start(
         *("run", "--id", "other", "--", "true"),
         stderr=subprocess.PIPE,

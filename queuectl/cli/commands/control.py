@@ -12,6 +12,7 @@ from queuectl.cli import render
 from queuectl.cli.common import Misses, say_faults, spool_to_change, spool_to_write
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.describing import change_options, given_fields
+from queuectl.cli.interrupts import heeded
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import id_to_change
 from queuectl.cli.retrying import retry_jobs
@@ -63,8 +64,9 @@ def cancel(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> Non
         log = sys.stderr.fileno()
         cancelling = Cancelling(spool, selection.states, misses, render.note, log)
         try:
-            for job_id in cancelling.cancel(job_ids):
-                click.echo(job_id)
+            with heeded():
+                for job_id in cancelling.cancel(job_ids):
+                    click.echo(job_id)
         except KeyboardInterrupt:
             if cancelling.told_to_end:
                 render.note("jobs that were told to end may still end; `queuectl list` shows them")

@@ -21,6 +21,7 @@ from queuectl.cli.describing import (
     overlaid,
 )
 from queuectl.cli.drafting import check_ids, check_once, command_lines, draft, sources
+from queuectl.cli.interrupts import heeded
 from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
@@ -125,7 +126,7 @@ def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) ->
         return len(drafted) - len(left_out or ())
 
     try:
-        with Progress() as progress:
+        with heeded(), Progress() as progress:
             for batch in spool.submit_all([job for _, job, _ in drafted], given, left_out):
                 queued.extend(job.id for job in batch)
                 progress.end_line()

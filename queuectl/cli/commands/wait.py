@@ -22,6 +22,7 @@ from queuectl.cli.describing import (
 from queuectl.cli.drafting import check_ids, draft, sources
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
 from queuectl.cli.groups import STATUS_TELLS
+from queuectl.cli.interrupts import heeded
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import is_this_job
 from queuectl.cli.progress import Progress
@@ -128,10 +129,12 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """
     spool = spool_to_be(ctx)
     _, job, named = _one_job(ctx, spool, words, options)
-    for _ in spool.submit_all([job], given=[job.id] if named else ()):
-        pass
-    render.remark(f"queued {job.id}")
-    ctx.exit(follow(spool, [job.id], show_output=True))
+    with heeded():
+        for _ in spool.submit_all([job], given=[job.id] if named else ()):
+            pass
+        render.remark(f"queued {job.id}")
+        status = follow(spool, [job.id], show_output=True)
+    ctx.exit(status)
 
 
 def _one_job(
@@ -159,7 +162,8 @@ def follow(
     endings = Endings(spool, job_ids)
     printer = Printer(apart=True) if show_output else None
     try:
-        _wait(spool, endings, printer=printer)
+        with heeded():
+            _wait(spool, endings, printer=printer)
     except OutputError as error:
         left = endings.remaining
         how_they_are = _goes_on(left) if left else f"{first_of(job_ids)} ended"

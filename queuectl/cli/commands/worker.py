@@ -24,6 +24,7 @@ from queuectl.cli.common import (
 )
 from queuectl.cli.completing import complete_workers
 from queuectl.cli.groups import SuggestingGroup
+from queuectl.cli.interrupts import heeded
 from queuectl.cli.leaving import wait_until_gone
 from queuectl.errors import QueuectlError, SpoolError
 from queuectl.ids import first_of
@@ -157,18 +158,19 @@ def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, 
     begun = os.fstat(log).st_size
     process = None
     try:
-        process = subprocess.Popen(
-            words,
-            env={**environment, _READY_VARIABLE: str(tell)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=[tell],
-            start_new_session=True,
-        )
-        os.close(tell)
-        with os.fdopen(ready, encoding="utf-8") as pipe:
-            name = pipe.read()
+        with heeded():
+            process = subprocess.Popen(
+                words,
+                env={**environment, _READY_VARIABLE: str(tell)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[tell],
+                start_new_session=True,
+            )
+            os.close(tell)
+            with os.fdopen(ready, encoding="utf-8") as pipe:
+                name = pipe.read()
     except KeyboardInterrupt:
         if process is None:
             raise
@@ -244,7 +246,8 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
     if ours in wanted:
         wanted.remove(ours)  # it waits for this very command
     try:
-        wait_until_gone(spool, wanted, now=now)
+        with heeded():
+            wait_until_gone(spool, wanted, now=now)
     except KeyboardInterrupt:
         still = ", ".join(item.worker for item in wanted)
         msg = f"{still} will stop all the same, once the jobs that run there have ended"
