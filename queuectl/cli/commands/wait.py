@@ -156,8 +156,7 @@ def follow(
 ) -> int:
     """Wait for jobs just queued to end, showing what they print if asked to; return the status.
 
-    Interrupted, it says that they stay queued. `tags` are those of
-    all of them.
+    Interrupted, it says that they stay queued. `tags` are those of all of them.
     """
     endings = Endings(spool, job_ids)
     printer = Printer(apart=True) if show_output else None

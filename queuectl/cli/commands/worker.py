@@ -260,11 +260,12 @@ def _tell_of_the_dead(spool: Layout) -> None:
     """Say who is no worker any more, and may have left its commands running."""
     from queuectl.cli.commands.status import describe_lost
 
-    for lost in filter(lambda lost: lost["worker"], describe_lost(spool)):
-        seen = owners.look_up(spool, lost["worker"])
-        what = f"{plain(lost['worker'])} is dead, and what it ran may run on"
-        jobs = plain(first_of(lost["ids"]))
-        render.note(f"{what}: {jobs}; {owners.recovered_by(spool, lost['worker'], seen)}")
+    for lost in describe_lost(spool):
+        name, jobs = lost["worker"], plain(first_of(lost["ids"]))
+        seen = owners.look_up(spool, name)
+        if name and (seen.worker is None or seen.worker.is_pool):  # else it has run nothing
+            what = f"{plain(name)} is dead, and what it ran may run on: {jobs}"
+            render.note(f"{what}; {owners.recovered_by(spool, name, seen)}")
 
 
 def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
