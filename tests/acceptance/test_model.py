@@ -298,5 +298,5 @@ def test_a_spool_comes_to_what_its_model_says_whatever_is_done_to_it() -> None:
     # a smaller example would be found in minutes: what the first one has logged says enough
     phases = (Phase.explicit, Phase.reuse, Phase.generate)
     run_state_machine_as_test(
-        Spools, settings=settings(max_examples=15, stateful_step_count=30, phases=phases)
+        Spools, settings=settings(max_examples=8, stateful_step_count=30, phases=phases)
     )
