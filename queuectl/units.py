@@ -213,6 +213,11 @@ def size_text(size_bytes: int) -> str:
     return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def plural(word: str, number: int) -> str:
+    """Return a noun as it stands behind a number: `job`, `jobs`."""
+    return word if number == 1 else f"{word}s"
+
+
 def plain(text: str) -> str:
     """Return text in which nothing can move the cursor of a terminal."""
     if text.isprintable():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.cli.columns import columns, fit, fit_ends, pad
 from queuectl.states import STATES
-from queuectl.units import duration_text
+from queuectl.units import duration_text, plural
 from queuectl.workers.hindrances import NO_WORKER
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _rate_line(view: View, width: int, *, ascii_only: bool) -> Line:
 
 
 def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    return f"{number:,} {plural(word, number)}"
 
 
 def sparkline(counts: Sequence[int], *, ascii_only: bool = False) -> str:

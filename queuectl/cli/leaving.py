@@ -11,7 +11,7 @@ import click
 from queuectl.cli import render
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
-from queuectl.units import duration_text
+from queuectl.units import duration_text, plural
 from queuectl.workers import hindrances, owners, requests
 
 if TYPE_CHECKING:
@@ -101,14 +101,12 @@ class _Waits:
             render.note(f"waiting for {what}")
 
     def _jobs(self, running: Sequence[str], pools: Sequence[Worker]) -> str:
-        which, one = first_of(running, 5), len(running) == 1
+        which, count = first_of(running, 5), len(running)
         if any(owners.is_stalled(self._spool, pool.worker) for pool in pools):
             # with --now what became of those that have ended would be lost
-            jobs = "1 job" if one else f"{len(running)} jobs"
-            return f"{jobs}, running, or ended and not recorded: {which}"
-        jobs = "1 running job" if one else f"{len(running)} running jobs"
-        how = "" if self._now else f" (--now ends {'it' if one else 'them'})"
-        return f"{jobs}: {which}{how}"
+            return f"{count} {plural('job', count)}, running, or ended and not recorded: {which}"
+        how = "" if self._now else f" (--now ends {'it' if count == 1 else 'them'})"
+        return f"{count} running {plural('job', count)}: {which}{how}"
 
     def _running(self, names: set[str]) -> list[str]:
         held = sorted(held.job_id for held in self._spool.held() if held.owner in names)

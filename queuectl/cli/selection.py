@@ -21,7 +21,7 @@ from queuectl.cli.naming import id_to_change
 from queuectl.ids import first_of
 from queuectl.record.outcome import CANCELLED, is_cancelled
 from queuectl.states import STATES
-from queuectl.units import plain
+from queuectl.units import plain, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -281,7 +281,7 @@ def go_ahead(
     if misses.count and not job_ids:
         return False
     count = len(job_ids)
-    what = f"{verb} {count} {'job' if count == 1 else 'jobs'}"
+    what = f"{verb} {count} {plural('job', count)}"
     if options["dry_run"]:
         click.echo("".join(f"{plain(job_id)}\n" for job_id in job_ids), nl=False)
         render.note(f"would {what}; nothing was done")

@@ -38,6 +38,7 @@ from queuectl.spool.filenames import DIRECTORIES, REJECTED, SUFFIX
 from queuectl.states import AT_REST, FINISHED, OUTCOMES, STATES, WAITING
 from queuectl.system.moving import is_there
 from queuectl.system.scratch import owner_of
+from queuectl.units import plural
 from queuectl.workers import hindrances, owners
 from queuectl.workers.hindrances import STOPPING
 from queuectl.workers.worklog import WorkLog
@@ -340,10 +341,9 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
     for why in _hindered(spool, pools, any_wait=waiting > 0):
         yield problem(why.what, why.todo)
     if pools:
-        workers = "1 worker" if len(pools) == 1 else f"{len(pools)} workers"
         slots = sum(pool.slots for pool in pools)
-        slots_text = "1 job" if slots == 1 else f"{slots} jobs"
-        yield ok(f"{workers}, for {slots_text} at a time")
+        workers = f"{len(pools)} {plural('worker', len(pools))}"
+        yield ok(f"{workers}, for {slots} {plural('job', slots)} at a time")
     elif waiting:
         jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
         yield warning(f"{jobs} and {hindrances.NO_WORKER.what}", hindrances.NO_WORKER.todo)

@@ -15,7 +15,7 @@ from queuectl.spool import safety
 from queuectl.spool.filenames import holder_of
 from queuectl.states import WAITING
 from queuectl.system.moving import is_there
-from queuectl.units import duration_text, local_text
+from queuectl.units import duration_text, local_text, plural
 from queuectl.workers import hindrances, owners
 
 if TYPE_CHECKING:
@@ -138,9 +138,7 @@ def _waits(spool: Layout, state: str, job: Job, path: str) -> Iterator[Finding]:
         return
     before = _before(spool, state, job, path)
     busy, slots = _busy(spool)
-    others = (
-        f"behind {before} other {'job' if before == 1 else 'jobs'}" if before else "as the next"
-    )
+    others = f"behind {before} other {plural('job', before)}" if before else "as the next"
     if busy >= slots:
         yield ok(f"{job.id} waits for one of {slots} slots, all busy, {others}")
     else:

@@ -304,13 +304,11 @@ def resume(spool: Spool) -> bool:
         SpoolError: the file that forbids it could not be removed.
     """
     path = spool.paused_file
-    if moving.is_gone(path):  # asked first: a file system that may not be changed says only that
-        return False
     try:
         os.unlink(path)
-    except FileNotFoundError:
-        return False
     except OSError as error:
+        if not moving.is_there(path):  # a file system that may not be changed says only that
+            return False
         raise SpoolError("remove", path, error) from error
     _make_sure("resumed", spool)
     return True

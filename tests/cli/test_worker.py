@@ -166,11 +166,12 @@ def test_a_pool_of_another_machine_that_is_silent_is_waited_for_no_longer_than_t
         assert os.path.exists(f"{spool.path}/workers/{pool.name}.stop")  # should it come back
 
 
-NEVER_UP = """
+NOT_UP_YET = """
 import os, time
 if "QUEUECTL_READY_FD" in os.environ:
-    open(__file__ + ".here", "w").close()
-    time.sleep(3600)
+    open(__file__ + ".here", "w").write(str(os.getpid()))
+    while not os.path.exists(__file__ + ".go"):
+        time.sleep(0.01)
 """
 
 
@@ -178,7 +179,7 @@ if "QUEUECTL_READY_FD" in os.environ:
 def test_who_is_interrupted_while_a_pool_starts_leaves_none(
     spool: SpoolDir, tmp_path: Path, number: signal.Signals
 ) -> None:
-    env = {**environment(spool.path), **with_code_at_start(tmp_path, NEVER_UP)}
+    env = {**environment(spool.path), **with_code_at_start(tmp_path, NOT_UP_YET)}
     words = ("worker", "start", "--detach")
     with spool.start(*words, env=env, stderr=subprocess.PIPE) as starting:
         wait_until((tmp_path / "sitecustomize.py.here").exists)
@@ -189,15 +190,6 @@ def test_who_is_interrupted_while_a_pool_starts_leaves_none(
     pid = re.search(r"interrupted; process (\d+), which was to become the worker", told)
     assert pid is not None, told
     wait_until(lambda: not alive(int(pid[1])))
-
-
-NOT_UP_YET = """
-import os, time
-if "QUEUECTL_READY_FD" in os.environ:
-    open(__file__ + ".here", "w").write(str(os.getpid()))
-    while not os.path.exists(__file__ + ".go"):
-        time.sleep(0.01)
-"""
 
 
 def test_a_pool_whose_starter_was_killed_before_it_was_up_leaves(

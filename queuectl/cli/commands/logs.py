@@ -23,7 +23,7 @@ from queuectl.spool import joblogs, tailing
 from queuectl.spool.filenames import ERR, OUT, STREAMS
 from queuectl.states import FINISHED
 from queuectl.system import files, moving
-from queuectl.units import plain, size_text
+from queuectl.units import plain, plural, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -302,6 +302,6 @@ def _run_number(spool: Layout, found: Found, wanted: int | None) -> int:
         msg = f'job "{found.job.id}" is {state} and has not run yet; -f waits for it'
         raise QueuectlError(msg)
     if wanted is not None and wanted > last:
-        msg = f'job "{found.job.id}" has had {last} {"run" if last == 1 else "runs"}, not {wanted}'
+        msg = f'job "{found.job.id}" has had {last} {plural("run", last)}, not {wanted}'
         raise QueuectlError(msg)
     return wanted or last

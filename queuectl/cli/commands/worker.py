@@ -32,7 +32,7 @@ from queuectl.kernel import processes
 from queuectl.record.outcome import signal_name
 from queuectl.system import program
 from queuectl.system.files import share
-from queuectl.units import plain
+from queuectl.units import plain, plural
 from queuectl.workers import hindrances, owners, requests
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
         slots = sum(item.slots for item in others)
         who = "another worker is" if len(others) == 1 else f"{len(others)} other workers are"
         names = first_of([item.worker for item in others])
-        more = f"{slots} more {'job' if slots == 1 else 'jobs'} at a time"
+        more = f"{slots} more {plural('job', slots)} at a time"
         render.note(f"{who} up here already, with {more}: {names}")
 
 
