@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 DEAD = "nobody-1-00000000"
 # of this run: what another run of the tests has started in its name would be waited for
 LOCAL = f"{os.uname().nodename}-1-{os.urandom(4).hex()}"
+# without a child, which would outlive it into the next test
+STUBBORN = ["sh", "-c", "trap '' TERM; echo; exec sleep 600"]
 
 
 def recover(spool: SpoolDir) -> int:
@@ -682,9 +684,8 @@ def test_what_cannot_be_recovered_is_tried_once_while_another_is_waited_for(
         tries.append(what)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    stubborn = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done"]
     env = {**os.environ, "QUEUECTL_WORKER": waited_for}
-    with ended_at_last(subprocess.Popen(stubborn, env=env, stdout=subprocess.PIPE)) as process:
+    with ended_at_last(subprocess.Popen(STUBBORN, env=env, stdout=subprocess.PIPE)) as process:
         assert process.stdout is not None
         process.stdout.readline()
         monkeypatch.setattr(Spool, "settle", refused)
@@ -784,10 +785,9 @@ def test_what_was_silent_and_left_something_running_is_waited_for_at_the_next_lo
     """It need not be silent for the lease once more."""
     leave(spool, state="processing", attempts=1, worker=DEAD)
     os.unlink(f"{spool.path}/workers/{LOCAL}.lock")
-    stubborn = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done"]
     env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
     with (
-        ended_at_last(subprocess.Popen(stubborn, env=env, stdout=subprocess.PIPE)) as process,
+        ended_at_last(subprocess.Popen(STUBBORN, env=env, stdout=subprocess.PIPE)) as process,
         Registration(spool.api, 1) as me,
     ):
         assert process.stdout is not None
@@ -861,10 +861,9 @@ def test_whose_lock_cannot_be_taken_any_more_is_not_waited_for_until_the_next_ru
     spool: SpoolDir,
 ) -> None:
     leave(spool, state="processing", attempts=1, worker=DEAD)
-    stubborn = ["sh", "-c", "trap '' TERM; echo; exec sleep 600"]
     env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
     with (
-        ended_at_last(subprocess.Popen(stubborn, env=env, stdout=subprocess.PIPE)) as process,
+        ended_at_last(subprocess.Popen(STUBBORN, env=env, stdout=subprocess.PIPE)) as process,
         Registration(spool.api, 1) as me,
     ):
         assert process.stdout is not None
