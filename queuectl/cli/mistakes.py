@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from itertools import pairwise
-from shutil import which
 from typing import TYPE_CHECKING
 
 import click
@@ -40,10 +39,14 @@ def look_for_mistakes(words: Sequence[str], *, dashes: bool) -> None:
 
 def _tell_of_line(word: str) -> None:
     """Say to a person that a command line stands where a program is looked for."""
+    if not set(word) & _FOR_A_SHELL:
+        return
+    from shutil import which  # 2 ms of start-up that most words do not need
+
     first = word.split(maxsplit=1)[0] if word.strip() else word
     # a path with a blank in it may be one of the job's own directory
     is_line = "/" not in first or which(first)
-    if set(word) & _FOR_A_SHELL and is_line and not which(word):
+    if is_line and not which(word):
         render.remark(
             f'queuectl: no program is called "{word}"; leave out -- to have a shell run it'
         )

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import string
 import sys
 import time
 from functools import lru_cache
@@ -121,7 +120,7 @@ def machine_id() -> str:
     except (OSError, ValueError):  # not there, a directory, not ASCII
         return ""
     # of an image that was not booted yet it is a word
-    return text if len(text) == 32 and set(text) <= set(string.hexdigits) else ""
+    return text if len(text) == 32 and set(text.lower()) <= set("0123456789abcdef") else ""
 
 
 def _read_line(path: str) -> str:

@@ -6,8 +6,7 @@ spool-layout.md, section "The record", is the public side of `FIELDS`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from queuectl.errors import BadJobError
 from queuectl.ids import MUST_BE as ID_MUST_BE
@@ -23,8 +22,7 @@ MAX_COUNT = _INT64 - 1
 LONGEST_WORD = (32 << 12) - 1  # bytes: Linux has 32 pages for one, with the NUL at its end
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """One field of the record: what it must be, who writes it, and the check that says so."""
 
     must_be: str

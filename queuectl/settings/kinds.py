@@ -6,8 +6,7 @@ spool-layout.md, section "config.json".
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.system.files import is_program
 from queuectl.units import (
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What a setting may be: the words for it, reading it from a command line, checking it."""
 
     range: str
