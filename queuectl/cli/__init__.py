@@ -1,4 +1,4 @@
-"""The command line: its commands are in commands/, what they share is beside it."""
+"""The entry point of the command line; commands/ has the commands, this package their parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from queuectl.units import plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# set by a shell that wants to complete, as click calls it for a program of our name
+# set by a shell that asks for completions; click derives the name from our program's
 COMPLETE_VARIABLE = "_QUEUECTL_COMPLETE"
 
 
@@ -45,7 +45,7 @@ def cli(ctx: click.Context, spool: str | None) -> None:
     queuectl worker start --count 2
     queuectl status
     """
-    if spool == "":  # of a variable that is not set, perhaps: it would be the usual spool
+    if spool == "":  # perhaps from an unset variable; it would mean the default spool
         raise click.UsageError("--spool must name a directory")
     ctx.obj = spool
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
@@ -53,22 +53,25 @@ def cli(ctx: click.Context, spool: str | None) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line and exit: 0 done, 1 could not be done, 2 wrong usage."""
+    """Run a command line and exit: 0 for success, 1 for failure, 2 for wrong usage.
+
+    A few commands have exit statuses of their own, and an interrupt is 130.
+    """
     if args is not None:
         sys.exit(_run(args))
-    os.umask(os.umask(0o077) & 0o077)  # nobody could read what is made for nobody
+    os.umask(os.umask(0o077) & 0o077)  # never mask the owner's bits: we have to read what we create
     speak_utf8()
     take_over()
     status = _run(args)
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     end_as_told()
-    # Tearing the interpreter down takes 8 ms of a command's 60, to free what the kernel frees.
+    # Tearing down the interpreter would take 8 of a command's 60 ms, to free what the kernel frees.
     os._exit(status)
 
 
 def _run(args: Sequence[str] | None) -> int:
-    """The one place where what went wrong becomes one line and an exit status."""
+    """Run a command line and return its exit status; every error becomes one line here."""
     try:
         have_streams()
         if COMPLETE_VARIABLE in os.environ:
@@ -81,13 +84,13 @@ def _run(args: Sequence[str] | None) -> int:
         click.echo(error.message, err=True)
         return 2
     except click.UsageError as error:
-        from queuectl.cli.usage import usage_text  # 40 names that only a slip needs
+        from queuectl.cli.usage import usage_text  # 40 names that only an error needs
 
         return _fail(usage_text(error), 2)
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        cause = error.__cause__ or error  # click makes the one of the other
+        cause = error.__cause__ or error  # click turns a KeyboardInterrupt into an Abort
         more = cause.args if isinstance(cause, KeyboardInterrupt) else ()
         return _fail("; ".join(["interrupted", *map(str, more)]), 130)
     except (click.ClickException, QueuectlError, MemoryError) as error:
@@ -101,6 +104,6 @@ def _run(args: Sequence[str] | None) -> int:
 
 
 def _fail(text: str, status: int) -> int:
-    with contextlib.suppress(OSError):  # nobody reads: the exit status still says it
+    with contextlib.suppress(OSError):  # stderr may be closed: the exit status still tells
         click.echo(f"queuectl: {plain(' '.join(text.split()))}", err=True)
     return status

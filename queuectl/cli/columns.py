@@ -1,4 +1,4 @@
-"""How many columns of a terminal text takes, and text that takes no more (pure)."""
+"""The width of text in terminal columns, and cutting text to a width (pure)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from functools import lru_cache
 
 
 def columns(text: str) -> int:
-    """Return how many columns a terminal gives to text."""
+    """Return how many terminal columns a text takes."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 @lru_cache(maxsize=4096)
 def _columns(character: str) -> int:
-    from unicodedata import combining, east_asian_width  # most text is ASCII, and needs neither
+    from unicodedata import combining, east_asian_width  # most text is ASCII and needs neither
 
     if combining(character):
         return 0
@@ -20,7 +20,7 @@ def _columns(character: str) -> int:
 
 
 def fit(text: str, width: int, *, ascii_only: bool = False) -> str:
-    """Return text of at most `width` columns, with a mark where it was cut."""
+    """Return `text` in at most `width` columns, with an ellipsis at its end if it was cut."""
     if columns(text) <= width:
         return text
     mark = "..." if ascii_only else "…"
@@ -37,9 +37,9 @@ def fit(text: str, width: int, *, ascii_only: bool = False) -> str:
 
 
 def fit_ends(text: str, width: int) -> str:
-    """Return text of at most `width` columns, with `...` where its middle was cut out.
+    """Return `text` in at most `width` columns, with `...` where its middle was cut out.
 
-    What differs between commands of one kind is at their end.
+    Two thirds of what is kept are its end, where commands of one kind differ.
     """
     if columns(text) <= width:
         return text
@@ -48,7 +48,7 @@ def fit_ends(text: str, width: int) -> str:
 
 
 def fit_end(text: str, width: int) -> str:
-    """Return the end of text, of at most `width` columns."""
+    """Return as much of the end of `text` as fits in `width` columns."""
     begin = len(text)
     while begin > 0 and (width := width - columns(text[begin - 1])) >= 0:
         begin -= 1
@@ -56,6 +56,6 @@ def fit_end(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int) -> str:
-    """Return text of exactly `width` columns."""
+    """Return `text` cut or filled up with blanks to exactly `width` columns."""
     cut = fit(text, width)
     return cut + " " * (width - columns(cut))

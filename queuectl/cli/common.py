@@ -1,4 +1,4 @@
-"""What several commands share: opening the spool, telling what was missed, values of options."""
+"""What several commands share: opening the spool, reporting failed jobs, types of options."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ else:
 
 
 def say_faults(spool: Spool) -> None:
-    """Say what is wrong in config.json, for a command that does not depend on it."""
+    """Print what is wrong in config.json, for a command that goes on without it."""
     for fault in spool.faults:
         render.note(f"queuectl: {fault}; going on without it")
 
 
 def spool_to_write(ctx: click.Context, *, strict: bool = True) -> Spool:
-    """Return the spool, made if there is none."""
+    """Return the spool, and create it if there is none."""
     spool = spool_to_be(ctx, strict=strict)
     spool.create()
     return spool
 
 
 def spool_to_be(ctx: click.Context, *, strict: bool = True) -> Spool:
-    """Return the spool for a command that makes it, but not before all that was asked is right."""
+    """Return the spool for a command that creates it later, once its input has been checked."""
     ctx.meta[STATUS_TELLS] = True
     spool = Spool(ctx.find_root().obj, strict=strict)
     spool.tell_of_wait = render.note
@@ -49,14 +49,14 @@ def spool_to_be(ctx: click.Context, *, strict: bool = True) -> Spool:
 
 
 def spool_to_change(ctx: click.Context, *, dry_run: bool = False) -> Spool:
-    """Return the spool that is there; what is wrong in its config.json is said.
+    """Return the existing spool, for a command that changes it; print the faults of config.json.
 
     Args:
-        ctx: of the command.
-        dry_run: it only says what it would do.
+        ctx: the command's context.
+        dry_run: the command only prints what it would do.
 
     Raises:
-        QueuectlError: there is none, or we may not change it.
+        QueuectlError: there is no spool, or we may not change it.
     """
     spool = spool_there(ctx)
     if not dry_run:
@@ -66,15 +66,16 @@ def spool_to_change(ctx: click.Context, *, dry_run: bool = False) -> Spool:
 
 
 def spool_to_read(ctx: click.Context, *, strict: bool = False) -> Layout:
-    """Do what `spool_there` does, for a command that changes nothing."""
+    """Return what `spool_there` does, as a `Layout`, for a command that changes nothing."""
     return spool_there(ctx, strict=strict)
 
 
 def spool_there(ctx: click.Context, *, strict: bool = False) -> Spool:
-    """Return the spool that is there; what is wrong in its config.json is said, and no hindrance.
+    """Return the existing spool; print what is wrong in its config.json, and go on without it.
 
     Raises:
-        QueuectlError: there is none; looking does not make one.
+        QueuectlError: there is no spool, and this does not create one; or `strict` is true and
+            config.json is wrong.
     """
     spool = Spool(ctx.find_root().obj, strict=strict)
     say_faults(spool)
@@ -85,7 +86,7 @@ def spool_there(ctx: click.Context, *, strict: bool = False) -> Spool:
 
 
 def remark_on_root(spool: Layout) -> None:
-    """Tell a person what it means that root's workers serve a spool that others share."""
+    """Warn a person if root's workers are to serve a spool that other users can write to."""
     pending = spool.directory("pending")
     serves_others = spool.config.shared and os.geteuid() == 0 and os.path.isdir(pending)
     if serves_others and is_open_to_others(os.stat(pending)):
@@ -96,10 +97,10 @@ _MOVED_ON = (MovedOnError, NoSuchJobError, TooLateError)
 
 
 class Misses:
-    """Says, job by job, what could not be done, and remembers that something could not.
+    """Reports each job for which a command failed, and remembers that there was a failure.
 
-    Of jobs that were not named but selected, those that others were faster with are no failure:
-    they are counted, and told at the end.
+    If jobs were selected rather than named, those that somebody else moved or deleted first are no
+    failures. They are counted and reported together at the end.
     """
 
     def __init__(self, *, named: bool = True) -> None:
@@ -108,7 +109,7 @@ class Misses:
         self._moved_on: list[str] = []
 
     def __call__(self, job_id: str, error: Exception) -> None:
-        """Tell one."""
+        """Report one job."""
         if not self._named and isinstance(error, _MOVED_ON):
             self._moved_on.append(job_id)
             return
@@ -117,14 +118,14 @@ class Misses:
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """Tell why one job could not be done, if it could not: the others are done all the same."""
+        """Report a failure in the `with` block and go on, so that the other jobs are still done."""
         try:
             yield
         except QueuectlError as error:
             self("", error)
 
     def exit(self) -> None:
-        """Leave with status 1 if there was one."""
+        """Report the jobs that had moved on; exit with status 1 if there was a failure."""
         if self._moved_on:
             few = plain(first_of(self._moved_on))
             render.note(f"left out {len(self._moved_on)} that were gone or in another state: {few}")
@@ -133,7 +134,7 @@ class Misses:
 
 
 class Duration(_FloatType):
-    """Seconds, or 90s, 15m, 2h, 7d."""
+    """A duration: a number of seconds, or 90s, 15m, 2h, 7d."""
 
     name = "duration"
 
@@ -153,21 +154,21 @@ class _AsWritten(click.types.IntParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             number = parse_number(value, int) if isinstance(value, str) else value
-        except ValueError:  # where there is a range click says that it is no valid integer range
+        except ValueError:  # for a range, click would complain of an "integer range"
             self.fail(f"{value!r} is not a valid integer.", param, ctx)
         return super().convert(number, param, ctx)
 
 
 class Integer(_AsWritten):
-    """An integer as everybody writes it."""
+    """An integer in ASCII digits, without the `_` that Python allows."""
 
 
 class Count(_AsWritten, click.IntRange):
-    """One in a range."""
+    """An `Integer` within a range."""
 
 
 class Time(_FloatType):
-    """ISO 8601, local where it names no zone, 08:00 or `now`; seconds since the epoch."""
+    """A time in seconds since the epoch: ISO 8601 (local if it has no zone), 08:00 or `now`."""
 
     name = "time"
 
@@ -192,9 +193,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def limit_is_known(spool: Layout, found: Found) -> bool:
-    """Tell whether the limit that a job has by its record and the settings is that of its run.
+    """Tell whether the time limit from a job's record and the settings is the one its run has.
 
-    A pool keeps those of before for what runs if the settings cannot be read, or are lower now.
+    A pool keeps its earlier settings if config.json is wrong now. A job that runs keeps its earlier
+    limit if the setting is lower now.
     """
     if "timeout" in found.job.record:
         return True

@@ -1,6 +1,8 @@
 """What the tab key offers: ids of jobs in the states that a command takes, tags, workers, files.
 
-@click.argument("job_ids", nargs=-1, shell_complete=complete_ids("pending", "processing"))
+For example:
+
+    @click.argument("job_ids", nargs=-1, shell_complete=complete_ids("pending", "processing"))
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ if TYPE_CHECKING:
 
     from queuectl.spool.spool import Spool
 
-MAX_OFFERED = 100  # more than a person reads; the newest, since ids sort by time
-_READ_FOR_TAGS = 200  # jobs of each state: takes a tenth of a second
+MAX_OFFERED = 100  # more than a person reads; these are the newest, since made ids sort by time
+_READ_FOR_TAGS = 200  # jobs of each state, in a tenth of a second
 
 
 def complete_ids(
     *states: str,
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Return a `shell_complete` callback that offers ids in these states (all, if none is given).
+    """Return a `shell_complete` callback that offers the ids in these states (default: all).
 
-    It offers each id once, and none where there is no spool; it never prints, whatever goes wrong.
+    It offers each id once, and none if there is no spool. It never prints, whatever goes wrong.
     """
 
     def complete(
@@ -63,7 +65,7 @@ def complete_tags(
                 tags.update(found.job.tags)
     except (OSError, QueuectlError):
         return []
-    # as with ids: a shell runs what is on its line
+    # as in `_names`: only words that a shell does not interpret
     offered = sorted(tag for tag in tags if tag.startswith(incomplete) and is_id(tag))
     return [CompletionItem(tag) for tag in offered[:MAX_OFFERED]]
 
@@ -71,7 +73,7 @@ def complete_tags(
 def complete_keys(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Offer the keys of settings."""
+    """Offer the keys of the settings."""
     from click.shell_completion import CompletionItem
 
     from queuectl.settings.config import SETTINGS
@@ -86,7 +88,7 @@ def complete_keys(
 def complete_files(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Leave files to the shell."""
+    """Leave the completion of files to the shell."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
@@ -95,7 +97,7 @@ def complete_files(
 def complete_directories(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Leave directories to the shell."""
+    """Leave the completion of directories to the shell."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="dir")]
@@ -104,7 +106,7 @@ def complete_directories(
 def complete_workers(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Offer the pools that are alive."""
+    """Offer the names of the pools that are alive."""
     from click.shell_completion import CompletionItem
 
     from queuectl.errors import QueuectlError
@@ -123,7 +125,8 @@ def _names(ctx: click.Context, states: Iterable[str], beginning: str) -> Iterabl
 
     try:
         spool = _spool(ctx)
-        # a shell runs what is on its line: of the names that others may have made, only ids
+        # Others may have put files of any name there, and a shell runs what is on its line:
+        # offer only ids.
         found = ((name, state) for state in states for name in spool.names(state))
         begun = (item for item in found if item[0].startswith(beginning))
         return {name: state for name, state in begun if is_id(name)}.items()
@@ -134,5 +137,5 @@ def _names(ctx: click.Context, states: Iterable[str], beginning: str) -> Iterabl
 def _spool(ctx: click.Context) -> Spool:
     from queuectl.spool.spool import Spool
 
-    # the group's own callback does not run while completing: ctx.obj is not there
+    # the group's callback, which sets ctx.obj, does not run during completion
     return Spool(ctx.find_root().params.get("spool") or None)

@@ -1,4 +1,4 @@
-"""Deleting finished jobs that a person has named or selected: `queuectl dlq purge` and `prune`."""
+"""Deleting finished jobs that a person named or selected, for `queuectl dlq purge` and `prune`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def delete_jobs(
     options: dict[str, Any],
     misses: Misses,
 ) -> None:
-    """Delete the jobs that are in these states, with their output; print their ids.
+    """Delete those of the jobs that are in these states, with their output; print their ids.
 
-    The others are told and left alone, and the exit status is 1 then. A person who is there is
-    asked first.
+    The others are left alone and reported, and the exit status is 1 then. A person at the terminal
+    is asked first.
     """
     doomed = list(_doomed(spool, job_ids, states, misses))
     asked_for = [job.job_id for job in doomed]

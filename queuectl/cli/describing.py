@@ -1,4 +1,4 @@
-"""The options that say what a job is, and the fields of its record that they give."""
+"""The options that describe a job, and the fields of its record that they set."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Timeout(Duration):
 
 
 class CommandAfterDashes(click.Command):
-    """Remembers whether `--` was given: all that follows it is one command."""
+    """Remembers whether `--` was given, after which all words are one command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["dashes"] = "--" in args
@@ -44,10 +44,10 @@ class CommandAfterDashes(click.Command):
 def overlaid(
     fields: dict[str, Any], given: dict[str, Any], here: Callable[[], str]
 ) -> dict[str, Any]:
-    """Return a job's fields with those that options give; it runs `here` if neither says where.
+    """Return a job's fields overlaid with those from options; `cwd` defaults to `here()`.
 
-    Variables and tags are added to its own. What is no env and no list of tags stays, to be refused
-    as that.
+    Variables and tags from options are added to the job's own. An `env` or `tags` of the wrong type
+    is left as it is, to be refused later.
     """
     both = {**fields, **given}
     for name, merged in (("env", _with_variables), ("tags", _with_tags)):
@@ -171,12 +171,15 @@ _OPTIONS = (
 
 
 def job_options(command: Any) -> Any:
-    """Add the options that describe a job."""
+    """Add the options that describe a job, with --id."""
     return _ID_OPTION(_described(command))
 
 
 def change_options(command: Any) -> Any:
-    """Add the options that describe a job, but for its name: what is not given stays as it is."""
+    """Add the options that describe a job, without --id and without the defaults in their help.
+
+    A field whose option is not given stays as it is.
+    """
     described = _described(command)
     for param in described.__click_params__:
         param.help = param.help.partition(" Default:")[0]
@@ -190,10 +193,10 @@ def _described(command: Any) -> Any:
 
 
 def current_directory() -> str:
-    """Return the directory in which a job runs that names none; say so if we could not.
+    """Return the current directory, for a job without a `cwd`; warn if we cannot enter it.
 
     Raises:
-        QueuectlError: it was removed.
+        QueuectlError: the directory was removed.
     """
     path = from_here()
     if not os.access(path, os.X_OK):  # as after `su` without `-`
@@ -211,10 +214,10 @@ def _directory(text: str) -> str:
 
 
 def given_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of the record that options name.
+    """Return the fields of a record that were set by options on the command line.
 
     Raises:
-        click.UsageError: one cannot be what the option says.
+        click.UsageError: a field would have a wrong value, or two options exclude each other.
     """
     source_of = click.get_current_context().get_parameter_source
     fields = {

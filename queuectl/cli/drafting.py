@@ -1,4 +1,4 @@
-"""Jobs from a command line: from JSON, lines of a file, or the words of a command."""
+"""Reading jobs from a command line: as JSON, from a file, or from the words of a command."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 def sources(
     words: tuple[str, ...], given: dict[str, Any], *, dashes: bool
 ) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Return each job's fields, and what to call its place in an error.
+    """Return, for each job, the error prefix that names its place, and its fields.
 
     Raises:
-        QueuectlError: a file cannot be read, or holds what is no JSON object.
+        click.UsageError: there is no command, or the words cannot be one.
+        QueuectlError: a file cannot be read, or holds something that is not a JSON object.
     """
     if not words and "command" in given:
         return [("", {})]
@@ -46,7 +47,7 @@ def sources(
     if "command" in given:
         raise click.UsageError("--command and a command after the options cannot be combined")
     look_for_mistakes(words, dashes=dashes)
-    # one word is a line for the shell, as people quote it; several are a program's
+    # one word is a quoted line for the shell; several words are a program and its arguments
     is_line = len(words) == 1 and not dashes
     return [("", {"command": words[0] if is_line else list(words)})]
 
@@ -65,7 +66,7 @@ _AROUND_JSON = " \t\r\n\ufeff"
 
 
 def _refuse_array(word: str) -> None:
-    """Refuse what is JSON; `[ -e x ] && make` is a command."""
+    """Refuse a JSON array; other text that begins with [, such as `[ -e x ] && make`, may pass."""
     try:
         json.loads(word)
     except ValueError:
@@ -87,11 +88,11 @@ def _object(raw: bytes, where: str) -> tuple[str, dict[str, Any]]:
 def command_lines(
     name: str, words: Sequence[str], given: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what `sources` does, of a file (or `-`) with a command line for the shell a line.
+    """Yield what `sources` returns, from a file (or `-`) that has one shell command on each line.
 
     Raises:
-        click.UsageError: there is another command beside it.
-        QueuectlError: the file cannot be read.
+        click.UsageError: another command was given too.
+        QueuectlError: the file cannot be read, or has a line that was written by mistake.
     """
     if words or "command" in given:
         raise click.UsageError("--commands and another command cannot be combined")
@@ -102,10 +103,10 @@ def command_lines(
 
 
 def _check_command_line(where: str, text: bytes) -> None:
-    """Refuse what a file of commands holds by mistake."""
+    """Refuse a line that is in a file of commands by mistake."""
     if (len(text) - len(text.rstrip(b"\\"))) % 2:
         raise BadJobError(f"{where}it ends in a backslash, and a command is one line here")
-    if text.lstrip().startswith(b'{"'):  # a group of a shell has a blank there
+    if text.lstrip().startswith(b'{"'):  # a group of shell commands has a blank after {
         raise BadJobError(f"{where}it is JSON, which `queuectl enqueue @FILE` takes")
 
 
@@ -114,7 +115,7 @@ def _is_command(line: bytes) -> bool:
 
 
 def _lines(name: str, counts: Callable[[bytes], object]) -> Iterator[tuple[str, bytes]]:
-    """Yield each line of a file (or `-`) that counts, and what to call its place in an error."""
+    """Yield, for each line of a file (or `-`) that counts, its error prefix and the line."""
     file_name = "" if name == "-" else f"{name}, "
     empty = True
     for number, line in enumerate(_all_lines(name), 1):
@@ -135,7 +136,7 @@ def _all_lines(name: str) -> Iterator[bytes]:
 
 
 class Drafted(NamedTuple):
-    """A job to be queued, what to call its place in an error, and whether its id was given."""
+    """A job to be queued, the error prefix that names its place, and whether its id was given."""
 
     where: str
     job: Job
@@ -143,10 +144,10 @@ class Drafted(NamedTuple):
 
 
 def draft(spool: Spool, where: str, fields: dict[str, Any]) -> Drafted:
-    """Return a job of these fields, checked.
+    """Return a checked job with these fields; warn of fields that look misspelt.
 
     Raises:
-        BadJobError: a field is wrong; the text begins with `where`.
+        BadJobError: a field is wrong; the message begins with `where`.
     """
     try:
         job = spool.draft(fields)
@@ -157,16 +158,16 @@ def draft(spool: Spool, where: str, fields: dict[str, Any]) -> Drafted:
 
 
 def warn_of_slips(where: str, names: Iterable[str]) -> None:
-    """Unknown fields are kept; of one that looks like a field of ours it is said."""
+    """Warn of unknown fields that look like slips of known ones; they are kept all the same."""
     for slip in slips(names):
         render.note(f"queuectl: {where}{slip}")
 
 
 def check_ids(spool: Spool, jobs: list[Drafted]) -> None:
-    """Check that every id that was given is free, and given once.
+    """Check that every id that was given is free, and that none was given twice.
 
     Raises:
-        QueuectlError: one is not.
+        QueuectlError: an id is taken, or was given twice.
     """
     places = check_once(jobs)
     try:
@@ -176,10 +177,10 @@ def check_ids(spool: Spool, jobs: list[Drafted]) -> None:
 
 
 def check_once(jobs: list[Drafted]) -> dict[str, str]:
-    """Return where each id was given; check that it was given once.
+    """Return the place where each id was given; check that none was given twice.
 
     Raises:
-        BadJobError: one was not.
+        BadJobError: an id was given twice.
     """
     seen: dict[str, str] = {}
     for where, job, named in jobs:

@@ -1,4 +1,4 @@
-"""A job in an editor: what of it can be edited, and what came back."""
+"""Editing the fields of a job, in an editor or by options."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _OURS = OUR_FIELDS | {"id"}
 
 
 def edited(job: Job) -> Job | None:
-    """Let a person edit a job's fields; return the job with them, None if they are as they were.
+    """Let a person edit a job's fields; return the new job, or None if nothing was changed.
 
     Raises:
-        QueuectlError: the editor failed, or what came back is not a job's.
+        QueuectlError: the editor failed, or what it left is not a valid job.
     """
     before = _text(job)
     with tempfile.TemporaryDirectory(prefix="queuectl-") as private:
@@ -51,10 +51,10 @@ def edited(job: Job) -> Job | None:
 
 
 def with_fields(job: Job, fields: Mapping[str, Any]) -> Job | None:
-    """Return a job with these fields, None if it has them; a new time stands for its retry's too.
+    """Return a job with these fields, or None if it has them; `run_at` replaces a retry's time.
 
     Raises:
-        BadJobError: it would be too large.
+        BadJobError: the job would be too large.
     """
     new = job.changed(**fields)
     if "run_at" in fields and "next_retry_at" in job.record:
@@ -64,12 +64,12 @@ def with_fields(job: Job, fields: Mapping[str, Any]) -> Job | None:
 
 
 def keep(job: Job) -> str:
-    """Keep what was edited where the editor's user can get at it; return the file."""
+    """Write the edited text to a file that stays for the person who edited it; return its path."""
     return _keep(job.id, _text(job))
 
 
 def _kept_if_new(job_id: str, path: str, before: bytes) -> str:
-    """Keep what an editor has left, if it is not what it was given; return where, in words."""
+    """Keep the text that an editor left if it was changed; return the words that say where."""
     try:
         with open(path, "rb") as file:
             text = file.read()
@@ -89,12 +89,12 @@ def _text(job: Job) -> bytes:
     fields = {name: value for name, value in job.record.items() if name not in _OURS}
     try:
         return json.dumps(fields, indent=2, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half a character: only an escape holds it
+    except UnicodeEncodeError:  # a lone surrogate, which needs an escape
         return json.dumps(fields, indent=2).encode() + b"\n"
 
 
 def can_edit() -> bool:
-    """Tell whether there is an editor: one that was named, or a terminal for the usual one."""
+    """Tell whether there is an editor: one named in the environment, or a terminal for vi."""
     return _named_editor() is not None or (sys.stdin.isatty() and sys.stdout.isatty())
 
 
@@ -107,7 +107,7 @@ def _run_editor(path: str) -> None:
     try:
         with _signals_are_the_editors():
             status = subprocess.run([*shlex.split(editor), path], check=False).returncode
-    except (OSError, ValueError) as error:  # ValueError: a quotation without its end
+    except (OSError, ValueError) as error:  # ValueError: an unclosed quotation
         why = error.strerror if isinstance(error, OSError) else error
         msg = f"cannot start the editor {editor}: {why}; $VISUAL or $EDITOR names another"
         raise QueuectlError(msg) from None
@@ -118,8 +118,9 @@ def _run_editor(path: str) -> None:
 
 @contextlib.contextmanager
 def _signals_are_the_editors() -> Iterator[None]:
-    """Let Ctrl-C mean what the editor takes it for; it is sent to us too."""
-    # ignored, these would be so for the editor too; so would a SIGCHLD make every status 0
+    """Leave Ctrl-C to the editor, although the terminal sends it to us too."""
+    # Set handlers, because the editor would inherit ignored signals. SIGCHLD must not be ignored
+    # either, or every exit status would be 0.
     handlers: dict[signal.Signals, Any] = {
         signal.SIGINT: _do_nothing,
         signal.SIGQUIT: _do_nothing,
@@ -158,7 +159,7 @@ def _same(name: str, fields: Mapping[str, Any], record: Mapping[str, Any]) -> bo
 
 
 def _edit_again(why: str) -> bool:
-    """Ask whoever is there; nobody is where there is no terminal."""
+    """Ask the person whether to edit again; return False if nobody is at a terminal."""
     if not render.person_answers():
         return False
     with contextlib.suppress(click.Abort):

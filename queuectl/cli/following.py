@@ -1,4 +1,4 @@
-"""Following jobs for those who wait: what they print, and what one would else wonder at."""
+"""Following jobs for commands that wait: their output, and remarks that explain what happens."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _TITLES = {OUT: "stdout", ERR: "stderr"}
 
 
 class Printer:
-    """Writes output as it was printed.
+    """Writes the output of jobs unchanged.
 
     Args:
-        names_jobs: all of it to standard output, with a heading where the job changes.
-        names_streams: the same where the stream changes.
-        apart: its standard error to ours.
+        names_jobs: print a heading where the job changes.
+        names_streams: print a heading where the stream changes.
+        apart: write a job's standard error to ours; otherwise all goes to standard output.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Printer:
         self._apart = apart
         self._heading = ""
         self._in_line = False
-        self.printed: set[str] = set()  # ids of jobs of which something came
+        self.printed: set[str] = set()  # ids of the jobs that have printed something
 
     def __call__(self, job_id: str, stream: str, data: bytes) -> None:
-        """Write one piece, and let it be seen."""
+        """Write a piece of output, and flush it."""
         target = sys.stderr if self._apart and stream == ERR else sys.stdout
         names = [plain(job_id)] if self.names_jobs else []
         names += [_TITLES[stream]] if self._names_streams else []
@@ -61,7 +61,7 @@ class Printer:
         self._in_line = not data.endswith(b"\n")
 
     def end_line(self) -> None:
-        """Have what is said next begin a line, where it goes to the same file or terminal."""
+        """End an unfinished line, if the messages on standard error go to the same place."""
         if self._in_line and _is_one_file(1, 2):
             render.note("")
             self._in_line = False
@@ -75,23 +75,24 @@ def _is_one_file(one: int, other: int) -> bool:
 
 
 class Remarks:
-    """Says on standard error what whoever follows jobs would else wonder at, once each.
+    """Explains on standard error, once each, what may puzzle a person who follows jobs.
 
-    Why nothing happens, as long as it is so; and that a run has failed, and another will follow.
+    These are the reasons why nothing happens (each again if it comes back), and runs that failed
+    and will be followed by another.
     """
 
     def __init__(self, spool: Layout, line: Printer | Progress) -> None:
         self._spool = spool
-        self._line = line  # that may have to end first
+        self._line = line  # to be ended before a remark
         self._hindrances: Sequence[str] = ()
         self._next_look_s = 0.0
         self._told: dict[str, int] = {}
-        self._broken: dict[str, float] = {}  # since when; inf: it was told
+        self._broken: dict[str, float] = {}  # text: since when; inf: it was reported
 
     def of_hindrances(self, job_ids: Callable[[], Sequence[str]], *, any_one: bool = False) -> None:
-        """Say why not all of these jobs (or not `any_one`) come to their end, if that is so.
+        """Report what keeps some of these jobs (with `any_one`, all of them) from ending.
 
-        Which they are is asked for only when it is time to look: there may be thousands.
+        `job_ids` is called only when it is time to look, since there may be thousands.
         """
         if time.monotonic() < self._next_look_s:
             return
@@ -104,9 +105,9 @@ class Remarks:
         self._hindrances = now
 
     def of_runs(self, followers: Sequence[Follower]) -> None:
-        """Say of each run that failed how it did, but for the last, whose failure is the job's.
+        """Report how each run failed, except a job's final one, which `of_end` reports.
 
-        And how much of the output of any was cut out before it was shown.
+        Also report how much output was cut out before it was shown, and unreadable records.
         """
         for follower in followers:
             self._tell_of_cuts(follower)
@@ -116,7 +117,7 @@ class Remarks:
                 self._tell_of_runs(found, self._told.get(found.job.id, follower.first_run - 1))
 
     def _tell_if_broken(self, follower: Follower) -> None:
-        """Say that a record cannot be read, unless that is over within seconds."""
+        """Report that a record cannot be read, once that has lasted for some seconds."""
         text = follower.broken
         if text and self._broken.setdefault(text, time.monotonic()) < time.monotonic() - _BROKEN_S:
             self._broken[text] = inf
@@ -129,10 +130,10 @@ class Remarks:
             follower.lost_bytes = 0
 
     def _tell_of_runs(self, found: Found, told: int) -> None:
-        from queuectl.record.outcome import ended_text  # few that follow have a run to tell of
+        from queuectl.record.outcome import ended_text  # `wait` does not need it
 
         last = found.job.run_number
-        # of a job that has ended, or is on its way out, `of_end` tells of the last run
+        # `of_end` reports the last run of a job that has ended, as one on its way out may have
         is_told_there = found.state in FINISHED or (
             found.state == "processing" and found.job.state != "processing"
         )
@@ -147,11 +148,11 @@ class Remarks:
         self._told[found.job.id] = max(told, until)
 
     def of_error(self, error: Exception) -> None:
-        """Say of something that could not be shown why not; the job goes on."""
+        """Report why some output could not be shown; the job goes on."""
         self._say(str(error))
 
     def of_end(self, job_id: str, found: Found | None) -> None:
-        """Say how a job has ended that did not complete."""
+        """Report how a job ended, unless it completed."""
         if found is None:
             self._say(f"{job_id} is gone: somebody deleted it")
         elif found.state != "completed":
@@ -162,17 +163,17 @@ class Remarks:
         render.note(f"queuectl: {text}")
 
 
-_BROKEN_S = 4.0  # a worker sets aside what nobody writes any more after 3
+_BROKEN_S = 4.0  # after 3 s a worker sets aside a bad file that nobody writes any more
 _REMARK_S = 1.0  # between two looks at whether anything can run
-_FEW = 100  # jobs, each of which is read then
+_FEW = 100  # jobs; each has to be read to learn when it is due
 
 
 def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> list[str]:
-    """Return why nothing will happen as it is, empty if something may."""
+    """Return what keeps some of these jobs (with `any_one`, all of them) from ending."""
     wanted = set(job_ids)
     held = [held for held in spool.held() if held.job_id in wanted]
     run = {held.job_id for held in held}
-    # looked for after those: what has ended since whoever asks saw it last waits for nothing
+    # look in the directories, after `held`: a job that has ended meanwhile waits for nothing
     waits = any(spool.found_in(job_id, WAITING) for job_id in wanted - run)
     if not waits and not run:
         return []
@@ -183,7 +184,7 @@ def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
     if left is not None:
         return [left]
     pools = owners.workers(spool)
-    if not waits:  # those that run them count
+    if not waits:  # only the pools that hold the jobs matter
         holders = {item.owner for item in held}
         pools = [pool for pool in pools if pool.worker in holders] or pools
     none_here = [hindrances.STOPPING] if enough_run else []
@@ -191,11 +192,11 @@ def hindering(spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -
 
 
 def _scheduled(spool: Layout, job_ids: Sequence[str]) -> list[str]:
-    """Return when the first of these jobs is to run, if all are for later; they are looked at."""
+    """Return when the first of these jobs is to run, if all are for later and they are few."""
     soon = time.time() + _REMARK_S
     times: dict[str, float] = {}
     for job_id in job_ids if len(job_ids) <= _FEW else ():
-        with contextlib.suppress(QueuectlError):  # whoever shows it tells of that
+        with contextlib.suppress(QueuectlError):  # the caller reports that itself
             found = spool.find(job_id)
             at = found.job.instant("run_at")
             if found.state not in WAITING or at is None or at < soon:
@@ -208,7 +209,7 @@ def _scheduled(spool: Layout, job_ids: Sequence[str]) -> list[str]:
 
 
 def _left_to_others(spool: Layout, held: Sequence[Held]) -> str | None:
-    """Return what is to be said of a job that only others recover, None if there is none."""
+    """Return a remark on a job that only another user can recover, None if there is none."""
     for owner, job_id in {owner: job_id for job_id, owner, _ in held}.items():
         only_for = _only_for(spool, owner)
         if only_for is not None:
@@ -218,26 +219,26 @@ def _left_to_others(spool: Layout, held: Sequence[Held]) -> str | None:
 
 
 def _only_for(spool: Layout, owner: str) -> str | None:
-    """Return who alone recovers what a dead pool held, None if we do too."""
+    """Return who alone can recover what a dead owner held, None if we can too or it is alive."""
     seen = owners.look_up(spool, owner)
     is_dead = seen.life is owners.Life.DEAD
     return owners.only_for(spool, owner, seen.worker) if is_dead else None
 
 
 def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer) -> bool:
-    """Print what came since the last time; tell whether all jobs have ended."""
+    """Print the output that came since the last call; tell whether all jobs have ended."""
     while True:
         for follower in followers:
             for stream, data in follower.read():
                 printer(follower.job_id, stream, data)
         files = [path for follower in followers for path in follower.files()]
-        # what was written before a watch was armed told nobody: look once more
+        # a new watch does not report what was written before it was armed: look once more
         if not changes.follow_files(files):
             return all(follower.over for follower in followers)
 
 
 def changes_of(spool: Layout, job_ids: Sequence[str]) -> Changes:
-    """Return what tells of every move of these jobs, and of their output."""
+    """Return a `Changes` that reports every move of these jobs, and every new file of output."""
     from queuectl.jobs.changes import Changes
 
     wanted = set(job_ids)

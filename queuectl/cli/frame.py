@@ -1,4 +1,4 @@
-"""One frame of `queuectl top`: what a view of the spool looks like in a given space (pure)."""
+"""One frame of `queuectl top`: laying out a view of the spool in a given space (pure)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEAD_LINES, _GAP = 4, 1
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One job in a list: `at_s` is when it started, falls due, or failed; None for at once."""
+    """One job in a list; `at_s` is when it started, is due or failed; None: at once, or unknown."""
 
     job_id: str
     command: str
@@ -37,7 +37,7 @@ class Item:
 
 @dataclass(kw_only=True)
 class View:
-    """All that a frame shows; of `following` and `failures` it need not have all."""
+    """All that a frame shows; `following` and `failures` may be only the first of many."""
 
     spool: str
     now: float
@@ -50,20 +50,20 @@ class View:
     rate: Sequence[int] = ()
     running: Sequence[Item] = ()
     claimed: int = 0
-    lost: int = 0  # held by those who died, or by nobody
+    lost: int = 0  # held by dead owners, or by nobody
     following: Sequence[Item] = ()
     failures: Sequence[Item] = ()
     notes: Sequence[str] = ()
 
 
 class Rate:
-    """How many came in each of the last seconds."""
+    """Counts the jobs that ended in each of the last seconds."""
 
     def __init__(self) -> None:
         self._seconds: deque[tuple[int, int]] = deque(maxlen=RATE_S + 1)
 
     def add(self, now: float) -> None:
-        """Count one."""
+        """Count one job that ended."""
         second = int(now)
         count = self._seconds.pop()[1] if self._seconds and self._seconds[-1][0] == second else 0
         self._seconds.append((second, count + 1))
@@ -77,9 +77,9 @@ class Rate:
 def frame(
     view: View, width: int, height: int, *, keys: str = "", ascii_only: bool = False
 ) -> list[Line]:
-    """Return at most `height` lines of at most `width` columns; and, if `ascii_only`, of ASCII.
+    """Return at most `height` lines of at most `width` columns, drawn in ASCII if `ascii_only`.
 
-    `keys` says in the last one how to leave.
+    `keys`, which tells how to quit, is shown in the last line.
     """
     sections = _sections(view, width, max(0, height - _HEAD_LINES - 1))
     lines = [*_head(view, width, ascii_only=ascii_only), *sections]
@@ -92,7 +92,7 @@ def frame(
 def _head(view: View, width: int, *, ascii_only: bool) -> list[Line]:
     paused: Line = [("warn", "  PAUSED: nothing new starts")] if view.paused else []
     name = "queuectl top  "
-    # the path is what may be long, and the rest what may be news
+    # only the path may be long, and what is beside it may be news
     room = width - len(name) - sum(len(text) for _, text in paused)
     spool = fit_ends(view.spool, max(room, 0))
     gap = " " * (room - columns(spool) - len(view.clock))
@@ -103,7 +103,7 @@ def _head(view: View, width: int, *, ascii_only: bool) -> list[Line]:
 
 
 def _counts_line(view: View, width: int) -> Line:
-    """Return how many jobs are in each state; in little room without those that have none."""
+    """Return how many jobs are in each state; if there is little room, without empty states."""
     counts = {state: f" {view.counts.get(state, 0):,}" for state in STATES}
     length = sum(len(state) + len(text) for state, text in counts.items())
     gap = min(3, (width - length) // (len(STATES) - 1))
@@ -134,7 +134,7 @@ def _counted(number: int, word: str) -> str:
 
 
 def sparkline(counts: Sequence[int], *, ascii_only: bool = False) -> str:
-    """Return one character a count; any count above 0 shows."""
+    """Return a bar of one character for each count; any count above 0 shows."""
     steps = _PLAIN_BARS if ascii_only else _BARS
     most = max(counts, default=0) or 1
     return "".join(steps[-(-count * (len(steps) - 1) // most)] for count in counts)
@@ -170,7 +170,7 @@ def _sections(view: View, width: int, height: int) -> list[Line]:
 
 
 def _share(wanted: Sequence[int], rows: int) -> list[int]:
-    """Return how many rows each list gets: in turns, so that a long one starves no other."""
+    """Return how many rows each list gets: one by one in turn, so that a long list starves none."""
     given = [0] * len(wanted)
     while rows > 0 and any(has < wants for has, wants in zip(given, wanted, strict=True)):
         for number, wants in enumerate(wanted):
@@ -188,7 +188,15 @@ def _section(
     *,
     of: int,
 ) -> list[Line]:
-    """Return the head and so many rows, so wide, of a list, which may be a part `of` more."""
+    """Return the heading and the rows of a list that fit in `room`: rows and columns.
+
+    Args:
+        title: the heading.
+        items: what is known of the list.
+        room: how many rows, apart from the heading, and columns there are.
+        detail: called with an item; returns what stands between its id and its command.
+        of: how many such jobs there are in all.
+    """
     rows, width = room
     shown = items[:rows]
     hidden = max(of, len(items)) - len(shown)

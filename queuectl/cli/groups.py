@@ -1,4 +1,4 @@
-"""Where each command is, and groups that import one only when it is called for."""
+"""Where each command is defined, and groups that import a command only when it is called."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from queuectl.cli.interrupts import told_to_end
 from queuectl.cli.streams import OutputError, silence_stdout
 from queuectl.errors import QueuectlError
 
-# Where each command lives and what it does, in the order that help shows them: to import one costs
-# more than to run it.
+# Where each command is defined, and its line in the help, in the order that the help has them.
+# Importing a command takes longer than running it, so help imports none.
 COMMANDS = {
     "enqueue": ("enqueue:enqueue", "Queue a job; print its id once it is safe on disk."),
     "run": ("wait:run", "Queue a job, show its output, exit with its status."),
@@ -41,19 +41,19 @@ COMMANDS = {
     ),
     "completion": ("integration:completion", "Print the script that makes the tab key complete."),
 }
-# in a context's meta: the command changes things, or its exit status is what one asks it for
+# in `Context.meta` of a command that changes things, or that is run for its exit status
 STATUS_TELLS = "queuectl.status-tells"
 
 
 class SuggestingGroup(click.Group):
-    """Suggests a command for a word that is none."""
+    """A group that suggests a command for a word that is not one."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
             if error.ctx is None and ctx.invoked_subcommand is not None:
-                # of an option without its value click does not say of which command
+                # click does not name the command if an option lacks its value
                 command = self.get_command(ctx, ctx.invoked_subcommand)
                 if command is not None:
                     error.ctx = click.Context(command, ctx, ctx.invoked_subcommand)
@@ -72,21 +72,21 @@ class SuggestingGroup(click.Group):
 
 
 class LazyGroup(SuggestingGroup):
-    """Imports a command when it is asked for."""
+    """The top-level group, which imports a command only when it is called."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # click itself would exit with 1
             silence_stdout()
-            # as if the signal had ended it: not all was done
+            # as if SIGPIPE had ended us: not all was done
             return 128 + signal.SIGPIPE if STATUS_TELLS in ctx.meta else 0
-        except click.exceptions.Exit:  # which is a RuntimeError
+        except click.exceptions.Exit:  # caught first, since it is a RuntimeError
             raise
         except (KeyboardInterrupt, RuntimeError) as interrupt:
-            # RuntimeError: what Python before 3.12 makes of one in __set_name__, of an import
+            # Python before 3.12 turns an interrupt in __set_name__, in an import, into RuntimeError
             if told_to_end():
-                raise click.Abort from interrupt  # click itself would end a line first, that of ^C
+                raise click.Abort from interrupt  # else click prints a newline, as after ^C
             raise
         except OutputError as error:
             if STATUS_TELLS not in ctx.meta:
@@ -97,7 +97,7 @@ class LazyGroup(SuggestingGroup):
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         try:
             return super().make_context(*args, **options)
-        except BrokenPipeError:  # of -h or --version
+        except BrokenPipeError:  # while -h or --version prints
             silence_stdout()
             raise click.exceptions.Exit(0) from None
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end what a command does as Ctrl-C does: what was begun is undone, or told."""
+"""Handling SIGTERM and SIGHUP like Ctrl-C: a command undoes or reports what it has begun."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# An interrupt that comes in a destructor is lost. Undoing takes milliseconds.
+# An interrupt is repeated after this time, since Python loses one that is raised in a destructor.
+# Undoing what was begun takes milliseconds.
 _LOST_S = 3.0
 _told: list[int] = []
 _is_ours = False
 
 
 def take_over() -> None:
-    """Say that the process is ours: nobody who calls us as a library has its signals changed."""
-    global _is_ours  # noqa: PLW0603 - as signal handlers are
+    """Declare the process ours; without this, as in a library call, `heeded` changes no signals."""
+    global _is_ours  # noqa: PLW0603 - signal handlers are global too
     _is_ours = True
 
 
 @contextlib.contextmanager
 def heeded() -> Iterator[None]:
-    """Have signals that end us interrupt us meanwhile, as Ctrl-C does, unless they are ignored."""
+    """Have SIGTERM and SIGHUP raise KeyboardInterrupt meanwhile, where they would end us."""
     ending = [
         number
         for number in (signal.SIGTERM, signal.SIGHUP)
@@ -44,18 +45,18 @@ def heeded() -> Iterator[None]:
 
 
 def told_to_end() -> bool:
-    """Tell whether such a signal has interrupted us."""
+    """Tell whether SIGTERM or SIGHUP has interrupted us."""
     return bool(_told)
 
 
 def end_as_told() -> None:
-    """End by the signal that has interrupted us, if one has: whoever sent it is to see that."""
+    """Die of the signal that interrupted us, if one has, so that whoever sent it sees that."""
     for number in _told:
         os.kill(os.getpid(), number)
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    if not _told:  # `timeout` sends two, and a shell that ends several: they are one
+    if not _told:  # `timeout` sends two, a shell that exits several: count them as one
         _told.append(number)
         signal.setitimer(signal.ITIMER_REAL, _LOST_S, _LOST_S)
         raise KeyboardInterrupt

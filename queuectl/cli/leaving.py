@@ -1,4 +1,4 @@
-"""Waiting until pools are gone, and saying for what."""
+"""Waiting until pools are gone, and reporting what is waited for."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from queuectl.workers.owners import Worker
 
 _LOOK_S = 0.1
-_PATIENCE_S = 1.0  # with pools that run nothing, before it is said that they are waited for
+_PATIENCE_S = 1.0  # before reporting a wait for pools that run nothing
 
 
 def wait_until_gone(spool: Spool, pools: list[Worker], *, now: bool) -> None:
-    """Wait for pools that were asked to stop; each that has left is taken out of `pools`.
+    """Wait for pools that were asked to stop; remove each from `pools` once it is gone.
 
     Args:
-        spool: theirs.
-        pools: who is waited for.
-        now: they were asked to end what they run.
+        spool: the spool of the pools.
+        pools: the pools to wait for.
+        now: they were asked to end the commands that run.
 
     Raises:
         SpoolError: the spool cannot be read.
@@ -39,8 +39,8 @@ def wait_until_gone(spool: Spool, pools: list[Worker], *, now: bool) -> None:
     heartbeats = owners.Heartbeats()
     waits = _Waits(spool, now=now)
     while True:
-        with contextlib.suppress(QueuectlError):  # of which pools take no notice either
-            spool.follow_config()  # they show that they live by the lease as it is now
+        with contextlib.suppress(QueuectlError):  # pools ignore a wrong config.json too
+            spool.follow_config()  # pools send heartbeats by the present lease
         for pool in list(pools):
             if _is_over(spool, pool, heartbeats):
                 pools.remove(pool)
@@ -57,7 +57,7 @@ def _tell_who_stands_still(spool: Spool, pools: Sequence[Worker]) -> None:
 
 
 def _is_over(spool: Spool, pool: Worker, heartbeats: owners.Heartbeats) -> bool:
-    """Tell whether there is nothing more to wait for with a pool, and say why."""
+    """Tell whether a pool need not be waited for any longer, and print why."""
     seen = owners.look_up(spool, pool.worker)
     if _is_gone(spool, pool.worker, seen):
         requests.withdraw_stop(spool, pool.worker)
@@ -72,7 +72,7 @@ def _is_over(spool: Spool, pool: Worker, heartbeats: owners.Heartbeats) -> bool:
 
 
 def _is_gone(spool: Spool, name: str, seen: owners.Seen) -> bool:
-    """Tell whether a pool has left, or has died; of another machine's, only the first is seen."""
+    """Tell whether a pool has left or died; on another machine, only leaving can be seen."""
     if seen.life is owners.Life.DEAD:
         return True
     holds = any(held.owner == name for held in spool.held())
@@ -80,11 +80,11 @@ def _is_gone(spool: Spool, name: str, seen: owners.Seen) -> bool:
 
 
 class _Waits:
-    """Says what is waited for, whenever that is something else.
+    """Reports what is waited for, whenever that has changed.
 
     Args:
-        spool: the pools'.
-        now: what runs is being ended.
+        spool: the spool of the pools.
+        now: the commands that run are being ended.
     """
 
     def __init__(self, spool: Spool, *, now: bool) -> None:
@@ -103,7 +103,7 @@ class _Waits:
     def _jobs(self, running: Sequence[str], pools: Sequence[Worker]) -> str:
         which, count = first_of(running, 5), len(running)
         if any(owners.is_stalled(self._spool, pool.worker) for pool in pools):
-            # with --now what became of those that have ended would be lost
+            # no hint at --now, which would lose the outcomes of jobs that have ended
             return f"{count} {plural('job', count)}, running, or ended and not recorded: {which}"
         how = "" if self._now else f" (--now ends {'it' if count == 1 else 'them'})"
         return f"{count} running {plural('job', count)}: {which}{how}"
@@ -112,5 +112,5 @@ class _Waits:
         held = sorted(held.job_id for held in self._spool.held() if held.owner in names)
         if held == self._told:
             return held
-        # what is claimed ahead does not run, as its file tells
+        # read the files only now: they tell which jobs are only claimed
         return sorted(found.job.id for found in self._spool.running() if found.owner in names)

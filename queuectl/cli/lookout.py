@@ -1,4 +1,4 @@
-"""What `queuectl top` sees: events say when to look, a look says what is there."""
+"""What `queuectl top` sees: events tell when to look, and a look tells what is there."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from queuectl.system.arrivals import Arrivals
 
 _LISTED = 100  # more rows than a terminal has
-_READ_A_LOOK = 2_000  # waiting jobs, 0.1 s of reading
-_READ_ONCE = 10_000  # where there is but one look
-_HELD_READ = 500  # files of processing/, to tell what runs
-_DATED = 20_000  # more dead than that are ordered by their names instead of their dates
+_READ_A_LOOK = 2_000  # waiting jobs read in one look, in 0.1 s
+_READ_ONCE = 10_000  # the same if there is only one look
+_HELD_READ = 500  # files of processing/ read to tell which jobs run
+_DATED = 20_000  # if a state has more files, their dates are not looked up
 _LOOK_EVERY_S = 0.5
-_LOOK_SHARE = 20  # a look that takes a second is made every 20: 5% of a core
+_LOOK_SHARE = 20  # a look that takes 1 s is made every 20 s: 5% of a core
 _IDLE_LOOK_S = 5.0
-_OLD_S = 2.0 * _IDLE_LOOK_S  # what is older than this is told to be
+_OLD_S = 2.0 * _IDLE_LOOK_S  # counts older than this are marked as old
 
 
 class Lookout:
-    """Keeps a view of a spool; `woken` is called, in another thread, when something came."""
+    """Keeps a view of a spool; calls `woken`, in another thread, when something has arrived."""
 
     def __init__(self, spool: Layout, woken: Callable[[], None] = lambda: None) -> None:
         self._spool = spool
@@ -44,7 +44,7 @@ class Lookout:
         self._rate = Rate()
         self._last: dict[str, str] = {}
         self._dirty = True
-        self._hinted = False  # since the last view: one is woken once for all that comes meanwhile
+        self._hinted = False  # whether `woken` was called since the last view: once is enough
         self._next_look = self._idle_look = self._looked_s = 0.0
         self._arrivals: Arrivals | None = None
         self._deaf = False
@@ -54,7 +54,7 @@ class Lookout:
         self._count_what_ended(time.time())
 
     def _count_what_ended(self, now: float) -> None:
-        """Begin with what ended in the last minute, as files say that are not too many to ask."""
+        """Count what ended in the last minute, by the dates of files if these are not too many."""
         ended: list[float] = []
         for state in OUTCOMES:
             if sum(1 for _ in self._spool.file_names(state)) <= _DATED:
@@ -65,7 +65,7 @@ class Lookout:
     # --- events -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to hear of arrivals; without them, what is shown is only older."""
+        """Begin to watch for arrivals; if that fails, views are only updated less often."""
 
         def hears(state: str) -> Callable[[str], None]:
             return lambda name: self._arrived(state, name)
@@ -81,7 +81,7 @@ class Lookout:
             self._arrivals = arrivals
 
     def stop(self) -> None:
-        """Hear no more."""
+        """Stop watching."""
         if self._arrivals is not None:
             self._arrivals.stop()
 
@@ -106,7 +106,7 @@ class Lookout:
     # --- looking ----------------------------------------------------------------------------
 
     def view(self) -> View:
-        """Return what there is to show now.
+        """Return the view of this moment.
 
         Raises:
             SpoolError: a directory cannot be read.
@@ -183,7 +183,7 @@ class Lookout:
         return [name for name, _ in heapq.nlargest(_LISTED, dated, key=lambda item: item[1])]
 
     def _note_failures(self, jobs: Iterable[Found]) -> None:
-        """Keep failures in mind: a retried job leaves failed/, but it did fail."""
+        """Remember failures: a job that is retried leaves failed/, but it did fail."""
         for found in jobs:
             record = found.job.record
             if means_later(record):
@@ -195,7 +195,7 @@ class Lookout:
         self._failures = dict(latest)
 
     def _running(self, held: Sequence[str]) -> tuple[list[Item], int]:
-        """Return what runs of these, and how many more are only claimed, or on their way out."""
+        """Return which of these jobs run, and how many are only claimed or on their way out."""
         items, others = [], 0
         for found in self._spool.jobs("processing", held):
             if self._spool.has_begun(found.job):

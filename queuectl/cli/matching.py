@@ -1,4 +1,4 @@
-"""The jobs that match what the options that select say, in the order of a list."""
+"""Finding the jobs that the selecting options match, in the order of a list."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     _Missed = Callable[[str, Exception], None]
 
-_CHUNK = 512  # names that are read together
+_CHUNK = 512  # jobs read together
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the options that select say."""
+    """The values of the options that select jobs."""
 
     states: tuple[str, ...]
     tags: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Selection:
 
     @classmethod
     def of(cls, options: dict[str, Any], default: Sequence[str] = STATES) -> Selection:
-        """Return the selection in a command's options; `default` holds where --state is not."""
+        """Return the selection in a command's options; without --state, in the `default` states."""
         return cls(
             tuple(dict.fromkeys(options.get("states") or default)),
             options.get("tags", ()),
@@ -54,13 +54,13 @@ class Selection:
 
     @property
     def narrow(self) -> bool:
-        """Whether it asks for more than states."""
+        """Whether it selects by more than states."""
         ages = self.older_than_s, self.newer_than_s
         wanted = (*ages, self.command_matches, self.error_matches)
         return bool(self.tags) or any(item is not None for item in wanted)
 
     def admits(self, found: Found, written_at: Callable[[], float], now: float) -> bool:
-        """Tell whether a job is selected; `written_at` is asked only if need be."""
+        """Tell whether a job of these states is selected; `written_at` is called only if needed."""
         job = found.job
         if not all(tag in job.tags for tag in self.tags):
             return False
@@ -78,12 +78,12 @@ class Selection:
 
 
 def _typed(job: Job) -> str:
-    """Return a command as one would type it, all its lines as they are."""
+    """Return a command as one would type it, with its line breaks."""
     return job.command if isinstance(job.command, str) else command_line(job.command)
 
 
 def changed_at(found: Found) -> float:
-    """Return when something last happened to a job, as its record says: `inf` if it does not."""
+    """Return when something last happened to a job, by its record; `inf` if that does not tell."""
     over = ("finished_at",) if found.state in FINISHED else ()
     for field in (*over, "updated_at", "created_at"):
         at_s = found.job.instant(field)
@@ -100,18 +100,19 @@ def select(
     newest_first: bool = False,
     collects: bool = False,
 ) -> Iterator[Found]:
-    """Yield the jobs that are selected, state by state, by id; at most `limit` of them.
+    """Yield the selected jobs, state by state, and by id within a state.
 
-    A person who waits is shown how far it is: until the first comes, or to the end.
+    A person at the terminal sees the progress until the first job comes, or to the end if
+    `collects`.
 
     Args:
-        spool: where they are.
-        selection: which.
-        limit: how many at most.
-        newest_first: the last written come first, whatever their state.
-        collects: nothing is printed of them before all are there.
+        spool: the spool to look in.
+        selection: which jobs.
+        limit: yield at most so many; None: all.
+        newest_first: yield the last written first, whatever their state.
+        collects: the caller prints nothing before it has all of them.
     """
-    # of a million names the first few are cheaper to find than all to sort
+    # to find the first few of a million names is cheaper than to sort all
     few = None if selection.narrow else limit
     now = time.time()
     newer_than_s = selection.newer_than_s
@@ -127,7 +128,7 @@ def select(
 def _admitted(
     spool: Layout, selection: Selection, found: Iterable[Found], now: float
 ) -> Iterator[Found | None]:
-    """Yield each job that is selected, None for each that is not."""
+    """Yield each selected job, and None for each other job."""
     for item in found:
         is_wanted = selection.admits(item, partial(_written_at, spool, item), now)
         yield item if is_wanted else None
@@ -136,12 +137,12 @@ def _admitted(
 def _shown(
     looked_at: Iterable[Found | None], progress: Progress, *, collects: bool
 ) -> Iterator[Found]:
-    """Yield the jobs, and tell how many were looked at."""
+    """Yield the selected jobs, and show how many were looked at."""
     with progress:
         for number, item in enumerate(looked_at, 1):
             if item is not None:
                 if not collects:
-                    progress.leave()  # it may be on the terminal, or in a pager on it
+                    progress.leave()  # the job may be printed on this terminal, or by a pager
                 yield item
             progress.tell(partial("{:,} looked at ...".format, number))
 
@@ -155,7 +156,7 @@ def _by_id(
             yield from spool.jobs(state, names, missed)
         return
     listed: dict[str, list[str]] = {state: [] for state in states}
-    # all of it before any is read, which takes longer; what a file's time rules out is not read
+    # List all before reading any, which takes longer. A file whose time rules it out is not read.
     entries = partial(_at_no_time, spool) if since_s == -inf else spool.written
     for written_s, state, job_id in _listed(spool, states, entries):
         if written_s > since_s:
@@ -166,7 +167,7 @@ def _by_id(
             shown.add(found.job.id)
             yield found
     if len(states) > 1:
-        missing = set(chain.from_iterable(listed.values())) - shown  # deleted, or moved meanwhile
+        missing = set(chain.from_iterable(listed.values())) - shown  # deleted or moved meanwhile
         for state in states:
             names = sorted(missing.intersection(spool.names(state))) if missing else []
             for found in spool.jobs(state, names):
@@ -200,10 +201,10 @@ def _at_no_time(spool: Layout, state: str) -> Iterator[tuple[str, float]]:
 def _listed(
     spool: Layout, states: Sequence[str], entries: Callable[[str], Iterable[tuple[str, float]]]
 ) -> Iterator[tuple[float, str, str]]:
-    """Yield when it was written, the state and the id of what `entries` has of each state.
+    """Yield the time of writing, the state and the id of all jobs that `entries` gives.
 
-    Those that jobs move between are listed once more, and where they end last: else one that a pool
-    moves could go from a directory not listed yet to one that was.
+    A job that moves meanwhile could get from a directory not listed yet to one that was. So the
+    states that jobs move between are listed twice, and then those in which they end.
     """
     moving = [state for state in states if state not in FINISHED]
     known: set[str] = set()
@@ -222,10 +223,10 @@ def _listed(
 
 
 def _moved_on(spool: Layout, states: Sequence[str], job_id: str) -> Found | None:
-    """Return a job that was in one of these states and is in another: the newest move most."""
+    """Return a job that moved since it was listed, as new ones often do, if its state is wanted."""
     try:
         found = spool.find(job_id)
-    except QueuectlError:  # deleted, or no job, or not to be read: that was told
+    except QueuectlError:  # deleted, or unreadable, which was reported
         return None
     return found if found.state in states else None
 

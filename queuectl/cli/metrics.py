@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _RECENT_S = 3600
 _RECENT = f"in the last {_RECENT_S} seconds"
 
-# All are gauges: prune and retry take finished jobs out again, and a counter must never fall.
+# All are gauges: prune and retry remove finished jobs, and a counter must never fall.
 METRICS = {
     "queuectl_info": "The version that wrote this; always 1.",
     "queuectl_written_timestamp_seconds": "When this was written.",
@@ -115,7 +115,7 @@ def _recent(spool: Layout, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _quantiles(name: str, spread: Spread) -> Iterator[tuple[str, str]]:
-    """Yield nothing at all where there were no values: 0 would read as very fast."""
+    """Yield the quantiles, or nothing if there were no values: 0 would read as very fast."""
     for share in (*QUANTILES, 1):
         value = spread.max_s if share == 1 else spread.quantile(share)
         if spread.count and value is not None:

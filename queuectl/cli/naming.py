@@ -1,4 +1,4 @@
-"""Which job is meant: by its id, by the beginning of one, or as the one that began last."""
+"""Finding the job that is meant: by its id, by the beginning of it, or as the last to begin."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 
 
 def resolve_id(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
-    """Return the id that `text` is, or the only one that begins so: which, is said.
+    """Return the id that is `text`, or the only id that begins with it, which is then printed.
 
     Raises:
-        NoSuchJobError: no job is, or several are.
+        NoSuchJobError: no id begins with `text`, or several do.
     """
     return _said(text, _only_one(spool, text, states))
 
 
 def _newest_that_ran(spool: Layout, state: str, looked_at: int = sys.maxsize) -> list[Found]:
-    """Return the jobs of a state that were written last, of those looked at that ever ran."""
+    """Return, of the `looked_at` last written jobs of a state, up to `_NEWEST` that ever ran."""
     newest = heapq.nlargest(looked_at, spool.written(state), key=itemgetter(1))
     found = spool.jobs(state, [job_id for job_id, _ in newest])
     return list(islice((item for item in found if item.job.run_number), _NEWEST))
 
 
-_COMPARED = "queuectl.compared"  # in `Context.meta`: ids were, with one that is none
+_COMPARED = "queuectl.compared"  # in `Context.meta`: an unknown id was compared with others
 _MOST_LISTED, _MOST_COMPARED = 100_000, 1000
-_OUTPUT = re.compile(r"\.\d+\.(out|err)$")  # what a file in logs/ has behind the id
-_NEWEST = 100  # jobs, of which that which began last may have been written a while ago
+_OUTPUT = re.compile(r"\.\d+\.(out|err)$")  # what follows the id in the names of logs/
+_NEWEST = 100  # jobs of a state; the one that began last need not be the last written
 
 
 def last_begun(spool: Layout) -> str:
-    """Return the id of the job whose command began last, as far as can be told: which, is said.
+    """Return the id of the job whose command began last, as far as can be told, and print it.
 
     Raises:
-        NoSuchJobError: none has begun.
+        NoSuchJobError: no job has begun.
     """
     begun = list(spool.running())
     for state in OUTCOMES:
@@ -77,7 +77,8 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
         spool.locate(text)
     except NoSuchJobError:
         if is_made(text) and text < new_id(time.time()):
-            # whole, and gone: not worth listing a million names for, but for what `numbered` makes
+            # A complete id, whose job is gone. A million names are not worth listing for it, except
+            # in dead/, where there may be one that `numbered` made from it.
             states = [state for state in states if state == "dead"]
         found = {name for state in states for name in spool.names(state) if name.startswith(text)}
         if not found and text in STATES:
@@ -97,7 +98,7 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
 
 
 def _nearest(spool: Layout, text: str, states: Sequence[str]) -> str | None:
-    """Return the id that was meant by a file's name, or that somebody has misspelt, if any."""
+    """Return the id that a file's name or a misspelling stands for, None if there is none."""
     return _of_file(spool, text) or _most_alike(spool, text, states)
 
 
@@ -118,7 +119,7 @@ def _most_alike(spool: Layout, text: str, states: Sequence[str]) -> str | None:
     asked = {} if context is None else context.meta
     if is_made(text) or not is_id(text) or _COMPARED in asked:
         return None
-    asked[_COMPARED] = True  # of many that are gone only the first is looked for: 0.1 s
+    asked[_COMPARED] = True  # this takes 0.1 s: do it only for the first of many unknown ids
     names = islice(chain.from_iterable(map(spool.names, states)), _MOST_LISTED)
     ours = (name for name in names if not is_made(name) and not _differ_by_a_number(name, text))
     others = {name.lower(): name for name in islice(ours, _MOST_COMPARED)}
@@ -129,18 +130,18 @@ def _most_alike(spool: Layout, text: str, states: Sequence[str]) -> str | None:
 
 
 def _differ_by_a_number(one: str, other: str) -> bool:
-    """Tell whether two ids are those of two jobs rather than one misspelt: job1 and job2."""
+    """Tell whether two ids differ only in numbers, and so are no misspelling: job1 and job2."""
     one, other = one.lower(), other.lower()
     return one != other and re.sub(r"\d+", "0", one) == re.sub(r"\d+", "0", other)
 
 
 def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
-    """Do what `resolve_id` does, but take only ids that were made by us by their beginning.
+    """Return what `resolve_id` does, but let only ids that queuectl made be abbreviated.
 
-    One that a person has given is whole: once job1 is gone, it would be job10 that is changed.
+    An id that a person chose has to be complete: once job1 is gone, `job1` would change job10.
 
     Raises:
-        NoSuchJobError: no job is, or several are.
+        NoSuchJobError: no such id begins with `text`, or several do.
     """
     job_id = _only_one(spool, text, states)
     if job_id != text and not is_made(job_id):
@@ -149,6 +150,6 @@ def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> st
 
 
 def is_this_job(spool: Layout, job_id: str) -> bool:
-    """Tell whether we are a command of that job, or something that one left behind."""
+    """Tell whether we run in the command of this job, or were left behind by it."""
     ours = os.environ.get(variables.JOB_ID), os.environ.get(variables.SPOOL)
     return ours == (job_id, spool.path)

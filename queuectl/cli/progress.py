@@ -1,4 +1,4 @@
-"""One line on a person's terminal that tells how far a command is, and goes away again."""
+"""A line on a person's terminal that tells how far a command is, and goes away again."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from queuectl.cli.columns import fit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PATIENCE_S = 1.0  # what takes no longer tells nothing
+_PATIENCE_S = 1.0  # what takes no longer shows no progress
 _EVERY_S = 0.2
 _CLEAR = "\r\x1b[K"
 
 
 class Progress:
-    """A line on standard error that is rewritten in place, for as long as a `with` lasts.
+    """A line on standard error that is rewritten in place while a `with` block runs.
 
-    There is none where no person sees it, or if it is not `wanted`.
+    It is not shown if no person would see it, or if it is not `wanted`.
     """
 
     def __init__(self, *, wanted: bool = True) -> None:
@@ -40,40 +40,40 @@ class Progress:
 
     @property
     def due_s(self) -> float:
-        """When a text is to be told though nothing happens (monotonic clock): if there is none."""
+        """When a line that is not shown yet is due (monotonic clock); `inf` if none is."""
         return self._next_s if self._is_seen and not self._in_line else inf
 
     def tell(self, text: Callable[[], str]) -> None:
-        """Show a text instead of the last one, unless that was a moment ago."""
+        """Show a text in place of the last one, unless that was shown a moment ago."""
         now = time.monotonic()
         if not self._is_seen or now < self._next_s:
             return
         with self._gone():
             terminal = sys.stderr.fileno()
-            # in the background it would be written into what is typed or printed there
+            # from the background, the line would mix with what others type or print there
             if os.tcgetpgrp(terminal) != os.getpgrp():
                 self._next_s = now + _PATIENCE_S
                 return
             self._next_s = now + _EVERY_S
             columns = os.get_terminal_size(terminal).columns or 80
-            self._in_line = True  # first: Ctrl-C may come as soon as it is seen
+            self._in_line = True  # set first: Ctrl-C may come as soon as the line is seen
             self._write(_CLEAR + fit(text(), columns - 1, ascii_only=True))
 
     def end_line(self) -> None:
-        """Take the line away: what is said next begins where it stood."""
+        """Remove the line, so that the next message begins in its place."""
         if self._in_line:
             with self._gone():
                 self._write(_CLEAR)
             self._in_line = False
 
     def leave(self) -> None:
-        """Take the line away for good."""
+        """Remove the line for good."""
         self.end_line()
         self._is_seen = False
 
     @contextlib.contextmanager
     def _gone(self) -> Iterator[None]:
-        """Be seen by nobody any more once the terminal is gone: what is waited for is not."""
+        """Show nothing more once the terminal is gone: the command itself goes on."""
         try:
             yield
         except OSError:

@@ -1,4 +1,4 @@
-"""How records, fields and tables are shown by every command."""
+"""How all commands show records, fields and tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def json_document(value: Any) -> None:
 
 
 def json_array(records: Iterable[Any]) -> None:
-    """Print a JSON array, each element as soon as it is there."""
+    """Print a JSON array, each element as soon as it comes."""
     separator = "["
     for record in records:
         click.echo(f"{separator}\n{json.dumps(record)}", nl=False)
@@ -47,21 +47,21 @@ def json_array(records: Iterable[Any]) -> None:
 
 
 def state_text(state: str) -> str:
-    """Return a state in its colour (which click drops where nobody sees it)."""
+    """Return a state in its colour (which click drops if the output is not a terminal)."""
     return click.style(state, fg=COLOURS.get(state))
 
 
 def width() -> int:
-    """Return the columns of the terminal; Python 3.10 says 0 where a terminal does not know."""
+    """Return the columns of the terminal; Python 3.10 gives 0 if a terminal does not know."""
     from shutil import get_terminal_size  # 2 ms of start-up that a queued job does not need
 
     return get_terminal_size().columns or 80
 
 
 def cell_limit(share: int) -> int:
-    """Return how many characters a cell may have that is to take one of `share` parts of a line.
+    """Return how many characters a cell may have that gets one of `share` parts of a line.
 
-    All it has, where a program reads and not a person.
+    There is no limit if standard output is not a terminal.
     """
     return width() // share if sys.stdout.isatty() else sys.maxsize
 
@@ -72,7 +72,7 @@ def command_text(command: str | list[str], limit: int = sys.maxsize) -> str:
 
 
 def when_text(text: object) -> str:
-    """Return a time field in local time and how far away: `2026-01-31 09:00:00+0100 (in 5m)`."""
+    """Return a time field in local time and its distance: `2026-01-31 09:00:00+0100 (in 5m00s)`."""
     at = instant(text)
     if at is None:
         return "-" if text is None else plain(str(text))
@@ -88,19 +88,20 @@ def in_text(at: float | None) -> str:
 
 
 def since_text(text: object) -> str:
-    """Return how long ago a time field was, `-` where it holds no time."""
+    """Return how long ago a time field was, `-` if it holds no time."""
     at = instant(text)
     return "-" if at is None else duration_text(max(0.0, time.time() - at))
 
 
 class Table:
-    """Aligned columns, printed as they come once the first rows have set the widths.
+    """A table of aligned columns.
 
-    If `cuts_last`, the last column has what room a terminal leaves it; it must be plain text.
+    The first rows set the widths; later rows are printed as they come. If `cuts_last`, the last
+    column is cut to the room that is left on a terminal. It must be plain text then.
     """
 
     _SAMPLE = 200
-    _LEAST = 16  # columns of a last column that is cut: on a narrow terminal, lines wrap
+    _LEAST = 16  # columns that the last column keeps, even if lines wrap on a narrow terminal
 
     def __init__(self, *headings: str, cuts_last: bool = False) -> None:
         self._headings = headings
@@ -118,7 +119,7 @@ class Table:
             self._begin()
 
     def end(self) -> None:
-        """Print what is left; nothing at all if there were no rows."""
+        """Print the rows that are left; print nothing at all if there were none."""
         if self._widths is None and self._rows:
             self._begin()
 
@@ -131,7 +132,7 @@ class Table:
 
     def _print(self, cells: Sequence[str]) -> None:
         assert self._widths is not None
-        for number, cell in enumerate(cells[:-1]):  # one after the sample may be the widest so far
+        for number, cell in enumerate(cells[:-1]):  # a later row may be wider than the sample
             self._widths[number] = max(self._widths[number], _width(cell))
         if self._cuts_last:
             taken = sum(self._widths[:-1]) + 2 * len(self._widths[:-1])
@@ -149,27 +150,27 @@ def _width(cell: str) -> int:
 
 
 def note(text: str) -> None:
-    """Tell a person in a line something that is not the answer: on standard error."""
-    with contextlib.suppress(OSError):  # nobody reads it, and what was asked for goes on
+    """Print a line for a person that is not the result of the command, on standard error."""
+    with contextlib.suppress(OSError):  # stderr may be closed: the command goes on
         click.echo(plain(text), err=True)
 
 
 def remark(text: str) -> None:
-    """Tell what a person would else wonder at, where one reads; cron would mail it each night."""
+    """Explain something to a person at a terminal; cron would mail it every night."""
     if sys.stderr.isatty():
         note(text)
 
 
 def person_answers() -> bool:
-    """Whether somebody sees a question and can type."""
+    """Tell whether a person sees a question and can type an answer."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def confirm(question: str, *, default: bool = False) -> bool:
-    """Ask a person on standard error; return the answer.
+    """Ask a person a question on standard error; return the answer.
 
     Raises:
-        click.Abort: it was Ctrl-C or Ctrl-D; what is said next begins a line.
+        click.Abort: the answer was Ctrl-C or Ctrl-D; the line has been ended.
     """
     try:
         return click.confirm(question, default=default, err=True)
@@ -179,5 +180,5 @@ def confirm(question: str, *, default: bool = False) -> bool:
 
 
 def person_looks() -> bool:
-    """Whether standard output is a terminal."""
+    """Tell whether standard output is a terminal that can be drawn on."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

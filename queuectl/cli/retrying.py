@@ -1,4 +1,4 @@
-"""Queueing jobs again that a person has named or selected: `queuectl retry` and `dlq retry`."""
+"""Retrying jobs that a person named or selected, for `queuectl retry` and `dlq retry`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def retry_jobs(
     options: dict[str, Any],
     misses: Misses,
 ) -> None:
-    """Queue the jobs again that are in these states; print their ids.
+    """Queue those of the jobs again that are in these states; print their ids.
 
-    The others are told and left alone, and the exit status is 1 then. A person who is there is
-    asked first if they are many.
+    The others are left alone and reported, and the exit status is 1 then. A person at the terminal
+    is asked first if there are many.
     """
     job_ids = possible("retried", spool, job_ids, states, misses)
     if go_ahead(job_ids, "retry", options, misses):

@@ -1,6 +1,6 @@
-"""Which jobs a command is for: named, or selected by what they are.
+"""Which jobs a command is for: those named, or those that options select.
 
-A person who is there is asked before many are touched.
+A person at the terminal is asked before many are changed.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ else:  # generic only in the newest click
     _PatternType = click.ParamType
     _ChoiceType = click.Choice
 
-_SET_ASIDE = "set aside"  # files that are no jobs
+_SET_ASIDE = "set aside"  # files that are not jobs
 NOT_RETRIED = (_SET_ASIDE, CANCELLED)
 _LEFT = {
     _SET_ASIDE: "`queuectl dlq list` says why",
     CANCELLED: "--error-matches '^cancelled' selects them",
 }
 
-MANY = 10  # jobs: a person is asked before more are touched
+MANY = 10  # jobs: a person is asked before more are changed
 
 
 # --- options --------------------------------------------------------------------------------
 
 
 class _Pattern(_PatternType):
-    """A regular expression, found anywhere in a text."""
+    """A regular expression that may match anywhere in a text."""
 
     name = "regex"
 
@@ -57,13 +57,13 @@ class _Pattern(_PatternType):
     ) -> re.Pattern[str]:
         if isinstance(value, re.Pattern):
             return value
-        if not value:  # of a variable that is not set, perhaps: it would select all
+        if not value:  # perhaps from an unset variable; it would select all jobs
             self.fail(
                 "an empty expression would match every job; is a variable not set?", param, ctx
             )
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # of [[, which may mean more one day
+                warnings.simplefilter("ignore", FutureWarning)  # that [[ may get a new meaning
                 return re.compile(value)
         except re.error as error:
             self.fail(f'"{value}" is not a regular expression: {error}', param, ctx)
@@ -81,7 +81,7 @@ _STATES_CALLED_ELSEWHERE = {
 
 
 class _State(_ChoiceType):
-    """A state; one that is called otherwise elsewhere gets a hint."""
+    """A state; the names that other programs use for one get a hint."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         meant = _STATES_CALLED_ELSEWHERE.get(value)
@@ -122,7 +122,7 @@ def tag_option(command: Any) -> Any:
 
 
 def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
-    """Return the option --state, for a command to which only these states apply."""
+    """Return the option --state for a command that is only for jobs in these states."""
     return click.option(
         "--state",
         "states",
@@ -133,7 +133,7 @@ def state_option(states: Sequence[str]) -> Callable[[Any], Any]:
 
 
 def select_options(*states: str) -> Callable[[Any], Any]:
-    """Add the options that select jobs; --state only where there is a choice of several."""
+    """Return a decorator that adds the selecting options, with --state only for several states."""
 
     def add(command: Any) -> Any:
         for option in reversed(SELECTING.values()):
@@ -144,7 +144,7 @@ def select_options(*states: str) -> Callable[[Any], Any]:
 
 
 def touch_options(command: Any) -> Any:
-    """Add the options of a command that changes many jobs at once."""
+    """Add --yes and --dry-run, for a command that may change many jobs at once."""
     command = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")(
         command
     )
@@ -175,7 +175,7 @@ def selects(selection: Selection, texts: Sequence[str]) -> bool:
     return selected
 
 
-def chosen(  # noqa: PLR0913 - who calls it names those that differ
+def chosen(  # noqa: PLR0913 - callers pass the few that differ
     spool: Layout,
     texts: Sequence[str],
     selection: Selection,
@@ -184,14 +184,14 @@ def chosen(  # noqa: PLR0913 - who calls it names those that differ
     leaving: Collection[str] = (),
     misses: Misses | None = None,
 ) -> list[str]:
-    """Return the ids that were named, or those of the jobs that were selected.
+    """Return the ids of the jobs that were named, or of those that were selected.
 
-    What is of a kind in `leaving` is not among the selected, and that is told. A name that is no
-    job's, or the beginning of several, is told to `misses`, and the others are returned.
+    Selected jobs of a kind in `leaving` are left out, and their number is printed. A name that
+    stands for no job, or for several, is reported to `misses`, and the others are returned.
 
     Raises:
-        click.UsageError: neither, or both.
-        NoSuchJobError: there is such a name, and no `misses`.
+        click.UsageError: jobs were neither named nor selected, or both.
+        NoSuchJobError: a name stands for no job or for several, and there is no `misses`.
     """
     selected = selects(selection, texts)
     if texts:
@@ -212,7 +212,7 @@ def _named(
 
 
 def _selected(spool: Layout, selection: Selection, leaving: Collection[str]) -> list[str]:
-    job_ids = []  # of a million jobs only these are kept
+    job_ids = []  # only the ids: there may be a million jobs
     left_out: Counter[str] = Counter()
     for found in select(spool, selection, collects=True):
         kind = _kind(found, selection)
@@ -226,7 +226,7 @@ def _selected(spool: Layout, selection: Selection, leaving: Collection[str]) -> 
 
 
 def no_selection(ways: str) -> click.UsageError:
-    """Return the refusal of a command that was not told which jobs it is for."""
+    """Return the error for a command that was not told which jobs it is for."""
     return click.UsageError(f"which jobs? name them, or select them by {ways}")
 
 
@@ -246,11 +246,12 @@ def _ways() -> str:
 def possible(
     done: str, spool: Layout, job_ids: Sequence[str], states: Sequence[str], misses: Misses
 ) -> list[str]:
-    """Return what can be retried, say, for a dry run of named jobs; the others are told.
+    """Return, for a dry run of named jobs, those that can be `done` ("retried"); report the others.
 
-    What is done for good finds that out by itself, and what is selected is in these states.
+    In other cases all are returned. A real run finds out by itself, and selected jobs are in these
+    states.
     """
-    from queuectl.jobs.verbs import check_can_be  # 8 ms that a list does not need
+    from queuectl.jobs.verbs import check_can_be  # 8 ms that `list` does not need
 
     params = click.get_current_context().params
     if not (params["texts"] and params["dry_run"]):
@@ -273,10 +274,11 @@ def go_ahead(
     misses: Misses,
     ask_above: int = MANY,
 ) -> bool:
-    """Tell whether these jobs are to be touched; print them, or ask the person who is there.
+    """Tell whether to go on with these jobs, after asking a person if they are many.
 
-    `verb` is what is done to them: "cancel". A person is one who sees the question and can type.
-    Where all that were named were told to `misses`, no more is said.
+    In a dry run, print their ids and return False. `verb` is what is to be done, such as "cancel".
+    Only a person who sees the question and can type is asked. If there are no jobs because all were
+    reported to `misses`, nothing more is printed.
     """
     if misses.count and not job_ids:
         return False

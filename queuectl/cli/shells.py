@@ -1,4 +1,4 @@
-"""The scripts that make the tab key complete, and what they are answered: click's, mended."""
+"""Scripts that make the tab key complete, and the answers to them: click's own, with fixes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 class _Bash(BashComplete):
     source_template = BashComplete.source_template.replace(
-        # these would be set in the shell that loads it
+        # click leaves these variables set in the shell that loads the script
         "local response\n",
         "local response completion type value\n",
     )
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Return the words before the cursor and the one at it; bash makes three of --a=b."""
+        """Return the words before the cursor and the word at it.
+
+        Bash splits --a=b into three words, which are joined again.
+        """
         words, incomplete = super().get_completion_args()
         args: list[str] = []
         for word in words:
@@ -43,7 +46,7 @@ def _wants_value(word: str) -> bool:
 
 
 class _WholeWords(ShellComplete):
-    """For shells that put what is offered in the place of all of --option=value."""
+    """Answers for shells that replace the whole of --option=value by what is offered."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
         found = super().get_completions(args, incomplete)
@@ -55,8 +58,8 @@ class _WholeWords(ShellComplete):
 
 
 class _Zsh(_WholeWords, ZshComplete):
-    # What stands behind the = of an option is a path of its own. And zsh runs an autoloaded file
-    # as a function each time, which is a loadautofunc only at the first.
+    # The path behind the = of an option has to be completed by itself. And zsh runs an autoloaded
+    # file as a function each time, but calls that loadautofunc only the first time.
     source_template = re.sub(
         "_path_files (-[/f])", r"{ compset -P '--*='; _path_files \1 }", ZshComplete.source_template
     ).replace("$zsh_eval_context[-1] == loadautofunc", "$funcstack[1] == _%(prog_name)s")
@@ -76,17 +79,17 @@ class _Fish(_WholeWords, FishComplete):
 
 
 def add_all() -> None:
-    """Have click answer each shell by what is here."""
+    """Have click use the classes of this module for these shells."""
     for maker in (_Bash, _Zsh, _Fish):
         add_completion_class(maker)
 
 
 def script(shell: str, how_to_load: str) -> str:
-    """Return the script for a shell, with how it is loaded in its first lines."""
+    """Return the script for a shell, with a comment in its first lines on how to load it."""
     from queuectl.cli import COMPLETE_VARIABLE, cli
 
     maker = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}[shell]
     lines = maker(cli, {}, "queuectl", COMPLETE_VARIABLE).source().strip().split("\n")
-    # zsh's autoload wants its #compdef in the first line
+    # zsh's autoload expects #compdef in the first line
     lines.insert(1 if lines[0].startswith("#compdef") else 0, f"# {how_to_load}")
     return "\n".join(lines)

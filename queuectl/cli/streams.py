@@ -1,4 +1,4 @@
-"""The standard streams, as every command can rely on them: there, and in UTF-8."""
+"""Standard streams that every command can rely on: they are open, and in UTF-8."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from queuectl.errors import QueuectlError
 
 
 def speak_utf8() -> None:
-    """Start again if the locale says another encoding: what a record holds is UTF-8.
+    """Start Python again in UTF-8 mode if the locale has another encoding: records are in UTF-8.
 
-    Else an é of a record would be another byte in its command's arguments, or none at all.
+    Otherwise an é in a record would become another byte in its command's arguments, or none at all.
     """
     is_other = sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode
     if is_other and sys.executable:
         words = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
-        os.execv(words[0], words)  # noqa: S606 - a shell would only read it anew
+        os.execv(words[0], words)  # noqa: S606 - a shell would only parse it again
 
 
 def have_streams() -> None:
-    """Put /dev/null in the place of a standard stream that we were started without.
+    """Open /dev/null in place of each standard stream that we were started without.
 
-    An input that is not there cannot be read, so that nobody takes it for an empty one.
+    A missing input is opened for writing only. Reading it fails, so nobody takes it for empty.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -39,11 +39,11 @@ def have_streams() -> None:
 
 
 class OutputError(QueuectlError):
-    """Standard output takes nothing more; what was asked may be done."""
+    """Standard output takes nothing more; what was asked for may have been done."""
 
 
 class _Output(io.FileIO):
-    """Standard output, whose errors are not those of a spool."""
+    """Standard output with errors of its own, which are not taken for those of a spool."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -55,7 +55,7 @@ class _Output(io.FileIO):
 
 
 def _output_like(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """Return a stream to the same place; what its encoding has no letters for comes as escapes."""
+    """Return a stream to the same file; it escapes characters that its encoding does not have."""
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
@@ -65,5 +65,5 @@ def _output_like(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def silence_stdout() -> None:
-    """Keep the interpreter from flushing, at exit, what a closed pipe does not take."""
+    """Send standard output to /dev/null, so that the flush at exit meets no closed pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

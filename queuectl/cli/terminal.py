@@ -1,4 +1,4 @@
-"""The whole screen of a terminal, for as long as a `with` lasts, given back as it was."""
+"""The whole screen of a terminal while a `with` block runs; restored at its end."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = b"\x1b[H", b"\x1b[K", b"\x1b[J"
-# a frame is shown at once by terminals that know these, and drawn as it comes by the others
+# terminals that know these show a frame at once; the others draw it as it comes
 _BEGIN_FRAME, _END_FRAME = b"\x1b[?2026h", b"\x1b[?2026l"
 _LEAVING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Screen:
-    """Draws lines, hears keys; leaves the terminal as it was, also by a signal or an exception.
+    """Draws lines and reads keys; restores the terminal, also after a signal or an exception.
 
-    Signals only set marks: what they ask for is done between two frames, so that no frame is cut
-    in the middle and the terminal is given back in one place.
+    Signals only set flags, which are looked at between two frames. So no frame is cut in the
+    middle, and the terminal is restored in one place.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Screen:
         for number in _LEAVING:
             self._handlers[number] = signal.signal(number, self._asked_to_leave)
         self._handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._asked_to_suspend)
-        # a handler of any kind makes the signal wake us: the size is asked for at each frame
+        # any handler makes the signal wake us; the size is asked for at each frame
         self._handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda *_: None)
         try:
             self._take()
@@ -79,11 +79,11 @@ class Screen:
 
     @property
     def hears_keys(self) -> bool:
-        """Whether standard input is a terminal."""
+        """Whether keys can be read: standard input is a terminal."""
         return self._in is not None
 
     def size(self) -> tuple[int, int]:
-        """Return columns and lines."""
+        """Return the number of columns and of lines."""
         try:
             width, height = os.get_terminal_size(self._out)
         except OSError:
@@ -91,9 +91,9 @@ class Screen:
         return (width, height) if width and height else (80, 24)
 
     def draw(self, lines: list[str]) -> None:
-        """Show these lines, from the top, and nothing else."""
+        """Show these lines from the top of the screen, and nothing else."""
         *upper, last = (line.encode(errors="replace") for line in lines)
-        # cleared before it is written: behind a full line the cursor stands on its last character
+        # clear a line before writing it: after a full line the cursor is on its last character
         body = b"".join(_CLEAR_LINE + line + b"\r\n" for line in upper) + _CLEAR_BELOW + last
         self._write(_BEGIN_FRAME + _HOME + body + _END_FRAME)
 
@@ -102,12 +102,12 @@ class Screen:
             data = data[os.write(self._out, data) :]
 
     def wake(self) -> None:
-        """Make `wait` return; from any thread."""
-        with contextlib.suppress(BlockingIOError):  # full: it is going to wake up anyway
+        """Make `wait` return; any thread may call this."""
+        with contextlib.suppress(BlockingIOError):  # the pipe is full: `wait` returns anyway
             os.write(self._wake_write, b"w")
 
     def wait(self, timeout_s: float) -> str:
-        """Return the keys typed, empty once woken or out of time; `q` at the end of the input."""
+        """Return the keys typed; "" once woken or out of time, `q` at the end of the input."""
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
         if self._in is not None:

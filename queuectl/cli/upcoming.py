@@ -1,4 +1,4 @@
-"""What `queuectl top` shows as next: of all that waits, as far as it has been read."""
+"""What `queuectl top` shows as next: chosen from the waiting jobs that have been read."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
     _Key = tuple[str, str]  # the state and the id
 
-_KNOWN = 100_000  # at most, 25 MB
+_KNOWN = 100_000  # jobs remembered at most, which take 25 MB
 _SHOWN = 100  # more rows than a terminal has
-_FIRST = 2_000  # kept in order until the next look, while others run
-_NEWS = 10_000  # kept between two looks
+_FIRST = 2_000  # candidates kept until the next look, while the first of them run
+_NEWS = 10_000  # names kept between two looks
 _COMMAND_COLUMNS = 200  # more than a terminal has
 
 
 class _Place(NamedTuple):
-    """What decides where a job stands among those that wait."""
+    """What decides the place of a job among those that wait."""
 
     due_s: float
     priority: int
@@ -40,7 +40,7 @@ class _Place(NamedTuple):
 
 
 def _order(places: Mapping[_Key, _Place], now: float) -> Callable[[_Key], tuple[Any, ...]]:
-    """Return what sorts the ready ones as a pool takes them, then the others by their time."""
+    """Return a sort key: first ready jobs, as a pool would take them, then the others by time."""
 
     def order(key: _Key) -> tuple[Any, ...]:
         due_s, *place = places[key]
@@ -50,43 +50,43 @@ def _order(places: Mapping[_Key, _Place], now: float) -> Callable[[_Key], tuple[
 
 
 class Upcoming:
-    """Keeps in mind when each job of a spool is due; reads a part of them at a time."""
+    """Remembers when each waiting job of a spool is due; reads a part of them at a time."""
 
     def __init__(self, spool: Layout) -> None:
         self.known = 0
         self.unknown = 0
         self._spool = spool
         self._places: dict[_Key, _Place] = {}
-        # a terminal that stands still holds up whoever takes them out
+        # bounded: a terminal that stands still holds up the thread that empties them
         self._came: deque[_Key] = deque(maxlen=_NEWS)
         self._gone: deque[str] = deque(maxlen=_NEWS)
-        self._first: dict[_Key, _Place] = {}  # the next of them
-        self._items: dict[_Key, Item] = {}  # what was shown of these
+        self._first: dict[_Key, _Place] = {}  # the next of `_places`
+        self._items: dict[_Key, Item] = {}  # the rows last shown of them
 
     def came(self, state: str, job_id: str) -> None:
-        """Have a job read soon that came, or came back; in any thread."""
+        """Have a job read soon that came, or came back; any thread may call this."""
         self._came.append((state, job_id))
 
     def gone(self, job_id: str) -> None:
-        """Show a job no more that does not wait any longer; in any thread."""
+        """Stop showing a job that does not wait any longer; any thread may call this."""
         self._gone.append(job_id)
 
     def forget_all(self) -> None:
-        """Have everything read again."""
+        """Have all jobs read again."""
         self._places.clear()
         self._items.clear()
 
     def look(self, now: float, at_most: int) -> None:
-        """Read what is not known yet, `at_most` so many files.
+        """Read waiting jobs that are not known yet, but no more than `at_most` files.
 
         Raises:
             SpoolError: a directory cannot be read.
         """
-        self._gone.clear()  # the directories tell
+        self._gone.clear()  # the directories are listed now
         came = self._take_came()
         known: dict[_Key, _Place] = {}
         unread = self._sort_out(known)
-        # what has just come is what somebody looks for
+        # first what has just come: somebody may be looking for it
         chosen = heapq.nsmallest(at_most, unread, key=lambda key: (key not in came, key[1]))
         for key in chosen[: max(0, _KNOWN - len(known))]:
             self.unknown -= 1
@@ -99,7 +99,7 @@ class Upcoming:
 
     def _take_came(self) -> set[_Key]:
         came = set()
-        if len(self._came) == _NEWS:  # and there may have been more
+        if len(self._came) == _NEWS:  # there may have been more
             self.forget_all()
         while self._came:
             key = self._came.popleft()
@@ -109,7 +109,7 @@ class Upcoming:
         return came
 
     def _sort_out(self, known: dict[_Key, _Place]) -> Iterator[_Key]:
-        """Put those that wait and were read into `known`; yield and count the others."""
+        """Put the waiting jobs that were read into `known`; yield and count the others."""
         self.unknown = 0
         for state in WAITING:
             for job_id in self._spool.names(state):
@@ -121,7 +121,7 @@ class Upcoming:
                     known[state, job_id] = place
 
     def next(self, now: float, held: Collection[str]) -> list[Item]:
-        """Return the jobs that run next, as they were at the last look, without those `held`."""
+        """Return the jobs that run next, as of the last look, without those that are `held`."""
         while self._gone:
             job_id = self._gone.popleft()
             for state in WAITING:

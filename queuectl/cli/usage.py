@@ -1,4 +1,4 @@
-"""What to say where a word is no command, or no option: what may have been meant."""
+"""Errors for words that are no command or option, with a hint at what may have been meant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# by the group: what pueue, tsp, nq, systemctl, git and others call it, and what it is here
+# for each group, the names that pueue, tsp, nq, systemctl, git and others use, and ours
 _COMMANDS_CALLED_ELSEWHERE = {
     "": {
         "add": "enqueue",
@@ -94,7 +94,7 @@ _OF_A_JOB = {"--timeout", "--max-retries", "--priority", "--run-at", "--delay", 
 
 
 def no_such_command(word: str, names: Sequence[str], group: str) -> str:
-    """Return what to say of a word that is none of a group's commands."""
+    """Return the error for a word that is none of a group's commands."""
     from difflib import get_close_matches
 
     meant = _COMMANDS_CALLED_ELSEWHERE.get(group, {}).get(word)
@@ -105,7 +105,7 @@ def no_such_command(word: str, names: Sequence[str], group: str) -> str:
 
 
 def usage_text(error: click.UsageError) -> str:
-    """Return what to say of a wrong usage, and where to read on."""
+    """Return the error for wrong usage, with the help to read."""
     path = error.ctx.command_path if error.ctx else "queuectl"
     if isinstance(error, click.NoSuchOption):
         params = error.ctx.command.params if error.ctx else ()
@@ -136,7 +136,7 @@ def _no_such_option(name: str, have: Sequence[str], path: str) -> str:
 
 
 def _near_options(name: str, have: Sequence[str]) -> list[str]:
-    """Return those that are near without the dashes, which all of them share."""
+    """Return the options that resemble a name, not counting the dashes that all of them share."""
     from difflib import get_close_matches
 
     words = {option.lstrip("-"): option for option in have if option.startswith("--")}

@@ -1,4 +1,4 @@
-"""What only some kernels offer, with the POSIX way beside it."""
+"""Use what only some kernels offer, and the POSIX way elsewhere."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# On macOS fsync leaves the bytes in the cache of the disk, in any order: fsync(2) there says so.
+# On macOS fsync leaves the bytes in the disk's cache, to be written in any order, see its fsync(2).
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
-# of a file system that has no such thing, most of them on the network
+# errors of file systems without it, most of them network file systems
 _NO_FULL_SYNC = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
 
 
 def sync(descriptor: int) -> None:
-    """Put a file or a directory on disk, past the cache of the disk where that must be asked for.
+    """Put a file or directory on disk, past the disk's cache where that needs a call of its own.
 
     Raises:
-        OSError: it may not be there; the descriptor must not be asked again.
+        OSError: it may not be on disk; the descriptor must not be synced again.
     """
     if _FULL_SYNC is not None:
         try:
@@ -38,12 +38,12 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-# Forces what is needed to read a file again, but not its times; macOS has only the whole.
+# Syncs a file's data and what is needed to read it, but not its times. macOS only has `sync`.
 sync_data: Callable[[int], None] = getattr(os, "fdatasync", sync)
-# Reading a job changes nothing, so its inode need not be written: 3 us of CPU, 10 us of waiting.
+# Reading a job need not write its inode for the access time: 3 us of CPU, 10 us of waiting.
 O_NOATIME: int = getattr(os, "O_NOATIME", 0)
 
-# errors that only mean that the machine has no more to give now
+# errors that only mean that something is used up for now
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 NOTHING_LEFT = OUT_OF_RESOURCES | NO_ROOM
@@ -51,19 +51,19 @@ NOTHING_LEFT = OUT_OF_RESOURCES | NO_ROOM
 
 @contextlib.contextmanager
 def starting_threads() -> Iterator[None]:
-    """Turn Python's error for a lack of threads into an OSError, as any other lack raises.
+    """Turn Python's error for a lack of threads into an OSError, like that of any other lack.
 
     Raises:
         OSError: no thread could be started.
     """
     try:
         yield
-    except RuntimeError as error:  # all that Python says of it
+    except RuntimeError as error:  # Python has no error of its own for this
         raise OSError(errno.EAGAIN, str(error)) from error
 
 
 def inode_name(status: os.stat_result) -> str:
-    """Return "DEVICE:INODE": which file it is, under whatever name."""
+    """Return "DEVICE:INODE", which identifies a file under any name."""
     return f"{status.st_dev}:{status.st_ino}"
 
 
@@ -74,10 +74,10 @@ def host() -> str:
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """Return what names this run of the kernel: one for all containers, another after a boot.
+    """Return the id of this boot of the kernel, which is the same in all its containers.
 
     Raises:
-        OSError: nothing does.
+        OSError: the system tells none.
     """
     if sys.platform == "linux":
         try:
@@ -96,7 +96,7 @@ def boot_id() -> str:
 
 
 def booted_at() -> float:
-    """Return when this machine was started, seconds since the epoch; 0 where that is not told."""
+    """Return when this machine booted, in seconds since the epoch, or 0 if that is not known."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return 0.0
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -107,9 +107,9 @@ _MACHINE_ID = "/etc/machine-id"
 
 @lru_cache(maxsize=1)
 def machine_id() -> str:
-    """Return what names this installation over its reboots; empty where nothing does.
+    """Return the id of this installation, the same after a reboot, or "" if there is none.
 
-    What stands in a container is its image's, for which many machines have the same.
+    The id in a container does not count: it comes from the image, which many machines share.
     """
     from queuectl.kernel.processes import is_in_container
 
@@ -117,9 +117,9 @@ def machine_id() -> str:
         return ""
     try:
         text = _read_line(_MACHINE_ID)
-    except (OSError, ValueError):  # not there, a directory, not ASCII
+    except (OSError, ValueError):  # missing, a directory, or not ASCII
         return ""
-    # of an image that was not booted yet it is a word
+    # in an image that was not booted yet, the file has a word instead of an id
     return text if len(text) == 32 and set(text.lower()) <= set("0123456789abcdef") else ""
 
 
@@ -146,28 +146,28 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 
 def prepare_renames() -> None:
-    """Load what `exchange` and `move_new` need: the first of them opens files, else."""
+    """Load what `exchange` and `move_new` need, or else their first call would open files."""
     _renameat2()
 
 
 def exchange(one: str, other: str) -> bool:
-    """Swap two names atomically; False where the kernel or the file system cannot.
+    """Swap two names atomically, or return False where the kernel or file system cannot.
 
-    On macOS it could: but where no lease is granted (`take_lease`) no old body is written
-    over, and a new file is as well renamed.
+    macOS could, but grants no leases (`take_lease`). Without a lease no old body is written over,
+    and a new file may as well be renamed into place.
 
     Raises:
-        OSError: one of them is not there, or the file system refused.
+        OSError: one of the names does not exist, or the file system refused.
     """
     return sys.platform == "linux" and _rename(one, other, _RENAME_EXCHANGE)
 
 
 def move_new(source: str, target: str) -> bool:
-    """Rename unless the new name is taken, at one instant; False where that cannot be asked for.
+    """Rename atomically unless the new name is taken, or return False where the system cannot.
 
     Raises:
-        FileExistsError: it is taken.
-        OSError: the old one is not there, or the file system refused.
+        FileExistsError: the new name is taken.
+        OSError: the old name does not exist, or the file system refused.
     """
     return _rename(source, target, _RENAME_NOREPLACE)
 
@@ -187,7 +187,7 @@ def _rename(source: str, target: str, flag: int) -> bool:
     raise OSError(code, os.strerror(code), target)
 
 
-# macOS: RENAME_EXCL and its own AT_FDCWD
+# macOS has its own AT_FDCWD, and RENAME_EXCL
 _AT_FDCWD, _RENAME_NOREPLACE = (-2, 4) if sys.platform == "darwin" else (-100, 1)
 _RENAME_EXCHANGE = 2
 
@@ -196,16 +196,16 @@ _HAS_LEASES = hasattr(fcntl, "F_SETLEASE")
 
 
 def take_lease(descriptor: int) -> bool:
-    """Keep all others from a file until `release_lease`; False if one has it open.
+    """Keep all others from a file until `release_lease`, or return False if one has it open.
 
-    The kernel grants a lease on those terms. Whoever opens the file meanwhile waits for its end,
-    and SIGIO tells us: give that a handler, which need do nothing.
+    The kernel grants a lease only on these terms, if it has leases at all. Whoever opens the file
+    meanwhile waits until the lease ends, and we get SIGIO, which needs a handler that does nothing.
     """
     if not _HAS_LEASES:
         return False
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError:  # EAGAIN, or a file system that knows no leases
+    except OSError:  # EAGAIN, or a file system without leases
         return False
     return True
 
@@ -213,7 +213,7 @@ def take_lease(descriptor: int) -> bool:
 def has_writer(descriptor: int) -> bool:
     """Tell whether somebody has a file open for writing; False where the kernel does not tell.
 
-    Of a file that was opened for reading, and is ours, or anybody's if we are root.
+    We must have opened the file for reading, and must own it or be root.
     """
     if not _HAS_LEASES:
         return False
@@ -221,37 +221,39 @@ def has_writer(descriptor: int) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
         return True
-    except OSError:  # it is another's, or on a file system that knows no leases
+    except OSError:  # somebody else's file, or a file system without leases
         return False
     release_lease(descriptor)
     return False
 
 
 def release_lease(descriptor: int) -> None:
-    """Let others open a file that we have kept to ourselves.
+    """Let others open a file on which we have a lease.
 
-    A close would not do: a process that is being started has all our descriptors until it has
-    loaded its program, and the lease with them.
+    Closing it would not be enough: a process that is being started has all our descriptors, and
+    the lease with them, until it has loaded its program.
     """
-    try:  # noqa: SIM105 - three calls more, twice for each job
+    try:  # noqa: SIM105 - it takes three calls more, twice for each job
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:
-        pass  # who has waited for too long has broken it
+        pass  # somebody waited for too long, and the kernel has broken it
 
 
 _PATIENCE_S = 3.0
-# of a file system without locks, or of one that locks no directories
+# errors of file systems without locks, or without locks on directories
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
 def unlock(descriptor: int) -> None:
-    """Give back a lock, if there is one: the descriptor stays open."""
-    with contextlib.suppress(OSError):  # where there are no locks
+    """Release the lock on a descriptor, if there is one, and leave it open."""
+    with contextlib.suppress(OSError):  # the file system has no locks
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def lock_within(descriptor: int, how: int, patience_s: float) -> bool:
-    """Lock a file or a directory, `how` flock has it; False if others have it for longer than that.
+    """Lock a file or directory, or return False if others hold the lock for `patience_s` seconds.
+
+    `how` is LOCK_EX or LOCK_SH, as for flock.
 
     Raises:
         OSError: the file system has no locks, or refused.
@@ -271,12 +273,13 @@ def _try_lock(descriptor: int, how: int) -> bool:
 
 
 def lock(descriptor: int, waits: Callable[[], object]) -> None:
-    """Wait for the lock of a file or a directory, where its file system has locks.
+    """Lock a file or directory, however long that takes, if its file system has locks.
 
-    `waits` is called once if others have it for longer than a few seconds: they may be suspended.
+    `waits` is called once if others hold the lock for longer than a few seconds, since they may be
+    suspended.
 
     Raises:
-        OSError: the file system has locks, and refused.
+        OSError: the file system has locks, but refused.
     """
     try:
         if not lock_within(descriptor, fcntl.LOCK_EX, _PATIENCE_S):

@@ -1,4 +1,4 @@
-"""What a pool waits for in the kernel: descriptors that can be read, and fsyncs."""
+"""Wait in the kernel for what a pool waits for: readable descriptors, and fsyncs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 class Poller:
-    """Tells which of some descriptors can be read: by epoll, or by poll where there is none."""
+    """Tells which descriptors can be read, by epoll, or by poll where there is no epoll."""
 
     def __init__(self) -> None:
         self._is_epoll = hasattr(select, "epoll")
         self._poll: Any = select.epoll() if self._is_epoll else select.poll()
-        # epoll lets go of a descriptor by itself, when it is closed
+        # epoll drops a descriptor by itself when it is closed
         self.unregister: Callable[[int], object] = (
             _nothing if self._is_epoll else self._poll.unregister
         )
 
     def register(self, descriptor: int) -> None:
-        """Ask for a descriptor from here on."""
+        """Include a descriptor in every later `poll`."""
         self._poll.register(descriptor, select.POLLIN)
 
     def poll(self, timeout_s: float | None) -> list[tuple[int, int]]:
-        """Return those that can be read, as soon as there are some; None waits for ever."""
+        """Wait for descriptors that can be read, and return them; None waits for ever."""
         timeout = timeout_s
         if timeout is not None and not self._is_epoll:
             timeout = math.ceil(timeout * 1000)  # poll() counts milliseconds
@@ -39,7 +39,7 @@ class Poller:
         return found
 
     def close(self) -> None:
-        """Give back what the kernel keeps for it."""
+        """Release what the kernel keeps for this poller."""
         if self._is_epoll:
             self._poll.close()
 
@@ -49,17 +49,17 @@ def _nothing(_descriptor: int) -> None:
 
 
 class Syncs:
-    """fsyncs that the kernel carries out side by side, with no thread of ours (Linux AIO).
+    """A queue of fsyncs that the kernel runs side by side, without threads of ours (Linux AIO).
 
-    Threads that wait for fsyncs take the interpreter away from the loop at every one: that cost
-    500 us of CPU a job. `ready` can be read once some are over.
+    Threads that wait for fsyncs would take the interpreter away from the loop at every fsync, which
+    cost 500 us of CPU a job. The descriptor `ready` can be read once some fsyncs are over.
     """
 
     def __init__(self) -> None:
-        """Set the queue up.
+        """Set up the queue.
 
         Raises:
-            OSError: this kernel has none, or none left to give.
+            OSError: this kernel has no such queues, or none left to give.
         """
         numbers = _CALLS.get(os.uname().machine) if sys.platform == "linux" else None
         if numbers is None:
@@ -69,7 +69,7 @@ class Syncs:
         except ImportError as error:  # a Python that was built without libffi
             raise OSError(errno.ENOSYS, str(error)) from error
         setup, self._destroy, self._getevents, self._submit = map(ctypes.c_long, numbers)
-        # holds the interpreter's lock: none of these calls waits
+        # PyDLL keeps the interpreter's lock, since none of these calls waits
         self._syscall: Any = ctypes.PyDLL(None, use_errno=True).syscall
         self._long, self._error_number = ctypes.c_long, ctypes.get_errno
         self._none, self._most = ctypes.c_long(0), ctypes.c_long(_MOST)
@@ -87,10 +87,10 @@ class Syncs:
         self._at_once = (ctypes.c_long * 2)(0, 0)
 
     def begin(self, asked: Sequence[tuple[int, bool]]) -> int:
-        """Begin an fsync, or if the second is true an fdatasync, of each descriptor.
+        """Begin an fsync of each descriptor, or an fdatasync if it is paired with True.
 
-        Returns how many were begun, the first ones; the others must be asked for in another way.
-        Descriptors stay open until `over` has told of them.
+        Returns how many were begun, counted from the first. The others must be synced in another
+        way. Each descriptor must stay open until `over` has returned it.
         """
         for number, (fd, data_only) in enumerate(asked[:_MOST]):
             code = 3 if data_only else 2
@@ -101,12 +101,12 @@ class Syncs:
         return max(begun, 0)
 
     def over(self) -> list[tuple[int, int]]:
-        """Return the descriptors whose fsyncs are over since, each with its error number or 0."""
+        """Return the descriptors whose fsyncs have ended since, each with its error number or 0."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.ready, 8)
         told: list[tuple[int, int]] = []
         found = _MOST
-        while found == _MOST:  # else that was all: what is over after this makes `ready` so again
+        while found == _MOST:  # fewer: that was all, and the next to end makes `ready` readable
             found = self._take()
             for number in range(found):
                 descriptor, _, result, _ = _EVENT.unpack_from(self._events, _EVENT.size * number)
@@ -119,23 +119,23 @@ class Syncs:
         )
         if found < 0:
             code = self._error_number()
-            if code == errno.EINTR:  # there was none, and a signal is pending
+            if code == errno.EINTR:  # none was over, and a signal is pending
                 return 0
             raise OSError(code, os.strerror(code))
         return found
 
     def close(self) -> None:
-        """Give the queue back, once what was begun is over."""
+        """Release the queue, once the fsyncs that were begun are over."""
         self._syscall(self._destroy, self._context)
         os.close(self.ready)
 
 
-_MOST = 128  # under way at a time
-_CALLS = {  # io_setup, io_destroy, io_getevents, io_submit: libc has no functions for them
+_MOST = 128  # fsyncs under way at a time
+_CALLS = {  # numbers of io_setup, io_destroy, io_getevents, io_submit, which libc does not wrap
     "x86_64": (206, 207, 208, 209),
     "aarch64": (0, 1, 4, 2),
     "riscv64": (0, 1, 4, 2),
 }
-# struct iocb: data, key, flags, opcode, priority, descriptor, buffer, bytes, offset, reserved, and
-# flags, descriptor of the eventfd. struct io_event: data, iocb, result, second result.
+# struct iocb: data, key, flags, opcode, priority, descriptor, buffer, bytes, offset, reserved,
+# flags, and descriptor of the eventfd. struct io_event: data, iocb, result, second result.
 _BLOCK, _EVENT = Struct("<QIIHhIQQqQII"), Struct("<QQqq")

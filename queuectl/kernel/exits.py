@@ -1,4 +1,4 @@
-"""The ends of children: by descriptors of processes where there are some, else by threads."""
+"""Learn when a child process ends: by a pidfd where the system has them, else by a thread."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def on_exit(loop: Loop, pid: int, ended: Callable[[], None]) -> None:
-    """Have `ended` called once, in an event loop, when a child has ended; leave it to be reaped.
+    """Call `ended` once, in an event loop, when a child has ended; do not reap the child.
 
-    Until it is reaped its pid, and that of its group, cannot become another's.
+    Until it is reaped, neither its pid nor its group id can be reused.
 
     Raises:
-        OSError: neither a descriptor nor a thread is left for it; `ended` is not called.
+        OSError: neither a descriptor nor a thread is left for this; `ended` is not called.
     """
     try:
         watched = has_pidfd() and _watch_descriptor(loop, pid, ended)
-    except OSError:  # no descriptor left for it; the command runs, and must not be lost
+    except OSError:  # no descriptor is left, but the command runs and must not be lost
         watched = False
     if not watched:
         loop.in_thread(partial(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)).on_done(ended)

@@ -1,4 +1,4 @@
-"""Which processes there are, whose they are, and ending them: by /proc and pidfds, where these are.
+"""Find processes, tell whose they are, and signal them, by /proc and pidfds if there are any.
 
 spool-layout.md, sections "Run", "Recover" and "workers/".
 """
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def has_pidfd() -> bool:
-    """Whether a descriptor can hold a process: what this Python knows, a sandbox may forbid.
+    """Tell whether pidfds can be used: this Python may lack them, a sandbox may forbid them.
 
     Raises:
-        OSError: it cannot be told now, for want of descriptors.
+        OSError: that cannot be found out now, for lack of descriptors.
     """
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         return False
@@ -41,10 +41,10 @@ def has_pidfd() -> bool:
 
 
 def check_proc() -> None:
-    """Check that /proc, if there is one, is that of the processes that we can signal.
+    """Check that /proc, if there is one, shows the processes that we can signal.
 
     Raises:
-        QueuectlError: its numbers are those of another container: we would signal the wrong ones.
+        QueuectlError: its pids are those of another container, so we would signal wrong processes.
     """
     try:
         ours = os.readlink("/proc/self")
@@ -56,14 +56,15 @@ def check_proc() -> None:
 
 
 def can_list_processes() -> bool:
-    """Whether it can be told which processes belong to a group or have an environment."""
+    """Tell whether processes can be found by their group or environment."""
     return os.path.isdir("/proc/self")
 
 
 def is_suspended(pid: int, started: int) -> bool:
-    """Tell whether a process stands still, as Ctrl-Z makes it; False where that cannot be told.
+    """Tell whether a process is suspended, as by Ctrl-Z; False if that cannot be found out.
 
-    One that did not start then, unless `started` is 0, only has the number of one in a container.
+    Unless `started` is 0, a process that started at another time does not count: the process meant
+    is in a container, and has this pid there.
     """
     try:
         stat = _stat(pid)
@@ -73,7 +74,7 @@ def is_suspended(pid: int, started: int) -> bool:
 
 
 def parent_of(pid: int) -> int:
-    """Return the parent of a process, 0 if that cannot be told."""
+    """Return the pid of the parent of a process, 0 if that cannot be found out."""
     try:
         return int(_stat(pid)[_PARENT])
     except OSError:
@@ -81,19 +82,19 @@ def parent_of(pid: int) -> int:
 
 
 def started() -> int:
-    """Return when this process started, in ticks of the kernel's clock; 0 where nobody can tell."""
+    """Return when this process started, in ticks of the kernel's clock, 0 if that is not known."""
     try:
         return int(_stat("self")[_STARTED])
     except OSError:
         return 0
 
 
-INITIAL_NAMESPACE = "pid:[4026531836]"  # the kernel's own number: who is in it sees all processes
+INITIAL_NAMESPACE = "pid:[4026531836]"  # fixed by the kernel; all processes are visible from it
 
 
 @lru_cache(maxsize=1)
 def pid_namespace() -> str:
-    """Return which processes can be seen from here: those of one container; empty if not known."""
+    """Return our pid namespace, outside of which we see no process, or "" if that is not known."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -101,19 +102,19 @@ def pid_namespace() -> str:
 
 
 def is_in_container() -> bool:
-    """Tell whether there are processes that cannot be seen from here."""
+    """Tell whether we are in a container, from where some processes cannot be seen."""
     return pid_namespace() not in ("", INITIAL_NAMESPACE)
 
 
 def lives(pid: int, started: int, namespace: str) -> bool:
-    """Tell whether a process lives that has this pid, as seen by itself, and started then.
+    """Tell whether the process that had this pid, start time and namespace is alive.
 
-    It may be in a container, where its pid is another than here.
+    It may be in a container, where its pid differs from the one that we see.
 
     Args:
-        pid: in its container each is 1.
-        started: in ticks of the kernel's clock: two may have started in one.
-        namespace: its `pid_namespace`; empty: not known.
+        pid: as the process itself sees it; many containers have a process 1.
+        started: in ticks of the kernel's clock; two processes may have started in the same tick.
+        namespace: its `pid_namespace`, "" if that is not known.
     """
     if not started or not can_list_processes():
         return False
@@ -131,15 +132,15 @@ def lives(pid: int, started: int, namespace: str) -> bool:
 def _may_be_in(pid: str, namespace: str) -> bool:
     try:
         return namespace in ("", os.readlink(f"/proc/{pid}/ns/pid"))
-    except PermissionError:  # somebody else's
+    except PermissionError:  # somebody else's process
         return True
 
 
 def _stat(pid: int | str) -> list[bytes]:
-    """Return what /proc says of a process behind its name, which may hold anything.
+    """Return the fields of /proc/PID/stat that follow the name, which may contain anything.
 
     Raises:
-        OSError: it is gone, or somebody else's.
+        OSError: the process is gone, or is somebody else's.
     """
     return _read_bytes(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
 
@@ -151,23 +152,23 @@ _ENDED = (b"Z", b"X")
 
 @dataclass(frozen=True)
 class Tree:
-    """Processes: those of a group, those with all of `marks` (NAME=VALUE) in their environment.
+    """Processes: those of a group, and those with all `marks` (NAME=VALUE) in their environment.
 
-    Also those, since some have dropped their environment, whose standard output or error is one of
-    `outputs` (device and inode).
+    Some drop their environment. So a process that has no QUEUECTL_WORKER there counts too if its
+    standard output or error is one of `outputs` (device and inode).
     """
 
     group: int | None
     marks: tuple[bytes, ...]
     outputs: tuple[tuple[int, int], ...] = ()
-    but_of: str = ""  # not those that are marked, and of the spool with this workers/
+    but_of: str = ""  # leaves out marked processes of the spool with this workers/
 
 
 class _Signs(NamedTuple):
-    """By what a process is known to be of a tree."""
+    """The signs by which a process is found to belong to one of several trees."""
 
     groups: dict[int, Tree]
-    marks: dict[bytes, Tree]  # the first mark of each tree is its own
+    marks: dict[bytes, Tree]  # by the first mark, which no two trees share
     outputs: dict[tuple[int, int], Tree]
 
     @classmethod
@@ -180,9 +181,9 @@ class _Signs(NamedTuple):
 
 
 def processes_of(trees: Sequence[Tree]) -> dict[Tree, list[int]]:
-    """Return the living processes of each tree, from one look at all there are.
+    """Return the pids of the living processes of each tree, from one look at all processes.
 
-    Without /proc nobody can be asked; a group can still be signalled as a whole.
+    Without /proc none are found, but a group can still be signalled as a whole.
     """
     found: dict[Tree, list[int]] = {tree: [] for tree in trees}
     signs = _Signs.of(trees)
@@ -198,32 +199,33 @@ def processes_of(trees: Sequence[Tree]) -> dict[Tree, list[int]]:
 
 
 def group_lives(group: int) -> bool:
-    """Tell whether a process of a group runs, whose leader has ended and is not reaped.
+    """Tell whether a group still has a running process, while its ended leader is not reaped.
 
-    For where processes cannot be listed; False on Linux, whose killpg finds that leader too.
+    This is for systems where processes cannot be listed. It is False on Linux, where killpg finds
+    the leader too.
     """
     if sys.platform == "linux":
         return False
     try:
         os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):  # only zombies: EPERM on macOS
+    except (ProcessLookupError, PermissionError):  # only zombies are left: EPERM on macOS
         return False
     return True
 
 
 def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
-    """Signal a process if it still is of that tree."""
+    """Signal a process if it still belongs to that tree."""
     signs = _Signs.of([tree])
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if not has_pidfd():
             if _tree_of(pid, signs) is not None:
                 os.kill(pid, number)
             return
-        from signal import pidfd_send_signal  # the module costs each command line 2 ms
+        from signal import pidfd_send_signal  # the import would cost each command line 2 ms
 
         descriptor = os.pidfd_open(pid)
         try:
-            # looked at once the descriptor holds it: from here the pid cannot pass to another
+            # checked only now that the descriptor holds the process: its pid cannot be reused
             if _tree_of(pid, signs) is not None:
                 pidfd_send_signal(descriptor, number)
         finally:
@@ -231,7 +233,7 @@ def signal_process(pid: int, number: signal.Signals, tree: Tree) -> None:
 
 
 def _tree_of(pid: int, signs: _Signs) -> Tree | None:
-    """Return the tree that a living process is of."""
+    """Return the tree that a living process belongs to, if any."""
     try:
         stat = _stat(pid)
         if stat[_STATE] in _ENDED:
@@ -246,12 +248,12 @@ def _tree_of(pid: int, signs: _Signs) -> Tree | None:
         if environment.issuperset(tree.marks):
             return None if tree.but_of and _workers_of(environment) == tree.but_of else tree
     if not signs.outputs or any(item.startswith(_OF_A_WORKER) for item in environment):
-        return None  # who has it is another's
+        return None  # it belongs to another worker
     return _writer_of(pid, signs.outputs)
 
 
 def _workers_of(environment: Iterable[bytes]) -> str:
-    """Return the workers/ of the spool that a process is a job of, empty if that is not there."""
+    """Return the inode name of workers/ in the spool that an environment names, or ""."""
     for item in environment:
         name, _, value = item.partition(b"=")
         if name == os.fsencode(SPOOL):

@@ -1,1 +1,1 @@
-"""A job's record: its fields, how it is read and written, and what becomes of it after a run."""
+"""A job's record: its fields, how it is read and written, and how a run changes it."""

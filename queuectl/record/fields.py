@@ -1,6 +1,6 @@
 """The fields of a job's record: what each must be, and who writes it (pure).
 
-spool-layout.md, section "The record", is the public side of `FIELDS`.
+spool-layout.md, section "The record", documents `FIELDS` for users.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _INT64 = 1 << 63
 MAX_COUNT = _INT64 - 1
-LONGEST_WORD = (32 << 12) - 1  # bytes: Linux has 32 pages for one, with the NUL at its end
+LONGEST_WORD = (32 << 12) - 1  # bytes: Linux allows 32 pages, including the NUL
 
 
 class Field(NamedTuple):
-    """One field of the record: what it must be, who writes it, and the check that says so."""
+    """A field of the record: what its value must be, who writes it, and a check of the value."""
 
     must_be: str
     writer: str
@@ -31,7 +31,7 @@ class Field(NamedTuple):
 
 
 def _passable(text: object) -> bool:
-    """Tell whether a string can be handed to another process: no NUL, and encodable."""
+    """Tell whether a value is a string that a process can be given: encodable and without NUL."""
     if not isinstance(text, str) or "\0" in text:
         return False
     if text.isascii():
@@ -132,10 +132,11 @@ _USER_FIELDS = tuple(name for name, field in FIELDS.items() if field.writer == "
 
 
 def check_fields(record: Mapping[str, Any]) -> None:
-    """Check every field that we know; the others are kept as they are.
+    """Check the known fields of a record, and that it has a command; ignore unknown fields.
 
     Raises:
-        BadJobError: naming the first field that is wrong, and what it must be.
+        BadJobError: a field is wrong or `command` is missing; the message names the first such
+            field and what it must be.
     """
     for name, value in record.items():
         field = FIELDS.get(name)
@@ -146,10 +147,10 @@ def check_fields(record: Mapping[str, Any]) -> None:
 
 
 def check_new(record: Mapping[str, Any]) -> None:
-    """Check fields that a person has just given: more than what a record may hold.
+    """Check fields that a user has just given, more strictly than `check_fields`.
 
     Raises:
-        BadJobError: as `check_fields` does, or such a job could never start, or never complete.
+        BadJobError: `check_fields` raises it, or the job could never start or never complete.
     """
     check_fields(record)
     _check_lengths(record)
@@ -172,7 +173,7 @@ def _check_lengths(record: Mapping[str, Any]) -> None:
 
 
 def slips(names: Iterable[str]) -> Iterator[str]:
-    """Yield what to say of each name that is no field, but looks like one of a user's."""
+    """Yield a warning for each name that is no field but looks like one that users write."""
     for name in names:
         if name not in FIELDS:
             from difflib import get_close_matches
@@ -184,7 +185,7 @@ def slips(names: Iterable[str]) -> Iterator[str]:
                 yield f'"{name}" is kept, but means nothing here{hint}'
 
 
-# what our options, and other queues, call a field; "": they have one, and there is none here
+# names that our options and other queues use for a field; "" where we have no such field
 _ELSEWHERE = {
     **dict.fromkeys(("depends_on", "dependencies", "at_front", "cron"), ""),
     "not_before": "run_at",
@@ -203,7 +204,7 @@ _ELSEWHERE = {
 
 
 def _meant(record: Mapping[str, Any], name: str) -> str:
-    from difflib import get_close_matches  # only on the way to an error
+    from difflib import get_close_matches  # needed only for an error message
 
     near = get_close_matches(name, [key for key in record if key not in FIELDS], n=1)
     return f' (did you write "{near[0]}" for it?)' if near else ""

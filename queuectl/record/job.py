@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_RECORD_BYTES = 1 << 20
-MAX_GROWN_BYTES = MAX_RECORD_BYTES + (1 << 17)  # of one that has run, for what we write into it
-# JSON that others wrote is longer when we write it: [1,1] gets a blank, 1e15 all its zeros, an é an
-# escape if half a character stands in the same record. At most 8 times, and so many bytes may be.
+MAX_GROWN_BYTES = MAX_RECORD_BYTES + (1 << 17)  # limit once a worker has written into it
+# JSON that others wrote can get longer when we write it: [1,1] gets a space, 1e15 all its zeros,
+# and é becomes an escape if the record also holds a lone surrogate. It gets at most _LONGER times
+# as long, and may exceed the limit by _FORM_BYTES.
 _LONGER, _FORM_BYTES = 8, 1 << 15
-_MAX_DEPTH = 64  # far below what the JSON coders recurse to; no record of use comes near it
+_MAX_DEPTH = 64  # far below the recursion limit of the JSON coders; no useful record comes near
 MAX_HISTORY = 20
 
 
@@ -34,16 +35,16 @@ MAX_HISTORY = 20
 
 @dataclass(frozen=True)
 class Job:
-    """One job, as its file holds it; changed only by copy.
+    """A job as its file holds it; immutable, so changes are made in copies.
 
-    `record` holds every field of the file, the unknown ones too.
+    `record` holds every field of the file, including unknown ones.
     """
 
     record: Mapping[str, Any]
 
     @property
     def id(self) -> str:
-        """The file's name without `.json`."""
+        """The job's id: the name of its file without `.json` (and without @OWNER while held)."""
         value: str = self.record["id"]
         return value
 
@@ -55,46 +56,46 @@ class Job:
 
     @property
     def is_reason(self) -> bool:
-        """Whether it is no job, but says in dead/ why a file was set aside: it has no command."""
+        """Whether this is not a job but the reason for a file set aside: its command is empty."""
         return self.command == ""
 
     @property
     def state(self) -> str:
-        """The state that the body names (the directory wins where they differ)."""
+        """The state that the body names; if the directory differs, the directory counts."""
         value: str = self.record.get("state", "pending")
         return value
 
     @property
     def attempts(self) -> int:
-        """Runs that count, started since the job was queued or retried by hand."""
+        """The counted runs that began since the job was queued or retried by hand."""
         value: int = self.record.get("attempts", 0)
         return value
 
     @property
     def priority(self) -> int:
-        """Lower runs first."""
+        """The priority; lower runs first."""
         value: int = self.record.get("priority", 0)
         return value
 
     def max_retries(self, usual: int) -> int:
-        """How many failures make it dead; `usual` where the job does not say."""
+        """Return how many failures make the job dead; `usual` if the job does not say."""
         value: int = self.record.get("max_retries", usual)
         return value
 
     def tries(self, usual: int) -> str:
-        """Return the attempts so far, of how many: `1/3`; a job has at least one run."""
+        """Return the attempts so far and their limit, such as `1/3`; a job has at least one run."""
         return f"{self.attempts}/{max(1, self.max_retries(usual))}"
 
     def timeout_s(self, usual_s: float | None) -> float | None:
-        """How long a run may take, None for ever; `usual_s` where the job does not say."""
+        """Return how long a run may take, None for no limit; `usual_s` if the job does not say."""
         value: float | None = self.record.get("timeout", usual_s)
         return value
 
     @property
     def created(self) -> int:
-        """A number that sorts by when it was queued; 0 where queuectl wrote no such time."""
+        """A number that sorts jobs by `created_at`; 0 if queuectl did not write that."""
         at = self.record.get("created_at") or ""
-        try:  # of 2026-01-31T08:00:00.000000Z the digits, less the century
+        try:  # the digits of 2026-01-31T08:00:00.000000Z without the century
             return int(at[2:4] + at[5:7] + at[8:10] + at[11:13] + at[14:16] + at[17:19] + at[20:26])
         except ValueError:
             return 0
@@ -107,72 +108,76 @@ class Job:
 
     @property
     def error(self) -> str:
-        """Why it failed, or is dead; empty where nothing is said."""
+        """Why the job failed or is dead; empty if the record does not say."""
         value: str = self.record.get("error_message") or ""
         return value
 
     @property
     def exit_code(self) -> int | None:
-        """The exit status of the last run that ended; None if it had none, or nothing ran."""
+        """The exit status of the last run that ended.
+
+        None if it had none, if no run has ended, and after a cancel or a retry by hand.
+        """
         value: int | None = self.record.get("exit_code")
         return value
 
     @property
     def worker(self) -> str | None:
-        """Who last held the job."""
+        """The owner that last held the job."""
         value: str | None = self.record.get("worker")
         return value
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One entry for each run that ended, the last `MAX_HISTORY` of them."""
+        """One entry for each run that ended, oldest first; only the last `MAX_HISTORY` are kept."""
         value: list[dict[str, Any]] = self.record.get("history", [])
         return value
 
     @property
     def run_number(self) -> int:
-        """The number of the last run that has ended, counted over retries by hand too."""
+        """The number of the last run that ended; a retry by hand does not restart the count."""
         recorded = self.history[-1].get("number") if self.history else 0
         if isinstance(recorded, int) and 0 <= recorded < MAX_COUNT:
             return recorded
         return len(self.history)
 
     def due(self, state: str) -> str:
-        """Return what changes, as text, when the times do before which it is not to run there."""
+        """Return the times before which the job must not run in `state`, as one text to compare."""
         return " ".join([self.record.get(field) or "" for field in _due_fields(state)])
 
     def not_before(self, state: str, now: float) -> float | None:
-        """Return the latest of those times in seconds since the epoch, None if there is none."""
+        """Return when the job may run in `state`, in seconds since the epoch; None for at once."""
         retry_at = self.retry_at(now) if state == "failed" else None
         times = [at for at in (self.instant("run_at"), retry_at) if at is not None]
         return max(times, default=None)
 
     def retry_at(self, now: float) -> float | None:
-        """Return when a retry is due, None if no time is set.
+        """Return when a retry is due, in seconds since the epoch; None if no time is set.
 
-        In no more than the span that it was given: the clock may have been set back since.
+        The wait from `now` is at most the span from `finished_at` to `next_retry_at`, because the
+        clock may have been set back since.
         """
         due, ended = self.instant("next_retry_at"), self.instant("finished_at")
         return due if due is None or ended is None else min(due, now + max(0.0, due - ended))
 
     def place(self, state: str, ctime_ns: int) -> tuple[int, int, int]:
-        """Return what orders it among those that wait: priority, arrival, `created`.
+        """Return the key that orders waiting jobs: priority, arrival, `created`.
 
-        It arrived when its file did; what was given back stands where it stood. In microseconds
-        since the epoch.
+        The arrival is in microseconds since the epoch. It is the ctime of the file, but a job that
+        was given back keeps its earlier arrival.
         """
         return self.priority, self._arrived_us(state, ctime_ns), self.created
 
     def _arrived_us(self, state: str, ctime_ns: int) -> int:
         came_us = ctime_ns // 1000
         before = self.record.get("arrived_at")
-        if before is None or self.state != state:  # moved by hand, it comes anew
+        if before is None or self.state != state:  # a job moved by hand arrives anew
             return came_us
         at = instant(before)
         return came_us if at is None else min(came_us, round(at * 1_000_000))
 
     def instant(self, field: str) -> float | None:
-        """Return a time field in seconds since the epoch, None where it is unset or no time."""
+        """Return a time field in seconds since the epoch; None if it is unset or not a time."""
         return instant(self.record.get(field))
 
     def changed(self, **fields: Any) -> Job:
@@ -180,7 +185,7 @@ class Job:
         return Job({**self.record, **fields})
 
     def arriving_anew(self) -> Job:
-        """Return a copy that stands where its file came."""
+        """Return the job without `arrived_at`, so that its place is given by its file's arrival."""
         if "arrived_at" not in self.record:
             return self
         return Job({name: value for name, value in self.record.items() if name != "arrived_at"})
@@ -190,7 +195,7 @@ class Job:
         try:
             return _encode_text(self.record).encode() + b"\n"
         except UnicodeEncodeError:
-            # a lone surrogate in a field that we keep: only \\ud800 holds it
+            # a lone surrogate, such as \\udc80 for a byte that is not UTF-8, needs an escape
             return json.dumps(self.record).encode() + b"\n"
 
 
@@ -199,9 +204,9 @@ def _due_fields(state: str) -> Sequence[str]:
 
 
 def command_line(command: object) -> str:
-    """Return a command on one line, as one would type it."""
+    """Return a command on one line, as it would be typed."""
     if isinstance(command, list):
-        import shlex  # few commands are lists, and it is 2 ms of each start
+        import shlex  # few commands are lists, and the import takes 2 ms
 
         return shlex.join(map(str, command))
     return " ".join(str(command).split())
@@ -211,7 +216,7 @@ _encode_text = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
 def again(job: Job) -> Job:
-    """Return a job as one that starts again: no attempts, the history kept."""
+    """Return a job reset for a fresh start: pending, no attempts, its history kept."""
     return job.arriving_anew().changed(
         state="pending", attempts=0, next_retry_at=None, error_message=None, exit_code=None
     )
@@ -246,7 +251,7 @@ _decode_text = json.JSONDecoder(
 
 
 def _check_depth(text: str) -> None:
-    """Refuse deep nesting before a coder recurses into it."""
+    """Raise BadJobError for deep nesting, before the decoder recurses into it."""
     if text.count("[") + text.count("{") <= _MAX_DEPTH:
         return
     depth, in_string = 0, False
@@ -268,22 +273,22 @@ def decode(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`.
 
     Raises:
-        IncompleteJobError: it does not parse, or not to an object: perhaps not yet.
-        BadJobError: it does parse, to something that is not to be kept as a record.
+        IncompleteJobError: it is not a JSON object, perhaps because it is not fully written yet.
+        BadJobError: it holds what no record may hold, such as NaN or a key given twice.
     """
     try:
-        text = raw.removeprefix(BOM_UTF8).decode()  # some editors put one before what they save
+        text = raw.removeprefix(BOM_UTF8).decode()  # some editors write one
         _check_depth(text)
         record = _decode_text(text)
     except UnicodeDecodeError:
         raise IncompleteJobError("not UTF-8") from None
     except json.JSONDecodeError as error:
         line = f"line {error.lineno} " if "\n" in text.strip() else ""
-        # Python's own words end in "at", too
+        # some of Python's messages end in "at" too
         where = f"{error.msg.removesuffix(' at')} at {line}column {error.colno}"
         msg = f"not JSON: {where if text.strip() else 'it is empty'}"
         raise IncompleteJobError(msg) from None
-    except ValueError:  # more digits than int() reads
+    except ValueError:  # more digits than int() accepts
         raise BadJobError("a number has too many digits") from None
     if not isinstance(record, dict):
         raise IncompleteJobError(f"not a JSON object but {show(record)}")
@@ -291,16 +296,16 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 def check_size(job: Job, more: int = 0) -> None:
-    """Check that a job's file will not be too large to be run.
+    """Check that a job's file will not be too large for the job to run.
 
     Args:
-        job: which.
-        more: how many bytes more than it may have are let pass.
+        job: the job to check.
+        more: bytes by which a job that no worker has written into may exceed the limit.
 
     Raises:
-        BadJobError: it will.
+        BadJobError: the file will be too large.
     """
-    if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # as two escapes, \ud83d\ude00, the most
+    if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # at most two escapes each, \ud83d\ude00
         limit = MAX_GROWN_BYTES if _may_have_grown(job.record) else MAX_RECORD_BYTES + more
         if len(job.encode()) > limit:
             raise BadJobError(f"larger than {MAX_RECORD_BYTES} bytes as queuectl writes it")
@@ -317,11 +322,11 @@ def _check_length(raw: bytes, limit: int) -> None:
 
 
 def parse(raw: bytes, job_id: str) -> Job:
-    """Return the job in the file `job_id`.json.
+    """Return the job in `raw`, the contents of the file `job_id`.json.
 
     Raises:
         IncompleteJobError: see `decode`.
-        BadJobError: it can never run; the text says which field and why.
+        BadJobError: it can never run; the message says why.
     """
     _check_length(raw, MAX_GROWN_BYTES)
     record = decode(raw)
@@ -336,12 +341,13 @@ def parse(raw: bytes, job_id: str) -> Job:
 
 
 def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
-    """Return a new job of these fields, checked, ready to be queued.
+    """Return a new job with these fields, checked and ready to be queued.
 
-    What queuectl itself writes (state, attempts, times) is set anew, whatever `fields` say.
+    The fields that queuectl itself writes (state, attempts, times) are set anew, whatever `fields`
+    says.
 
     Raises:
-        BadJobError: a field is wrong, `command` is missing, or it is too large.
+        BadJobError: a field is wrong, `command` is missing, or the job is too large.
     """
     check_new(fields)
     at = utc_text(now)
@@ -360,14 +366,14 @@ def draft(fields: Mapping[str, Any], *, max_retries: int, now: float) -> Job:
         if name not in record and name not in OUR_FIELDS
     )
     job = Job(record)
-    if not fields.keys() <= FIELDS.keys():  # what we do not know may hold anything
+    if not fields.keys() <= FIELDS.keys():  # an unknown field may hold anything
         _check_json(job)
     check_size(job)
     return job
 
 
 def _check_json(job: Job) -> None:
-    """Check that what is written of a job can be read again.
+    """Check that a job can be written as JSON and read back.
 
     Raises:
         BadJobError: it cannot.

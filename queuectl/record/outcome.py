@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXIT, SIGNAL, TIMEOUT = "exit", "signal", "timeout"
 COULD_NOT_START, WORKER_LOST = "could not start", "worker lost"
 _AS_IT_STARTED = "as it started"
-CODES = ("success_codes", "fatal_codes", "later_codes")  # the lists, first those that go before
+CODES = ("success_codes", "fatal_codes", "later_codes")  # the lists, in order of precedence
 STOPPED, CANCELLED = "stopped", "cancelled"
 _MEANS_LATER = " (means later)"
 _IN_WORDS = {EXIT: "exit status", SIGNAL: "killed by", TIMEOUT: "timed out"}
@@ -35,7 +35,7 @@ _SHELL_SAYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How one run ended: `ended` is one of the words above, and the rest goes with it."""
+    """How one run ended: `ended` is one of the words above, the other fields are its details."""
 
     ended: str
     exit_code: int | None = None
@@ -43,7 +43,7 @@ class Outcome:
     detail: str = ""
 
     def message(self) -> str:
-        """Return the reason in words, as `error_message` holds it."""
+        """Return the outcome in words, as `error_message` holds it."""
         words = _IN_WORDS.get(self.ended, self.ended)
         if self.ended == EXIT:
             hints = filter(None, (_SHELL_SAYS.get(self.exit_code or 0), self.detail))
@@ -54,7 +54,7 @@ class Outcome:
         return f"{words}: {self.detail}" if self.detail else words
 
     def entry(self, number: int, started_at: str | None, at: str, worker: str) -> dict[str, Any]:
-        """Return the entry of `history` for this run."""
+        """Return this run's entry in `history`."""
         entry: dict[str, Any] = {
             "number": number,
             "started_at": started_at,
@@ -72,14 +72,15 @@ class Outcome:
 
 
 def without_room(how: Outcome) -> Outcome:
-    """Return how a command has exited, with what may be the reason why it failed: a full disk."""
+    """Return the outcome of a failed command, with a full disk as its possible reason."""
     return replace(how, detail="no room was left on the disk")
 
 
 def met_at_start(job: Job, how: Outcome) -> Outcome:
-    """Return how a command ended that a signal to the group of its pool has met as it started.
+    """Return the outcome of a command killed at its start by a signal to its pool's group.
 
-    It is given back, but not twice in a row: a job that signals its own worker is to have an end.
+    The job is given back, but not twice in a row: a job that signals its own worker would run
+    without end.
     """
     detail = f"killed by {signal_name(how.signal or 0)} {_AS_IT_STARTED}"
     last = job.history[-1] if job.history else {}
@@ -89,25 +90,25 @@ def met_at_start(job: Job, how: Outcome) -> Outcome:
 
 
 def ended_text(entry: Mapping[str, Any]) -> str:
-    """Return how a run ended, from its entry of `history`: `exit status 4`, `killed by SIGKILL`."""
-    ended = entry.get("ended", "?")  # in a file made by hand it may be anything
+    """Return how a run ended, from its `history` entry: `exit status 4`, `killed by SIGKILL`."""
+    ended = entry.get("ended", "?")  # a file made by hand may hold anything
     words = _IN_WORDS.get(ended, ended) if isinstance(ended, str) else ended
     parts = (words, entry.get("exit_code"), entry.get("signal"))
     return plain(" ".join(str(part) for part in parts if part is not None))
 
 
 def is_cancelled(record: Mapping[str, Any]) -> bool:
-    """Tell whether a dead job is dead because somebody cancelled it."""
+    """Tell whether a dead job is dead because it was cancelled."""
     return str(record.get("error_message")).startswith(CANCELLED)
 
 
 def means_later(record: Mapping[str, Any]) -> bool:
-    """Tell whether a failed job did not fail, but asked to be run again later."""
+    """Tell whether a job in failed/ did not fail but asked to be run again later."""
     return str(record.get("error_message")).endswith(_MEANS_LATER)
 
 
 def signal_name(number: int) -> str:
-    """Return `SIGKILL` for 9; real-time signals have only a number."""
+    """Return the name of a signal: `SIGKILL` for 9, `signal 40` for one without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -115,7 +116,7 @@ def signal_name(number: int) -> str:
 
 
 def signal_number(name: str) -> int:
-    """Return 9 for what `signal_name` makes of 9; 0 for what it makes of nothing."""
+    """Return the number of the signal that `signal_name` calls `name`; 0 if there is none."""
     if name in signal.Signals.__members__:
         return signal.Signals[name].value
     number = name.removeprefix("signal ")
@@ -123,7 +124,7 @@ def signal_number(name: str) -> int:
 
 
 def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
-    """Return the record of a job whose next run is about to start: the attempt counts from here."""
+    """Return the record of a job whose next run is about to start, its attempt counted."""
     at = utc_text(now)
     return job.arriving_anew().changed(
         state="processing",
@@ -138,25 +139,25 @@ def started(job: Job, *, worker: str, now: float, logs: tuple[str, str]) -> Job:
     )
 
 
-# what `started` sets, and others who claim may set to what they like
+# fields that `started` sets, and that another worker may set as it likes
 _OF_A_START = frozenset({
     "started_at", "finished_at", "next_retry_at", "updated_at", "stdout_path", "stderr_path"
 })  # fmt: skip
 
 
 def is_start_of(before: Job, counted: Job) -> bool:
-    """Tell whether a record is what `started` made of another."""
+    """Tell whether `counted` is what `started` made of `before`."""
     start = started(before, worker=counted.worker or "", now=0, logs=("", ""))
     return _timeless(start) == _timeless(counted)
 
 
 def _timeless(job: Job) -> dict[str, Any]:
-    """Return a record without what only says when and where a run was started."""
+    """Return the record without the fields in which starts of the same job may differ."""
     return {name: value for name, value in job.record.items() if name not in _OF_A_START}
 
 
 def cancelled(job: Job, how: Outcome, at: float) -> Job:
-    """Return the record of a job that was cancelled while it did not run."""
+    """Return the record of a job that was cancelled while it was not running."""
     when = utc_text(at)
     return job.changed(
         state="dead",
@@ -169,12 +170,12 @@ def cancelled(job: Job, how: Outcome, at: float) -> Job:
 
 
 def given_back(job: Job, state: str, arrived_us: int) -> Job:
-    """Return the record of a job that is to wait in a state where it stood before."""
+    """Return the record of a job that goes back to wait in `state`, in its old place."""
     return job.changed(state=state, arrived_at=utc_text(arrived_us / 1_000_000))
 
 
 def never_began(job: Job, now: float) -> Job:
-    """Return the record of a job that was counted, and whose command was not started."""
+    """Return the record of a job whose command never started: pending, its attempt not counted."""
     before = job.history[-1] if job.history else {}
     return job.changed(
         state="pending",
@@ -188,14 +189,14 @@ def never_began(job: Job, now: float) -> Job:
 
 
 def began(job: Job, at: float) -> Job:
-    """Return the record of a job whose command began then: it was counted some time before."""
+    """Return the record with `started_at` moved from the claim to when the command began."""
     return job.changed(started_at=utc_text(at))
 
 
 def settled(
     job: Job, outcome: Outcome, *, config: Config, now: float, random: Callable[[], float]
 ) -> Job:
-    """Return the record of a job whose run has ended; its `state` names where it goes."""
+    """Return the record of a job whose run has ended; its `state` says where the job goes."""
     verdict = _judge(job, outcome, config, random)
     if outcome.detail and outcome.ended == EXIT and (verdict is COMPLETED or not verdict.counts):
         outcome = replace(outcome, detail="")  # it did not fail
@@ -220,26 +221,27 @@ def _reason(outcome: Outcome, verdict: Verdict) -> str:
 
 
 def only_held(job: Job, owner: str) -> Job | None:
-    """Return the record of a held job that was not being run, None of one that was.
+    """Return the record of a held job that was not being run; None if it was.
 
-    Its `state` names where it belongs.
+    The record's `state` says where the job belongs.
 
     Args:
-        job: its last body.
-        owner: who holds it and has died, or lost it; empty if it was put there by hand.
+        job: the job's last body.
+        owner: who holds it and has died or lost it; empty if it was put there by hand.
     """
     if job.state == "failed":
         return job  # it waits for its retry, whoever took it
-    only_taken = job.worker != owner  # its body was not written yet: it is to run
+    only_taken = job.worker != owner  # taken, not yet rewritten: it is meant to run
     if job.state == "processing":
         return again(job) if owner and only_taken else None
     return again(job) if only_taken and job.state != "pending" else job
 
 
 def forgotten_run(job: Job, config: Config) -> int | None:
-    """Return the number of a run whose output goes when this one has ended: it only meant later.
+    """Return the number of the run that leaves `history` next, if it only meant later; else None.
 
-    A job that waits so for something may be run again for years; others come to an end.
+    Its output is deleted when its entry goes, since a job that waits for something in this way may
+    be run again for years. Other jobs come to an end.
     """
     if len(job.history) < MAX_HISTORY:
         return None
@@ -250,10 +252,10 @@ def forgotten_run(job: Job, config: Config) -> int | None:
 
 
 def list_with(record: Mapping[str, Any], code: object, config: Config) -> str | None:
-    """Return which list of exit codes decides about one; None if none names it.
+    """Return the name of the list that decides about an exit code; None if no list has it.
 
-    What the job itself says of a code goes before what is said of it by default: of 0, which all
-    failures are not, only in its own `success_codes`.
+    The job's own lists take precedence over the settings. The exception is 0: if the setting
+    `success_codes` has it, only `success_codes` of the job's own can overrule that.
     """
     if code == 0 and "success_codes" not in record and 0 in config.success_codes:
         return "success_codes"
@@ -284,7 +286,7 @@ def _judge(job: Job, outcome: Outcome, config: Config, random: Callable[[], floa
 
 
 def timed_out(timeout_s: float, *, own: bool) -> Outcome:
-    """Return the outcome of a run that outlived its `own` timeout, or else that of the settings."""
+    """Return the outcome of a run that exceeded its job's `own` timeout, or else the setting."""
     whence = "its timeout" if own else "the setting job-timeout; a job may have its own timeout"
     detail = f"still running after {duration_text(timeout_s)} ({whence})"
     return Outcome(ended=TIMEOUT, detail=detail)

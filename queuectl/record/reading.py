@@ -1,4 +1,4 @@
-"""Reading a file that anybody may have put there: never a link, never a wait, never too much.
+"""Reading files that anybody may have put there: no links, no waiting, and a limit on the size.
 
 spool-layout.md, section "What a dropped file may look like".
 """
@@ -18,17 +18,18 @@ READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_regular(path: str, *, any_owner: bool = True) -> bytes:
-    """Return the bytes of a regular file, never following a link, never waiting for a writer.
+    """Return the bytes of a regular file, without following a link or waiting for a writer.
 
     Raises:
-        BadJobError: not a regular file, too large, or somebody else's (`any_owner` is false).
+        BadJobError: it is not a regular file, or is too large (IncompleteJobError), or `any_owner`
+            is false and it belongs to neither us nor root.
         OSError: it could not be read.
     """
     return read_with_status(path, any_owner=any_owner)[0]
 
 
 def read_with_status(path: str, *, any_owner: bool) -> tuple[bytes, os.stat_result]:
-    """Do what `read_regular` does; return what the file system says of the file too.
+    """Return the bytes and the status of a file, read as `read_regular` does.
 
     Raises:
         BadJobError, OSError: as `read_regular` does.
@@ -42,14 +43,14 @@ def read_with_status(path: str, *, any_owner: bool) -> tuple[bytes, os.stat_resu
             raise BadJobError(f"owned by user {theirs}, not by the worker's user {ours}")
         if status.st_size > MAX_GROWN_BYTES:
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
-            raise IncompleteJobError(msg)  # perhaps its writer has made room, and will cut it
+            raise IncompleteJobError(msg)  # perhaps preallocated, and to be truncated
         return os.read(descriptor, status.st_size + 1), status
     finally:
         os.close(descriptor)
 
 
 def whose(path: str) -> str:
-    """Return, to be put behind why a file cannot be read, whose it is and its mode."""
+    """Return a file's user and mode, in parentheses to follow the reason why it cannot be read."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -64,7 +65,7 @@ def _open_to_read(path: str) -> int:
         raise
     except OSError as error:
         _refuse_special(os.lstat(path))
-        if error.errno == errno.EPERM:  # somebody else's file: then its time of access is touched
+        if error.errno == errno.EPERM:  # O_NOATIME is refused for others' files
             return os.open(path, READ_FLAGS)
         raise
 
@@ -75,7 +76,7 @@ def _refuse_special(status: os.stat_result) -> None:
 
 
 def special_text(status: os.stat_result) -> str:
-    """Return what is to be said of what is no regular file."""
+    """Return what a file is that is not a regular one: `a FIFO, not a regular file`."""
     kinds = {
         stat.S_IFDIR: "a directory",
         stat.S_IFLNK: "a symbolic link",

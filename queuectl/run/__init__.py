@@ -1,1 +1,1 @@
-"""One command: what it is run with, its start, its end, what it leaves behind."""
+"""Run one command: its environment, its start, its end, and what it leaves behind."""

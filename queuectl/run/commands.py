@@ -1,4 +1,4 @@
-"""What the command of a job is run with: its words, its directory, its environment, its output.
+"""Determine what a job's command is run with: arguments, directory, environment and output files.
 
 spool-layout.md, section "Run".
 """
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from queuectl.record.job import Job
     from queuectl.spool.layout import Layout
 
-# A job that spoke to systemd in the name of its pool would be heard; and where that was started
-# says nothing of where a command runs.
+# systemd would accept messages from a job as from its pool. And where the pool was started says
+# nothing about where a command runs.
 _NOT_FOR_JOBS = {*(name.encode() for name in notify.VARIABLES), b"PWD", b"OLDPWD"}
 
 
 class Commands:
-    """Makes tasks of jobs, for the pool that runs in this process.
+    """Makes the tasks of jobs, for the pool in this process.
 
     Args:
-        spool: whose jobs.
+        spool: where the jobs are.
         owner: the pool's name.
     """
 
@@ -37,7 +37,7 @@ class Commands:
         self._spool = spool
         self._mark = mark_of(owner)
         home = os.path.expanduser("~")
-        self._home = home if home.startswith("/") else "/"  # there need be none
+        self._home = home if home.startswith("/") else "/"  # there may be none
         inherited = {
             name: name + b"=" + value
             for name, value in _our_environment().items()
@@ -48,7 +48,7 @@ class Commands:
         self._shared_environment = tuple(self._environment.values())
 
     def task(self, job: Job) -> Task:
-        """Return what there is to run of a job that has been counted."""
+        """Return the task of a job whose attempt has been counted."""
         record, config = job.record, self._spool.config
         cwd, given = record.get("cwd") or self._home, record.get("env") or {}
         own = [
@@ -73,7 +73,7 @@ class Commands:
         )
 
     def _environment_with(self, given: dict[str, str], own: Sequence[str]) -> Environment:
-        """Return the pool's environment, what the job gives in its place, and the job's own."""
+        """Return the pool's environment, overridden by what the job gives, with `own` added."""
         shared = self._shared_environment
         if given:
             job_gives = {name: value for name, value in given.items() if name not in OF_A_JOB}
@@ -82,12 +82,12 @@ class Commands:
 
 
 def _encoded(variables: dict[str, str]) -> dict[bytes, bytes]:
-    """Return by name what stands in an environment."""
+    """Return variables as an environment holds them, NAME=VALUE, by name."""
     return {os.fsencode(name): os.fsencode(f"{name}={value}") for name, value in variables.items()}
 
 
 def marks_of(job_id: str, owner: str) -> tuple[bytes, bytes]:
-    """Return what is in the environment of each process of a job, while this pool runs it."""
+    """Return the marks in the environment of each process of a job that this owner runs."""
     return _mark_of_job(job_id), mark_of(owner)
 
 
@@ -96,19 +96,19 @@ def _mark_of_job(job_id: str) -> bytes:
 
 
 def mark_of(owner: str) -> bytes:
-    """Return what is in the environment of each process that a pool has started."""
+    """Return the mark in the environment of each process that a pool has started."""
     return os.fsencode(f"{WORKER}={owner}")
 
 
 def _our_environment() -> dict[bytes, bytes]:
-    """Return the environment of this process, in which commands find queuectl.
+    """Return the environment of this process, with a PATH on which commands find queuectl.
 
-    A pool may have been started by the path of its program: by systemd, by cron, in a venv.
+    The pool may have been started by the path of its program: by systemd, by cron, in a venv.
     """
     environment = dict(os.environb)
     script = program.path()
     path = environment.get(b"PATH")
-    # without one a shell has its own, which a shorter one would hide
+    # without a PATH a shell uses a default, which a PATH of this directory alone would replace
     if path and script is not None and shutil.which(program.NAME) is None:
         directory = os.fsencode(os.path.dirname(script))
         environment[b"PATH"] = path + b":" + directory

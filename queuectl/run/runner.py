@@ -1,6 +1,6 @@
-"""One command, from start to end (knows no spool).
+"""Run one command from start to end, without any knowledge of spools.
 
-The command is a session of its own, with its output in files: a pipe would be held open by
+The command has its own session, and writes its output to files: a pipe would be held open by
 whatever it leaves in the background. spool-layout.md, section "Run".
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from queuectl.run.stragglers import Sweeper
     from queuectl.system.loop import Loop, Timer
 
-_HEARD_WITHIN_S = 0.1  # a signal by Python, once a start is over that it interrupted
+_HEARD_WITHIN_S = 0.1  # Python handles a signal that came during a start this soon after it
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -46,15 +46,15 @@ class Task:
     cwd: str
     logs: tuple[str, str]
     timeout_s: float | None
-    has_own_timeout: bool  # or it is that of the settings
+    has_own_timeout: bool  # else it is that of the settings
     grace_s: float
-    marks: tuple[bytes, ...]  # what of env tells this job's processes; the first is its own
+    marks: tuple[bytes, ...]  # variables of env by which its processes are known; its own first
     log_mode: int
     job_id: str
 
 
 class OutputFiles:
-    """Where a command writes, opened for it; what could not be is told in `lost`.
+    """The open output files of a command; `lost` has the errors of those that cannot be opened.
 
     Raises:
         OSError: no descriptor is left, or no room on the disk.
@@ -71,69 +71,72 @@ class OutputFiles:
 
     @property
     def is_lost(self) -> bool:
-        """Whether no file is there of either stream."""
+        """Whether neither stream has a file."""
         return len(self.lost) == len(self.files)
 
     def close(self) -> None:
-        """Leave the files to the command."""
+        """Close our descriptors; the command has its own."""
         for descriptor in self.files:
             os.close(descriptor)
 
 
 class UnwatchedError(OSError):
-    """A command was started and ended at once: nobody could have been told of its end."""
+    """A command was started, then killed at once because nothing could wait for its end."""
 
 
 class Run:
-    """A running command, waited for in an event loop; `sweeper` ends what it has started.
+    """A running command that an event loop waits for; `sweeper` ends what it has started.
 
     Raises:
-        OSError: it could not be started; `filename` says what was missing.
-        UnwatchedError: it did start, for a moment.
+        OSError: the command could not be started; `filename` says what was missing.
+        UnwatchedError: it was started, but was killed at once.
     """
 
     def __init__(self, loop: Loop, sweeper: Sweeper, task: Task, output: OutputFiles) -> None:
         self._task = task
         self._sweeper = sweeper
         self._loop = loop
-        self._news: Future[None] = Future(self._loop)  # that it has ended, or is to
+        self._news: Future[None] = Future(self._loop)  # that it has ended, or must end
         self._reason: Outcome | None = None
         self._exited = False
         self._begun_s = time.monotonic()
         self._limit_s = inf
-        self._timer: Timer | None = None  # for that
+        self._timer: Timer | None = None  # that ends it at this limit
         self._child = spawn(task.argv, task.env, task.cwd, (_null(), *output.files))
         self._spawned_s = time.monotonic()
         try:
             on_exit(self._loop, self._child.pid, self._on_exit)
-        except OSError as error:  # it must not run on beside its next run
+        except OSError as error:  # it must not run on beside its job's next run
             self._signal(signal.SIGKILL)
             self._child.reap()
             raise UnwatchedError(error.errno, error.strerror) from error
 
     async def wait(self) -> Outcome:
-        """Return how the command ended; nothing of a tree that was ended by us is left then."""
+        """Wait for the command, and return how it ended.
+
+        If we ended it, nothing of its tree is left then but what not even SIGKILL ends.
+        """
         self._limit(self._task.timeout_s)
         await self._news
         self._limit(None)
         if self._reason is not None:
             await self._end_tree()
-        # Only now: until it is reaped, neither its pid nor its group can become another's.
+        # Only now: until it is reaped, neither its pid nor its group id can be reused.
         code = self._child.reap()
         return self._reason or _outcome(code)
 
     def met(self, number: int) -> bool:
-        """Tell whether a signal came to us while the command was started.
+        """Tell whether a signal came to us while the command was being started.
 
-        One to our group, as of Ctrl-C, it met then too, and had no session yet.
+        A signal to our group, as by Ctrl-C, then hit the command too, which had no session yet.
         """
         came_s = self._loop.signalled_s.get(number, -inf)
         return self._begun_s <= came_s <= self._spawned_s + _HEARD_WITHIN_S
 
     def follow_setting(self, timeout_s: float | None) -> None:
-        """Give it so long, None: without end; unless its job has a timeout of its own.
+        """Extend the timeout to that of the settings (None: no limit), unless the job has its own.
 
-        Never less than it has: a setting that is lowered, or lost, must not end what runs.
+        It is never shortened: a setting that is lowered, or lost, must not end what runs.
         """
         is_longer = (inf if timeout_s is None else timeout_s) > self._limit_s
         if is_longer and not (self._task.has_own_timeout or self._exited or self._reason):
@@ -151,7 +154,7 @@ class Run:
 
     @property
     def job_id(self) -> str:
-        """Whose command it is."""
+        """The id of the job whose command this is."""
         return self._task.job_id
 
     @property
@@ -160,10 +163,10 @@ class Run:
         return self._exited
 
     def end(self, reason: Outcome) -> bool:
-        """Have the command ended, and all it has started; False if it has ended, or is to already.
+        """Begin to end the command and all it has started; False if it has ended or is being ended.
 
-        The first reason counts. It may have ended while the pool was suspended, which `_on_exit`
-        has not heard of yet.
+        The first reason counts. The child itself is asked too, since it may have ended while the
+        pool was suspended, before `_on_exit` is called.
         """
         if self._reason is not None or self._exited or self._child.has_ended():
             return False
@@ -176,40 +179,44 @@ class Run:
         self._news.set(None)
 
     async def _end_tree(self) -> None:
-        """End all that it started, its group and what has left that: SIGTERM, SIGKILL later.
+        """End the command's group and what has left it: SIGTERM first, SIGKILL after the grace.
 
-        The group is signalled as one: nothing in it can fork out of that, and it needs no
-        descriptor, of which there may be none.
+        The group is signalled as a whole. No process in it can escape that by a fork, and it needs
+        no descriptor, of which none may be left.
         """
         self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)  # what stands still could not end by itself
+        self._signal(signal.SIGCONT)  # a suspended process could not end
         timer = self._loop.later(self._task.grace_s, lambda: self._signal(signal.SIGKILL))
         begun_s = time.monotonic()
         await self._sweeper.end(Tree(self._child.pid, self._task.marks), self._task.grace_s)
         if not self._exited:
-            self._news = Future(self._loop)  # the next can only be its exit
+            self._news = Future(self._loop)  # the next news can only be its exit
             await self._news
-        # where nobody can be listed the sweeper knew of nothing: the group has its grace, too
+        # where processes cannot be listed the sweeper found none: give the group its grace here
         while time.monotonic() < begun_s + self._task.grace_s and self._group_lives():
             await self._loop.sleep(LOOK_S)
         timer.cancel()
-        self._signal(signal.SIGKILL)  # to what was forked between two looks
+        self._signal(signal.SIGKILL)  # what was forked between two looks
 
     def _group_lives(self) -> bool:
         return not processes.can_list_processes() and processes.group_lives(self._child.pid)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the group, which is ours as long as its leader is not reaped."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS, of a zombie
+        """Signal the group, whose id is ours as long as its leader is not reaped."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # on macOS, for a zombie
             os.killpg(self._child.pid, number)
 
 
 def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
-    """Open a file for output; a job runs without it if there can be none."""
+    """Open an output file; if that fails, add the error to `lost` and open the null device.
+
+    Raises:
+        OSError: no descriptor is left, or no room on the disk.
+    """
     try:
         try:
             return os.open(path, _LOG_FLAGS | os.O_EXCL, mode)
-        except FileExistsError:  # somebody made it: of a pipe, the open would wait for a reader
+        except FileExistsError:  # somebody made it; opening a pipe would wait for a reader
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 raise FileExistsError(
                     errno.EEXIST, "is not a regular file; remove it", path
@@ -222,7 +229,7 @@ def _open_log(path: str, mode: int, lost: list[OSError]) -> int:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
-@lru_cache(maxsize=1)  # opened once: a job needs it only to be duplicated
+@lru_cache(maxsize=1)  # opened once: commands only get duplicates of it
 def _null() -> int:
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -230,10 +237,10 @@ def _null() -> int:
 def could_not_start(error: OSError, task: Task) -> Outcome:
     """Return the outcome of a command that the system refused to start."""
     if error.filename == task.cwd and task.argv[0] != task.cwd:
-        # a path may be as long as a record: not once more in each run's reason
+        # a path may be as long as a record, and would be repeated in the reason of each run
         return Outcome(ended=COULD_NOT_START, detail=f"cwd {task.cwd[:500]}: {error.strerror}")
     if isinstance(error, FileNotFoundError):
-        return Outcome(ended=EXIT, exit_code=127)  # what a shell says of the same
+        return Outcome(ended=EXIT, exit_code=127)  # as from a shell
     if isinstance(error, PermissionError):
         return Outcome(ended=EXIT, exit_code=126)
     if error.errno == errno.ENOEXEC:

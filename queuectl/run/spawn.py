@@ -1,8 +1,8 @@
-"""Starting a process: its own session, its output in files, nothing else inherited.
+"""Start a process in its own session, with its output in files and nothing else inherited.
 
-On glibc and musl posix_spawn is called without the interpreter's lock. subprocess keeps the lock
+On glibc and musl, posix_spawn is called without the interpreter's lock. subprocess keeps the lock
 until the child has loaded its program, so that one start holds up every other thread of the pool:
-2,400 starts a second in 2 threads here against 1,800 there. It serves where this is not to be had.
+1,800 starts a second in 2 threads instead of 2,400. subprocess is used where the other way fails.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _SET_SIGNALS, _SET_MASK, _SET_SESSION = 0x04, 0x08, 0x80
-_ROOM = 1024  # bytes, at least twice what any libc's opaque structures take
-# Places and descriptors: a pool's jobs have mostly the same. Beside claims that wait for the disk
-# descriptors vary: 2,000 jobs had 151 pairs of them, and with room for 64 one start in five to one
-# in two was prepared anew, 4 us and twice that with cold caches.
+_ROOM = 1024  # bytes for an opaque structure, at least twice what any libc needs
+# Pairs of directory and descriptors, mostly the same for all jobs of a pool. But descriptors vary
+# while claims wait for the disk: 2,000 jobs had 151 pairs. With room for 64, one start in five to
+# one in two was prepared again, which takes 4 us, and twice that with cold caches.
 _PREPARED = 512
 _PATH = b"PATH="
 
@@ -32,7 +32,7 @@ Streams: TypeAlias = "tuple[int, int, int]"
 
 
 class Environment(NamedTuple):
-    """All variables of a command, each as NAME=VALUE, no name twice.
+    """All variables of a command, each as NAME=VALUE, with no name twice.
 
     `shared` is one object for many commands, and must not change.
     """
@@ -42,11 +42,11 @@ class Environment(NamedTuple):
 
     @property
     def all(self) -> list[bytes]:
-        """Both, in their order."""
+        """All variables, those of `shared` first."""
         return [*self.shared, *self.own]
 
 
-_ours: set[int] = set()  # children that were started here, and are not reaped
+_ours: set[int] = set()  # pids of children that were started here and are not reaped
 
 
 class Child:
@@ -58,21 +58,21 @@ class Child:
         _ours.add(pid)
 
     def has_ended(self) -> bool:
-        """Tell whether there is nothing left but to reap it."""
+        """Tell whether the process has ended, and only has to be reaped."""
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self.pid, flags) is not None
 
     def reap(self) -> int:
-        """Wait for the end; return the exit code, or minus the signal."""
+        """Wait for the end and return the exit code, or the negative number of the signal."""
         code = self._reap()
         _ours.discard(self.pid)
         return code
 
 
 def reap_adopted() -> None:
-    """Reap what commands have left behind: process 1 of a container becomes its parent.
+    """Reap what commands have left behind, if we became its parent, as process 1 of a container.
 
-    One of ours that has ended, and is reaped soon, hides those that ended after it until then.
+    A child of ours that has ended but is not reaped yet hides those that ended after it.
     """
     flags = os.WEXITED | os.WNOHANG
     with contextlib.suppress(ChildProcessError):  # there are no children at all
@@ -84,7 +84,7 @@ def spawn(argv: Sequence[str], env: Environment, cwd: str, streams: Streams) -> 
     """Start a program in `cwd`, with these descriptors as its standard streams.
 
     Raises:
-        OSError: it could not be started; `filename` is `cwd` if that was the reason.
+        OSError: the program could not be started; `filename` is `cwd` if that was the reason.
     """
     libc = _libc()
     if libc is None:
@@ -98,7 +98,7 @@ def spawn(argv: Sequence[str], env: Environment, cwd: str, streams: Streams) -> 
 
 
 def resets_signals() -> bool:
-    """Whether commands begin with all signals at their default, whatever ours are."""
+    """Tell whether commands start with all signals at their default, whatever ours are."""
     return _libc() is not None
 
 
@@ -107,7 +107,7 @@ def _reap(pid: int) -> int:
 
 
 def _check_directory(path: str) -> None:
-    """Raise what entering a directory raises."""
+    """Raise the error of entering a directory, if there is one."""
     try:
         os.stat(f"{path}/.")
     except OSError as error:
@@ -115,12 +115,12 @@ def _check_directory(path: str) -> None:
 
 
 def _find_program(name: str, env: Environment, cwd: str) -> str:
-    """Look a program up where the command's own PATH says, as execvp in the child would."""
+    """Return a program's path, found in the command's own PATH as execvp in the child would."""
     if "/" in name:
         return name
     paths = [item[len(_PATH) :] for item in env.all if item.startswith(_PATH)]
     places = (os.fsdecode(paths[0]) if paths else os.defpath).split(os.pathsep)
-    # a place that is not absolute is one in the command's own directory
+    # a relative place is relative to the command's own directory
     for program in (os.path.join(cwd, place, name) for place in places):
         if is_program(program):
             return program
@@ -143,13 +143,13 @@ def _spawn_by_subprocess(
 
 
 class _Libc:
-    """posix_spawn with what os.posix_spawn lacks: a directory, no inherited files, no lock held."""
+    """posix_spawn with what Python's lacks: a directory, no inherited files, no lock held."""
 
     def __init__(self) -> None:
         import ctypes
 
         self._ctypes = ctypes
-        quick: Any = ctypes.PyDLL(None)  # keeps the lock: for calls that take no time
+        quick: Any = ctypes.PyDLL(None)  # keeps the interpreter's lock: for calls that take no time
         self._quick = {
             name: quick[f"posix_spawn_file_actions_{name}"]
             for name in ("init", "destroy", "adddup2", "addchdir_np", "addclosefrom_np")
@@ -172,8 +172,8 @@ class _Libc:
     def spawn(
         self, program: str, argv: Sequence[str], env: Environment, cwd: str, streams: Streams
     ) -> tuple[int, int]:
-        """Return the pid and 0, or 0 and the error number."""
-        path, *words = os.fsencode("\0".join((program, *argv))).split(b"\0")  # no word has one
+        """Return the pid and an error number; the pid counts only if that number is 0."""
+        path, *words = os.fsencode("\0".join((program, *argv))).split(b"\0")  # no word has a NUL
         code: int = self._spawn(
             self._pid_place,
             path,
@@ -185,7 +185,7 @@ class _Libc:
         return self._pid.value, code
 
     def _prepare(self, cwd: str, streams: Streams) -> object:
-        """Return what the child is to do before the program, made once for a place and streams."""
+        """Return what the child does before its program, made once for a directory and streams."""
         prepared = self._prepared.get((cwd, streams))
         if prepared is None:
             if len(self._prepared) == _PREPARED:
@@ -205,10 +205,10 @@ class _Libc:
 
 
 class _Words:
-    """An array of C strings that ends with NULL, filled anew for each command.
+    """An array of C strings that ends with NULL, filled again for each command.
 
-    A new one each time would be a new type each time, which cost 6 us of CPU a job; what is the
-    same as the last time stays, which is 5 us of it.
+    A new array each time would be a new type each time, which cost 6 us of CPU a job. What is the
+    same as the last time stays in place, which is 5 us of that.
     """
 
     def __init__(self, kind: Any) -> None:
@@ -217,7 +217,7 @@ class _Words:
         self._shared: Sequence[bytes] = ()
 
     def hold(self, shared: Sequence[bytes], own: Sequence[bytes]) -> object:
-        """Return the array with these strings in it, until the next call."""
+        """Fill the array with these strings and return it, for use until the next call."""
         first, end = len(shared), len(shared) + len(own) + 1
         if end > len(self._array):
             self._array = (self._kind * (2 * end))()
@@ -235,5 +235,5 @@ def _libc() -> _Libc | None:
         return None
     try:
         return _Libc()
-    except (AttributeError, ImportError):  # no calls that end in _np, or a Python without ctypes
+    except (AttributeError, ImportError):  # a libc without _np calls, or a Python without ctypes
         return None

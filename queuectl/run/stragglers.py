@@ -1,4 +1,4 @@
-"""Ending what a command has left behind, also what has left its process group by setsid.
+"""End what a command has left behind, including what has left its process group by setsid.
 
 spool-layout.md, section "Run". Each look reads all of /proc, so one look serves all who wait.
 """
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from queuectl.kernel.processes import Tree
     from queuectl.system.loop import Loop
 
-LOOK_S = 0.02  # between two looks at what is being ended
-_GIVE_UP_S = 5.0  # a process that SIGKILL does not end within this hangs in the kernel: go on
-_LONGEST_LOOK_S = 1.0  # what counts of the time between two looks, at most
+LOOK_S = 0.02  # between two looks at the processes that are being ended
+_GIVE_UP_S = 5.0  # a process that outlives SIGKILL for this long hangs in the kernel: go on
+_LONGEST_LOOK_S = 1.0  # more time than this between two looks does not count
 
 
 @dataclass
 class Ending:
     """One tree that is being ended: SIGTERM first, SIGKILL to what is left after the grace.
 
-    The group of a tree was sent its SIGTERM by whoever has it ended.
+    If the tree has a group, the caller has already sent SIGTERM to that.
     """
 
     tree: Tree
     grace_s: float
     begun_s: float = field(default_factory=time.monotonic)
     told: set[int] = field(default_factory=set)
-    killed_for_s: float = 0.0  # since the first SIGKILL, as far as anybody looked
+    killed_for_s: float = 0.0  # since the first SIGKILL, counted at looks
     last_kill_s: float | None = None
-    blind: int = 0  # looks in a row that found nothing out
-    survivors: tuple[int, ...] = ()  # of SIGKILL, for so long that nobody waits any more
+    blind: int = 0  # looks in a row that failed
+    survivors: tuple[int, ...] = ()  # pids that outlived SIGKILL, and are given up
 
     def go_on(self, living: list[int] | None) -> bool:
-        """Signal what lives; tell whether there is anything left to wait for.
+        """Signal the living processes, and tell whether there is anything left to wait for.
 
         Args:
-            living: processes of the tree; None where that could not be found out.
+            living: pids of the tree; None if they could not be found out.
         """
         if living is None:
             self.blind += 1
@@ -56,25 +56,25 @@ class Ending:
         self.blind = 0
         if not living:
             return False
-        # the first look may come late, or the grace be none: nobody is killed who was not told
+        # the first look may come late, or the grace be 0: even then SIGTERM goes first
         grace_is_over = time.monotonic() - self.begun_s > self.grace_s and bool(self.told)
         for pid in living:
             if grace_is_over:
                 processes.signal_process(pid, SIGKILL, self.tree)
             elif pid not in self.told and not self._is_in_group(pid):
                 processes.signal_process(pid, SIGTERM, self.tree)
-                processes.signal_process(pid, SIGCONT, self.tree)  # what stands still could not end
+                processes.signal_process(pid, SIGCONT, self.tree)  # else it could not end
         self.told.update(living)
-        if grace_is_over and self._count_wait():  # after the signals: who came last is killed too
+        if grace_is_over and self._count_wait():  # after the signals, which kill newcomers too
             self.survivors = tuple(living)
             return False
         return True
 
     def _count_wait(self) -> bool:
-        """Count the time since the last SIGKILL; tell whether that is enough to give up."""
+        """Count the time since the last SIGKILL, and tell whether it is time to give up."""
         now = time.monotonic()
         if self.last_kill_s is not None:
-            # between two looks a pool may stand still for hours
+            # a pool may be suspended for hours between two looks
             self.killed_for_s += min(now - self.last_kill_s, _LONGEST_LOOK_S)
         self.last_kill_s = now
         return self.killed_for_s > _GIVE_UP_S
@@ -87,7 +87,7 @@ class Ending:
 
 
 class Sweeper:
-    """Ends trees for the turns of one event loop."""
+    """Ends trees of processes, for the turns of one event loop."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -95,7 +95,7 @@ class Sweeper:
         self._sweeping = False
 
     async def end(self, tree: Tree, grace_s: float) -> None:
-        """Return once nothing of the tree is left, but for what not even SIGKILL ends."""
+        """End a tree, and return once nothing of it is left but what not even SIGKILL ends."""
         over: Future[None] = Future(self._loop)
         self._endings[tree] = (Ending(tree, grace_s), over)
         if not self._sweeping:
@@ -105,7 +105,7 @@ class Sweeper:
         await over
 
     def _swept(self, swept: Future[None]) -> None:
-        """Have all who wait meet what was not foreseen, if there was something."""
+        """Raise an unexpected error of the sweep in all who wait for it."""
         if swept.error is not None:
             self._sweeping = False
             for _, over in self._endings.values():
@@ -132,7 +132,7 @@ class Sweeper:
 
 @contextlib.contextmanager
 def _out_of_resources_for_now() -> Iterator[None]:
-    """Let what lacked a descriptor or a thread be done at the next look."""
+    """Ignore a lack of descriptors or threads: the next look tries again."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""The directory that is the queue: where everything is in it, and the moves that jobs make."""
+"""The directory that is the queue: where its files are, and how jobs move in it."""

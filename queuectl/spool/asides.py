@@ -1,4 +1,4 @@
-"""Setting aside: what becomes of a file that can never run.
+"""Setting aside: what happens to a file that can never run.
 
     processing/ID@OWNER.json  --rename-->  dead/ID.rejected, explained in dead/ID.json
 
@@ -27,15 +27,15 @@ from queuectl.units import utc_text
 if TYPE_CHECKING:
     from queuectl.system.files import Steps
 
-# said of a file that is immutable, somebody else's in a sticky directory, or a mount point
+# errors of a file that is immutable, another user's in a sticky directory, or a mount point
 OF_ONE_FILE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY})
-WHY = "rejected: "  # how the error of a reason begins
+WHY = "rejected: "  # how the error message of a reason begins
 _SAYS = ("error_message", "rejected", "tags")
-_MOST_OF_TAGS = 10_000  # characters: a reason is read at every look at dead/
+_MOST_OF_TAGS = 10_000  # characters: reasons are read at every look at dead/
 
 
 class Aside(NamedTuple):
-    """What to say of a file that was set aside: the id under which dead/ shows it, and why."""
+    """What to report about a file that was set aside: its id in dead/, and why it is there."""
 
     job_id: str
     why: str
@@ -47,11 +47,11 @@ class Asides(Moves):
     _rejects = 0  # files taken to be set aside
 
     def take_name(self, name: str, state: str, owner: str) -> Claim:
-        """Take a file whose name may be no id, to be set aside: it is held under no job's name.
+        """Take a file to be set aside, under a name that no job has; its own need not be an id.
 
         Raises:
-            FileNotFoundError: it is gone.
-            OSError: it could not be moved.
+            FileNotFoundError: the file is gone.
+            OSError: the file could not be moved.
         """
         job_id = as_id(name.removesuffix(SUFFIX))
         # held under a name of its own: a turn of this owner may hold a job of the same id
@@ -65,26 +65,30 @@ class Asides(Moves):
     def set_aside(
         self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
     ) -> Aside:
-        """Do what `setting_aside` does, waiting here."""
+        """Do what `setting_aside` does, waiting for each step."""
         return files.carry_out(self.setting_aside(claim, why, name, cut_short=cut_short))
 
     def setting_aside(
         self, claim: Claim, why: str, name: str | None = None, *, cut_short: bool = False
     ) -> Steps[Aside]:
-        """Keep a file that can never run: the bytes in dead/ID.rejected, why in dead/ID.json.
+        """Set a file aside: its bytes go to dead/ID.rejected, and dead/ID.json says why.
 
-        Returns what to say of it. The reason is there before the bytes move, so a crash between
-        leaves an orphan that is set aside again, not bytes without a reason.
+        The reason is there before the bytes move. So a crash between the two leaves an orphan that
+        is set aside again, not bytes without a reason.
 
         Args:
-            claim: of the file.
-            why: it cannot run.
-            name: what it was called, if not ID.json.
-            cut_short: to finish what a dead owner began: a reason that is in dead/ already holds.
+            claim: the claim on the file.
+            why: why it cannot run.
+            name: the name that it had, if not ID.json.
+            cut_short: whether this finishes what a dead owner began. If so, a reason that is
+                already in dead/ is good enough.
+
+        Returns:
+            What to report about the file.
 
         Raises:
             ClaimLostError: the claim was taken away.
-            OSError: it is still held.
+            OSError: the file is still held, or its move might not survive a power cut.
         """
         if self._is_reason(claim):
             with contextlib.suppress(FileExistsError):
@@ -92,27 +96,27 @@ class Asides(Moves):
                 what = f"it only says why a file was set aside: mend {claim.job_id}.rejected"
                 return Aside(claim.job_id, what)
         if not (cut_short and self._is_of_this_take(claim)):
-            with contextlib.suppress(OSError):  # whatever it is: that name is taken
-                self.drop_reason(claim)  # mended, not well enough: the new reason takes its place
+            with contextlib.suppress(OSError):  # whatever is there: that name is taken
+                self.drop_reason(claim)  # mended, but badly: a new reason replaces the old
         says = {
             "error_message": f"{WHY}{why}",
             "rejected": name or f"{claim.job_id}{SUFFIX}",
-            **_tags_of(claim.path),  # who waits for a tag must learn of it
+            **_tags_of(claim.path),  # whoever waits for a tag must learn of it
         }
         return Aside((yield from self._parting_explained(claim, says, any_reason=cut_short)), why)
 
     def _parting_explained(
         self, claim: Claim, says: dict[str, Any], *, any_reason: bool
     ) -> Steps[str]:
-        """Move a held file to dead/ID.rejected, once dead/ID.json says why; return that id.
+        """Move a held file to dead/ID.rejected, once dead/ID.json says why; return the id used.
 
-        A reason that is there already will do if it says the same, or `any_reason`.
+        A reason that is already there is good enough if it says the same, or if `any_reason`.
         """
 
         def is_explained(free: str) -> bool:
             try:
                 reason = self.reason(free)
-            except OSError:  # whatever it is: that name is taken
+            except OSError:  # whatever is there: that name is taken
                 return False
             return reason is not None and (any_reason or says.items() <= reason.record.items())
 
@@ -125,31 +129,34 @@ class Asides(Moves):
         return self._to_dead(claim, parting, is_explained)
 
     def _is_reason(self, claim: Claim) -> bool:
-        """Tell whether it only says why a file was set aside.
+        """Tell whether a held file only says why another file was set aside.
 
-        `mv dead/ID.json pending/` is a retry of a job, and is tried with such a file too.
+        `mv dead/ID.json pending/` retries a job, and people try it with such a file too.
         """
         try:
             return self.reason(claim.job_id, claim.path) is not None
-        except PermissionError:  # perhaps the reason why it is set aside
+        except PermissionError:  # perhaps this is why it is set aside
             return False
 
     def _is_of_this_take(self, claim: Claim) -> bool:
-        """Tell whether the reason in dead/ was written since the file was taken."""
+        """Tell whether the reason in dead/ was written after the file was taken."""
         try:
             reason = os.lstat(self.file("dead", claim.job_id))
         except FileNotFoundError:
             return False
-        return reason.st_ctime_ns >= os.lstat(claim.path).st_ctime_ns  # a rename sets it
+        return reason.st_ctime_ns >= os.lstat(claim.path).st_ctime_ns  # set by the take
 
     def making_way(self, claim: Claim) -> Steps[Aside | None]:
-        """Give a file that was set aside another id in dead/: its own is that of this job now.
+        """Give a file that was set aside another id in dead/, because this job has its id now.
 
-        Returns what to say of it; None if there is none any more, as one that was purged, or for
-        which another pool has done this. A crash between leaves a reason too many.
+        A crash on the way leaves a reason too many.
+
+        Returns:
+            What to report about the file. None if it is no longer there, because it was purged or
+            another pool has already done this.
 
         Raises:
-            OSError: it has its id still.
+            OSError: that file may still have this id.
         """
         reason = self.reason(claim.job_id)
         aside = Claim(claim.job_id, claim.owner, self.rejected_file(claim.job_id), "dead")
@@ -169,14 +176,15 @@ class Asides(Moves):
         return Aside(job_id, reason.error.removeprefix(WHY))
 
     def _take_back_reason(self, aside: Claim) -> None:
-        """Delete the reason of a file that did not follow it into dead/, where nobody else has."""
+        """Delete the new reason of a file that did not follow it, unless another file did."""
         if aside.dead_id is not None and not moving.is_there(self.rejected_file(aside.dead_id)):
             moving.unlink_quietly(self.file("dead", aside.dead_id))
 
     def drop_reason(self, claim: Claim) -> bool:
-        """Delete dead/ID.json if it only tells of a file that has been taken out of dead/ again.
+        """Delete the reason dead/ID.json if its file has left dead/ again.
 
-        Returns whether it did.
+        Returns:
+            Whether it was deleted.
 
         Raises:
             OSError: the file system refused.
@@ -184,7 +192,7 @@ class Asides(Moves):
         job_id = claim.job_id
         if self.reason(job_id) is None:
             return False
-        # in this order: a file that is being set aside is held, as ID or ID~..., and then in dead/
+        # in this order: a file being set aside is first held, as ID or ID~..., and then in dead/
         held = [held.path for held in self._held_now() if split_reject(held.job_id)[0] == job_id]
         if held != [claim.path] or moving.is_there(self.rejected_file(job_id)):
             return False
@@ -204,14 +212,14 @@ class Asides(Moves):
         draft_file = self._draft_file(free, claim.owner)
         publish = partial(moving.publish, draft_file, self.file("dead", free))
         yield from self._placing(draft_file, Job(record).encode(), publish)
-        moving.unlink_quietly(draft_file)  # it has its name in dead/ now
+        moving.unlink_quietly(draft_file)  # the file has its name in dead/ now
 
 
 def _tags_of(path: str) -> dict[str, list[str]]:
-    """Return the tags in a file that can be no job, if it has some."""
+    """Return the tags of a file that can never run, as a field of its reason, if it has any."""
     try:
         tags = decode(read_regular(path)).get("tags")
-    except (BadJobError, OSError):  # what is wrong with it is said already
+    except (BadJobError, OSError):  # its reason already says what is wrong with it
         return {}
     sound = FIELDS["tags"].accepts(tags) and len(str(tags)) < _MOST_OF_TAGS
     return {"tags": tags} if tags and sound else {}

@@ -1,4 +1,4 @@
-"""Keeping output small: the middle of a file that is too large is cut out, and a line says so.
+"""Keeping output small: the middle of a large file is cut out, and a line there says so.
 
 spool-layout.md, section "logs/".
 """
@@ -21,20 +21,20 @@ CHUNK_BYTES = 1 << 16
 MARK_BYTES = 100  # room for the line that says what was cut out
 LINE_BYTES = 4096  # a cut is moved to the end of a line if one is this near
 _DONE = b"cut out here"
-_UNDER_WAY = b"being cut..."  # as long as it is not done, in the same place
+_UNDER_WAY = b"being cut..."  # stands there until it is done; has the same length
 _MARK_TEXT = b"[queuectl: %d bytes " + _DONE + b": log-max-size]\n"
 MARK = re.compile(re.escape(_MARK_TEXT).replace(b"%d", rb"(\d+)"))
-PATIENCE_S = 1.0  # a read takes microseconds
+PATIENCE_S = 1.0  # a reader has the lock for microseconds
 _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def cap(path: str, max_bytes: float) -> OSError | None:
-    """Cut the middle out of a file that is larger, and say in a line there how much that was.
+    """Cut the middle out of a file larger than `max_bytes`; a line there says how much was cut.
 
-    Done within the file, with no more memory for a large one, and with no more room on the disk.
-    A file system that refuses stops nobody: its error is returned, and the end stays where it was.
-    Until all is done the line says that it is being cut: what is below may be twice there, or
-    partly, if we die.
+    This is done in place, with no more room on the disk, and no more memory for a large file. If
+    the file system refuses, the error is returned, not raised, and the end stays where it was.
+    Until the cut is done, the line says that it is under way: if we die, what is below the line may
+    be there twice or in part.
     """
     try:
         descriptor = os.open(path, _WRITE_FLAGS)
@@ -55,20 +55,20 @@ def cap(path: str, max_bytes: float) -> OSError | None:
 
 
 def kept(max_bytes: float) -> int:
-    """Return how much is kept of what was printed, half of it from the beginning."""
+    """Return how many bytes of a cut file are kept, half of them from its beginning."""
     return max(int(max_bytes) - MARK_BYTES, 0)
 
 
 def mark_of(cut_bytes: int) -> bytes:
-    """Return the line that says how much was cut out."""
+    """Return the line that says how many bytes were cut out."""
     return _MARK_TEXT % cut_bytes
 
 
 def lock_to_read(descriptor: int, max_bytes: float | None, patience_s: float) -> bool:
-    """Have nothing cut out of a file until it is unlocked; tell whether others let us do that.
+    """Lock a file against being cut while it is read; False if others have the lock for too long.
 
-    Only what is larger may be being cut. Else a command may have the lock, which keeps its output
-    whole by it (`flock 1`), and is not to meet us there.
+    Only a file larger than `max_bytes` may be in a cut, so a smaller one is not locked: a command
+    that locks its own output (`flock 1`) must not find us there.
     """
     if max_bytes is None or os.fstat(descriptor).st_size <= max_bytes:
         return True
@@ -76,10 +76,10 @@ def lock_to_read(descriptor: int, max_bytes: float | None, patience_s: float) ->
 
 
 def _lock(descriptor: int, how: int, patience_s: float) -> bool:
-    """Lock a file; False if others have it for longer than that: they may be suspended."""
+    """Lock a file; False if others have it for longer than `patience_s`: they may be suspended."""
     try:
         return kernel.lock_within(descriptor, how, patience_s)
-    except OSError:  # no locks here
+    except OSError:  # no locks on this file system
         return True
 
 
@@ -88,10 +88,10 @@ def _cut_middle(descriptor: int, size: int, max_bytes: float) -> None:
     head = _end_of_line(descriptor, room // 2)
     tail = _start_of_line(descriptor, size - (room - room // 2), size)
     joint = b"" if head == 0 or os.pread(descriptor, 1, head - 1) == b"\n" else b"\n"
-    # less that newline: who reads on counts from the mark, and cannot tell it from the output's
+    # less the joint: readers compute offsets from the mark, and cannot tell whose newline it is
     mark = joint + mark_of(tail - head - len(joint))
     position = head + _write(descriptor, mark.replace(_DONE, _UNDER_WAY), head)
-    # forward, a chunk at a time: what is overwritten was cut out, or has been copied already
+    # forward, a chunk at a time: what is overwritten was cut out or has already been copied
     for source in range(tail, size, CHUNK_BYTES):
         data = os.pread(descriptor, min(CHUNK_BYTES, size - source), source)
         position += _write(descriptor, data, position)
@@ -107,9 +107,10 @@ def _write(descriptor: int, data: bytes, position: int) -> int:
 
 
 def _end_of_line(descriptor: int, limit: int) -> int:
-    """Return where the last line that ends before `limit` ends, if that is near.
+    """Return the end of the last line that ends before `limit`, if that is near.
 
-    Else where a line was begun again, as a progress bar does, or a character ends.
+    Otherwise return the end of the last carriage return, as a progress bar prints it, or else of
+    the last character.
     """
     begin = max(0, limit - LINE_BYTES)
     text = os.pread(descriptor, limit - begin + 1, begin)
@@ -130,5 +131,5 @@ def _start_of_line(descriptor: int, begin: int, size: int) -> int:
 
 
 def _cut_into(text: Iterable[int]) -> int:
-    """Return how many of the first bytes, three at most, are not the first of a character."""
+    """Return how many of the first bytes, three at most, only continue a character."""
     return sum(1 for _ in takewhile(lambda byte: byte & 0xC0 == 0x80, islice(text, 3)))

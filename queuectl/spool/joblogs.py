@@ -1,4 +1,4 @@
-"""What commands printed: which runs there were, where their output is, and removing it.
+"""What commands printed: which runs there were, where their output is, and how to remove it.
 
 spool-layout.md, section "logs/".
 """
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from queuectl.record.job import Job
     from queuectl.spool.layout import Found, Layout
 
-# runs: of a job with more, logs/ is listed rather than asked for each, which takes as long for
-# 20,000 runs as listing 240,000 files
+# Runs: if a job has more, logs/ is listed instead of probed for each. Probing for 20,000 runs takes
+# as long as listing 240,000 files.
 _PROBED = 20_000
 
 
@@ -29,7 +29,7 @@ _PROBED = 20_000
 
 
 def last_run(found: Found) -> int:
-    """Return the number of a job's last run, also one that is going on; 0 if there was none."""
+    """Return the number of a job's last run, which may still be going on; 0 if there was none."""
     return current_run(found) or found.job.run_number
 
 
@@ -40,9 +40,9 @@ def current_run(found: Found) -> int | None:
 
 
 def log_file(spool: Layout, job: Job, number: int, stream: str) -> str:
-    """Return where run `number` of a job wrote: in logs/ under its id, or as its record says.
+    """Return where run `number` of a job wrote: under the job's id, or the one in its record.
 
-    The two differ for a job that was put into dead/ under another id than it ran as.
+    The two differ for a job that was put into dead/ under another id than the one it ran under.
     """
     path = spool.log_files(job.id, number)[STREAMS.index(stream)]
     ran_as = _ran_as(job, number, stream)
@@ -52,7 +52,7 @@ def log_file(spool: Layout, job: Job, number: int, stream: str) -> str:
 
 
 def record_here(spool: Layout, found: Found) -> dict[str, Any]:
-    """Return a job's record, with the files of its output where they are: a spool may be moved."""
+    """Return a job's record with the current paths of its output: the spool may have been moved."""
     record = found.record()
     for name in ("stdout_path", "stderr_path"):
         path = record.get(name)
@@ -62,7 +62,7 @@ def record_here(spool: Layout, found: Found) -> dict[str, Any]:
 
 
 def _ran_as(job: Job, number: int, stream: str) -> str | None:
-    """Return the id under which a run wrote, by its record; None if that does not say."""
+    """Return the id under which a run wrote its output; None if the record does not say."""
     recorded = job.record.get("stdout_path" if stream == OUT else "stderr_path")
     ran_as, _, rest = os.path.basename(recorded or "").partition(f".{number}.{stream}")
     return ran_as if is_id(ran_as) and not rest else None
@@ -105,14 +105,14 @@ def _listed(spool: Layout, job_id: str) -> list[str]:
 
 
 def forget_output(spool: Layout, before: Job, after: Job) -> None:
-    """Delete the output of the run that a job's history has forgotten since, if it meant later."""
+    """Delete the output of the run that just dropped out of `history`, if it only meant later."""
     number = forgotten_run(before, spool.config)
     if number is not None and after.history != before.history:
         remove_output(spool, before.id, number)
 
 
 def remove_output(spool: Layout, job_id: str, number: int) -> None:
-    """Delete what run `number` of a job has printed, as far as the file system lets us."""
+    """Delete what run `number` of a job printed, as far as the file system allows."""
     for path in spool.log_files(job_id, number):
-        with contextlib.suppress(OSError):  # it goes with the job, else
+        with contextlib.suppress(OSError):  # otherwise it is deleted with the job
             os.unlink(path)

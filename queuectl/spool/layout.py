@@ -1,4 +1,4 @@
-"""Looking at a spool: reads only, and changes nothing.
+"""Looking at a spool without changing anything.
 
 spool-layout.md, section "Presence".
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """A job and the directory it was found in; `owner` holds it if that is processing/."""
+    """A job and the state in which it was found; in processing/ also the owner that holds it."""
 
     state: str
     job: Job
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A file of processing/: its job, and who holds it: "" if it was put there by hand."""
+    """A file in processing/: its job and its owner, "" if it was put there by hand."""
 
     job_id: str
     owner: str
@@ -44,10 +44,10 @@ class Held(NamedTuple):
 
 
 class Layout(Places):
-    """A spool as it can be looked at."""
+    """A spool that can be looked at."""
 
     def names(self, state: str) -> Iterator[str]:
-        """Yield the ids in a state, in no order; of processing/ too.
+        """Yield the ids of the jobs in a state, processing/ included, in no particular order.
 
         Raises:
             SpoolError: the directory cannot be read.
@@ -57,7 +57,7 @@ class Layout(Places):
             yield job_id_in(state, name)
 
     def file_names(self, state: str) -> Iterator[str]:
-        """Yield the names of the job files in a state, without `.json`, in no order.
+        """Yield the names of the job files in a state, without `.json`, in no particular order.
 
         Raises:
             SpoolError: the directory cannot be read.
@@ -65,7 +65,7 @@ class Layout(Places):
         return (_stem(entry) for entry in self._entries(state))
 
     def written(self, state: str) -> Iterator[tuple[str, float]]:
-        """Yield the id of each job file, of processing/ too, and when it was last written.
+        """Yield each job's id and when its file was last written, in seconds since the epoch.
 
         Raises:
             SpoolError: the directory cannot be read.
@@ -76,10 +76,11 @@ class Layout(Places):
                 yield job_id_in(state, _stem(entry)), written_s
 
     def file_names_by_place(self, state: str) -> Iterator[str]:
-        """Yield what `file_names` does in the order of the disk, for those who read all the files.
+        """Yield what `file_names` does, in the order of the disk, for those who read all the files.
 
-        Cold files are read three times as fast so on ext4. In chunks, since the first jobs must
-        not wait for a million names; chunks of 20,000 gave as much as sorting all.
+        On ext4, files that are not cached are read three times as fast in this order. Names are
+        sorted in chunks, since the first jobs must not wait for a million names. Chunks of 20,000
+        gained as much as sorting all names.
         """
         entries = ((entry.inode(), _stem(entry)) for entry in self._entries(state))
         while chunk := sorted(islice(entries, 20_000)):
@@ -92,7 +93,7 @@ class Layout(Places):
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    # is_job_file, without a call for each of a million
+                    # is_job_file, but without a million calls
                     if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
                         yield entry
         except FileNotFoundError:
@@ -110,9 +111,9 @@ class Layout(Places):
             yield Held(*split_held(name), self.file("processing", name))
 
     def found_in(self, job_id: str, states: Iterable[str], but: str = "") -> str | None:
-        """Return the first of these states, `but` one, that has a file of this id.
+        """Return the first of these states, except `but`, that has a file of this id; else None.
 
-        Not for processing/, where a file's name names its owner too.
+        This does not work for processing/, where the names of files include the owner.
         """
         for state in states:
             if state != but and is_there(self.file(state, job_id)):
@@ -120,17 +121,18 @@ class Layout(Places):
         return None
 
     def locate(self, job_id: str) -> tuple[str, str]:
-        """Return the state that holds an id, and its file.
+        """Return the state that has a job, and the path of the job's file.
 
         Raises:
-            NoSuchJobError: none does.
-            TypeError: it is no text.
+            NoSuchJobError: no state has it.
+            SpoolError: a state cannot be looked at.
+            TypeError: the id is not a str.
         """
         if not isinstance(job_id, str):
             msg = f"an id is a str, not a {type(job_id).__name__}; that of a Job is its `.id`"
             raise TypeError(msg)
-        if is_id(job_id):  # ../config is none, whatever is there
-            # A job on its way can slip from a place not looked at yet to one that was: look twice.
+        if is_id(job_id):  # ../config is not, whatever is there
+            # look twice: a moving job can slip from a place not yet looked at to one that was
             place = self._look_for(job_id) or self._look_for(job_id)
             if place is not None:
                 return place
@@ -148,12 +150,12 @@ class Layout(Places):
         return None if state is None else (state, self.file(state, job_id))
 
     def check_readable(self, job_id: str) -> None:
-        """Check that it can be told whether a state has a file of this id.
+        """Check that the file system tells of each state whether it has a file of this id.
 
-        Where the file system refuses to say, a quick look takes that for "not there".
+        Quick looks, such as `found_in`, take a refusal to tell for "not there".
 
         Raises:
-            SpoolError: it cannot.
+            SpoolError: it refuses to tell.
         """
         for state in AT_REST:
             path = self.file(state, job_id)
@@ -165,7 +167,7 @@ class Layout(Places):
                 raise SpoolError("read", path, error) from error
 
     def is_anywhere(self, job_id: str) -> bool:
-        """Tell whether some state holds an id."""
+        """Tell whether any state has a job of this id."""
         try:
             self.locate(job_id)
         except NoSuchJobError:
@@ -176,7 +178,7 @@ class Layout(Places):
         """Return a job, wherever it is.
 
         Raises:
-            NoSuchJobError: no state holds it.
+            NoSuchJobError: no state has it.
             BadJobError: its file is not a job's.
             SpoolError: it cannot be read.
         """
@@ -210,11 +212,11 @@ class Layout(Places):
         else:
             if os.lstat(path).st_ino == inode:
                 return Found("processing", job, holder_of(path))
-        # exchanged for a newer body while it was read, and perhaps written over since
+        # exchanged for a newer body while it was read, and perhaps overwritten since
         raise FileNotFoundError(path)
 
     def _rejection(self, path: str, job_id: str) -> Job | None:
-        """Return why a file was set aside, None if `path` says nothing of the kind.
+        """Return the record at `path` if it says why a file was set aside; else None.
 
         Raises:
             OSError: it cannot be read.
@@ -230,10 +232,12 @@ class Layout(Places):
         return Job({**record, "id": job_id, "error_message": why})
 
     def reason(self, job_id: str, path: str | None = None) -> Job | None:
-        """Return what dead/ID.json, or `path`, says if that is why a file was set aside.
+        """Return the record in dead/ID.json, or at `path`, that says why a file was set aside.
+
+        None if there is no such file, or if it says something else.
 
         Raises:
-            OSError: it is there, and cannot be read.
+            OSError: the file is there but cannot be read.
         """
         try:
             return self._rejection(path or self.file("dead", job_id), job_id)
@@ -241,10 +245,10 @@ class Layout(Places):
             return None
 
     def mending(self, job_id: str) -> str:
-        """Return what to do to have a file that was set aside under this id run as a job."""
+        """Return what a user must do to run a file that was set aside under this id."""
         try:
             wanted = decode(read_regular(self.rejected_file(job_id))).get("id")
-        except (BadJobError, OSError):  # it names none that counts
+        except (BadJobError, OSError):  # it has no usable id
             wanted = None
         name, mend, note = job_id, f"mend dead/{job_id}{REJECTED}", ""
         if is_id(wanted) and wanted != job_id and self.found_in(wanted, AT_REST) is None:
@@ -259,19 +263,19 @@ class Layout(Places):
         ids: Iterable[str] | None = None,
         missed: Callable[[str, Exception], None] | None = None,
     ) -> Iterator[Found]:
-        """Yield the jobs in a state that can be read.
+        """Yield those jobs in a state that can be read.
 
         Args:
-            state: where they are looked for.
-            ids: which; of processing/ one as often as it is held. None: all.
-            missed: called with the path of each that cannot be read, and why.
+            state: the state to look in.
+            ids: the ids to look for; in processing/ each as often as it is held. None: all.
+            missed: called with the path of each file that cannot be read, and the error.
 
         Raises:
-            SpoolError: processing/ cannot be read.
+            SpoolError: the directory cannot be read.
             ValueError: there is no such state.
         """
         _check_state(state)
-        paths: dict[str, list[str]] = {}  # two owners may hold jobs of one id
+        paths: dict[str, list[str]] = {}  # two owners may hold jobs of the same id
         for held in self.held() if state == "processing" else ():
             paths.setdefault(held.job_id, []).append(held.path)
         for job_id in self.names(state) if ids is None else ids:
@@ -287,9 +291,10 @@ class Layout(Places):
             yield found
 
     def has_begun(self, job: Job) -> bool:
-        """Tell of a held job whether its command has begun: then there are files of its output.
+        """Tell whether a held job's command has begun: its output files exist then.
 
-        Where none could be made, it names none; where none can be made now, it may have had some.
+        It has also begun if the record names no output, since then none could be made. While logs/
+        cannot be accessed, it counts as begun, since it may have output.
         """
         if job.state != "processing":
             return False
@@ -300,7 +305,7 @@ class Layout(Places):
         return not can_be_made or any(map(may_be_there, logs))
 
     def running(self) -> Iterator[Found]:
-        """Yield the jobs whose command runs, as far as their files tell.
+        """Yield the jobs whose command is running, as far as their files tell.
 
         Raises:
             SpoolError: processing/ cannot be read.
@@ -311,7 +316,7 @@ class Layout(Places):
         """Return the job in a file.
 
         Raises:
-            BadJobError: it is not a job's, or not one that we may run.
+            BadJobError: it is not a job's, or not of a job that we may run.
             OSError: it could not be read.
         """
         return parse(read_regular(path, any_owner=any_owner), job_id)

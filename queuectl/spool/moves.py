@@ -5,8 +5,8 @@
               tmp/ID@OWNER.json   --rename-->  processing/ID@OWNER.json
     release   processing/ID@OWNER.json  --rename-->  STATE/ID.json
 
-The kernel picks the one winner of a rename; the owner stands in the name, so the claim and the
-record of who holds it are the same instant. spool-layout.md, section "The moves".
+The kernel picks one winner of a rename. The name of the file names the owner, so claiming a job and
+recording who holds it happen at one instant. spool-layout.md, section "The moves".
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ class Claim:
     owner: str
     path: str
     origin: str
-    arrived_us: int = 0  # what orders it among those that wait there, see `Job.place`
+    arrived_us: int = 0  # gives its place among those waiting there, see `Job.place`
     rewritten: bool = False  # the body is no longer the one that was taken
     spare: str | None = None  # the file in tmp/ with the body that the last rewrite replaced
-    first_spare: str | None = None  # the body before its start, until its outcome is on disk
-    dead_id: str | None = None  # the id in dead/ that it gets because its own is taken
+    first_spare: str | None = None  # has the body before the start, until the outcome is on disk
+    dead_id: str | None = None  # its id in dead/ if its own is taken
     reason: str = ""  # why it goes to dead/ under another id
 
     def place(self, state: str) -> str:
-        """Return where the job is once it was settled to a state, for the log."""
+        """Return where the job is after it was settled to a state, for the log."""
         if self.dead_id is None:
             return f"{state}/"
         return f"dead/{self.dead_id}{SUFFIX}: {self.reason}"
 
     def part_with_spares(self) -> list[str]:
-        """Return the spares that are kept for it, which are the caller's from here on."""
+        """Return the spares kept for this claim, and forget them: they are the caller's now."""
         spares = [spare for spare in (self.first_spare, self.spare) if spare is not None]
         self.first_spare = self.spare = None
         return spares
@@ -69,37 +69,37 @@ class Moves(Layout):
     _spares: Spares | None = None
 
     def take(self, job_id: str, state: str, owner: str, arrived_us: int = 0) -> Claim:
-        """Make a job `owner`'s own, whatever its file holds.
+        """Take a job for `owner`, whatever its file holds.
 
         Args:
-            job_id: which.
-            state: where it waits, or lies.
-            owner: whose it is to be.
-            arrived_us: when it came there, for who may give it back.
+            job_id: the job to take.
+            state: the state that it is taken from.
+            owner: the name under which it is held.
+            arrived_us: when it arrived there, in microseconds; needed to give it back.
 
         Raises:
-            FileNotFoundError: somebody else was first, or it is gone.
-            OSError: it could not be moved.
+            FileNotFoundError: somebody else was first, or the job is gone.
+            OSError: the job could not be moved.
         """
         claim = Claim(job_id, owner, self.held_file(job_id, owner), state, arrived_us)
         try:
             moving.move_contended(self.file(state, job_id), claim.path)
         except OSError:
             raise
-        except BaseException:  # of a signal handler: it may come right after the rename
+        except BaseException:  # from a signal handler, perhaps right after the rename
             self.let_go(claim)
             raise
         return claim
 
     def release(self, claim: Claim, state: str) -> None:
-        """Do what `releasing` does, waiting here."""
+        """Do what `releasing` does, waiting for each step."""
         files.carry_out(self.releasing(claim, state))
 
     def let_go(self, claim: Claim) -> None:
-        """Put a job where its body says, or back if it was only taken, and wait for nothing.
+        """Put a job where its body says, or back if it was only taken; wait for nothing.
 
-        For an interrupt, which may come between a rename and the next line: so the body is asked,
-        as recovery does, which puts right what is held all the same.
+        This is for an interrupt, which may come between a rename and the next line. So the body
+        decides, as in recovery. A job that stays held all the same is left to recovery.
         """
         with contextlib.suppress(OSError, QueuectlError):
             moving.unlink_quietly(self._draft_file(claim.job_id, claim.owner))
@@ -115,8 +115,8 @@ class Moves(Layout):
         again.
 
         Raises:
-            BadJobError: it can never run.
-            OSError: it could not be read.
+            BadJobError: the job can never run.
+            OSError: the file could not be read.
         """
         job = self.read_file(claim.path, claim.job_id, any_owner=self.config.shared)
         if job.state != claim.origin and claim.origin == "pending":
@@ -124,22 +124,23 @@ class Moves(Layout):
         return job
 
     def counting(self, claim: Claim, job: Job) -> Steps[None]:
-        """Put the body of a job that is about to run in its held file, its attempt counted.
+        """Put the body of a job that is about to run, its attempt counted, into its held file.
 
-        At the end a power cut leaves the claim, and the count in the held file or, where it undoes
-        the exchange of names, in the spare that was exchanged, where recovery looks (starts.py). So
-        claim and body are waited for together, and the exchange only with the outcome.
+        After this the claim survives a power cut, and so does the count: in the held file or, if
+        the power cut undoes the exchange of names, in the exchanged spare, where recovery looks for
+        it (starts.py). So this waits for claim and body together. The exchange is waited for only
+        with the outcome.
 
         Raises:
             ClaimLostError: the claim was taken away.
-            OSError: the old body is still there, or the new one that might not survive.
+            OSError: the old body is still there, or a new one that might not survive a power cut.
         """
         try:
             yield from self.rewriting(claim, job, beside=(claim.origin, "processing", "tmp"))
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            yield from self.rewriting(claim, job)  # one after the other needs fewer descriptors
+            yield from self.rewriting(claim, job)  # waiting in two steps needs fewer descriptors
             yield from self.securing(claim)
         else:
             if claim.spare is None or not self.config.sync:
@@ -148,16 +149,16 @@ class Moves(Layout):
                 claim.first_spare, claim.spare = claim.spare, None
 
     def rewriting(self, claim: Claim, job: Job, beside: Sequence[str] = ()) -> Steps[None]:
-        """Put a new body in a held file: its bytes are on disk then, its name after `securing`.
+        """Put a new body into a held file: its bytes are on disk then, its name after `securing`.
 
-        If it is by an exchange of names, those in the directories `beside` are on disk before that.
+        If names are exchanged, those in the directories `beside` are on disk before the exchange.
 
         Raises:
             ClaimLostError: the claim was taken away.
             OSError: the old body is still there.
         """
         data = job.encode()
-        if claim.spare is not None:  # of an earlier try, not made sure of
+        if claim.spare is not None:  # left by an earlier try that was not secured
             moving.unlink_quietly(claim.spare)
             claim.spare = None
         if self._spares is not None:
@@ -170,7 +171,7 @@ class Moves(Layout):
             )
             try:
                 claim.spare = yield from exchange
-            except FileNotFoundError:  # perhaps a directory is gone that is needed
+            except FileNotFoundError:  # perhaps a needed directory is gone instead
                 if moving.is_gone(claim.path):
                     raise self._lost(claim) from None
                 raise
@@ -190,21 +191,21 @@ class Moves(Layout):
         yield from self._placing(draft, data, replace)
 
     def _placing(self, draft: str, data: bytes, place: Callable[[], None]) -> Steps[None]:
-        """Do what `files.placing` does, as the settings say."""
+        """Do what `files.placing` does, with the spool's settings."""
         config = self.config
         return files.placing(draft, data, place, sync=config.sync, mode=config.file_mode)
 
     def _lost(self, claim: Claim) -> ClaimLostError:
-        """Return the error, and let go of what was kept for the claim."""
+        """Delete the spares of a lost claim; return the error to raise."""
         for spare in claim.part_with_spares():
             moving.unlink_quietly(spare)
         return ClaimLostError(f'job "{claim.job_id}" was taken away from {claim.owner}')
 
     def securing(self, claim: Claim) -> Steps[None]:
-        """End once the claim and the body last written would survive a power cut.
+        """Wait until the claim and its last body would survive a power cut; give its spares back.
 
         Raises:
-            OSError: they might not.
+            OSError: they might not survive.
         """
         yield from self._syncing(claim.origin, "processing")
         for spare in claim.part_with_spares():
@@ -212,12 +213,12 @@ class Moves(Layout):
                 self._spares.give_back(spare)
 
     def releasing(self, claim: Claim, state: str) -> Steps[None]:
-        """Move a held job to the directory that its new body names; there for good at the end.
+        """Release a held job to `state`; the move would survive a power cut at the end.
 
         Raises:
-            JobExistsError: that directory holds another job of this id.
+            JobExistsError: that directory has another job of this id.
             ClaimLostError: the claim was taken away.
-            OSError: it is still held.
+            OSError: the job is still held, or its move might not survive a power cut.
         """
         try:
             yield from self._parting(claim, self.file(state, claim.job_id), state)
@@ -225,10 +226,11 @@ class Moves(Layout):
             raise JobExistsError(claim.job_id, state) from None
 
     def _parting(self, claim: Claim, target: str, state: str) -> Steps[None]:
-        """Move a held file out of processing/ and sync that; called again, it only syncs.
+        """Move a held file to `target` and sync that; when called again after the move, only sync.
 
         Raises:
-            FileExistsError: the name is taken, and the file still held.
+            FileExistsError: the name is taken, and the file is still held.
+            ClaimLostError: the claim was taken away.
         """
         if claim.path != target:
             try:
@@ -241,14 +243,15 @@ class Moves(Layout):
         yield from self.securing(claim)
 
     def settling(self, claim: Claim, job: Job) -> Steps[None]:
-        """Rewrite and release: the job goes where its new body says, see also `Claim.place`.
+        """Rewrite and release a job: it goes where its new body says, see also `Claim.place`.
 
         Raises:
             ClaimLostError: the claim was taken away.
-            OSError: it is still held, with the old body or the new one.
+            OSError: the job is still held, with the old body or the new one, or its move might not
+                survive a power cut.
         """
         if not claim.reason and job.state == "dead" and claim.origin != "dead":
-            # dead/ has room for it, but its id may be another's by now, dropped while it ran
+            # the release to dead/ would not notice a job of this id that was dropped while it ran
             other = self.found_in(job.id, ("completed", "failed"))
             if other is not None:
                 claim.reason = f"{job.error}; another job of this id is in {other}/"
@@ -264,7 +267,7 @@ class Moves(Layout):
         yield from self._to_dead(claim, partial(self._releasing_beside, claim, job))
 
     def settle(self, claim: Claim, job: Job) -> None:
-        """Do what `settling` does, waiting here."""
+        """Do what `settling` does, waiting for each step."""
         files.carry_out(self.settling(claim, job))
 
     def _to_dead(
@@ -273,12 +276,12 @@ class Moves(Layout):
         parting: Callable[[str], Steps[None]],
         is_explained: Callable[[str], bool] = lambda _id: False,
     ) -> Steps[str]:
-        """Move a held file to dead/ under the first free id; return that.
+        """Move a held file to dead/ under the first free id; return that id.
 
         Args:
-            claim: remembers the id, should a step fail and this be tried again.
-            parting: moves it, given an id; raises FileExistsError if that was taken meanwhile.
-            is_explained: tells of an id whether dead/ has it only to say why this file is to come.
+            claim: the claim on the file. It keeps the id for another try, should a step fail.
+            parting: moves the file, given an id; raises FileExistsError if that is taken by now.
+            is_explained: tells whether an id is taken in dead/ only by the reason for this file.
         """
         while True:
             claim.dead_id = claim.dead_id or self._free_name(claim, is_explained)
@@ -290,7 +293,7 @@ class Moves(Layout):
                 return claim.dead_id
 
     def _releasing_beside(self, claim: Claim, job: Job, free: str) -> Steps[None]:
-        """Keep a job whose place is taken: dead/, under a free id, its body saying why."""
+        """Release a job to dead/ under a free id, since its place is taken; its body says why."""
         target = self.file("dead", free)
         if claim.path != target:
             beside = job.changed(id=free, state="dead", error_message=claim.reason)
@@ -298,11 +301,11 @@ class Moves(Layout):
         yield from self._parting(claim, target, "dead")
 
     def keep_spares(self, owner: str) -> None:
-        """Write over old bodies from here on, as `owner`, instead of deleting them."""
+        """From now on, overwrite old bodies as spares of `owner` instead of deleting them."""
         self._spares = Spares(self.directory("tmp"), owner)
 
     def drop_spares(self) -> None:
-        """Delete what was kept to be written over; nothing may be under way."""
+        """Delete all spares and keep no more; no move may be under way."""
         if self._spares is not None:
             self._spares.clear()
             self._spares = None
@@ -310,7 +313,7 @@ class Moves(Layout):
     # --- names -------------------------------------------------------------------------------
 
     def _free_name(self, claim: Claim, is_explained: Callable[[str], bool]) -> str:
-        """Return the first of ID, ID.2, ID.3 ... that dead/ has room for and no other job has."""
+        """Return the first of ID, ID.2, ID.3 ... that is free in dead/ and is no other job's id."""
         for name in numbered(claim.job_id):
             if moving.is_there(self.rejected_file(name)):
                 continue
@@ -318,20 +321,21 @@ class Moves(Layout):
                 continue
             if moving.is_there(self.file("dead", name)) and not is_explained(name):
                 continue
-            # last: from each of those it may have been taken meanwhile
+            # last: a job may have been taken from any of those meanwhile
             if not self._is_held(name, but=claim.path):
                 return name
         raise AssertionError
 
     def _is_held(self, job_id: str, but: str) -> bool:
-        """Tell whether an owner holds a job of this id, in another file than `but`."""
+        """Tell whether a job of this id is held, in another file than `but`."""
         return any(held.job_id == job_id and held.path != but for held in self._held_now())
 
     def _held_now(self) -> list[Held]:
         """Return every job file in processing/, for a step of a move.
 
         Raises:
-            OSError: it cannot be read; that of any other step, since it is tried again as they are.
+            OSError: it cannot be read. This is no SpoolError, so that the step is tried again as
+                any other.
         """
         try:
             return list(self.held())

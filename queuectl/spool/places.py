@@ -21,13 +21,13 @@ class Places:
     """Where everything is in a spool, and what its settings are.
 
     Args:
-        path: the spool; it need not be there. None: $QUEUECTL_SPOOL, else ~/.queuectl.
-        strict: config.json must be sound; else `faults` says what in it is no setting.
+        path: the spool, which need not exist. None: $QUEUECTL_SPOOL, else ~/.queuectl.
+        strict: whether config.json must be sound. If false, `faults` lists what is wrong in it.
 
     Raises:
         BadSettingError: config.json holds something that is no setting, and `strict` is true.
         SpoolError: config.json cannot be read.
-        QueuectlError: it begins with ~, and there is no home directory.
+        QueuectlError: the path begins with ~, and no home directory is known.
         ValueError: the path is empty.
     """
 
@@ -50,7 +50,7 @@ class Places:
         return f"{type(self).__name__}({self.path!r})"
 
     def _read_config(self) -> None:
-        stamp = config.stamp(self.path)  # before it is read: a newer one is read again
+        stamp = config.stamp(self.path)  # before reading: a later write is noticed
         settings, faults = config.load(self.path)
         if self._strict and faults:
             raise faults[0]
@@ -60,7 +60,7 @@ class Places:
         """Read the settings again if config.json has been written since.
 
         Raises:
-            BadSettingError, SpoolError: as when the spool was opened.
+            BadSettingError, SpoolError: as when the spool is opened.
         """
         if config.stamp(self.path) != self._stamp:
             self._read_config()
@@ -70,7 +70,7 @@ class Places:
         return f"{self.path}/{name}"
 
     def file(self, state: str, job_id: str) -> str:
-        """Return the path of a job's file; in processing/ it is that of ID@OWNER: `held_file`."""
+        """Return the path of a job's file; for processing/ pass ID@OWNER, or use `held_file`."""
         return f"{self.path}/{state}/{job_id}{SUFFIX}"
 
     def held_file(self, job_id: str, owner: str) -> str:
@@ -78,32 +78,32 @@ class Places:
         return f"{self.path}/processing/{job_id}@{owner}{SUFFIX}"
 
     def rejected_file(self, job_id: str) -> str:
-        """Return where the bytes of a file are that was set aside under this id."""
+        """Return the path of the bytes of a file that was set aside under this id."""
         return f"{self.directory('dead')}/{job_id}{REJECTED}"
 
     def log_files(self, job_id: str, number: int) -> tuple[str, str]:
-        """Return where run `number` of a job writes its standard output and error.
+        """Return the paths to which run `number` of a job writes its standard output and error.
 
-        The id is that of a job, such as `find` returns: it is not checked.
+        The id must be that of a job, such as `find` returns. It is not checked.
         """
         stem = f"{self.path}/logs/{job_id}.{number}"
         return f"{stem}.{OUT}", f"{stem}.{ERR}"
 
     def key(self, job_id: str) -> str:
-        """Return the id, in lower case where the file system takes A and a for one name."""
+        """Return the id for comparisons: in lower case if the file system ignores case."""
         return job_id.lower() if self._folds_case else job_id
 
     @cached_property
     def _folds_case(self) -> bool:
-        """Whether the file system takes A and a for one name, as that of a Mac does."""
+        """Whether the file system ignores case, as that of a Mac does."""
         path = self.directory("processing")
         try:
             return os.path.samestat(os.stat(path), os.stat(self.directory("PROCESSING")))
-        except OSError:  # mostly that there is nothing of that name
+        except OSError:  # usually because there is no such name
             return False
 
     def left_to(self) -> str | None:
-        """Return whose spool it is if that is for root to leave alone, and we are root."""
+        """Return the user to whom root must leave this spool, if we are root; else None."""
         if os.geteuid() != 0 or self.config.shared:
             return None
         try:
@@ -113,12 +113,12 @@ class Places:
         return user_name(owner) if owner != 0 else None
 
     def exists(self) -> bool:
-        """Tell whether this is a spool already."""
+        """Tell whether the spool exists already."""
         return any(os.path.isdir(self.directory(name)) for name in ("pending", "processing"))
 
     @property
     def paused_file(self) -> str:
-        """Where the file is, if there is one, by which pools are asked to start nothing."""
+        """The path of the file that asks pools to start nothing while it exists."""
         return f"{self.path}/{PAUSED}"
 
     @property

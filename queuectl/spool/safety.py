@@ -1,4 +1,4 @@
-"""Who may put jobs in: whoever can write to pending/ runs commands as the worker's user.
+"""Who can put jobs in: anyone who can write to pending/ runs commands as the worker's user.
 
 spool-layout.md, section "Who may do what".
 """
@@ -26,7 +26,7 @@ def check_safe(spool: Layout) -> None:
     """Check that nobody else can put commands into the spool, unless it is shared on purpose.
 
     Raises:
-        UnsafeSpoolError: somebody can; the text says where, and what to do.
+        UnsafeSpoolError: somebody can; the message says where, and what to do.
         SpoolError: a directory cannot be looked at.
     """
     for found in unsafe(spool):
@@ -36,17 +36,17 @@ def check_safe(spool: Layout) -> None:
 
 
 def check_links(spool: Places) -> None:
-    """Check that no directory of the spool is a link by which others could lead us elsewhere.
+    """Check that no directory of the spool is a link by which others could redirect us.
 
     Raises:
-        UnsafeSpoolError: one is; the text says whose, and what to do.
+        UnsafeSpoolError: one is; the message says whose it is, and what to do.
         SpoolError: a directory cannot be looked at.
     """
     top = _status(spool.path, os.stat)
     us = os.geteuid()
     if top is None or (top.st_uid in (us, 0) and not is_open_to_others(top)):
         return  # nobody else can have put a link there
-    # who has made the spool for others is trusted by them, but not by root
+    # users trust whoever made the spool for them, but root does not
     trusted = (us, 0, top.st_uid) if us != 0 else (0,)
     for path in map(spool.directory, DIRECTORIES):
         link = _status(path, os.lstat)
@@ -58,10 +58,10 @@ def check_links(spool: Places) -> None:
 
 
 def _status(path: str, look: Callable[[str], os.stat_result]) -> os.stat_result | None:
-    """Return what the file system says of a path, None if it is not there.
+    """Return the status of a path; None if nothing is there.
 
     Raises:
-        SpoolError: it does not say.
+        SpoolError: the file system refuses to tell.
     """
     try:
         return look(path)
@@ -81,7 +81,7 @@ class Opening(NamedTuple):
 
     @property
     def todo(self) -> str:
-        """What is to be done about it."""
+        """What to do about it."""
         if not self.can_be_shared:
             return self.remedy
         return f"{self.remedy}, or `queuectl config set shared true` if that is meant"
@@ -97,7 +97,7 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
         return
     owner = spool.left_to()
     if owner is not None:
-        # that is all: root may change nothing here, nor say that it is shared
+        # nothing else counts: root may neither change the spool nor declare it shared
         yield Opening(
             spool.path, f"belongs to user {owner}", command_as(owner), can_be_shared=False
         )
@@ -105,13 +105,13 @@ def unsafe(spool: Layout) -> Iterator[Opening]:
     for path in (spool.path, *map(spool.directory, DIRECTORIES)):
         if is_there(path):
             yield from _open_to_others(path, spool.path)
-    settings = f"{spool.path}/{config.FILE_NAME}"  # they name the shell that runs every command
+    settings = f"{spool.path}/{config.FILE_NAME}"  # it names the shell that runs commands
     if is_there(settings):
         yield from _open_to_others(settings, spool.path)
 
 
 def is_open_to_others(status: os.stat_result) -> bool:
-    """Tell whether group or others can write to something."""
+    """Tell whether the group or others can write to a file or directory."""
     return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 

@@ -1,4 +1,4 @@
-"""Bodies that were exchanged for newer ones, kept to be written over instead of deleted.
+"""Bodies that were exchanged for newer ones, kept to be overwritten instead of deleted.
 
 spool-layout.md, section "tmp/".
 """
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from queuectl.system.files import Steps
 
 _OLD_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-_SPARE = "~spare-"  # no id has a ~: no draft of a job is called so
-# a file that was dropped read-only, or by another user, or that is a program which runs
+_SPARE = "~spare-"  # no id contains ~, so no draft of a job begins so
+# errors of a file that was dropped read-only or by another user, or of a running program
 _NOT_OURS_TO_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.ETXTBSY})
 _SPARE_BYTES = 1 << 16
 _BLOCK = 1024
-_RESTING = 16  # a reader that opened a body before it was exchanged has this many moves to read it
+_RESTING = 16  # moves before a spare is overwritten, so that whoever has it open can read it
 
 
 class Spares:
     """The spares of one owner.
 
-    A job's body is replaced twice a run. With a new file each time that is two inodes made and two
-    deleted: 170 us for the rename on ext4, which flushes a file that replaces another, and up to
-    800 us for the creation on one without a journal, which shuns inodes just deleted. With spares
-    it is one write into an allocated block and one exchange of names, 25 us.
+    A job's body is replaced twice a run. With a new file each time, two inodes are made and two are
+    deleted. On ext4 the rename takes 170 us, because a file that replaces another is flushed. On an
+    ext4 without a journal the creation takes up to 800 us, because inodes deleted recently are
+    avoided. With spares it is one write into an allocated block and one exchange of names: 25 us.
     """
 
     def __init__(self, directory: str, owner: str) -> None:
@@ -52,13 +52,13 @@ class Spares:
     ) -> Steps[str | None]:
         """Give `path` a new body at one instant; return the spare that holds the old one.
 
-        If `sync`, the new body is on disk before, as are the names in the directories `beside`.
-        Returns None where names cannot be exchanged: nothing was changed then. In a spool that
-        syncs, the spare may be given back only once the exchange is on disk: until then a power
-        cut would bring the old body's name back.
+        If `sync`, the new body and the names in the directories `beside` are on disk before that.
+        Returns None where names cannot be exchanged; then nothing was changed. In a spool that
+        syncs, the spare may be given back only once the exchange is on disk. Until then a power cut
+        could give the old body its name back.
 
         Raises:
-            FileNotFoundError: `path` is gone.
+            FileNotFoundError: `path` or a needed directory is gone.
             OSError: the file system refused; `path` has its old body.
         """
         if not self._can_exchange:
@@ -69,7 +69,7 @@ class Spares:
             file = _open_spare(spare, mode)
             yield from files.filling(file, body, sync=sync, beside=beside)
             self._can_exchange = kernel.exchange(spare, path)
-        except PermissionError:  # of this file, or in this sandbox: a plain rename will tell
+        except PermissionError:  # for this file, or in this sandbox: a rename will tell
             moving.unlink_quietly(spare)
             return None
         except BaseException:
@@ -81,18 +81,18 @@ class Spares:
         return spare
 
     def give_back(self, spare: str) -> None:
-        """Let a spare be written over."""
+        """Let a spare be overwritten."""
         self._free.append(spare)
 
     def clear(self) -> None:
-        """Delete all spares, also those whose moves were never made sure of."""
+        """Delete all spares, including those whose moves were never secured."""
         self._free.clear()
-        with contextlib.suppress(OSError):  # what is left, the next recovery clears
+        with contextlib.suppress(OSError):  # the next recovery clears what is left
             for path in spares_of(self._directory, self._owner):
                 os.unlink(path)
 
     def _take(self) -> str:
-        # the longest free first, and never one just given back: somebody may be reading it
+        # the one free for longest, never one just given back: somebody may still be reading it
         if len(self._free) > _RESTING:
             return self._free.popleft()
         return draft_file(self._directory, f"{_SPARE}{next(self._made)}", self._owner)
@@ -113,7 +113,7 @@ def spares_of(directory: str, owner: str) -> list[str]:
 
 
 def _open_spare(path: str, mode: int) -> files.Open:
-    """Open a file to be written over, or a new one where that is not ours alone or too large."""
+    """Open a spare to overwrite it, or a new file if the spare is not ours alone or too large."""
     try:
         descriptor = os.open(path, _OLD_FILE, mode)
     except OSError as error:
@@ -124,9 +124,9 @@ def _open_spare(path: str, mode: int) -> files.Open:
     status = os.fstat(descriptor)
     plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     ours = plain and status.st_uid == os.geteuid() and status.st_size <= _SPARE_BYTES
-    # who dropped it may still be writing: those bytes would go into another job's body
+    # whoever dropped it may still be writing, and would write into the body of another job
     if ours and kernel.take_lease(descriptor):
-        if stat.S_IMODE(status.st_mode) != mode:  # it was dropped with another
+        if stat.S_IMODE(status.st_mode) != mode:  # it was dropped with another mode
             try:
                 os.fchmod(descriptor, mode)
             except OSError:
@@ -139,10 +139,10 @@ def _open_spare(path: str, mode: int) -> files.Open:
 
 
 def _padded(data: bytes) -> bytes:
-    """Return a line of JSON filled with spaces to whole blocks.
+    """Return a line of JSON, padded with spaces to whole blocks.
 
-    A spare that keeps its size has no metadata that must be on disk with its data: one commit of
-    the journal less, 0.8 to 1.3 ms instead of 3.1 to 3.5 on a busy ext4.
+    A spare that keeps its size has no metadata to be synced with its data. That saves a commit of
+    the journal: 0.8 to 1.3 ms instead of 3.1 to 3.5 on a busy ext4.
     """
     size = -(-len(data) // _BLOCK) * _BLOCK
     return data[:-1].ljust(size - 1) + b"\n"

@@ -1,11 +1,11 @@
-"""The spool: five directories and the moves between them; how a job gets into one.
+"""The spool: five directories, the moves between them, and how a job gets in.
 
     submit    tmp/ID@OWNER.json   --link-->    pending/ID.json
     take, rewrite, release                     see moves.py
     set aside                                  see asides.py
     correct   tmp/ID@OWNER.json   <-exchange-> dead/ID.json
 
-Only these three modules move a job file. spool-layout.md, sections "The moves" and "Edit".
+Only these three modules move job files. spool-layout.md, sections "The moves" and "Edit".
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _BATCH = 512  # jobs that share one fsync of the directory
 
 
 class Spool(Asides):
-    """A spool, and the steps by which pools and commands change it; `library` adds a program's."""
+    """A spool and the steps by which pools and commands change it; `library` adds to it."""
 
-    # is told what is waited for, of which there may be no end
+    # called with what is being waited for if that wait may never end
     tell_of_wait: Callable[[str], object] = staticmethod(lambda _text: None)
 
     def create(self) -> None:
-        """Make what is missing of the spool.
+        """Make the directories of the spool that are missing.
 
         Raises:
             UnsafeSpoolError, WrongUserError: as `check_trusted` does.
@@ -69,11 +69,11 @@ class Spool(Asides):
             raise SpoolError("make", path, error) from error
 
     def check_trusted(self) -> None:
-        """Check that nobody can lead astray who writes and deletes here.
+        """Check that no other user can misdirect what we write and delete here.
 
         Raises:
-            WrongUserError: we are root, and it is somebody else's.
-            UnsafeSpoolError: a directory of it is a link that somebody else has made.
+            WrongUserError: we are root, and the spool belongs to a user who has not shared it.
+            UnsafeSpoolError: one of its directories is a link made by somebody we do not trust.
             SpoolError: a directory cannot be looked at.
         """
         owner = self.left_to()
@@ -82,13 +82,13 @@ class Spool(Asides):
         check_links(self)
 
     def correct(self, state: str, job_id: str, new_body: Callable[[Job], Job]) -> None:
-        """Rewrite the body of a job that has ended, which stays where it is at every instant.
+        """Rewrite the body of a job that has ended; the job stays where it is at every instant.
 
-        Taken and then left by a crash, it would be queued.
+        It is not taken, since a crash that left it taken would have it queued.
 
         Raises:
-            BadJobError: it is no job.
-            MovedOnError: it is gone, or was replaced meanwhile; it was left alone.
+            BadJobError: its file is not a job's.
+            MovedOnError: it is gone or was changed meanwhile, and was left alone.
             SpoolError: the file system refused.
             UnsafeSpoolError, WrongUserError: as `check_trusted` does.
         """
@@ -111,24 +111,24 @@ class Spool(Asides):
             raise SpoolError("write", path, error) from error
 
     def _swap(self, draft_file: str, path: str, was: bytes) -> None:
-        """Give a file a new body, if it has the one that it had."""
+        """Put a draft in the place of a file, if the file still holds `was`."""
         if not kernel.exchange(draft_file, path):
-            _check_unchanged(path, was)  # who takes the job after this does not take the new body
+            _check_unchanged(path, was)  # whoever takes the job after this gets the old body
             moving.move(draft_file, path)
             return
         try:
             _check_unchanged(draft_file, was)
         except BaseException:
             try:
-                kernel.exchange(draft_file, path)  # back: it is whose it is
-            except FileNotFoundError:  # and our body was taken away
+                kernel.exchange(draft_file, path)  # swap back: that body is not ours to replace
+            except FileNotFoundError:  # our body was taken away from there
                 moving.move_new(draft_file, path)
             raise
 
     # --- submit -----------------------------------------------------------------------------
 
     def draft(self, fields: dict[str, Any]) -> Job:
-        """Return a new job of these fields, checked but not queued.
+        """Return a new job with these fields, checked but not queued.
 
         Raises:
             BadJobError: a field is wrong.
@@ -136,20 +136,20 @@ class Spool(Asides):
         return draft(fields, max_retries=self.config.max_retries, now=time.time())
 
     def check_free(self, job_ids: Iterable[str]) -> None:
-        """Check that no state holds any of these ids.
+        """Check that no state has a job of any of these ids.
 
         Raises:
-            JobExistsError: one does.
-            SpoolError: it cannot be told.
+            JobExistsError: an id is taken.
+            SpoolError: a state cannot be looked at.
         """
         for job_id, state in self.taken(job_ids):
             raise JobExistsError(job_id, state)
 
     def taken(self, job_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Yield those of these ids that a state holds, each with that state.
+        """Yield each of these ids that is taken, with the state that has it.
 
         Raises:
-            SpoolError: it cannot be told.
+            SpoolError: a state cannot be looked at.
         """
         held = self._held_keys()
         for job_id in job_ids:
@@ -165,21 +165,23 @@ class Spool(Asides):
         given: Collection[str] = (),
         left_out: list[str] | None = None,
     ) -> Iterator[list[Job]]:
-        """Queue jobs whose ids are free; yield them batch by batch once they are queued for good.
+        """Queue jobs; yield them batch by batch, each batch once it is queued durably.
 
         Args:
-            jobs: which.
-            given: the ids that are not made by us, and may be another job's by now.
-            left_out: a job whose id is taken is not queued, and its id put there; None: refused.
+            jobs: the jobs to queue.
+            given: the ids that were not made by us, so that another job may have them by now.
+            left_out: receives the ids that are taken, and their jobs are not queued. None: such an
+                id is an error.
 
         Raises:
-            JobExistsError: an id was taken meanwhile; the batches yielded are queued.
-            SpoolError: the file system refused; the batches yielded are queued.
+            JobExistsError: an id is taken; the batches already yielded are queued.
+            SpoolError: the file system refused; the batches already yielded are queued.
+            UnsafeSpoolError, WrongUserError: as `check_trusted` does.
         """
         self.create()
         tmp = self.directory("tmp")
         with contextlib.ExitStack() as stack:
-            try:  # apart: an error of what is done within is another
+            try:  # on its own: an OSError from the lines below has another cause
                 scratch = stack.enter_context(Scratch(tmp))
             except OSError as error:
                 raise SpoolError("write to", tmp, error) from error
@@ -195,16 +197,16 @@ class Spool(Asides):
     def _submit_alone(
         self, batch: Sequence[Job], given: Collection[str], owner: str, left_out: list[str] | None
     ) -> list[Job]:
-        """Submit jobs while nobody else does who gives ids too; return those that were free.
+        """Submit jobs while nobody else submits given ids; return the jobs whose ids were free.
 
-        Else two could be queued under one id, each while a pool has just taken the other; and what
-        is found might be taken back.
+        Otherwise two jobs could be queued under one id, each while a pool has just taken the other.
+        And the job that is found to have an id might be withdrawn again.
         """
         free = list(batch)
 
         def submit() -> None:
             taken: dict[str, str] = {}
-            for _ in range(2):  # a job on its way can slip from a place not looked at yet
+            for _ in range(2):  # as in `locate`: one look can miss a moving job
                 if left_out is None:
                     self.check_free(given)
                 else:
@@ -230,12 +232,12 @@ class Spool(Asides):
         publish_all = self._publish_side_by_side if many else self._publish_each
         pending = self.directory("pending")
         try:
-            # opened first: once jobs are there, no other thread may have left us a descriptor
+            # opened first: once jobs are there, other threads may have used up all descriptors
             with self._to_be_synced(pending) as sync:
                 publish_all(batch, owner, published)
                 self._check_alone([job for job in batch if job.id in given])
                 sync()
-        except BaseException as error:  # an interrupt too: none of these ids has been told
+        except BaseException as error:  # an interrupt too: none of these ids is reported yet
             self._withdraw(published, given)
             if isinstance(error, OSError):
                 raise SpoolError("queue a job in", pending, error) from error
@@ -247,7 +249,7 @@ class Spool(Asides):
         return contextlib.nullcontext(lambda: None)
 
     def _check_alone(self, jobs: Sequence[Job]) -> None:
-        """Check that no job that left pending/ a moment ago has an id that we have put there.
+        """Check that no job that has just left pending/ has the id of one that we put there.
 
         Raises:
             JobExistsError: one has.
@@ -255,32 +257,32 @@ class Spool(Asides):
         held = self._held_keys() if jobs else set()
         for job in jobs:
             state = self._found_elsewhere(job.id, held)
-            # in this order: if it is not in pending/ any more, it is ours that was found
+            # in this order: if ours is no longer in pending/, what was found is ours
             while state is not None and self._is_pending(job):
                 before, state = state, self._found_elsewhere(job.id, self._held_keys())
-                if state == before:  # else it was ours, given back since, or another that moves
+                if state == before:  # else it was ours, given back since, or another on its way
                     raise JobExistsError(job.id, state)
 
     def _held_keys(self) -> set[str]:
         return {self.key(held.job_id) for held in self.held()}
 
     def _found_elsewhere(self, job_id: str, held: Collection[str]) -> str | None:
-        """Return the state other than pending that has a file of this id, if one has."""
+        """Return the state other than pending that has a file of this id; None if none has."""
         return "processing" if self.key(job_id) in held else self.found_in(job_id, OUTCOMES)
 
     def _is_pending(self, job: Job) -> bool:
-        """Tell whether a job is as we have put it into pending/, and nobody else's of its id."""
+        """Tell whether pending/ still has the very job that we put there, not another of its id."""
         try:
             return read_regular(self.file("pending", job.id)) == job.encode()
         except (FileNotFoundError, BadJobError):
             return False
 
     def _publish_each(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
-        """Put jobs into pending/, one after the other: their order is that of their arrival."""
-        draft_file = self._draft_file(batch[0].id, owner)  # one name for all: 3 us less a job
+        """Put jobs into pending/ one after the other, so that they arrive in order."""
+        draft_file = self._draft_file(batch[0].id, owner)  # one name for all saves 3 us a job
         for job in batch:
             self._write_draft(job, draft_file)
-            published.append(job)  # before: an interrupt may come between the two
+            published.append(job)  # first: an interrupt may come between the two
             try:
                 self._publish(job, draft_file)
             except JobExistsError:
@@ -288,7 +290,7 @@ class Spool(Asides):
                 raise
 
     def _publish_side_by_side(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
-        """Do the same with fsyncs side by side: each goes in once all before it are there."""
+        """Do the same with fsyncs side by side; each job is published after all before it."""
         from threading import Lock
 
         drafts = [self._draft_file(f"{number}", owner) for number in range(len(batch))]
@@ -301,7 +303,7 @@ class Spool(Asides):
                 with turn:
                     drafted.add(number)
                     while (first := len(published)) in drafted:
-                        drafted.remove(first)  # if it fails, it and what follows stays out
+                        drafted.remove(first)  # if it fails, it and all after it stay out
                         self._publish(batch[first], drafts[first])
                         published.append(batch[first])
 
@@ -325,23 +327,24 @@ class Spool(Asides):
                 os.unlink(draft_file)
 
     def _withdraw(self, published: Sequence[Job], given: Collection[str]) -> None:
-        """Take back what was not acknowledged: whoever is told that it failed will try again."""
+        """Take back jobs that were not acknowledged: whoever sees the error will try again."""
         for job in published:
-            # taken by a worker already: it runs once too often, and a name may be another's that
-            # we have not made
+            # If a worker has already taken the job, it runs once too often. Under a given id there
+            # may be another's job by now.
             with contextlib.suppress(OSError):
                 if job.id not in given or self._is_pending(job):
                     os.unlink(self.file("pending", job.id))
 
 
 def _make_directory(path: str, like: str | None) -> None:
-    """Make a directory for us alone, or for those for whom another one is."""
+    """Make a directory with the mode of the directory `like`, or for us alone if that is None."""
     try:
         os.mkdir(path, 0o700)
         if like is not None:
             os.chmod(path, stat.S_IMODE(os.stat(like).st_mode))
     except FileExistsError:
-        # else somebody was first; without a place for output jobs run all the same
+        # If it is a directory, somebody else was first. For logs/ anything will do, since jobs also
+        # run without a place for their output.
         if os.path.basename(path) != "logs" and not stat.S_ISDIR(os.stat(path).st_mode):
             raise
 

@@ -1,4 +1,4 @@
-"""Reading what commands print: its last lines, and on from there while it grows and may be cut.
+"""Reading what commands print: the last lines, and what follows while the file grows or is cut.
 
 spool-layout.md, section "logs/".
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class _Mark(NamedTuple):
-    """Where the line stands that says how much was cut out, and how much that is."""
+    """The line that says how much was cut out: where it begins and ends, and the bytes cut."""
 
     head: int
     tail: int
@@ -45,26 +45,26 @@ class _Mark(NamedTuple):
 
 
 class Output:
-    """One file of output, read on from where the last reading ended.
+    """A file of output; each read goes on where the last one ended.
 
     Args:
-        path: of the file; it need not be there yet.
-        max_bytes: the size to which its middle may be cut meanwhile, see `cap`.
+        path: the path of the file, which need not exist yet.
+        max_bytes: the size to which the file may be cut meanwhile, see `cap`; None: it is not cut.
     """
 
     def __init__(self, path: str, max_bytes: float | None = None) -> None:
         self._path = path
         self.max_bytes = max_bytes
-        self.lost_bytes = 0  # were cut out before they were read
-        self._known: _Mark | None = None  # what the last read has seen
+        self.lost_bytes = 0  # cut out before they were read
+        self._known: _Mark | None = None  # the mark that the last read saw
         self._patience_s = PATIENCE_S
         self._descriptor = -1
 
     def start_at_last(self, lines: int) -> None:
-        """Pass over all but the last lines of what is there now.
+        """Skip all but the last `lines` lines of what is there now.
 
         Raises:
-            SpoolError: it is there, and cannot be read; `read` raises it too.
+            SpoolError: the file is there but cannot be read; `read` raises it too.
         """
         with self._told():
             if self._opened():
@@ -74,10 +74,10 @@ class Output:
                     self._known = self._mark()
 
     def read(self) -> Iterator[bytes]:
-        """Yield what there is, up to the end that the file has meanwhile; nothing if it is gone.
+        """Yield the unread bytes, up to the current end of the file; nothing if there is no file.
 
         Raises:
-            SpoolError: it is there, and cannot be read.
+            SpoolError: the file is there but cannot be read.
         """
         while data := self._read_on():
             yield data
@@ -93,7 +93,7 @@ class Output:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Have what the file system refuses told with what it was about."""
+        """Turn an error of the file system into one that names the file."""
         try:
             yield
         except OSError as error:
@@ -101,18 +101,19 @@ class Output:
 
     @contextlib.contextmanager
     def _uncut(self) -> Iterator[None]:
-        """Have nothing cut out meanwhile."""
+        """Keep anything from being cut out meanwhile, if the lock is to be had."""
         if not lock_to_read(self._descriptor, self.max_bytes, self._patience_s):
-            self._patience_s = 0.0  # once is enough
+            self._patience_s = 0.0  # to have waited once is enough
         try:
             yield
         finally:
             kernel.unlock(self._descriptor)
 
     def _go_on_behind_a_cut(self) -> bytes:
-        """Find what has not been read in a file whose middle was cut out since.
+        """Go to the first unread byte of a file if its middle was cut out since the last read.
 
-        Returns the line that says how much of it is missing, if that stands before what was read.
+        Returns a line that says how many unread bytes are missing, if the reading goes on behind
+        the file's own line.
         """
         mark, position = self._mark(), self._position()
         if mark is None or mark == self._known or not self._may_be_cut():
@@ -120,7 +121,7 @@ class Output:
         if position <= mark.head:
             self.lost_bytes += mark.cut
             return b""
-        # what stands behind the mark stood as much later as is missing before it
+        # before the cut, what now follows at mark.tail stood at mark.head + mark.cut
         at = position - (mark.head + mark.cut) + mark.tail
         os.lseek(self._descriptor, max(at, mark.tail), os.SEEK_SET)
         missing = max(mark.tail - at, 0)
@@ -128,9 +129,9 @@ class Output:
         return b"\n" + mark_of(missing) if missing else b""
 
     def _mark(self) -> _Mark | None:
-        """Return the mark that stands where `cap` puts it: it may have been printed, too."""
+        """Return the mark if one is where `cap` puts it; elsewhere it may have been printed."""
         if self.max_bytes is None or self.max_bytes < self._size() >= self._position():
-            return None  # what is larger was not cut, unless it is shorter than what was read
+            return None  # a larger file was not cut, unless it is shorter than what was read
         half = kept(self.max_bytes) // 2
         begin = max(0, half - LINE_BYTES)
         window = os.pread(self._descriptor, LINE_BYTES + 2 * MARK_BYTES, begin)
@@ -141,7 +142,7 @@ class Output:
         return _Mark(head, begin + found.end(), int(found[1]))
 
     def _may_be_cut(self) -> bool:
-        """Tell whether it has the size that `cap` leaves: each half may lack most of a line."""
+        """Tell whether the file is as large as after a cut; each half may lack most of a line."""
         return self.max_bytes is None or self._size() >= kept(self.max_bytes) - 2 * LINE_BYTES
 
     def _size(self) -> int:
@@ -164,14 +165,14 @@ class Output:
         return True
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def end_of(path: str, size_bytes: int) -> bytes:
-    """Return the last bytes of a log file, at most so many; empty if it cannot be read."""
+    """Return the last `size_bytes` bytes of a log file, or fewer; empty if it cannot be read."""
     try:
         descriptor = os.open(path, READ_FLAGS)
     except OSError:
@@ -203,11 +204,11 @@ def _start_of_last(descriptor: int, lines: int) -> int:
 
 
 class Follower:
-    """Reads the output of one job, run after run, as far as it has come.
+    """A reader of one job's output, run after run, as it is written.
 
     Args:
         first_run: the run to begin with; it is waited for if it has not begun.
-        lines: of the first run only so many of the last lines, None for all.
+        lines: how many of the last lines of the first run to read; None: all.
     """
 
     def __init__(
@@ -222,36 +223,37 @@ class Follower:
         self.job_id = job_id
         self.first_run = first_run
         self.over = False
-        # is called with each output that cannot be read; None: it is raised
+        # called with the error of each output that cannot be read; None: the error is raised
         self.missed: Callable[[SpoolError], object] | None = None
-        self.lost_bytes = 0  # were cut out before they were read
-        self.found: Found | None = None  # as it was at the last reading; None: no state holds it
-        self.broken = ""  # why its record could not be read, if that was so at the last reading
+        self.lost_bytes = 0  # cut out before they were read
+        self.found: Found | None = None  # the job at the last reading; None: no state has it
+        self.broken = ""  # why its record could not be read at the last reading, if so
         self._spool = spool
         self._streams = streams
         self._lines = lines
         self._number = first_run
         self._outputs: dict[str, Output] = {}
-        self._has_looked = False  # for the outputs of this run
+        self._has_looked = False  # whether `_outputs` is that of this run
 
     def read(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the stream and the bytes of all that came since; `over` once no more will.
+        """Yield all new output, each piece with its stream; set `over` once no more will come.
 
         Raises:
-            BadJobError: it has ended, and its file is no job's.
-            SpoolError: an output cannot be read, and nobody is told of what is `missed`.
+            BadJobError: the job has ended, and its file is no job's.
+            SpoolError: an output cannot be read and `missed` is None, or the job cannot be found
+                because the file system refused.
         """
         if self.over:
             return
         try:
-            # before the output: of a run that has ended, all is there to be read after this
+            # before reading the output: if the run has ended by now, all its output is there
             found = self.found = self._spool.find(self.job_id)
         except NoSuchJobError:
             yield from self._drain()
             self.over, self.found = True, None
             return
         except BadJobError as error:
-            # being written, perhaps; if it stays so, a worker sets it aside: that is the end
+            # perhaps being written; if it stays so, a worker sets it aside, and that is the end
             if self._spool.found_in(self.job_id, FINISHED) is not None:
                 raise
             self.broken = str(error)
@@ -283,7 +285,7 @@ class Follower:
             self._lines = None
 
     def _drain(self) -> Iterator[tuple[str, bytes]]:
-        with contextlib.suppress(QueuectlError):  # what is no setting is none for the pool, too
+        with contextlib.suppress(QueuectlError):  # a bad setting is ignored by the pool too
             self._spool.follow_config()
         for stream, output in tuple(self._outputs.items()):
             output.max_bytes = self._spool.config.log_max_size
@@ -295,10 +297,10 @@ class Follower:
 
     @contextlib.contextmanager
     def _missing(self, stream: str) -> Iterator[None]:
-        """Do without an output that cannot be read, also one that came since the last reading.
+        """Report an output that cannot be read to `missed` and drop it, even if it is a new one.
 
         Raises:
-            SpoolError: nobody is told of it.
+            SpoolError: the output cannot be read, and `missed` is None.
         """
         try:
             yield
@@ -309,14 +311,14 @@ class Follower:
             self._outputs.pop(stream).close()
 
     def files(self) -> list[str]:
-        """Return the files that may grow."""
+        """Return the paths of the output files that may still grow."""
         if self.over or self.found is None:
             return []
         paths = dict(zip(STREAMS, self._spool.log_files(self.job_id, self._number), strict=True))
         return [paths[stream] for stream in self._streams if is_there(paths[stream])]
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the files."""
         for output in self._outputs.values():
             output.close()
         self._outputs.clear()

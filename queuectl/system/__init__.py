@@ -1,1 +1,1 @@
-"""What is needed of the system: files and their names, waiting, events, a name in tmp/, systemd."""
+"""Services of the operating system: files, renames, the event loop, file events, systemd."""

@@ -1,6 +1,6 @@
-"""The file system says that something came: a hint, and nothing more.
+"""Watch directories for file system events, which are hints and nothing more.
 
-spool-layout.md, section "Waking". Without this module jobs only start later.
+spool-layout.md, section "Waking". Without this module jobs would only start later.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 
 class Arrivals:
-    """Calls back, in a thread of its own, with the name of whatever comes into a directory.
+    """Calls back with the name of each file that appears in a directory, is written or removed.
+
+    The calls come from a thread of its own.
 
     Args:
-        watched: whom to call, for each directory.
-        lost: to be called when more came than the kernel keeps, where that is told.
+        watched: the callback for each directory.
+        lost: called when more events came than the kernel keeps, where that is reported.
     """
 
     def __init__(
@@ -40,26 +42,26 @@ class Arrivals:
         self._watches: dict[str, tuple[Any, int]] = {}
 
     def start(self) -> None:
-        """Begin to watch.
+        """Start watching.
 
         Raises:
-            OSError: the kernel gives no more watches, or threads; look at the directories by time
-                instead.
+            OSError: the kernel grants no more watches or threads. The caller has to look at the
+                directories at intervals instead.
         """
         try:
             with starting_threads():
                 self._source = _new_source(self._lost)
                 self._source.start()
             self.rearm()
-        except BaseException:  # an interrupt, too: a program that waits goes on after it
+        except BaseException:  # an interrupt too: a program may go on after it
             self.stop()
             raise
 
     def rearm(self) -> None:
-        """Watch anew what was removed and made again since: the old watch is silent.
+        """Watch each directory again that was removed and recreated: its old watch is silent.
 
         Raises:
-            OSError: a directory is missing, or the kernel gives no more watches, or threads.
+            OSError: a directory is missing, or the kernel grants no more watches or threads.
         """
         source = self._source
         if source is None:
@@ -75,16 +77,16 @@ class Arrivals:
             self._watches[path] = source.watch(path, arrived), inode
 
     def stop(self) -> None:
-        """Stop watching, and wait for the thread that calls back."""
+        """Stop watching, and wait for the callback thread to end."""
         if self._source is not None:
             self._source.stop()
             self._source = None
             self._watches.clear()
 
 
-# --- where the news come from ---------------------------------------------------------------
+# --- where events come from -----------------------------------------------------------------
 
-# It would warn of lost events on standard error, among the lines of a pool's log.
+# Without a handler, its warnings of lost events go to standard error, into a pool's log.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
@@ -113,7 +115,7 @@ class _Handler(FileSystemEventHandler):
 
 
 class _Observed:
-    """Events as an observer of watchdog gives them: they go through three threads."""
+    """Events from a watchdog observer, which passes them through three threads."""
 
     def __init__(self, observer: BaseObserver) -> None:
         self.start = observer.start
@@ -121,7 +123,8 @@ class _Observed:
         self._held: set[int] = set()
 
     def watch(self, path: str, arrived: Arrived) -> tuple[ObservedWatch, int]:
-        # while it is open its inode keeps its number: what is made in its place has another
+        # While this is open the inode number is not reused, so a directory that is made in its
+        # place has another one.
         held = files.open_directory(path)
         self._held.add(held)
         try:
@@ -132,7 +135,7 @@ class _Observed:
             raise
 
     def is_over(self, _: tuple[ObservedWatch, int]) -> bool:
-        return False  # not told reliably; the inode tells
+        return False  # not reported reliably: `rearm` compares inodes
 
     def unwatch(self, watch: tuple[ObservedWatch, int]) -> None:
         self._let_go(watch[1])
@@ -144,7 +147,7 @@ class _Observed:
 
     def stop(self) -> None:
         self._observer.stop()
-        with contextlib.suppress(RuntimeError):  # its thread has not begun
+        with contextlib.suppress(RuntimeError):  # its thread was never started
             self._observer.join()
         for held in tuple(self._held):
             self._let_go(held)
@@ -158,10 +161,10 @@ if sys.platform == "linux":
     if TYPE_CHECKING:
         from watchdog.observers.inotify_c import CallbackId, InotifyEvent, Mask, WatchDescriptor
 
-    _HAS_READER = hasattr(inotify_c, "InotifyFD")  # not in watchdog 6, which Python 3.10 gets
-    # Arrivals only, and removals: that of `paused` is news. Every claim renames a file out of a
-    # watched directory; an emitter holds such an event back for 0.5 s to pair it, and everything
-    # behind it waits: 480 ms from drop to wake.
+    _HAS_READER = hasattr(inotify_c, "InotifyFD")  # watchdog 6, for Python 3.10, has none
+    # Arrivals and removals, since the removal of `paused` matters. Renames out of a directory are
+    # left out: every claim is one. An emitter holds such an event back for 0.5 s to pair it, and
+    # all later events wait behind it, which took 480 ms from drop to wake.
     _NEWS = cast(
         "Mask",
         InotifyConstants.IN_CREATE
@@ -170,22 +173,22 @@ if sys.platform == "linux":
         | InotifyConstants.IN_DELETE
         | InotifyConstants.IN_DELETE_SELF,
     )
-    _ONLY = cast("CallbackId", 0)  # a directory has one listener
+    _ONLY = cast("CallbackId", 0)  # each directory has only one listener
 
     if _HAS_READER:
 
         class _Reader(inotify_c.InotifyFD):
-            """Leaves no descriptor to nobody."""
+            """Closes the descriptors that its base class would leak."""
 
             def __init__(self) -> None:
                 try:
                     super().__init__()
-                except BaseException:  # no descriptor for its pipe: it has one already
+                except BaseException:  # no descriptor is left for its pipe, but inotify has one
                     for name in {"_inotify_fd", "_kill_r", "_kill_w"} & vars(self).keys():
                         os.close(vars(self)[name])
                     raise
-                # It begins as if it were reading, and left all three if it was stopped before its
-                # thread did, or where there is no thread to be had.
+                # The base class begins with True. It would then leave all three descriptors open
+                # if it is stopped before its thread reads, or if no thread could be started.
                 self._is_reading = False
 
     class _Listener:
@@ -202,9 +205,9 @@ if sys.platform == "linux":
             self.is_over = True
 
     class _Inotify:
-        """Events from the thread that reads them.
+        """Events straight from the thread that reads them.
 
-        The two threads of an observer behind it took 0.3 of the 3 ms from drop to running beside a
+        The two further threads of an observer took 0.3 of the 3 ms from drop to running beside a
         busy pool.
         """
 
@@ -218,7 +221,7 @@ if sys.platform == "linux":
             return self._reader.add_callback(os.fsencode(path), _NEWS, listener, _ONLY), listener
 
         def is_over(self, watch: tuple[WatchDescriptor, _Listener]) -> bool:
-            # what is made where it was just removed may have its inode's number
+            # inodes do not tell: a directory made right after the removal may have the same one
             return watch[1].is_over
 
         def unwatch(self, watch: tuple[WatchDescriptor, _Listener]) -> None:
@@ -226,7 +229,7 @@ if sys.platform == "linux":
 
         def stop(self) -> None:
             self._reader.stop()
-            with contextlib.suppress(RuntimeError):  # its thread has not begun
+            with contextlib.suppress(RuntimeError):  # its thread was never started
                 self._reader.join()
 
     class _ArrivalEmitter(InotifyEmitter):

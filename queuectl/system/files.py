@@ -1,8 +1,8 @@
-"""Files that survive: written whole, and on disk before they are seen.
+"""Write files that survive: complete, and on disk, before others see them.
 
-What waits for the disk is a generator of `Step`s, so that one description serves a command line,
-which waits for each step, of one job or of some together, and a pool, which waits for those of many
-jobs while others go on.
+Whatever waits for the disk is a generator of `Step`s. The same generator serves a command line,
+which blocks at each step, for one job or for several together, and a pool, which waits for the
+steps of many jobs while other jobs go on.
 spool-layout.md, section "Durability".
 """
 
@@ -21,25 +21,26 @@ from queuectl import kernel
 from queuectl.errors import QueuectlError
 from queuectl.system import moving
 
-MANY = 16  # files: fewer are synced sooner than threads are started
-_SYNCING = 16  # threads: more gave nothing on ext4; without fsyncs one does 17,500/s, two 14,000/s
+MANY = 16  # files: fewer are synced faster than threads are started
+# Threads: more gained nothing on ext4. Without fsyncs one does 17,500 files/s, two do 14,000.
+_SYNCING = 16
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-_holders: set[tuple[int, int, str]] = set()  # processes and threads that have locked a directory
+_holders: set[tuple[int, int, str]] = set()  # process, thread and directory of each lock
 
 
 class Step(NamedTuple):
-    """Wait until the names in some directories, and what was written to a file, are on disk."""
+    """A wait until the names in some directories, and the data of a file, are on disk."""
 
     directories: Sequence[str] = ()
     descriptor: int | None = None
 
     def run(self) -> None:
-        """Wait here.
+        """Block until they are on disk.
 
         Raises:
-            OSError: they are not all on disk; the descriptor must not be asked again.
+            OSError: not all of them are; the descriptor must not be synced again.
         """
         if self.descriptor is not None:
             kernel.sync_data(self.descriptor)
@@ -52,17 +53,17 @@ Steps: TypeAlias = Generator[Step, None, T]
 
 
 def carry_out(steps: Steps[T]) -> T:
-    """Go through steps, waiting for each; return what they return.
+    """Go through steps, blocking at each, and return their result.
 
     Raises:
-        OSError: a step failed, and the steps did not know better.
+        OSError: a step failed, and the generator did not handle it.
     """
     try:
         step = next(steps)
         while True:
             try:
                 step.run()
-            except OSError as error:  # noqa: PERF203 - each step may be answered for
+            except OSError as error:  # noqa: PERF203 - the generator may handle it
                 step = steps.throw(error)
             else:
                 step = steps.send(None)
@@ -72,10 +73,12 @@ def carry_out(steps: Steps[T]) -> T:
 
 
 def sync_directory(path: str) -> None:
-    """Put a directory's names on disk.
+    """Put the names in a directory on disk.
+
+    Each call opens a new descriptor, since a failed fsync must not be repeated on the old one.
 
     Raises:
-        OSError: they are not; a new descriptor each time, since a failed fsync is not asked again.
+        OSError: they are not on disk.
     """
     with to_be_synced(path) as sync:
         sync()
@@ -83,10 +86,10 @@ def sync_directory(path: str) -> None:
 
 @contextlib.contextmanager
 def to_be_synced(path: str) -> Iterator[Callable[[], None]]:
-    """Open a directory; yield what puts its names on disk later, when no descriptor may be left.
+    """Open a directory now, and yield a call that syncs it later, when no descriptor may be left.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the directory cannot be opened.
     """
     descriptor = open_directory(path)
     try:
@@ -96,13 +99,13 @@ def to_be_synced(path: str) -> Iterator[Callable[[], None]]:
 
 
 def while_locked(directory: str, work: Callable[[], None], waits: Callable[[], object]) -> None:
-    """Do something while others that do the same with a directory wait, if it can be locked.
+    """Do `work` while holding the lock of a directory, if its file system has locks.
 
-    `waits` is called if we wait for them longer than a moment.
+    `waits` is called once if others hold the lock for longer than a few seconds.
 
     Raises:
-        OSError: it cannot be opened, or this thread has it locked: it was interrupted by a signal,
-            and waiting in the handler would have no end.
+        OSError: the directory cannot be opened or locked, or this thread has it locked already: a
+            signal handler that waits for the code which it interrupted would wait for ever.
     """
     holder = (os.getpid(), get_ident(), directory)
     if holder in _holders:
@@ -114,12 +117,12 @@ def while_locked(directory: str, work: Callable[[], None], waits: Callable[[], o
         kernel.lock(descriptor, waits)
         work()
     finally:
-        # No call of Python's own before the lock is given back: a signal handler might raise in it,
-        # and whoever keeps that exception would keep the lock. Given back, not only closed: a child
+        # Unlock before any call of a Python function: a signal handler might raise in it, and
+        # whoever keeps that exception would keep the lock. A close alone does not unlock: a child
         # that was forked meanwhile has the descriptor too.
         try:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
-        except OSError:  # where there are no locks
+        except OSError:  # the file system has no locks
             pass
         finally:
             try:
@@ -129,24 +132,24 @@ def while_locked(directory: str, work: Callable[[], None], waits: Callable[[], o
 
 
 def open_directory(path: str) -> int:
-    """Return a descriptor of a directory, to be synced.
+    """Open a directory, to sync or lock it, and return the descriptor.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the directory cannot be opened.
     """
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def close_directory(descriptor: int) -> None:
-    """Give the descriptor of a directory back."""
-    try:  # noqa: SIM105 - three calls more, for each job
+    """Close the descriptor of a directory, ignoring errors."""
+    try:  # noqa: SIM105 - it takes three calls more, for each job
         os.close(descriptor)
     except OSError:
-        pass  # nothing was written to it: its close says nothing
+        pass  # nothing was written to it, so the error means nothing
 
 
 class Open(NamedTuple):
-    """A file that is about to be written, its size, and if it is `leased`: others are kept off."""
+    """A file about to be written: its descriptor and size, and if a lease keeps others off."""
 
     descriptor: int
     size: int = 0
@@ -154,10 +157,10 @@ class Open(NamedTuple):
 
 
 def writing_new(path: str, data: bytes, *, sync: bool, mode: int) -> Steps[None]:
-    """Create a file with these bytes, on disk at the end if `sync`; leave none on failure.
+    """Create a file with these bytes, on disk at the end if `sync`, or leave none on failure.
 
     Raises:
-        OSError: it exists, or any step failed.
+        OSError: the file exists, or a step failed.
     """
     descriptor = made(path, mode)
     try:
@@ -168,10 +171,10 @@ def writing_new(path: str, data: bytes, *, sync: bool, mode: int) -> Steps[None]
 
 
 def made(path: str, mode: int) -> int:
-    """Create a file; if it is for others too, they can read it whatever our umask is.
+    """Create a file, open for writing; what `mode` grants to others holds whatever our umask is.
 
     Raises:
-        OSError: it exists, or could not be made.
+        OSError: the file exists, or cannot be created.
     """
     descriptor = os.open(path, _NEW_FILE, mode)
     share(descriptor, mode)
@@ -179,10 +182,10 @@ def made(path: str, mode: int) -> int:
 
 
 def share(descriptor: int, mode: int) -> None:
-    """Let others have a file as `mode` says, whatever our umask was; nothing if it is ours alone.
+    """Set a file's mode, whatever our umask was, if that mode grants anything to others.
 
-    What is refused is not raised, since a file system may have modes of its own, and the file be
-    somebody else's: whoever cannot read it says so.
+    A refusal is ignored, since a file system may have its own modes, and the file may be somebody
+    else's. Whoever cannot read the file will report that.
     """
     if mode & 0o077:
         with contextlib.suppress(OSError):
@@ -190,29 +193,29 @@ def share(descriptor: int, mode: int) -> None:
 
 
 def give_group(path: str, directory: str) -> None:
-    """Let a file be of the group that a directory is of, which need not be ours: root's never is.
+    """Give a file the group of a directory, which may differ from ours, and for root always does.
 
-    What is refused is not raised, as in `share`.
+    A refusal is ignored, as in `share`.
     """
     with contextlib.suppress(PermissionError):
         os.chown(path, -1, os.stat(directory).st_gid)
 
 
 def write_new(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
-    """Do what `writing_new` does, waiting here."""
+    """Do what `writing_new` does, blocking at each step."""
     carry_out(writing_new(path, data, sync=sync, mode=mode))
 
 
 def put_sign(path: str, file: str, *, mode: int) -> None:
-    """Make a name that says all by being there, also on a full disk, where there is room for it.
+    """Create a file that says all by being there, even on a full disk if a name still fits.
 
     Args:
-        path: of the sign, an empty file.
-        file: is linked to if there is no room for another file.
+        path: where the empty file is created.
+        file: an existing file that `path` becomes a link to if there is no room for a new one.
         mode: of the empty file.
 
     Raises:
-        FileExistsError: it is there already.
+        FileExistsError: `path` exists already.
         OSError: there is no room for a name either, or the file system refused.
     """
     try:
@@ -226,12 +229,14 @@ def put_sign(path: str, file: str, *, mode: int) -> None:
 def placing(
     draft: str, data: bytes, place: Callable[[], None], *, sync: bool, mode: int
 ) -> Steps[None]:
-    """Write the new file `draft`, on disk before `place` gives it its name; leave none on failure.
+    """Write the new file `draft`, and call `place` to give it its name; leave none on failure.
+
+    If `sync`, the draft is on disk before that call.
 
     Raises:
-        BaseException: any step failed, or what `place` raised.
+        BaseException: a step or `place` failed with it.
     """
-    moving.unlink_quietly(draft)  # of an earlier try that failed
+    moving.unlink_quietly(draft)  # left by an earlier try that failed
     yield from writing_new(draft, data, sync=sync, mode=mode)
     try:
         place()
@@ -241,30 +246,30 @@ def placing(
 
 
 def replace(path: str, data: bytes, draft: str, *, sync: bool, mode: int = 0o600) -> None:
-    """Give a file these bytes at one instant, by way of the new file `draft`.
+    """Give a file these bytes atomically, by renaming the new file `draft` over it.
 
-    If `sync`, the bytes are on disk before; the name is not, see `sync_directory`.
+    If `sync`, the bytes are on disk before that. The name is not, see `sync_directory`.
 
     Raises:
-        OSError: any step failed; the file is as it was, and there is no draft.
+        OSError: a step failed; the file is unchanged, and there is no draft.
     """
     carry_out(placing(draft, data, partial(moving.move, draft, path), sync=sync, mode=mode))
 
 
 def filling(file: Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) -> Steps[None]:
-    """Write a file from its beginning and close it; what was there before is gone.
+    """Overwrite a file from its beginning and close it, leaving nothing of its old content.
 
     If `sync`, it is on disk at the end, and so are the names in the directories `beside`.
 
     Raises:
-        OSError: any step failed.
+        OSError: a step failed.
     """
     descriptor = file.descriptor
     try:
         written = os.write(descriptor, data)
-        while written < len(data):  # a nearly full disk writes a part, then says ENOSPC
+        while written < len(data):  # a nearly full disk takes a part, then gives ENOSPC
             written += os.write(descriptor, data[written:])
-        # not O_TRUNC: ext4 flushes at close what was cut to nothing and written again
+        # not O_TRUNC: at close, ext4 flushes a file that was cut to nothing and written again
         if file.size > len(data):
             os.ftruncate(descriptor, len(data))
         if file.leased:
@@ -272,20 +277,20 @@ def filling(file: Open, data: bytes, *, sync: bool, beside: Sequence[str] = ()) 
         if sync:
             yield Step(beside, descriptor)
     finally:
-        # a close that fails means bytes that were not stored: let it be heard
+        # a close that fails means that bytes were not stored, so let it raise
         os.close(descriptor)
 
 
 def is_program(path: str) -> bool:
-    """Tell whether there is a file that may be executed."""
+    """Tell whether a path is a file that we may execute."""
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def from_here(path: str = "") -> str:
-    """Return a path with the current directory before it, unless it is absolute.
+    """Return an absolute path, by putting the current directory before a relative one.
 
     Raises:
-        QueuectlError: that directory was removed.
+        QueuectlError: the current directory was removed.
     """
     if os.path.isabs(path):
         return path
@@ -297,7 +302,7 @@ def from_here(path: str = "") -> str:
 
 
 def size(path: str) -> int:
-    """Return the bytes in a file, 0 if it cannot be asked for."""
+    """Return the size of a file in bytes, 0 if that cannot be found out."""
     try:
         return os.lstat(path).st_size
     except OSError:
@@ -305,10 +310,10 @@ def size(path: str) -> int:
 
 
 def side_by_side(work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
-    """Do work on slices of `items` in threads: the file system commits what they sync together.
+    """Do `work` on slices of `items` in threads: the file system commits their syncs together.
 
     Raises:
-        BaseException: what `work` raised; the other slices are done then, or failed too.
+        BaseException: `work` raised it; by then the other slices are done, or failed too.
     """
     from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""Names of files, given and taken away knowingly: never over another, and where answers are lost.
+"""Rename, link and remove files so that none is lost, even where NFS loses an answer.
 
 spool-layout.md, section "Assumptions".
 """
@@ -13,7 +13,7 @@ from queuectl import kernel
 
 
 def move(source: str, target: str) -> None:
-    """Rename a file that is ours alone.
+    """Rename a file that nobody else uses.
 
     Raises:
         OSError: it was not moved.
@@ -21,22 +21,22 @@ def move(source: str, target: str) -> None:
     try:
         os.rename(source, target)
     except OSError:
-        # NFS: a rename whose answer was lost is sent again and finds its own work done
+        # NFS: a rename whose answer was lost is sent again, and fails since it was done already
         if is_there(source) or not is_there(target):
             raise
 
 
 def move_new(source: str, target: str) -> None:
-    """Rename a file that is ours alone, to a name that must be free: a job may have it.
+    """Rename a file that nobody else uses, unless the new name is taken, perhaps by a job.
 
     Raises:
-        FileExistsError: it is taken.
-        OSError: it was not moved.
+        FileExistsError: the new name is taken.
+        OSError: the file was not moved.
     """
     try:
         if kernel.move_new(source, target):
             return
-    except PermissionError:  # of this file, or in this sandbox
+    except PermissionError:  # this file, or this sandbox, forbids that call
         pass
     if is_there(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
@@ -44,7 +44,7 @@ def move_new(source: str, target: str) -> None:
 
 
 def move_contended(source: str, target: str) -> None:
-    """Rename a file that others want too, to a name that nobody else uses.
+    """Rename a file that others may rename too, to a name that nobody else uses.
 
     Raises:
         FileNotFoundError: somebody else was first.
@@ -58,7 +58,7 @@ def move_contended(source: str, target: str) -> None:
 
 
 def publish(source: str, target: str) -> None:
-    """Give a file a second name unless that name is taken: rename would replace it silently.
+    """Link a file to a second name unless that is taken: a rename would replace it silently.
 
     Raises:
         FileExistsError: the name is taken.
@@ -67,7 +67,7 @@ def publish(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except FileExistsError:
-        if not _is_link_of(source, target):  # NFS again: EEXIST may be our own first try
+        if not _is_link_of(source, target):  # NFS again: our own first try may have made it
             raise
 
 
@@ -75,12 +75,12 @@ def _is_link_of(source: str, target: str) -> bool:
     ours = os.lstat(source)
     try:
         return ours.st_nlink > 1 and os.path.samestat(ours, os.lstat(target))
-    except FileNotFoundError:  # taken already
+    except FileNotFoundError:  # a worker has taken the new file already
         return ours.st_nlink > 1
 
 
 def unlink_quietly(path: str) -> None:
-    """Remove a name if it is there.
+    """Remove a file if it exists.
 
     Raises:
         OSError: it is still there.
@@ -90,36 +90,36 @@ def unlink_quietly(path: str) -> None:
 
 
 def unlink_file(path: str) -> None:
-    """Remove a file if it is there; a directory that somebody made in its place stays.
+    """Remove a file if it exists, but not a directory that somebody made in its place.
 
     Raises:
-        OSError: it is still there, and no directory.
+        OSError: it is still there, and is not a directory.
     """
     try:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(path)
-    except PermissionError:  # what POSIX, and macOS, have for a directory
+    except PermissionError:  # the error for a directory in POSIX, and on macOS
         if not os.path.isdir(path):
             raise
 
 
 def is_there(path: str) -> bool:
-    """Tell whether something has this name, a dangling link too."""
+    """Tell whether something has this name, even a dangling link."""
     if _FOLLOWS_NO_LINK:  # os.path.lexists raises and catches an error: 3 us instead of 1
         return os.access(path, os.F_OK, follow_symlinks=False)
     return os.path.lexists(path)
 
 
-# Asked, not only looked up: where a kernel (macOS before 10.15, FreeBSD), a C library (musl on
+# Tried, not only looked up: where a kernel (macOS before 10.15, FreeBSD), a C library (musl on
 # Linux before 5.8) or a sandbox (old container runtimes) refuses the flag of faccessat, os.access
-# takes that for "not there", of every file.
+# returns False for every file.
 _FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks and os.access(
     "/", os.F_OK, follow_symlinks=False
 )
 
 
 def may_be_there(path: str) -> bool:
-    """Tell whether something has this name, or the file system does not tell."""
+    """Tell whether something has this name, or that cannot be found out."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -130,7 +130,10 @@ def may_be_there(path: str) -> bool:
 
 
 def is_gone(path: str) -> bool:
-    """Tell whether a file is not in its directory: False while that is away, or cannot be told."""
+    """Tell whether a file is certainly missing from its directory.
+
+    False while the directory itself is missing, or if the file system gives no answer.
+    """
     directory = os.path.dirname(path)
     try:
         before = os.stat(directory)

@@ -1,7 +1,7 @@
-"""Tells systemd that a service is up, going down, alive: sd_notify in the standard library.
+"""Tell systemd that this service is up, stopping or alive, as sd_notify(3) does.
 
-The protocol is one datagram of `NAME=value` lines to the socket that $NOTIFY_SOCKET names; where
-it is not set there is nobody to tell.
+Only the standard library is needed. A message is one datagram of `NAME=value` lines, sent to the
+socket that $NOTIFY_SOCKET names. If that is not set, nobody listens.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ VARIABLES = (_SOCKET, _WATCHDOG_US, _WATCHDOG_PID)
 
 
 class Notifier:
-    """Speaks to whoever started this service.
+    """Sends messages to the service manager that started this process.
 
-    A message that cannot be delivered is dropped: a manager that is being restarted must not stop
-    a job, and one that misses its beats does what its unit file says.
+    A message that cannot be delivered is dropped. A manager that is being restarted must not stop
+    a job, and a manager that misses heartbeats acts as its unit file says.
 
     Args:
-        address: a path, or `@name` in the abstract namespace; with any other nobody is told.
-        beat_s: seconds between two beats, None if nobody counts them.
+        address: a path, or `@name` in the abstract namespace; with any other, nothing is sent.
+        beat_s: seconds between two heartbeats, None if the manager expects none.
     """
 
     def __init__(self, address: str, beat_s: float | None = None) -> None:
@@ -41,26 +41,26 @@ class Notifier:
         return cls(environment.get(_SOCKET, ""), _beat_s(environment))
 
     def ready(self) -> None:
-        """Tell that the service is up."""
+        """Report that the service is up."""
         self._send("READY=1")
 
     def stopping(self) -> None:
-        """Tell that it is on its way down."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     def reloading(self) -> None:
-        """Tell that it reads its settings anew; `ready` tells when that is done."""
+        """Report that the service reads its settings again, until `ready` is called."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def beat(self) -> None:
-        """Tell that it is alive; due every `beat_s` seconds."""
+        """Send a heartbeat, which is due every `beat_s` seconds."""
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
         if not self._heard:
             return
         with (
-            contextlib.suppress(OSError),  # see the class; also where no descriptor is left
+            contextlib.suppress(OSError),  # see the class; also if no descriptor is left
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
         ):
             datagrams.setblocking(False)  # noqa: FBT003
@@ -68,7 +68,7 @@ class Notifier:
 
 
 def _beat_s(environment: Mapping[str, str]) -> float | None:
-    """Return half of what the watchdog allows, as sd_watchdog_enabled(3) advises."""
+    """Return half of the watchdog timeout in seconds, as sd_watchdog_enabled(3) advises."""
     allowed_us = environment.get(_WATCHDOG_US, "")
     meant_for = environment.get(_WATCHDOG_PID) or str(os.getpid())
     if not allowed_us.isdecimal() or int(allowed_us) == 0 or meant_for != str(os.getpid()):

@@ -1,4 +1,4 @@
-"""What a file system has left, and when that is too little to start anything."""
+"""Find out how much room a file system has left, and whether that is too little to start jobs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ _NO_INODES = 100  # a pool has up to 64 more jobs in hand than it runs
 
 
 class Room(NamedTuple):
-    """What is left, as `df` has it: root in a container may not have what is kept for root."""
+    """What a file system has left, as `df` counts it: without what is reserved for root.
 
-    bytes: float  # infinite, as is the next, where no limit is told
+    Root in a container may not get that.
+    """
+
+    bytes: float  # infinite where no limit is reported, as is `inodes`
     inodes: float
 
     @property
     def lack(self) -> str:
-        """What there is none of for what a command prints, so that it may fail; else empty."""
+        """The error text if there is too little for the output of a command, else empty."""
         if self.bytes < _NO_BYTES:
             return os.strerror(errno.ENOSPC)
         return "No inodes left on device" if self.inodes < _NO_INODES else ""
@@ -29,7 +32,7 @@ def room_in(path: str) -> Room:
     """Return what the file system of a file or directory has left.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: that cannot be found out.
     """
     status = os.statvfs(path)
     return Room(

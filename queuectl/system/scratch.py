@@ -1,4 +1,4 @@
-"""The name under which a process writes into tmp/, and the lock that tells when it has died.
+"""Name the owner of files in tmp/, and lock a file there that tells when the owner has died.
 
 spool-layout.md, section "tmp/".
 """
@@ -19,12 +19,12 @@ _DRAFT_SUFFIX = ".json"
 
 
 def new_owner() -> str:
-    """Return a name that no other process has had: host-pid-random."""
+    """Return a name that no other process has had, in the form HOST-PID-RANDOM."""
     return f"{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def was_named_here(owner: str) -> bool:
-    """Tell whether a machine of this name has given an owner its name."""
+    """Tell whether an owner's name begins with the name of this machine."""
     return owner.rsplit("-", 2)[0] == _host()
 
 
@@ -33,15 +33,16 @@ def _host() -> str:
 
 
 def draft_file(directory: str, what: str, owner: str) -> str:
-    """Return where in tmp/ an owner writes something: its name says whose it is, see `owner_of`.
+    """Return the path in tmp/ for something that an owner writes.
 
-    What is no draft of a job begins with ~, which no id has.
+    The name contains the owner, see `owner_of`. If this is not the draft of a job, `what` begins
+    with `~`, which no job id contains.
     """
     return f"{directory}/{what}@{owner}{_DRAFT_SUFFIX}"
 
 
 def owner_of(name: str) -> str | None:
-    """Return whose `WHAT@OWNER.json` or `OWNER.lock` in tmp/ this is, None if it is not ours."""
+    """Return the owner in the name `WHAT@OWNER.json` or `OWNER.lock`, None in any other name."""
     _, at, rest = name.rpartition("@")
     owner, suffix = os.path.splitext(rest)
     ours = suffix == (_DRAFT_SUFFIX if at else LOCK_SUFFIX)
@@ -49,7 +50,7 @@ def owner_of(name: str) -> str | None:
 
 
 def is_owner(name: str) -> bool:
-    """Tell whether this could be a name that `new_owner` made."""
+    """Tell whether `new_owner` could have made this name."""
     return _OWNER.fullmatch(name) is not None
 
 
@@ -59,7 +60,7 @@ _OWNER = re.compile(r"[A-Za-z0-9.-]*-[0-9]+-[0-9a-f]{8}")  # as `new_owner` make
 class Scratch:
     """Holds tmp/OWNER.lock while files named ...@OWNER.json may be in tmp/.
 
-    The lock is flock(2), which filelock's FileLock takes too; importing filelock costs 60 ms, more
+    The lock is flock(2), as is that of filelock's FileLock. Importing filelock costs 60 ms, more
     than all the rest of `queuectl enqueue`.
     """
 
@@ -80,7 +81,7 @@ class Scratch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # what it guarded is done: a fault here undoes nothing, and the pools clear tmp/
+        # what the lock guarded is done: an error here undoes nothing, and pools clear tmp/
         with contextlib.suppress(OSError):
             os.unlink(self._path)
         with contextlib.suppress(OSError):
@@ -88,13 +89,13 @@ class Scratch:
 
 
 def try_lock(path: str, *, create: bool = False, shared: bool = False) -> int | None:
-    """Return a descriptor that holds the lock file, None while somebody else does.
+    """Lock a file and return the descriptor that holds the lock, None if somebody else has it.
 
-    `shared` is for those who only look: they do not take each other for the owner.
+    `shared` is for processes that only look, so that none of them takes another for the owner.
 
     Raises:
         FileNotFoundError: there is no such file, and `create` is false.
-        OSError: it could not be opened or locked.
+        OSError: the file could not be opened or locked.
     """
     while True:
         descriptor = _open_lock(path, create=create, shared=shared)
@@ -103,19 +104,19 @@ def try_lock(path: str, *, create: bool = False, shared: bool = False) -> int | 
         except BlockingIOError:
             os.close(descriptor)
             return None
-        except OSError as error:  # of a file system, or a sandbox, without locks
+        except OSError as error:  # the file system or the sandbox has no locks
             os.close(descriptor)
             raise OSError(error.errno, f"cannot be locked: {error.strerror}", path) from None
         if os.fstat(descriptor).st_nlink > 0:
             return descriptor
-        os.close(descriptor)  # cleared between our open and our lock: it guards no name any more
+        os.close(descriptor)  # removed between our open and our lock: it guards no name any more
 
 
 def _open_lock(path: str, *, create: bool, shared: bool) -> int:
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     if create:
         return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
-    if shared:  # the close of a writer wakes all who watch: 30 idle pools took 13% of a core
+    if shared:  # closing a writable one wakes all who watch: 30 idle pools took 13% of a core
         return os.open(path, flags | os.O_RDONLY)
     try:
         return os.open(path, flags | os.O_RDWR)  # NFS grants an exclusive lock to writers only

@@ -1,4 +1,4 @@
-"""Several works that wait for the disk together, each a generator of steps.
+"""Carry out several works, each a generator of steps, so that they wait for the disk together.
 
 spool-layout.md, section "Retry by hand".
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def carry_out_all(works: Sequence[Steps[None]]) -> list[Exception | None]:
-    """Go through the steps of several works side by side; return what each raised, None if nothing.
+    """Go through the steps of several works side by side; return the error of each, or None.
 
-    They wait for the disk together: once each has come to its next step, what they have written is
-    synced side by side, then each directory once for all that changed it. The file system commits
-    that together; one work after the other would wait for as many commits as they have steps. They
-    go on in their order, whatever becomes of the others. At an interrupt all are closed.
+    Once each work has come to its next step, the files that they have written are synced side by
+    side, then each directory once for all works that changed it. The file system commits all this
+    together. If the works ran one after the other, each step would wait for a commit of its own.
+    The works go on in their order, whatever becomes of the others. An interrupt closes all of them.
     """
     raised: list[Exception | None] = [None] * len(works)
     waited: dict[int, OSError | None] = dict.fromkeys(range(len(works)))
@@ -36,19 +36,19 @@ def carry_out_all(works: Sequence[Steps[None]]) -> list[Exception | None]:
                     asked[number] = next(work) if error is None else work.throw(error)
                 except StopIteration:
                     continue
-                except Exception as fault:  # noqa: BLE001 - who asked for it shall judge
+                except Exception as fault:  # noqa: BLE001 - the caller decides what it means
                     raised[number] = fault
             waited = _wait_for_all(asked)
     except BaseException:
         for work in works:
-            with contextlib.suppress(Exception):  # of one: the others are to be closed too
+            with contextlib.suppress(Exception):  # the others must be closed too
                 work.close()
         raise
     return raised
 
 
 def _wait_for_all(asked: Mapping[int, Step]) -> dict[int, OSError | None]:
-    """Wait for steps side by side; return how each went."""
+    """Wait for steps side by side, and return the error of each, or None."""
     written = [step.descriptor for step in asked.values() if step.descriptor is not None]
     paths = dict.fromkeys(path for step in asked.values() for path in step.directories)
     of_file = _sync_all(written)
@@ -62,7 +62,7 @@ def _wait_for_all(asked: Mapping[int, Step]) -> dict[int, OSError | None]:
 
 
 def _sync_all(descriptors: Sequence[int]) -> dict[int | None, OSError | None]:
-    """Put on disk what was written to files; return how that went for each."""
+    """Put the data of files on disk, and return the error of each, or None."""
     went: dict[int | None, OSError | None] = {}
 
     def sync(some: Sequence[int]) -> None:
@@ -70,7 +70,7 @@ def _sync_all(descriptors: Sequence[int]) -> dict[int | None, OSError | None]:
             went[descriptor] = _error_of(kernel.sync_data, descriptor)
 
     if len(descriptors) >= files.MANY:
-        # no thread is left, or no descriptor to import them with: it takes longer, then
+        # without a thread, or a descriptor for the import, all are synced below, which takes longer
         with contextlib.suppress(RuntimeError, ImportError, OSError):
             files.side_by_side(sync, descriptors)
     sync([descriptor for descriptor in descriptors if descriptor not in went])

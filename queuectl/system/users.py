@@ -1,10 +1,10 @@
-"""What users and groups are called."""
+"""Look up the names of users and groups."""
 
 from __future__ import annotations
 
 
 def user_name(number: int) -> str:
-    """Return what a user is called; the number, where they have no name, as in some containers."""
+    """Return the name of a user, or the number if there is none, as in some containers."""
     import pwd
 
     try:
@@ -14,7 +14,7 @@ def user_name(number: int) -> str:
 
 
 def group_name(number: int) -> str:
-    """Return what a group is called; the number, where it has no name."""
+    """Return the name of a group, or the number if there is none."""
     import grp
 
     try:

@@ -1,1 +1,1 @@
-"""The commands: one module a group, loaded only when it is called for."""
+"""The commands, one module for each group, loaded only when it is needed."""

@@ -96,7 +96,7 @@ def retry(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     selection = Selection.of(options, ("failed", "dead"))
     misses = Misses(named=bool(texts))
     job_ids = chosen(spool, texts, selection, leaving=NOT_RETRIED, misses=misses)
-    # what was selected failed and has completed meanwhile is not to run again
+    # a job that was selected as failed, and has completed meanwhile, must not run again
     states = OUTCOMES if texts else selection.states
     retry_jobs(spool, job_ids, states, options, misses)
 
@@ -135,7 +135,7 @@ def edit(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None:
 
 
 def _edit(spool: Spool, text: str, given: dict[str, Any]) -> str | None:
-    """Return the state of a job that was changed, None of one that was so already."""
+    """Change one job and return its state, or None if it was like that already."""
     from queuectl.cli.editing import can_edit, edited, keep, with_fields
 
     found = spool.find(id_to_change(spool, text))

@@ -61,7 +61,7 @@ def doctor(
 
 
 def _mended(tried: Iterable[tuple[Finding, str]]) -> Iterator[Finding]:
-    """Yield what was mended; say of the rest, which will be found again, why it was not."""
+    """Yield what was mended; print why the rest, which will be found again, was not."""
     for finding, why_not in tried:
         if why_not:
             render.note(f"queuectl: could not be mended: {finding.what}: {why_not}")

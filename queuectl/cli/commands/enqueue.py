@@ -104,7 +104,7 @@ def _drafted(
     spool: Spool, found: Iterable[tuple[str, dict[str, Any]]], given: dict[str, Any]
 ) -> list[Drafted]:
     here = cache(current_directory)
-    gc.disable()  # all of them stay, and it would look at each again and again: 2 us a line
+    gc.disable()  # all objects stay, and it would look at each again and again: 2 us a line
     try:
         return [draft(spool, where, overlaid(fields, given, here)) for where, fields in found]
     finally:
@@ -112,13 +112,13 @@ def _drafted(
 
 
 def _check_named(jobs: list[Drafted]) -> None:
-    """Check that there are ids to go by, and that none is given twice."""
+    """Check that ids were given to compare, and that none was given twice."""
     if jobs and not check_once(jobs):
         raise click.UsageError("--skip-existing compares ids, and none of these jobs is given one")
 
 
 def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) -> list[str]:
-    """Queue jobs, and print the id of each once it is; return those ids."""
+    """Queue jobs, print the id of each once it is queued, and return these ids."""
     given = {job.id for _, job, named in drafted if named}
     queued: list[str] = []
 
@@ -133,7 +133,7 @@ def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) ->
                 sys.stdout.write("".join(f"{job.id}\n" for job in batch))
                 sys.stdout.flush()
                 progress.tell(lambda: f"{len(queued):,} of {count():,} queued")
-    except QueuectlError as error:  # who is told that it failed must not try all again
+    except QueuectlError as error:  # tell what was queued, or the user would queue all again
         if not queued:
             raise
         raise QueuectlError(f"{error}; {_queued_text(queued, count())}") from None
@@ -151,12 +151,12 @@ def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) ->
 def _queued_text(queued: list[str], count: int) -> str:
     if len(queued) == count:
         return f"queued all the same: {first_of(queued)}"
-    # of the next, which were taken back, a worker may have had some already
+    # the failed batch was withdrawn, but a worker may have taken some of its jobs already
     return f"at least {len(queued)} of {count} are queued, up to {queued[-1]}"
 
 
 def _say_what_hinders(spool: Spool, job_id: str) -> None:
-    """Tell a person that a job just queued will not run as it is."""
+    """Tell a person why a job that was just queued will not run as things are."""
     from queuectl.cli.following import hindering
 
     with contextlib.suppress(OSError, QueuectlError):  # the job is queued, whatever this finds

@@ -1,4 +1,4 @@
-"""`queuectl systemd-unit` and `completion`: what other programs on this machine need to know."""
+"""`queuectl systemd-unit` and `completion`: what other programs need to work with queuectl."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from queuectl.system.users import user_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_STOP_MARGIN_S = 30  # beyond the longest run: settling it, on a slow disk
+_STOP_MARGIN_S = 30  # beyond the longest run, to settle its job on a slow disk
 
-_NAME = 40  # characters of a spool's name in that of its unit
+_NAME = 40  # characters of the spool's name that its unit's name holds
 
 _UNIT = """\
 # A worker of queuectl, printed by `queuectl systemd-unit`. {install}
@@ -125,18 +125,18 @@ def systemd_unit(ctx: click.Context, /, *, for_user: bool, count: int | None) ->
 
 
 def _command(spool: Spool, options: list[str]) -> str:
-    """Return what is to be typed to have this printed."""
+    """Return the command line that prints this unit."""
     plain = _is_usual(spool) and variables.SPOOL not in os.environ
     where = [] if plain else ["--spool", spool.path]
     return shlex.join(["queuectl", *where, "systemd-unit", *options])
 
 
 def _unit_name(spool: Spool) -> str:
-    """Return a name of its own for the unit of each spool; the usual one's is that of queuectl."""
+    """Return a name for the unit that no other spool has; for the default spool it is queuectl."""
     if _is_usual(spool):
         return "queuectl"
     name = re.sub("[^A-Za-z0-9_-]", "_", os.path.basename(spool.path))
-    # two directories of one name are two units; no dot, since .socket would be another kind of unit
+    # The checksum tells directories of one name apart. No dot: .socket is another kind of unit.
     return f"queuectl-{name[-_NAME:]}-{crc32(os.fsencode(spool.path)):08x}"
 
 
@@ -154,10 +154,10 @@ def _patience(spool: Spool) -> tuple[str, str]:
 
 
 def _quoted(words: Sequence[str]) -> str:
-    """Return words as systemd.syntax(7) reads them; % begins a specifier there.
+    """Return words quoted as systemd.syntax(7) wants it, where % begins a specifier.
 
     Raises:
-        QueuectlError: a word holds what no line of a unit file can.
+        QueuectlError: a word holds a character that a unit file cannot hold.
     """
     for word in words:
         if not word.isprintable():

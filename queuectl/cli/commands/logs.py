@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from queuectl.spool.layout import Found, Layout
 
-_SILENT_S = 1.0  # before one that is followed is said to write to the other stream
+_SILENT_S = 1.0  # without output, before a hint that a followed job writes to standard error
 
 
 @click.command()
@@ -103,7 +103,7 @@ def _streams(options: dict[str, Any]) -> Sequence[str]:
 def _check_not_fed_to_itself(
     spool: Layout, found: Found, options: dict[str, Any], *, follow: bool
 ) -> None:
-    """Refuse to print output into the same output, in the job itself: there would be no end."""
+    """Refuse to print the output of a job into that same output, which would have no end."""
     number = options["run"] or joblogs.last_run(found)
     paths = [joblogs.log_file(spool, found.job, number, stream) for stream in _streams(options)]
     with contextlib.suppress(OSError):  # standard output is closed
@@ -117,7 +117,10 @@ def _check_not_fed_to_itself(
 
 
 def _follow(spool: Layout, texts: Sequence[str], options: dict[str, Any], misses: Misses) -> None:
-    """Print what jobs print until all have ended; what cannot be followed, or is gone, is told."""
+    """Print what jobs print until all have ended.
+
+    Jobs that are gone, or cannot be followed, are reported.
+    """
     jobs = _to_follow(spool, texts, options, misses)
     printer = Printer(names_jobs=len(jobs) > 1, names_streams=options["both"])
     followers = [_follower(spool, found, options) for found in jobs]
@@ -181,7 +184,7 @@ def _print_until_ended(
 
 
 def _hint_at_stderr(spool: Layout, follower: tailing.Follower, printer: Printer) -> bool:
-    """Say that all that comes is on the other stream, if it is; tell whether no more need be."""
+    """Print a hint if all output so far is on standard error; tell if no other is needed."""
     if follower.over or follower.job_id in printer.printed:
         return True
     found = follower.found
@@ -213,7 +216,7 @@ def _tell_of_end(
 
 
 def _note_of(found: Found, text: str, printer: Printer) -> None:
-    """Say something of a job, on a line of its own; of which, if there are several."""
+    """Print a note on a job, on a line of its own; with the id, if there are several jobs."""
     printer.end_line()
     render.note(f"{found.job.id}: {text}" if printer.names_jobs else text)
 
@@ -240,7 +243,7 @@ def _print_run(spool: Layout, found: Found, options: dict[str, Any]) -> None:
 def _remark_on_the_rest(
     spool: Layout, found: Found, number: int, options: dict[str, Any], printer: Printer
 ) -> str:
-    """Say what else there is, where that is what one may have looked for; return what was said."""
+    """Print a note on other output if the user may be looking for it; return its text."""
     text = ""
     if options["lines"] == 0:
         return text
@@ -256,18 +259,18 @@ def _remark_on_the_rest(
 
 
 def _wants_to_know(found: Found) -> bool:
-    """Tell whether one looks for more than was printed: scripts do not of what completed."""
+    """Tell whether the user may want more than was printed: a script does not if all went well."""
     return found.state != "completed" or sys.stderr.isatty()
 
 
 def _has_failed(found: Found, number: int) -> bool:
-    """Tell whether this is the last run of a job, and an error was its end."""
+    """Tell whether run `number` is the last one of a job, and ended with an error."""
     ended = joblogs.current_run(found) is None and number == joblogs.last_run(found)
     return ended and found.job.error != ""
 
 
 def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) -> str:
-    """Return what to say where nothing was printed: the other stream may have something."""
+    """Return what to say if nothing was printed; the other stream may have something."""
     if number == joblogs.current_run(found):
         nothing = f"run {number} has printed nothing yet"
     else:
@@ -287,7 +290,11 @@ def _nothing(spool: Layout, found: Found, number: int, options: dict[str, Any]) 
 
 
 def _run_number(spool: Layout, found: Found, wanted: int | None) -> int:
-    """Return the number of the run that is asked for."""
+    """Return the number of the run that was asked for: the `wanted` one, or the last.
+
+    Raises:
+        QueuectlError: the job has had no such run.
+    """
     last, state = joblogs.last_run(found), found.state
     if joblogs.current_run(found) is not None and not spool.has_begun(found.job):
         last, state = last - 1, "claimed"

@@ -1,4 +1,4 @@
-"""`queuectl list` and `show`: they read, and change nothing."""
+"""`queuectl list` and `show`, which read and change nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from queuectl.spool.layout import Found, Layout
 
 _LEAST_DETAIL = 20
-_DETAIL_SHARE = 3  # of a terminal, what DETAIL may take: a third
+_DETAIL_SHARE = 3  # DETAIL may take a third of a line
 
 _limit_option = click.option(
     "--limit",
@@ -50,7 +50,7 @@ _newest_option = click.option(
 
 
 def listing_options(command: Any) -> Any:
-    """Add the options of a command that lists jobs: in what order, how many, in what form."""
+    """Add the options of a command that lists jobs: their order, their number, the format."""
     ids = click.option("--ids", "only_ids", is_flag=True, help="Print only ids, one per line.")
     for option in (ids, json_option, _limit_option, _newest_option):
         command = option(command)
@@ -76,7 +76,7 @@ def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> 
     queuectl list job1 job2 --json
     """
     selection = Selection.of(options)
-    selects(selection, texts)  # and not beside names
+    selects(selection, texts)  # raises if jobs are named too
     if texts:
         _print_named(spool_to_read(ctx), texts, options)
     else:
@@ -84,13 +84,13 @@ def list_jobs(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> 
 
 
 def print_selected(spool: Layout, selection: Selection, options: dict[str, Any]) -> None:
-    """Print the jobs that are selected, as the options of a list say."""
+    """Print the selected jobs as the listing options say."""
     newest_first, limit = options["newest_first"], options["limit"]
     _print_list(spool, select(spool, selection, limit, newest_first=newest_first), options)
 
 
 def _print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) -> None:
-    """Print the jobs that were named, as they were; what is no job is told, with status 1."""
+    """Print the named jobs in the order given; exit with status 1 if a name stands for no job."""
     misses = Misses()
 
     def found() -> Iterator[Found]:
@@ -113,7 +113,7 @@ def _print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) -
 def _print_list(
     spool: Layout, found: Iterator[Found], options: dict[str, Any], misses: Misses | None = None
 ) -> None:
-    """Print jobs, as the options of a list say, or that there are none and `misses` has none."""
+    """Print jobs as the listing options say; if there are none, say so, unless `misses` has."""
     if options["as_json"] and options["only_ids"]:
         raise click.UsageError("--json and --ids cannot be combined")
     if options["as_json"]:
@@ -219,11 +219,11 @@ def print_job(spool: Layout, found: Found) -> None:
     record = record_here(spool, found)
     record.pop("history", None)
     record["timeout"] = _timeout_text(spool, found)
-    if found.state == "pending" or is_cancelled(record):  # who had it in hand, to edit it perhaps
+    if found.state == "pending" or is_cancelled(record):  # its last holder, perhaps to edit it
         record.pop("worker", None)
     if record.get("error_message") is None:
         record.pop("error_message", None)
-    record.pop("arrived_at", None)  # its place in the order, which `doctor ID` tells
+    record.pop("arrived_at", None)  # it decides the place in the order, which `doctor ID` tells
     kept = spool.rejected_file(found.job.id)
     if found.job.is_reason and is_there(kept):
         record.setdefault("kept", kept)
@@ -245,7 +245,7 @@ def print_job(spool: Layout, found: Found) -> None:
 
 
 def _processes_text(spool: Layout, found: Found) -> str | None:
-    """Return the numbers of the processes of a running job, its command's first, as far as seen."""
+    """Return the pids of a running job, its command's first, as far as they can be seen."""
     if not found.owner:
         return None
     from queuectl.kernel.processes import Tree, parent_of, processes_of
@@ -254,14 +254,14 @@ def _processes_text(spool: Layout, found: Found) -> str | None:
 
     tree = Tree(None, marks_of(found.job.id, found.owner))
     pool = read_worker(spool, found.owner)
-    # what an earlier run has left in the background has another parent, and may have a lower number
+    # a process that an earlier run left behind has another parent, and may have a lower pid
     pids = processes_of([tree])[tree]
     pids.sort(key=lambda pid: (pool is None or parent_of(pid) != pool.pid, pid))
     return " ".join(map(str, pids)) or None
 
 
 def _timeout_text(spool: Layout, found: Found) -> str | None:
-    """Return how long a run may take, None if that is nothing that its record says, nor matters."""
+    """Return how long a run may take, None if only the setting says so and does not matter."""
     limit_s = found.job.timeout_s(spool.config.job_timeout)
     text = "none" if limit_s is None else duration_text(limit_s)
     if "timeout" in found.job.record:
@@ -301,7 +301,7 @@ def _print_history(spool: Layout, found: Found) -> None:
 
 
 def _output(spool: Layout, job: Job, number: int) -> str:
-    """Return the file in which a run's output is: that of its errors if the other is empty."""
+    """Return the file with the output of a run: standard error if standard output is empty."""
     paths = [path for path in (log_file(spool, job, number, s) for s in STREAMS) if is_there(path)]
     return next((path for path in paths if os.path.getsize(path)), paths[0] if paths else "-")
 

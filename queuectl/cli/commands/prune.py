@@ -72,7 +72,7 @@ def prune(ctx: click.Context, /, texts: tuple[str, ...], **options: Any) -> None
     else:
         is_asked = render.person_answers() and not options["yes"]
         if not (selects(selection, texts) or options["dry_run"] or is_asked):
-            # the ids may have come from a list in which, by a slip, there were none
+            # the ids may have been meant to come from a list that was empty
             raise no_selection("--older-than, --keep, --state, --tag")
         _prune_old(spool, selection, options)
 
@@ -90,7 +90,7 @@ def _prune_old(spool: Spool, selection: Selection, options: dict[str, Any]) -> N
         render.note(f"{which} ended more than {duration_text(older_than_s)} ago (--older-than)")
     elif go_ahead([job.job_id for job in doomed], "delete", options, misses, ask_above=0):
         for job_id, was_there in housekeeping.delete_each(spool, doomed, misses):
-            if was_there:  # else it is another's by now, to keep or to delete
+            if was_there:  # else somebody else deleted or changed it first
                 click.echo(job_id)
     if not options["states"] and not tags and any(spool.names("dead")):
         render.note("dead jobs are kept; --state dead deletes them")
@@ -100,9 +100,9 @@ def _prune_old(spool: Spool, selection: Selection, options: dict[str, Any]) -> N
 def _oldest(
     spool: Spool, state: str, older_than_s: float | None, keep: int | None, tags: Collection[str]
 ) -> list[housekeeping.Doomed]:
-    """Return the jobs beyond the newest `keep` and older than `older_than_s`, oldest first.
+    """Return the jobs beyond the newest `keep` that are older than `older_than_s`, oldest first.
 
-    Of those alone that have all these tags.
+    Only jobs that have all these tags count.
     """
     limit = float("inf") if older_than_s is None else time.time() - older_than_s
     jobs = sorted(
@@ -122,8 +122,8 @@ def _has(spool: Spool, job: housekeeping.Doomed, tags: Collection[str]) -> bool:
 def _ends(
     spool: Spool, state: str, older_than_s: float | None
 ) -> Iterator[tuple[float, housekeeping.Doomed]]:
-    """Yield when each job ended: as its file's time says, or its record if that is earlier."""
-    # without an age each record is read: what is newest is not known otherwise
+    """Yield when each job ended, and the job: its file's time, or its record's if earlier."""
+    # without an age, read each record: otherwise it is not known which are the newest
     limit = float("-inf") if older_than_s is None else time.time() - older_than_s
     with Progress() as progress:
         for number, (job_id, written_at) in enumerate(spool.written(state), 1):
@@ -131,7 +131,7 @@ def _ends(
             if not is_id(job_id):  # somebody's copy
                 continue
             ended_at = written_at
-            if written_at > limit:  # not old by its file; a copied spool has only its records
+            if written_at > limit:  # not old by its file; in a copied spool only records tell
                 for found in spool.jobs(state, [job_id]):
                     ended_at = min(written_at, changed_at(found))
             yield ended_at, housekeeping.Doomed(state, job_id, written_at)

@@ -54,9 +54,9 @@ def report(ctx: click.Context, /, *, output: str, period_s: float) -> None:
 
 
 def _write(path: str, data: bytes, *, named: bool) -> None:
-    """Put the page where it belongs: as a file whole or not at all, behind a link if it is one."""
+    """Write the page, to a file as a whole or not at all; follow a link if the user named it."""
     try:
-        # a link that nobody named may be anybody's
+        # a link that the user did not name may be anybody's
         is_link = os.path.islink(path) and not named
         if os.path.exists(path) and not os.path.isfile(path) and not is_link:  # a device, or a pipe
             with open(path, "wb") as file:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from queuectl.spool.layout import Layout
 
-_FOLLOWED_WITHIN_S = 0.5  # a pool hears of it by an event
+_FOLLOWED_WITHIN_S = 0.5  # a pool learns of a change by an event
 
 
 @click.group(cls=SuggestingGroup)
@@ -40,7 +40,7 @@ def settings() -> None:
 
 @contextlib.contextmanager
 def _from_the_command_line() -> Iterator[None]:
-    """Have a wrong key or value be wrong usage, which one in config.json is not."""
+    """Turn a wrong key or value into a usage error, which one in config.json is not."""
     try:
         yield
     except BadSettingError as error:
@@ -52,7 +52,7 @@ def _in_force(spool: Layout) -> dict[str, Any]:
 
 
 def _in_force_now(spool: Spool) -> dict[str, Any]:
-    """Return the settings after an edit; what is left in the file that is none is said."""
+    """Return the settings after an edit; print what is still wrong in config.json."""
     edited = Spool(spool.path, strict=False)
     say_faults(edited)
     if spool.config.shared and not edited.config.shared:
@@ -103,7 +103,7 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
     queuectl config show
     """
     spool = spool_to_read(ctx)
-    config.read_stored(spool.path)  # of what is no JSON there is nothing to show
+    config.read_stored(spool.path)  # raises if it is not JSON: there is nothing to show
     stored = config.load_stored(spool.path)[0]
     values = _in_force(spool)
     if as_json:
@@ -115,7 +115,7 @@ def show(ctx: click.Context, *, as_json: bool) -> None:
         )
     else:
         _print_table(values, stored)
-    if spool.faults:  # said already
+    if spool.faults:  # they were printed already
         ctx.exit(1)
 
 
@@ -149,7 +149,7 @@ def set_value(ctx: click.Context, key: str, value: str | None) -> None:
     with _from_the_command_line():
         name = config.canonical_key(key)
         new = config.read_value(name, value)
-    spool = spool_to_write(ctx, strict=False)  # what the edit makes of it is checked
+    spool = spool_to_write(ctx, strict=False)  # the edit checks what it changes
     config.edit(spool.path, lambda stored: stored.update({name: new}))
     _in_force_now(spool)
     click.echo(f"{name}={_value_text(new)}")
@@ -186,10 +186,10 @@ def unset(ctx: click.Context, key: str) -> None:
     \b
     queuectl config unset backoff-base
     """
-    spool = spool_to_write(ctx, strict=False)  # what the edit makes of it is checked
+    spool = spool_to_write(ctx, strict=False)  # the edit checks what it changes
 
     def take_out(stored: dict[str, Any]) -> None:
-        if key in stored:  # also what is no key, and got in by hand
+        if key in stored:  # also a key that is no setting, written by hand
             del stored[key]
         else:
             with _from_the_command_line():

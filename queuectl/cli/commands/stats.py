@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _PERIOD_S = 7 * 86400
 _BAR_COLUMNS = 24
 _NAME_COLUMNS = 34
-_BESIDE_NAME = 52  # columns that a busy one's figures and bar take
+_BESIDE_NAME = 52  # columns of the figures and the bar
 _SHARES = ("p50", "p90", "p95", "p99", "max")
 
 
 def since_option(command: Any) -> Any:
-    """Add --since: the period that figures are for."""
+    """Add --since, the period that the figures are for."""
     return click.option(
         "--since",
         "period_s",
@@ -71,14 +71,14 @@ def stats(ctx: click.Context, /, *, period_s: float, as_json: bool) -> None:
 
 
 def _with_times(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document whose instants are written as in records."""
+    """Return the document with its instants written as in records."""
     timeline = [{**column, "at": utc_text(column["at"])} for column in document["timeline"]]
     times = {name: utc_text(document[name]) for name in ("since", "until")}
     return {**document, **times, "timeline": timeline}
 
 
 def records_of(survey: Survey) -> Iterator[dict[str, Any]]:
-    """Yield the records of a survey; a person who waits for them is shown how far it is.
+    """Yield the records of a survey, and show the progress to a person at the terminal.
 
     Raises:
         SpoolError: a directory cannot be read.

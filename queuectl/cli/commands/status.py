@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     _Runs = defaultdict[str | None, list[Found]]
 
-_DUE_READ = 1000  # files read at most to tell what is due next
+_DUE_READ = 1000  # files of a state read at most to tell what is due next
 _DUE_SHOWN = 5
-_SETTLED_S = 1.0  # after its end a job is held no longer, but on a very slow disk
-_RUNNING_SHOWN = 20  # of each worker
+_SETTLED_S = 1.0  # a job is held no longer than this after its end, except on a very slow disk
+_RUNNING_SHOWN = 20  # jobs of each worker
 _FORMATS = ("text", "json", "prometheus")
 
 
@@ -72,7 +72,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
 
 
 def _describe(spool: Layout, runs: _Runs) -> dict[str, Any]:
-    """Return what `status --json` prints, but for what is due."""
+    """Return what `status --json` prints, except what is due."""
     return {
         "spool": spool.path,
         "paused": spool.paused,
@@ -83,7 +83,7 @@ def _describe(spool: Layout, runs: _Runs) -> dict[str, Any]:
 
 
 def describe_workers(spool: Layout, runs: _Runs) -> list[dict[str, Any]]:
-    """Return the pools that are alive, and the ids of what each runs."""
+    """Return the pools that are alive, with the ids of the jobs that each runs."""
     return [
         {
             "worker": worker.worker,
@@ -103,7 +103,7 @@ def describe_workers(spool: Layout, runs: _Runs) -> list[dict[str, Any]]:
 
 
 def describe_lost(spool: Layout) -> list[dict[str, Any]]:
-    """Return what is held by workers that died, or in nobody's name, until somebody recovers it."""
+    """Return the jobs that are held by dead owners, or by nobody, and are not recovered yet."""
     return [
         {"worker": owner, "ids": sorted(job_ids)}
         for owner, job_ids in sorted(_held_by_owner(spool).items())
@@ -112,9 +112,9 @@ def describe_lost(spool: Layout) -> list[dict[str, Any]]:
 
 
 def busy_slots(worker: dict[str, Any], runs: Sequence[Found]) -> int:
-    """Return how many of these a worker runs: some that it holds may have ended a moment ago.
+    """Return how many of these jobs a worker runs; some that it holds may have just ended.
 
-    More than it has slots only where these became fewer since.
+    The result exceeds its slots only if their number was lowered since.
     """
     slots: int = worker["slots"]
     before = time.time() - _SETTLED_S
@@ -123,7 +123,7 @@ def busy_slots(worker: dict[str, Any], runs: Sequence[Found]) -> int:
 
 
 def by_owner(running: Iterable[Found]) -> _Runs:
-    """Return jobs that run by who runs them, those of each by id."""
+    """Return the jobs that run, grouped by owner and sorted by id."""
     runs: _Runs = defaultdict(list)
     for found in sorted(running, key=lambda found: found.job.id):
         runs[found.owner].append(found)
@@ -186,7 +186,7 @@ def _running_text(spool: Layout, found: Found) -> str:
 
 
 def _due(spool: Layout) -> list[tuple[float, Found]]:
-    """Return what is due, the next first; of very many only some are read, for a person waits."""
+    """Return what is due, the next first; of very many, read only some, since a person waits."""
     due, now = [], time.time()
     for state in ("failed", "pending"):
         for found in islice(spool.jobs(state), _DUE_READ):

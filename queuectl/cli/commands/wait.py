@@ -1,4 +1,4 @@
-"""`queuectl wait` and `queuectl run`; `enqueue --wait` is `follow`."""
+"""`queuectl wait` and `queuectl run`; `enqueue --wait` calls `follow`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from queuectl.spool.spool import Spool
 
 _TIMED_OUT, _INTERRUPTED = 124, 130
-_NAMED = 3  # jobs: more are not named in a hint
+_NAMED = 3  # jobs that a hint names at most
 
 
 @click.command()
@@ -81,8 +81,8 @@ def wait(
     """
     spool = spool_to_read(ctx)
     ctx.meta[STATUS_TELLS] = True
-    # of those that are selected by what they are, the ended ones count: else it would be a matter
-    # of time whether a failure is seen
+    # Jobs that are selected by more than states count even if they have ended. Otherwise timing
+    # would decide whether a failure is seen.
     selection = Selection.of(options)
     if any_one or not selection.narrow:
         selection = Selection.of(options, CANCELLABLE)
@@ -101,10 +101,10 @@ def wait(
 
 
 def _but_ourselves(spool: Layout, job_ids: list[str], *, named: bool) -> list[str]:
-    """Return the ids without that of the job which this is a command of: it would wait for ever.
+    """Return the ids without that of the job in which we run: it would wait for itself for ever.
 
     Raises:
-        click.UsageError: that one was named.
+        click.UsageError: that job was named.
     """
     others = [job_id for job_id in job_ids if not is_this_job(spool, job_id)]
     if named and others != job_ids:
@@ -154,9 +154,10 @@ def _one_job(
 def follow(
     spool: Layout, job_ids: Sequence[str], *, tags: Sequence[str] = (), show_output: bool = False
 ) -> int:
-    """Wait for jobs just queued to end, showing what they print if asked to; return the status.
+    """Wait until jobs that were just queued have ended; return the exit status.
 
-    Interrupted, it says that they stay queued. `tags` are those of all of them.
+    If `show_output`, print what they print. An interrupt ends the wait with a note that the jobs
+    stay queued. `tags` are the tags that all of them have.
     """
     endings = Endings(spool, job_ids)
     printer = Printer(apart=True) if show_output else None
@@ -173,7 +174,7 @@ def follow(
         left = endings.remaining
         if left:
             _tell_of_interrupt(left, tags, show_output=show_output)
-        elif show_output:  # whoever reads what it printed is slower than it was
+        elif show_output:  # the reader of our output was slower than the job
             ids = " ".join(job_ids)
             render.note(f"queuectl: {ids} ended; `queuectl logs --all {ids}` has what it printed")
         return _INTERRUPTED
@@ -181,11 +182,11 @@ def follow(
 
 
 def _tell_of_interrupt(left: Sequence[str], tags: Sequence[str], *, show_output: bool) -> None:
-    """Say of jobs that are not waited for any more that they go on, and how to wait or cancel."""
+    """Tell that jobs go on without being waited for, and how to wait for them or cancel them."""
     ids, which = " ".join(left), "it" if len(left) == 1 else "them"
     if len(left) > _NAMED:
         ids = f"--tag {shlex.quote(tags[0])}" if tags else "ID..."
-        which = "all that have that tag" if tags else which  # earlier ones may have it
+        which = "all that have that tag" if tags else which  # earlier jobs may have it too
     again = "logs -f --all" if show_output else "wait"
     render.note(
         f"queuectl: {_goes_on(left)}; `queuectl {again} {ids}` waits again,"
@@ -206,7 +207,7 @@ def _wait(
     printer: Printer | None = None,
     timeout_s: float | None = None,
 ) -> bool:
-    """Return True once the jobs have ended, False once `timeout_s` has passed."""
+    """Wait for jobs; return True once they have ended, False once `timeout_s` has passed."""
     deadline_s = inf if timeout_s is None else time.monotonic() + timeout_s
     job_ids = endings.remaining
     told_of_changes = changes_of(spool, job_ids) if printer else endings.changes()
@@ -221,7 +222,7 @@ def _wait(
         while True:
             new: Iterable[tuple[str, Found | None]] = endings.look(names)
             if printer:
-                new = list(new)  # first: of a job that has ended, all is there to be printed
+                new = list(new)  # before printing: all output of a job that has ended is there
                 print_new(followers, changes, printer)
             remarks.of_runs(followers)
             for job_id, found in new:
@@ -239,24 +240,24 @@ def _wait(
 def _wait_for_names(
     changes: Changes, deadline_s: float, progress: Progress, pace: _Pace
 ) -> list[str]:
-    """Return what `changes.wait` does; what there is to tell meanwhile is told."""
+    """Return what `changes.wait` does, and show the progress meanwhile."""
     while True:
         progress.tell(pace.text)
         names = changes.wait(min(deadline_s, progress.due_s))
-        # only to tell it: not worth a look at all that remain, of which there may be thousands
+        # if only the progress was due, do not look at all that remain: there may be thousands
         if names or not progress.due_s <= time.monotonic() < deadline_s:
             return names
 
 
 class _Pace:
-    """How far those are who wait for many jobs, and how long it will take at this pace."""
+    """Tells how many of many jobs have ended, and how long the others will take at this pace."""
 
     def __init__(self, endings: Endings) -> None:
         self._endings = endings
-        self._first: tuple[float, int] | None = None  # when it was asked for, and what had ended
+        self._first: tuple[float, int] | None = None  # time and ended jobs at the first call
 
     def text(self) -> str:
-        """Return it for a person: `17 of 30 ended, 1 not completed, about 12s left`."""
+        """Return the progress for a person: `17 of 30 ended, 1 not completed, about 12s left`."""
         endings, now = self._endings, time.monotonic()
         ended, left = len(endings.statuses), len(endings.remaining)
         parts = [f"{ended:,} of {ended + left:,} ended"]

@@ -112,13 +112,13 @@ def start(
 
 
 def _tell_starter(name: str) -> None:
-    """Tell the process that started us with --detach that the pool is up, and leave its place.
+    """Tell the process that started us with --detach that the pool is up, and change to /.
 
-    If that is gone, which nobody has told of this pool, the pool leaves.
+    If that process is gone, nobody has been told of this pool, and the pool stops.
     """
     descriptor = os.environ.pop(_READY_VARIABLE, None)
     if descriptor is not None:
-        os.chdir("/")  # where we were started from can be unmounted
+        os.chdir("/")  # so that the directory we were started in can be unmounted
         try:
             os.write(int(descriptor), name.encode())
         except BrokenPipeError:
@@ -145,13 +145,13 @@ def _detach(spool: Spool, count: int | None, *, stop_when_empty: bool, log_forma
 
 
 def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, int]:
-    """Start a pool that outlives us; return its name and process number once it is up.
+    """Start a pool that outlives us; return its name and process id once it is up.
 
     Raises:
-        QueuectlError: it did not come up.
+        QueuectlError: the pool did not come up.
         SpoolError: its log cannot be opened.
     """
-    # A pool started by a job is not of that job: recovery must not take it for a leftover.
+    # A pool that a job starts is not a part of it: recovery must not take it for a leftover.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(variables.PREFIX)}
     log = _open_log(log_path, config)
     ready, tell = os.pipe()
@@ -174,18 +174,18 @@ def _start_apart(words: list[str], log_path: str, config: Config) -> tuple[str, 
     except KeyboardInterrupt:
         if process is None:
             raise
-        process.terminate()  # it may be up already, and leaves then once what it runs has ended
+        process.terminate()  # if it is up already, it stops once what it runs has ended
         msg = f"process {process.pid}, which was to become the worker, was told to end"
         raise KeyboardInterrupt(msg) from None
     if not name:
         raise QueuectlError(f"the worker did not come up: {_why(log_path, begun, process.wait())}")
-    process.returncode = 0  # it goes on: nobody waits for it
+    process.returncode = 0  # it goes on, and we do not wait for it
     return name, process.pid
 
 
 def _open_log(path: str, config: Config) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    if config.shared:  # it may be a link, or a pipe, of somebody else
+    if config.shared:  # it may be somebody else's link or pipe
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
         if os.path.islink(path):
             raise QueuectlError(f"{path} is a link, which it must not be in a shared spool")
@@ -201,7 +201,7 @@ def _open_log(path: str, config: Config) -> int:
 
 
 def _why(log_path: str, begun: int, status: int) -> str:
-    """Return the last line that a process has logged, or how it has ended if it has logged none."""
+    """Return the last line that a process logged, or how it ended if it logged nothing."""
     with open(log_path, "rb") as file:
         file.seek(begun)
         lines = file.read().decode(errors="replace").splitlines()
@@ -239,12 +239,12 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
         misses.exit()
         return
     ours = next((item for item in wanted if item.worker == os.environ.get(variables.WORKER)), None)
-    if ours is not None:  # said before it is asked: it may end us at once
+    if ours is not None:  # before it is asked, since it may end us at once
         ends = "ends it now" if now else "leaves once that has ended"
         render.note(f"{ours.worker} runs this command, and {ends}")
     wanted = [item for item in wanted if _ask(spool, item, misses, now=now)]
     if ours in wanted:
-        wanted.remove(ours)  # it waits for this very command
+        wanted.remove(ours)  # it waits for this command to end
     try:
         with heeded():
             wait_until_gone(spool, wanted, now=now)
@@ -257,26 +257,25 @@ def stop(ctx: click.Context, names: tuple[str, ...], *, now: bool) -> None:
 
 
 def _tell_of_the_dead(spool: Layout) -> None:
-    """Say who is no worker any more, and may have left its commands running."""
+    """Report dead workers that may have left their commands running."""
     from queuectl.cli.commands.status import describe_lost
 
     for lost in describe_lost(spool):
         name, jobs = lost["worker"], plain(first_of(lost["ids"]))
         seen = owners.look_up(spool, name)
-        if name and (seen.worker is None or seen.worker.is_pool):  # else it has run nothing
+        if name and (seen.worker is None or seen.worker.is_pool):  # a command line has run nothing
             what = f"{plain(name)} is dead, and what it ran may run on: {jobs}"
             render.note(f"{what}; {owners.recovered_by(spool, name, seen)}")
 
 
 def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
-    """Ask a pool to stop; False if it could not be asked, which is told, and of another way."""
+    """Ask a pool to stop; if that fails, report it with another way, and return False."""
     try:
         requests.ask_to_stop(spool, pool.worker, now=now)
     except SpoolError as error:
-        way = (
-            f"; `kill {pool.pid}` asks it too, and given twice ends what it runs"  # no room needed
-        )
-        # elsewhere, or in a container, its number is another process's here
+        # a signal needs no room on the disk
+        way = f"; `kill {pool.pid}` asks it too, and given twice ends what it runs"
+        # on another machine, or in a container, its pid is that of another process here
         is_here = pool.of_this_boot and pool.pid_namespace == processes.pid_namespace()
         misses(pool.worker, QueuectlError(f"{error}{way if is_here else ''}"))
         return False
@@ -285,12 +284,16 @@ def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
 
 def _all_named(names: Sequence[str], alive: list[Worker], misses: Misses) -> Iterator[Worker]:
     for name in names:
-        with misses.noted():  # one that has left by itself is no reason to leave the others
+        with misses.noted():  # one that has left by itself does not keep the others
             yield _named(name, alive)
 
 
 def _named(text: str, alive: list[Worker]) -> Worker:
-    """Return the pool whose name or process this is, or the only one whose name begins so."""
+    """Return the pool with this name or process id, or the only one whose name begins so.
+
+    Raises:
+        QueuectlError: there is no such pool, or several.
+    """
     exact = [item for item in alive if text in (item.worker, str(item.pid))]
     found = exact or [item for item in alive if text and item.worker.startswith(text)]
     if len(found) == 1:
