@@ -45,7 +45,7 @@ def log_file(spool: Layout, job: Job, number: int, stream: str) -> str:
     The two differ for a job that was put into dead/ under another id than the one it ran under.
     """
     path = spool.log_files(job.id, number)[STREAMS.index(stream)]
-    ran_as = _ran_as(job, number, stream)
+    ran_as = _ran_as(job, stream)
     if ran_as is not None and not is_there(path):
         return spool.log_files(ran_as, number)[STREAMS.index(stream)]
     return path
@@ -61,11 +61,12 @@ def record_here(spool: Layout, found: Found) -> dict[str, Any]:
     return record
 
 
-def _ran_as(job: Job, number: int, stream: str) -> str | None:
-    """Return the id under which a run wrote its output; None if the record does not say."""
+def _ran_as(job: Job, stream: str) -> str | None:
+    """Return the id under which the last run wrote its output; None if the record does not say."""
     recorded = job.record.get("stdout_path" if stream == OUT else "stderr_path")
-    ran_as, _, rest = os.path.basename(recorded or "").partition(f".{number}.{stream}")
-    return ran_as if is_id(ran_as) and not rest else None
+    run, _, suffix = os.path.basename(recorded or "").rpartition(".")
+    ran_as, _, number = run.rpartition(".")
+    return ran_as if is_id(ran_as) and number.isdecimal() and suffix == stream else None
 
 
 # --- removing -------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def remove(spool: Layout, job: Job) -> None:
     """
     last = max(job.run_number, job.attempts)
     ids = [job.id]
-    ran_as = _ran_as(job, job.run_number, OUT)
+    ran_as = _ran_as(job, OUT)
     if ran_as not in (None, job.id) and not spool.is_anywhere(ran_as):  # else it may be that job's
         ids.append(ran_as)
     for job_id in ids:

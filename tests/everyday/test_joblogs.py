@@ -527,3 +527,16 @@ def test_output_stays_as_long_as_the_history_tells_of_its_run(spool: SpoolDir) -
     done = job.changed(history=[*history[1:], {"number": MAX_HISTORY + 1}])
     joblogs.forget_output(spool.api, job, done)
     assert not os.path.exists(path)
+
+
+def test_each_run_of_a_job_that_was_put_into_dead_under_another_id_is_printed(
+    spool: SpoolDir,
+) -> None:
+    spool.create()
+    history = [{"number": 1, "exit_code": 1}, {"number": 2, "exit_code": 1}]
+    record = {"command": "false", "stdout_path": f"{spool.path}/logs/a.2.out", "history": history}
+    spool.drop_bytes("a.2", json.dumps(record).encode(), "dead")
+    for number in (1, 2):
+        Path(f"{spool.path}/logs/a.{number}.out").write_text(f"run {number}\n")
+    assert spool.run("logs", "a.2", "--attempt", "1").out == "run 1\n"
+    assert spool.run("logs", "a.2").out == "run 2\n"
