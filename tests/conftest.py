@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-HANGS_S = 600  # the longest test takes 100 s on two cores that are shared by many
+HANGS_S = 600  # the longest test takes 100 s on two cores that many processes share
 
-# no deadline an example: a shared machine stalls now and then, which says nothing of the code
+# no deadline per example: a shared machine stalls now and then, whatever the code does
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
@@ -26,14 +26,17 @@ settings.load_profile("default")
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[SpoolDir]:
-    """Return a spool that does not exist yet; what its jobs leave running is ended afterwards."""
+    """Yield a spool that does not exist yet, then kill what its jobs have left running."""
     place = SpoolDir(os.path.realpath(tmp_path / "spool"))
     yield place
     place.end_processes()
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C and hang-ups end what tests start: in the background, or by nohup, none would."""
+    """Stop ignoring SIGINT and SIGHUP, so that they end what tests start.
+
+    In the background, or under nohup, they are ignored, and child processes inherit that.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -44,7 +47,7 @@ def _hangs(*_: object) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, object, object]:
-    """Fail a test that hangs where it does, so that it ends what it started, and others run."""
+    """Fail a hanging test at the line where it hangs, so that it cleans up and the others run."""
     signal.signal(signal.SIGALRM, _hangs)
     signal.setitimer(signal.ITIMER_REAL, HANGS_S, HANGS_S)  # again: hypothesis repeats what failed
     try:
@@ -60,7 +63,7 @@ pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show, with a failure, what the pools that the test started have logged."""
+    """Add to the report of a failed test the logs of the pools that it started."""
     report = yield
     tmp_path = getattr(item, "funcargs", {}).get("tmp_path")
     if report.failed and tmp_path is not None:

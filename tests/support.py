@@ -1,7 +1,7 @@
-"""What the tests share: a spool of their own, the real command, real pools, waiting for conditions.
+"""What all tests share: a spool for each test, the real command, real pools, and waiting.
 
-Everything lives under pytest's tmp_path, so tests may run side by side; a process is ended by its
-pid, and whatever it left behind by the spool's path in its environment.
+Everything is below pytest's tmp_path, so tests can run side by side. A process is ended by its pid.
+What it has left running is found by the spool's path in its environment.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-# Children import the code that this process tests, installed or not.
+# Child processes import the code under test from here, whether it is installed or not.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(queuectl.__file__)))
-DEADLINE_S = 40.0  # for what takes a fraction of a second: two cores may be shared by many
+DEADLINE_S = 40.0  # for what takes a fraction of a second: many processes may share two cores
 _LOOK_S = 0.005
 
 
 def wait_until(
     condition: Callable[[], Any], what: object = "", deadline_s: float = DEADLINE_S
 ) -> Any:
-    """Return the first true value of `condition`; fail when there is none for so many seconds."""
+    """Return the first true value of `condition`, or fail after `deadline_s` without one."""
     until = time.monotonic() + deadline_s
     while not (value := condition()):
         if time.monotonic() > until:
@@ -45,7 +45,7 @@ def wait_until(
 
 
 def environment(spool_path: str | None = None, **extra: str) -> dict[str, str]:
-    """Return the environment for a child: ours, without what queuectl and terminals put there."""
+    """Return our environment for a child, without variables of queuectl, terminals and coverage."""
     drop = ("QUEUECTL_", "NO_COLOR", "FORCE_COLOR", "COV_", "COLUMNS", "LINES")
     own = {k: v for k, v in os.environ.items() if not k.startswith(drop)}
     spool = {} if spool_path is None else {"QUEUECTL_SPOOL": spool_path}
@@ -59,17 +59,17 @@ def read_json(path: str) -> Any:
 
 
 def read_text(path: str) -> str:
-    """Return the text in a file, empty if there is none."""
+    """Return the text in a file, or an empty string if there is no file."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except (FileNotFoundError, ProcessLookupError):  # the latter in /proc
+    except (FileNotFoundError, ProcessLookupError):  # the latter for a file in /proc
         return ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command line gave back."""
+    """The exit status and the output of a command line."""
 
     status: int
     out: str
@@ -87,7 +87,7 @@ class Result:
 
 
 class Child(subprocess.Popen[bytes]):
-    """A process that a `with` waits for, but not in a test that has failed within it."""
+    """A process that the end of a `with` block waits for, or kills if the block has raised."""
 
     def __exit__(
         self,
@@ -109,15 +109,15 @@ class Pool:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The pool's process id."""
         return self.process.pid
 
     def log(self) -> str:
-        """Return everything that it has logged."""
+        """Return everything that the pool has logged."""
         return read_text(self.log_path)
 
     def events(self, word: str | None = None, job_id: str | None = None) -> list[dict[str, Any]]:
-        """Return its log, line by line; only one kind of event, or one job, if they are given."""
+        """Return the events in the pool's log, of one kind or of one job if these are given."""
         lines = [line for line in self.log().splitlines() if line.startswith("{")]
         return [
             event
@@ -131,29 +131,29 @@ class Pool:
         return str(self.events("up")[0]["worker"])
 
     def wait_for(self, word: str, job_id: str | None = None) -> None:
-        """Wait until it has logged such an event."""
+        """Wait until the pool has logged an event, of this job if one is given."""
         wait_until(lambda: self.events(word, job_id), lambda: f"{word} {job_id}\n{self.log()}")
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the pool."""
         self.process.send_signal(number)
 
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
-        """Wait for its end; return its exit status."""
+        """Wait for the pool to end, and return its exit status."""
         try:
             return self.process.wait(deadline_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the pool does not end:\n{self.log()}") from None
 
     def kill(self) -> None:
-        """End it with SIGKILL: nothing of it can tidy up."""
+        """End the pool with SIGKILL, so that it cannot tidy up."""
         self.process.kill()
         self.process.wait()
 
 
 @dataclass
 class SpoolDir:
-    """A spool in a directory of its own, looked at and changed as any program would."""
+    """A spool in its own directory, which tests read and change as any program would."""
 
     path: str
     _pools: int = field(default=0, init=False)
@@ -161,11 +161,11 @@ class SpoolDir:
     # --- the command --------------------------------------------------------------------------
 
     def command(self, *words: str) -> list[str]:
-        """Return the words that run queuectl."""
+        """Return the command line that runs queuectl with these words."""
         return [sys.executable, "-m", "queuectl", *words]
 
     def start(self, *words: str, **options: Any) -> Child:
-        """Start queuectl and do not wait for it."""
+        """Start queuectl without waiting for it."""
         options.setdefault("env", environment(self.path))
         options.setdefault("stdin", subprocess.DEVNULL)
         return Child(self.command(*words), **options)
@@ -178,7 +178,7 @@ class SpoolDir:
         cwd: str | None = None,
         **env: str,
     ) -> Result:
-        """Run queuectl; check its exit status, and that it never shows a traceback."""
+        """Run queuectl, and check its exit status and that it shows no traceback."""
         raw = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
             self.command(*words),
@@ -194,7 +194,7 @@ class SpoolDir:
         return result
 
     def refuse(self, *words: str, status: int = 1, **options: Any) -> str:
-        """Run queuectl where it must fail; return its one line of why."""
+        """Run queuectl where it must fail, and return the one line that says why."""
         result = self.run(*words, status=status, **options)
         assert result.out == "", result.out
         assert result.err.startswith("queuectl: "), result.err
@@ -205,7 +205,7 @@ class SpoolDir:
     def pool(
         self, count: int | None = 1, *options: str, env: dict[str, str] | None = None
     ) -> Iterator[Pool]:
-        """Run a pool; at the end stop it, and check that it was well until then."""
+        """Run a pool for a `with` block, then stop it and check that it met no internal error."""
         pool = self.start_pool(count, *options, env=env)
         try:
             yield pool
@@ -222,7 +222,7 @@ class SpoolDir:
     def start_pool(
         self, count: int | None = 1, *options: str, env: dict[str, str] | None = None
     ) -> Pool:
-        """Start a pool and wait until it is up; whoever calls this ends it."""
+        """Start a pool that the caller has to end, and wait until it is up."""
         self._pools += 1
         log_path = f"{self.path}.pool-{self._pools}.log"
         counted = [] if count is None else ["--count", str(count)]
@@ -236,7 +236,7 @@ class SpoolDir:
         return pool
 
     def drain(self, count: int = 2, *, env: dict[str, str] | None = None) -> Pool:
-        """Run a pool until nothing is left to do; return it, ended."""
+        """Run a pool until nothing is left to do, and return it once it has ended."""
         with self.pool(count, "--stop-when-empty", env=env) as pool:
             assert pool.wait() == 0, pool.log()
         return pool
@@ -244,13 +244,13 @@ class SpoolDir:
     # --- plain files --------------------------------------------------------------------------
 
     def create(self) -> None:
-        """Make the directories, if there are none."""
+        """Create the spool if it does not exist."""
         if not os.path.isdir(f"{self.path}/tmp"):
             self.api.create()
 
     @property
     def api(self) -> queuectl.Spool:
-        """The library's view of it, with the settings as they are now."""
+        """The spool as the library opens it, with the settings as they are now."""
         return queuectl.Spool(self.path)
 
     def configure(self, **settings: Any) -> None:
@@ -264,11 +264,11 @@ class SpoolDir:
         return f"{self.path}/{state}/{job_id}.json"
 
     def drop(self, job_id: str, command: str | list[str] = "true", **fields: Any) -> None:
-        """Put a job into pending/ as a careful program does: written elsewhere, then renamed."""
+        """Put a job into pending/ as a careful program does: write it elsewhere, then rename it."""
         self.drop_bytes(job_id, json.dumps({"command": command, **fields}).encode())
 
     def drop_bytes(self, job_id: str, body: bytes, state: str = "pending") -> None:
-        """Put a file into a state directory at one instant, whatever it holds."""
+        """Put a file with any content into a state directory, by one rename."""
         self.create()
         draft = f"{self.path}/.draft-{job_id}"
         with open(draft, "wb") as file:
@@ -285,7 +285,7 @@ class SpoolDir:
         return [state for state in STATES if job_id in self.ids(state)]
 
     def record(self, state: str, job_id: str) -> dict[str, Any]:
-        """Return what a job's file holds."""
+        """Return the record in a job's file."""
         record: dict[str, Any] = read_json(self.file(state, job_id))
         return record
 
@@ -294,7 +294,7 @@ class SpoolDir:
         return read_text(f"{self.path}/logs/{job_id}.{number}.{stream}")
 
     def wait_for(self, state: str, *job_ids: str, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until jobs are in a state."""
+        """Wait until all these jobs are in a state."""
         for job_id in job_ids:
             path = self.file(state, job_id)
             wait_until(
@@ -304,25 +304,25 @@ class SpoolDir:
             )
 
     def leftovers(self) -> list[str]:
-        """Return what is in tmp/ and workers/ that should be nowhere once nobody works."""
+        """Return the files of tmp/ and workers/ that should not be there once nobody works."""
         names = [f"tmp/{name}" for name in os.listdir(f"{self.path}/tmp")]
         names += [f"workers/{name}" for name in os.listdir(f"{self.path}/workers")]
         return [name for name in names if name != "workers/recovery.lock"]
 
     def end_processes(self) -> None:
-        """End what jobs of this spool left running."""
+        """Kill the processes that jobs of this spool have left running."""
         end_processes_of(self.path)
 
 
 def end_processes_of(spool_path: str) -> None:
-    """End what jobs of a spool left running."""
+    """Kill the processes that jobs of a spool have left running."""
     for pid in processes_with(f"QUEUECTL_SPOOL={spool_path}"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def tick(spool: SpoolDir) -> None:
-    """Return once the file system's clock has moved on, so that two arrivals have an order."""
+    """Wait until the file system's clock has moved on, so that two arrivals have an order."""
     path = f"{spool.path}.tick"
     with open(path, "w"):
         pass
@@ -336,7 +336,7 @@ def tick(spool: SpoolDir) -> None:
 
 
 def waiting_for(path: str) -> str:
-    """Return a command that ends once a file is there."""
+    """Return a shell command that ends once a file exists."""
     return f"while ! [ -e {path} ]; do sleep 0.01; done"
 
 
@@ -349,12 +349,12 @@ def processes_with(variable: str) -> list[int]:
                 if wanted in file.read().split(b"\0") and int(name) != os.getpid():
                     found.append(int(name))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # gone meanwhile, or somebody else's
+            continue  # ended meanwhile, or another user's
     return found
 
 
 def set_immutable(path: str, *, on: bool) -> bool:
-    """Let nobody change a file, or let them again; tell whether we may: root, on some systems."""
+    """Make a file immutable or mutable, and tell whether we may: as root, on some file systems."""
     words = ["chattr", "+i" if on else "-i", path]
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
@@ -371,7 +371,7 @@ def alive(pid: int) -> bool:
     return state not in ("", "Z", "X")
 
 
-# --- a pool of which one thing is different ---------------------------------------------------
+# --- code that changes one thing in a pool ----------------------------------------------------
 
 SILENT = """
 from queuectl.system import arrivals
@@ -385,10 +385,10 @@ async def telling(self, job_id):
     open(__file__ + "." + job_id, "w").close()
     return await enter(self, job_id)
 lanes.Lanes.enter = telling
-"""  # has 32 claims ahead, keeps them however slow it is here, and tells once one is on disk
+"""  # it claims 32 jobs ahead, keeps them on a slow machine too, and marks each that is on disk
 
 
 def with_code_at_start(tmp_path: Path, code: str) -> dict[str, str]:
-    """Return the environment for a child that runs this code before anything else."""
+    """Return the variables that have a child run this code before anything else."""
     (tmp_path / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def in_zone(name: str) -> Iterator[None]:
-    """Have this process live in a time zone, as TZ names it."""
+    """Put this process into a time zone, named as in TZ, for a `with` block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TZ", name)
         time.tzset()

@@ -1,4 +1,4 @@
-"""Pausing, cancelling, stopping and settings, at the moments at which that is hard."""
+"""Pauses, cancels, stops and changes of settings that come at awkward moments."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pause(spool: SpoolDir, tmp_pa
         spool.run("resume")
         wait_until(lambda: len(spool.ids("completed")) == 52, pool.log)
         order = [event["id"] for event in pool.events("started")]
-        assert order == sorted(order)  # what was given back before what was not claimed yet
+        assert order == sorted(order)  # what was given back goes first
 
 
 ANOTHER_COMES = """
@@ -108,7 +108,7 @@ def test_of_one_that_was_claimed_ahead_and_lost_its_place_it_is_told(
     spool: SpoolDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    spool.drop("a-short")  # before which nobody knows that more may be claimed than runs
+    spool.drop("a-short")  # by which the pool learns that it may claim ahead
     spool.drop("long", waiting_for(f"{tmp_path}/go"))
     spool.drop("later", "echo first")
     with spool.pool(env=with_code_at_start(tmp_path, ANOTHER_COMES_BEHIND)) as pool:
@@ -154,7 +154,7 @@ def test_a_cancel_is_noticed_at_once_whatever_the_id(spool: SpoolDir, job_id: st
 def test_a_cancel_that_was_interrupted_does_not_end_the_next_run(spool: SpoolDir) -> None:
     spool.configure(kill_grace=1)
     go = f"{spool.path}.go"
-    spool.drop("other", waiting_for(go))  # so that the pool does not come to rest between the two
+    spool.drop("other", waiting_for(go))  # so that the pool does not come to rest between the runs
     with spool.pool(2) as pool:
         # the first run outlives SIGTERM, the second ends when it is told to
         spool.drop("job", f"[ -e {spool.path}.once ] && {waiting_for(go)} && exit; "
@@ -168,7 +168,7 @@ def test_a_cancel_that_was_interrupted_does_not_end_the_next_run(spool: SpoolDir
         spool.run("retry", "job")
         wait_until(lambda: len(pool.events("started", "job")) == 2, pool.log)
         spool.run("config", "set", "poll-interval", "77")
-        pool.wait_for("config")  # so it has looked at what it is asked
+        pool.wait_for("config")  # so it has looked at its requests
         with open(go, "x"):
             pass
         spool.wait_for("completed", "job")
@@ -185,17 +185,17 @@ def test_a_job_that_is_cancelled_while_it_is_claimed_ahead_does_not_start(
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
         pool.wait_for("started", "b-long")
         wait_until((tmp_path / "sitecustomize.py.c-ahead").exists, pool.log)
-        # what is claimed ahead may come before the outcome of a-short is on the disk
+        # c-ahead may be claimed before the outcome of a-short is on disk
         wait_until(lambda: spool.ids("processing") == ["b-long", "c-ahead"], pool.log)
         assert spool.run("worker", "list", "--json").json[0]["running"] == ["b-long"]
         requests.ask_to_cancel(spool.api, pool.name, "c-ahead", "by somebody")
         spool.run("config", "set", "poll-interval", "77")
-        pool.wait_for("config")  # so it has looked at what it is asked
+        pool.wait_for("config")  # so it has looked at its requests
         open(go, "x").close()
         pool.wait_for("dead", "c-ahead")
         (told,) = pool.events("dead", "c-ahead")
         assert told["ended"] == "cancelled"
-        assert not {"number", "exit_code", "signal"} & set(told)  # of a run there are none
+        assert not {"number", "exit_code", "signal"} & set(told)  # it had no run
     assert not os.path.exists(f"{spool.path}.ran")
     record = spool.record("dead", "c-ahead")
     assert record["error_message"] == "cancelled: by somebody"
@@ -204,7 +204,7 @@ def test_a_job_that_is_cancelled_while_it_is_claimed_ahead_does_not_start(
 
 
 def test_a_cancel_of_what_does_not_run_any_more_ends_no_later_run(spool: SpoolDir) -> None:
-    """Who asked was killed before it could take its request back."""
+    """A cancel that was killed before it could withdraw its request ends no later run."""
     spool.configure(poll_interval=3600, lease=36000)
     with spool.pool() as pool:
         requests.ask_to_cancel(spool.api, pool.name, "job", "by somebody")
@@ -228,13 +228,13 @@ def test_a_setting_is_not_lost_while_an_editor_saves_the_file(
 ) -> None:
     spool.configure(max_retries=9, poll_interval=0.05)
     settings = f"{spool.path}/config.json"
-    # as long an instant as this machine may take for what follows
+    # as long as a slow machine may take for what follows
     code = "from queuectl.pool import live_config\nlive_config._SAVING_S = 60.0\n"
     with spool.pool(env=with_code_at_start(tmp_path, code)) as pool:
         spool.drop("before")
         spool.wait_for("completed", "before")
         os.rename(settings, f"{settings}~")  # as vim does, for an instant
-        time.sleep(0.3)  # the pool looks some times meanwhile
+        time.sleep(0.3)  # for several looks of the pool
         spool.drop("meanwhile", "exit 1")
         pool.wait_for("failed", "meanwhile")
         os.rename(f"{settings}~", settings)
@@ -256,7 +256,7 @@ def test_a_pool_whose_starter_is_interrupted_while_it_recovers_leaves(spool: Spo
     before = spool.start_pool(1)
     spool.drop("old", "trap '' TERM; while :; do sleep 0.1; done", max_retries=1)
     before.wait_for("started", "old")
-    before.kill()  # so that the next is not up before it has ended the old command
+    before.kill()  # so that the next pool has to end the old command before it is up
     starter = spool.start(
         *("worker", "start", "--detach"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -289,7 +289,10 @@ def test_a_cancel_of_what_cannot_be_recovered_says_so_and_ends(spool: SpoolDir) 
 
 
 def test_a_stop_that_cannot_be_asked_for_is_told_with_another_way(spool: SpoolDir) -> None:
-    """As on a full disk. The others are asked all the same."""
+    """A stop that cannot be requested, as on a full disk, names another way for a local worker.
+
+    The other workers are asked all the same.
+    """
     spool.drop("job", "sleep 600")
     workers = f"{spool.path}/workers"
     with spool.pool() as pool:
@@ -307,7 +310,7 @@ def test_a_stop_that_cannot_be_asked_for_is_told_with_another_way(spool: SpoolDi
         mine = ways[f"queuectl: cannot write {workers}/{pool.name}"]
         assert mine.endswith(f"`kill {pool.pid}` asks it too, and given twice ends what it runs")
         assert "kill" not in ways[f"queuectl: cannot write {workers}/far-1-0123abcd"]
-        assert spool.ids("processing") == ["job"]  # nothing was ended by a mere try
+        assert spool.ids("processing") == ["job"]  # the mere attempt has ended nothing
         os.unlink(f"{workers}/far-1-0123abcd.json")
         spool.run("worker", "stop", "--now")
 
@@ -320,7 +323,7 @@ def test_a_command_that_ended_in_time_has_not_timed_out(spool: SpoolDir) -> None
         pool.signal(signal.SIGSTOP)
         open(f"{spool.path}/go", "x").close()
         wait_until(lambda: spool.output("job") == "done\n")
-        time.sleep(1.6)  # the pool, which sees nothing of it, finds both the end and the timeout
+        time.sleep(1.6)  # the pool then finds both the end and the timeout
         pool.signal(signal.SIGCONT)
         pool.wait_for("completed", "job")
 

@@ -1,4 +1,4 @@
-"""What a backup or a person takes away from under a pool, or brings back."""
+"""Files that a backup or a person takes away from under a running pool, or brings back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 def test_a_pool_whose_files_a_backup_has_replaced_is_known_again(
     spool: SpoolDir, order: tuple[str, ...]
 ) -> None:
-    """At once if one of them was written, at the next look if the whole spool is another."""
+    """A pool registers again if a backup has replaced its lock and record, or the whole spool.
+
+    It does so at once in the first case, and at its next look in the second.
+    """
     spool.configure(poll_interval=3600 if order else 0.2, lease=36000)
     with spool.pool() as pool:
         if order:
@@ -41,9 +44,9 @@ def test_a_pool_whose_files_a_backup_has_replaced_is_known_again(
                 path = f"{spool.path}/workers/{pool.name}{suffix}"
                 shutil.copy(path, f"{path}.new")
                 os.rename(f"{path}.new", path)
-                time.sleep(0.2)  # until the pool has looked at it
+                time.sleep(0.2)  # until the pool has looked at the file
         else:
-            pool.signal(signal.SIGSTOP)  # or it makes directories while they are copied
+            pool.signal(signal.SIGSTOP)  # or it would make directories while they are copied
             os.waitid(os.P_PID, pool.pid, os.WSTOPPED | os.WNOWAIT)
             os.rename(spool.path, f"{spool.path}.old")
             shutil.copytree(f"{spool.path}.old", spool.path)
@@ -60,7 +63,7 @@ def test_a_spool_that_is_away_for_a_while_is_not_made_anew(spool: SpoolDir, tmp_
         pool.wait_for("started", "running")
         os.rename(spool.path, f"{spool.path}.away")
         wait_until(lambda: "is gone: waiting for it" in pool.log())
-        for _ in range(30):  # several looks, and heartbeats, long; who looks there wakes the pool
+        for _ in range(30):  # for several looks and heartbeats; a touch of workers/ wakes the pool
             os.utime(f"{spool.path}.away/workers")
             time.sleep(0.05)
         assert not os.path.exists(spool.path)
@@ -104,7 +107,7 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
         os.unlink(spool.file("completed", "ran"))
         shutil.copy(taken, f"{spool.path}/processing/.half")
         os.rename(f"{spool.path}/processing/.half", f"{spool.path}/processing/{taken.name}")
-        # and one that was only claimed, and one whose job has come to its end meanwhile
+        # and a job that was only claimed, and one that has completed since
         held = spool.api.held_file("claimed", pool.name)
         shutil.copy(spool.file("completed", "done"), f"{spool.path}/processing/.half")
         with open(held, "w", encoding="utf-8") as file:
@@ -115,7 +118,7 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
         spool.wait_for("dead", "done.2")
     history = spool.record("completed", "ran")["history"]
     assert [entry["ended"] for entry in history] == ["worker lost", "exit"]
-    # when it began, not when it was found
+    # the time at which the run began, not that at which its file was found
     assert history[0]["started_at"] == json.loads(taken.read_text())["started_at"]
     assert {event["id"] for event in pool.events("recovered")} == {"ran", "claimed"}
     assert spool.ids("processing") == []
@@ -124,7 +127,7 @@ def test_what_a_backup_brings_back_in_the_name_of_a_living_pool_is_run_again(
 def test_what_a_backup_brings_back_of_a_job_whose_output_is_gone_is_a_run(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    """It may have been pruned since, though it had run to its end."""
+    """A held job that comes back without output files counts as run: they may have been pruned."""
     spool.configure(poll_interval=0.1)
     spool.drop("job", waiting_for(f"{tmp_path}/go"), max_retries=1)
     with spool.pool() as pool:
@@ -146,7 +149,10 @@ def has_a_line(path: str) -> bool:
 def test_a_command_whose_job_was_taken_away_is_ended_and_nothing_is_recorded_of_it(
     spool: SpoolDir,
 ) -> None:
-    """As by another machine, for which this one was silent for longer than the lease."""
+    """A command whose job was taken away is ended, and nothing is recorded of it.
+
+    Another machine takes a job away if this one was silent for longer than the lease.
+    """
     spool.configure(poll_interval=0.1)
     for job_id in ("taken", "removed"):
         spool.drop(job_id, f"echo $$ > {spool.path}.{job_id}; exec sleep 1000")
@@ -162,7 +168,7 @@ def test_a_command_whose_job_was_taken_away_is_ended_and_nothing_is_recorded_of_
         pool.wait_for("lost", "taken")
         assert not alive(pids["taken"])
         assert [event["event"] for event in pool.events(job_id="taken")][1:] == ["warning", "lost"]
-        # nobody has it, and nobody runs it beside us
+        # nobody else holds this one, so nobody runs it beside this pool, and it goes on
         assert alive(pids["removed"])
         os.kill(pids["removed"], signal.SIGKILL)
         pool.wait_for("lost", "removed")
@@ -209,7 +215,7 @@ def test_what_a_backup_is_still_writing_is_waited_for(spool: SpoolDir) -> None:
         with open(spool.api.held_file("job", pool.name), "w", encoding="utf-8") as file:
             file.write('{"command": "true", ')
             file.flush()
-            time.sleep(0.5)  # several looks long
+            time.sleep(0.5)  # for several looks
             file.write('"tags": []}')
         pool.wait_for("completed", "job")
         with open(spool.api.held_file("half", pool.name), "w", encoding="utf-8") as file:
@@ -264,7 +270,7 @@ os.scandir = refused
 def test_where_the_claims_cannot_be_listed_what_needs_another_id_waits(
     spool: SpoolDir, tmp_path: Path, *, ran: bool
 ) -> None:
-    """They are looked at for an id that nobody has, in dead/."""
+    """What needs a free id in dead/ waits while processing/ cannot be listed (EMFILE)."""
     spool.configure(poll_interval=300)
     go, refused = f"{spool.path}.go", f"{spool.path}/processing.refused"
     if ran:
@@ -288,7 +294,10 @@ def test_where_the_claims_cannot_be_listed_what_needs_another_id_waits(
 def test_where_the_claims_cannot_be_listed_what_was_mended_waits(
     spool: SpoolDir, tmp_path: Path, refusal: str
 ) -> None:
-    """Else it would be set aside once more, as one whose id exists already."""
+    """A mended file waits while processing/ cannot be listed.
+
+    Otherwise it would be set aside once more, because its id exists already.
+    """
     spool.configure(poll_interval=300)
     refused = f"{spool.path}/processing.refused"
     spool.drop_bytes("job", b'{"command": 7}')
@@ -319,19 +328,19 @@ def test_a_job_that_is_removed_while_it_runs_is_lost_and_has_no_outcome(spool: S
 
 @pytest.mark.parametrize("state", ["pending", "failed"])
 def test_jobs_of_a_directory_that_was_away_run_once_it_is_back(spool: SpoolDir, state: str) -> None:
-    # it is not made again before it is missed
+    # so that the pool misses the directory before it makes it again
     spool.configure(poll_interval=3600, lease=36000, backoff_base=0)
     spool.drop("running", waiting_for(f"{spool.path}/go"))
     body = b'{"command": "true", "state": "%s", "attempts": 1}' % state.encode()
     with spool.pool() as pool:
         pool.wait_for("started", "running")
         spool.drop_bytes("job", body, state)
-        time.sleep(0.5)  # it is known by then
+        time.sleep(0.5)  # by then the pool knows of the job
         os.rename(f"{spool.path}/{state}", f"{spool.path}/away")
         open(f"{spool.path}/go", "x").close()
         spool.wait_for("completed", "running")
         pool.wait_for("stalled")
-        if os.path.isdir(f"{spool.path}/{state}"):  # made again meanwhile
+        if os.path.isdir(f"{spool.path}/{state}"):  # the pool has made it again meanwhile
             os.rmdir(f"{spool.path}/{state}")
         os.rename(f"{spool.path}/away", f"{spool.path}/{state}")
         spool.wait_for("completed", "job")
@@ -341,6 +350,6 @@ def test_an_edit_that_no_event_tells_of_is_found(spool: SpoolDir, tmp_path: Path
     spool.configure(poll_interval=0.2)
     spool.drop("job", run_at="2100-01-01T00:00:00Z")
     with spool.pool(env=with_code_at_start(tmp_path, SILENT)):
-        time.sleep(0.5)  # it is known by then
+        time.sleep(0.5)  # by then the pool knows of the job
         spool.drop("job")
         spool.wait_for("completed", "job")

@@ -1,4 +1,4 @@
-"""What a command finds when it begins, and how it is ended."""
+"""What a command finds when it starts, and how it is ended."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_place_in_path_that_is_not_absolute_is_one_in_its_cwd(
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes/tool").touch()  # is no program
+    (tmp_path / "notes/tool").touch()  # not executable
     path = "notes:bin:/usr/bin:/bin"
     run_one(spool, ["tool"], "completed", cwd=str(tmp_path), env={"PATH": path})
 
@@ -48,15 +48,18 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="by /proc")
 def test_a_command_finds_no_signal_ignored_or_blocked(spool: SpoolDir, tmp_path: Path) -> None:
-    """As its pool has SIGPIPE, and others if whoever started it had."""
+    """A command starts with no signal ignored or blocked, though its pool has some so.
+
+    A pool ignores SIGPIPE, and inherits what its own parent ignored or blocked.
+    """
     assert blocked_and_ignored(spool, with_code_at_start(tmp_path, SIGNALS)) == [0, 0]
 
 
 def blocked_and_ignored(spool: SpoolDir, env: dict[str, str]) -> list[int]:
-    """Return the masks of the signals that a command of such a pool finds so."""
+    """Return the masks of the signals that a command finds blocked and ignored in such a pool."""
     spool.drop("job", ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])
     spool.drain(env=env)
-    # but for what the C library keeps for itself, which the tests may have been given as ignored
+    # not those that the C library keeps for itself: the tests may have inherited these as ignored
     standard = (1 << 31) - 1
     lines = spool.output("job").splitlines()
     return [int(line.split()[1], 16) & standard for line in lines]
@@ -71,7 +74,7 @@ def test_a_command_inherits_no_file_of_whoever_started_its_pool(spool: SpoolDir)
         assert pool.wait(DEADLINE_S) == 0
     os.close(reading)
     os.close(writing)
-    assert spool.output("job").split() == ["0", "1", "2", "3"]  # the last is what ls reads
+    assert spool.output("job").split() == ["0", "1", "2", "3"]  # 3 is the directory that ls reads
 
 
 def test_output_that_a_command_begins_anew_has_no_hole(spool: SpoolDir) -> None:
@@ -99,7 +102,7 @@ def test_a_cancel_that_comes_while_what_timed_out_is_ended_is_not_why_it_ended(
     spool.configure(kill_grace=3)
     told = f"{spool.path}.told"
     stubborn = f"trap 'touch {told}' TERM; while :; do sleep 0.05; done"
-    spool.drop("job", stubborn, timeout=1.5, max_retries=2)  # by then it has its trap
+    spool.drop("job", stubborn, timeout=1.5, max_retries=2)  # by then its trap is set
     with spool.pool() as pool:
         wait_until(lambda: os.path.exists(told), pool.log)
         with spool.start("cancel", "job", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
@@ -109,7 +112,7 @@ def test_a_cancel_that_comes_while_what_timed_out_is_ended_is_not_why_it_ended(
 
 
 def test_what_is_ended_is_told_once(spool: SpoolDir) -> None:
-    """Many programs take a second SIGTERM for impatience."""
+    """Each process of a job gets one SIGTERM: many programs take a second for impatience."""
     spool.configure(kill_grace=1)
     command = "trap 'echo told' TERM; touch {}; while :; do sleep 0.05; done"
     up = [f"{spool.path}.{name}" for name in ("leaver", "leader")]

@@ -1,4 +1,4 @@
-"""One thing that is wrong does not stop the others, and is done once it is right again."""
+"""A fault in one place does not stop the rest, and what it holds up goes on once it is mended."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_bad_file_that_cannot_be_moved_keeps_no_core_busy_and_is_tried_again_o
             assert cpu_ticks(pool.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
             set_immutable(pending, on=False)
             pool.signal(signal.SIGHUP)
-            pool.wait_for("rejected", "bad")  # it would be tried again in a minute
+            pool.wait_for("rejected", "bad")  # without the signal, after a minute
     finally:
         set_immutable(pending, on=False)
 
@@ -110,7 +110,7 @@ def test_a_file_that_cannot_be_read_now_is_read_later(spool: SpoolDir) -> None:
             assert holder.stdout is not None
             holder.stdout.readline()
             pool.wait_for("error")
-            time.sleep(2)  # its directory has settled, and would be covered
+            time.sleep(2)  # by then pending/ has settled, and a look would skip it
             holder.communicate()
         spool.wait_for("completed", "job")
 
@@ -225,7 +225,7 @@ def test_a_pool_that_can_record_nothing_is_shown_as_that(spool: SpoolDir) -> Non
 
 
 def test_jobs_run_once_their_directory_lets_them_go(spool: SpoolDir, tmp_path: Path) -> None:
-    """Of what holds them in it their files do not tell."""
+    """Jobs in an immutable pending/ are tried again by time: their own files will not change."""
     spool.configure(poll_interval=0.1)
     soon = "from queuectl.pool import rejects\nrejects._LEFT_S = 0.3\n"
     spool.drop("job")
@@ -285,7 +285,7 @@ def test_a_refusal_that_comes_long_after_the_last_is_told_anew(
     spool.drop("first")
     with spool.pool(env=env) as pool:
         pool.wait_for("stalled")
-        os.unlink(spool.file("pending", "first"))  # it waits for nothing any more
+        os.unlink(spool.file("pending", "first"))  # the pool now waits for nothing
         wait_until(lambda: not os.path.exists(f"{spool.path}/workers/{pool.name}.stalled"))
         time.sleep(0.5)
         spool.drop("second")
@@ -387,7 +387,10 @@ def test_whoever_reads_the_log_slowly_is_told_at_the_end_what_is_missing(
 
 
 def test_no_job_has_a_name_that_is_one_of_ours_in_tmp(spool: SpoolDir) -> None:
-    """A draft of a job `spare-1` was the spare of that name, and went into another's body."""
+    """No file of a pool in tmp/ has a name that the draft of a job could have.
+
+    The draft of a job `spare-1` once was the spare of that name, and got into another job's body.
+    """
     with spool.pool():
         for number in range(3):
             spool.drop(f"job-{number}")

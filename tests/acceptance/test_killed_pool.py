@@ -1,4 +1,4 @@
-"""kill -9 of a pool: the next one ends what it left running, and every job comes to its end."""
+"""After kill -9 of a pool, the next one ends what it left running, and every job ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.support import SpoolDir
 
-# A run notes its pid, and whether that of the run before is alive; until `go` is there it hangs.
+# A run notes its pid, and whether the run before it is alive. Until `go` exists, it hangs.
 COMMAND = """
 here={here}; me=$here/$QUEUECTL_JOB_ID
 alive() {{ [ -e $me.pid ] && grep -q 'State:.[RSD]' /proc/$(cat $me.pid)/status; }}
@@ -74,7 +74,7 @@ def test_what_cannot_be_recovered_yet_is_told_once(spool: SpoolDir, tmp_path: Pa
     env = with_code_at_start(tmp_path, NO_ROOM.format(gate=gate))
     with spool.pool(env={"PYTHONPATH": env["PYTHONPATH"]}) as pool:
         wait_until(lambda: "cannot recover from" in pool.log())
-        time.sleep(0.5)  # ten looks
+        time.sleep(0.5)  # for ten looks
         assert pool.log().count("cannot recover from") == 1
         open(gate, "x").close()
         spool.wait_for("completed", "job")
@@ -197,7 +197,7 @@ def test_a_living_pools_jobs_are_not_recovered(spool: SpoolDir) -> None:
         spool.drop("job", waiting_for(go))
         wait_until(lambda: spool.ids("processing") == ["job"])
         for number in range(3):
-            # the pool that is free looks at the spool meanwhile
+            # meanwhile the pool that is free looks for what the dead have left
             spool.drop(f"mark-{number}", "sleep 0.2")
             spool.wait_for("completed", f"mark-{number}")
         open(go, "x").close()

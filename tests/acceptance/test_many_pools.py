@@ -1,4 +1,4 @@
-"""Ten workers in three pools: each job runs exactly once, and is never in two places."""
+"""Ten slots in three pools: each job runs exactly once, and is never in two places."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ JOBS = 2000
 
 
 class Watch:
-    """Looks at the whole spool, over and over, for an id that is in two places."""
+    """A thread that looks through the whole spool, over and over, for an id in two places."""
 
-    # Against the way of a job that succeeds: one that moves on between two of these listings is
-    # seen once or not at all, so an id seen twice was in two places.
+    # Against the direction in which a job that succeeds moves: if it moves on between two of these
+    # listings, it is seen once or not at all. So an id that is seen twice was in two places.
     ORDER = ("dead", "failed", "completed", "processing", "pending")
 
     def __init__(self, path: str) -> None:
@@ -51,7 +51,7 @@ class Watch:
     def _look(self) -> None:
         self.looks += 1
         twice = self._found_twice(self.ORDER)
-        if twice:  # one that was given back, on a slow disk, went the other way
+        if twice:  # a job that was given back, on a slow disk, has moved the other way
             self.twice |= twice & self._found_twice(self.ORDER[::-1])
 
     def _found_twice(self, order: Sequence[str]) -> set[str]:
@@ -73,7 +73,7 @@ def test_two_thousand_jobs_run_exactly_once_and_are_never_in_two_directories(
         json.dumps({"id": job_id, "command": f"echo $QUEUECTL_JOB_ID >> {ran}"}) for job_id in ids
     ]
     with Watch(spool.path) as watch, ExitStack() as pools:
-        # a half of them is there before the pools, a half comes while all are at work
+        # half of the jobs are there before the pools, half arrive while all pools are at work
         spool.run("enqueue", "-", stdin="\n".join(lines[: JOBS // 2]))
         for count in (4, 3, 3):
             pools.enter_context(spool.pool(count))

@@ -1,7 +1,7 @@
-"""Whatever is done to a spool, in whatever order: it comes to what a model of it says.
+"""Whatever is done to a spool, in whatever order, it comes to the state that a model predicts.
 
-The model knows jobs, slots, a pause and who is next, and no files. Each step does one thing to a
-real spool with a real pool, and to the model; then both have to agree.
+The model knows jobs, slots, a pause and which job is next, but no files. Each step does one thing
+to a real spool with a real pool, and the same to the model. Then both have to agree.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.support import SpoolDir, read_text, tick, wait_until
 SLOTS = 2
 IDS = "abcdef"
 NEXT_CENTURY = "2100-01-01T00:00:00Z"
-# tells that it has begun, and ends with the status that it is given
+# notes that it has begun, and ends with the exit status that it reads from its gate
 COMMAND = "echo >> {here}/$QUEUECTL_JOB_ID.runs; read x < {here}/$QUEUECTL_JOB_ID.gate; exit $x"
 
 some_ids = st.lists(st.sampled_from(IDS), unique=True, min_size=1)
@@ -41,7 +41,7 @@ limits = st.integers(1, 2)
 
 @dataclass
 class Job:
-    """What is known of a job by what was done to it."""
+    """What the model knows of a job from what was done to it."""
 
     arrived: int
     priority: int
@@ -49,12 +49,12 @@ class Job:
     later: bool = False
     state: str = "pending"
     attempts: int = 0
-    by_hand: bool = False  # its file has the attempts that it had until it is taken
+    by_hand: bool = False  # moved by hand: its file has the old attempts until a pool takes it
 
 
 @dataclass
 class Model:
-    """What a spool with one pool comes to."""
+    """The state that a spool with one pool should come to."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(IDS, 0))
@@ -66,21 +66,21 @@ class Model:
         return sorted(job_id for job_id, job in self.jobs.items() if job.state in states)
 
     def state(self, job_id: str) -> str | None:
-        """Return the state of a job, None if there is none."""
+        """Return the state of a job, or None if there is no such job."""
         return self.jobs[job_id].state if job_id in self.jobs else None
 
     def queue(self, job_id: str, **fields: Any) -> None:
-        """Have a job arrive, behind all others of its priority."""
+        """Add a job behind all others of its priority."""
         self.arrivals += 1
         self.jobs[job_id] = Job(arrived=self.arrivals, **fields)
 
     def requeue(self, job_id: str, **changes: Any) -> None:
-        """Have a job that was there arrive anew."""
+        """Change a job that is there, and put it behind all others of its priority."""
         self.arrivals += 1
         self.jobs[job_id] = replace(self.jobs[job_id], arrived=self.arrivals, **changes)
 
     def start(self) -> None:
-        """Start what is next in the slots that are free."""
+        """Start the next jobs in the free slots."""
         due = [job_id for job_id in self.of("pending") if not self.jobs[job_id].later]
         due.sort(key=lambda job_id: (self.jobs[job_id].priority, self.jobs[job_id].arrived))
         free = 0 if self.paused else SLOTS - len(self.of("processing"))
@@ -90,26 +90,26 @@ class Model:
             self.runs[job_id] += 1
 
     def end(self, job_id: str, *, well: bool) -> None:
-        """Have a run end."""
+        """End a run."""
         job = self.jobs[job_id]
         unwell = "failed" if job.attempts < job.max_retries else "dead"
         job.state = "completed" if well else unwell
 
     def give_back(self) -> None:
-        """Have all runs end as if they had not been: each keeps its place."""
+        """Undo all runs: each job waits again, in its old place, with the attempt uncounted."""
         for job_id in self.of("processing"):
             job = self.jobs[job_id]
             job.state, job.attempts = "pending", job.attempts - 1
 
 
 class Spools(RuleBasedStateMachine):
-    """A spool with its pool, and the model of them."""
+    """A spool with its pool, and the model of both."""
 
     @initialize()
     def begin(self) -> None:
         self.here = os.path.realpath(tempfile.mkdtemp(prefix="queuectl-model-"))
         self.spool = SpoolDir(f"{self.here}/spool")
-        # what failed stays so
+        # a job that failed stays in failed/: its retry is not due during the test
         self.spool.configure(backoff_base=1000, durability="relaxed", kill_grace=60)
         for job_id in IDS:
             os.mkfifo(f"{self.here}/{job_id}.gate")
@@ -117,7 +117,7 @@ class Spools(RuleBasedStateMachine):
         self.model = Model()
         self.pool = self.spool.start_pool(SLOTS)
 
-    # --- jobs come and end --------------------------------------------------------------------
+    # --- jobs arrive and end ------------------------------------------------------------------
 
     @rule(job_ids=some_ids, priority=priorities, limit=limits, later=st.sampled_from([0, 0, 0, 1]))
     def submit(self, job_ids: list[str], priority: int, limit: int, later: int) -> None:
@@ -134,7 +134,7 @@ class Spools(RuleBasedStateMachine):
 
     @rule(job_id=st.sampled_from(IDS), priority=priorities, limit=limits)
     def drop(self, job_id: str, priority: int, limit: int) -> None:
-        """Drop a file of an id that is free, or of one that waits: it takes its place."""
+        """Drop a file under a free id, or under that of a waiting job, which it replaces."""
         if job_id in self.model.jobs:
             if not self.model.paused or self.model.state(job_id) != "pending":
                 return
@@ -151,7 +151,7 @@ class Spools(RuleBasedStateMachine):
             gate.write(f"{status}\n")
         self.model.end(job_id, well=status == 0)
 
-    # --- what is done to one ------------------------------------------------------------------
+    # --- what is done to one job --------------------------------------------------------------
 
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
@@ -192,7 +192,7 @@ class Spools(RuleBasedStateMachine):
         self.wait_until_it_waits(job_id)
         tick(self.spool)
         self.spool.run("edit", job_id, "--priority", str(priority))
-        if priority != self.model.jobs[job_id].priority:  # else it stays as it is
+        if priority != self.model.jobs[job_id].priority:  # otherwise its file is left as it is
             self.model.requeue(job_id, priority=priority)
 
     @precondition(lambda self: self.model.paused and self.model.of("pending"))
@@ -211,7 +211,7 @@ class Spools(RuleBasedStateMachine):
         del self.model.jobs[job_id]
         assert not [name for name in os.listdir(f"{self.spool.path}/logs") if name[0] == job_id]
 
-    # --- what is done to all ------------------------------------------------------------------
+    # --- what is done to the whole spool ------------------------------------------------------
 
     @rule()
     def pause(self) -> None:
@@ -240,7 +240,7 @@ class Spools(RuleBasedStateMachine):
         assert self.pool.wait() == 0, self.pool.log()
         self.model.give_back()
 
-    # --- they agree ---------------------------------------------------------------------------
+    # --- spool and model agree ----------------------------------------------------------------
 
     @invariant()
     def agree(self) -> None:
@@ -248,7 +248,7 @@ class Spools(RuleBasedStateMachine):
         wait_until(lambda: not self.differences(), self.told)
 
     def differences(self) -> list[str]:
-        """Return what is not as the model says; a job that waits may have been claimed ahead."""
+        """Return what differs from the model, where a waiting job may also be claimed ahead."""
         seen = [(job_id, state) for state in STATES for job_id in self.spool.ids(state)]
         found = []
         for job_id in IDS:
@@ -266,7 +266,7 @@ class Spools(RuleBasedStateMachine):
         return "\n".join([*self.differences(), str(self.model), self.pool.log()])
 
     def wait_until_it_waits(self, job_id: str) -> None:
-        """Return once the pool has heard of the pause, and has given back what it held ahead."""
+        """Wait until the pool has noticed the pause and the job is back in pending/."""
 
         def waits() -> bool:
             words = [event["event"] for event in self.pool.events() if "paused" in event["event"]]
@@ -295,7 +295,7 @@ class Spools(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_a_spool_comes_to_what_its_model_says_whatever_is_done_to_it() -> None:
-    # a smaller example would be found in minutes: what the first one has logged says enough
+    # no shrinking: it would take minutes, and the log of the first failure says enough
     phases = (Phase.explicit, Phase.reuse, Phase.generate)
     run_state_machine_as_test(
         Spools, settings=settings(max_examples=8, stateful_step_count=30, phases=phases)

@@ -1,4 +1,4 @@
-"""What other systems, sandboxes and C libraries lack or do otherwise: taken away from this one."""
+"""What other systems, sandboxes and C libraries lack or do differently, simulated on this one."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_cache_of_a_disk_is_flushed_where_that_must_be_asked_for(
     told, env = f"{tmp_path}/told", with_code_at_start(tmp_path, FULL_SYNC)
     words = ("enqueue", "--id", "job", "true")
     spool.run(*words, TOLD=told, REFUSED=refused, PYTHONPATH=env["PYTHONPATH"])
-    # the body of the job, and the directories; each of them asked for in one way or in both
+    # the job's body and the directories: a full flush of each is asked for first, then an fsync
     asked = read_text(told).split()
     assert asked.count("full") == asked.count("plain") >= 2
     assert asked[:2] == ["full", "plain"]
@@ -152,7 +152,7 @@ def test_an_id_is_taken_by_another_case_of_it_where_names_fold(
         wait_until(lambda: os.path.exists(running))
         words = ("enqueue", "--id", "build", "true")
         assert "exists already" in spool.refuse(*words, PYTHONPATH=env["PYTHONPATH"])
-        spool.drop("build", f"! test -e {running}")  # its claim would replace that of the other
+        spool.drop("build", f"! test -e {running}")  # its claim would replace that of Build
         spool.drop("other")
         pool.wait_for("completed", "other")
         assert not pool.events("started", "build")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def run_one(spool: SpoolDir, command: str | list[str], state: str, **fields: Any) -> dict[str, Any]:
-    """Run one job to its end; return its record."""
+    """Run one job to its end, and return its record."""
     spool.configure(backoff_base=0, kill_grace=1)
     spool.api.submit(command, id="job", **fields)
     spool.drain(1)
@@ -117,7 +117,7 @@ def test_a_job_that_succeeds_later_keeps_its_history(spool: SpoolDir) -> None:
     assert [entry["exit_code"] for entry in record["history"]] == [1, 0]
 
 
-# --- how a run can fail, told apart ---------------------------------------------------------
+# --- the ways in which a run can fail -------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["no-such-program-here", ["no-such-program-here"]])
@@ -287,7 +287,7 @@ def test_a_command_finds_its_cwd_its_env_and_an_empty_stdin(spool: SpoolDir) -> 
 
 
 def test_jobs_of_many_places_run_each_in_its_own(spool: SpoolDir, tmp_path: Path) -> None:
-    """More than what a pool keeps prepared, and then the first ones again."""
+    """Each of 200 jobs runs in its own cwd, and each of 100 directories is used twice."""
     places = {f"job-{number:03}": tmp_path / f"place-{number % 100}" for number in range(200)}
     for place in set(places.values()):
         place.mkdir()
@@ -308,7 +308,7 @@ def test_a_command_has_all_of_many_variables_and_words_and_none_of_those_before_
     spool.drop("c-words", ["/bin/echo", *words])
     spool.drop("d-few", "echo $HOME $OWN299")
     spool.drop("e-word", ["/bin/echo", "one"])
-    for job_id in ("f-own", "g-own"):  # as many variables as the one before
+    for job_id in ("f-own", "g-own"):  # each has as many variables as the other
         spool.drop(job_id, "echo $HOME $OWN299", env={"OWN299": job_id})
     spool.drain(1, env={"HOME": "/usr"})
     said = [spool.output(job_id) for job_id in ("a-few", "b-many", "c-words", "d-few", "e-word")]
@@ -346,7 +346,7 @@ def test_a_dropped_job_without_a_cwd_runs_where_there_is_no_home_directory(
 
 
 def test_a_job_has_no_output_of_another_that_had_its_id(spool: SpoolDir) -> None:
-    """Whose record was removed by hand."""
+    """A job overwrites the output of a job that had its id, whose record was removed by hand."""
     run_one(spool, "echo one; echo two", "completed")
     os.unlink(spool.file("completed", "job"))
     run_one(spool, "echo new", "completed")

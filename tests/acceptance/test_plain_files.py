@@ -25,20 +25,20 @@ HOUR_S = 3600
 
 @pytest.fixture
 def deaf(spool: SpoolDir) -> SpoolDir:
-    """Return a spool that pools look at once an hour: what runs sooner was woken by its arrival."""
+    """Return a spool that pools look at once an hour, so what runs sooner was woken by an event."""
     spool.configure(poll_interval=HOUR_S)
     return spool
 
 
 @contextmanager
 def busy_pool(spool: SpoolDir) -> Iterator[Pool]:
-    """Run a pool of one slot that a job holds until the block ends; then wait for the rest."""
+    """Run a pool whose one slot a job holds until the block ends, then wait for the other jobs."""
     go = f"{spool.path}.go"
     spool.drop("blocker", waiting_for(go))
     with spool.pool(1) as pool:
         pool.wait_for("started", "blocker")
         yield pool
-        # news come in order: who has heard of the pause has heard of all that came before
+        # events come in order: a pool that knows of the pause knows of all that came before it
         spool.run("pause")
         pool.wait_for("paused")
         spool.run("resume")
@@ -53,7 +53,7 @@ def started(pool: Pool) -> list[str]:
     return [event["id"] for event in pool.events("started")]
 
 
-# --- how a file may come --------------------------------------------------------------------
+# --- how a file may arrive ------------------------------------------------------------------
 
 
 def by_mv(draft: str, target: str) -> None:
@@ -76,7 +76,7 @@ def by_a_slow_writer(draft: str, target: str) -> None:
     with open(draft, "rb") as source, open(target, "wb", buffering=0) as file:
         for byte in source.read():
             file.write(bytes([byte]))
-            time.sleep(0.02)  # the writer is slow; nobody waits for this
+            time.sleep(0.02)  # the writer is slow: the test does not wait for anything here
 
 
 @pytest.mark.parametrize("way", [by_mv, by_cp, by_ln, by_redirection, by_a_slow_writer])
@@ -87,7 +87,7 @@ def test_a_file_is_run_as_soon_as_it_is_whole_however_it_comes(
     with open(draft, "w") as file:
         json.dump({"command": "echo ran >> ../ran", "cwd": f"{deaf.path}/logs"}, file)
     with deaf.pool() as pool:
-        # once one was run, the first look is over: from here on only arrivals tell
+        # once a job has run, the first look is over: from here on only events report files
         deaf.drop("first")
         deaf.wait_for("completed", "first")
         way(draft, deaf.file("pending", "job"))
@@ -141,14 +141,14 @@ def test_a_slip_in_a_dropped_job_is_told_once(spool: SpoolDir) -> None:
 
 def test_lower_priority_runs_first_then_who_came_first(spool: SpoolDir) -> None:
     with busy_pool(spool) as pool:
-        # their names sort against their arrival
+        # the names sort in the reverse order of arrival
         for job_id, priority in (("z", 0), ("y", 5), ("x", 0), ("w", -1), ("v", 5), ("u", 0)):
             spool.drop(job_id, priority=priority)
             tick(spool)
     assert started(pool) == ["blocker", "w", "z", "x", "u", "y", "v"]
 
 
-# on a machine that stalls, a pool would begin with what it has read by then
+# without it, a pool on a machine that stalls would begin with what it has read by then
 PATIENT = "from queuectl.pool import pool\npool._FIRST_SCAN_S = 60\n"
 
 

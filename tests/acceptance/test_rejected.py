@@ -1,4 +1,4 @@
-"""What can never run is set aside: its bytes kept, the reason beside them, nobody held up."""
+"""What can never run is set aside: its bytes and the reason are kept, and no job is held up."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def somebody_elses(path: str) -> None:
 
 
 def a_socket(path: str) -> None:
-    # the name of a socket may be 107 bytes long: make it where the way there is short
+    # a socket's path may have 107 bytes at most: bind it by a short one, then rename it
     with socket.socket(socket.AF_UNIX) as server:
         here = os.open(os.path.dirname(path), os.O_RDONLY)
         try:
@@ -50,7 +50,7 @@ def a_socket(path: str) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A file that is dropped as NAME.json, and what dead/ says of it."""
+    """A file that is dropped as NAME.json, and what dead/ then says about it."""
 
     name: str
     why: str
@@ -92,7 +92,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpoolDir]:
-    """Return a spool in which a pool of one slot has met all the cases, and is still at work."""
+    """Yield a spool in which a pool of one slot has met all the cases, and is still at work."""
     spool = SpoolDir(os.path.realpath(tmp_path_factory.mktemp("rejected") / "spool"))
     spool.create()
     spool.drop_bytes("taken", b'{"id": "taken", "command": "true", "mark": 1}', "completed")
@@ -152,7 +152,7 @@ def test_nothing_of_them_was_run_and_the_good_ones_were(place: SpoolDir) -> None
     assert not bad & {name.partition(".")[0] for name in os.listdir(f"{place.path}/logs")}
 
 
-# --- whatever the state of the rest ---------------------------------------------------------
+# --- each with a spool of its own -----------------------------------------------------------
 
 
 def test_two_files_that_would_get_one_name_in_dead_are_both_kept(spool: SpoolDir) -> None:
@@ -176,7 +176,7 @@ def test_a_writer_that_pauses_half_way_is_waited_for(spool: SpoolDir) -> None:
     with spool.pool() as pool:
         with open(spool.file("pending", "job"), "wb", buffering=0) as file:
             file.write(b'{"command": ')
-            time.sleep(QUIET_S + 1)  # its pause; the pool looks some eighty times meanwhile
+            time.sleep(QUIET_S + 1)  # a pause in which the pool looks some eighty times
             file.write(b'"true"}')
         spool.wait_for("completed", "job")
         assert pool.events("rejected") == []
@@ -196,7 +196,7 @@ def test_a_job_set_aside_can_be_mended_and_run(spool: SpoolDir) -> None:
 
 
 def test_a_job_as_large_as_may_be_is_retried_like_any_other(spool: SpoolDir) -> None:
-    """What queuectl writes into it is not counted."""
+    """A job of the largest allowed size can be retried: what queuectl adds to it does not count."""
     spool.configure(backoff_base=0, max_retries=3)
     body = b'{"command":"false","x":""}'
     spool.drop_bytes("job", body.replace(b'""', b'"%s"' % (b"y" * (MAX_RECORD_BYTES - len(body)))))
@@ -300,7 +300,7 @@ def test_who_waits_for_a_tag_learns_of_what_was_set_aside(spool: SpoolDir) -> No
     spool.drain()
     assert spool.run("list", "--ids", "--tag", "night").lines == ["good", "bad"]
     listed = spool.run("dlq", "list", "--ids")
-    assert (listed.lines, listed.err) == (["bad", "odd"], "")  # nor is its reason unreadable
+    assert (listed.lines, listed.err) == (["bad", "odd"], "")  # nor is a reason unreadable
     waited = spool.run("wait", "--tag", "night", status=1)
     assert sorted(waited.lines) == ["bad", "good"]
 
@@ -350,7 +350,11 @@ Asides._explaining, moving.move_new = meanwhile, refused
 def test_what_cannot_make_way_holds_up_nobody_and_leaves_no_reason(
     spool: SpoolDir, tmp_path: Path, *, is_purged: bool
 ) -> None:
-    """It is purged at that moment, or immutable."""
+    """A file that is dropped anew runs if the old one is purged as it makes way.
+
+    If the old one cannot be moved (EPERM, as if immutable), the new one is set aside. Other jobs
+    run in both cases.
+    """
     spool.drop_bytes("x", b'{"command": ""}')
     spool.drain()
     spool.drop("x")
@@ -425,7 +429,10 @@ def test_a_mend_that_is_still_wrong_has_the_new_reason_take_the_place_of_the_old
 
 
 def test_a_reason_is_put_back_also_without_the_bytes_that_it_tells_of(spool: SpoolDir) -> None:
-    """As by `mv dead/bad.* pending/`: it is no job, and must not hide why the other is none."""
+    """A reason that `mv dead/bad.* pending/` has moved along with its bytes goes back to dead/.
+
+    It is no job, and a new reason for that would hide why the bytes are none.
+    """
     spool.drop_bytes("bad", b'{"comand": "true"}')
     spool.drain()
     why = spool.record("dead", "bad")["error_message"]
@@ -446,7 +453,7 @@ def test_a_mend_that_is_still_wrong_has_its_own_reason_after_a_crash_too(spool: 
     spool.drain()
     os.unlink(f"{spool.path}/dead/m.rejected")
     spool.drop_bytes("m", b'{"command": "true", "priority": "high"}')
-    spool.api.take_name("m.json", "pending", "vm-1-00000000")  # who died then
+    spool.api.take_name("m.json", "pending", "vm-1-00000000")  # an owner that died then
     spool.drain()
     assert sorted(os.listdir(f"{spool.path}/dead")) == ["m.json", "m.rejected"]
     assert '"priority" must be' in spool.record("dead", "m")["error_message"]

@@ -26,7 +26,7 @@ def starts(pool: Pool, job_id: str) -> int:
 
 @contextmanager
 def failing_when_told(spool: SpoolDir) -> Iterator[tuple[Pool, Callable[[], None]]]:
-    """Have a pool run a job; yield the pool, and what to call for the job to fail."""
+    """Have a pool run a job; yield the pool, and a function that makes the job fail."""
     go = f"{spool.path}.go"
     with spool.pool(2) as pool:
         spool.drop("job", f"{waiting_for(go)}; exit 1")
@@ -49,7 +49,7 @@ def test_a_second_file_that_came_and_went_while_it_ran_does_not_either(spool: Sp
     with failing_when_told(spool) as (pool, fail):
         spool.drop("job")
         spool.drop("mark")
-        spool.wait_for("completed", "mark")  # so the pool has seen the second file too
+        spool.wait_for("completed", "mark")  # so the pool has also seen the second file
         os.unlink(spool.file("pending", "job"))
         fail()
         wait_until(lambda: starts(pool, "job") >= 2, pool.log)
@@ -69,7 +69,7 @@ def test_a_retry_by_hand_is_found_without_events(spool: SpoolDir, tmp_path: Path
     with spool.pool(env=with_code_at_start(tmp_path, SILENT)) as pool:
         spool.drop("job", "exit 1")
         spool.wait_for("failed", "job")
-        time.sleep(2)  # until failed/ has been looked at for the last time
+        time.sleep(2)  # until the pool looks at failed/ no more, as long as nothing changes there
         spool.run("retry", "job")
         wait_until(lambda: starts(pool, "job") == 2, pool.log)
 
@@ -99,9 +99,9 @@ def test_a_time_to_start_that_nothing_tells_of_counts_when_the_retry_is_due(
             pool.wait_for("failed", job_id)
         edited = {**spool.record("failed", "job"), "run_at": "2100-01-01T00:00:00Z"}
         with open(spool.file("failed", "job"), "r+b", buffering=0) as file:
-            # over the old body, and not closed before the retry is due: that would be an event
+            # over the old body, and not closed before the retry is due: a close would be an event
             file.write(json.dumps(edited).encode().ljust(os.fstat(file.fileno()).st_size))
-            wait_until(lambda: starts(pool, "other") == 2, pool.log)  # due behind it
+            wait_until(lambda: starts(pool, "other") == 2, pool.log)  # due after job
         assert starts(pool, "job") == 1
     assert spool.states("job") == ["failed"]
     assert spool.record("failed", "job")["attempts"] == 1
@@ -112,7 +112,7 @@ def test_a_time_to_start_that_is_over_brings_no_retry_forward(spool: SpoolDir) -
     spool.drop("job", "exit 1", run_at="2001-01-01T00:00:00Z")
     with spool.pool() as pool:
         spool.wait_for("failed", "job")
-        spool.drop("after")  # runs after all that may run by then
+        spool.drop("after")  # runs after everything else that may run now
         spool.wait_for("completed", "after")
         assert starts(pool, "job") == 1
     assert spool.states("job") == ["failed"]

@@ -1,4 +1,4 @@
-"""Where processes, threads or descriptors are short, jobs wait and nothing is lost."""
+"""Where processes, threads or descriptors run short, jobs wait and nothing is lost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ processes.signal_process = refused_first(signal_process)
 def test_without_descriptors_a_pool_still_ends_what_timed_out(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    """Each command that runs has one; /proc cannot be looked at while there is none."""
+    """A pool ends what timed out though its first looks at /proc and signals fail with EMFILE.
+
+    Each command that runs takes a descriptor, and without one the pool cannot look at /proc.
+    """
     spool.configure(kill_grace=1)
     stubborn = "sh -c 'trap \"\" TERM; sleep 1000; sleep 1000' & sleep 1000"
     spool.drop("stubborn", stubborn, timeout=0.2, max_retries=1)
@@ -69,7 +72,7 @@ os.pidfd_open = refused_once
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfd here")
 def test_a_command_that_has_started_is_not_started_again(spool: SpoolDir, tmp_path: Path) -> None:
-    """Whatever lacks then to wait for its end."""
+    """A command runs only once, though the first pidfd_open to wait for its end fails (EMFILE)."""
     with spool.pool(env=with_code_at_start(tmp_path, NO_PIDFD)) as pool:
         spool.drop("job", f"echo run >> {spool.path}.runs; sleep 0.3")
         spool.wait_for("completed", "job")

@@ -1,4 +1,4 @@
-"""`dlq retry`, and settings that change under running workers and under one another."""
+"""`dlq retry`, and settings that change under running workers, or by several commands at once."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_bad_settings_file_changes_nothing_and_is_told(spool: SpoolDir) -> Non
         spool.wait_for("dead", "first")
         with open(f"{spool.path}/config.json", "w") as file:
             file.write('{"max-retries": "many"}')
-        # it may be read while it is being written, and not be JSON yet
+        # the pool may first read the file half written, when it is not JSON yet
         wait_until(lambda: "must be an integer" in pool.log(), pool.log)
         spool.drop("second", "exit 1")
         spool.wait_for("dead", "second")
@@ -85,7 +85,7 @@ def slots(spool: SpoolDir) -> list[int]:
 
 
 def test_a_pool_without_a_count_follows_worker_count(spool: SpoolDir) -> None:
-    spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
+    spool.configure(poll_interval=3600, lease=36000)  # so that no regular look finds the change
     for job_id in "abcde":
         spool.drop(job_id, f"until [ -e {spool.path}.{job_id} ]; do sleep 0.02; done")
     with spool.pool(None) as pool:
@@ -118,7 +118,7 @@ def test_two_hundred_concurrent_settings_lose_nothing(spool: SpoolDir) -> None:
     spool.create()
 
     def set_again_and_again(key: str) -> None:
-        # nobody else writes this key: after each edit it is what was just set, or an edit was lost
+        # nobody else writes this key: if it is not what was just set, an edit was lost
         for value in range(1, 21):
             spool.run("config", "set", key, str(value))
             stored = read_json(f"{spool.path}/config.json")[key]

@@ -1,4 +1,4 @@
-"""A first signal finishes what runs; a second gives it back."""
+"""A pool lets what runs finish at the first signal, and gives it back at the second."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_commands(spool: SpoolDir) -> 
     go = f"{spool.path}.go"
     spool.drop("job", f"trap 'echo hit' INT; echo begun; {waiting_for(go)}; echo done")
     with open(f"{spool.path}.log", "wb") as log:
-        # a terminal sends SIGINT to the whole group in its foreground
+        # in a group of its own: a terminal sends SIGINT to the whole group in its foreground
         process = spool.start("worker", "start", stderr=log, start_new_session=True)
     try:
         wait_until(lambda: spool.output("job") == "begun\n")
@@ -135,7 +135,7 @@ def test_a_pool_that_is_to_leave_an_empty_spool_hears_while_it_reads_a_full_one(
     spool.drop("later", run_at="2099-01-01T00:00:00Z")
     env = with_code_at_start(tmp_path, SLOW_TO_READ.format(gate=gate))
     with spool.pool(1, "--stop-when-empty", env={"PYTHONPATH": env["PYTHONPATH"]}) as pool:
-        time.sleep(1.0)  # by then it has begun to claim, and asks whether nothing is left
+        time.sleep(1.0)  # by then it has begun to claim, and looks whether anything is left
         pool.signal(signal.SIGTERM)
         pool.wait_for("stopping")
         open(gate, "x").close()
@@ -143,7 +143,7 @@ def test_a_pool_that_is_to_leave_an_empty_spool_hears_while_it_reads_a_full_one(
 
 
 def stop_with_more_ahead(spool: SpoolDir, tmp_path: Path, later: list[str]) -> str:
-    """Stop a pool, one command of which runs and has others claimed ahead; return what it told."""
+    """Stop a pool that runs one job and has claimed others ahead; return how it logs the stop."""
     go = f"{spool.path}.go"
     spool.drop("a-short")
     spool.drop("b-long", waiting_for(go))
@@ -166,14 +166,14 @@ def test_what_is_claimed_ahead_does_not_start_in_a_pool_that_is_to_stop(
 ) -> None:
     ahead = [f"later-{number:02}" for number in range(30)]
     told = stop_with_more_ahead(spool, tmp_path, ahead)
-    assert told == "1 running; a second signal ends them"  # not those of processing/
+    assert told == "1 running; a second signal ends them"  # not all that are in processing/
     assert spool.ids("completed") == ["a-short", "b-long"]
     assert spool.ids("pending") == ahead
     assert {spool.record("pending", job_id).get("attempts", 0) for job_id in ahead} == {0}
 
 
 def started(spool: SpoolDir) -> list[str]:
-    """Run what waits, one job at a time; return the ids in the order of their starts."""
+    """Run what waits, one job at a time, and return the ids in the order of their starts."""
     with spool.pool(1, "--stop-when-empty") as pool:
         assert pool.wait() == 0
         return [event["id"] for event in pool.events("started")]
@@ -182,7 +182,7 @@ def started(spool: SpoolDir) -> list[str]:
 def test_what_was_claimed_ahead_keeps_its_place_over_a_restart(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    later = [f"later-{number:02}" for number in range(60)]  # more than are claimed ahead
+    later = [f"later-{number:02}" for number in range(60)]  # more than a pool claims ahead
     stop_with_more_ahead(spool, tmp_path, later)
     assert started(spool) == later
     assert "arrived_at" not in spool.record("completed", later[0])
@@ -251,7 +251,7 @@ def telling(self):
         open(__file__ + f".{reached}", "w").close()
     return reached
 emptiness.Emptiness.is_reached, intake.Intake.idle_after_a_look = telling, come_and_taken
-"""  # a job comes, and another pool takes it, after the look at what is held
+"""  # a job arrives, and another pool takes it, right after the look at processing/
 
 
 def test_stop_when_empty_waits_for_what_another_pool_takes_while_it_looks(
@@ -288,7 +288,7 @@ def test_what_a_pool_could_not_let_go_of_is_recovered_at_once(spool: SpoolDir) -
     with spool.pool(1) as pool:
         pool.wait_for("started", "running")
         os.rmdir(f"{spool.path}/completed")
-        open(f"{spool.path}/completed", "x").close()  # not a directory: nothing can go there
+        open(f"{spool.path}/completed", "x").close()  # no directory: nothing can be moved there
         open(go, "x").close()
         pool.wait_for("stalled")
         pool.signal(signal.SIGTERM)
@@ -321,7 +321,7 @@ def test_stop_when_empty_does_not_wait_for_a_job_cancelled_during_a_pause(spool:
     spool.drop("job")
     with spool.pool(1, "--stop-when-empty") as pool:
         pool.wait_for("paused")
-        time.sleep(0.5)  # it has looked at the job meanwhile
+        time.sleep(0.5)  # by then the pool has looked at the job
         spool.run("cancel", "job")
         assert pool.wait() == 0
 
@@ -344,7 +344,7 @@ runner.spawn = interrupted
 def test_a_signal_to_the_group_of_a_pool_costs_no_command_that_starts_its_attempt(
     spool: SpoolDir, tmp_path: Path, number: str
 ) -> None:
-    spool.drop("job", ["sleep", "1000"])  # a shell that is about to be it may lose a SIGINT
+    spool.drop("job", ["sleep", "1000"])  # without a shell, which may lose a SIGINT
     env = with_code_at_start(tmp_path, CTRL_C_AT_A_START.format(number=number))
     with spool.pool(1, env=env) as pool:
         assert pool.wait() == 0, pool.log()
@@ -362,7 +362,7 @@ def test_a_hang_up_costs_no_command_that_starts_its_attempt(
 ) -> None:
     spool.drop("job", ["sleep", "1000"])
     env = with_code_at_start(tmp_path, CTRL_C_AT_A_START.format(number="SIGHUP"))
-    with spool.pool(1, env=env) as pool:  # it has no terminal, and reads its settings
+    with spool.pool(1, env=env) as pool:  # without a terminal, SIGHUP only reloads
         pool.wait_for("pending", "job")
         wait_until(lambda: len(pool.events("started", "job")) == 2)
         spool.run("worker", "stop", "--now")
@@ -405,7 +405,7 @@ def slow(self, *meanwhile):
     time.sleep(1)
     scan(self, *meanwhile)
 Intake.scan = slow
-"""  # claims begin before it has ended
+"""  # claims begin before the look has ended
 
 
 def test_a_pool_whose_first_look_takes_long_leaves_an_empty_spool_after_it(
@@ -419,7 +419,7 @@ def test_a_pool_whose_first_look_takes_long_leaves_an_empty_spool_after_it(
 
 
 def test_a_stop_by_file_is_in_the_log(spool: SpoolDir, tmp_path: Path) -> None:
-    spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
+    spool.configure(poll_interval=3600, lease=36000)  # so that no regular look finds the file
     go_on = tmp_path / "go-on"
     spool.drop("a", waiting_for(str(go_on)))
     with spool.pool() as pool:
@@ -504,11 +504,11 @@ def test_a_pool_that_can_be_told_nothing_more_ends_what_runs(
 
 @pytest.mark.parametrize("name", DIRECTORIES)
 def test_a_pool_leaves_as_it_should_though_a_directory_is_gone(spool: SpoolDir, name: str) -> None:
-    spool.configure(poll_interval=3600)  # it is not made again before
+    spool.configure(poll_interval=3600)  # so that the pool does not make it again before
     spool.drop("job")
     with spool.pool(1) as pool:
         pool.wait_for("completed", "job")
-        # at one instant: what is missing in workers/ it puts back
+        # moved away first, by one rename: the pool would put back files missing in workers/
         shutil.rmtree(shutil.move(f"{spool.path}/{name}", f"{spool.path}.gone"))
         pool.signal(signal.SIGTERM)
         assert pool.wait() == 0, pool.log()

@@ -1,4 +1,4 @@
-"""Arrivals are hints: without them jobs only start later."""
+"""Events are hints: without them, jobs only start later."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def take_and_remove(self, *args):
     os.rmdir(self.directory("pending"))
     return claim
 spool.Spool.take = take_and_remove
-"""  # once
+"""  # at the first take only
 
 
 ENDLESS = """
@@ -59,7 +59,7 @@ sys.modules["watchdog"] = None
 
 
 def run_one(spool: SpoolDir) -> None:
-    """Have a pool that is up run a job, after which it has seen everything there is."""
+    """Run a job in a pool that is up, so that the pool has seen everything that is there."""
     spool.drop("before")
     spool.wait_for("completed", "before")
 
@@ -99,7 +99,10 @@ def test_without_events_a_pool_stops_when_the_spool_is_empty(
 def test_a_job_put_off_after_a_pool_looked_at_it_does_not_run_when_it_was_due(
     spool: SpoolDir, tmp_path: Path, state: str, field: str
 ) -> None:
-    """As by another pool that was faster with the same retry."""
+    """A job that was put off does not run at its old time.
+
+    Another pool that was faster with the same retry puts a job off.
+    """
 
     def put(job_id: str, in_s: float) -> None:
         body = {"command": "true", "state": state, field: utc_text(time.time() + in_s)}
@@ -110,7 +113,7 @@ def test_a_job_put_off_after_a_pool_looked_at_it_does_not_run_when_it_was_due(
         put("put-off", 3.0)
         put("after-it", 3.1)
         put("looked-at", 0)
-        pool.signal(signal.SIGHUP)  # which has it look
+        pool.signal(signal.SIGHUP)  # makes the pool look
         spool.wait_for("completed", "looked-at")
         put("put-off", 3600)
         spool.wait_for("completed", "after-it")
@@ -127,7 +130,7 @@ def test_a_directory_that_was_removed_and_made_again_is_watched_again(spool: Spo
         wait_until(lambda: os.path.isdir(f"{spool.path}/pending"))
         spool.run("config", "set", "poll-interval", "3600")
         pool.wait_for("config")
-        for number in range(4):  # the first may be found by a look that was due
+        for number in range(4):  # a look that was due may find the first one
             spool.drop(f"after-{number}")
             spool.wait_for("completed", f"after-{number}")
             time.sleep(0.2)
@@ -220,7 +223,7 @@ def test_a_job_is_not_lost_whose_directory_is_removed_while_it_is_claimed(
 
 
 def test_a_job_is_not_forgotten_while_its_place_is_missing(spool: SpoolDir) -> None:
-    spool.configure(poll_interval=3600)  # it is not made again before it is missed
+    spool.configure(poll_interval=3600)  # so that the pool misses it before it makes it again
     with spool.pool() as pool:
         run_one(spool)
         os.rmdir(f"{spool.path}/processing")
@@ -252,7 +255,7 @@ Looks.__exit__ = rests
 def test_what_is_in_a_directory_that_is_put_in_the_place_of_another_is_seen_soon(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    """Also where the last look was just now, and the next is not due yet."""
+    """A directory that replaces pending/ is looked at soon, even right after the last look."""
     spool.configure(poll_interval=3600, lease=36000)
     with spool.pool(env=with_code_at_start(tmp_path, RESTS)):
         run_one(spool)

@@ -37,7 +37,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return 0 whatever it finds: a figure is no failure."""
+    """Run the benchmark, and return 0 whatever the figures are."""
     options = arguments(words)
     names = options.only or [*_UNASKED, *(["peers"] if options.peers else [])]
     loop = options.loop or (None if options.dir else place.default_loop(options.dir))
@@ -56,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def measure(bench: Bench, names: Sequence[str]) -> dict[str, list[Row]]:
-    """Run the measurements of these names; print each one's table as soon as it is there."""
+    """Run the measurements of these names, and print the table of each as soon as it is there."""
     rows: dict[str, list[Row]] = {}
     for name in names:
         about, measurement = MEASUREMENTS[name]

@@ -1,4 +1,4 @@
-"""What waiting jobs cost: a job at 1,000 pending and at 1,000,000, and a pool's start there."""
+"""What a backlog costs: a job among 1,000 to 1,000,000 pending ones, and a pool's start there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _START_S, _INDEX_S, _MEMORY_MB, _LOOK_S = 1.0, 30.0, 350.0, 2.0
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Fill spools of several sizes; look at the largest, start pools on it; drain all in turn."""
+    """Fill spools of several sizes, look at the largest, start pools on it, drain all in turn."""
     sizes = bench.pick([20, 60], [1000, 10_000, 100_000], [1000, 10_000, 100_000, 1_000_000])
     spools = {}
     for size in sizes:
@@ -129,15 +129,15 @@ def _drain(bench: Bench, spools: dict[int, str]) -> Iterator[Row]:
 
 
 def _some(pool: RunningPool, count: int) -> _Cost:
-    """Put in `count` jobs more than there were, and let as many run."""
+    """Add `count` jobs, let as many run, and return what one of them cost."""
     fill(pool.spool, count, stem=f"more-{time.monotonic_ns()}", priority=1)
     flush()
     pool.wait_quiet()
     last = pool.completed() + count
     unpause(pool.spool)
-    # not from here: that a file is gone is seen at the next look, up to a second later
+    # not from here: the pool may take a moment to notice that the pause is over
     pool.wait_completed(last - count * 9 // 10)
-    before = min(pool.completed(), last - 1)  # of a few, all may have run by now
+    before = min(pool.completed(), last - 1)  # a few may all have run by now
     begun, cpu_s = time.perf_counter(), pool.cpu_s()
     pool.wait_completed(last)
     wall_s, cpu_s = time.perf_counter() - begun, pool.cpu_s() - cpu_s
@@ -156,5 +156,5 @@ def _cost_rows(results: dict[str, list[_Cost]]) -> Iterator[Row]:
     for name in list(walls)[1:]:
         ratio = walls[name] / walls[first]
         yield at_most(f"cost per job at {name} pending, of {first}", ratio, 1.1)
-        if cpus[first]:  # fewer jobs than make a tick of the clock that counts it
+        if cpus[first]:  # 0 where the jobs took less than a tick of the clock that counts it
             yield only(f"its CPU at {name} pending, of {first}", cpus[name] / cpus[first])

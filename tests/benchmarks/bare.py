@@ -1,6 +1,6 @@
-"""The bare limits: programs that start `sh -c true` so many times, P at a time, and no more.
+"""The bare limits: a program that starts `sh -c true` COUNT times, P at a time, and nothing more.
 
-Run as `python bare.py posix_spawn COUNT P`, so that what they cost can be read at their end.
+Run as `python bare.py posix_spawn COUNT P`, so that its cost can be read at its end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SHELL = ["/bin/sh", "-c", "true"]
 
 
 def posix_spawn(count: int, parallel: int) -> None:
-    """Start with os.posix_spawn, wait with os.wait: the least that Python can do."""
+    """Start with os.posix_spawn and wait with os.wait, the least that Python can do."""
     running = 0
     for _ in range(count):
         if running == parallel:

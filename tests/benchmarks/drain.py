@@ -1,4 +1,4 @@
-"""How fast a backlog of `true` drains, and what a job costs, against `xargs -P`."""
+"""How fast a backlog of `true` jobs drains, and what a job costs, compared with `xargs -P`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 ABOUT = "drain rate and CPU per job"
 _BARE = os.path.join(os.path.dirname(__file__), "bare.py")
 _TARGETS = {"relaxed": 0.65, "full": 0.50}
-# microseconds, and as a ratio where a bare spawn took 550 to 650 us: the machine's pace is in both
+# in microseconds where a bare spawn took 550 to 650 us, and as a ratio to that, in which the speed
+# of the machine cancels out
 _CPU_TARGET, _CPU_RATIO_TARGET = 350, 350 / 600
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Drain `true` jobs with 2 and 4 slots, both durabilities."""
+    """Drain `true` jobs with 2 and 4 slots, and with both durabilities."""
     count = bench.pick(20, 2000, 5000)
     for slots in (2, 4):
         results = bench.in_turn(_contenders(bench, count, slots), bench.pick(1, 3, 7))
@@ -40,7 +41,7 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 
 def _cpu_rows(results: dict[str, list[Usage]], count: int, slots: int) -> Iterator[Row]:
-    # what starting the interpreter costs is no job's cost
+    # the start of the interpreter is no part of a job's cost
     bare = cpu(results["posix_spawn"]) - cpu(results["python"])
     for durability in _TARGETS:
         over = cpu(results[durability]) - cpu(results["start"]) - bare
@@ -75,8 +76,9 @@ def _xargs(count: int, slots: int) -> Usage:
 def drain(bench: Bench, count: int, slots: int, durability: str) -> Usage:
     """Run a pool on a fresh spool of `count` jobs until it is empty.
 
-    The spool is left for whoever removes all: thousands of files deleted between two rounds fill
-    the journal that the next one needs, and ext4 without one shuns their inodes for minutes.
+    The spool stays until the whole directory is removed. Deleting thousands of files between two
+    rounds fills the journal that the next one needs, and ext4 without a journal avoids their inodes
+    for minutes.
     """
     spool = new_spool(bench, "drain", durability=durability)
     fill(spool, count)

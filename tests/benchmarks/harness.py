@@ -1,7 +1,7 @@
 """How everything here is measured: contenders in turn, medians of rounds, ratios to a bare limit.
 
-Absolute times on a shared machine mean little. So whatever is compared runs in the same minutes,
-A B A B, and what is reported is a ratio or a difference of medians.
+Absolute times on a shared machine mean little. So what is compared runs in the same minutes, in the
+order A B A B, and what is reported is a ratio or a difference of medians.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def only(what: str, value: float, unit: str = "") -> Row:
 
 
 def figure(value: float) -> str:
-    """Return a number with as many digits as mean something."""
+    """Return a number as text, with as many digits as mean something."""
     size = abs(value)
     if size >= 100:
         return f"{value:,.0f}"
@@ -64,7 +64,7 @@ def figure(value: float) -> str:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process cost, with every process that it started and waited for."""
+    """What a process cost, including every process that it started and waited for."""
 
     wall_s: float
     cpu_s: float
@@ -72,7 +72,7 @@ class Usage:
 
 @dataclass
 class Bench:
-    """One run of the benchmark: where, how large, and what was seen beside the table."""
+    """One run of the benchmark: its directory, its scale, and the figures behind the table."""
 
     directory: str
     scale: str = "full"
@@ -84,12 +84,12 @@ class Bench:
         return dict(zip(SCALES, (tiny, quick, full), strict=True))[self.scale]
 
     def path(self, name: str) -> str:
-        """Return a path in the benchmark's directory that nothing has yet."""
+        """Return an unused path in the benchmark's directory."""
         self._made += 1
         return f"{self.directory}/{name}-{self._made}"
 
     def say(self, text: str) -> None:
-        """Tell a person who waits what goes on."""
+        """Print what is going on, for a person who waits."""
         print(f"... {text}", file=sys.stderr, flush=True)
 
     def in_turn(self, contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
@@ -103,10 +103,10 @@ class Bench:
 
 
 def run(argv: Sequence[str], **options: Any) -> Usage:
-    """Run a process to its end.
+    """Run a process to its end, and return what it cost.
 
     Raises:
-        RuntimeError: it did not exit with 0.
+        RuntimeError: If the process does not exit with 0.
     """
     begun = time.perf_counter()
     process = subprocess.Popen(argv, **options)
@@ -119,7 +119,7 @@ def run(argv: Sequence[str], **options: Any) -> Usage:
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the middle one."""
+    """Return the middle value."""
     return statistics.median(values)
 
 
@@ -145,10 +145,10 @@ def wait_for(
     pause_s: float = 0.002,
     deadline_s: float = DEADLINE_S,
 ) -> T:
-    """Return what `condition` returns once that is true.
+    """Return the first true value of `condition`.
 
     Raises:
-        TimeoutError: it did not become true.
+        TimeoutError: If there is none within `deadline_s`.
     """
     deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:

@@ -1,7 +1,8 @@
-"""How long from a job's arrival to its command running, and from its end to the pool's knowing.
+"""The time from a job's arrival to its command running, and from its end to the pool's knowing.
 
-The command writes to a FIFO that is being read here, by a builtin of the shell: no clock of its
-own, no program more. A bare spawn of the same command is timed in turn, and its median taken off.
+The command is a builtin of the shell that writes to a FIFO which is read here. So it needs no clock
+of its own and no other program. A bare spawn of the same command is timed in turn, and its median
+is subtracted.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ _TIMEOUT_S = 30.0
 
 
 class Bell:
-    """A FIFO: commands ring it, and here it is heard."""
+    """A FIFO that commands ring by writing to it, and that is heard here."""
 
     def __init__(self, bench: Bench) -> None:
         self.path = bench.path("bell")
         os.mkfifo(self.path)
-        # opened for both, so that neither side ever waits for the other to open
+        # opened for reading and writing, so that neither side waits for the other to open it
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
 
     def hear(self) -> tuple[float, bytes]:
-        """Return when it rang, and what was said.
+        """Wait for a ring; return its time (of the performance counter), and what was written.
 
         Raises:
-            TimeoutError: it did not ring.
+            TimeoutError: If nothing is written in time.
         """
         if not self._poll.poll(_TIMEOUT_S * 1000):
             raise TimeoutError(self.path)
@@ -48,13 +49,13 @@ class Bell:
         return at, os.read(self._descriptor, 4096)
 
     def close(self) -> None:
-        """Remove it."""
+        """Close and remove the FIFO."""
         os.close(self._descriptor)
         os.unlink(self.path)
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Time arrivals at a pool that has nothing else to do, and at one that has."""
+    """Time arrivals at pools that are idle and that are busy, and then the notice of an end."""
     with contextlib.closing(Bell(bench)) as bell:
         for durability in ("full", "relaxed"):
             yield from _idle(bench, bell, durability)
@@ -75,7 +76,7 @@ def _idle(bench: Bench, bell: Bell, durability: str) -> Iterator[Row]:
 
 
 def _beside(bench: Bench, bell: Bell) -> Iterator[Row]:
-    """A pool that has nothing else to do, while one of another spool drains as fast as it can."""
+    """Time an idle pool while the pool of another spool drains as fast as it can."""
     spool = new_spool(bench, "latency", durability="full")
     busy = new_spool(bench, "busy", durability="full")
     fill(busy, bench.pick(200, 12_000, 60_000))
@@ -89,7 +90,7 @@ def _beside(bench: Bench, bell: Bell) -> Iterator[Row]:
 
 
 def _busy(bench: Bench, bell: Bell) -> Iterator[Row]:
-    """Two pools drain one backlog as fast as they can; what is dropped goes first."""
+    """Time drops, which go first, while two pools drain one backlog as fast as they can."""
     spool = new_spool(bench, "busy", durability="full")
     backlog = bench.pick(200, 12_000, 60_000)
     fill(spool, backlog)
@@ -133,7 +134,7 @@ def _sample(
             begun = start(number)
             heard, _ = bell.hear()
             found[name].append(heard - begun)
-            time.sleep(pause_s)  # the pool settles what ran, so that it is idle again
+            time.sleep(pause_s)  # until the pool has settled what ran and is idle again
     return found
 
 
@@ -145,7 +146,7 @@ def _bare(command: str) -> float:
 
 
 def _drop(spool: str, job_id: str, command: str) -> float:
-    """Rename a file into pending/; return when the rename had returned."""
+    """Rename a file into pending/, and return the time at which the rename has returned."""
     draft = f"{spool}/tmp/.{job_id}"
     with open(draft, "w", encoding="utf-8") as file:
         json.dump({"command": command, "priority": -1}, file)
@@ -154,7 +155,7 @@ def _drop(spool: str, job_id: str, command: str) -> float:
 
 
 def _enqueue(spool: str, command: str) -> float:
-    """Run `queuectl enqueue`; return when it had printed the id, which is before it exits."""
+    """Run `queuectl enqueue`; return the time at which it prints the id, before it exits."""
     words = [*queuectl(), "enqueue", "--priority", "-1", "--command", command]
     process = subprocess.Popen(words, env=environment(spool), stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -165,7 +166,7 @@ def _enqueue(spool: str, command: str) -> float:
 
 
 def _end(bench: Bench) -> Iterator[Row]:
-    """Compare the end of a process, seen from here, with `finished_at` in its record."""
+    """Compare the end of a process, as seen from here, with `finished_at` in its record."""
     spool = new_spool(bench, "end", durability="full")
     noticed: list[float] = []
     with contextlib.closing(Bell(bench)) as started, contextlib.closing(Bell(bench)) as gate:
@@ -191,12 +192,12 @@ def _drop_with_timeout(spool: str, job_id: str, command: str) -> None:
 
 
 def _end_of(pid: int, gate: str) -> float:
-    """Let the command go on to its end; return the wall clock's time when its process was over."""
+    """Let the command go on to its end; return the wall clock time at which its process ends."""
     watch = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(watch, select.POLLIN)
-        time.sleep(0.01)  # let everybody go to sleep: the shell at the gate, the pool at its wait
+        time.sleep(0.01)  # until the shell sleeps at the gate, and the pool in its wait
         with open(gate, "w", encoding="ascii") as file:
             file.write("go\n")
         poll.poll(_TIMEOUT_S * 1000)

@@ -1,4 +1,4 @@
-"""The same drain by other queues, those that are installed: a look at the neighbourhood."""
+"""The same drain by other queues that are installed, for comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SLOTS = 2
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Drain `true` jobs by each."""
+    """Drain `true` jobs with each queue."""
     count = bench.pick(10, 500, 2000)
     contenders: dict[str, Callable[[], Usage]] = {
         "xargs": lambda: _fed(["xargs", f"-P{_SLOTS}", "-n1", "sh", "-c", "true"], count),
@@ -53,7 +53,7 @@ def _fed(words: list[str], count: int) -> Usage:
 
 
 def _task_spooler(bench: Bench, count: int) -> Usage:
-    """Queue behind a job that waits, so that only the draining is timed."""
+    """Queue the jobs behind one that waits, so that only the draining is timed."""
     where = {**os.environ, "TS_SOCKET": bench.path("tsp"), "TS_MAXFINISHED": "10"}
     gate = bench.path("gate")
     os.mkfifo(gate)

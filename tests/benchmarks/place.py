@@ -1,4 +1,4 @@
-"""Where the spools of a run lie, and what file system that is."""
+"""Where the spools of a run are made, and on which file system."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MKFS = {
-    # The journal of a disk of 128 GB or more: the one that an image of this size gets, 64 MiB, is
-    # full after 4,000 jobs. A file of 4 KiB for each inode. No tables still being zeroed while we
-    # measure.
+    # The journal is that of a disk of 128 GB or more. By default an image of this size gets one of
+    # 64 MiB, which is full after 4,000 jobs. There is an inode for each file of 4 KiB. The inode
+    # tables and the journal are zeroed at once, not while we measure.
     "ext4": [
         *("mkfs.ext4", "-q", "-F", "-J", "size=1024", "-i", "6144"),
         *("-E", "lazy_itable_init=0,lazy_journal_init=0"),
@@ -54,7 +54,7 @@ def _has_journal(device: str) -> bool:
 
 @contextlib.contextmanager
 def directory(base: str | None, loop: str | None, size_gb: int) -> Iterator[str]:
-    """Give a directory to measure in, and remove it afterwards.
+    """Yield a directory to measure in, and remove it afterwards.
 
     With `loop`, it is a file system of that kind in an image file below `base`.
     """
@@ -71,7 +71,7 @@ def directory(base: str | None, loop: str | None, size_gb: int) -> Iterator[str]
         try:
             yield mount
         finally:
-            # lazily: whoever still looks into it keeps it until then, and nothing is left mounted
+            # lazily: a process that still uses it keeps it until it ends, and nothing stays mounted
             _command(["umount", "--lazy", mount])
 
 
@@ -80,10 +80,10 @@ def _command(words: list[str]) -> None:
 
 
 def default_loop(base: str | None) -> str | None:
-    """Return the kind of image that is fairer than `base` itself, None if that is fair.
+    """Return the kind of image that is fairer than `base` itself, or None if `base` is fair.
 
-    ext4 without a journal shuns inodes that were deleted in the last minutes: making one file
-    there takes up to 0.8 ms after many were deleted. No disk that people use is made so.
+    ext4 without a journal avoids inodes that were deleted in the last minutes, so creating a file
+    there takes up to 0.8 ms after many were deleted. No disk that people use is made like that.
     """
     where = base or tempfile.gettempdir()
     can = os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None

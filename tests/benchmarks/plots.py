@@ -35,7 +35,7 @@ class Chart:
         self._lines.append((name, points))
 
     def svg(self, *, y_max: float, y_step: float, y_text: Callable[[float], str]) -> str:
-        """Return the drawing."""
+        """Return the drawing as SVG text."""
         xs = [x for _, points in self._lines for x, _ in points]
         low, high = math.floor(math.log10(min(xs))), math.ceil(math.log10(max(xs)))
 
@@ -103,7 +103,7 @@ def _drawn(name: str, points: Sequence[tuple[float, float]], number: int) -> lis
 
 
 def draw(directory: str, raw: Mapping[str, Any]) -> None:
-    """Write the plots whose figures were measured."""
+    """Write each plot whose figures were measured."""
     if "cost against backlog" in raw:
         _write(f"{directory}/backlog.svg", backlog_svg(raw["cost against backlog"]))
     if "latency, full" in raw:
@@ -136,7 +136,7 @@ _LATENCIES = (
 
 
 def latency_svg(raw: Mapping[str, Any]) -> str:
-    """Draw how many jobs had started after how long, from samples in seconds."""
+    """Draw which share of the jobs had started after how long, from samples in seconds."""
     chart = Chart("From arrival to running", "milliseconds (logarithmic)", "share of jobs started")
     for name, key, kind in _LATENCIES:
         if kind in raw.get(key, {}):

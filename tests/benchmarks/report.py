@@ -1,4 +1,4 @@
-"""The table on the terminal, and the file of figures."""
+"""The table on the terminal, and the JSON file of figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORDS = {True: "met", False: "NOT MET", None: ""}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows, aligned."""
+    """Return the rows as an aligned table."""
     cells = [("WHAT", "MEASURED", "TARGET", "")]
     cells += [(row.what, row.measured, row.target, _WORDS[row.met]) for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(4)]
@@ -27,7 +27,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
+    """Return a description of the machine on which the figures were measured."""
     return {
         "cpus": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),

@@ -1,4 +1,4 @@
-"""What a pool costs while nothing can be done: jobs for later waiting, or 500 long ones running."""
+"""What a pool costs while it has nothing to do: jobs wait for later, or 500 long ones run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IDLE_PERCENT, _CROWD_MB = 0.1, 150.0
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """Watch pools that wait."""
+    """Measure pools that only wait."""
     yield from _idle(bench, 0)
     yield from _idle(bench, bench.pick(10, 20_000, 100_000))
     yield from _crowd(bench)
@@ -30,7 +30,7 @@ def _idle(bench: Bench, waiting: int) -> Iterator[Row]:
     with RunningPool(bench, spool, 4) as pool:
         pool.wait_for_line("up")
         pool.wait_quiet()
-        time.sleep(bench.pick(0, 6, 6))  # past the second look that a directory just filled gets
+        time.sleep(bench.pick(0, 6, 6))  # past the second look at a directory just filled
         percent, wakeups = _watch(pool, bench.pick(0.2, 20, 60))
     what = f"idle, {waiting:,} jobs for later"
     yield at_most(f"{what}: CPU", percent, _IDLE_PERCENT, " %")

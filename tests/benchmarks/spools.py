@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .harness import Bench
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_REST = 0.05  # of a core: an idle pool's look every few seconds is below it, any work above
+_REST = 0.05  # of a core: the look of an idle pool every few seconds takes less, any work more
 
 
 def queuectl() -> list[str]:
@@ -31,8 +31,8 @@ def queuectl() -> list[str]:
 
 
 def environment(spool: str) -> dict[str, str]:
-    """Return an environment in which every command line means this spool."""
-    # without stored bytecode it is the compiler that would be measured
+    """Return an environment in which every command line uses this spool."""
+    # without stored bytecode, the compiler would be measured too
     ours = ("QUEUECTL_", "PYTHONDONTWRITEBYTECODE")
     kept = {key: text for key, text in os.environ.items() if not key.startswith(ours)}
     return {**kept, "QUEUECTL_SPOOL": spool}
@@ -73,7 +73,7 @@ def fill(spool: str, count: int, *, stem: str = "job", **fields: Any) -> None:
 
 
 def warm(spool: str) -> None:
-    """Have everything that waits in memory: how fast a disk reads is not what is measured."""
+    """Read all waiting jobs into memory, so that the speed of the disk is not measured."""
     with os.scandir(f"{spool}/pending") as entries:
         for entry in entries:
             with open(entry.path, "rb") as file:
@@ -81,12 +81,12 @@ def warm(spool: str) -> None:
 
 
 def flush() -> None:
-    """Have what was prepared on disk, so that it is not written during what is measured."""
+    """Write what was prepared to disk, so that this does not happen during a measurement."""
     os.sync()
 
 
 class RunningPool:
-    """`queuectl worker start`, from entering to leaving."""
+    """A `queuectl worker start` that runs for a `with` block."""
 
     def __init__(self, bench: Bench, spool: str, slots: int, *words: str) -> None:
         self.spool = spool
@@ -146,26 +146,26 @@ class RunningPool:
         wait_for(lambda: self.completed() >= count or None, f"{count} jobs completed")
 
     def cpu_s(self, *, children: bool = True) -> float:
-        """Return the CPU time so far, of ended children too if `children`."""
+        """Return the CPU time so far, in seconds, with that of ended children if `children`."""
         with open(f"/proc/{self.pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         last = 15 if children else 13
         return sum(map(int, fields[11:last])) / _TICKS
 
     def precise_cpu_s(self) -> float:
-        """Return the CPU time of the pool's living threads, to the nanosecond."""
+        """Return the CPU time of the pool's living threads, in seconds, to the nanosecond."""
         return sum(int(text.split()[0]) for text in self._of_threads("schedstat")) / 1e9
 
     def wakeups(self) -> int:
-        """Return how often the pool's living threads went to sleep by themselves."""
+        """Return how often the pool's living threads have gone to sleep by themselves."""
         texts = self._of_threads("status")
         return sum(_field(text, "voluntary_ctxt_switches") for text in texts)
 
     def _of_threads(self, name: str) -> Iterator[str]:
-        """Yield what /proc has in the file of this name for each living thread."""
+        """Yield the text of the /proc file of this name for each living thread."""
         for thread in os.listdir(f"/proc/{self.pid}/task"):
             path = f"/proc/{self.pid}/task/{thread}/{name}"
-            # one that ends after it was listed has no file, or one that cannot be read
+            # a thread that ends after it was listed has no file, or one that cannot be read
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 yield _text(path)
 
@@ -174,10 +174,10 @@ class RunningPool:
         return _field(_text(f"/proc/{self.pid}/status"), "VmRSS") * 1024 / 1e6
 
     def wait_quiet(self, quiet_s: float = 1.0) -> float:
-        """Return the seconds from the start to the last work seen, once it has rested `quiet_s`.
+        """Return the seconds from the start to the last work, once the pool has rested `quiet_s`.
 
         Raises:
-            TimeoutError: it did not come to rest.
+            TimeoutError: If the pool does not come to rest.
         """
         step_s = 0.1
         last_cpu, last_work = self.precise_cpu_s(), time.perf_counter()
@@ -206,7 +206,7 @@ def _field(text: str, name: str) -> int:
 
 
 def pause(spool: str) -> None:
-    """Ask pools to start nothing."""
+    """Pause the spool, so that pools start nothing."""
     with open(f"{spool}/paused", "w", encoding="utf-8"):
         pass
 

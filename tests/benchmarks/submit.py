@@ -31,7 +31,7 @@ def _one(bench: Bench) -> Iterator[Row]:
         return run(words, env=environment(spools[durability]), stdout=subprocess.DEVNULL)
 
     for name in spools:
-        one(name)  # stores bytecode, makes the spool whole
+        one(name)  # stores bytecode and completes the spool
     results = bench.in_turn(
         {
             "import click": lambda: run([sys.executable, "-c", "import click"]),

@@ -1,4 +1,4 @@
-"""The benchmark itself: every measurement runs, at a size at which its figures mean nothing."""
+"""Every measurement of the benchmark runs, at a size at which its figures mean nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the commands that look."""
+"""Fixtures for the tests of the commands that only look at a spool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def filled(spool: SpoolDir) -> SpoolDir:
-    """Return a spool with jobs in all states but processing."""
+    """Return a spool with jobs in every state but processing."""
     later = utc_text(time.time() + 3600)
     put(spool, "pending", "p1", tags=["nightly", "db"])
     put(spool, "pending", "p2", run_at=later)

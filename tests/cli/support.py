@@ -1,4 +1,4 @@
-"""Spools in a state that several tests of commands begin with."""
+"""Helpers that bring a spool into a state from which several tests of commands start."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def put(spool: SpoolDir, state: str, job_id: str, **fields: object) -> None:
-    """Put a record into a state by hand."""
+    """Write a job's record straight into the directory of a state."""
     record = {"id": job_id, "command": "true", "state": state, "attempts": 1, **fields}
     spool.drop_bytes(job_id, json.dumps(record).encode(), state)
 
 
 @contextmanager
 def many_running(spool: SpoolDir, count: int) -> Iterator[list[str]]:
-    """Have one pool run so many jobs; yield their ids, in order."""
+    """Start one pool that runs `count` jobs side by side; yield their ids in order."""
     ids = [f"job{number:02}" for number in range(count)]
     for job_id in ids:
         spool.drop(job_id, "sleep 1000")

@@ -56,7 +56,7 @@ def test_show_shows_them_beside_what_is_no_setting(spool: SpoolDir) -> None:
         json.dump({"max-retries": 2, "lease": "x", "odd": 1, "newer": True}, file)
     shown = spool.run("config", "show", status=1)
     assert re.search("^max-retries +2 +set", shown.out, re.MULTILINE)
-    assert not re.search(r"^lease +\S+ +set", shown.out, re.MULTILINE)  # what holds is another
+    assert not re.search(r"^lease +\S+ +set", shown.out, re.MULTILINE)  # that value does not hold
     assert [f'no setting "{key}"' in shown.err for key in ("odd", "newer")] == [True, True]
     assert spool.run("config", "show", "--json", status=1).json["max-retries"]["value"] == 2
 

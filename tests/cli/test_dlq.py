@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def dead(spool: SpoolDir) -> SpoolDir:
-    """Return a spool with two dead jobs, one rejected file, and one job that is done."""
+    """Return a spool with two dead jobs, one file that was set aside, and one completed job."""
     spool.drop("dead-1", "exit 1", max_retries=1)
     spool.drop("dead-2", "exit 2", max_retries=1)
     spool.drop("done", "true")

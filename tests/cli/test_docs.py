@@ -27,12 +27,12 @@ from tests.support import ROOT, SpoolDir, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-# an installed package has no README beside it; these tests are run from the repository
+# An installed package has no README beside it, but these tests are run from the repository.
 TOP = ROOT if os.path.exists(f"{ROOT}/pyproject.toml") else os.getcwd()
 
 
 def document(name: str) -> str:
-    """Return one of the two documents."""
+    """Return the text of one of the two documents."""
     with open(f"{TOP}/{name}", encoding="utf-8") as file:
         return file.read()
 
@@ -48,9 +48,9 @@ def layout() -> str:
 
 
 def quoted_help(text: str) -> list[tuple[str, str]]:
-    """Return each `$ queuectl ... -h` of a document and the text that follows it.
+    """Return the words of each `$ queuectl ... -h` in a document, and the text below it.
 
-    That is the rest of its block of code, or what comes before the next `$ `.
+    The text ends before the next `$ `, or with its block of code.
     """
     found = re.findall(
         r"^\$ queuectl((?: [a-z-]+)*) (?:-h|--help)\n(.*?)(?=^\$ |^```)",
@@ -61,7 +61,7 @@ def quoted_help(text: str) -> list[tuple[str, str]]:
 
 
 def row_of(text: str, name: str) -> list[str]:
-    """Return the cells of the row of a table that begins with a name in backticks."""
+    """Return the cells of the table row that begins with `name` in backticks, but for the first."""
     match = re.search(rf"^\| *`{re.escape(name)}` *\|(.*)\|$", text, re.MULTILINE)
     assert match, f"`{name}` has no row in a table"
     return [cell.strip() for cell in match[1].split("|")]
@@ -78,7 +78,7 @@ def test_the_help_in_the_readme_is_what_the_program_says(readme: str, spool: Spo
 
 
 def _shape(text: str) -> list[str]:
-    """Return the lines without what differs from run to run, in an order of their own."""
+    """Return the lines of a text, sorted, with a word in place of what differs from run to run."""
     for pattern, word in (
         (r"^\S+T\S+Z ", "TIME"),
         (r"\S+-\d+-[0-9a-f]{8}\b", "WORKER"),
@@ -124,7 +124,7 @@ def test_every_command_is_in_the_readme(readme: str) -> None:
 
 
 def code_of(text: str, language: str) -> list[str]:
-    """Return the blocks of code in a language."""
+    """Return the code blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
@@ -165,7 +165,7 @@ def test_what_the_documents_point_to_is_there(readme: str, layout: str) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """Return the names by which the headings of a document can be linked to."""
+    """Return the anchors by which links can point to the headings of a document."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return {heading.replace(" ", "-") for heading in plain}
@@ -188,13 +188,13 @@ def test_the_sections_that_the_code_names_are_in_the_layout(layout: str) -> None
 
 
 def lines_of_the_map() -> list[list[str]]:
-    """Return the modules of each line of the map of the package, the lowest first."""
+    """Return the modules on each line of the map of the package, the lowest layer first."""
     lines = re.findall(r"^    ([a-z/, ]+?)  +[a-z].*$", str(queuectl.__doc__), re.MULTILINE)
     return [line.replace("/", "").split(", ") for line in lines]
 
 
 def imported(path: str) -> set[str]:
-    """Return which parts of the package a module imports, when it is loaded or called."""
+    """Return the parts of the package that a module imports, also within its functions."""
     with open(path, encoding="utf-8") as file:
         tree = ast.parse(file.read())
     found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
@@ -293,7 +293,7 @@ def test_what_a_working_spool_holds_is_in_the_layout(layout: str, spool: SpoolDi
 
 # --- JSON documents --------------------------------------------------------------------------
 
-# a key of the document that stands for others in the layout
+# keys for which the layout writes one word that stands for all of their kind
 _ANY_STATE = dict.fromkeys(STATES, "STATE")
 _ANY_OF = {
     ".jobs": _ANY_STATE,
@@ -308,7 +308,7 @@ _TOLD_ELSEWHERE = {".workers[]", ".commands[]", ".KEY.value"}
 
 
 def paths(value: object, path: str = "") -> set[str]:
-    """Return the paths to all values of a document, as the layout writes them."""
+    """Return the path of every value in a document, written as in the layout."""
     if path in _TOLD_ELSEWHERE:
         return {path}
     if isinstance(value, list):
@@ -324,13 +324,13 @@ def paths(value: object, path: str = "") -> set[str]:
 
 
 def paths_in(layout: str, document: str) -> set[str]:
-    """Return the paths that the layout has of a document."""
+    """Return the paths that the layout lists for a document."""
     return set(re.findall(rf"^\| `{document}` \| `([^`]+)` \|", layout, re.MULTILINE))
 
 
 @pytest.fixture
 def eventful(spool: SpoolDir) -> SpoolDir:
-    """Return a spool in which there is something of everything that is told as JSON."""
+    """Return a spool that has something to report for every part of the JSON documents."""
     spool.run("config", "set", "backoff-base", "0")
     spool.run("enqueue", "--id", "later", "--delay", "1h", "true")
     second = f"test -e {spool.path}.seen || ! touch {spool.path}.seen"
@@ -347,7 +347,7 @@ def test_the_keys_of_json_documents_are_those_in_the_layout(
     layout: str, eventful: SpoolDir
 ) -> None:
     for document in ("status", "doctor", "config show", "stats"):
-        status = 1 if document == "doctor" else 0  # what a dead worker holds is a problem
+        status = 1 if document == "doctor" else 0  # a job that a dead worker holds is a problem
         found = eventful.run(*document.split(), "--json", status=status).json
         assert paths(found) == paths_in(layout, document) - {".workers[]"}
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def one(spool: SpoolDir, *words: str, **options: Any) -> dict[str, Any]:
-    """Enqueue one job; return its record."""
+    """Enqueue one job and return its record."""
     job_id = spool.run("enqueue", *words, **options).out.removesuffix("\n")
     return spool.record("pending", job_id)
 
 
-# --- the three ways to say a job ------------------------------------------------------------
+# --- the three ways to give a job -----------------------------------------------------------
 
 
 def test_a_job_as_json(spool: SpoolDir) -> None:
@@ -380,7 +380,7 @@ Spool.taken = lambda self, job_ids: iter(())
 def test_one_that_somebody_drops_at_that_moment_is_refused_all_the_same(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    """A pool may have had some of its batch: what is taken back then cannot be queued once more."""
+    """The whole batch is refused and not tried again: a pool may have run a part of it by then."""
     spool.drop("b", "first")
     env = with_code_at_start(tmp_path, UNSEEN_BEFORE)
     words = ("enqueue", "--skip-existing", three(tmp_path / "jobs"))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield the words of every command, groups too."""
+    """Yield the words of every command and of every group of commands."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)

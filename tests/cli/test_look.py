@@ -1,4 +1,4 @@
-"""`status`, `list` and `show`, for people and as JSON; what they print is one shape always."""
+"""`status`, `list` and `show`, for people and as JSON; their output always has one shape."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_list_of_ids_is_for_other_commands(filled: SpoolDir) -> None:
 def test_a_list_of_the_jobs_that_are_named(filled: SpoolDir) -> None:
     assert [job["id"] for job in filled.run("list", "--json", "d1", "c1").json] == ["d1", "c1"]
     newest = filled.run("list", "--newest-first", "--ids", "c1", "d1").lines
-    assert newest == ["d1", "c1"]  # nobody knows when the first was changed
+    assert newest == ["d1", "c1"]  # the record of d1 does not say when it changed
     told = filled.run("list", "--ids", "p1", "nope", "f1", "p1", status=1)
     assert told.lines == ["p1", "f1"]
     assert 'no job "nope"' in told.err
@@ -257,7 +257,7 @@ def test_what_a_command_holds_cannot_move_the_cursor(spool: SpoolDir) -> None:
         assert "\x07" not in out
 
 
-# --- whoever looks changes nothing -----------------------------------------------------------
+# --- a look changes nothing ------------------------------------------------------------------
 
 LOOKING = [
     ["status"],
@@ -271,7 +271,7 @@ LOOKING = [
 
 
 def snapshot(path: str) -> set[tuple[str, int, int]]:
-    """Return every file with its time and size."""
+    """Return everything below a directory, each with its path, modification time and size."""
     found = set()
     for top, directories, files in os.walk(path):
         for name in (*directories, *files):
@@ -303,7 +303,7 @@ def test_all_states_can_be_asked_for(filled: SpoolDir) -> None:
         assert {record["state"] for record in listed} == {state}
 
 
-# --- records that somebody else has written --------------------------------------------------
+# --- records that other programs have written ------------------------------------------------
 
 TIMES = ("created_at", "updated_at", "started_at", "finished_at")
 ODD: dict[str, dict[str, object]] = {
@@ -322,7 +322,7 @@ ODD: dict[str, dict[str, object]] = {
 
 @pytest.fixture
 def odd(spool: SpoolDir) -> SpoolDir:
-    """Return a spool with odd records in every state."""
+    """Return a spool with odd records in every state but processing."""
     for state in ("pending", "completed", "failed", "dead"):
         for name, fields in ODD.items():
             put(spool, state, f"{name}-{state}", **fields)
@@ -638,7 +638,7 @@ def test_of_a_job_without_an_error_none_is_shown(spool: SpoolDir) -> None:
 def test_where_there_is_nothing_to_list_programs_read_nothing(spool: SpoolDir) -> None:
     spool.create()
     result = spool.run("list")
-    assert (result.out, result.err) == ("", "")  # which cron would mail
+    assert (result.out, result.err) == ("", "")  # cron would mail any output
     assert spool.run("list", "--ids").out == ""
     assert spool.run("list", "--json").out == "[]\n"
 
@@ -655,7 +655,7 @@ def test_of_settings_that_cannot_be_read_no_limit_of_a_run_is_told(spool: SpoolD
             file.write('{"job-timeout": 7200, "max-re')
         shown = spool.run("status").out
         assert " of 1h00m  sleep" in shown
-        assert shown.count(" of ") == 2  # the other is how many slots are busy
+        assert shown.count(" of ") == 2  # the second says how many slots are busy
         assert "timeout" not in spool.run("show", "job").out
         os.unlink(f"{spool.path}/config.json")
         pool.kill()

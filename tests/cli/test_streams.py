@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def on_a_terminal(spool: SpoolDir, *words: str, **env: str) -> str:
-    """Run queuectl with its output on a terminal; return what was written there."""
+    """Run queuectl with its output on a terminal; return what it wrote there, "" if it failed."""
     terminal, child = pty.openpty()
     process = spool.start(
         *words, stdout=child, env={**environment(spool.path), "TERM": "xterm", **env}
@@ -52,7 +52,7 @@ def test_colour_only_on_a_terminal_and_none_with_no_color(filled: SpoolDir) -> N
 
 
 def test_rows_after_the_first_ones_are_cut_to_the_terminal_too(spool: SpoolDir) -> None:
-    """The widths are those of the first rows, until one comes that needs more."""
+    """All rows fit the terminal, although columns get wider once a later row needs more."""
     for number in range(210):
         spool.drop(f"job-{number:04}", "echo " + "x" * 100)
     body = {"command": "echo " + "y" * 100, "state": "dead", "error_message": "exit status 3"}
@@ -81,7 +81,7 @@ def test_the_end_of_a_command_that_is_cut_is_shown(spool: SpoolDir) -> None:
 
 
 def told_a_person(spool: SpoolDir, *words: str) -> list[str]:
-    """Run queuectl with standard error on a terminal; return the lines that come there."""
+    """Run queuectl with standard error on a terminal; return the lines that it writes there."""
     terminal, child = pty.openpty()
     process = spool.start(*words, stdout=subprocess.DEVNULL, stderr=child)
     os.close(child)
@@ -166,7 +166,7 @@ def test_what_is_no_slip_is_not_told(spool: SpoolDir, tmp_path: Path) -> None:
 def piped_into_head(
     spool: SpoolDir, count: int, words: list[str], tmp_path: Path
 ) -> tuple[subprocess.CompletedProcess[str], str]:
-    """Run a command whose output is closed after some lines; return both exit statuses too."""
+    """Pipe a command into `head -n COUNT`; return the finished pipe and both exit statuses."""
     line = f"{' '.join(spool.command(*words))} | head -n {count}"
     done = subprocess.run(
         ["bash", "-c", f'{line}; echo "${{PIPESTATUS[@]}}" > {tmp_path}/status'],
@@ -231,7 +231,7 @@ def test_an_input_that_is_not_there_is_not_an_empty_one(spool: SpoolDir) -> None
 
 
 def with_closed_pipe(spool: SpoolDir, stream: str, *words: str) -> int:
-    """Run a command, one of whose outputs nobody reads; return its exit status."""
+    """Run a command with one of its streams in a pipe that nobody reads; return its exit status."""
     reader, writer = os.pipe()
     os.close(reader)
     process = spool.start(*words, **{stream: writer})

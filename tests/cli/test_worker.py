@@ -42,7 +42,7 @@ def test_the_log_has_a_line_for_each_thing_that_happens_to_a_job(spool: SpoolDir
     assert done.out == ""
     stories = [re.sub(r"^\S+  ", "", line) for line in done.err.splitlines()]
     told = [story.split()[:2] for story in stories if " - " not in story]
-    # the next job may start before the outcome of the one before is on disk, and told
+    # the next job may start before the outcome of the last one is on disk and logged
     assert [word for word, job_id in told if job_id == "good"] == ["started", "completed"]
     bad = [word for word, job_id in told if job_id == "bad"]
     assert bad == ["started", "failed", "started", "dead"]
@@ -83,7 +83,7 @@ def test_detach_returns_when_the_pool_is_up_and_tells_where_its_log_is(spool: Sp
         assert alive(pid)
         (worker,) = spool.run("worker", "list", "--json").json
         assert (worker["worker"], worker["pid"], worker["slots"]) == (name, pid, 2)
-        if sys.platform == "linux":  # what it was started in can be unmounted
+        if sys.platform == "linux":  # so that the directory it was started in can be unmounted
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
         spool.drop("job")
         spool.wait_for("completed", "job")
@@ -110,7 +110,7 @@ def test_detach_runs_nothing_of_the_directory_that_it_is_started_in(
 def test_a_program_that_is_not_beside_its_python_is_started_again_and_found_by_commands(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    """As `pip install --user` and zipapps have it."""
+    """Scripts of `pip install --user` and zipapps are not beside their Python, and work too."""
     told, script = tmp_path / "told", tmp_path / "bin" / "queuectl"
     script.parent.mkdir()
     start = f"open({str(told)!r}, 'a').write('.'); from queuectl.cli import main; main()"
@@ -122,7 +122,7 @@ def test_a_program_that_is_not_beside_its_python_is_started_again_and_found_by_c
     spool.wait_for("completed", "job")
     spool.run("worker", "stop")
     assert spool.output("job") == f"{script}\n"
-    assert read_text(str(told)) == ".."  # the command line, and the pool
+    assert read_text(str(told)) == ".."  # once as the command line, once as the pool
 
 
 def test_detach_tells_of_the_pools_that_are_up_already(spool: SpoolDir) -> None:
@@ -163,7 +163,7 @@ def test_a_pool_of_another_machine_that_is_silent_is_waited_for_no_longer_than_t
         result = spool.run("worker", "stop", "--now")
         assert result.out == ""
         assert f"{pool.name}, on another_host, was silent for 1.0s (lease): it is" in result.err
-        assert os.path.exists(f"{spool.path}/workers/{pool.name}.stop")  # should it come back
+        assert os.path.exists(f"{spool.path}/workers/{pool.name}.stop")  # in case it returns
 
 
 NOT_UP_YET = """
@@ -183,7 +183,7 @@ def test_who_is_interrupted_while_a_pool_starts_leaves_none(
     words = ("worker", "start", "--detach")
     with spool.start(*words, env=env, stderr=subprocess.PIPE) as starting:
         wait_until((tmp_path / "sitecustomize.py.here").exists)
-        # it holds no end of a pipe but the one that it reads from
+        # the only end of a pipe that it still holds is the one that it reads from
         wait_until(lambda: len(pipes_of(starting.pid)) == 1)
         starting.send_signal(number)
         told = starting.communicate(timeout=DEADLINE_S)[1].decode()
@@ -206,7 +206,7 @@ def test_a_pool_whose_starter_was_killed_before_it_was_up_leaves(
 
 
 def pipes_of(pid: int) -> list[str]:
-    """Return the pipes that a process holds, but for its standard streams."""
+    """Return the pipes that a process holds, other than its standard streams."""
     folder = f"/proc/{pid}/fd"
     links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder) if int(name) > 2]
     return [link for link in links if link.startswith("pipe:")]
@@ -349,7 +349,7 @@ def test_stop_waits_for_what_runs_and_says_so(spool: SpoolDir) -> None:
         with open(f"{spool.path}.err", "wb") as err:
             process = spool.start("worker", "stop", stdout=-3, stderr=err)
         wait_until(lambda: "waiting for 1 running job: job" in read_text(f"{spool.path}.err"))
-        time.sleep(0.5)  # some looks
+        time.sleep(0.5)  # long enough for several looks
         assert process.poll() is None
         open(go, "x").close()
         assert process.wait(DEADLINE_S) == 0
@@ -366,12 +366,12 @@ def test_stop_does_not_wait_for_what_is_only_claimed(spool: SpoolDir, tmp_path: 
     with spool.pool(env=with_code_at_start(tmp_path, AHEAD)) as pool:
         pool.wait_for("started", "b-long")
         wait_until(lambda: spool.ids("processing") == ["b-long", "c-ahead"], pool.log)
-        pool.signal(signal.SIGSTOP)  # so that it does not give anything back
+        pool.signal(signal.SIGSTOP)  # so that it gives nothing back
         with open(f"{spool.path}.err", "wb") as err:
             process = spool.start("worker", "stop", stdout=-3, stderr=err)
         wait_until(lambda: "waiting for" in read_text(f"{spool.path}.err"))
         pool.signal(signal.SIGCONT)
-        pool.wait_for("stopping")  # else c-ahead may start at the end of b-long, before it is seen
+        pool.wait_for("stopping")  # else the pool may start c-ahead before it sees the request
         open(go, "x").close()
         assert process.wait(DEADLINE_S) == 0
     assert "waiting for 1 running job: b-long" in read_text(f"{spool.path}.err")
@@ -421,7 +421,8 @@ def test_a_stop_of_one_that_has_left_and_another_stops_that_one(spool: SpoolDir)
 
 
 def test_an_empty_name_is_not_that_of_the_only_worker(spool: SpoolDir) -> None:
-    with spool.pool() as pool:  # of a variable that is not set, perhaps
+    with spool.pool() as pool:
+        # as from a variable that is not set
         assert 'no worker "" is alive' in spool.refuse("worker", "stop", "")
         spool.drop("job")
         pool.wait_for("completed", "job")
@@ -434,7 +435,7 @@ def test_stop_of_nobody_is_told(spool: SpoolDir) -> None:
 
 
 def test_a_file_that_anybody_makes_pauses_the_spool_until_it_is_removed(spool: SpoolDir) -> None:
-    spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
+    spool.configure(poll_interval=3600, lease=36000)  # so that only an event can tell the pool
     go = f"{spool.path}.go"
     spool.drop("running", waiting_for(go))
     with spool.pool(2) as pool:
@@ -495,10 +496,10 @@ def test_a_pool_whose_terminal_is_gone_finishes_what_runs_and_leaves(
         os.execve(command[0], command, environment(spool.path))
     wait_until(lambda: os.path.exists(f"{spool.path}/logs/job.1.out"))
     os.close(terminal)
-    os.kill(pid, signal.SIGTERM)  # as its shell does on its way out, if it was stopped by Ctrl-Z
+    os.kill(pid, signal.SIGTERM)  # as its shell does when it ends, if Ctrl-Z had stopped the pool
     wait_until(lambda: "stopping" in spool.run("status").out)
-    os.kill(pid, signal.SIGHUP)  # and this
-    time.sleep(0.2)  # if that ended the command, it would be ended by then
+    os.kill(pid, signal.SIGHUP)  # the shell sends this too
+    time.sleep(0.2)  # a command that was ended by that would be gone by now
     open(f"{spool.path}/go", "x").close()
     spool.wait_for("completed", "job")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -529,15 +530,15 @@ def test_a_pool_that_has_outlived_its_terminal_is_asked_by_sighup_to_look(spool:
         if os.fork():
             try:
                 wait_until(lambda: '"up"' in read_text(log))
-            finally:  # or a second pytest would go on from here
+            finally:  # else a second pytest would go on from here
                 os._exit(0)
-        os.setpgid(0, 0)  # in the background: nobody hangs up on it
+        os.setpgid(0, 0)  # in the background, where no hangup reaches it
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
         command = spool.command("worker", "start", "--log-format", "json")
         os.execve(command[0], command, environment(spool.path))
     os.waitpid(leader, 0)
     os.close(terminal)
-    time.sleep(1.0)  # some looks
+    time.sleep(1.0)  # long enough for several looks
     (pool,) = spool.run("worker", "list", "--json").json
     os.kill(pool["pid"], signal.SIGHUP)
     wait_until(lambda: '"reloaded"' in read_text(log))
@@ -686,7 +687,7 @@ def test_a_pool_that_is_named_twice_is_told_of_once(spool: SpoolDir) -> None:
 
 
 def test_a_pool_that_a_job_starts_is_not_of_that_job(spool: SpoolDir) -> None:
-    """Else it would be ended as what the job has left behind."""
+    """The pool has no variable of the job, or it would be ended as a leftover of that job."""
     words = ("worker", "start", "--detach")
     out = spool.run(*words, QUEUECTL_JOB_ID="job", QUEUECTL_WORKER="box-1-00000000").out
     pid = int(out.partition("process ")[2].partition(";")[0])

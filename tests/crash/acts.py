@@ -1,4 +1,4 @@
-"""What is done to one job at once by several: commands, pools, and people with mv and rm."""
+"""What commands, pools, and people with mv and rm do to one job at the same time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from queuectl import Spool
 
 JOB = "one"
-# each run writes its process down twice: of two at once these lines would be mixed
+# each run notes its process twice: the lines of two runs at once would be mixed
 _NOTE = 'echo $$ >> "$QUEUECTL_SPOOL.runs"'
 DIARY = f"{_NOTE}; sleep 0.01; {_NOTE}"
 SECOND = "second"  # the tag of the other job that is given the same id
@@ -41,7 +41,7 @@ def _put(state: str, spool: Spool, **fields: Any) -> None:
 
 
 def _hold(spool: Spool, *, is_run: bool) -> None:
-    """Take the job as a pool does, which this process does not live to give back."""
+    """Take the job as a pool does, in a process that ends before it gives the job back."""
     spool.submit(DIARY, id=JOB)
     me = Registration(spool).__enter__()
     claim = spool.take(JOB, "pending", me.name)
@@ -53,7 +53,7 @@ def _hold(spool: Spool, *, is_run: bool) -> None:
         Path(logs[0]).touch()
 
 
-# where the job is before, held by somebody who has died
+# where the job is before, held by an owner that has died
 HELD: dict[str, Callable[[Spool], object]] = {
     "taken": partial(_hold, is_run=False),
     "run": partial(_hold, is_run=True),
@@ -127,7 +127,7 @@ def _remove(state: str, spool: Spool) -> None:
     os.unlink(spool.file(state, JOB))
 
 
-# each raises one of REFUSALS where it does nothing
+# each raises one of REFUSALS if it does nothing
 ACTS: dict[str, Callable[[Spool], None]] = {
     "submit": _submit,
     "drop": _drop,

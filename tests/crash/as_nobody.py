@@ -1,8 +1,8 @@
-"""Runs a command line as another user: a program.
+"""A program that runs a command line of queuectl as another user.
 
     as_nobody.py UID WORD...
 
-The packages may lie where that user cannot read, so that everything is imported before.
+That user may be unable to read the packages, so everything is imported before the change of user.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load_everything() -> None:
     ):
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as directory, FileLock(f"{directory}/lock"):
-        pass  # what filelock imports within functions
+        pass  # has filelock import what it imports within functions
     assert COMMANDS
 
 

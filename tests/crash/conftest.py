@@ -1,4 +1,4 @@
-"""What the fault tests share. The long ones are marked `slow`: `-m "not slow"` leaves them out."""
+"""What the fault tests share. `-m "not slow"` leaves out the long ones, which are marked `slow`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the mark that the everyday run leaves out."""
+    """Register the mark that the everyday run leaves out."""
     config.addinivalue_line("markers", "slow: takes from ten seconds to some minutes")
 
 
 @pytest.fixture
 def side(tmp_path: Path) -> Iterator[Spoolside]:
-    """A spool that is quick to look, retry and give up, and the processes started on it."""
+    """Yield a spool that is quick to look, retry and give up, then end what was started on it."""
     with Spoolside(make_spool(tmp_path / "q")) as made:
         yield made
 
 
 @pytest.fixture
 def tell_faults(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
-    """Say how many faults a test injected, for `python -m tests.crash.report`."""
+    """Return a function that records how many faults a test injected, for tests.crash.report."""
     return lambda number: record_property(FAULTS, number)
 
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """A directory that every user of the machine can reach, unlike pytest's own."""
+    """Yield a directory that every user of the machine can reach, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="queuectl-crash-"))
     path.chmod(0o755)
     yield path

@@ -1,4 +1,4 @@
-"""Queues jobs without end, one at a time, and says each id once it is accepted: a program.
+"""A program that queues jobs without end, one at a time, and prints each id once it is accepted.
 
 enqueuer.py SPOOL
 """
@@ -14,7 +14,7 @@ from tests.crash import mutations
 
 
 def main(path: str) -> None:
-    """Go on until the file system is gone."""
+    """Queue jobs until the file system is gone."""
     mutations.apply_named()
     spool = Spool(path)
     while True:

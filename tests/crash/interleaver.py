@@ -1,10 +1,10 @@
-"""Has one act on a job stand still at each step that others see, while another goes on: a program.
+"""A program that lets one act on a job stand still at each step that others see, and runs another.
 
-    interleaver.py ACT DIRECTORY STRIDE [OTHER]
+    interleaver.py ACT DIRECTORY STRIDE [OTHER...]
 
-It does so with the job in each state before, and beside each of the acts, or that one. What comes
-of it has to be what comes of one after the other, in some order, recovery done at any time. It
-prints one JSON document: how many cases there were, and those that nothing explains.
+It does so with the job in each state before, and with each act as the other, or those given. The
+result has to be one that the two give one after the other, in some order, with recovery at any
+time. It prints one JSON document: how many cases there were, and those that nothing explains.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from tests.crash.support import LASTING, make_spool
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-# what others cannot see needs no case of its own
+# steps that others cannot see need no case of their own
 UNSEEN = ("write", "torn write", "close", "fsync", "sync data", "begin sync")
-WAITS_S = 0.7  # who takes longer than this is taken to wait for the one that stands still
+WAITS_S = 0.7  # an act that takes longer must be waiting for the one that stands still
 HANGS_S = 60
 FIRST, OTHER, RECOVERY = range(3)
 ORDERS = [
     *((FIRST, OTHER), (OTHER, FIRST), (FIRST,), (OTHER,)),
-    # an act that goes on, such as a pool's, once the other is done
+    # an act that goes on once the other is done, as a pool does
     *((FIRST, OTHER, FIRST), (OTHER, FIRST, OTHER)),
 ]
 
 
 @dataclass(frozen=True)
 class Came:
-    """What came of it: what was said, which jobs are where, and how often a command ran."""
+    """The result of two acts: what each said, which jobs are where, how often a command ran."""
 
     said: tuple[str, str]
     jobs: list[str]
@@ -55,7 +55,7 @@ class Came:
 
 
 def main(name: str, directory: Path, stride: int, others: Iterable[str]) -> None:
-    """Try the act with others, and with itself."""
+    """Try the act beside each of the others, from each state, and print the report."""
     mutations.apply_named()
     pairs = []
     for state, prepare in BEFORE.items():
@@ -66,7 +66,7 @@ def main(name: str, directory: Path, stride: int, others: Iterable[str]) -> None
 
 
 def _pair(template: Path, acts: Sequence[str], stride: int) -> dict[str, Any]:
-    """Try two acts at once, and look what explains what came of it."""
+    """Try two acts at once, and return how many cases there were, and the unexplained ones."""
     steps = _steps_of(template, acts[FIRST])
     cases = [
         (step, came)
@@ -84,7 +84,7 @@ def _pair(template: Path, acts: Sequence[str], stride: int) -> dict[str, Any]:
 
 
 def _steps_of(template: Path, name: str) -> dict[int, str]:
-    """Return the steps of an act that others see, by their number."""
+    """Return the steps of an act that others can see, by number."""
     path = _fresh(template)
     in_child(partial(_act, name, path, FIRST, Steps(path)))
     steps = json.loads(_told(path, FIRST).read_text())["steps"]
@@ -94,11 +94,11 @@ def _steps_of(template: Path, name: str) -> dict[int, str]:
 def _is_explained(
     came: Came, acts: Sequence[str], tried: list[Came], in_turn: Iterator[Came]
 ) -> bool:
-    """Tell whether it may be so; of what comes in turn as much is tried as needed."""
+    """Tell whether acts in turn explain a result; orders are tried only as far as needed."""
     if came.faults:
         return False
     if "drop" in acts and sorted(job.split()[0] for job in came.jobs) == sorted([JOB, SECOND]):
-        return True  # dropped under the id of one in hand: neither is lost
+        return True  # dropped under the id of a job in hand: neither is lost
     while True:
         is_same = any((one.said, one.jobs) == (came.said, came.jobs) for one in tried)
         if is_same and came.runs <= max(one.runs for one in tried):
@@ -109,7 +109,7 @@ def _is_explained(
 
 
 def _in_turn(template: Path, acts: Sequence[str]) -> Iterator[Came]:
-    """Yield what comes of acts one after the other."""
+    """Yield the results of the acts one after the other, for each order."""
     orders: list[tuple[int, ...]] = list(ORDERS)
     if template.name in HELD:
         orders += [
@@ -123,9 +123,9 @@ def _in_turn(template: Path, acts: Sequence[str]) -> Iterator[Came]:
 
 
 def _at_once(template: Path, acts: Sequence[str], number: int) -> Came | None:
-    """Return what comes of it if the first stands still before a step; None if it has fewer.
+    """Return the result if the first act stands still before a step; None if it has fewer steps.
 
-    Threads take turns: not every run has the same steps.
+    Threads take turns, so not every run has the same steps.
     """
     path = _fresh(template)
     steps = Steps(path, number, signal.SIGSTOP)
@@ -162,12 +162,12 @@ def _act(name: str, path: Path, role: int, steps: Steps | None = None) -> None:
     except REFUSALS:
         said = "refused"
     seen = [] if steps is None else list(map(str, steps.seen))
-    if not _told(path, role).exists():  # of what is done twice the first counts
+    if not _told(path, role).exists():  # of an act that is done twice, the first counts
         _told(path, role).write_text(json.dumps({"said": said, "steps": seen}))
 
 
 def _came_of(template: Path, path: Path, statuses: Sequence[int]) -> Came:
-    """Return what came of acts, once what the dead left is recovered."""
+    """Recover what the dead have left, and return the result of the acts."""
     if template.name in HELD:
         in_child(partial(ACTS["recover"], Spool(path)))
     diary = path.with_name(f"{path.name}.runs")
@@ -187,7 +187,7 @@ def _came_of(template: Path, path: Path, statuses: Sequence[int]) -> Came:
 
 
 def _said(path: Path, role: int) -> str:
-    """Return what an act said; what was not done at all is as good as refused."""
+    """Return what an act said; one that was not done at all counts as refused."""
     told = _told(path, role)
     return str(json.loads(told.read_text())["said"]) if told.exists() else "refused"
 

@@ -1,4 +1,4 @@
-"""File systems of our own: to be cut off, to be full, to be read-only. They need root."""
+"""File systems that tests mount as root, to fill them, cut them off or make them read-only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN of linux/fs.h: _IOR('X', 125, __u32)
-_NO_LOG_FLUSH = 2  # what is not in the journal by now is lost, as when the power goes
+_NO_LOG_FLUSH = 2  # what is not in the journal yet is lost, as in a power cut
 _CLONE = 0x40049409  # FICLONE of linux/fs.h: _IOW(0x94, 9, int)
 _IMAGE_BYTES = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 256 << 20}
 _STORE_BYTES = 1 << 30  # has room for a whole image and its copy
@@ -33,7 +33,7 @@ def _do(*words: object) -> None:
 
 @contextmanager
 def mounted(point: Path, *options: object) -> Iterator[Path]:
-    """Mount something for a while; skip the test where that is not allowed."""
+    """Mount something for a `with` block, or skip the test where that is not allowed."""
     point.mkdir(exist_ok=True)
     _mount_if_allowed(*options, point)
     try:
@@ -49,13 +49,16 @@ def _mount_if_allowed(*words: object) -> None:
 
 
 def unmount(point: Path) -> None:
-    """Unmount, once those that use it have let go."""
+    """Unmount a file system once nobody uses it, or lazily if somebody does for a minute."""
     if not _is_unmounted(point):
         _do("umount", "--lazy", point)
 
 
 def _is_unmounted(point: Path) -> bool:
-    """Unmount; False if it is used still, after a while: by the kernel, for who was killed."""
+    """Unmount, and tell whether that worked within a minute.
+
+    The kernel may still use the file system on behalf of a process that was killed.
+    """
     for _ in range(1200):
         if subprocess.run(["umount", str(point)], capture_output=True, check=False).returncode == 0:
             return True
@@ -69,7 +72,7 @@ def disk_of(directory: Path, kind: str) -> Disk:
 
 
 class Disk:
-    """A file system in an image file, whose power can be cut."""
+    """A file system in an image file that can lose its power."""
 
     def __init__(self, directory: Path, kind: str) -> None:
         self.point = directory / f"{kind}.mount"
@@ -86,7 +89,7 @@ class Disk:
         unmount(self.point)
 
     def cut(self) -> None:
-        """Take the power away: nothing more reaches the disk, not even the journal in memory."""
+        """Cut the power: nothing more reaches the disk, not even the journal in memory."""
         descriptor = os.open(self.point, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
@@ -94,13 +97,13 @@ class Disk:
             os.close(descriptor)
 
     def power_on(self) -> None:
-        """Mount it again, its journal replayed."""
-        assert _is_unmounted(self.point)  # else it would be mounted as it is, cut off
+        """Mount the file system again, which replays its journal."""
+        assert _is_unmounted(self.point)  # else it would be mounted as it is, still cut off
         _do("mount", "-o", "loop", self._image, self.point)
 
 
 class Btrfs(Disk):
-    """It cannot be shut down so: the image is copied at one instant, and the disk taken away.
+    """A btrfs, which has no such shutdown: its image is copied at one instant, then taken away.
 
     The image is a file on xfs, which copies it by sharing its blocks, between two writes.
     """
@@ -127,7 +130,7 @@ class Btrfs(Disk):
         unmount(self._store)
 
     def cut(self) -> None:
-        """See `Disk.cut`: what is asked of the disk after the copy fails."""
+        """Cut the power: copy the image, and make all that is asked of the disk afterwards fail."""
         with self._image.open("rb") as image, self._copy.open("wb") as copy:
             fcntl.ioctl(copy, _CLONE, image.fileno())
         words = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(self._image)]
@@ -136,7 +139,7 @@ class Btrfs(Disk):
         _do("losetup", "--set-capacity", device)
 
     def power_on(self) -> None:
-        """Mount what was copied, its log replayed."""
+        """Mount the copy, which replays its log."""
         assert _is_unmounted(self.point)
         self._copy.rename(self._image)
         _do("mount", "-o", "loop", self._image, self.point)

@@ -1,4 +1,4 @@
-"""queuectl with the mutation that the environment names: a program."""
+"""A program: queuectl with the mutation that the environment names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the code would be with one of its guards taken out: a test of the tests.
+"""Mutations: each takes one guard out of the code, to test the tests.
 
-A mutation is applied in a child process only, named by the environment; each makes some fault test
-fail, and a test says so.
+A mutation is applied in child processes only, where the environment names it. Each makes some fault
+test fail, and a test checks that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _fsync = os.fsync
 
 def _put(owner: object, **replacements: object) -> None:
     for name, value in replacements.items():
-        getattr(owner, name)  # it is there to be replaced
+        getattr(owner, name)  # fails if there is nothing to replace
         setattr(owner, name, value)
 
 

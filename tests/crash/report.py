@@ -1,7 +1,7 @@
-"""Prints the table of what was broken on purpose, how often, and with what result.
+"""A program that prints a table of what was broken on purpose, how often, and with what result.
 
 python -m tests.crash.report            runs all fault tests, the long ones too
-python -m tests.crash.report FILE.xml   tells of a run that was made (pytest --junit-xml)
+python -m tests.crash.report FILE.xml   reports on a run that was made (pytest --junit-xml)
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ KINDS = {
     "test_who_may": "others who may read, write, or not",
     "test_doctor": "doctor finds it, tells it, mends it",
 }
-FAULTS = "faults"  # the property in which a test says how many faults it injected
+FAULTS = "faults"  # the property in which a test records how many faults it injected
 
 
 def run(xml: Path) -> None:
-    """Run every fault test, two at a time."""
+    """Run every fault test, two at a time, and write the results to `xml`."""
     words = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"]
     here = Path(__file__)
     subprocess.run(
@@ -40,7 +40,7 @@ def run(xml: Path) -> None:
 
 
 def count(xml: Path) -> dict[str, Counter[str]]:
-    """Return, for each kind, how many tests and faults there were, and how the tests ended."""
+    """Return how many tests and faults there were of each kind, and how the tests ended."""
     found = {kind: Counter[str]() for kind in KINDS}
     for case in ET.parse(xml).getroot().iter("testcase"):
         kind = case.get("classname", "").rpartition(".")[2]
@@ -75,7 +75,7 @@ def _result(told: Counter[str]) -> str:
 
 
 def main() -> int:
-    """Print the table; 1 if anything failed."""
+    """Print the table, and return 1 if anything failed, else 0."""
     with tempfile.TemporaryDirectory() as directory:
         xml = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(directory) / "run.xml"
         if len(sys.argv) == 1:

@@ -1,10 +1,10 @@
-"""Kills one verb of the spool at each of its steps, and lets a fresh pool repair: a program.
+"""A program that kills one verb of the spool at each of its steps, then lets a fresh pool repair.
 
     stepper.py VERB DIRECTORY [STRIDE]      0 only counts
 
-Every case has a spool of its own below DIRECTORY. The victim and the pool that comes after it are
-forked from this process, which has everything imported: some hundred cases take seconds. The
-report, one JSON document on standard output, is judged by the tests.
+Every case has its own spool below DIRECTORY. The victim and the pool that comes after it are forked
+from this process, which has everything imported, so some hundred cases take seconds. The report is
+one JSON document on standard output, which the tests judge.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DRAIN_S = 25
 
 
 def main(name: str, directory: Path, stride: int) -> None:
-    """Run the verb once to count, then once for each step."""
+    """Run the verb once to count its steps, then once for each step at which it is killed."""
     mutations.apply_named()
     verb = VERBS[name]
     template = make_spool(directory / "template")
@@ -59,7 +59,7 @@ def main(name: str, directory: Path, stride: int) -> None:
 def _case(
     directory: Path, template: Path, name: str, die_at: int | None, *, drain: bool = True
 ) -> dict[str, Any]:
-    """Run the verb on a copy, dying at step `die_at`; then drain. Return what there is to judge."""
+    """Run the verb on a copy, killed at step `die_at`, then drain; return what is to be judged."""
     path = directory / f"at-{die_at or 'none'}"
     shutil.copytree(template, path)
     told = directory / f"at-{die_at or 'none'}.told"
@@ -96,12 +96,12 @@ def _drain(path: Path) -> None:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Do something in a process of its own; return its exit status, or minus the signal."""
+    """Run `work` in a forked process, and return its exit status, or minus the signal's number."""
     return os.waitstatus_to_exitcode(os.waitpid(begin_child(work), 0)[1])
 
 
 def begin_child(work: Callable[[], object]) -> int:
-    """Begin something in a process of its own; return its pid."""
+    """Begin `work` in a forked process, and return its pid."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -117,7 +117,7 @@ def begin_child(work: Callable[[], object]) -> int:
 
 
 def side_by_side(cases: Sequence[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Do cases in forked processes, some at a time."""
+    """Run cases in forked processes, some at a time, and return their results."""
     running: dict[int, int] = {}
     results: list[dict[str, Any]] = []
     for case in cases:
@@ -138,7 +138,7 @@ def _write_result(case: Callable[[], dict[str, Any]], writer: int) -> None:
 
 
 def _reap(running: dict[int, int]) -> dict[str, Any]:
-    """Return the result of one case that has ended (results are smaller than a pipe's 64 KiB)."""
+    """Wait for a case to end, and return its result, which is smaller than a pipe's 64 KiB."""
     deadline = time.monotonic() + 2 * DRAIN_S
     while time.monotonic() < deadline:
         pid, status = os.waitpid(-1, 0)

@@ -1,8 +1,8 @@
-"""Counts what a process does to a spool, and ends it, or has it stand still, at the n-th such step.
+"""Counts the steps of a process on a spool, and kills or stops the process at the n-th.
 
 A step is a call that changes the file system below one directory, or starts a program. Python's
-audit events tell of most; calls without an event (write, fsync, close, renameat2) are wrapped, in
-this process only.
+audit events report most of them. Calls without an event, such as write, fsync, close and renameat2,
+are wrapped, in this process only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Step:
 
 
 class Steps:
-    """The steps of this process below `root`; before number `at` (from 1) it gets a signal."""
+    """The steps of this process below `root`. Before step `at` (from 1) it gets a signal."""
 
     def __init__(
         self, root: Path, at: int | None = None, number: signal.Signals = signal.SIGKILL
@@ -51,7 +51,7 @@ class Steps:
         self._signal = number
 
     def begin(self) -> None:
-        """Count from here on. There is no way back: a process has its hooks for life."""
+        """Count from here on, to the end of the process: an audit hook cannot be removed."""
         sys.addaudithook(self._on_audit)
         self._wrap_descriptors()
         self._wrap_renames()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 MUTATED = Path(__file__).with_name("mutated.py")
-MUTATION = "CRASH_TEST_MUTATION"  # names what mutated.py takes out
+MUTATION = "CRASH_TEST_MUTATION"  # the variable that names what mutated.py takes out
 QUICK = {
     "poll-interval": 0.1,
     "lease": 1,
@@ -51,16 +51,16 @@ def command_line(*words: str, mutated: bool = False) -> list[str]:
 
 
 class Pool(support.Pool):
-    """A pool whose log is text, as a person reads it, and which faults befall."""
+    """A pool that tests damage, and whose log is text, as a person reads it."""
 
     def up(self) -> Pool:
-        """Wait until it has registered."""
+        """Wait until the pool has registered, and return it."""
         wait_until(lambda: "  up " in self.log() or self.process.poll() is not None, self.log)
         assert self.process.poll() is None, self.log()
         return self
 
     def says(self, text: str) -> None:
-        """Wait until its log has `text`."""
+        """Wait until the pool's log has `text`."""
         wait_until(lambda: text in self.log(), lambda: f"the pool says {text!r}:\n{self.log()}")
 
     def send(self, number: int) -> None:
@@ -69,14 +69,14 @@ class Pool(support.Pool):
             self.signal(number)
 
     def stop(self) -> None:
-        """End it as a person does."""
+        """End the pool as a person does, and wait for its end."""
         self.send(signal.SIGCONT)
         self.send(signal.SIGTERM)
         self.wait()
 
 
 def report_of(program: Path, *words: object, mutation: str = "") -> Any:
-    """Run one of the programs that do many cases; return the JSON that it prints."""
+    """Run one of the programs that go through many cases, and return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, str(program), *map(str, words)],
         env=environment(**{MUTATION: mutation}),
@@ -97,7 +97,7 @@ def start_pool(
     mutated: bool = False,
     **popen: Any,
 ) -> Pool:
-    """Start a pool in a session of its own; whoever calls this ends it."""
+    """Start a pool, in a session of its own, that the caller has to end."""
     log_file = (log_in or spool.parent) / f"{spool.name}.{time.monotonic_ns()}.log"
     words = command_line("--spool", str(spool), "worker", "start", *options, mutated=mutated)
     with log_file.open("wb") as log:
@@ -109,7 +109,7 @@ def start_pool(
 
 
 class Spoolside:
-    """A spool, what was started on it, and what was accepted."""
+    """A spool, the pools that were started on it, and the ids that were accepted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,7 +132,7 @@ class Spoolside:
         return Spool(self.path)
 
     def pool(self, *options: str, **popen: Any) -> Pool:
-        """Start a pool that is gone at the end of the test."""
+        """Start a pool that is killed at the end of the test."""
         if self.mutation:
             env = popen.get("env") or environment()
             popen |= {"env": {**env, MUTATION: self.mutation}, "mutated": True}
@@ -140,7 +140,7 @@ class Spoolside:
         return self._pools[-1]
 
     def pools(self) -> list[Pool]:
-        """Return the pools that were started and may still run."""
+        """Return the pools that have not ended."""
         return [pool for pool in self._pools if pool.process.poll() is None]
 
     def run(
@@ -160,23 +160,23 @@ class Spoolside:
         )
 
     def command(self, work: str = "") -> str:
-        """Return a command that tells its start and end, and does `work` between."""
+        """Return a command that notes its start and end in the diary, and does `work` between."""
         mark = f'echo "$QUEUECTL_JOB_ID {{}} $$" >> {self.runs}'
         return "; ".join(filter(None, [mark.format("start"), work, mark.format("end")]))
 
     def submit(self, work: str = "", **fields: Any) -> str:
-        """Queue a job that keeps a diary; return its id."""
+        """Queue a job that notes its runs in the diary, and return its id."""
         job = self.spool.submit(self.command(work), **fields)
         self.accepted.append(job.id)
         return job.id
 
     def drop(self, job_id: str, work: str = "", **fields: Any) -> Path:
-        """Put a job there as another program does: written in tmp/, renamed into pending/."""
+        """Put a job there as another program does: write it elsewhere, rename it into pending/."""
         record = {"command": self.command(work), **fields}  # fields may name another command
         return self.drop_bytes(job_id, json.dumps(record).encode())
 
     def drop_bytes(self, job_id: str, data: bytes) -> Path:
-        """Put bytes there under a job's name."""
+        """Put bytes into pending/ under a job's name, by one rename."""
         draft, target = (
             self.path.parent / f"{job_id}.draft",
             self.path / "pending" / f"{job_id}.json",
@@ -213,11 +213,11 @@ class Spoolside:
         return record
 
     def wait_for_run(self, job_id: str) -> None:
-        """Return once a job's command has begun."""
+        """Wait until a job's command has begun."""
         wait_until(lambda: self.times_run()[job_id], f"{job_id} runs")
 
     def drain(self, deadline_s: float = DEADLINE_S) -> None:
-        """Have a fresh pool run everything to its end."""
+        """Run everything to its end in a fresh pool."""
         pool = self.pool("--count", "4", "--stop-when-empty")
         assert pool.wait(deadline_s) == 0, pool.log()[-2000:]
 
@@ -239,9 +239,9 @@ def places(path: Path) -> dict[str, list[Path]]:
 def check_promise(
     path: Path, accepted: Iterable[str], ended: Sequence[str], set_aside: Collection[str] = ()
 ) -> None:
-    """Check that each id is whole in exactly one of the states `ended`, nothing left over.
+    """Check that each id is whole in exactly one of the states `ended`, and nothing is left over.
 
-    Beside them only the ids of `set_aside` may be those of a second file.
+    Only under the ids of `set_aside` may there be a second file of an accepted job.
     """
     found, accepted = places(path), list(accepted)
     for job_id in accepted:
@@ -277,6 +277,6 @@ def check_no_debris(path: Path) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Check that logs/ holds nothing of a job that is nowhere."""
+    """Check that logs/ holds no output of a job that no state holds."""
     ran = {file.name.rsplit(".", 2)[0] for file in (path / "logs").iterdir()}
     assert ran <= places(path).keys(), f"output of nobody: {ran - places(path).keys()}"

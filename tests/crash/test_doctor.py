@@ -1,4 +1,4 @@
-"""`queuectl doctor`: it finds what is wrong, says what to do, and mends without losing anything."""
+"""`queuectl doctor` finds what is wrong, says what to do, and mends it without losing anything."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def doctor(side: Spoolside, *words: str) -> tuple[int, str]:
-    """Return the exit status and what it said on standard output."""
+    """Run `queuectl doctor`, and return its exit status and standard output."""
     done = side.run("doctor", *words)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout
@@ -46,14 +46,14 @@ def put(side: Spoolside, place: str, job_id: str, **record: Any) -> None:
 
 
 def finding(text: str, words: str) -> str:
-    """Return the one line with these words."""
+    """Return the one line that has these words."""
     lines = [line for line in text.splitlines() if words in line]
     assert len(lines) == 1, f"{words!r} in:\n{text}"
     return lines[0]
 
 
 def leave_orphan(side: Spoolside) -> str:
-    """Leave a job behind that a killed pool was running."""
+    """Kill a pool that runs a job, and return the id of that job."""
     job_id = side.submit("test $QUEUECTL_ATTEMPT -gt 1 || sleep 600")
     pool = side.pool("--count", "1").up()
     pool.says("started")
@@ -69,7 +69,7 @@ def test_a_spool_that_is_well_is_told_so_and_left_as_it_is(side: Spoolside) -> N
     assert "problem" not in text
     for words in ("owner", "rename", "links", "locks", "exchanged", "events", "free"):
         assert finding(text, words).startswith("ok")
-    assert "takes" in finding(text, "on disk")  # how long is this machine's matter
+    assert "takes" in finding(text, "on disk")  # how long depends on the machine
     assert {file: file.stat().st_mtime_ns for file in side.path.glob("*/*")} == before
 
 
@@ -344,7 +344,7 @@ def test_it_explains_why_a_pending_job_is_not_running(
 ) -> None:
     text = doctor(side, side.submit(**fields))[1]
     assert words in text
-    assert "behind" not in text  # nor that it is about to run, all the same
+    assert "behind" not in text  # it is not about to run, behind others
 
 
 def test_a_file_that_somebody_may_have_meant_as_a_job_is_told_but_no_hidden_one(
@@ -375,7 +375,7 @@ def test_it_explains_a_queue_before_a_busy_worker(side: Spoolside) -> None:
     (side.path / "paused").touch()
     pool.says("paused")
     side.submit()
-    side.submit(run_at="2099-01-01T00:00:00Z", priority=-9)  # before nobody until then
+    side.submit(run_at="2099-01-01T00:00:00Z", priority=-9)  # until then ahead of nobody
     job_id = side.submit(priority=5)
     (side.path / "paused").unlink()
     pool.says("unpaused")
@@ -421,7 +421,7 @@ def test_where_a_command_is_not_found_it_says_how_the_path_of_this_shell_is_give
     side.drain()
     given = side.spool.submit(["of-a-venv"], max_retries=1, env={"FOO": "bar"}).id
     side.drain()
-    assert "--env" not in doctor(side, given)[1]  # it would be all that the job is given then
+    assert "--env" not in doctor(side, given)[1]  # that would replace the job's own env
     text = doctor(side, job_id)[1]
     assert f"`queuectl logs --all {job_id}`, then `queuectl edit {job_id} --env PATH`" in text
     env = environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
@@ -460,7 +460,7 @@ def test_what_cannot_be_mended_keeps_none_of_what_is_told_with_it_from_it(side: 
         put(side, "dead", f"job-{number}", state="completed")
     files = list((side.path / "dead").iterdir())
     told = doctor(side)[1]
-    stuck = next(file for file in files if file.stem not in told)  # in "15 more files"
+    stuck = next(file for file in files if file.stem not in told)  # one of the "15 more files"
     if not set_immutable(str(stuck), on=True):
         pytest.skip("no immutable files here")
     try:
@@ -751,7 +751,7 @@ def test_what_the_file_system_leaves_open_is_not_called_mended(
     code = """
 import os
 os.chmod = lambda *_: None
-"""  # as a mount that keeps no modes
+"""  # like a mount that keeps no modes
     side.path.chmod(0o777)
     env = {**environment(), **with_code_at_start(tmp_path, code)}
     done = side.run("doctor", "--fix", env=env)

@@ -1,4 +1,4 @@
-"""A fault of the file system in each call: a command line refuses clearly, a pool outlives it."""
+"""An error in each file system call: a command line refuses clearly, a pool outlives it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ENQUEUE = ("enqueue", "--id", "one", "--", "/bin/true")
 
 
 def every(cases: Iterable[tuple[Point, str]], check: Callable[[Point, str], str]) -> int:
-    """Check each pair of a point and an error, some at a time; return how many they were."""
+    """Check each pair of a point and an error, some at a time, and return how many there were."""
     with ThreadPoolExecutor(4) as threads:
         said = list(threads.map(lambda case: check(*case), cases))
     bad = [text for text in said if text]
@@ -56,7 +56,7 @@ def every(cases: Iterable[tuple[Point, str]], check: Callable[[Point, str], str]
 
 
 def some(found: Sequence[Point]) -> list[tuple[Point, str]]:
-    """Return each point with one error, in turn."""
+    """Return each point with one error; the errors take turns."""
     return list(zip(found, cycle(ERRORS), strict=False))
 
 
@@ -73,7 +73,7 @@ def enqueue_points(directory: Path) -> list[Point]:
     with Spoolside(make_spool(directory / "counted")) as side:
         side.run(*ENQUEUE, before=trace(log, *NAMES), env=STEADY)
         found = points(log, side.path, NAMES)
-    # what is said to the terminal comes after all, and the interpreter's own files are not ours
+    # without the output, which comes after everything, and without the interpreter's own files
     return [p for p in found if "write(1," not in p.line and "/lib/" not in p.line]
 
 
@@ -95,7 +95,7 @@ def refused_enqueue(directory: Path) -> Callable[[Point, str], str]:
 
 
 def judge_enqueue(side: Spoolside, done: subprocess.CompletedProcess[str], point: Point) -> None:
-    """Either it is done and said so, or it is not and one line says why."""
+    """Check that the job is queued and its id printed, or that it is not and one line says why."""
     there = places(side.path).get("one", [])
     if done.returncode == 0:
         assert done.stdout == "one\n"
@@ -105,7 +105,7 @@ def judge_enqueue(side: Spoolside, done: subprocess.CompletedProcess[str], point
         assert done.stderr.startswith("queuectl: "), "not our line"
         assert done.stderr.count("\n") == 1, "more than a line"
         assert not there, "refused, and there all the same"
-    if point.name not in ("unlink", "close"):  # who cannot remove a file leaves it to the pools
+    if point.name not in ("unlink", "close"):  # then a draft is left, for the pools to clear
         left = [file.name for file in (side.path / "tmp").iterdir()]
         assert not left, f"in tmp/: {left}"
     side.drain()
@@ -128,10 +128,10 @@ def test_an_enqueue_that_meets_any_error_at_any_call_is_refused_in_one_line(
     tell_faults(every(all_of(enqueue_points(tmp_path)), refused_enqueue(tmp_path)))
 
 
-# --- what is done to many ---------------------------------------------------------------------
+# --- what is done to many jobs ----------------------------------------------------------------
 
 MANY = [f"job{number:02}" for number in range(20)]
-# but for close: the interpreter's own are not to be told from ours
+# without close: the interpreter's own cannot be told from ours
 RETRY_NAMES = tuple(name for name in NAMES if name != "close")
 
 
@@ -168,7 +168,7 @@ def hardy_retry(directory: Path, template: Path) -> Callable[[Point, str], str]:
 
 
 def judge_retry(side: Spoolside, done: subprocess.CompletedProcess[str]) -> None:
-    """What is told is queued, and all the others are in one place, which recovery puts right."""
+    """Check that printed ids are queued, and that every other job is in one place and can go on."""
     told = done.stdout.split()
     if done.returncode == 0:
         assert told == MANY
@@ -197,7 +197,7 @@ def test_a_retry_of_many_that_meets_an_error_at_any_call_loses_none(
 # --- a pool -----------------------------------------------------------------------------------
 
 POOL_NAMES = (*(name for name in NAMES if name not in ("openat", "close")), "io_submit")
-# where the kernel has no queue for fsyncs, threads make them, and each is a call of its own
+# where the kernel has no queue for fsyncs, threads call fsync, and each call is a step of its own
 QUEUES: dict[str, tuple[str, ...]] = {
     "fsyncs queued": (),
     "fsyncs in threads": ("-e", "inject=io_setup:error=ENOSYS"),
@@ -224,7 +224,7 @@ def pool_points(directory: Path, template: Path, queue: str) -> list[Point]:
         pool = side.pool("--count", "2", "--stop-when-empty", before=before, env=STEADY)
         assert pool.wait() == 0, pool.log()
         found = points(log, side.path, POOL_NAMES)
-    # a pipe to itself and the log are no files of the spool
+    # without the log, and without the bytes that the pool writes to itself: no files of the spool
     return [p for p in found if not re.match(r'write\((2,|\d+, "w", 1\))', p.line)]
 
 
@@ -249,7 +249,7 @@ def hardy_pool(directory: Path, template: Path, queue: str) -> Callable[[Point, 
 
 def judge_pool(side: Spoolside, status: int, log: str) -> None:
     assert "Traceback" not in log
-    if " up " in log:  # what it cannot even register with is said, and it leaves
+    if " up " in log:  # a pool that cannot even register says why and leaves
         assert status == 0, f"it left with {status}"
     side.drain()
     side.check_promise(("completed", "dead"))
@@ -302,7 +302,7 @@ def test_a_pool_waits_while_nothing_can_be_synced_and_runs_each_job_once(
         assert set(side.times_run().values()) == {1}
 
 
-# --- a rename that was done and says that it was not ------------------------------------------
+# --- a rename that is done and reported as failed ---------------------------------------------
 
 SHIM = r"""
 #define _GNU_SOURCE
@@ -338,7 +338,7 @@ int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {
 
 @pytest.fixture
 def forgetful(tmp_path: Path) -> dict[str, str]:
-    """An environment in which renames and links are done and reported as failed."""
+    """Return an environment in which renames and links are done and reported as failed."""
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
     source, library = tmp_path / "shim.c", tmp_path / "shim.so"

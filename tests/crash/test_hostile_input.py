@@ -1,4 +1,4 @@
-"""Whatever is dropped into pending/: it stops nobody, escapes nowhere, and is explained."""
+"""Whatever is dropped into pending/ stops nobody, escapes nowhere, and is explained."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ FIELDS = st.sampled_from(
      "env", "tags", "history", "next_retry_at", "exit_code", "worker", "later_codes"]
 )  # fmt: skip
 DEEP = 100_000
-MUCH_MEMORY = 250 << 20  # bytes of a pool at rest: some 40 MiB
+MUCH_MEMORY = 250 << 20  # bytes; a pool at rest takes some 40 MiB
 
 
 @contextmanager
 def working(side: Spoolside) -> Iterator[Any]:
-    """A pool that works; at the end it must still do so, and must not have grown."""
+    """Run a pool for a `with` block, then check that it still works and has not grown."""
     pool = side.pool("--count", "2").up()
     yield pool
     witness = side.submit()
@@ -51,10 +51,10 @@ def working(side: Spoolside) -> Iterator[Any]:
 
 
 def explained(side: Spoolside, name: str) -> str:
-    """Return why a file was set aside, once it is."""
+    """Wait until a file is set aside, and return the reason."""
     record = side.wait_for(name, "dead")
     assert "rejected" in record, record
-    # the reason is there first: a crash between leaves no bytes without one
+    # the reason is there first, so that a crash in between leaves no bytes without one
     wait_until((side.path / "dead" / f"{name}.rejected").exists, "its bytes are there too")
     reason: str = record["error_message"]
     return reason
@@ -79,7 +79,7 @@ def test_no_json_does_more_than_be_refused_and_what_is_read_can_be_written(
 
 
 def read_or_refused(raw: bytes) -> Job | None:
-    """Return the job, None if it was refused; anything else fails."""
+    """Return the job, or None if it was refused. Any other error is let through."""
     try:
         return parse(raw, "some")
     except BadJobError:
@@ -165,7 +165,7 @@ def test_names_that_are_no_ids_are_set_aside_and_name_nothing_else(side: Spoolsi
 
 
 def special_files(secret: Path) -> dict[str, Any]:
-    """Return what makes each kind of thing that is no file."""
+    """Return functions that make each kind of file that is not regular, and one of 10 GiB."""
 
     def bind(path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as made:

@@ -1,7 +1,7 @@
-"""Two that do something to one job at once: what comes of it is what one after the other gives.
+"""Two acts on one job at the same time give what they give one after the other.
 
-One of them stands still before one of its steps while the other does its own (interleaver.py), for
-each step, each two, and each state in which the job may be before.
+One of them stands still before one of its steps while the other runs (interleaver.py). That is done
+for each step, each pair of acts, and each state in which the job may be before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     TellFaults = Callable[[int], None]
 
-# many steps each: every fifth of them
+# these have many steps: only every fifth is tried
 LONG = {"work", "recover", "cancel", "retry", "edit"}
 INTERLEAVER = Path(__file__).with_name("interleaver.py")
 
@@ -27,7 +27,7 @@ INTERLEAVER = Path(__file__).with_name("interleaver.py")
 def interleave(
     act: str, directory: Path, stride: int, *others: str, mutation: str = ""
 ) -> list[dict[str, Any]]:
-    """Return the interleaver's report."""
+    """Run the interleaver, and return its report."""
     words = (act, directory, stride, *others)
     report: list[dict[str, Any]] = report_of(INTERLEAVER, *words, mutation=mutation)
     assert len(report) == len(others or ACTS) * len(BEFORE)
@@ -35,7 +35,7 @@ def interleave(
 
 
 def judge(report: list[dict[str, Any]]) -> int:
-    """Check that nothing is unexplained; return how many cases there were."""
+    """Check that no case is unexplained, and return how many there were."""
     unexplained = [text for pair in report for text in pair["unexplained"]]
     assert not unexplained, "\n".join(unexplained[:10])
     cases: int = sum(pair["cases"] for pair in report)

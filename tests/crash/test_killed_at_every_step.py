@@ -1,4 +1,4 @@
-"""Each verb, ended at each of its steps: what was accepted runs to its end, nothing is left over.
+"""Each verb is killed at each of its steps: accepted jobs run to their end, nothing is left over.
 
 The steps are counted in a run of the verb itself (steps.py), so a new call is a new case.
 """
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 STEPPER = Path(__file__).with_name("stepper.py")
 SEVERAL_ENDS = ("completed", "dead")
-# over a hundred steps each: every fifth of them in the everyday run
+# over a hundred steps each: the everyday run takes every fifth
 LONG = {"work", "recover", "retry many"}
 
 
 def kill_at_each_step(
     verb: str, directory: Path, stride: int = 1, mutation: str = ""
 ) -> dict[str, Any]:
-    """Return the stepper's report."""
+    """Run the stepper, and return its report."""
     directory.mkdir(exist_ok=True)
     report: dict[str, Any] = report_of(STEPPER, verb, directory, stride, mutation=mutation)
     return report
 
 
 def judge(verb: str, report: dict[str, Any]) -> int:
-    """Check every case of a report; return how many there were."""
+    """Check every case of a report, and return how many there were."""
     assert len(report["steps"]) > 5
     killed = sum(case["victim"] == -9 for case in report["cases"])
     assert killed >= 0.9 * (len(report["cases"]) - 1), "most steps were never come to"
@@ -47,7 +47,7 @@ def judge(verb: str, report: dict[str, Any]) -> int:
 
 
 def fault_of(verb: str, case: dict[str, Any]) -> str:
-    """Return what is wrong with a case, empty if nothing is."""
+    """Return what is wrong with a case, or an empty string."""
     try:
         # a pool's threads take turns: some runs have fewer steps than the one that was counted
         assert case["victim"] in (0, -9), "the victim came to grief by itself"
@@ -104,7 +104,7 @@ def test_with_a_guard_taken_out_the_same_check_fails(
         judge(verb, report)
 
 
-# --- the matrix is whole ----------------------------------------------------------------------
+# --- no call is left out ----------------------------------------------------------------------
 
 CHANGING = {
     "os.rename", "os.link", "os.unlink", "os.mkdir", "os.makedirs", "os.utime", "os.ftruncate",
@@ -112,22 +112,22 @@ CHANGING = {
     "kernel.move_new",
 }  # fmt: skip
 MOVERS = ("system", "settings", "record", "spool", "workers", "recovery", "jobs", "pool")
-# Functions for what another program did; the tests of those cases are elsewhere.
+# Functions for what another program did. Those cases are tested elsewhere.
 NOT_ON_THE_WAY = {"withdraw_stop", "withdraw_cancel", "beat", "_withdraw"}
 RARE = {
-    "os.ftruncate in filling",  # bodies are padded: only one of more than a block is cut
-    "kernel.exchange in _swap",  # the second: back, of what somebody replaced meanwhile
+    "os.ftruncate in filling",  # bodies are padded to blocks: only a longer one is cut
+    "kernel.exchange in _swap",  # the second one, back, after somebody replaced the body
     "os.unlink in _open_spare",  # of a spare that somebody has linked elsewhere, or a large one
     "os.unlink in remove_output",  # of runs that meant later, once the history forgets them
-    "os.unlink in resume",  # the first of its steps, and the last that changes anything
-    "os.ftruncate in _cut_middle",  # of output; broken off at each of its steps elsewhere
+    "os.unlink in resume",  # its first step, and the only one that changes anything
+    "os.ftruncate in _cut_middle",  # of output; another test breaks it off at each step
     "os.write in _write",  # into the log
 }
 
 
 @cache
 def sites() -> dict[tuple[str, int], str]:
-    """Return (file, line) of each call that changes the spool, and which call it is."""
+    """Return each call that changes the spool, by its file and line."""
     import queuectl
 
     found = {}
@@ -141,11 +141,11 @@ def sites() -> dict[tuple[str, int], str]:
 
 
 def calls_on_the_way(node: ast.AST) -> Iterator[ast.Call]:
-    """Yield the changing calls below a node, but for those that only an error leads to."""
+    """Yield the calls below a node that change the spool, except where only an error leads."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Call) and ast.unparse(child.func) in CHANGING:
             yield child
-        # the rest of a write that a full disk cut short is a loop
+        # a loop writes the rest after a write that a full disk cut short
         if not isinstance(child, (ast.ExceptHandler, ast.While)):
             yield from calls_on_the_way(child)
 

@@ -1,4 +1,7 @@
-"""A real `enqueue` and a real pool, ended by the kernel on entry to each call that changes."""
+"""A real `enqueue` and a real pool, killed by the kernel on entry to each call that changes files.
+
+Accepted jobs still come to their end.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ TO_RUN = ("good", "fails")
 
 
 def sweep(cases: Sequence[Callable[[], str]]) -> int:
-    """Do all cases, some at a time; fail with what they say is wrong; return how many they were."""
+    """Run all cases, some at a time; fail with what is wrong in them, or return their number."""
     assert len(cases) > 5
     with ThreadPoolExecutor(4) as threads:
         said = [text for text in threads.map(lambda case: case(), cases) if text]
-    # threads take turns: one that made a call in the counting run may not come to it in another
+    # threads take turns: one that made a call in the counting run may not make it in another
     assert said.count(NOT_KILLED) <= len(cases) / 3, "most were not killed"
     said = [text for text in said if text != NOT_KILLED]
     assert not said, f"{len(said)} of {len(cases)}:\n" + "\n".join(said[:10])
@@ -39,7 +42,7 @@ def sweep(cases: Sequence[Callable[[], str]]) -> int:
 
 
 def judged(side: Spoolside, what: object, ended: Sequence[str]) -> str:
-    """Drain and check; return what is wrong, empty if nothing is."""
+    """Drain the spool and check it; return what is wrong, or an empty string."""
     try:
         side.drain()
         side.check_promise(ended)
@@ -93,7 +96,7 @@ def prepare(directory: Path) -> Path:
 
 
 def work_points(directory: Path, template: Path) -> list[Point]:
-    """Return the calls of the pool; those of the commands it runs are none of ours."""
+    """Return the calls of the pool, without openat, which the commands that it runs also make."""
     names = tuple(set(NAMES) - {"openat"})
     path = shutil.copytree(template, directory / "counted")
     before = trace(directory / "counted.trace", *names)

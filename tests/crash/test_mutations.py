@@ -1,6 +1,6 @@
-"""A fault test must be able to fail: with the guard taken out that it is about, it does.
+"""A fault test must be able to fail, and does so once the guard that it tests is taken out.
 
-The fsyncs and the moves have theirs beside the tests of power cuts and of kills.
+For fsyncs and moves, this is shown beside the tests of power cuts and of kills.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["forgetful"]
 
 @pytest.fixture
 def mutated(tmp_path: Path) -> Iterator[Spoolside]:
-    """A spool whose programs have a guard less, which `mutation` is to name."""
+    """Yield a spool whose programs lack the guard that the test names by `mutation`."""
     with Spoolside(make_spool(tmp_path / "q")) as made:
         yield made
 
 
-@pytest.mark.slow  # until the deadline, for a job that does not come
+@pytest.mark.slow  # waits until the deadline for a job that does not come
 def test_a_rename_that_is_believed_loses_its_job(
     mutated: Spoolside, forgetful: dict[str, str]
 ) -> None:
@@ -50,12 +50,12 @@ def test_a_link_that_is_followed_is_run(mutated: Spoolside, tmp_path: Path) -> N
     secret.write_text('{"command":"true"}')
     (mutated.path / "pending" / "symlink.json").symlink_to(secret)
     mutated.pool().up()
-    mutated.wait_for("symlink", "completed")  # where it ought to be in dead/
+    mutated.wait_for("symlink", "completed")  # it ought to be in dead/
 
 
 @pytest.mark.slow
 def test_a_live_pool_that_is_buried_has_its_job_run_twice(mutated: Spoolside) -> None:
-    make_spool(mutated.path, lease=60)  # it puts its files back after 20 s only
+    make_spool(mutated.path, lease=60)  # the pool puts its files back only after 20 s
     job_id = mutated.submit("sleep 600")
     mutated.pool("--count", "1").up()
     wait_until(lambda: mutated.times_run()[job_id], "it runs")
@@ -91,7 +91,7 @@ def test_a_pool_that_trusts_everybody_serves_an_open_spool(mutated: Spoolside) -
 def test_an_outcome_that_is_given_up_is_not_there_when_the_fault_is_over(
     mutated: Spoolside, tmp_path: Path, *, guarded: bool
 ) -> None:
-    make_spool(mutated.path, poll_interval=60)  # at each the pool settles what it holds and forgot
+    make_spool(mutated.path, poll_interval=60)  # a look settles what a pool holds and forgot
     mutated.mutation = "" if guarded else "give up at the first error"
     gate, completed, away = tmp_path / "gate", mutated.path / "completed", tmp_path / "away"
     mutated.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="kept")

@@ -1,7 +1,7 @@
-"""The power goes in mid-run: every id that was told is there afterwards, and whole.
+"""Every id that was printed before a power cut in mid-run is there afterwards, and whole.
 
-The file system is real, on a loop device. FS_IOC_SHUTDOWN drops what its journal has not written,
-and a copy of the image of a btrfs, made at one instant, lacks what it had not written.
+The file system is real, on a loop device. FS_IOC_SHUTDOWN drops what its journal has not written.
+A copy of the image of a btrfs, made at one instant, lacks what the btrfs had not written.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ pytestmark = needs_root
 ENQUEUER = Path(__file__).with_name("enqueuer.py")
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 DRAIN_EVERY = 10
-MANY = 40  # jobs that are retried together
+MANY = 40  # jobs that are retried or deleted together
 
 
 class Outage:
-    """Cuts the power of one disk again and again, while jobs are queued and run."""
+    """Repeated power cuts of one disk, while jobs are queued and run."""
 
     def __init__(self, disk: Disk, mutation: str = "") -> None:
         self._disk = disk
@@ -42,7 +42,7 @@ class Outage:
         self._came_back = 0
 
     def once(self, told: int, *, pool: bool) -> None:
-        """Cut the power as soon as `told` more ids were told, and check all that were."""
+        """Cut the power once `told` more ids are printed, and check all that were printed."""
         with Spoolside(self._path) as side:
             if pool:
                 side.pool("--count", "2").up()
@@ -51,8 +51,8 @@ class Outage:
             assert enqueuer.stdout is not None
             ids = [enqueuer.stdout.readline().decode().strip() for _ in range(told)]
             self._disk.cut()
-            # What is told from here on is told by a machine without power: on xfs the last id of
-            # all was not there afterwards, in 1 of 1,000 cuts.
+            # What is printed from here on comes from a machine without power. On xfs, the very last
+            # id was not there afterwards in 1 of 1,000 cuts.
             enqueuer.communicate()
         self._disk.power_on()
         self.accepted += ids
@@ -61,10 +61,10 @@ class Outage:
         self._check()
 
     def _put_aside_what_came_back(self) -> None:
-        """Delete what stands in pending/ still although it was taken and is elsewhere.
+        """Delete a file that is still in pending/ although the job was taken and is elsewhere.
 
-        The log of btrfs (Linux 6.18) had forgotten that the name was taken away, in 1 of 1,000 cuts
-        under load; with the other file systems that was never seen.
+        In 1 of 1,000 cuts under load, the log of btrfs (Linux 6.18) lacked the removal of the name.
+        With the other file systems, this was never seen.
         """
         for first, *others in places(self._path).values():
             if len(others) == 1 and first.parent.name == "pending":
@@ -83,7 +83,7 @@ class Outage:
             parse(raw, job_id)
 
     def drain(self) -> None:
-        """Run all that is there to its end, and begin anew."""
+        """Run all that is there to its end, delete it, and start over."""
         with Spoolside(self._path) as side:
             side.accepted = self.accepted
             side.drain()
@@ -117,7 +117,7 @@ def test_no_told_id_is_lost_or_damaged_in_four_power_cuts(
 def test_no_told_id_is_lost_or_damaged_in_many_power_cuts(
     kind: str, tmp_path: Path, tell_faults: Callable[[int], None]
 ) -> None:
-    times = 20 if kind == "btrfs" else 50  # one takes there as long as two and a half
+    times = 20 if kind == "btrfs" else 50  # a cut takes 2.5 times as long there
     cut_often(tmp_path, kind, times)
     tell_faults(times)
 
@@ -130,7 +130,7 @@ def test_without_an_fsync_a_power_cut_is_seen(kind: str, mutation: str, tmp_path
 
         def several() -> None:
             for _ in range(10):
-                # right behind the last id told: the next job's fsync would carry this one's along
+                # right behind the last printed id: the next job's fsync would sync this job too
                 outage.once(1, pool=False)
 
         with pytest.raises(Exception, match=r"not in one place|JSON"):
@@ -140,9 +140,9 @@ def test_without_an_fsync_a_power_cut_is_seen(kind: str, mutation: str, tmp_path
 def cut_behind(
     disk: Disk, command: str, told: str, mutation: str = "", *, dropped: bool = False
 ) -> list[Path]:
-    """Cut the power as soon as a pool has told of a job; return where it is afterwards.
+    """Cut the power once a pool has logged `told` of a job; return where the job is afterwards.
 
-    It was queued for good, or `dropped` by somebody who does not sync.
+    The job was queued and is on disk, or was `dropped` by somebody who does not sync.
     """
     path = make_spool(disk.point / "q")
     with Spoolside(path) as side:
@@ -184,9 +184,9 @@ def test_what_a_pool_has_told_of_a_job_is_so_after_a_power_cut(
 def tell_and_cut(
     disk: Disk, state: str, job_ids: Sequence[str], mutation: str, *commands: Sequence[str]
 ) -> tuple[Path, list[str]]:
-    """Cut the power once these commands have done something to jobs that were there for good.
+    """Cut the power after these commands on jobs that were on disk.
 
-    Returns the spool, and what they have told.
+    Returns the spool, and what each command has printed.
     """
     path = make_spool(disk.point / "q")
     for job_id in job_ids:
@@ -206,7 +206,7 @@ def tell_and_cut(
 
 
 def retry_and_cut(disk: Disk, mutation: str = "") -> list[str]:
-    """Cut the power as soon as many retries are told; return what is told and not in pending/."""
+    """Cut the power once many jobs are retried, and return the ids that are not in pending/."""
     job_ids = [f"job{number}" for number in range(MANY)]
     path, told = tell_and_cut(disk, "dead", job_ids, mutation, ["retry", *job_ids])
     assert told[0].split() == job_ids
@@ -226,7 +226,7 @@ def test_without_an_fsync_of_the_directories_a_retry_is_undone(tmp_path: Path) -
 
 
 def prune_and_cut(disk: Disk, mutation: str = "") -> list[str]:
-    """Cut the power once jobs are told to be deleted, and one is queued anew; return the bad."""
+    """Cut the power once jobs are deleted and one id is queued anew; return the wrong ids."""
     job_ids = [f"job{number}" for number in range(MANY)]
     prune, anew = ["prune", "--yes", *job_ids], ["enqueue", "--id", job_ids[0], "--", "true"]
     path, told = tell_and_cut(disk, "completed", job_ids, mutation, prune, anew)
@@ -260,7 +260,7 @@ CHANGES = {
 
 
 def change_and_cut(disk: Disk, changes: Sequence[str], mutation: str = "") -> set[str]:
-    """Cut the power once some changes were told to be made; return which are not, afterwards."""
+    """Cut the power once some changes are made, and return those that are lost."""
     commands = [CHANGES[change] for change in changes]
     path, _ = tell_and_cut(disk, "pending", ["one", "two"], mutation, *commands)
     return {change for change in changes if not is_so(path, change)}
@@ -292,7 +292,10 @@ def test_without_an_fsync_of_the_directories_a_cancel_is_undone(tmp_path: Path) 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
 @pytest.mark.parametrize("change", ["config", "pause", "edit"])
 def test_one_change_alone_is_so_after_a_power_cut(change: str, kind: str, tmp_path: Path) -> None:
-    """No later one syncs the same directory; and a job that is dead is edited where it is."""
+    """A change survives a power cut though no later one syncs its directory.
+
+    The edited job is dead, and is edited in place.
+    """
     with disk_of(tmp_path, kind) as disk:
         path, _ = tell_and_cut(disk, "dead", ["two"], "", CHANGES[change])
         assert places(path)["two"] == [path / "dead" / "two.json"]
@@ -300,9 +303,9 @@ def test_one_change_alone_is_so_after_a_power_cut(change: str, kind: str, tmp_pa
 
 
 def lost_runs(path: Path, mutation: str = "") -> int:
-    """Return how many runs the job has lost, as the next pool finds."""
+    """Run the next pool, and return how many lost runs of the job it has recorded."""
     for record in (path / "workers").glob("*.json"):
-        record.write_bytes(b"")  # it was not synced; if it is there, it tells of this very boot
+        record.write_bytes(b"")  # never synced; where it is there, it names this very boot
     with Spoolside(path) as side:
         side.mutation = mutation
         side.drain()

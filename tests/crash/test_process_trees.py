@@ -110,8 +110,8 @@ def test_who_works_on_a_copy_of_a_spool_ends_nothing_of_the_spool_itself(
     copy = side.path.parent / "copy"
     shutil.copytree(side.path, copy)
     away = side.path.parent / "away"
-    if is_moved:  # or is not to be seen from here: a container's
-        pool.send(signal.SIGSTOP)  # which else would make the directories again
+    if is_moved:  # as if it could not be seen from here, like one in a container
+        pool.send(signal.SIGSTOP)  # or it would make the directories again
         side.path.rename(away)
     words = [*command_line("--spool", str(copy)), "cancel", held_too]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
@@ -131,7 +131,10 @@ def test_who_works_on_a_copy_of_a_spool_ends_nothing_of_the_spool_itself(
 def test_who_works_on_a_copy_leaves_what_a_job_of_the_spool_has_left_behind(
     side: Spoolside,
 ) -> None:
-    """Its pool has gone since, and left it alone, as each pool of the spool does."""
+    """Recovery in a copy of a spool leaves alone what an ended job of the spool has left running.
+
+    The job's pool, which is gone by then, has left it alone too, as each pool of the spool does.
+    """
     job_id = side.submit("(setsid sleep 600 >/dev/null 2>&1 &)")
     held = side.submit("sleep 600")
     pool = side.pool("--count", "2").up()
@@ -140,7 +143,7 @@ def test_who_works_on_a_copy_leaves_what_a_job_of_the_spool_has_left_behind(
     copy = side.path.parent / "copy"
     shutil.copytree(side.path, copy)
     pool.send(signal.SIGTERM)
-    pool.says("stopping")  # two that come at once are one
+    pool.says("stopping")  # two signals that come at once count as one
     pool.send(signal.SIGTERM)
     pool.wait()
     left = marked(side.path)
@@ -180,13 +183,13 @@ def test_what_a_dead_worker_left_is_gone_before_its_job_runs_again(
 ) -> None:
     look = side.path.parent / "look.py"
     look.write_text(LOOK)
-    # the second run tells what it finds alive of the first
+    # the second run notes which processes of the first it finds alive
     tell = f"{sys.executable} {look} > {side.runs}.alive"
     job_id = side.submit(f'if [ "$QUEUECTL_ATTEMPT" -gt 1 ]; then {tell}; exit; fi; {work}')
     assert side.run("config", "set", "poll-interval", "0.2").returncode == 0
     pool = side.pool().up()
     pool.says("started")
-    other = side.pool().up()  # to whom the job is given as soon as it may be
+    other = side.pool().up()  # gets the job as soon as it may run again
     wait_until(lambda: len(marked(side.path)) >= 2 or "kill" in work, "its children run")
     first = marked(side.path)
     pool.kill()
@@ -274,7 +277,7 @@ def test_what_a_dead_worker_left_holds_up_no_other_job_and_no_stop(side: Spoolsi
 
 
 def leave_stubborn(side: Spoolside) -> str:
-    """Leave what has to be killed, after 2 s, running; return its job, whose pool is dead."""
+    """Kill a pool whose command ignores SIGTERM, set a grace of 2 s, and return the job's id."""
     held = side.submit("trap '' TERM; sleep 600 & wait; sleep 600", max_retries=1)
     dead = side.pool().up()
     side.wait_for_run(held)
@@ -321,7 +324,7 @@ def test_a_background_child_does_not_hold_up_its_job(side: Spoolside) -> None:
     pool = side.pool().up()
     side.wait_for(job_id)
     pool.stop()
-    for pid in marked(side.path):  # a job that has ended may leave a daemon: it is not ours to end
+    for pid in marked(side.path):  # a job may leave a daemon, which is not ours to end
         os.kill(pid, signal.SIGKILL)
 
 
@@ -344,7 +347,7 @@ def test_a_record_of_a_dead_worker_whose_pid_lives_again_misleads_nobody(side: S
     pool.kill()
     (file,) = (side.path / "workers").glob("*-*.json")
     record = json.loads(file.read_text())
-    file.write_text(json.dumps({**record, "pid": os.getpid()}))  # a pid that lives
+    file.write_text(json.dumps({**record, "pid": os.getpid()}))  # of a living process
     side.drain()
     assert side.wait_for(job_id)["attempts"] == 2
     os.kill(os.getpid(), 0)  # and nobody has harmed it
@@ -368,7 +371,7 @@ def test_a_forged_worker_record_holds_nothing_up(text: str, side: Spoolside) -> 
     pool = side.pool().up()
     side.wait_for(job_id)
     assert side.run("status").returncode == 0
-    # no lock goes with it: for the lease it might be a living worker's
+    # it has no lock: until the lease is over, it might be a living worker's
     wait_until(lambda: not forged.exists(), "it is cleared")
     pool.stop()
     side.check_promise()
@@ -456,7 +459,7 @@ def test_what_ignores_sigterm_is_killed_however_late_the_next_look_comes(tmp_pat
     tree = Tree(None, (mark.encode(),))
     ending = Ending(tree, 1.0)
     assert ending.go_on([process.pid])
-    ending.begun_s -= 3600  # its pool was suspended, or read a million files
+    ending.begun_s -= 3600  # as if its pool was suspended, or read a million files
     try:
         wait_until(lambda: not ending.go_on(processes_of([tree])[tree]), "nothing is left of it")
         assert ending.survivors == ()
@@ -467,9 +470,9 @@ def test_what_ignores_sigterm_is_killed_however_late_the_next_look_comes(tmp_pat
 
 def test_what_comes_again_for_ever_is_given_up() -> None:
     ending = Ending(Tree(None, (b"X=1",)), 0.0)
-    pids = iter(range(2**22 + 1, 2**22 + 1000))  # that no process has
+    pids = iter(range(2**22 + 1, 2**22 + 1000))  # no process has these
     while ending.go_on([next(pids)]):
-        ending.last_kill_s = time.monotonic() - 3600  # its pool stands still between two looks
+        ending.last_kill_s = time.monotonic() - 3600  # as if its pool had stood still
     assert 2**22 + 6 < ending.survivors[0] < 2**22 + 12
 
 

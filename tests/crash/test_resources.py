@@ -1,4 +1,4 @@
-"""What everything stands on goes away: room, inodes, descriptors, events, directories, the log."""
+"""What everything depends on goes away: room, inodes, descriptors, events, directories, the log."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STALLED = "is stalled: it can record or start nothing"
-_OVERFLOW = 16_384  # fs.inotify.max_queued_events where nobody has set it
+_OVERFLOW = 16_384  # the default of fs.inotify.max_queued_events
 
 
 def limits(**values: int) -> partial[None]:
-    """Return what sets limits of the child, as `preexec_fn`."""
+    """Return a `preexec_fn` that sets resource limits of a child."""
     pairs = {getattr(resource, f"RLIMIT_{name.upper()}"): n for name, n in values.items()}
     return partial(_limit, pairs)
 
@@ -58,7 +58,7 @@ def _limit(pairs: dict[int, int]) -> None:
 
 @contextmanager
 def small_disk(directory: Path, options: str) -> Iterator[Spoolside]:
-    """A spool on a tmpfs with little room; the diary and the logs of pools are outside."""
+    """Yield a spool on a tmpfs with little room, with its diary (`runs`) outside."""
     with (
         mounted(directory / "m", "-t", "tmpfs", "-o", options, "none") as point,
         Spoolside(make_spool(point / "q")) as side,
@@ -68,7 +68,7 @@ def small_disk(directory: Path, options: str) -> Iterator[Spoolside]:
 
 
 def fill_with(step: Callable[[], object]) -> None:
-    """Do something until there is no room for it."""
+    """Repeat a step until there is no room for it."""
     try:
         while True:
             step()
@@ -77,14 +77,14 @@ def fill_with(step: Callable[[], object]) -> None:
 
 
 def fill(path: Path) -> None:
-    """Write until there is no room for a byte more."""
+    """Write to a file until there is no room for one more byte."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
             fill_with(partial(file.write, b"\0" * size))
 
 
 def fill_up(side: Spoolside, what: str, left: int = 0) -> Path:
-    """Leave no room, or no inodes but some that are `left`; return what is to be removed again."""
+    """Use up all room, or all inodes but `left`, and return the directory to be removed again."""
     fillers = side.path.parent / "fillers"
     fillers.mkdir()
     if what == "room":
@@ -113,7 +113,7 @@ def test_a_full_disk_runs_no_job_twice_and_claims_nothing_until_there_is_room(
         fillers = fill_up(side, what)
         gate.touch()
         wait_until(lambda: "end" in side.runs.read_text(), "the first job ends")
-        # either its outcome found a place in what was kept for it, or the pool waits for one
+        # either its outcome fits into what was kept for it, or the pool waits for room
         wait_until(
             lambda: re.search("stalled|completed", pool.log()), "the outcome is kept, or not"
         )
@@ -128,10 +128,13 @@ def test_a_full_disk_runs_no_job_twice_and_claims_nothing_until_there_is_room(
 @needs_root
 @pytest.mark.parametrize("what", ["room", "inodes"])
 def test_on_a_full_disk_jobs_do_not_fail_one_after_the_other(what: str, tmp_path: Path) -> None:
-    """Bodies of earlier jobs are written over, and that needs no room: only output does."""
+    """On a full disk, jobs wait instead of failing one after the other.
+
+    Only their output needs room: their bodies are written over those of earlier jobs.
+    """
     with small_disk(tmp_path, "size=4m,nr_inodes=900") as side:
         pool = side.pool("--count", "2", log_in=tmp_path).up()
-        for number in range(40):  # so that there are such bodies
+        for number in range(40):  # so that there are bodies to write over
             side.submit("echo", id=f"before{number}")
         side.wait_for("before39")
         gate = tmp_path / "gate"
@@ -153,7 +156,7 @@ def test_on_a_full_disk_jobs_do_not_fail_one_after_the_other(what: str, tmp_path
         for job_id in waiting:
             assert side.wait_for(job_id)["attempts"] == 1
         pool.says("resumed")
-        if what == "room":  # these had their files, and no room in them
+        if what == "room":  # these had their output files, and no room in them
             why = "exit status 1 (no room was left on the disk)"
             assert {side.wait_for(job_id, "dead")["error_message"] for job_id in running} == {why}
         pool.stop()
@@ -268,7 +271,7 @@ def test_who_cancels_what_runs_on_a_full_disk_is_told_why_it_takes_so_long(tmp_p
         with said.open("wb") as file, Child(words, stderr=file) as cancelling:
             pool.says("cannot record the outcome")
             wait_until(lambda: STALLED in said.read_text())
-            time.sleep(1.5)  # it looks again
+            time.sleep(1.5)  # it looks once more
             assert STALLED in side.run("doctor", job_id).stdout
             filler.unlink()
             assert cancelling.wait(DEADLINE_S) == 0
@@ -357,7 +360,7 @@ def test_a_reload_with_no_descriptor_left_to_tell_of_it_stops_nothing(
     gate = tmp_path / "gate"
     for _ in range(12):
         side.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done")
-    env = environment(NOTIFY_SOCKET=f"{tmp_path}/notify")  # somebody is to be told
+    env = environment(NOTIFY_SOCKET=f"{tmp_path}/notify")  # the pool has somebody to notify
     options = ("--count", "12", "--stop-when-empty")
     pool = side.pool(*options, env=env, preexec_fn=limits(nofile=16))
     pool.says("Too many open files")
@@ -370,7 +373,7 @@ def test_a_reload_with_no_descriptor_left_to_tell_of_it_stops_nothing(
 
 
 def own_inotify_limit() -> list[str]:
-    """Return words that run a program where no inotify instance is to be had."""
+    """Return the words that run a program where it can get no inotify instance."""
     script = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
     words = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "-"]
     if shutil.which("unshare") is None:
@@ -416,7 +419,7 @@ def test_all_jobs_run_after_the_queue_of_events_ran_over(side: Spoolside) -> Non
     pool = side.pool("--count", "4").up()
     pool.send(signal.SIGSTOP)
     noise = side.path / "pending" / ".noise"
-    for _ in range(_OVERFLOW // 2 + 2000):  # two events each: made, and closed
+    for _ in range(_OVERFLOW // 2 + 2000):  # two events each: create and close
         noise.write_bytes(b"x")
         noise.unlink()
     for number in range(20):
@@ -571,10 +574,10 @@ def test_what_was_run_again_while_its_output_was_deleted_is_not_deleted(side: Sp
     job_id = side.submit()
     side.wait_for(job_id, "completed")
     output = side.path / "logs" / f"{job_id}.1.out"
-    stops = "inject=unlink:signal=STOP"  # which takes long, as of a large file on a slow disk
+    stops = "inject=unlink:signal=STOP"  # as if it took long, on a slow disk
     words = ["strace", "-o", os.devnull, "-P", str(output), "-e", "trace=unlink", "-e", stops]
     prune = command_line("--spool", str(side.path), "prune", "--yes", "--keep", "0")
-    env = environment(str(side.path))  # by which it is found and ended if this fails
+    env = environment(str(side.path))  # by which it is found and ended if the test fails
     with Child([*words, *prune], env=env, stdout=subprocess.PIPE) as pruning:
         wait_until(lambda: not output.exists(), "it is being deleted")
         assert side.run("retry", job_id).returncode == 0

@@ -1,4 +1,4 @@
-"""Pools killed, stopped and started at random under a load of every verb: the promise holds."""
+"""The promise holds though pools are killed, stopped and started at random, under a mixed load."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WORK = (
 
 
 class Storm:
-    """One random history; `seed` makes it again (as far as a machine's timing lets it)."""
+    """One random history, which `seed` repeats as far as the machine's timing allows."""
 
     def __init__(self, side: Spoolside, seed: int) -> None:
         self._side = side
@@ -54,7 +54,7 @@ class Storm:
         ]
 
     def blow(self, seconds: float) -> None:
-        """Do one thing after the other, and let every pool go on at the end."""
+        """Do one random thing after the other, and let every pool go on at the end."""
         weights = [weight for weight, _ in self._actions]
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -101,7 +101,7 @@ class Storm:
 
 
 def overlaps(diary: list[tuple[str, str, int]]) -> list[str]:
-    """Return the jobs of which one run ended after the next had begun."""
+    """Return the jobs that had a run end after their next run had begun."""
     runs: dict[str, list[int]] = defaultdict(list)
     found = []
     for job_id, what, pid in diary:
@@ -113,7 +113,7 @@ def overlaps(diary: list[tuple[str, str, int]]) -> list[str]:
 
 
 def weather(side: Spoolside, seconds: float, seed: int) -> int:
-    """Let a storm blow, and check the promise; return how many signals it sent."""
+    """Let a storm blow, check the promise, and return how many signals were sent."""
     storm = Storm(side, seed)
     storm.blow(seconds)
     for pool in side.pools():

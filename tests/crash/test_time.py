@@ -1,4 +1,4 @@
-"""Clocks that jump, stand still, or are another machine's."""
+"""Clocks that jump, stand still, or belong to another machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAY_S = 86_400.0
 
 
 def elsewhere(side: Spoolside, job_id: str = "", slots: int = 1) -> Path:
-    """Put down the record of a pool on another machine, holding a job; return the record's file."""
+    """Write the record of a pool on another machine, which may hold a job; return its file."""
     name = "far-away-1-00000000"
     record = {"worker": name, "host": "far-away", "machine_id": "m", "boot_id": "b", "pid": 1,
               "slots": slots, "since": utc_text(0)}  # fmt: skip
@@ -37,7 +37,7 @@ def elsewhere(side: Spoolside, job_id: str = "", slots: int = 1) -> Path:
     return file
 
 
-# --- pure: what is asked of a clock -----------------------------------------------------------
+# --- no processes: what is asked of a clock ---------------------------------------------------
 
 
 @pytest.mark.parametrize("jump_s", [-DAY_S, DAY_S])
@@ -140,7 +140,7 @@ def test_a_stopped_pool_keeps_its_job_on_its_own_machine(side: Spoolside) -> Non
 
 
 def run_witnesses(side: Spoolside) -> None:
-    """Have other jobs run for longer than the lease, which is 1 s: pools look, and look again."""
+    """Run other jobs for longer than the lease of 1 s, so that pools look more than once."""
     deadline = time.monotonic() + 1.5
     while time.monotonic() < deadline:
         side.wait_for(side.submit())
@@ -150,7 +150,7 @@ def run_witnesses(side: Spoolside) -> None:
 
 
 def faketime(shift: str) -> dict[str, str]:
-    """Return an environment in which the wall clock, and only it, is shifted."""
+    """Return an environment in which only the wall clock is shifted."""
     found = glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
     if not found or shutil.which("true") is None:
         pytest.skip("needs libfaketime")

@@ -1,4 +1,4 @@
-"""Who can write to a spool runs commands as its owner: so nobody else may."""
+"""Whoever can write to a spool can run commands as its owner, so nobody else may write to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AS_NOBODY = Path(__file__).with_name("as_nobody.py")
 
 
 def with_umask(umask: int) -> list[str]:
-    """Return the words before a command line that is to have this umask."""
+    """Return the words to put before a command line that is to have this umask."""
     return ["sh", "-c", f'umask {umask:03o}; exec "$@"', "-"]
 
 
@@ -43,14 +43,17 @@ def test_a_pool_refuses_a_directory_that_others_can_write_to(
 
 
 def test_a_pool_that_runs_tells_once_that_others_can_write_to_a_directory(side: Spoolside) -> None:
-    """As `rsync -a DIR/ pending/` leaves it, or the next worker would not start after a reboot."""
+    """A running pool logs once that a directory is open to others, as after `rsync -a`.
+
+    Otherwise nobody would know until the next worker refuses to start, as after a reboot.
+    """
     side.run("config", "set", "poll-interval", "0.1")
     pool = side.pool().up()
     told = f"{side.path}/pending can be written to by others (mode 775), who could run commands"
     for times in (1, 2):
         (side.path / "pending").chmod(0o775)
         wait_until(lambda times=times: pool.log().count(told) == times, pool.log)  # type: ignore[misc]
-        side.wait_for(side.submit("sleep 0.5"), "completed")  # some looks long
+        side.wait_for(side.submit("sleep 0.5"), "completed")  # for some looks
         (side.path / "pending").chmod(0o700)
         side.wait_for(side.submit("sleep 0.5"), "completed")
     assert pool.log().count(told) == 2
@@ -112,7 +115,7 @@ def test_others_change_the_settings_of_a_shared_spool(open_path: Path) -> None:
         (side.path / "config.lock").unlink()
         (side.path / "config.json").chmod(0o660)
         assert side.run("config", "set", "max-retries", "5").returncode == 0
-        os.chown(side.path / "config.lock", -1, NOBODY)  # as g+s of the directory has it
+        os.chown(side.path / "config.lock", -1, NOBODY)  # as g+s on the directory would do
         os.chown(side.path / "config.json", -1, NOBODY)
         done = as_nobody(side.path, "config", "set", "max-retries", "4")
         assert done.returncode == 0, done.stderr
@@ -189,7 +192,7 @@ def test_a_job_whose_body_may_not_be_read_is_cancelled_and_hides_no_other(open_p
         side.wait_for_run(job_id)
         as_nobody(side.path, "enqueue", "--id", "theirs", "--delay", "1h", "--", "/bin/true")
         (held,) = (side.path / "processing").iterdir()
-        held.chmod(0o600)  # as where directories do not hand their group down
+        held.chmod(0o600)  # as where directories do not pass their group on
         listed = as_nobody(side.path, "list", "--newest-first", "--ids")
         assert (listed.returncode, listed.stdout) == (0, "theirs\n")
         assert listed.stderr.count("cannot be read") == 1
@@ -201,7 +204,7 @@ def test_a_job_whose_body_may_not_be_read_is_cancelled_and_hides_no_other(open_p
 @pytest.mark.slow
 @needs_root
 def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_path: Path) -> None:
-    """Nobody can see or end a process of root's: the job waits for who can."""
+    """A job that a dead pool of root ran waits for root: others cannot see or end its processes."""
     with Spoolside(make_spool(open_path / "q")) as side:
         share_with_nobody(side)
         job_id = side.submit("sleep 1000")
@@ -220,7 +223,7 @@ def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_
         done = as_nobody(side.path, "cancel", job_id)
         assert (done.returncode, done.stdout) == (1, "")
         assert "not ours to end" in done.stderr
-        # some looks long, and then it leaves: the rest is not for it to do
+        # it looks several times, then leaves: the rest is not for it to do
         as_nobody(side.path, "enqueue", "--id", "theirs", "--", "/bin/sleep", "0.5")
         done = as_nobody(side.path, "worker", "start", "--stop-when-empty")
         assert done.returncode == 0
@@ -234,7 +237,10 @@ def test_what_a_dead_pool_of_somebody_else_left_running_does_not_run_again(open_
 
 @needs_root
 def test_files_that_a_pool_may_not_write_to_do_not_hold_it_up(open_path: Path) -> None:
-    """Their names are ours once they are taken, and bodies are written over old ones."""
+    """Jobs whose files the pool may rename and read, but not write to, run like others.
+
+    Their old bodies become spares, which a pool otherwise writes new bodies over.
+    """
     with Spoolside(make_spool(open_path / "q")) as side:
         ids = [side.drop(f"job{number:02}", command="true", cwd="/").stem for number in range(40)]
         for path in (side.path, *side.path.rglob("*")):
@@ -284,7 +290,7 @@ def test_reading_commands_work_for_a_reader_and_change_nothing(open_path: Path) 
         assert pool.process.poll() is None
         assert state_of_everything(side.path) == before
         for lock in (side.path / "workers").glob("*.lock"):
-            lock.chmod(0o600)  # which tells nothing to who may not open it
+            lock.chmod(0o600)  # the reader may not open it and learns nothing
         shown = as_nobody(side.path, "worker", "list", "--json")
         assert [worker["pid"] for worker in json.loads(shown.stdout)] == [pool.pid]
         refused = as_nobody(side.path, "enqueue", "--", "true")
@@ -293,7 +299,7 @@ def test_reading_commands_work_for_a_reader_and_change_nothing(open_path: Path) 
 
 
 def state_of_everything(path: Path) -> dict[str, tuple[int, int, int]]:
-    """Return what would show a change; the heartbeat of the pool is one of its own."""
+    """Return what shows a change of any file, but not times, which the pool's heartbeat changes."""
     return {
         str(file): (status.st_ino, status.st_size, status.st_mode)
         for file in path.rglob("*")
@@ -302,7 +308,7 @@ def state_of_everything(path: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def as_nobody(spool: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line as a user who owns nothing, in an interpreter that has all it needs."""
+    """Run a command line as the user nobody, in an interpreter that has imported all it needs."""
     return subprocess.run(
         [sys.executable, str(AS_NOBODY), str(NOBODY), "--spool", str(spool), *words],
         env=environment(HOME="/nonexistent"),
@@ -314,7 +320,7 @@ def as_nobody(spool: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def share_with_nobody(side: Spoolside) -> None:
-    """Make a spool one that its owner and a user who owns nothing may write to."""
+    """Make a spool shared, so that its owner and the user nobody may write to it."""
     assert side.run("config", "set", "shared", "true").returncode == 0
     for path in (side.path, *side.path.iterdir()):
         os.chown(path, -1, NOBODY)
@@ -334,7 +340,7 @@ def test_a_spool_of_somebody_else_is_refused(open_path: Path) -> None:
 
 @needs_root
 def test_who_cannot_close_a_directory_is_told_to_use_one_in_it(open_path: Path) -> None:
-    """As of a volume that is mounted for all."""
+    """Whoever cannot close a directory, as a volume mounted for all, is told to use one in it."""
     volume = open_path / "volume"
     volume.mkdir()
     volume.chmod(0o777)
@@ -398,7 +404,7 @@ def test_root_deletes_and_mends_nothing_through_links_of_somebody_else(open_path
 
 
 @needs_root
-@pytest.mark.parametrize("maker", [0, NOBODY])  # root trusts no link of who made the spool either
+@pytest.mark.parametrize("maker", [0, NOBODY])  # root trusts no link of the spool's maker either
 @pytest.mark.parametrize("name", ["pending", "tmp", "logs"])
 def test_who_shares_a_spool_leads_nobody_elsewhere_by_a_link(
     name: str, maker: int, open_path: Path
@@ -496,7 +502,7 @@ def test_doctor_tells_what_keeps_out_those_who_share_a_spool(open_path: Path) ->
 
 @needs_root
 def test_who_queues_from_a_directory_that_is_closed_to_them_is_told(open_path: Path) -> None:
-    """As after `su` without `-`."""
+    """`enqueue` warns where its user cannot enter the current directory, as after plain `su`."""
     closed = open_path / "closed"
     closed.mkdir(mode=0o700)
     theirs = open_path / "theirs"
@@ -527,7 +533,10 @@ def test_doctor_tells_of_a_recovery_lock_that_is_anothers(open_path: Path) -> No
 
 @needs_root
 def test_a_file_that_may_be_read_only_once_it_is_whole_is_waited_for(open_path: Path) -> None:
-    """As by `mv` from another file system or `cp -p`: the mode and owner come last."""
+    """A file that cannot be read is waited for until it is quiet, then set aside.
+
+    `mv` from another file system and `cp -p` set mode and owner last.
+    """
     with Spoolside(make_spool(open_path / "q")) as side:
         for path in (side.path, *side.path.rglob("*")):
             os.chown(path, NOBODY, NOBODY)

@@ -1,4 +1,4 @@
-"""strace: what a program asks of the kernel, and a fault in the n-th such call."""
+"""strace: the system calls of a program, and a fault in the n-th of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STEADY = environment(PYTHONDONTWRITEBYTECODE="1")
 
 @cache
 def can_trace() -> bool:
-    """Whether there is a strace, and it may."""
+    """Tell whether there is a strace that may trace."""
     if shutil.which("strace") is None:
         return False
     probe = [*trace(Path(os.devnull), "fsync"), "true"]
@@ -40,7 +40,7 @@ def can_trace() -> bool:
 
 @dataclass(frozen=True)
 class Point:
-    """The n-th call of one name, and the line that strace wrote of it in the counting run."""
+    """The n-th call of one name, and the line that strace wrote for it in the counting run."""
 
     name: str
     number: int
@@ -53,7 +53,7 @@ class Point:
 def trace(log: Path, *names: str, fast: bool = True) -> list[str]:
     """Return the words to put before a program to have it traced.
 
-    The fast way stops only at the calls that are traced; a signal cannot be injected there.
+    If `fast`, it stops only at the calls that are traced, and no signal can be injected.
     """
     way = ["--seccomp-bpf"] if fast else []
     names_traced = f"trace={','.join(names)}"
@@ -68,9 +68,9 @@ def inject(log: Path, point: Point, fault: str, *also_traced: str) -> list[str]:
 
 
 def points(log: Path, below: Path, names: Sequence[str] = CHANGING) -> list[Point]:
-    """Return every call of the traced program from the first one that names the spool.
+    """Return the calls of a traced program, from the first one that names the spool.
 
-    Numbers count from the start of each thread, as strace's `when` does.
+    Calls are numbered from the start of each thread, as strace's `when` counts them.
     """
     seen: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, int], Point] = {}
@@ -85,19 +85,19 @@ def points(log: Path, below: Path, names: Sequence[str] = CHANGING) -> list[Poin
 
 
 def failed_descriptors_asked_again(log: Path) -> list[str]:
-    """Return the fsyncs of a descriptor that had failed and was not closed in between."""
+    """Return the fsyncs of descriptors on which one had failed, without a close in between."""
     failed: set[str] = set()
     again = []
     for line in log.read_text(errors="replace").splitlines():
         match = re.match(r"\d+ +(fsync|fdatasync|close)\((\d+)", line)
         if match is None:
             continue
-        call, descriptor = match.groups()  # which all threads share
+        call, descriptor = match.groups()  # all threads share descriptors
         if call == "close":
             failed.discard(descriptor)
         elif descriptor in failed:
             again.append(line)
-        elif "INJECTED" in line and "EINTR" not in line:  # no failure: Python asks again by itself
+        elif "INJECTED" in line and "EINTR" not in line:  # not EINTR: Python itself calls again
             failed.add(descriptor)
     return again
 

@@ -1,4 +1,4 @@
-"""Each verb of the spool as a process does it, with a spool that gives it everything to do."""
+"""Each verb of the spool, as a process does it, and a spool that gives it everything to do."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from queuectl.record.job import Job
     from queuectl.spool.moves import Claim
 
-QUIET = WorkLog(-1)  # what a victim says interests nobody
-MANY = 17  # jobs: so many are synced in threads
-# beside the spool, wherever a copy of it lies
+QUIET = WorkLog(-1)  # nobody reads what a victim logs
+MANY = 17  # jobs: from 16 on they are synced in threads
+# beside the spool, also for a copy of the spool
 DIARY = 'echo "$QUEUECTL_JOB_ID start $$" >> "$QUEUECTL_SPOOL.runs"'
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What is there before, and what is done; `act` yields each id once it is accepted.
+    """What is there before, and what is done. `act` yields each id once it is accepted.
 
-    Files are set aside under the ids of `set_aside` only.
+    Files may be set aside under the ids of `set_aside` only.
     """
 
     prepare: Callable[[Spool], object]
@@ -44,7 +44,7 @@ class Verb:
 
 
 def _nothing(_: Spool) -> None:
-    """The spool is as it was made."""
+    """Leave the spool as it was made."""
 
 
 def _rewrite(spool: Spool, claim: Claim, job: Job) -> None:
@@ -100,7 +100,7 @@ def _fail(spool: Spool) -> Iterator[str]:
 
 
 def _long_and_short(spool: Spool) -> None:
-    # the body of the first, kept to be written over, is longer than that of the second
+    # the body of the first job becomes a spare, and is longer than that of the second
     spool.submit(DIARY, id="long", tags=["x" * 500])
     _one_pending(spool)
 
@@ -147,7 +147,7 @@ def _make_way(spool: Spool) -> Iterator[str]:
 
 
 def _left_by_the_dead(spool: Spool) -> None:
-    """Put down, as a worker killed by SIGKILL leaves them, a job of each kind."""
+    """Leave a held job of each kind, as a worker that was killed by SIGKILL does."""
     dead = new_owner()
     registration = Registration(spool)
     registration.__enter__()
@@ -167,7 +167,7 @@ def _left_by_the_dead(spool: Spool) -> None:
             file.write(b"{")
     with open(f"{spool.directory('workers')}/{dead}.lock", "wb"):
         pass
-    # this process ends without leaving: its own files are one more dead worker's
+    # this process ends without unregistering: its files are those of one more dead worker
 
 
 def _recover(spool: Spool) -> Iterator[str]:
@@ -231,7 +231,7 @@ def _change(spool: Spool) -> Iterator[str]:
 
 
 def _over(spool: Spool) -> None:
-    """Put down jobs that have run, a file that was set aside, and one that waits."""
+    """Leave jobs that have run, a file that was set aside, and a job that waits."""
     for job_id in ("old", "older"):
         spool.submit(DIARY, id=job_id)
         list(_complete(spool, job_id))

@@ -45,7 +45,7 @@ BY = re.compile(r"cancelled: by \S+@\S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 def job_processes(spool: SpoolDir, job_id: str) -> list[int]:
-    """Return what lives of a job of this spool; other spools have jobs of the same id."""
+    """Return the living processes of a job of this spool; other spools have jobs of the same id."""
     ours = set(processes_with(f"QUEUECTL_SPOOL={spool.path}"))
     return sorted(ours & set(processes_with(f"QUEUECTL_JOB_ID={job_id}")))
 
@@ -160,7 +160,7 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(spool: SpoolDi
 
 
 def leave_running(spool: SpoolDir) -> None:
-    """Leave `job` running, its pool killed."""
+    """Start `job` and kill its pool, so that the command goes on without one."""
     spool.configure(kill_grace=0.2)
     spool.api.submit("sleep 600", id="job")
     pool = spool.start_pool()
@@ -181,7 +181,7 @@ def test_who_cancels_what_another_recovers_is_told_once_what_it_waits_for(spool:
     with FileLock(f"{spool.path}/workers/recovery.lock"), open(said, "wb") as err:
         cancelling = spool.start("cancel", "job", stderr=err)
         wait_until(lambda: "waiting for job: another worker or command" in read_text(said))
-        time.sleep(0.7)  # it looks again and again meanwhile
+        time.sleep(0.7)  # it looks several times meanwhile
     assert cancelling.wait(DEADLINE_S) == 0
     assert read_text(said).count("waiting") == 1
     assert "ending" not in read_text(said)
@@ -205,7 +205,7 @@ def test_where_the_dead_cannot_be_recovered_from_the_others_are_cancelled(spool:
 
 
 def cancelled_by_its_pool(api: Spool, claim: Claim, why: str) -> None:
-    """Have a job that a pool holds end, and be dead for this reason."""
+    """Settle a job that a pool holds to dead/, with `why` as the reason."""
     job = api.read_file(claim.path, claim.job_id)
     api.settle(claim, job.changed(state="dead", worker=claim.owner, error_message=why))
 
@@ -393,7 +393,7 @@ def test_what_waits_or_runs_is_not_retried(spool: SpoolDir) -> None:
 
 
 def editor(tmp_path: Path, body: str) -> str:
-    """Return an editor that does this to the file $1."""
+    """Return the path of an editor that runs `body` on the file $1."""
     path = tmp_path / "editor"
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o700)
@@ -438,7 +438,7 @@ def test_a_slip_of_the_pen_in_an_edit_is_told(spool: SpoolDir, tmp_path: Path) -
 
 
 def kept_text(result: Any) -> str:
-    """Return what an edit that came to nothing says it has kept."""
+    """Return the text that an edit which changed nothing says it has kept."""
     path = Path(result.err.rpartition("your text is in ")[2].strip())
     assert path.stat().st_mode & 0o777 == 0o600
     return path.read_text()
@@ -691,7 +691,7 @@ def test_what_a_dead_worker_ran_does_not_go_on_in_a_pause(spool: SpoolDir) -> No
 
 
 def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_path: Path) -> None:
-    spool.configure(poll_interval=3600, lease=36000)  # so that no look of its own finds it out
+    spool.configure(poll_interval=3600, lease=36000)  # so that only an event can tell the pool
     gate = tmp_path / "gate"
     spool.api.submit(f"while [ ! -e {gate} ]; do sleep 0.02; done", id="running")
     with spool.pool(2) as pool:
@@ -707,7 +707,7 @@ def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_
 
 
 def test_what_comes_right_after_a_pause_does_not_start(spool: SpoolDir) -> None:
-    """Whoever pauses, drops a batch and resumes has it start in the order of its priorities."""
+    """A batch that is dropped during a pause waits, then starts in the order of its priorities."""
     spool.configure(durability="relaxed", poll_interval=3600, lease=36000)
     with spool.pool(2) as pool:
         for number in range(20):
@@ -864,7 +864,7 @@ def test_a_person_whose_edit_is_wrong_may_go_on_with_it(spool: SpoolDir, tmp_pat
     script = f"{mend}\nsed -i 's/true/false/; s/{{/broken {{/' \"$1\""
     with terminal(spool, "edit", "job", VISUAL="", EDITOR=editor(tmp_path, script)) as screen:
         wait_until(lambda: "edit again?" in screen.raw, lambda: screen.raw)
-        screen.type("\n")  # the answer that is offered
+        screen.type("\n")  # the default answer
         assert screen.wait() == 0
     assert spool.record("pending", "job")["command"] == "false"
 
@@ -875,7 +875,7 @@ def test_a_person_whose_edit_is_wrong_may_go_on_with_it(spool: SpoolDir, tmp_pat
 def test_a_person_who_gives_an_edit_up_finds_it_kept(
     spool: SpoolDir, tmp_path: Path, answer: Callable[[Terminal], None]
 ) -> None:
-    """Ctrl-C is heard again once the editor has ended."""
+    """Both no and Ctrl-C keep the text; Ctrl-C has its effect again once the editor has ended."""
     spool.api.submit("true", id="job")
     nonsense = editor(tmp_path, 'echo nonsense > "$1"')
     with terminal(
@@ -935,7 +935,7 @@ def test_who_left_the_editor_with_an_error_is_not_asked_to_go_on(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
     spool.api.submit("true", id="job")
-    failing = editor(tmp_path, "exit 1")  # :cq, of vi
+    failing = editor(tmp_path, "exit 1")  # as :cq does in vi
     with terminal(spool, "edit", "job", width=500, VISUAL="", EDITOR=failing) as screen:
         assert screen.wait() == 1
         assert "ended with status 1" in screen.raw

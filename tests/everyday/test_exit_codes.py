@@ -1,4 +1,4 @@
-"""Which exit codes are success, which are for good, which mean later: by job and as default."""
+"""Exit codes that mean success, failure for good, or later: set for a job or as the default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_once(spool: SpoolDir, code: int, **fields: Any) -> dict[str, Any]:
-    """Run a job once; return its record, with the state that it is in."""
+    """Run a job once; return its record, whose `state` is the directory that it is in."""
     spool.api.submit(f"exit {code}", id="job", **fields)
     with spool.pool() as pool:
         pool.wait_for("started", "job")
@@ -29,7 +29,7 @@ def run_once(spool: SpoolDir, code: int, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def patient(spool: SpoolDir) -> SpoolDir:
-    """Return a spool in which nothing is tried twice within a test."""
+    """Return a spool whose retry delays are longer than a test."""
     spool.configure(backoff_base=1000, later_delay=1800)
     return spool
 

@@ -40,7 +40,7 @@ def last_lines(path: Path, lines: int) -> bytes:
 
 
 def lines_of(data: bytes) -> list[bytes]:
-    """Split at newlines only, which bytes.splitlines does not."""
+    """Split at newlines only, unlike bytes.splitlines."""
     return re.findall(rb"[^\n]*\n|[^\n]+", data)
 
 
@@ -57,7 +57,7 @@ def test_the_last_n_lines_are_those_of_the_file(data: bytes, lines: int, chunk: 
 def test_of_a_file_of_which_nothing_is_wanted_nothing_is_read(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.touch()
-    os.truncate(path, 1 << 42)  # to read it would take a quarter of an hour and more
+    os.truncate(path, 1 << 42)  # reading it would take a quarter of an hour or more
     assert last_lines(path, 0) == b""
 
 
@@ -98,7 +98,7 @@ def test_who_has_read_as_far_as_what_is_kept_sees_nothing_twice(
 ) -> None:
     path, data = tmp_path / "job.1.out", line * 20_000
     kept = (10_000 - cutting.MARK_BYTES) // 2
-    read = len(data) - kept // len(line) * len(line) + beyond  # up to there it is cut out
+    read = len(data) - kept // len(line) * len(line) + beyond  # the cut ends `beyond` bytes before
     path.write_bytes(data[:read])
     output = tailing.Output(str(path), 10_000)
     seen = b"".join(output.read())
@@ -139,12 +139,12 @@ def test_who_is_reading_while_the_middle_is_cut_out_is_told_how_much_is_missing(
     assert mark is not None
     assert output.lost_bytes == int(mark[1]) == len(data) - len(seen) + len(mark[0]) + (read > 3)
     head, tail = seen[: mark.start()], seen[mark.end() :]
-    assert data.startswith(head[: -(read > 3) or None])  # before the line it is ended
+    assert data.startswith(head[: -(read > 3) or None])  # a newline stands before the mark
     assert data.endswith(tail)
 
 
 def test_who_follows_sees_the_end_though_more_was_printed_behind_the_cut(tmp_path: Path) -> None:
-    """By what a command has left in the background."""
+    """The end is shown even if a background process of the command prints after the cut."""
     path = tmp_path / "job.1.out"
     output = tailing.Output(str(path), 10_000)
     with open(path, "ab", buffering=0) as file:
@@ -210,7 +210,10 @@ def test_a_mark_that_is_printed_before_as_much_as_a_cut_leaves_is_no_cut(tmp_pat
 def test_output_that_its_command_keeps_locked_is_read_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `flock 1`, so that what it starts does not write at once."""
+    """Output is read without a wait for the lock that its command may hold.
+
+    A command uses `flock 1` so that what it starts does not write at the same time.
+    """
     path = tmp_path / "job.1.out"
     path.write_bytes(b"a line\n")
     with open(path, "ab") as file:
@@ -220,7 +223,7 @@ def test_output_that_its_command_keeps_locked_is_read_at_once(
         assert last_lines(path, 1) == b"a line\n"
         assert time.monotonic() - before < DEADLINE_S
         monkeypatch.setattr(tailing, "PATIENCE_S", 0.1)
-        path.write_bytes(b"a line\n" * 1000)  # it may be being cut
+        path.write_bytes(b"a line\n" * 1000)  # above the limit, so it may be under a cut
         output = tailing.Output(str(path), 4096)
         assert b"".join(output.read()) == path.read_bytes()
         output.close()
@@ -241,7 +244,7 @@ def test_a_cut_waits_for_who_reads_but_not_for_long(
 
 
 def test_a_mark_in_what_was_printed_is_no_cut(tmp_path: Path) -> None:
-    """A job may print the output of another."""
+    """A mark that a job printed is not taken for a cut: it may print the output of another job."""
     path = tmp_path / "job.1.out"
     path.write_bytes(b"".join(b"%d\n" % number for number in range(5000)))
     assert cutting.cap(str(path), 8192) is None
@@ -368,7 +371,7 @@ def test_a_cut_that_is_refused_or_broken_off_loses_no_end_and_tells_nothing_untr
     assert left.endswith(lines[-60_000:])
     assert MARK.search(left) is None
     assert (b"bytes being cut...: log-max-size]\n" in left) == (refused != 1)
-    if refused != 1:  # once there is room again, as for any other output
+    if refused != 1:  # with room again, it is cut like any other output
         monkeypatch.undo()
         assert cutting.cap(str(path), 3 * cutting.CHUNK_BYTES) is None
         assert path.read_bytes().endswith(lines[-60_000:])
@@ -378,7 +381,7 @@ def test_a_cut_that_is_refused_or_broken_off_loses_no_end_and_tells_nothing_untr
 def test_removing_leaves_the_output_of_jobs_with_a_similar_id(spool: SpoolDir) -> None:
     spool.create()
     names = ["a.1.out", "a.1.err", "a.2.out", "a.1.1.out", "ab.1.out", "a.b.1.out"]
-    for history in ([{"number": 2}], [{"number": 10**12}]):  # asked for one by one, or listed
+    for history in ([{"number": 2}], [{"number": 10**12}]):  # looked up one by one, or listed
         for name in names:
             open(f"{spool.path}/logs/{name}", "w").close()
         joblogs.remove(spool.api, Job({"id": "a", "command": "true", "history": history}))
@@ -393,7 +396,10 @@ def test_the_end_is_kept_where_its_only_line_end_is_the_last_byte(tmp_path: Path
 
 
 def test_output_that_may_not_be_read_is_told_also_if_it_comes_later(spool: SpoolDir) -> None:
-    """A job that waits for a lane is counted, and has no files yet."""
+    """An unreadable output is reported once, even if its file comes after the first look.
+
+    A job that waits for a lane has its attempt counted, but no output files yet.
+    """
     spool.drop("job")
     api = spool.api
     claim = api.take("job", "pending", "nobody")
@@ -404,7 +410,7 @@ def test_output_that_may_not_be_read_is_told_also_if_it_comes_later(spool: Spool
     missed: list[str] = []
     follower.missed = lambda error: missed.append(error.path)
     assert list(follower.read()) == []
-    os.symlink("/nowhere", logs[1])  # not even root follows it
+    os.symlink("/nowhere", logs[1])  # not even root can follow it
     with open(logs[0], "w") as file:
         file.write("seen")
     assert [list(follower.read()) for _ in range(2)] == [[("out", b"seen")], []]
@@ -448,7 +454,7 @@ def test_what_a_job_printed_last_is_shown_though_it_was_deleted(spool: SpoolDir)
 
 
 def test_who_follows_waits_for_a_record_that_is_being_written(spool: SpoolDir) -> None:
-    """As an editor that saves in place leaves it for a moment, or `cp`."""
+    """A follower waits while `cp`, or an editor that saves in place, has written half a record."""
     spool.drop("job")
     follower = tailing.Follower(spool.api, "job", first_run=1)
     waiting, ended = (Path(spool.file(state, "job")) for state in ("pending", "completed"))
@@ -522,7 +528,7 @@ def test_output_stays_as_long_as_the_history_tells_of_its_run(spool: SpoolDir) -
     job = spool.api.find("job").job
     path = spool.api.log_files("job", 1)[0]
     open(path, "x").close()
-    joblogs.forget_output(spool.api, job, again(job))  # given back, and not run
+    joblogs.forget_output(spool.api, job, again(job))  # given back without a run
     assert os.path.exists(path)
     done = job.changed(history=[*history[1:], {"number": MAX_HISTORY + 1}])
     joblogs.forget_output(spool.api, job, done)

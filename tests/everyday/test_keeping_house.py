@@ -1,4 +1,4 @@
-"""`queuectl prune`, and `retain-completed`, `retain-dead` carried out by workers."""
+"""`queuectl prune`, and the settings `retain-completed` and `retain-dead` that workers apply."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY_S = 86400
 
 
 def put(spool: SpoolDir, state: str, job_id: str, days_old: float = 0) -> None:
-    """Put a job with its output into a state, as if it had come there so long ago."""
+    """Put a job with its output into a state, as if it had come there `days_old` days ago."""
     spool.create()
     body = f'{{"id":"{job_id}","command":"true","state":"{state}","history":[{{"number":2}}]}}'
     spool.drop_bytes(job_id, body.encode(), state)
@@ -42,7 +42,7 @@ def put(spool: SpoolDir, state: str, job_id: str, days_old: float = 0) -> None:
 
 @pytest.fixture
 def house(spool: SpoolDir) -> SpoolDir:
-    """Return a spool with jobs of many ages in every state."""
+    """Return a spool with jobs of many ages in every state but processing."""
     for state in ("pending", "failed", "completed", "dead"):
         for days in (1, 5, 10, 100):
             put(spool, state, f"{state}{days}", days)
@@ -95,7 +95,7 @@ def test_a_week_is_what_is_meant_without_a_word(house: SpoolDir) -> None:
 
 
 def test_nothing_is_deleted_that_nobody_selects_or_is_asked_about(house: SpoolDir) -> None:
-    for words in ((), ("--yes",)):  # as xargs does with the ids of an empty list
+    for words in ((), ("--yes",)):  # as xargs runs it for an empty list of ids
         result = house.run("prune", *words, status=2)
         assert "which jobs? name them, or select them by --older-than" in result.err
     assert len(house.ids("completed")) == 4
@@ -175,7 +175,7 @@ def test_what_is_named_and_has_not_ended_is_told_and_the_rest_is_deleted(house: 
 
 
 def test_what_is_to_be_deleted_is_asked_for_one_by_one(house: SpoolDir) -> None:
-    """So that whoever yields it can stop when time is up."""
+    """Jobs are taken one at a time, so that whoever yields them can stop when the time is up."""
     there = []
 
     def doomed() -> Iterator[Doomed]:
@@ -236,7 +236,7 @@ def test_a_job_that_runs_again_while_its_output_is_deleted_is_kept(
 
     def remove_slowly(spool: Spool, job: Job) -> None:
         remove(spool, job)
-        put(house, "completed", "completed5")  # which has run again
+        put(house, "completed", "completed5")  # it has run again meanwhile
 
     monkeypatch.setattr(joblogs, "remove", remove_slowly)
     with pytest.raises(WrongStateError, match="it stays, and what it had printed is gone"):
@@ -250,7 +250,7 @@ def test_the_output_of_a_job_that_dead_has_under_another_id_goes_with_it(spool: 
     os.rename(spool.file("dead", "x"), spool.file("dead", "x.2"))
     record = {**spool.record("dead", "x.2"), "id": "x.2"}
     spool.drop_bytes("x.2", json.dumps(record).encode(), "dead")
-    spool.drop("x")  # whose output it may be, as far as one can tell
+    spool.drop("x")  # the output may be that of this job
     spool.run("dlq", "purge", "x.2")
     assert "x.1.out" in os.listdir(f"{spool.path}/logs")
     os.unlink(spool.file("pending", "x"))
@@ -318,7 +318,7 @@ def test_dead_jobs_have_a_retention_of_their_own(house: SpoolDir) -> None:
 def test_a_job_that_ran_again_since_the_look_is_not_deleted(house: SpoolDir) -> None:
     house.configure(retain_completed="50d")
     tending = keep_house(house)
-    put(house, "completed", "completed10")  # it was 10 days old when it was looked at
+    put(house, "completed", "completed10")  # it was 10 days old at the last look
     house.configure(retain_completed="7d")
     tending._spool.config = house.api.config
     tending.run()
@@ -343,7 +343,7 @@ def test_a_directory_in_which_nothing_happened_is_not_listed_again(
         os.utime(house.api.directory(state), (0, 0))
     tending = keep_house(house)
     let_time_pass(tending)
-    tending.run()  # sees what has not changed since it was looked at first
+    tending.run()  # the first look came too soon after the change, this one settles it
     let_time_pass(tending)
 
     def listing(_path: str) -> None:
@@ -354,7 +354,7 @@ def test_a_directory_in_which_nothing_happened_is_not_listed_again(
 
 
 def let_time_pass(tending: Retention) -> None:
-    """Have it look as if minutes had passed since it looked last."""
+    """Make `tending` act as if minutes had passed since its last look."""
     for shelf in tending._shelves.values():
         shelf._looks._stamp = (shelf._looks._stamp[0], 0.0)
         shelf._looks._took = 0.0
@@ -405,7 +405,7 @@ def test_workers_carry_it_out_while_they_run(spool: SpoolDir) -> None:
     try:
         wait_until(lambda: spool.ids("completed") == ["new"], pool.log)
         wait_until(lambda: spool.ids("processing") == ["running"], pool.log)
-        pool.wait_for("pruned")  # told once all are deleted
+        pool.wait_for("pruned")  # logged once all are deleted
     finally:
         pool.kill()
 
@@ -459,7 +459,7 @@ def test_what_is_not_over_is_never_deleted(spool: SpoolDir, state: str, job_id: 
 
 
 def test_output_of_runs_that_a_history_does_not_tell_of_goes_too(spool: SpoolDir) -> None:
-    """As of a record that another program wrote anew, with its attempts alone."""
+    """All output goes, even if another program rewrote the record with only its `attempts`."""
     put(spool, "completed", "job", 30)
     record = {**spool.record("completed", "job"), "history": [], "attempts": 2}
     spool.drop_bytes("job", json.dumps(record).encode(), "completed")
@@ -498,7 +498,7 @@ def test_a_bad_file_that_comes_again_while_it_is_purged_keeps_its_reason(
     def come_again(path: str) -> None:
         unlink(path)
         if path.endswith(".rejected"):
-            open(path, "x").close()  # its reason, which is there already, is what it is given
+            open(path, "x").close()  # set aside again: the reason that exists is now this file's
 
     monkeypatch.setattr(os, "unlink", come_again)
     assert not housekeeping.delete(spool.api, job)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from tests.support import Child, Pool, SpoolDir
 
-# a command that goes on when a file appears: the tests decide what comes when
+# A part of a command that waits until a file appears: the tests decide what comes when.
 PAUSE = "while [ ! -e {gate} ]; do sleep 0.02; done"
 
 
 @pytest.fixture
 def ran(spool: SpoolDir) -> SpoolDir:
-    """Return a spool with a job that ran twice, numbering its lines by attempt."""
+    """Return a spool with a job that ran twice, and whose lines begin with the attempt."""
     spool.configure(backoff_base=0)
     command = "for n in 1 2 3; do echo $QUEUECTL_ATTEMPT.$n; done; echo bad >&2; exit 1"
     spool.api.submit(command, id="job", max_retries=2)
@@ -81,7 +81,7 @@ def test_nothing_has_begun_in_a_new_spool(spool: SpoolDir) -> None:
 
 def test_who_follows_what_goes_to_the_other_stream_is_told(spool: SpoolDir, tmp_path: Path) -> None:
     wait = waiting_for(f"{tmp_path}/go")
-    spool.drop("loud", f"sleep 1.3; echo loud >&2; {wait}")  # after the first look, and unwatched
+    spool.drop("loud", f"sleep 1.3; echo loud >&2; {wait}")  # after the first look, unwatched
     with spool.pool():
         process = spool.start("logs", "-f", "loud", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stderr is not None
@@ -168,7 +168,7 @@ def follow(spool: SpoolDir, out: Path, *words: str, **env: str) -> Child:
 def test_following_shows_each_line_as_it_comes_through_retries_until_the_end(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
-    # looked at by time, nothing of this would be seen within the deadline
+    # by polling alone, nothing of this would be seen within the deadline
     spool.configure(poll_interval=3600, backoff_base=0)
     gates = [tmp_path / "gate1", tmp_path / "gate2"]
     pause = PAUSE.format(gate=f"{tmp_path}/gate$QUEUECTL_ATTEMPT")
@@ -230,7 +230,7 @@ def test_several_jobs_are_followed_each_piece_under_its_id_until_all_have_ended(
             wait_until(lambda: "a1\n" in out.read_text() and "b1\n" in out.read_text())
             assert sorted(out.read_text().split("\n\n")) == ["==> a <==\na1", "==> b <==\nb1\n"]
             gates["b"].touch()
-            has_printed("b1\nb2\n")  # no heading where the job is the same
+            has_printed("b1\nb2\n")  # no new heading for the same job
             gates["a"].touch()
             has_printed("\n\n==> a <==\na2\n")
             assert follower.wait(DEADLINE_S) == 0
@@ -318,7 +318,7 @@ def test_that_one_of_several_cannot_be_read_is_said_on_a_line_of_its_own(
 
 @contextlib.contextmanager
 def paused(spool: SpoolDir) -> Iterator[Pool]:
-    """Pause a spool in which a job is over and another runs; yield its pool."""
+    """Pause a spool in which one job has ended and another runs; yield its pool."""
     spool.api.submit("echo", id="over")
     spool.api.submit("sleep 600", id="runs")
     with spool.pool(2) as pool:
@@ -350,7 +350,7 @@ def test_who_follows_what_is_for_later_is_told_when_it_is_due(spool: SpoolDir) -
             with spool.start(*words, "later", stdout=-3, stderr=subprocess.PIPE) as following:
                 assert following.stderr is not None
                 assert b"later is scheduled for 2999-01-01 " in following.stderr.readline()
-                time.sleep(1.5)  # it looks again
+                time.sleep(1.5)  # long enough for another look
                 following.terminate()
                 assert following.stderr.read() in (b"", b"queuectl: interrupted\n")
 
@@ -417,7 +417,7 @@ def test_following_works_slowly_where_no_events_come(spool: SpoolDir, tmp_path: 
             time.sleep(1)
             assert cpu_ticks(follower.pid) - ticks < os.sysconf("SC_CLK_TCK") / 4
             first.touch()
-            # also found by who looks, once, whether the other stream is to be hinted at
+            # the one look for output on the other stream may find this, too, but not what follows
             wait_until(lambda: out.read_text() == "begun\non\n", out.read_text)
             second.touch()
             assert follower.wait(DEADLINE_S) == 0
@@ -437,7 +437,7 @@ def test_following_ends_when_the_job_is_deleted_meanwhile(spool: SpoolDir) -> No
     spool.api.submit("true", id="job")
     with spool.start("logs", "--follow", "job", stderr=subprocess.PIPE) as follower:
         assert follower.stderr is not None
-        assert b"no worker is running" in follower.stderr.readline()  # so it does follow
+        assert b"no worker is running" in follower.stderr.readline()  # so it is following by now
         os.unlink(spool.file("pending", "job"))
         try:
             assert follower.wait(DEADLINE_S) == 1
@@ -527,7 +527,7 @@ def test_the_middle_of_large_output_is_cut_out_when_the_run_ends(spool: SpoolDir
 
 @pytest.mark.parametrize("text", ["\u2588" * 40_000, "50%\r" * 30_000], ids=["one line", "a bar"])
 def test_no_character_and_no_line_begun_anew_is_cut_in_two(spool: SpoolDir, text: str) -> None:
-    """The lengths of what is before it put the cut at each place in a character."""
+    """The prefixes put the cut at each place within a character, and it splits none."""
     spool.run("config", "set", "log-max-size", "64k")
     for length in range(4):
         path = f"{spool.path}.{length}"
@@ -545,7 +545,7 @@ def test_no_character_and_no_line_begun_anew_is_cut_in_two(spool: SpoolDir, text
 
 
 def test_a_run_has_ended_before_its_output_is_cut(spool: SpoolDir) -> None:
-    spool.configure(log_max_size=64 << 20)  # to copy half of it takes some time
+    spool.configure(log_max_size=64 << 20)  # copying half of it takes some time
     spool.api.submit("truncate -s 200M /proc/self/fd/1; echo", id="job")
     spool.drain()
     cut_at_s = os.stat(f"{spool.path}/logs/job.1.out").st_mtime

@@ -1,4 +1,4 @@
-"""What Python programs do with jobs that are queued: wait, cancel, retry."""
+"""What Python programs do with queued jobs: wait, cancel, retry."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_is_not_there_or_is_deleted_is_not_waited_for(spool: SpoolDir) -> N
 
     waiting = threading.Thread(target=waits)
     waiting.start()
-    time.sleep(0.3)  # it has found it by then
+    time.sleep(0.3)  # by then it has found the job
     os.unlink(spool.file("pending", "job"))
     waiting.join()
     assert told
@@ -108,7 +108,7 @@ def test_many_who_wait_leave_inotify_instances_to_others(spool: SpoolDir) -> Non
 def _inotify_instances() -> int:
     links = []
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # that of this very listing
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of this listing
             links.append(os.readlink(f"/proc/self/fd/{name}"))
     return sum("inotify" in link for link in links)
 
@@ -160,7 +160,7 @@ def test_a_cancel_without_events_has_a_last_look_before_it_gives_up(
     job = spool.api.submit("sleep 1000")
     with spool.pool() as pool:
         pool.wait_for("started", job.id)
-        spool.api.cancel(job.id, timeout=5)  # it has ended long before
+        spool.api.cancel(job.id, timeout=5)  # the job ends long before that
     assert spool.states(job.id) == ["dead"]
 
 
@@ -226,7 +226,10 @@ def test_no_spool_is_made_by_who_looks_for_a_job_where_there_is_none(tmp_path: P
 def test_a_spool_that_is_kept_follows_the_settings_when_it_cancels_or_retries(
     spool: SpoolDir,
 ) -> None:
-    """What is retried in a spool that has come to be shared is for the group to run."""
+    """Once a spool is shared, what an open `Spool` cancels or retries is open to the group.
+
+    Otherwise the group could not run what was retried.
+    """
     kept = spool.api
     fails = kept.submit("false", max_retries=1)
     spool.drain()
@@ -241,7 +244,7 @@ def test_a_spool_that_is_kept_follows_the_settings_when_it_cancels_or_retries(
 def test_what_a_signal_handler_raises_lets_go_of_a_job_that_is_retried(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The program lives on, and so would its claim, for a lease."""
+    """The job is given back: otherwise the claim would live on with the program, for a lease."""
 
     class AlarmError(Exception):
         pass

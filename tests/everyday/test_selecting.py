@@ -1,4 +1,4 @@
-"""One way to select jobs, the same for every command; and the question before it is many."""
+"""Selecting jobs, which every command does in the same way, and the question before many."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def mixed(spool: SpoolDir) -> SpoolDir:
 
 
 def age(spool: SpoolDir, state: str, job_id: str) -> None:
-    """Make a file look as if it had been written long ago."""
+    """Make the file of a job look as if it had been written long ago."""
     os.utime(spool.file(state, job_id), (0, 0))
 
 
@@ -131,7 +131,7 @@ def test_a_dry_run_of_named_jobs_tells_of_those_that_it_cannot_be_done_to(
     dry = mixed.run(*words, "--dry-run", status=1)
     done = mixed.run(*words, status=1)
     assert dry.lines == done.lines
-    assert len(dry.err.splitlines()) == len(done.err.splitlines()) + 1  # that nothing was done
+    assert len(dry.err.splitlines()) == len(done.err.splitlines()) + 1  # one more: nothing was done
 
 
 def test_nothing_selected_is_no_failure_and_is_said(mixed: SpoolDir) -> None:
@@ -163,7 +163,7 @@ def test_a_file_that_was_set_aside_is_never_selected_to_be_run(mixed: SpoolDir) 
 def in_terminal(
     spool: SpoolDir, answer: str, *words: str, meanwhile: Callable[[], object] = lambda: None
 ) -> tuple[int, str]:
-    """Run queuectl in a terminal and type an answer to its question, after doing something else."""
+    """Run queuectl in a terminal; at its question, call `meanwhile`, then type the answer."""
     pid, terminal = pty.fork()
     if pid == 0:
         command = spool.command(*words)
@@ -233,7 +233,7 @@ def test_a_whole_id_that_is_gone_is_not_looked_for_among_all_others(
     assert listed == ["dead"]
     with pytest.raises(NoSuchJobError):
         resolve_id(api, made[:-1])
-    assert listed == ["dead", *STATES, *STATES]  # by its beginning, then by what is like it
+    assert listed == ["dead", *STATES, *STATES]  # for ids that begin so, then for ids like it
 
 
 @pytest.mark.parametrize("other", ["202611220044300-x", "{made}.2"])
@@ -248,7 +248,7 @@ def test_the_beginning_of_an_id_may_look_like_a_whole_one(spool: SpoolDir, other
 def test_an_id_that_a_person_gave_is_not_shortened_where_it_matters(
     spool: SpoolDir, words: tuple[str, ...]
 ) -> None:
-    """The command that has just cancelled job1 must not cancel job10 when it is typed again."""
+    """The command that has just cancelled job1 does not cancel job10 when it is typed again."""
     spool.api.submit("true", id="job10")
     told = spool.refuse(words[0], "job1", *words[1:])
     assert told == 'queuectl: no job "job1"; did you mean "job10"?'
@@ -304,12 +304,12 @@ def test_a_failure_is_seen_by_who_waits_however_soon_it_comes(spool: SpoolDir) -
     result = spool.run("wait", "--tag", "x", status=3)
     assert set(result.lines) == {"a", "b"}
     assert spool.run("wait", "--all").lines == []
-    assert spool.run("wait", "--any", "--tag", "x").lines == []  # one of those still to come
+    assert spool.run("wait", "--any", "--tag", "x").lines == []  # --any waits for jobs still to end
 
 
 @pytest.fixture
 def many(spool: SpoolDir) -> SpoolDir:
-    """Return a spool with more jobs than are touched without a question."""
+    """Return a spool with more jobs than a command changes without a question."""
     jobs = [spool.api.draft({"command": "true", "id": f"job{n:02}"}) for n in range(11)]
     list(spool.api.submit_all(jobs))
     return spool
@@ -422,7 +422,7 @@ def test_a_job_that_has_died_anew_meanwhile_is_not_deleted(
 
     status, seen = in_terminal(many, "y", *words, meanwhile=dies_again)
     assert "delete 1 job" in seen
-    assert "\njob05" not in seen  # nor said to be
+    assert "\njob05" not in seen  # nor printed as deleted
     assert (status, "is not what it was when you asked" in seen) == (
         (1, True) if "job05" in words else (0, False)
     )
@@ -468,7 +468,7 @@ def test_a_job_that_moves_while_it_is_listed_is_listed_where_it_went(
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-@pytest.mark.parametrize("step", ["_entries", "jobs"])  # it is about to be listed, or read
+@pytest.mark.parametrize("step", ["_entries", "jobs"])  # moved before the listing, or the reading
 @pytest.mark.parametrize(
     ("before", "after"),
     [("processing", "pending"), ("failed", "processing"), ("failed", "pending")],
@@ -477,7 +477,10 @@ def test_a_job_that_moves_between_two_directories_is_selected(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, before: str, after: str, step: str,
     *, newest_first: bool,
 ) -> None:  # fmt: skip
-    """A `wait --tag` would say that all is done, else, and a `cancel` leave it out."""
+    """A job that moves is found.
+
+    Otherwise `wait --tag` would say that all is done, and `cancel` would leave the job out.
+    """
     api = spool.api
     api.submit("true", id="other")
     place = {state: spool.file(state, "job") for state in STATES}
@@ -515,7 +518,10 @@ def test_what_was_cancelled_is_retried_only_if_that_is_said(spool: SpoolDir) -> 
 def test_who_cannot_see_a_question_or_cannot_answer_is_asked_none(
     many: SpoolDir, elsewhere: str
 ) -> None:
-    """As in a script that somebody watches."""
+    """A command goes on without asking if its standard input or standard error is no terminal.
+
+    This happens in a script that somebody watches.
+    """
     words = ["sh", "-c", f'exec "$@" {elsewhere}', "-", *many.command("cancel", "--all")]
     with Terminal(words, environment(many.path), 80, 24) as screen:
         assert screen.wait() == 0

@@ -302,7 +302,7 @@ def test_who_ends_a_run_is_told_how_the_job_is_ended_and_it_ends_by_that_signal(
         running.send_signal(signal.SIGTERM)
         _, err = running.communicate(timeout=DEADLINE_S)
     assert running.returncode == -signal.SIGTERM
-    assert b"interrupted" not in err  # it says more
+    assert b"interrupted" not in err  # the message says more than that
     with spool.start(
         *("run", "--id", "other", "--", "true"),
         stderr=subprocess.PIPE,
@@ -390,7 +390,7 @@ def test_a_pause_is_no_hindrance_to_what_runs(spool: SpoolDir) -> None:
         told = spool.run("wait", "--any", "a", "b", "--timeout", "0.2", status=124).err
         assert "paused" not in told
         assert "paused" in spool.run("wait", "a", "b", "--timeout", "0.2", status=124).err
-        time.sleep(1.5)  # more than between two looks at what hinders
+        time.sleep(1.5)  # longer than between two looks for a hindrance
         open(go, "x").close()
         assert running.communicate()[1] == b""
 
@@ -526,7 +526,7 @@ def test_run_says_what_was_cut_out_before_it_could_be_shown(
     with spool.pool() as pool:
         running = spool.start("run", "--id", "big", "--command", command, stdout=PIPE, stderr=PIPE)
         pool.wait_for("started", "big")
-        running.send_signal(signal.SIGSTOP)  # as one whose reader is slow
+        running.send_signal(signal.SIGSTOP)  # like a command whose reader is slow
         (tmp_path / "go").touch()
         pool.wait_for("completed", "big")
         running.send_signal(signal.SIGCONT)

@@ -1,1 +1,1 @@
-"""Tests of what shows a spool: top, stats, report, metrics; and of systemd and the tab key."""
+"""Tests of what shows a spool (top, stats, report, metrics), of systemd, and of the tab key."""

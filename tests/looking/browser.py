@@ -1,4 +1,4 @@
-"""A headless Chromium of one's own."""
+"""A headless Chromium with a profile of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FLAGS = (
 
 
 def drawn_at_once(place: Path, file: str) -> str:
-    """Return a page as it is once it is loaded, when no frame was drawn; skip where that cannot."""
+    """Return the DOM of a page once it is loaded, with no frame drawn; skip without a browser."""
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("needs chromium")
@@ -41,7 +41,7 @@ def drawn_at_once(place: Path, file: str) -> str:
 
 @contextlib.contextmanager
 def chromium(place: Path) -> Iterator[Any]:
-    """Open a browser that has no past and tells its console; skip where there is none."""
+    """Open a browser that has a new profile and logs its console; skip where there is none."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     from selenium.webdriver.chrome.service import Service
 

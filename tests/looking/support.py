@@ -1,4 +1,4 @@
-"""Records with a past, as the pools would have left them."""
+"""Records of jobs that have a past, as pools would have left them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_entry(number: int, started_s: float, took_s: float, **ended: Any) -> dic
 
 
 def past(job_id: str, state: str, created_s: float, *history: Any, **fields: Any) -> dict[str, Any]:
-    """Return a record that has been through these runs."""
+    """Return the record of a job that has been through these runs."""
     last = history[-1] if history else {}
     return {
         "id": job_id,
@@ -44,7 +44,7 @@ def past(job_id: str, state: str, created_s: float, *history: Any, **fields: Any
 
 
 def put(spool: SpoolDir, record: dict[str, Any], written_s: float | None = None) -> None:
-    """Put a record where its `state` says, as if written at that time."""
+    """Put a record where its `state` says, as if it had been written at `written_s`."""
     spool.drop_bytes(record["id"], json.dumps(record).encode(), record["state"])
     if written_s is not None:
         os.utime(spool.file(record["state"], record["id"]), (written_s, written_s))

@@ -26,7 +26,7 @@ _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """A program on the other side of a pseudo terminal, which is its controlling one."""
+    """A program on the other side of a pseudo terminal, which is its controlling terminal."""
 
     def __init__(self, words: list[str], env: dict[str, str], width: int, height: int) -> None:
         self._master, self.slave = pty.openpty()
@@ -53,24 +53,25 @@ class Terminal:
         self.close()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError):  # closed
+        with contextlib.suppress(OSError):  # the terminal is closed
             while data := os.read(self._master, 65536):
                 self._heard += data
-                if b"end-of-test" in self._heard[-100:]:  # which may come in two pieces
+                if b"end-of-test" in self._heard[-100:]:  # it may come in two reads
                     return
 
     def resize(self, width: int, height: int) -> None:
-        """Change the size; the kernel tells the program."""
+        """Change the size of the terminal; the kernel tells the program."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def type(self, keys: str) -> None:
-        """Type."""
+        """Type these keys."""
         os.write(self._master, keys.encode())
 
     def interrupt(self) -> None:
         """Type Ctrl-C once the program waits for an answer.
 
-        Between its question and that nobody would hear it: Python looks for signals, then reads.
+        Between its question and the wait, it would not notice the signal: Python looks for signals
+        and then begins to read.
         """
         stat = f"/proc/{self.process.pid}/stat"
         wait_until(lambda: read_text(stat).rpartition(") ")[2][:1] == "S")
@@ -83,7 +84,7 @@ class Terminal:
 
     @property
     def frames(self) -> list[list[str]]:
-        """The frames that are complete, as lines of text without their colours."""
+        """The complete frames, each as lines of text without colours."""
         parts = self.raw.split("\x1b[H")[1:]
         whole = [part.partition(END_FRAME)[0] for part in parts if END_FRAME in part]
         return [re.split("\r*\n", _SEQUENCE.sub("", part)) for part in whole]
@@ -98,7 +99,7 @@ class Terminal:
         wait_until(lambda: self.shows(text), lambda: f"{text!r} in {self.frames[-1:]}\n{self.raw}")
 
     def wait(self) -> int:
-        """Wait for the program's end, and all it wrote; return its exit status."""
+        """Wait until the program has ended and all its output was read; return its exit status."""
         status = self.process.wait(DEADLINE_S)
         os.write(self.slave, b"after-the-end")
         wait_until(lambda: b"after-the-end" in self._heard)
@@ -113,7 +114,7 @@ class Terminal:
         return screen and cursor and wrap and termios.tcgetattr(self.slave) == self.settings
 
     def close(self) -> None:
-        """End the program and let go of the terminal."""
+        """End the program and close the terminal."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -126,5 +127,5 @@ class Terminal:
 def terminal(
     spool: SpoolDir, *words: str, width: int = 80, height: int = 24, **env: str
 ) -> Terminal:
-    """Run queuectl in a terminal, for as long as a `with` lasts."""
+    """Run queuectl in a terminal until the end of a `with`."""
     return Terminal(spool.command(*words), environment(spool.path, **env), width, height)

@@ -25,7 +25,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 @pytest.fixture
 def path(spool: SpoolDir, tmp_path: Path) -> str:
-    """Return a PATH on which `queuectl` is the one that is tested."""
+    """Return a PATH on which `queuectl` is the one under test."""
     script = tmp_path / "bin" / "queuectl"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\nexec {shlex.join(spool.command())} "$@"\n')
@@ -34,11 +34,11 @@ def path(spool: SpoolDir, tmp_path: Path) -> str:
 
 
 def press_tab(spool: SpoolDir, path: str, *words: str) -> list[str]:
-    """Return what a real bash offers after these words, the last of which is unfinished."""
+    """Return what a real bash offers to complete the last of these words."""
     script = (
         'eval "$(queuectl completion bash)" || exit 9\n'
         f"COMP_WORDS=({shlex.join(['queuectl', *words])}); COMP_CWORD={len(words)}\n"
-        # the function that bash calls for us when the tab key is pressed
+        # the function that bash calls when the tab key is pressed
         "how=$(complete -p queuectl) || exit 8; how=${how##*-F }; ${how%% *} queuectl\n"
         "printf '%s\\n' \"${COMPREPLY[@]}\"\n"
     )
@@ -117,7 +117,7 @@ def test_the_tab_key_of_a_person_completes_files(
 
 
 def test_behind_a_word_that_is_none_nothing_is_said(spool: SpoolDir, path: str) -> None:
-    press_tab(spool, path, "worker", "foo", "")  # checks that nothing is
+    press_tab(spool, path, "worker", "foo", "")  # fails if anything is on standard error
 
 
 def test_the_pools_that_are_up_are_offered(spool: SpoolDir, path: str) -> None:
@@ -154,7 +154,7 @@ def test_where_there_is_no_spool_nothing_is_offered_or_said(spool: SpoolDir, pat
 def test_bash_completes_what_is_joined_to_an_option(
     spool: SpoolDir, path: str, tmp_path: Path
 ) -> None:
-    """Bash takes --a=b for three words."""
+    """Values in --a=b are completed, although bash takes that for three words."""
     some_jobs(spool)
     assert press_tab(spool, path, "list", "--state", "=", "pe") == ["pending"]
     assert len(press_tab(spool, path, "list", "--state", "=")) == 5
@@ -193,7 +193,7 @@ def test_zsh_takes_the_script_and_completes_with_it(spool: SpoolDir, path: str) 
     script = (
         'autoload -Uz compinit; compinit -D -u; eval "$(queuectl completion zsh)"\n'
         "print -r -- ${_comps[queuectl]}\n"
-        # what compadd is given, as there is no line editor here to show it
+        # print what compadd is given: there is no line editor here to show it
         "compadd() { print -rl -- ${(P)@[-1]:-}; }; _describe() { print -rl -- ${(P)3}; }\n"
         "words=(queuectl show dead); CURRENT=3; _queuectl_completion\n"
     )
@@ -235,7 +235,7 @@ def test_zsh_loads_the_script_by_itself_and_keeps_the_option(
         shell.type("queuectl list --state=pend\t")
         wait_until(lambda: "--state=pending" in shell.raw, lambda: shell.raw)
         shell.type(f"\x15queuectl --spool={tmp_path}/funct\t")
-        completed = re.compile(re.escape(f"--spool={place}") + r"(\x1b\[1m)?/")  # in bold
+        completed = re.compile(re.escape(f"--spool={place}") + r"(\x1b\[1m)?/")  # in bold, perhaps
         wait_until(lambda: completed.search(shell.raw), lambda: shell.raw)
 
 

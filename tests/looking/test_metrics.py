@@ -86,7 +86,7 @@ def test_a_running_pool_and_its_job_are_seen(spool: SpoolDir) -> None:
 
 
 def test_what_is_held_and_does_not_run_counts_for_no_running_time(spool: SpoolDir) -> None:
-    """A retry that was just taken has its last run's body still."""
+    """A retry that was just taken does not count, though it still has the body of its last run."""
     spool.drop("retry", started_at="2020-01-01T00:00:00Z", state="failed", attempts=1)
     spool.api.take("retry", "pending", "nobody")
     assert value(scrape(spool), "queuectl_longest_running_seconds") == 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def manager(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[tuple[socket.socket, dict[str, str]]]:
-    """Return what systemd is to a service: a datagram socket, and its name in the environment."""
+    """Return a socket in place of systemd's, and the environment that names it to a service."""
     name = f"@queuectl-{secrets.token_hex(8)}"
     address = name if request.param == "abstract" else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
@@ -93,7 +93,7 @@ def test_a_message_for_which_no_descriptor_is_left_stops_nothing(
     heard, environment = manager
     notifier = Notifier.from_environment(environment)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # what is open stays open
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # open descriptors stay open
     try:
         notifier.beat()
     finally:

@@ -1,4 +1,4 @@
-"""The line that tells a person who waits how far it is."""
+"""The line that tells a waiting person how far a command is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLEAR = "\r\x1b[K"
 
 
 def on_the_screen(written: str) -> list[str]:
-    """Return what the lines of a terminal hold that has been written this, cleared lines empty."""
+    """Return the lines of a terminal after this was written to it; cleared lines are empty."""
     return [line.rpartition(CLEAR)[2].rstrip() for line in re.split("\r?\n", written)]
 
 
@@ -42,7 +42,7 @@ def test_who_waits_for_many_sees_how_many_have_ended_and_how_long_it_takes(
     spool.configure(max_retries=1)
     (tmp_path / "a").touch()
     with terminal(spool, "wait", "--all") as screen:
-        wait_until(lambda: "0 of 4 ended" in screen.raw)  # it has made its choice
+        wait_until(lambda: "0 of 4 ended" in screen.raw)  # it has selected the jobs
         with spool.pool():
             wait_until(lambda: "1 of 4 ended" in screen.raw)
             (tmp_path / "b").touch()
@@ -110,7 +110,7 @@ def test_who_queues_many_sees_how_many_are_queued_and_each_id_on_its_own_line(
     (tmp_path / "commands").write_text("true\n" * 2500)
     spool.create()
     with terminal(spool, "enqueue", "--commands", f"{tmp_path}/commands") as screen:
-        screen.type("\x13")  # Ctrl-S: what it writes waits
+        screen.type("\x13")  # Ctrl-S: its output has to wait
         wait_until(lambda: spool.ids("pending"))
         time.sleep(1.2)  # the line comes after a second
         screen.type("\x11")
@@ -167,7 +167,7 @@ def test_whoever_keeps_standard_error_in_a_file_finds_no_such_line(spool: SpoolD
     spool.drop("b", "sleep 1.5")
     with spool.pool():
         waiting = subprocess.run(
-            spool.command("wait", "a", "b"),  # one of which may be over by then
+            spool.command("wait", "a", "b"),  # one of them may be over by then
             env=environment(spool.path),
             capture_output=True,
             text=True,
@@ -177,7 +177,7 @@ def test_whoever_keeps_standard_error_in_a_file_finds_no_such_line(spool: SpoolD
 
 
 def check_no_line(spool: SpoolDir, *before: str) -> None:
-    """Check that a `wait` with these words before it shows no line, however long it takes."""
+    """Check that `wait`, run with these words before it, shows no line however long it takes."""
     spool.drop("a")
     spool.drop("b", waiting_for(f"{spool.path}.go"))
     words = [*before, *spool.command("wait", "a", "b")]
@@ -186,7 +186,7 @@ def check_no_line(spool: SpoolDir, *before: str) -> None:
         time.sleep(1.5)  # the line comes after a second
         open(f"{spool.path}.go", "x").close()
         assert screen.wait() == 0
-        # where there are no colours the sequence that clears would be left out
+        # look for the text: without colours, the sequence that clears a line is left out
         assert "of 2 ended" not in screen.raw
 
 
@@ -195,7 +195,7 @@ def test_a_terminal_that_can_clear_nothing_is_told_nothing(spool: SpoolDir) -> N
 
 
 def test_who_waits_goes_on_when_the_terminal_is_gone(spool: SpoolDir, tmp_path: Path) -> None:
-    """It was disowned, perhaps: nobody sends it a SIGHUP."""
+    """A `wait` outlives its terminal if nobody sends it a SIGHUP, as when it was disowned."""
     for job_id in ("a", "b"):
         spool.drop(job_id, waiting_for(f"{tmp_path}/end"))
     words = ["sh", "-c", 'trap "" HUP; exec "$@"', "-", *spool.command("wait", "--all")]

@@ -70,7 +70,7 @@ def test_the_page_is_one_file_that_may_load_nothing(report: str) -> None:
     page = read(report)
     assert "default-src 'none'" in page
     addresses = set(re.findall(r"(?:https?:)?//[\w.]+", page.replace(island(page)["spool"], "")))
-    assert addresses <= {"http://www.w3.org"}  # the name of SVG, which nobody fetches
+    assert addresses <= {"http://www.w3.org"}  # the namespace of SVG, which nobody fetches
     assert not re.findall(r"<(?:link|img|iframe|script)[^>]+(?:src|href)=\"(?!data:)", page)
 
 
@@ -216,7 +216,7 @@ def test_a_browser_draws_it_without_a_word_on_the_console(page: Any, report: str
     )
     assert texts(page, "#figures dd")[0] == "35"
     assert page.get_log("browser") == []
-    for width in (390, 800, 1280):  # what a window is told of is not on that console
+    for width in (390, 800, 1280):  # some errors reach the window, not the console
         size(page, width)
         page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 100))")
     assert page.execute_script("return window.faults") == []
@@ -226,7 +226,7 @@ def test_a_browser_draws_it_without_a_word_on_the_console(page: Any, report: str
         for event in asked
         if event["method"] == "Network.requestWillBeSent"
     }
-    ours = {url for url in urls if not url.startswith(("data:", "chrome://"))}  # its first tab's
+    ours = {url for url in urls if not url.startswith(("data:", "chrome://"))}  # of its first tab
     assert ours == {f"file://{report}"}
 
 
@@ -242,7 +242,7 @@ def test_a_job_whose_command_is_a_script_does_nothing(page: Any) -> None:
     assert (
         page.execute_script("return document.querySelectorAll('main img, main script').length") == 0
     )
-    # the policy holds even against markup that came in by other ways
+    # the policy holds even against markup that gets in by another way
     page.execute_script("document.body.insertAdjacentHTML('beforeend', arguments[0])", EVIL)
     page.execute_script(
         "const s = document.createElement('script'); s.textContent = \"document.title='owned'\";"

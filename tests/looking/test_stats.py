@@ -143,7 +143,7 @@ def test_ten_times_the_jobs_take_no_more_memory(spool: SpoolDir) -> None:
             put(spool, past(f"job-{number}", "completed", at, history, tags=[f"t{number % 9}"]))
 
     grow(0, 400)
-    peak_bytes()  # once for what is made only once: imports, caches
+    peak_bytes()  # a first time, for imports and caches, which are made only once
     few = peak_bytes()
     grow(400, 4000)
     assert peak_bytes() < few + 100_000

@@ -49,7 +49,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(
 ) -> None:
     unit = spool.run("systemd-unit", *options).out
     assert "queuectl-test" not in verify(unit, tmp_path)
-    # and it would have been heard if there were
+    # and a mistake would have been reported
     assert "queuectl-test" in verify(unit.replace("Type=notify", "Type=notfy"), tmp_path)
 
 
@@ -106,7 +106,7 @@ def test_the_unit_says_how_this_one_is_installed_beside_others(spool: SpoolDir) 
     assert len(set(units)) == len(others)
     assert not [line for line in units if ".socket" in line.rpartition("/")[2]]
     usual = spool.run("--spool", "~/.queuectl", "systemd-unit", "--user", HOME=spool.path).out
-    assert "--spool" in usual.splitlines()[2]  # since there is a $QUEUECTL_SPOOL
+    assert "--spool" in usual.splitlines()[2]  # because $QUEUECTL_SPOOL is set
     assert "systemd/user/queuectl.service" in usual
 
 
@@ -140,7 +140,7 @@ def carry_out(lines: list[list[str]], pid: str) -> list[int]:
     env = {**environment(""), "MAINPID": pid}
     status = []
     for line in lines:
-        # a word that is a variable and nothing else is replaced, or dropped where it is empty
+        # systemd replaces a word that is a variable and nothing else, and drops it if that is empty
         words = [word for word in line if word != "$MAINPID" or pid]
         program, *rest = [pid if word == "$MAINPID" else word for word in words]
         done = subprocess.run(
@@ -171,11 +171,11 @@ def test_a_stop_waits_for_the_job_that_runs(spool: SpoolDir) -> None:
 def test_after_a_pool_has_left_by_itself_a_stop_has_nothing_to_do(spool: SpoolDir) -> None:
     lines = stop_lines(spool)
     assert all(words[0].startswith("-") for words in lines)
-    carry_out(lines, "")  # returns: it waits for nobody
+    carry_out(lines, "")  # it returns, since it waits for nobody
 
 
 def test_the_second_sigterm_gives_the_job_back_uncounted(spool: SpoolDir) -> None:
-    """What systemd does when TimeoutStopSec is over."""
+    """The job goes back to pending/. systemd sends the second one when TimeoutStopSec is over."""
     spool.drop("job", "sleep 600")
     with spool.pool(1) as pool:
         pool.wait_for("started", "job")

@@ -104,7 +104,7 @@ def test_jobs_that_came_at_once_stand_in_the_order_of_their_ids(spool: SpoolDir)
     spool.run("enqueue", "--commands", "-", stdin=lines)
     with terminal(spool, "top") as screen:
         screen.wait_for("echo 009")
-        spool.drop("zlast")  # has everything be looked at again
+        spool.drop("zlast")  # makes `top` look at everything again
         screen.wait_for("pending 301")
         shown = [line.split()[-1] for line in screen.frames[-1] if "  now" in line]
         assert shown == [f"{number:03}" for number in range(len(shown))]
@@ -220,7 +220,7 @@ def test_what_happens_while_nobody_looks_takes_no_more_memory_and_is_seen_afterw
     assert [item.job_id for item in upcoming.next(NOW, ())] == ["a", "b"]
     spool.drop("b", priority=-1)
     upcoming.came("pending", "b")
-    for number in range(30_000):  # a terminal stands still for as long as these come and go
+    for number in range(30_000):  # the terminal stands still while these come and go
         upcoming.came("pending", f"job{number}")
         upcoming.gone(f"job{number}")
     assert len(upcoming._came) + len(upcoming._gone) < 30_000
@@ -241,7 +241,7 @@ def test_each_frame_fits_after_a_resize(spool: SpoolDir) -> None:
 
 
 def test_nothing_is_erased_behind_a_line_that_may_reach_the_edge(spool: SpoolDir) -> None:
-    """There the cursor stands on the last character, which would go too."""
+    """At the edge the cursor stands on the last character, which an erase would take away."""
     spool.drop("one", "echo " + "x" * 300)
     with terminal(spool, "top") as screen:
         screen.wait_for("  one")
@@ -278,7 +278,7 @@ def test_an_error_leaves_the_terminal_clean_and_its_line_readable(spool: SpoolDi
         screen.wait_for("q quits")
         shutil.rmtree(f"{spool.path}/dead")
         with open(f"{spool.path}/dead", "w", encoding="utf-8"):
-            pass  # a state that is a file: it cannot be listed
+            pass  # the directory of a state is a file now, and cannot be listed
         assert screen.wait() == 1
         wait_until(screen.is_clean, lambda: screen.raw)
         assert "queuectl: cannot read" in screen.raw.rpartition("\x1b[?1049l")[2]
@@ -286,7 +286,7 @@ def test_an_error_leaves_the_terminal_clean_and_its_line_readable(spool: SpoolDi
 
 def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(spool: SpoolDir) -> None:
     spool.create()
-    # with its own job control, as a person's shell has it
+    # with job control, as in a person's shell
     script = f"set -m; {shlex.join(spool.command('top'))}; echo; echo away; read x; fg; echo back"
     with Terminal(["bash", "-c", script], environment(spool.path), 80, 24) as screen:
         screen.wait_for("q quits")
@@ -303,7 +303,7 @@ def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(spool: SpoolDir) -> Non
 
 
 def test_it_follows_without_file_system_events(spool: SpoolDir, tmp_path: os.PathLike[str]) -> None:
-    """An event is a hint: where none come, what is shown is only older."""
+    """An event is a hint: where none come, `top` shows the same, only later."""
     shim = os.path.join(tmp_path, "shim")
     os.mkdir(shim)
     with open(f"{shim}/sitecustomize.py", "w", encoding="utf-8") as file:
@@ -335,7 +335,7 @@ def test_the_first_frame_counts_what_ended_before_it(spool: SpoolDir) -> None:
     for number in range(3):
         spool.drop(f"job-{number}")
     spool.drain()
-    time.sleep(1.1)  # the second that goes on is not shown yet
+    time.sleep(1.1)  # the current second is not counted yet
     assert "3/min ended" in spool.run("top").out
 
 

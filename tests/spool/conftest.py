@@ -20,6 +20,6 @@ def _of_a_machine_with_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def api(spool: SpoolDir) -> Spool:
-    """Return a spool with its directories."""
+    """Return a spool whose directories exist."""
     spool.create()
     return spool.api

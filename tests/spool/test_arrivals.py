@@ -1,4 +1,4 @@
-"""What the file system tells, at once and with no event lost."""
+"""What the file system reports: at once, and with no event lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HAS_READER = module._HAS_READER
 
 @contextmanager
 def watching(*directories: Path) -> Iterator[tuple[Arrivals, list[tuple[str, str]]]]:
-    """Watch directories; yield what has arrived so far, as (directory, name)."""
+    """Watch directories; yield the watch, and what has arrived so far, as (directory, name)."""
     seen: list[tuple[str, str]] = []
     watched = {
         os.path.realpath(path): lambda name, path=path: seen.append((path.name, name))
@@ -116,14 +116,14 @@ def test_a_directory_made_anew_is_watched_again_after_rearm(tmp_path: Path) -> N
 
 
 def test_a_directory_removed_and_made_anew_is_watched_again_after_rearm(tmp_path: Path) -> None:
-    """Its inode has the number of the old one's, on many file systems."""
+    """The new directory is watched, although its inode often has the number of the old one."""
     inside = tmp_path / "in"
     inside.mkdir()
     with watching(inside) as (arrivals, seen):
 
         def is_told_of(name: str) -> bool:
             arrivals.rearm()
-            (inside / name).write_text("x")  # an event each time, which touch() is only once
+            (inside / name).write_text("x")  # an event each time: touch() makes only one
             return ("in", name) in seen
 
         inside.rmdir()
@@ -183,7 +183,7 @@ def test_it_is_told_that_more_came_than_the_kernel_keeps(
     try:
         names = [tmp_path / "a", tmp_path / "b"]
         names[0].touch()
-        for _ in range(keeps + 5000):  # a read may take 2,000 before the first is told
+        for _ in range(keeps + 5000):  # one read may take 2,000 before the first is reported
             os.rename(*names)
             names.reverse()
         assert not lost.is_set()
@@ -200,7 +200,7 @@ def test_stop_leaves_no_thread_and_may_be_called_twice(
     direct = request.node.callspec.id == "as here" and module._HAS_READER
 
     def threads() -> int:
-        """Count them, but for the reader that all observers share and that stays."""
+        """Return how many watch, without the reader that all observers share, which stays."""
         kinds = [type(thread).__name__ for thread in threading.enumerate()]
         return sum(
             kind == "_Reader" if direct else kind.endswith(("Emitter", "Observer"))
@@ -255,7 +255,7 @@ def test_what_is_stopped_before_its_thread_runs_gives_back_every_descriptor(
 def test_where_one_descriptor_is_left_it_is_given_back(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """There is one for the events, and none for the pipe by which their reader is stopped."""
+    """A start gives back the descriptor for events if none is left for the pipe that stops it."""
     if request.node.callspec.id != "as here" or not _HAS_READER:
         pytest.skip("watchdog's observers do not")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def held(api: Spool, *, keeps_spares: bool = True) -> Claim:
-    """Have one job, and take it, as an owner that writes over old bodies or does not."""
+    """Queue one job and take it, as an owner that writes over old bodies if it `keeps_spares`."""
     if keeps_spares:
         api.keep_spares("w")
     api.submit("true", id="a")
@@ -36,7 +36,7 @@ def held(api: Spool, *, keeps_spares: bool = True) -> Claim:
 
 
 def rewrite_often(api: Spool, claim: Claim, job: Job) -> None:
-    """Leave bodies to be written over: more than are kept back for those who are reading."""
+    """Make so many spares that some may be written over: the newest are kept back for readers."""
     for number in range(20):
         files.carry_out(api.rewriting(claim, job.changed(attempts=number)))
         files.carry_out(api.securing(claim))
@@ -72,13 +72,13 @@ def test_a_body_with_another_name_elsewhere_is_never_written_over(
     api: Spool, spool: SpoolDir, tmp_path: Path
 ) -> None:
     api.keep_spares("w")
-    for number in range(40):  # more than are kept back for those who are reading
+    for number in range(40):  # more than are kept back for readers
         path = tmp_path / f"mine-{number}"
         path.write_text('{"command": "true"}')
         os.link(path, spool.file("pending", f"job-{number}"))
         claim = api.take(f"job-{number}", "pending", "w")
         job = api.read_claim(claim)
-        files.carry_out(api.counting(claim, job.changed(attempts=1)))  # keeps what was dropped
+        files.carry_out(api.counting(claim, job.changed(attempts=1)))  # keeps the dropped body
         api.settle(claim, job.changed(state="completed"))
     assert {path.read_text() for path in tmp_path.glob("mine-*")} == {'{"command": "true"}'}
     api.drop_spares()
@@ -156,7 +156,7 @@ def test_a_mode_that_cannot_be_set_costs_no_descriptor(
     job = api.read_claim(claim)
     rewrite_often(api, claim, job)
     for name in os.listdir(api.directory("tmp")):
-        os.chmod(f"{api.directory('tmp')}/{name}", 0o644)  # as dropped files may have it
+        os.chmod(f"{api.directory('tmp')}/{name}", 0o644)  # dropped files may have this mode
     asked: list[int] = []
 
     def refused(descriptor: int, _mode: int) -> NoReturn:
@@ -172,7 +172,7 @@ def test_a_mode_that_cannot_be_set_costs_no_descriptor(
 
 
 def test_what_is_tried_again_and_again_leaves_no_spare_each_time(api: Spool) -> None:
-    """As while a disk that takes bodies makes sure of no names."""
+    """Many tries leave one spare, as while a disk takes bodies but fails to sync their names."""
     claim = held(api)
     job = api.read_claim(claim)
     for number in range(5):
@@ -189,13 +189,13 @@ def test_old_bodies_that_are_kept_do_not_become_more_with_each_job(api: Spool) -
         job = api.read_claim(claim)
         files.carry_out(api.counting(claim, job.changed(attempts=1)))
         api.settle(claim, job.changed(state="completed"))
-    # as many as are kept back for readers, and those of one move
+    # those that are kept back for readers, and those of one move
     assert len(os.listdir(api.directory("tmp"))) < 20
     api.drop_spares()
 
 
 def test_who_leaves_takes_away_no_bodies_that_others_keep(api: Spool, spool: SpoolDir) -> None:
-    """One of theirs may be all that tells of a start after a power cut."""
+    """Spares of others stay: after a power cut, one may be all that tells of a start."""
     claim, other = held(api), spool.api
     files.carry_out(api.counting(claim, api.read_claim(claim).changed(attempts=1)))
     kept = os.listdir(api.directory("tmp"))
@@ -208,11 +208,11 @@ def test_who_leaves_takes_away_no_bodies_that_others_keep(api: Spool, spool: Spo
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of somebody else")
 def test_a_body_is_never_written_into_a_file_of_somebody_else(api: Spool, spool: SpoolDir) -> None:
-    """Its owner could change what is run."""
+    """A file of another user is not written over: its owner could change what is run."""
     spool.configure(shared=True)
     api = spool.api
     api.keep_spares("w")
-    for number in range(40):  # more than are kept back for those who are reading
+    for number in range(40):  # more than are kept back for readers
         spool.drop(f"job-{number}")
         os.chown(spool.file("pending", f"job-{number}"), 65534, 65534)
         claim = api.take(f"job-{number}", "pending", "w")
@@ -225,14 +225,17 @@ def test_a_body_is_never_written_into_a_file_of_somebody_else(api: Spool, spool:
 def test_a_body_is_for_all_to_read_before_its_descriptor_is_closed(
     api: Spool, spool: SpoolDir
 ) -> None:
-    """A process that is being started has that descriptor until it has loaded its program."""
+    """A new body can be opened before its descriptor is closed.
+
+    A process that is being started has that descriptor too, until it has loaded its program.
+    """
     claim = held(api)
     job = api.read_claim(claim)
     rewrite_often(api, claim, job)
     steps = api.rewriting(claim, job.changed(attempts=99))
     next(steps)  # written over, and waiting for the disk
     tmp = spool.api.directory("tmp")
-    before = signal.signal(signal.SIGIO, lambda *_: None)  # deadly to who keeps a file from others
+    before = signal.signal(signal.SIGIO, lambda *_: None)  # by default it ends who has a lease
     try:
         for name in os.listdir(tmp):
             os.close(os.open(f"{tmp}/{name}", os.O_RDONLY | os.O_NONBLOCK))
@@ -311,11 +314,11 @@ def test_a_start_waits_for_its_body_and_then_its_names_where_these_cannot_be_exc
     assert read_json(claim.path)["attempts"] == 1
     assert os.listdir(api.directory("tmp")) == []
     again = list(api.counting(claim, api.read_claim(claim).changed(attempts=2)))
-    assert [step.descriptor is None for step in again] == [False, True]  # tried only once
+    assert [step.descriptor is None for step in again] == [False, True]  # exchange tried only once
 
 
 def test_the_body_before_a_start_is_kept_until_the_outcome_is_on_disk(api: Spool) -> None:
-    """A power cut may bring its name back until then."""
+    """Until then that spare is not written over, since a power cut may bring its name back."""
     claim = held(api)
     job = api.read_claim(claim)
     files.carry_out(api.counting(claim, job.changed(attempts=1)))

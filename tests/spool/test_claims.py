@@ -57,7 +57,7 @@ def test_what_was_dropped_after_a_pause_is_not_claimed_by_who_had_looked_before_
     paused = f"{spool.path}/paused"
 
     class Late(Intake):
-        """A pause and a job come, and another thread tells of the job, right before it is taken."""
+        """An intake to which a pause and a job come just before it is asked for a job to claim."""
 
         def next(self, below: float = inf) -> Entry | None:
             if not spool.states("job"):

@@ -1,4 +1,4 @@
-"""Waiting for the disk beside other work: by the kernel's queue, and by threads without it."""
+"""Waiting for the disk beside other work: by the kernel's queue, or by threads without it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def no_queue() -> None:
-    """Answer as a kernel without one."""
+    """Fail as with a kernel that has no queue for fsyncs."""
     raise OSError(errno.ENOSYS, "no such call")
 
 
@@ -52,7 +52,7 @@ def disk(loop: Loop) -> Iterator[Disk]:
 
 
 def written(path: Path, directory: Path) -> Steps[str]:
-    """Write a file and make sure of it and of its name."""
+    """Write a file, and wait until the file and its name are on disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
         os.write(descriptor, b"x")
@@ -64,7 +64,7 @@ def written(path: Path, directory: Path) -> Steps[str]:
 
 def test_many_go_through_their_steps_side_by_side(loop: Loop, disk: Disk, tmp_path: Path) -> None:
     async def main() -> list[str]:
-        names = [f"file-{number}" for number in range(300)]  # more than the queue of the kernel
+        names = [f"file-{number}" for number in range(300)]  # more than the kernel's queue holds
         over = [loop.start(disk.carry_out(written(tmp_path / name, tmp_path))) for name in names]
         return [await one for one in over]
 
@@ -98,7 +98,7 @@ def syncs() -> Iterator[Syncs]:
 
 
 def test_all_that_is_over_is_told_of_however_much_it_is(syncs: Syncs, tmp_path: Path) -> None:
-    """What is not told of now would not be until another is over."""
+    """All finished fsyncs are reported: one left out now would wait until another one is over."""
     descriptor = os.open(tmp_path, os.O_RDONLY)
     begun = sum(syncs.begin([(descriptor, False)] * 100) for _ in range(3))
 
@@ -127,7 +127,7 @@ def test_a_signal_while_the_kernel_is_asked_disturbs_nobody(syncs: Syncs) -> Non
 
 def test_a_step_that_fails_is_answered_for_by_the_steps(loop: Loop, disk: Disk) -> None:
     def steps() -> Steps[str]:
-        reader, writer = os.pipe()  # cannot be synced
+        reader, writer = os.pipe()  # a pipe cannot be synced
         try:
             yield Step(descriptor=writer)
         except OSError as error:
@@ -156,7 +156,7 @@ def test_all_who_ask_for_a_directory_that_is_gone_hear_of_it(
 
 
 class HeldUp:
-    """Directories' fsyncs, by threads, each of which waits until it is let go."""
+    """Fsyncs of directories, by threads, each of which waits until it is let go."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun: list[threading.Event] = []
@@ -173,7 +173,7 @@ class HeldUp:
         self._fsync(descriptor)
 
     def ask(self, *directories: Path, urgent: bool = False) -> Future[None]:
-        """Ask for some directories."""
+        """Ask for the fsyncs of some directories."""
 
         def steps() -> Steps[None]:
             yield Step(tuple(map(str, directories)))
@@ -181,7 +181,7 @@ class HeldUp:
         return self.loop.start(self.disk.carry_out(steps(), urgent=urgent))
 
     async def until_begun(self, count: int) -> None:
-        """Wait until so many have begun."""
+        """Wait until `count` fsyncs have begun."""
         await self.loop.in_thread(partial(wait_until, lambda: len(self.begun) == count))
 
 

@@ -81,14 +81,14 @@ def test_a_file_that_somebody_has_open_is_waited_for_longer(
             intake.scan()
         intake.rejects.set_aside(10)
         assert (spool.ids("pending"), spool.ids("dead")) == (["open"], ["closed"])
-        monkeypatch.setattr(rejects, "OPEN_S", 0.0)  # it was forgotten, perhaps
+        monkeypatch.setattr(rejects, "OPEN_S", 0.0)  # a minute later: it may have been forgotten
         intake.scan()
         intake.rejects.set_aside(10)
     assert spool.ids("dead") == ["closed", "open"]
 
 
 def wait_of_failed(spool: SpoolDir, intake: Intake, **times: str) -> float:
-    """Return the seconds that are waited for a failed job with these times."""
+    """Return the seconds for which a failed job with these times has to wait."""
     body = {"command": "true", "state": "failed", **times}
     spool.drop_bytes("job", json.dumps(body).encode(), "failed")
     intake.scan()
@@ -118,7 +118,7 @@ def test_a_retry_that_was_written_with_the_clock_ahead_waits_for_its_own_span(
 ) -> None:
     now = time.time()
     ended, due = utc_text(now + 7200), utc_text(now + 7260)
-    # Not <= 60: now + 60 - now is 60.0000007 where the floats fall so.
+    # Not <= 60: now + 60 - now may be 60.0000007 in floats.
     assert 30 < wait_of_failed(spool, intake, finished_at=ended, next_retry_at=due) < 61
 
 
@@ -144,7 +144,7 @@ def test_what_came_within_a_tick_of_the_clock_stands_as_it_was_queued(
 
 
 def give_back_the_next(spool: SpoolDir, intake: Intake) -> str:
-    """Do what a pool does that has counted a job, and has no lane for it."""
+    """Claim and count the next job and give it back, as a pool does without a lane for it."""
     entry = intake.next()
     assert entry is not None
     api = spool.api
@@ -166,7 +166,7 @@ def test_a_job_that_is_given_back_stands_where_it_stood_whoever_looks(
     for job_id in ("first", "second"):
         spool.api.submit("true", id=job_id)
     intake.scan()
-    for _ in range(2):  # and again
+    for _ in range(2):  # also the second time
         assert give_back_the_next(spool, intake) == "first"
     another = intake_of(spool, "another")
     another.scan()
@@ -247,7 +247,7 @@ def no_room(*_: object) -> NoReturn:
 def test_a_job_that_arrives_during_the_last_look_is_not_left_behind(
     spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread of the arrivals enters a job between two looks of a pool that asks for the end."""
+    """A pool does not leave if the thread for arrivals enters a job during its last look."""
     assert intake.idle_after_a_look()
     spool.api.submit("true", id="late")
     names = Spool.file_names
@@ -262,7 +262,7 @@ def test_a_job_that_arrives_during_the_last_look_is_not_left_behind(
 
 
 def test_what_has_fallen_due_is_waited_for_no_more(spool: SpoolDir, intake: Intake) -> None:
-    """Whether or not it may be claimed: a pool that is paused would wait for 0 s, over and over."""
+    """A job that is due is not waited for, or a paused pool would wait for 0 s over and over."""
     spool.api.submit("true", id="soon", run_at=utc_text(time.time() + 0.2))
     intake.scan()
     assert intake.next() is None
@@ -292,7 +292,7 @@ def test_a_slow_look_at_pending_does_not_hide_that_the_job_has_failed_meanwhile(
     intake.scan()
     stale = intake.next()
     assert stale is not None
-    assert not os.path.exists(spool.file(stale.state, "once"))  # a hint: who claims by it goes on
+    assert not os.path.exists(spool.file(stale.state, "once"))  # a hint: a claim fails and goes on
     assert intake.next() is None
     assert intake.wait_s()
 
@@ -300,7 +300,7 @@ def test_a_slow_look_at_pending_does_not_hide_that_the_job_has_failed_meanwhile(
 def test_a_slow_look_does_not_hide_what_another_thread_has_seen_since(
     spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would wait for the time in the body that was replaced."""
+    """The newer body counts, or the job would wait for the time in the body that was replaced."""
     spool.api.submit("true", id="job", run_at=utc_text(time.time() + 3600))
     read = Intake._read
 
@@ -331,7 +331,7 @@ def test_a_bad_file_that_is_mended_in_time_is_not_set_aside(
 def test_what_could_not_be_set_aside_runs_once_it_is_another(
     spool: SpoolDir, intake: Intake
 ) -> None:
-    """Whether or not its change is told."""
+    """A good file in the place of a bad one is found whether or not an event reports it."""
     processing = spool.api.directory("processing")
     spool.drop_bytes("odd", b'{"command": 7}')
     os.rmdir(processing)
@@ -339,11 +339,11 @@ def test_what_could_not_be_set_aside_runs_once_it_is_another(
     intake.scan()
     intake.rejects.set_aside(1)
     intake.scan()
-    assert intake.rejects.next_look_s is None  # it is not tried again as it is
+    assert intake.rejects.next_look_s is None  # it is not tried again until it changes
 
     def finds_something() -> bool:
         intake.forget_scans()
-        intake.scan()  # rests in proportion to the time that the last one took
+        intake.scan()  # rests for a time in proportion to how long the last look took
         return intake.next() is not None
 
     spool.drop("odd")
@@ -354,7 +354,7 @@ def test_what_could_not_be_set_aside_runs_once_it_is_another(
 def test_what_could_not_be_moved_and_now_waits_is_entered_once(
     spool: SpoolDir, intake: Intake, run_at: str | None
 ) -> None:
-    """It may wait for long: for its time, or in a spool that is paused."""
+    """Later looks do not enter the job again while it waits for its time or for a resume."""
     spool.drop("job", run_at=run_at)
     intake.rejects.leave("pending", "job", OSError(errno.EACCES, "refused"))
     os.utime(spool.file("pending", "job"))
@@ -397,7 +397,7 @@ def test_a_look_that_the_file_system_refuses_is_made_again_and_ends_no_thread(
 def test_a_good_file_in_the_place_of_a_bad_one_is_not_set_aside_with_it(
     spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch, bad: bytes
 ) -> None:
-    """Of the same size, too."""
+    """The good file stays in pending/, even if both have the same size."""
     spool.drop_bytes("odd", bad)
     intake.scan()
     take = Spool.take_name
@@ -439,7 +439,7 @@ def test_a_bad_file_that_is_taken_away_at_that_moment_keeps_no_other_from_being_
 def test_a_job_that_could_not_be_taken_is_tried_again_though_nothing_has_changed(
     spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is not immutable any more looks as before."""
+    """The job is tried again after a minute: a file that is no longer immutable looks as before."""
     spool.drop("job")
     intake.scan()
     assert intake.next() is not None
@@ -461,7 +461,7 @@ def test_what_others_have_run_is_forgotten(spool: SpoolDir, intake: Intake) -> N
 
     def is_forgotten() -> bool:
         intake.forget_scans()
-        intake.scan()  # rests in proportion to the time that the last one took
+        intake.scan()  # rests for a time in proportion to how long the last look took
         return len(intake._backlog) == 1
 
     wait_until(is_forgotten)
@@ -482,7 +482,7 @@ def test_who_was_told_to_stop_remembers_nothing_of_what_comes(
 def test_an_edit_of_a_job_that_waits_for_its_time_is_found_by_a_look(
     spool: SpoolDir, intake: Intake
 ) -> None:
-    """It may have no other witness: no event came of it, and its directory is as it was."""
+    """A look finds an edit of which no event came and which did not change the directory."""
     spool.drop("job", run_at="2100-01-01T00:00:00Z")
     intake.scan()
     assert intake.next() is None
@@ -491,7 +491,7 @@ def test_an_edit_of_a_job_that_waits_for_its_time_is_found_by_a_look(
     intake.forget_scans()
 
     def found() -> Entry | None:
-        intake.scan()  # rests in proportion to the time that the last one took
+        intake.scan()  # rests for a time in proportion to how long the last look took
         return intake.next()
 
     assert wait_until(found).job_id == "job"
@@ -515,18 +515,18 @@ def test_a_look_that_was_asked_for_and_is_refused_is_not_asked_for_at_once_again
     intake.advance()
     entry = intake.next()
     assert entry is not None
-    assert entry.job_id == "job"  # of the other directory
+    assert entry.job_id == "job"  # from the other directory
 
 
 def test_who_is_about_to_leave_stays_for_what_could_not_be_read(
     spool: SpoolDir, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No descriptor is free just now, perhaps."""
+    """A pool does not leave while a job cannot be read, as when no descriptor is free just then."""
 
     def refused(_path: str, **_: bool) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     spool.drop("job")
     monkeypatch.setattr("queuectl.pool.intake.read_with_status", refused)
-    assert intake.idle  # as far as is known
+    assert intake.idle  # it knows of nothing that waits
     assert not intake.idle_after_a_look()

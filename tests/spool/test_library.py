@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """Have the kernel grant no more of them, as where other threads have taken all."""
+    """Have the kernel grant no more descriptors, as if other threads had taken all."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
     try:
@@ -106,7 +106,7 @@ def test_of_two_jobs_of_one_id_the_first_stays(api: Spool) -> None:
 
 
 def test_an_id_may_be_a_member_of_an_enum(api: Spool) -> None:
-    class Name(str, enum.Enum):  # one whose text is not its value
+    class Name(str, enum.Enum):  # its str() is not its value
         NIGHTLY = "nightly"
 
     job = api.submit("true", id=Name.NIGHTLY)
@@ -166,16 +166,19 @@ def test_none_is_what_the_settings_say_but_of_a_timeout(api: Spool) -> None:
     assert api.submit("true", timeout=None).record["timeout"] is None
 
 
-# some points are in what a generator does when it is deleted, where nothing can be raised
+# Some interrupts come while a generator is being deleted, where nothing can be raised.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whatever_interrupts_a_submission_holds_up_no_other(api: Spool) -> None:
-    """Whoever keeps the exception keeps all that its frames hold: an interpreter does."""
+    """An interrupt at any point leaves pending/ unlocked, even if the exception is kept.
+
+    Whoever keeps it, as an interactive interpreter does, keeps all that its frames hold.
+    """
     kept: list[BaseException] = []
     for number in range(1, 1000):
         left = itertools.count(number, -1)
 
         def interrupt(_frame: object, event: str, _arg: object, left: Any = left) -> None:
-            # where Python looks for signals: at the begin of its functions, and after calls of C
+            # Python looks for signals at the beginning of its functions, and after calls of C
             if event in ("call", "c_return") and next(left) == 0:
                 raise KeyboardInterrupt
 
@@ -187,7 +190,7 @@ def test_whatever_interrupts_a_submission_holds_up_no_other(api: Spool) -> None:
         finally:
             sys.setprofile(None)
         assert not is_locked(api.directory("pending")), f"point {number}"
-        if next(left) > 0:  # it was over before
+        if next(left) > 0:  # the submission ended before that
             break
     assert len(kept) > 100
 

@@ -1,4 +1,4 @@
-"""Settings are followed, also while they are being written."""
+"""Settings are followed, even while they are being written."""
 
 from __future__ import annotations
 

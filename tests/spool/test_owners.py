@@ -1,4 +1,4 @@
-"""Who is alive, told by locks and heartbeats, never by age or by pid."""
+"""Locks and heartbeats tell who is alive, never an age or a pid."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_a_heartbeat_is_silent_once_it_has_not_changed_for_the_lease(api: Spool)
     beats, path = Heartbeats(), f"{api.path}/workers/far.json"
     assert not beats.silent(api, "far", now_s=1000)
     assert not beats.silent(api, "far", now_s=1029)
-    os.utime(path, (1, 1))  # its clock is wrong: only that it changes counts
+    os.utime(path, (1, 1))  # a wrong clock: only the change counts
     assert not beats.silent(api, "far", now_s=1031)
     assert not beats.silent(api, "far", now_s=1060)
     assert beats.silent(api, "far", now_s=1061)
@@ -303,7 +303,7 @@ def test_an_owner_can_register_though_its_lock_is_cleared_away_at_that_instant(
 def test_a_file_system_that_keeps_open_files_under_their_names_does_not_hang_an_owner(
     api: Spool, monkeypatch: pytest.MonkeyPatch, *, gives_in: bool
 ) -> None:
-    """As FUSE does: a rename over the name of a removed file that is open is refused."""
+    """FUSE refuses a rename to the name of a removed file that is still open; the owner goes on."""
     move = moving.move
 
     def refused(source: str, target: str) -> None:
@@ -327,7 +327,7 @@ def test_a_file_system_that_keeps_open_files_under_their_names_does_not_hang_an_
 
 def _keeps_a_removed_file_open(inode: int) -> bool:
     for name in os.listdir("/dev/fd"):
-        with contextlib.suppress(OSError):  # that of this very listing
+        with contextlib.suppress(OSError):  # the descriptor of this listing
             status = os.fstat(int(name))
             if (status.st_ino, status.st_nlink) == (inode, 0):
                 return True
@@ -335,7 +335,7 @@ def _keeps_a_removed_file_open(inode: int) -> bool:
 
 
 def replaced(path: str) -> None:
-    """Put a copy in the place of a file, as `tar x` does."""
+    """Replace a file by a copy of it, as `tar x` does."""
     shutil.copy(path, f"{path}.copy")
     os.unlink(path)
     os.rename(f"{path}.copy", path)
@@ -395,7 +395,7 @@ def test_a_pool_reads_what_it_is_asked(api: Spool, spool: SpoolDir) -> None:
 def test_whose_pool_it_is_counts_only_where_files_tell_it(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file system may name one owner for the files of all."""
+    """Where a file system shows one owner for all files, no pool is taken for another user's."""
     name = user_name(os.getuid())
     who = name if name == "root" else f"{name} or root"
     with Registration(api, 1) as pool:
@@ -405,7 +405,7 @@ def test_whose_pool_it_is_counts_only_where_files_tell_it(
         assert owners.only_for(api, pool.name, record) == who
         assert owners.only_for(api, pool.name, record, us=os.getuid()) is None
         earlier = replace(record, boot_id="of before")
-        assert owners.only_for(api, pool.name, earlier) is None  # nothing of it runs any more
+        assert owners.only_for(api, pool.name, earlier) is None  # nothing that it ran is left
         os.unlink(owners.path(api, pool.name, ".json"))
         assert owners.only_for(api, pool.name, None) == who
         monkeypatch.setattr(kernel, "booted_at", lambda: time.time() + 60)
@@ -423,7 +423,7 @@ def test_a_request_that_cannot_be_told_is_none(api: Spool, monkeypatch: pytest.M
     monkeypatch.setattr(requests, "read_regular", stale)
     with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
         requests.read_stop(api, "vm-1-00000000")
-    # of this one the name is there
+    # the name of this request is there, and that counts
     assert requests.read_cancels(api, "vm-1-00000000") == [("job", "")]
 
 
@@ -433,14 +433,14 @@ def test_a_process_is_known_by_its_pid_and_its_start_together() -> None:
     assert processes.lives(pid, started, "")
     assert processes.lives(pid, started, processes.pid_namespace())
     assert not processes.lives(pid, started, "pid:[1]")  # in another container
-    assert not processes.lives(pid, started + 1, "")  # another had the pid before
-    assert not processes.lives(2**22, started, "")  # more than a pid may be
-    assert not processes.lives(pid, 0, "")  # of a system that does not tell
+    assert not processes.lives(pid, started + 1, "")  # another process had this pid
+    assert not processes.lives(2**22, started, "")  # larger than any pid
+    assert not processes.lives(pid, 0, "")  # recorded where the system does not tell
 
 
 @pytest.mark.skipif(not processes.can_list_processes(), reason="reads /proc")
 def test_a_pool_whose_process_cannot_be_seen_from_here_is_not_suspended(api: Spool) -> None:
-    """It lives in another container: under the same kernel, but with pids of its own."""
+    """A pool in another container of this kernel has its own pids, and does not seem suspended."""
     with Registration(api, 1) as there:
         assert not replace(there.record, pid=2**22).suspended
 

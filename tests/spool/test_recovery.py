@@ -1,4 +1,4 @@
-"""What the dead left goes where its body says."""
+"""A job that a dead owner left goes where its body says."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from tests.support import SpoolDir
 
 DEAD = "nobody-1-00000000"
-# of this run: what another run of the tests has started in its name would be waited for
+# New in each run: what another run of the tests started under this name would be waited for.
 LOCAL = f"{os.uname().nodename}-1-{os.urandom(4).hex()}"
-# without a child, which would outlive it into the next test
+# It has no child that would outlive it into the next test.
 STUBBORN = ["sh", "-c", "trap '' TERM; echo; exec sleep 600"]
 
 
@@ -51,7 +51,7 @@ def recover(spool: SpoolDir) -> int:
 
 
 def leave(spool: SpoolDir, **fields: Any) -> None:
-    """Leave a job in processing/ as an owner of this machine that has died since."""
+    """Leave a job in processing/, held by the owner `LOCAL` of this machine, which has died."""
     spool.configure(backoff_base=0)
     body = {"id": "a", "command": "true", "max_retries": 3, **fields}
     if "worker" in body:
@@ -82,7 +82,7 @@ def test_one_that_was_run_goes_through_the_retry_policy(spool: SpoolDir) -> None
 def test_who_is_interrupted_as_it_waits_keeps_nobody_from_recovering(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a Python program, which may go on for long."""
+    """An interrupted recovery gives back its lock, since a Python program may go on for long."""
     spool.drop("job", "trap '' TERM; while :; do sleep 0.1; done")
     pool = spool.start_pool()
     pool.wait_for("started", "job")
@@ -103,7 +103,7 @@ def test_who_is_interrupted_as_it_waits_keeps_nobody_from_recovering(
 def register(
     spool: SpoolDir, boot_id: str, *, pid: int = 1, slots: int = 1, pid_namespace: str = ""
 ) -> None:
-    """Leave the record of the owner of what `leave` left."""
+    """Leave the record of `LOCAL`, the owner of what `leave` left."""
     worker = Worker(
         worker=LOCAL,
         host=os.uname().nodename,
@@ -122,7 +122,10 @@ def register(
 def test_what_ran_in_another_container_is_waited_for(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, *, from_outside: bool
 ) -> None:
-    """A pool that is started there again can see and end it."""
+    """Recovery waits for the lease, unless it can see into that container.
+
+    A pool that is started there again can see and end what runs.
+    """
     leave(spool, state="processing", attempts=1, worker=DEAD)
     register(spool, kernel.boot_id(), pid=7, pid_namespace="pid:[7]")
     ours = processes.INITIAL_NAMESPACE if from_outside else "pid:[8]"
@@ -161,13 +164,13 @@ def test_one_that_had_been_claimed_and_not_begun_has_had_no_attempt(spool: Spool
     recover(spool)
     record = spool.record("pending", "a")
     assert record["attempts"] == 1
-    assert record["history"] == history  # there was no run to tell of
+    assert record["history"] == history  # there was no run to add
     assert record["started_at"] == "2025-01-01T00:00:00Z"
     assert (record["stdout_path"], record["stderr_path"]) == (None, None)
 
 
 def test_one_that_has_never_run_comes_before_what_was_queued_after_it(spool: SpoolDir) -> None:
-    """Also within one tick: the file of the other may have a time before its own."""
+    """It does so even within one tick, since its `arrived_at` is set back by the longest tick."""
     leave(spool, state="pending", created_at="2026-01-31T08:00:00.000000Z")
     recover(spool)
     assert spool.record("pending", "a")["arrived_at"] == "2026-01-31T07:59:59.990000Z"
@@ -279,27 +282,27 @@ def test_one_from_before_a_reboot_counts_since_its_output_may_be_gone(spool: Spo
 
 
 def leave_spare(spool: SpoolDir, number: int, body: bytes) -> None:
-    """Leave a spare of the owner of what `leave` left."""
+    """Leave a spare of `LOCAL`, the owner of what `leave` left."""
     with open(f"{spool.path}/tmp/~spare-{number}@{LOCAL}.json", "wb") as file:
         file.write(body)
 
 
 def start_of(before: dict[str, Any], now: float) -> Job:
-    """Return the body that the owner of what `leave` left would have written for a start."""
+    """Return the body that `LOCAL` would have written to start a job that had the body `before`."""
     held = Job({"id": "a", "command": "true", "max_retries": 3, **before})
     if held.state == "dead":
         held = again(held)
     return started(held, worker=LOCAL, now=now, logs=("/logs/a.1.out", "/logs/a.1.err"))
 
 
-LATER = 4e9  # than now, when `leave` takes the job
+LATER = 4e9  # after now, which is when `leave` takes the job
 
 
 def leave_undone(spool: SpoolDir, boot_id: str, before: dict[str, Any], **other: Any) -> None:
-    """Leave what a power cut does that undoes the exchange of names before a start.
+    """Leave what a power cut leaves when it undoes the exchange of names before a start.
 
-    The held file has the body of before, and among the spares one has that of the start, `other`
-    than it was in some fields.
+    The held file has the body `before`. One of the spares has the body of the start, with the
+    fields in `other` changed.
     """
     leave(spool, **before)
     register(spool, boot_id)
@@ -339,7 +342,7 @@ def test_under_one_boot_a_spare_tells_of_a_start_if_there_is_output(
     spool: SpoolDir, *, began: bool
 ) -> None:
     leave_undone(spool, kernel.boot_id(), {"state": "pending", "attempts": 0})
-    if began:  # and the disk was taken away since
+    if began:  # and the disk was detached after that
         open(f"{spool.path}/logs/a.1.out", "x").close()
     recover(spool)
     assert spool.record("failed" if began else "pending", "a")["attempts"] == began
@@ -360,7 +363,7 @@ def test_a_start_is_known_by_its_spare_where_a_power_cut_has_damaged_what_was_ta
 
 @pytest.mark.parametrize("body", [b"", b'{"id": "a", "command": "true", "max_retries": 3}'])
 def test_a_spare_from_before_its_job_was_taken_says_nothing(spool: SpoolDir, body: bytes) -> None:
-    """The same id, dropped anew, or a claim that was given back."""
+    """A spare older than the claim is of an earlier job of this id, or of a claim given back."""
     leave_undone(spool, "another boot", {})
     leave_spare(spool, 2, start_of({}, time.time() - 1).encode())
     with open(held_file(spool), "wb") as file:
@@ -475,7 +478,7 @@ def test_one_taken_for_its_next_attempt_keeps_its_count(spool: SpoolDir) -> None
 
 @pytest.mark.parametrize("owner", [LOCAL, ""], ids=["of this machine", "nobody"])
 def test_one_that_was_run_says_who_died_running_it(spool: SpoolDir, owner: str) -> None:
-    """Nobody did if the file was put into processing/ by hand."""
+    """The reason names the owner, or says that nobody was running a file put there by hand."""
     leave(spool, state="processing", attempts=1, worker=DEAD)
     if not owner:
         spool.drop("a", id="a", state="processing", attempts=1)
@@ -586,7 +589,7 @@ def test_recovery_leaves_what_another_program_is_writing_into_tmp(
 
 def test_recovery_leaves_the_drafts_of_who_cannot_be_told_to_be_dead(spool: SpoolDir) -> None:
     spool.create()
-    for number in range(8):  # which of them is looked at first is chance
+    for number in range(8):  # several: which comes first is chance
         dead, unknown = (f"cli-{pid}-0000000{number}" for pid in (1, 2))
         for owner in (dead, unknown):
             open(f"{spool.path}/tmp/a@{owner}.json", "x").close()
@@ -606,7 +609,7 @@ def test_recovering_twice_changes_nothing_more(spool: SpoolDir) -> None:
 
 
 def recover_while(spool: SpoolDir, work: Callable[[], None]) -> None:
-    """Run one recovery after the other while something is done, which must not fail."""
+    """Run recoveries, which must find nothing, until `work` is done, which must not fail."""
     with ThreadPoolExecutor(1) as threads:
         over = threads.submit(work)
         while not over.done():
@@ -615,7 +618,7 @@ def recover_while(spool: SpoolDir, work: Callable[[], None]) -> None:
 
 
 def test_a_living_owner_whose_files_were_removed_keeps_its_jobs(spool: SpoolDir) -> None:
-    """Whenever between the steps of a recovery its heartbeat puts them back."""
+    """A living owner keeps its job, whichever step of a recovery its heartbeat falls into."""
     api = spool.api
     api.submit("true", id="a")
 
@@ -722,7 +725,7 @@ def test_what_cannot_be_read_keeps_no_other_owner_from_being_recovered(
 def test_where_processes_cannot_be_told_nothing_is_waited_for_until_the_next_run(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would be tried, and told, fifty times a second."""
+    """Recovery is left to the next run, or it would be tried and logged fifty times a second."""
     leave(spool, state="processing", attempts=1, worker=DEAD)
 
     def refused(_trees: object) -> NoReturn:
@@ -748,7 +751,7 @@ def test_where_processes_cannot_be_told_nothing_is_waited_for_until_the_next_run
 
 @contextlib.contextmanager
 def one_waits_and_another_looks(spool: SpoolDir) -> Iterator[tuple[Recovery, Recovery]]:
-    """Have one who recovers wait for what a dead owner left running, beside another."""
+    """Yield a recovery that waits for what a dead owner left running, and another beside it."""
     leave(spool, state="processing", attempts=1, worker=DEAD)
     env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
     with (
@@ -769,7 +772,7 @@ def test_nobody_else_recovers_while_something_is_waited_for(spool: SpoolDir) -> 
 
 
 def test_what_somebody_else_has_dealt_with_is_waited_for_no_more(spool: SpoolDir) -> None:
-    """Else nobody but who waits could recover here, and it would look without end."""
+    """A recovery stops waiting, or it would look without end and nobody else could recover here."""
     with one_waits_and_another_looks(spool) as (look, another):
         os.rename(held_file(spool), spool.file("pending", "a"))
         os.unlink(f"{spool.path}/workers/{LOCAL}.lock")
@@ -782,7 +785,7 @@ def test_what_somebody_else_has_dealt_with_is_waited_for_no_more(spool: SpoolDir
 def test_what_was_silent_and_left_something_running_is_waited_for_at_the_next_look_too(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It need not be silent for the lease once more."""
+    """The owner counts as dead at the next look too, without another lease of silence."""
     leave(spool, state="processing", attempts=1, worker=DEAD)
     os.unlink(f"{spool.path}/workers/{LOCAL}.lock")
     env = {**os.environ, "QUEUECTL_WORKER": LOCAL}
@@ -806,7 +809,7 @@ def test_what_was_silent_and_left_something_running_is_waited_for_at_the_next_lo
 def test_nobody_takes_up_a_name_whose_drafts_are_being_cleared(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it wrote under that name would be cleared with them."""
+    """The lock of the name is held, or new drafts under that name would be cleared as well."""
     spool.create()
     lock = f"{spool.path}/tmp/cli-1-00000000.lock"
     for path in (lock, f"{spool.path}/tmp/a@cli-1-00000000.json"):
@@ -824,7 +827,7 @@ def test_nobody_takes_up_a_name_whose_drafts_are_being_cleared(
 
 
 def test_what_cannot_be_removed_of_the_dead_leaves_their_lock(spool: SpoolDir) -> None:
-    """Without it they would be known to be dead only after the lease."""
+    """The lock stays: without it, an owner would be known to be dead only after the lease."""
     leave(spool, state="processing", attempts=1, worker=DEAD)
     request = f"{spool.path}/workers/{LOCAL}.stop"
     open(request, "x").close()
@@ -848,11 +851,11 @@ def test_whoever_recovers_keeps_its_drafts_whatever_becomes_of_its_files(
         for suffix in (".json", ".lock"):
             os.unlink(f"{spool.path}/workers/{me.name}{suffix}")
         requests.ask_to_stop(spool.api, LOCAL, now=False)
-        leftovers.clear(spool.api, me.name, [])  # who asked since asks one that came since, perhaps
+        leftovers.clear(spool.api, me.name, [])  # a new request may be to a new owner
         assert os.path.exists(draft)
         assert requests.is_asked_to_stop(spool.api, LOCAL)
         me.beat()
-        leftovers._clear_tmp(spool.api, set())  # as by who looked before it was registered
+        leftovers._clear_tmp(spool.api, set())  # as by a look from before it registered
         assert os.path.exists(draft)
         os.unlink(draft)
 
@@ -924,7 +927,7 @@ def test_where_nobody_is_dead_nobody_looks_at_all_processes(
 def ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     with process:
         try:
-            # Popen returns a moment before there is an environment to be seen
+            # Popen returns a moment before /proc shows the environment
             wait_until(lambda: read_text(f"/proc/{process.pid}/environ"))
             yield process
         finally:

@@ -22,7 +22,7 @@ def test_two_refusals_at_a_time_are_each_told_and_each_told_as_over(
     with Registration(api, 2) as me, path.open("wb") as file:
         loop = Loop()
         stall = Stall(loop, WorkLog(file.fileno()), me, Lanes(loop, 2))
-        for _ in range(2):  # tried again
+        for _ in range(2):  # the second time, they are tried again
             stall.hold("a", "start a", OSError(errno.EAGAIN, "no process"), STARTS)
             stall.hold("b", "record b", OSError(errno.EIO, "no disk"))
         for job_id in ("a", "b"):

@@ -1,4 +1,4 @@
-"""What is done to many jobs at a time: together, and each as if it were alone."""
+"""Changing many jobs at a time: together, and each as if it were alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def many_dead(api: Spool, count: int = 20) -> list[str]:
-    """Return the ids of so many dead jobs, more than one thread syncs."""
+    """Make `count` dead jobs, by default more than one thread syncs; return their ids."""
     job_ids = [f"j{number:02}" for number in range(count)]
     for job_id in job_ids:
         put_dead(api, job_id)
@@ -45,7 +45,7 @@ def fails(job_id: str, error: QueuectlError) -> NoReturn:
 
 
 def call_first(patched: pytest.MonkeyPatch, name: str, first: Callable[[Any], None]) -> None:
-    """Have a function of the kernel preceded by another one."""
+    """Have `first` called before each call of a function of `kernel`."""
     call = getattr(kernel, name)
 
     def both(descriptor: int) -> None:
@@ -131,7 +131,7 @@ def test_an_interrupt_puts_back_what_was_only_taken(
 
 
 class AlarmError(Exception):
-    """What a program may have a signal handler raise, in any line."""
+    """An error that a program's signal handler may raise, in any line."""
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, AlarmError])
@@ -166,7 +166,7 @@ def test_an_interrupt_right_behind_a_rename_leaves_no_job_held(
         patched.setattr(moving, behind, renamed_and_interrupted)
         with pytest.raises(error):
             list(verbs.retry(api, job_ids, ("dead",)))
-    if error is KeyboardInterrupt:  # else those that were taken with it go on
+    if error is KeyboardInterrupt:  # at another error, the jobs taken with it go on
         assert spool.ids("pending") == queued
     assert spool.ids("processing") == []
     assert sorted(spool.ids("pending") + spool.ids("dead")) == job_ids
@@ -176,7 +176,7 @@ def test_an_interrupt_right_behind_a_rename_leaves_no_job_held(
 def test_an_interrupt_puts_back_what_was_taken_whatever_its_body_says(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after `mv failed/job.json dead/`."""
+    """The body may name another state than the directory, as after `mv failed/job.json dead/`."""
     spool.drop_bytes("job", b'{"command": "true", "state": "failed"}', "dead")
 
     def interrupt(_descriptor: int) -> NoReturn:
@@ -216,7 +216,7 @@ def test_many_are_done_where_threads_or_descriptors_are_few(
     def no_thread(_thread: threading.Thread) -> NoReturn:
         raise RuntimeError("can't start new thread")
 
-    list(verbs.retry(api, job_ids[:1], ("dead",)))  # what is imported at the first time
+    list(verbs.retry(api, job_ids[:1], ("dead",)))  # the first time imports modules
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_now = max(map(int, os.listdir("/proc/self/fd")))
@@ -243,7 +243,10 @@ def test_many_are_done_by_a_command_that_has_few_descriptors(
 def test_many_that_wait_are_cancelled_by_a_command_that_has_few_descriptors(
     api: Spool, spool: SpoolDir, descriptors: int
 ) -> None:
-    """They are taken before they are read: with none left, each has to be given back."""
+    """All are cancelled, although those for which no descriptor is left have to be given back.
+
+    Jobs are taken before they are read.
+    """
     job_ids = [api.submit("true", id=f"j{number:03}").id for number in range(100)]
     limited = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
     command = [*limited, *spool.command("cancel", *job_ids)]
@@ -316,11 +319,11 @@ def test_what_runs_is_looked_at_once_for_many(api: Spool, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(api, "held", looked)
     assert list(verbs.retry(api, job_ids, ("dead",))) == job_ids
-    assert len(looks) <= 2  # and once as it leaves
+    assert len(looks) <= 2  # the second is when it leaves
 
 
 def test_a_copy_of_a_job_that_runs_is_not_retried(api: Spool, spool: SpoolDir) -> None:
-    """Two pools would run it at the same time."""
+    """A copy in dead/ of a running job is left alone: two pools would run it at the same time."""
     api.submit("true", id="job")
     api.take("job", "pending", "somebody")
     spool.drop_bytes("job", b'{"command": "true", "state": "dead"}', "dead")
@@ -332,7 +335,7 @@ def test_a_copy_of_a_job_that_runs_is_not_retried(api: Spool, spool: SpoolDir) -
 def test_what_waits_is_cancelled_while_the_others_are_looked_for(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a pool has run the first by the time that the last is found."""
+    """Jobs are cancelled as they are found, or a pool would run the first ones meanwhile."""
     job_ids = [api.submit("true", id=f"j{number}").id for number in range(6)]
     monkeypatch.setattr(verbs, "_TOGETHER", 2)
     locate = api.locate
@@ -374,7 +377,7 @@ def test_one_that_is_gone_while_it_is_looked_at_holds_up_no_other(
 def test_many_are_done_by_a_command_for_which_there_is_no_thread(
     api: Spool, spool: SpoolDir
 ) -> None:
-    """Each wants a stack of 8 GB, of an address space of 4."""
+    """A command does without threads: each needs a stack of 8 GB, in an address space of 4 GB."""
     job_ids = many_dead(api, 64)
     limited = ["sh", "-c", 'ulimit -s 8000000; ulimit -v 4000000; exec "$@"', "-"]
     command = [*limited, *spool.command("retry", *job_ids)]

@@ -207,7 +207,7 @@ def test_another_of_the_id_that_moves_on_while_it_is_looked_for_is_found(
     ours, pool = spool.api, spool.api
     pool.submit("true", id="a")
     claim = pool.take("a", "pending", "w")
-    monkeypatch.setattr(ours, "check_free", lambda _ids: None)  # it slipped from place to place
+    monkeypatch.setattr(ours, "check_free", lambda _ids: None)  # as if it had missed the job
     is_pending = Spool._is_pending
 
     def meanwhile(self: Spool, job: Job) -> bool:
@@ -321,7 +321,7 @@ def test_a_retry_that_is_due_goes_on_counting(api: Spool, spool: SpoolDir) -> No
 def test_what_somebody_else_put_in_the_place_of_a_job_is_not_run(
     api: Spool, spool: SpoolDir
 ) -> None:
-    """It may have come after the look at what is in pending/."""
+    """The owner is checked after the claim: the file may have come after the look at pending/."""
     spool.drop("a")
     os.chown(spool.file("pending", "a"), 65534, 65534)
     claim = api.take("a", "pending", "w")
@@ -366,7 +366,7 @@ def refused(path: str) -> NoReturn:
 def test_a_reason_that_cannot_be_read_is_not_taken_for_a_job(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the mended file would be set aside for good, since its id exists in dead/."""
+    """An error is raised, or the mended file would be set aside for good: its id is in dead/."""
 
     spool.drop_bytes("a", b"[")
     api.set_aside(api.take_name("a.json", "pending", "w"), "because")
@@ -400,13 +400,13 @@ def test_what_cannot_be_read_is_set_aside_all_the_same(
 
 
 def setting_aside_cut_short(api: Spool, spool: SpoolDir, why: str) -> Claim:
-    """Leave what a crash does: the reason is there, the bytes are held still."""
+    """Leave what a crash leaves: the reason is in dead/, and the bytes are still held."""
     spool.drop_bytes("a", b"[")
     claim = api.take_name("a.json", "pending", "w")
     held = claim.path
     api.set_aside(claim, why)
     os.rename(claim.path, held)
-    os.utime(spool.file("dead", "a"))  # which was written after the bytes had been taken
+    os.utime(spool.file("dead", "a"))  # the reason is written after the bytes are taken
     return Claim("a", "w", held, "pending")
 
 
@@ -423,7 +423,7 @@ def test_a_rejection_that_is_cut_short_is_finished_under_the_same_name(
 
 
 def at_once(*calls: Callable[[], object]) -> None:
-    """Make all calls in threads of their own, as nearly at the same instant as can be."""
+    """Make each call in a thread of its own, all as near to one instant as possible."""
     start = threading.Barrier(len(calls))
 
     def wait_and(call: Callable[[], object]) -> object:
@@ -436,7 +436,7 @@ def at_once(*calls: Callable[[], object]) -> None:
 
 
 def hold_two(api: Spool, spool: SpoolDir, *bodies: bytes) -> list[Claim]:
-    """Have two owners hold a file each, of the same id."""
+    """Have two owners each hold a file of the same id."""
     claims = []
     for owner, body in zip(("w-1", "w-2"), bodies, strict=True):
         spool.drop_bytes("a", body)
@@ -451,7 +451,7 @@ def empty(spool: SpoolDir) -> None:
 
 
 JOB = b'{"command":"true"}'
-ROUNDS = 200  # each has its chance of both between the same two calls
+ROUNDS = 200  # in each, both may be between the same two calls
 
 
 def test_of_two_jobs_of_one_id_that_end_at_once_both_are_kept(api: Spool, spool: SpoolDir) -> None:
@@ -491,7 +491,7 @@ def test_a_job_that_ends_while_a_file_of_its_name_is_set_aside_is_kept_as_that_i
 
 
 def test_of_two_jobs_queued_with_one_id_at_once_one_is_refused(api: Spool, spool: SpoolDir) -> None:
-    """Although a pool has taken the first out of pending/ before the second comes there."""
+    """One is refused even if a pool takes the first from pending/ before the second gets there."""
     for _ in range(ROUNDS // 4):
         said: list[str] = []
 
@@ -552,7 +552,7 @@ def test_what_somebody_is_giving_is_left_out_only_if_it_is_queued_for_good(spool
         process = spool.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         started.append(process)
         wait_until(lambda: waits_for_a_lock(process.pid) or process.poll() is not None)
-        os.unlink(spool.file("pending", "a"))  # interrupted: it takes back what it has not told
+        os.unlink(spool.file("pending", "a"))  # as if interrupted: unprinted ids are taken back
 
     files.while_locked(spool.api.directory("pending"), give, lambda: None)
     out, err = started[0].communicate()
@@ -569,7 +569,7 @@ def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
     pending, inherited, lock = api.directory("pending"), [], kernel.lock
 
     def fork_meanwhile(descriptor: int, waits: Callable[[], object]) -> None:
-        inherited.append(os.dup(descriptor))  # as a child has it
+        inherited.append(os.dup(descriptor))  # as a forked child has it
         lock(descriptor, waits)
 
     monkeypatch.setattr(kernel, "lock", fork_meanwhile)
@@ -599,7 +599,7 @@ def test_pause_and_resume_say_what_they_have_done_though_it_may_not_last(
 
 
 def test_what_is_set_aside_takes_no_name_of_a_job_that_is_held(api: Spool, spool: SpoolDir) -> None:
-    """It would find its place in dead/ taken, and be told that it exists already."""
+    """Held jobs keep their places in dead/, or they would be refused: the id exists already."""
     for job_id in ("a", "a.2"):
         api.submit("true", id=job_id)
         api.take(job_id, "pending", "w-1")
@@ -636,7 +636,7 @@ def test_a_withdrawn_batch_leaves_anothers_job_of_the_same_id(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def taken_and_queued_anew(_descriptor: int) -> NoReturn:
-        os.unlink(spool.file("pending", "a"))  # as a pool does that takes it
+        os.unlink(spool.file("pending", "a"))  # as a pool that takes it does
         spool.drop("a", "echo another's")
         raise OSError(errno.EIO, "not synced")
 
@@ -677,7 +677,7 @@ def test_a_batch_that_fails_half_way_leaves_nothing(spool: SpoolDir, durability:
 def test_what_is_refused_when_a_file_is_closed_was_not_stored(
     api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So a network file system tells of a full disk."""
+    """A submit fails if `close` does, which is how a network file system reports a full disk."""
     close = os.close
 
     def refused(descriptor: int) -> None:
@@ -728,7 +728,7 @@ def test_a_verb_tells_where_the_job_went_if_not_where_it_was_to_go(
     spool.drop_bytes("a", b'{"command":"true","state":"dead"}', "dead")
 
     def anew(job: Job) -> Job:
-        spool.drop("a")  # somebody else's, at that instant
+        spool.drop("a")  # another program's, at that instant
         return job.changed(state="pending")
 
     verb = verbs.Verb(states=["dead"], new_body=anew, done="retried")
@@ -744,7 +744,7 @@ def test_a_job_that_cannot_be_put_back_does_not_end_what_is_done_to_many(
 
     def anew(job: Job) -> Job:
         if job.id == "a":
-            spool.drop_bytes("a", b'{"command":"true"}', "failed")  # somebody else's, meanwhile
+            spool.drop_bytes("a", b'{"command":"true"}', "failed")  # another program's, meanwhile
             raise WrongStateError("no")
         return job.changed(state="pending")
 
@@ -795,7 +795,7 @@ def test_find_follows_a_job_that_moves_all_the_time(api: Spool, spool: SpoolDir)
     mover.start()
     try:
         for _ in range(300):
-            with contextlib.suppress(NoSuchJobError):  # ten times in a row
+            with contextlib.suppress(NoSuchJobError):  # it was missed twice in a row
                 assert api.find("a").job.id == "a"
     finally:
         stop.set()
@@ -883,7 +883,7 @@ def test_a_slip_of_the_pen_in_a_keyword_is_a_warning(api: Spool) -> None:
 def test_a_command_that_takes_long_shows_that_it_lives(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To pools of other machines it would be dead after the lease, and its jobs theirs."""
+    """A long command has a heartbeat, or pools elsewhere would take its jobs after the lease."""
     monkeypatch.setattr(verbs, "_TOGETHER", 1)
     for job_id in ("one", "two", "three"):
         spool_dead(api, job_id)

@@ -36,7 +36,10 @@ def test_lower_priority_runs_first_then_who_came_first_then_the_name() -> None:
 
 
 def test_what_is_entered_again_and_again_takes_no_room_each_time() -> None:
-    """A pool whose slots are taken for hours pops nothing, while others run the same job."""
+    """Replaced entries are dropped even if nothing is popped.
+
+    A pool whose slots are taken for hours pops nothing, while others run the same job.
+    """
     backlog = Backlog()
     backlog.ready(entry("first", -1))
     for arrived_us in range(10_000):
@@ -112,7 +115,7 @@ def test_the_first_to_fall_due_is_told() -> None:
 
 
 def test_what_was_made_ready_may_be_put_off_again() -> None:
-    """A file that is told of late stands as it stood when its time came."""
+    """News of a later time puts a job off, even if it comes after the job became ready."""
     backlog = Backlog()
     backlog.ready_after(entry("a"), 10.0)
     backlog.advance(0.0, 10.0)

@@ -186,7 +186,7 @@ def test_true_is_no_number(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("kind", ["a link to a device", "a FIFO", "a sparse file"])
 def test_what_cannot_be_settings_is_not_read(tmp_path: Path, kind: str) -> None:
-    """It may have no end, or come when it likes."""
+    """The defaults hold, and nothing is read that may have no end or may never come."""
     path = tmp_path / "config.json"
     if kind == "a FIFO":
         os.mkfifo(path)

@@ -17,7 +17,7 @@ ID = "0123456789abcdef0123456789abcdef"
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return what is read in the place of /etc/machine-id, on a machine itself."""
+    """Return the file that is read in place of /etc/machine-id, as outside of containers."""
     monkeypatch.setattr(kernel, "_MACHINE_ID", str(tmp_path / "machine-id"))
     monkeypatch.setattr(processes, "pid_namespace", lambda: processes.INITIAL_NAMESPACE)
     kernel.machine_id.cache_clear()

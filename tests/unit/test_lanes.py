@@ -1,4 +1,4 @@
-"""Who gets a lane, and how many are claimed before there is one."""
+"""Which job gets a lane, and how many jobs are claimed before a lane is free."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def loop() -> Iterator[Loop]:
 def order(
     loop: Loop, claims: Sequence[tuple[str, int]], arrivals: Sequence[str], *, taken: bool
 ) -> list[str]:
-    """Claim jobs with their priorities, have them arrive at one lane; return how they went in.
+    """Claim jobs with their priorities, let them arrive at one lane; return the order they ran in.
 
-    The lane is `taken` until all are there, or free.
+    The lane is free, or `taken` until all have arrived.
     """
     went: list[str] = []
 
@@ -63,7 +63,7 @@ def order(
 
 
 async def behind(loop: Loop, runs: str, *job_ids: str) -> Lanes:
-    """Return what has one lane, in which one job runs; the others have been claimed since."""
+    """Return one lane in which `runs` runs; the other jobs have been claimed since."""
     lanes = Lanes(loop, 1)
     for job_id in (runs, *job_ids):
         lanes.admit(job_id, 0)
@@ -103,7 +103,7 @@ def test_a_lane_does_not_stand_still_for_an_urgent_one_that_is_not_there_yet(loo
 def test_as_many_are_claimed_ahead_as_can_start_soon(
     took_s: float, ahead: int, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of commands of a millisecond thirty-two, of such of more than a tenth of a second none."""
+    """For commands of 1 ms 32 jobs are claimed ahead, for commands of 0.1 s or more none."""
     now_s = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
 
@@ -119,7 +119,7 @@ def test_as_many_are_claimed_ahead_as_can_start_soon(
         while lanes.has_room():
             lanes.admit(f"job-{claimed}", 0)
             claimed += 1
-        return claimed - 1  # one of them has the lane
+        return claimed - 1  # one of them can have the lane
 
     assert loop.run(main()) == ahead
 
@@ -129,7 +129,7 @@ def test_what_is_more_urgent_than_one_that_waits_is_claimed_out_of_turn(loop: Lo
         lanes = Lanes(loop, 1)
         assert lanes.admit("first", 0)
         assert await lanes.enter("first")
-        assert lanes.bar == -inf  # nobody knows how long commands are
+        assert lanes.bar == -inf  # it is not known yet how long commands are
         lanes.leave("first")
         assert lanes.admit("a", 0)
         assert not lanes.admit("b", 0)
@@ -192,7 +192,7 @@ def test_who_waits_goes_in_once_those_before_it_are_let_go(loop: Loop) -> None:
 
 
 def test_a_lane_is_not_given_to_one_that_is_being_sent_away(loop: Loop) -> None:
-    """It would have it for ever."""
+    """The next job gets the lane: one that is sent away would keep it for ever."""
 
     async def main() -> None:
         lanes = await behind(loop, "runs", "waits")
@@ -215,7 +215,7 @@ def test_nothing_more_is_claimed_while_the_outcomes_of_many_wait_for_the_disk(lo
         while lanes.has_room(in_rows=False) and claimed < 1000:
             lanes.admit(f"job-{claimed}", 0)
             assert await lanes.enter(f"job-{claimed}")
-            lanes.leave(f"job-{claimed}")  # and is not done
+            lanes.leave(f"job-{claimed}")  # without `done`: its outcome waits for the disk
             claimed += 1
         return claimed
 
@@ -252,7 +252,10 @@ def test_who_came_later_does_not_go_in_before_one_that_is_sent_away(loop: Loop) 
 def test_who_is_on_its_way_goes_back_with_those_who_were_claimed_before_it_alone(
     loop: Loop,
 ) -> None:
-    """On a slow disk a claim may take longer than anybody waits."""
+    """A claim goes back only with one that was made before it and is at least as urgent.
+
+    On a slow disk a claim may take longer than a job waits for a lane.
+    """
 
     async def main() -> None:
         lanes = Lanes(loop, 1)
@@ -327,7 +330,7 @@ def test_a_full_hand_is_filled_again_by_ones_or_in_rows(
 def test_outcomes_of_short_commands_go_on_in_a_row_while_others_wait(
     others_wait: bool, at_once: int, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queuectl.pool.lanes._ROW_S", DEADLINE_S)  # however slow this is
+    monkeypatch.setattr("queuectl.pool.lanes._ROW_S", DEADLINE_S)  # however slow this machine is
     went: list[int] = []
 
     async def ended(lanes: Lanes, number: int) -> None:

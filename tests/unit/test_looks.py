@@ -1,4 +1,4 @@
-"""Whether a directory is worth a look: each change of it is found, and no other look is made."""
+"""Whether a directory is worth a look: each change is found, and no other look is made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTLED_S = 0.4
 
 @pytest.fixture
 def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Looks:
-    """Return the looks at a directory that has not changed for long, none made yet."""
+    """Return the `Looks` of a directory that has not changed for long, with none made yet."""
     monkeypatch.setattr(module, "_SETTLED_S", SETTLED_S)
     monkeypatch.setattr(module, "_REST", 0)
     looks = Looks(str(tmp_path))
@@ -47,7 +47,7 @@ def test_what_was_looked_at_is_looked_at_again_once_it_has_changed(
 def test_a_change_is_found_though_the_time_of_the_directory_is_set_back(
     looks: Looks, tmp_path: Path
 ) -> None:
-    """As by tar or rsync, which give a directory the time that it had elsewhere."""
+    """tar and rsync give a directory the time that it had elsewhere; changes are found anyway."""
     os.utime(tmp_path, (1e9, 1e9))
     look(looks)
     time.sleep(SETTLED_S)
@@ -59,7 +59,7 @@ def test_a_change_is_found_though_the_time_of_the_directory_is_set_back(
 
 
 def test_a_look_right_after_a_change_is_made_once_more(looks: Looks, tmp_path: Path) -> None:
-    """What comes after the look may come within the same tick, and leave the same time stamp."""
+    """The second look finds what came after the first one within the same tick of the clock."""
     (tmp_path / "new").touch()
     look(looks)
     look(looks)

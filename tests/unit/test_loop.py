@@ -181,7 +181,7 @@ def test_threads_that_are_over_are_not_kept(loop: Loop) -> None:
 
 
 class SlowToWake(socket.socket):
-    """An end of a pair whose writer is held up just before it wakes the reader."""
+    """One end of a socket pair; a thread that writes is held up just before it wakes the reader."""
 
     def send(self, data: Buffer, flags: int = 0) -> int:
         time.sleep(0.05)
@@ -191,7 +191,7 @@ class SlowToWake(socket.socket):
 def test_a_thread_that_has_told_its_result_is_over_before_the_loop_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A loop that is awake may be done with a result before the thread has woken it."""
+    """The loop waits for the thread, which may wake it only after the result is there."""
     failures: list[object] = []
     monkeypatch.setattr(threading, "excepthook", failures.append)
     ends = [SlowToWake(fileno=end.detach()) for end in socket.socketpair()]
@@ -235,7 +235,7 @@ def test_a_signal_wakes_a_sleeping_loop_and_its_handler_goes_with_the_loop() -> 
     assert loop.run(main()) == "came"
     loop.close()
     assert signal.getsignal(signal.SIGUSR1) is before
-    assert signal.set_wakeup_fd(-1) == -1  # its number may soon be that of another file
+    assert signal.set_wakeup_fd(-1) == -1  # the number may soon be that of another file
 
 
 def test_a_descriptor_is_told_of_until_it_is_watched_no_more(loop: Loop) -> None:
@@ -258,7 +258,7 @@ def test_a_descriptor_is_told_of_until_it_is_watched_no_more(loop: Loop) -> None
     assert read == [b"a", b"b"]
     os.close(reader)
     os.close(writer)
-    assert loop._poller.poll(0) == []  # poll would tell of a closed one for ever
+    assert loop._poller.poll(0) == []  # poll() would report a closed descriptor for ever
 
 
 def test_who_rests_lets_the_others_go_first(loop: Loop) -> None:
@@ -306,7 +306,7 @@ def test_the_end_of_a_child_is_told_once_and_the_child_left_to_be_reaped(
 
 def no_descriptor_left(loop: Loop, child: int, ended: Callable[[], None]) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # what is open stays open
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # open descriptors stay open
     try:
         on_exit(loop, child, ended)
     finally:
@@ -326,7 +326,7 @@ def no_watch_left(loop: Loop, child: int, ended: Callable[[], None]) -> None:
 def test_the_end_of_a_child_is_told_also_where_the_kernel_has_no_more_to_give(
     ask: Callable[[Loop, int, Callable[[], None]], None], loop: Loop
 ) -> None:
-    processes.has_pidfd()  # told once, while there are descriptors
+    processes.has_pidfd()  # its answer is kept: ask while there are descriptors
     child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {})
     told: Future[bool] = Future(loop)
     opened = os.listdir("/dev/fd")

@@ -157,7 +157,7 @@ def test_unknown_fields_survive_a_run() -> None:
 
 
 def test_a_start_is_known_however_its_times_are_written() -> None:
-    """Other programs claim too, from the description of the layout."""
+    """Any form of time will do, since programs that follow spool-layout.md claim jobs too."""
     before = Job({"id": "a", "command": "true", "state": "failed", "attempts": 1,
                   "next_retry_at": "2026-01-01T00:00:00Z"})  # fmt: skip
     counted = before.changed(state="processing", attempts=2, worker="w", started_at="now")

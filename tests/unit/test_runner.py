@@ -26,7 +26,7 @@ def sleeping(tmp_path: Path) -> Task:
         timeout_s=0.05,
         has_own_timeout=True,
         grace_s=0.3,
-        # the second, or every job of this id on the machine would be ended, whoever runs it
+        # with the name of an owner: without, every job of this id on the machine would be ended
         marks=marks_of("job", str(tmp_path)),
         log_mode=0o600,
         job_id="job",
@@ -36,7 +36,7 @@ def sleeping(tmp_path: Path) -> Task:
 def test_nothing_is_signalled_that_has_been_reaped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its group may be another's by then."""
+    """The process group gets no signal after the reap: its number may be another's by then."""
     task = sleeping(tmp_path)
     signalled: list[int] = []
     loop = Loop()
@@ -55,7 +55,7 @@ def test_a_start_for_which_there_are_too_few_descriptors_gives_them_back(tmp_pat
     before, limits = os.listdir("/dev/fd"), resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open(os.devnull, os.O_RDONLY)
     os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))  # one more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))  # room for one
     try:
         for _ in range(2):
             with pytest.raises(OSError, match="open files"):

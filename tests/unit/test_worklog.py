@@ -1,4 +1,4 @@
-"""What is logged of an error that comes again and again."""
+"""What is logged about an error that comes again and again."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_another_error_and_one_that_had_been_over_are_logged_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log"
-    came = [(second, "a") for second in range(4000)]  # by then it is told each half hour
+    came = [(second, "a") for second in range(4000)]  # by then it is logged every half hour
     again = came[-1][0] + 4 * MINUTE_S
     came += [(4000, "b"), *((again + second, "a") for second in range(MINUTE_S + 1))]
     with open(path, "wb") as file:
