@@ -15,7 +15,7 @@ from queuectl.ids import is_id
 from queuectl.jobs.housekeeping import Doomed, delete_each
 from queuectl.pool.looks import Looks
 from queuectl.states import FINISHED
-from queuectl.units import parse_duration
+from queuectl.units import parse_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ class Retention:
         tried = delete_each(self._spool, beyond, lambda _id, error: faults.append(error))
         deleted = sum(was_there for _, was_there in tried)
         if deleted:
-            what = f"{deleted} {state} jobs: retain-{state} is {retain}"
+            what = f"{deleted} {state} {plural('job', deleted)}: retain-{state} is {retain}"
             self._log.event("pruned", detail=what)
         return time.monotonic() >= end
 

@@ -114,7 +114,8 @@ class WorkLog:
         if not self._missing:
             return True
         why = "nobody read the log" if self._waits else "the log could not be written"
-        detail = f"{self._missing} lines are missing here: {why}"
+        lines = "1 line is" if self._missing == 1 else f"{self._missing} lines are"
+        detail = f"{lines} missing here: {why}"
         if not self._write("warning", None, {"detail": detail}):
             return False
         self._missing = 0

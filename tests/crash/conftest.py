@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark that the everyday run leaves out."""
-    config.addinivalue_line("markers", "slow: takes from ten seconds to some minutes")
+    config.addinivalue_line("markers", "slow: takes from five seconds to some minutes")
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_an_error_for_which_there_was_no_room_is_logged_once_there_is() -> None:
         pass
     log.errors_of(raising("gone"))
     missing, told = os.read(ours, 1 << 20).decode().splitlines()
-    assert "1 lines are missing" in missing
+    assert "1 line is missing here" in missing
     assert told.endswith("error      -  gone")
     for descriptor in (ours, its):
         os.close(descriptor)
