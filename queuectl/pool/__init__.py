@@ -1,1 +1,1 @@
-"""The pool that `queuectl worker start` runs: what waits, what is claimed, each job's turn."""
+"""The pool that `queuectl worker start` runs: its backlog, its claims and each job's turn."""

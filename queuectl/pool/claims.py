@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from queuectl.system.loop import Future, Loop
 
 
-# Entries tried before others may go on: any number may have been run by other pools meanwhile.
+# Entries tried before the loop does other work: other pools may have run any number of them.
 _AT_A_TIME = 100
 
 
 class Claims:
-    """Gives the jobs of an intake their turns, once there has been a look at what there is.
+    """Claims jobs from an intake and gives them their turns, once `begin` has been called.
 
     Args:
-        loop: in which the turns are run.
-        intake: says who is next.
-        turns: where they have them.
-        on_over: is called in the loop with each turn that is over.
-        follow_pause: looks whether the spool is paused, and says so.
+        loop: the event loop that runs the turns.
+        intake: tells which job is next.
+        turns: runs the turns.
+        on_over: called in the loop with each turn that is over.
+        follow_pause: calls `pause` or `resume` if the spool has been paused or unpaused.
     """
 
     def __init__(
@@ -52,41 +52,44 @@ class Claims:
         self.begun = False
         self.paused = False
         self.stopped = False
-        self._asked = False  # to look soon
+        self._asked = False  # whether a claim is scheduled
         self._wanting = True
 
     def begin(self) -> None:
-        """Claim from here on: enough is known for the order to be right; in any thread."""
+        """Allow claims from now on; may be called in any thread.
+
+        Call it once enough jobs are known for the order to be right, or the wait is too long.
+        """
         self.begun = True
 
     def resize(self, slots: int) -> bool:
-        """Have so many jobs run at a time from here on; tell whether that is news."""
+        """Run this many jobs at a time from now on; tell whether that is a change."""
         return self._lanes.resize(slots)
 
     def pause(self) -> None:
-        """Claim nothing, and let no command start, until `resume`."""
+        """Claim nothing, and let no command start, until `resume` is called."""
         self.paused = True
         self._lanes.close()
 
     def resume(self) -> None:
-        """Go on claiming, unless it is stopped."""
+        """Go on claiming, unless `stop` was called."""
         self.paused = False
         if not self.stopped:
             self._lanes.open()
 
     def stop(self) -> None:
-        """Claim nothing more; what has not started is given back."""
+        """Stop claiming for good, and have the jobs that have not started given back."""
         self.stopped = True
         self._lanes.close()
 
     def arrived(self, entry: Entry) -> None:
-        """Claim what there is, unless that could not be this; in any thread."""
+        """Schedule a claim if this entry could be claimed now; may be called in any thread."""
         if not self._asked and (self._wanting or entry.priority < self._lanes.bar):
             self._asked = True
             self._loop.soon_from_thread(self.claim)
 
     def claim(self) -> None:
-        """Claim what there is room for, and what is more urgent than what has been claimed."""
+        """Claim as many jobs as there is room for, and any more urgent than one still to start."""
         self._fill()
         for _ in range(_AT_A_TIME):
             entry = None if self._is_held_back() else self._next(self._lanes.bar)
@@ -97,12 +100,12 @@ class Claims:
 
     def _fill(self) -> None:
         self._asked = False
-        # before the look: whoever puts a job in after it must see that one is wanted
+        # set before the look: whoever adds a job after it must see that one is wanted
         self._wanting = True
         for _ in range(_AT_A_TIME):
             room = self._lanes.has_room(in_rows=self._turns.wait_for_disk)
             if not room or self._is_held_back():
-                self._wanting = False  # until there is room, which has the next look follow
+                self._wanting = False  # until there is room again, which triggers the next look
                 return
             entry = self._next()
             if entry is None:
@@ -121,8 +124,8 @@ class Claims:
         entry = self._intake.next(below)
         if entry is None:
             return None
-        # Behind it, and not by the event, which may come later than that of a job: who pauses, then
-        # drops a batch, relies on it.
+        # Look for a pause only after taking the entry. The event of the pause may come later than
+        # that of a job, and whoever pauses the spool and then drops a batch relies on the order.
         self._follow_pause()
         if self.paused:
             self._intake.put_back(entry)
@@ -133,7 +136,7 @@ class Claims:
         self._follow(self._turns.begin(entry, on_room=self._fill))
 
     def settle_stray(self, held: Held) -> None:
-        """Send away what is held in our name, unless it was claimed by us."""
+        """Send away a job that is held in our name, unless this pool has claimed it."""
         self._follow(self._turns.settle_stray(held))
 
     def _follow(self, turn: Future[None] | None) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that a pool holds: none is let go before it is where it belongs, full disks or not.
+"""The jobs that a pool holds: none is let go before it is where it belongs, even on a full disk.
 
 spool-layout.md, section "The moves".
 """
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from queuectl.system.files import Steps
     from queuectl.workers.worklog import WorkLog
 
-# of what cannot be taken; EACCES may be said of its directory
+# errors of a take that concern only that file; EACCES may concern its directory
 _THIS_FILE_ONLY = OF_ONE_FILE - {errno.EACCES}
 
 
 class Custody:
-    """Takes jobs for one pool, and sends away what is not run.
+    """Takes jobs for one pool, and sends away those that it does not run.
 
     Args:
-        spool: whose jobs.
-        log: where it is told what cannot be done.
-        disk: does the steps that wait for it.
+        spool: holds the jobs.
+        log: where failures are logged.
+        disk: carries out the steps that wait for the disk.
         stall: holds the pool back while something cannot be done.
-        intake: takes back what is not taken.
+        intake: gets back the entries of jobs that could not be taken.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Custody:
         self._intake = intake
 
     async def take(self, entry: Entry, owner: str, *, again: bool = False) -> Claim | None:
-        """Take a job; None if somebody else was first, or it cannot be taken now."""
+        """Take a job; return None if somebody else was first or it cannot be taken now."""
         try:
             return self._spool.take(entry.job_id, entry.state, owner, entry.arrived_us)
         except OSError as error:
@@ -61,7 +61,7 @@ class Custody:
             if isinstance(error, FileNotFoundError):
                 if moving.is_gone(source):
                     return None  # somebody else was first
-                if not again:  # they may have put it back since
+                if not again:  # it may have been put back since
                     return await self.take(entry, owner, again=True)
             if error.errno in _THIS_FILE_ONLY:
                 self._intake.rejects.leave(entry.state, entry.job_id, error)
@@ -73,9 +73,10 @@ class Custody:
             return None
 
     async def read(self, claim: Claim) -> Job | None:
-        """Return the job that was taken; None if it is not to run, and was sent away.
+        """Return the job that was taken, None if it was sent away instead.
 
-        It is set aside if it can never run, else given back: half-written, or refused to us.
+        A file that can never run is set aside. One that is half-written, or that we may not
+        read, is given back.
         """
         try:
             job = self._spool.read_claim(claim)
@@ -85,8 +86,8 @@ class Custody:
             if isinstance(error, OSError) and self._is_of_all(error):
                 await self.refused(claim, error)
                 return None
-            # Overwritten in place by whoever still writes it, or its mode was taken away: it
-            # arrives anew, and is waited for.
+            # Its writer is still overwriting it in place, or its mode was changed. Given back, it
+            # arrives again, and the intake waits for it.
             await self.give_back(claim, None)
             return None
         except BadJobError as error:
@@ -99,10 +100,11 @@ class Custody:
         return job
 
     def _is_only(self, claim: Claim) -> bool:
-        """Tell whether a job is the only one of its id; False if that was set aside.
+        """Tell whether nothing else has a job's id; False if a file that was set aside has it.
 
         Raises:
-            BadJobError: another job has it.
+            BadJobError: another job has the id.
+            OSError: the file system refused to tell.
         """
         state = self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin)
         if state is None:
@@ -111,23 +113,23 @@ class Custody:
         try:
             if state == "dead":
                 if self._spool.drop_reason(claim):
-                    return True  # of the file that was set aside, and is here now, mended
+                    return True  # the reason was for this very file, which was mended
                 if self._spool.reason(claim.job_id) is not None:
                     return False
             if self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin) is None:
-                return True  # it was deleted meanwhile
+                return True  # the other was deleted meanwhile
         except OSError as error:
             if error.errno in kernel.OUT_OF_RESOURCES or self._is_of_all(error):
-                raise  # it is not this file
-            # one file is no reason for all to wait
+                raise  # this file is not the cause
+            # one unreadable file is no reason for all jobs to wait
             why += f", and cannot be looked at there: {error.strerror}"
         raise BadJobError(why)
 
     def _taking_the_id(self, claim: Claim) -> Steps[None]:
-        """Have a file that was set aside make way for a job of its name.
+        """Have a file that was set aside give up its id to a job that has come under its name.
 
         Raises:
-            BadJobError: it cannot, as one that is only just being set aside, or is immutable.
+            BadJobError: it cannot, because it is still being set aside or is immutable.
             OSError: the file system refused.
         """
         why = "the id exists already, in dead/"
@@ -144,7 +146,7 @@ class Custody:
             raise BadJobError(why)
 
     def _is_of_all(self, error: OSError) -> bool:
-        """Tell whether it is processing/ that cannot be read, and not one file."""
+        """Tell whether an error is about processing/ itself rather than one file."""
         return bool(error.filename == self._spool.directory("processing"))
 
     def _setting_aside(self, claim: Claim, why: str) -> Steps[None]:
@@ -152,37 +154,40 @@ class Custody:
         self._log.event("rejected", aside.job_id, detail=aside.why)
 
     async def refused(self, claim: Claim, error: OSError, before: Job | None = None) -> None:
-        """Give back a job that the file system does not let us claim, and claim nothing a while."""
+        """Claim nothing for a while, then give back a job whose claim the file system refused."""
         self._stall.hold(claim.job_id, f"claim {claim.job_id}", error)
         await self._stall.pause()
         await self.give_back(claim, before)
 
     async def give_back(self, claim: Claim, before: Job | None) -> None:
-        """Return a job that was taken and not run, as it was; `before`: what was read of it."""
+        """Return a job that was taken but not run to where it came from, as it was.
+
+        `before` is the job as it was read, None if it could not be read.
+        """
         held = claim.path
         await self.persist(
             "give back",
             claim,
             lambda: self._giving_back(claim, before),
-            # it is back; where a power cut takes it away again, recovery does the same
+            # It is back, though not synced: should a power cut undo that, recovery gives it back.
             is_enough=lambda: self._stall.nothing_starts and claim.path != held,
         )
 
     def _giving_back(self, claim: Claim, before: Job | None) -> Steps[None]:
         if claim.rewritten and before is not None:
-            # where it came from, whatever its body says: it may have been moved there by hand
+            # to where it came from, whatever its body says: it may have been moved there by hand
             back = given_back(before, claim.origin, claim.arrived_us)
             yield from self._spool.settling(claim, back)
             self.tell_if_displaced(claim)
             return
         try:
-            # needs no room on the disk, which a new body would
+            # needs no room on the disk, whereas a new body would
             yield from self._spool.releasing(claim, claim.origin)
         except JobExistsError as error:
             yield from self._setting_aside(claim, str(error))
 
     def tell_if_displaced(self, claim: Claim) -> bool:
-        """Log that a job is dead whose place was taken, if that is so; tell whether it is."""
+        """Log that a job went to dead/ because its place was taken; tell whether that is so."""
         if claim.dead_id is None:
             return False
         self._log.event("dead", claim.dead_id, detail=claim.reason)
@@ -195,13 +200,13 @@ class Custody:
         steps: Callable[[], Steps[object]],
         is_enough: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Do what must not be given up because a disk is full: try until it is done.
+        """Repeat steps until they succeed, even on a full disk; tell whether they did.
 
         Args:
-            what: is done, in words.
-            claim: to whom.
-            steps: what is to be done.
-            is_enough: tells whether it can be left as it is after a try that failed.
+            what: the steps in words, for the log.
+            claim: the claim on the job.
+            steps: makes the steps for one try.
+            is_enough: tells, after a failed try, whether the job can be left as it is.
         """
         while True:
             try:

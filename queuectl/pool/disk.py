@@ -1,8 +1,8 @@
 """Waiting for the disk without standing still: the fsyncs of many jobs, side by side.
 
-The file system commits together what is asked of it together. So what is asked for while others
-wait is begun in rounds, and in a round a directory is synced once for all who ask. An fsync that is
-under way may have begun before a rename, so it never counts for those who come later.
+The file system commits together the fsyncs that it is given together. So those that are asked for
+while others are under way begin in rounds, and a round syncs each directory once for all who asked.
+An fsync that is under way may have begun before a rename, so it never counts for later requests.
 spool-layout.md, section "Durability".
 """
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     Over = Callable[["_Sync", OSError | None], None]
 
-# Between two rounds while something is under way: 750 and 710 us a job with 2 and 4 slots where it
-# was 820 and 730 with 4 ms between them; 8 or 10 ms gain no more.
+# Time between two rounds while something is under way. A job takes 750 us with 2 slots and 710 with
+# 4. With 4 ms between rounds it took 820 and 730. 8 or 10 ms gain no more.
 _ROUND_S = 0.006
-# fsyncs under way; with twice as many, rounds are twice as far apart: a slow disk is asked for more
-# at a time, not more often, each time with descriptors that are open until it answers.
+# fsyncs under way. With twice as many, rounds are twice as far apart, so a slow disk is asked for
+# more at a time, not more often. Each round keeps descriptors open until the disk answers.
 _MANY = 16
-_THREADS = 8  # where threads have to wait: more gained nothing on ext4
+_THREADS = 8  # where threads have to do the waiting; more gained nothing on ext4
 
 
 class Disk:
@@ -47,7 +47,7 @@ class Disk:
         self._next_round = 0.0
 
     def prepare(self) -> _Queue:
-        """Return the queue for fsyncs, set up at the first call.
+        """Return the queue for fsyncs, which the first call sets up.
 
         Raises:
             OSError: no descriptor or memory is left for it.
@@ -57,21 +57,21 @@ class Disk:
         return self._queue
 
     async def carry_out(self, steps: Steps[T], *, urgent: bool = False) -> T:
-        """Go through steps, letting others go on meanwhile; return what they return.
+        """Carry out steps while other coroutines go on; return what the steps return.
 
         Args:
-            steps: what is to be done.
-            urgent: wait for no round.
+            steps: yields at each wait for the disk.
+            urgent: whether to begin without waiting for the next round.
 
         Raises:
-            OSError: a step failed, and the steps did not know better.
+            OSError: a step failed, and the generator of the steps did not handle it.
         """
         try:
             step = next(steps)
             while True:
                 try:
                     await self._ask(step, urgent=urgent)
-                except OSError as error:  # noqa: PERF203 - each step may be answered for
+                except OSError as error:  # noqa: PERF203 - the steps may handle each error
                     step = steps.throw(error)
                 else:
                     step = steps.send(None)
@@ -80,13 +80,13 @@ class Disk:
             return value
 
     def _ask(self, step: Step, *, urgent: bool) -> Future[None]:
-        """Have a step done in the next round; return what is set once it is."""
+        """Add a step to the next round; return a future that is set once the step is done."""
         if urgent or not self._asked:
             at_once = urgent or not self._under_way
             wait_s = 0.0 if at_once else self._next_round - time.monotonic()
             if wait_s > 0.0:
                 self._loop.later(wait_s, self._begin)
-            else:  # not at once: those who come in this turn of the loop shall come along
+            else:  # not right here, so that later requests of this turn of the loop can join
                 self._loop.soon(self._begin)
         wait = _Wait(self._loop, step)
         self._asked.append(wait)
@@ -94,7 +94,7 @@ class Disk:
 
     def _begin(self) -> None:
         asked, self._asked = self._asked, []
-        if not asked:  # an urgent one had them begun already
+        if not asked:  # an urgent request has begun them already
             return
         try:
             queue = self.prepare()
@@ -112,13 +112,13 @@ class Disk:
         sync.tell(error)
 
     def close(self) -> None:
-        """End what waits for the disk; nothing may be under way."""
+        """Close the queue for fsyncs; none may be under way."""
         if self._queue is not None:
             self._queue.close()
 
 
 class _Wait(Future[None]):
-    """The end of a step: of all its fsyncs, also with the error of one of them."""
+    """A future for the end of a step: set, or failed with the first error, once all fsyncs end."""
 
     __slots__ = ("_fault", "_left", "step")
 
@@ -131,7 +131,7 @@ class _Wait(Future[None]):
     def one_is_over(self, error: OSError | None) -> None:
         self._left -= 1
         self._fault = self._fault or error
-        if self._left:  # whoever hears of an error closes a descriptor that another fsync may have
+        if self._left:  # on an error the waiter closes a descriptor that another fsync may be using
             return
         if self._fault is None:
             self.set(None)
@@ -140,14 +140,14 @@ class _Wait(Future[None]):
 
 
 class _Sync(NamedTuple):
-    """One fsync, of a descriptor that stays open until `tell` is called with how it went."""
+    """One fsync; its descriptor stays open until `tell` is called with the result."""
 
     descriptor: int
     waiting: Sequence[_Wait]
     of_directory: bool
 
     def run(self) -> OSError | None:
-        """Wait for it here."""
+        """Do the fsync here and wait for it; return its error, if any."""
         try:
             (kernel.sync if self.of_directory else kernel.sync_data)(self.descriptor)
         except OSError as error:
@@ -155,7 +155,7 @@ class _Sync(NamedTuple):
         return None
 
     def tell(self, error: OSError | None) -> None:
-        """Let go of a directory, and tell all who wait."""
+        """Close the descriptor if it is that of a directory, and tell all who wait how it went."""
         if self.of_directory:
             files.close_directory(self.descriptor)
         for wait in self.waiting:
@@ -163,7 +163,7 @@ class _Sync(NamedTuple):
 
 
 def _syncs(asked: Sequence[_Wait]) -> list[_Sync]:
-    """Return the fsyncs that are waited for, each directory's once; some may be told of already."""
+    """Return the fsyncs to begin, one for each directory; fail those that cannot begin."""
     syncs: list[_Sync] = []
     directories: defaultdict[str, list[_Wait]] = defaultdict(list)
     for wait in asked:
@@ -174,9 +174,9 @@ def _syncs(asked: Sequence[_Wait]) -> list[_Sync]:
             directories[path].append(wait)
     for path, waiting in directories.items():
         try:
-            # a new descriptor each time, since a failed fsync is not asked again
+            # a new descriptor each time, since a failed fsync must not be repeated on the old one
             descriptor = files.open_directory(path)
-        except OSError as error:  # noqa: PERF203 - the others are synced
+        except OSError as error:  # noqa: PERF203 - the others are still synced
             for wait in waiting:
                 wait.one_is_over(error)
         else:
@@ -184,7 +184,7 @@ def _syncs(asked: Sequence[_Wait]) -> list[_Sync]:
     return syncs
 
 
-# --- who waits ------------------------------------------------------------------------------
+# --- queues for fsyncs ----------------------------------------------------------------------
 
 
 class _Queue(Protocol):
@@ -196,7 +196,7 @@ class _Queue(Protocol):
 def _queue(loop: Loop, over: Over) -> _Queue:
     try:
         return _InKernel(loop, Syncs(), over)
-    except OSError:  # another kernel, or a container that may not: then threads wait
+    except OSError:  # another kernel, or a container that forbids it: threads wait instead
         return _InThreads(loop, over)
 
 
@@ -212,7 +212,7 @@ class _InKernel:
         begun = self._syncs.begin([(sync.descriptor, not sync.of_directory) for sync in asked])
         for sync in asked[:begun]:
             self._under_way[sync.descriptor] = sync
-        for sync in asked[begun:]:  # more than the kernel takes at a time, or nothing to be synced
+        for sync in asked[begun:]:  # too many for the kernel at once, or one that it cannot sync
             self._over(sync, sync.run())
 
     def _look(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a spool is worked off: `queuectl worker start --stop-when-empty` leaves then."""
+"""Whether a spool is empty, so that `queuectl worker start --stop-when-empty` leaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Emptiness:
-    """Tells whether nothing is due, running or to be retried, in the whole spool."""
+    """Tells whether no job in the whole spool is due, running or waiting for a retry."""
 
     def __init__(self, spool: Spool, claims: Claims, intake: Intake, upkeep: Upkeep) -> None:
         self._spool = spool
@@ -21,14 +21,15 @@ class Emptiness:
         self._upkeep = upkeep
 
     def is_reached(self) -> bool:
-        """Look, once the pool has looked at everything that there was at its start.
+        """Tell whether the spool is empty; called only after the pool's first look at everything.
 
         Raises:
-            OSError, SpoolError: it cannot be told.
+            OSError, SpoolError: the spool cannot be looked at.
         """
         if self._claims.under_way or not self._intake.idle:
             return False
-        # twice: what another pool claims is in pending/ before that is looked at, or here after it
+        # Before and after the look at pending/: a job that another pool gives back meanwhile is
+        # held before it, and one that another pool claims meanwhile is held after it.
         return (
             not self._more_may_come()
             and self._intake.idle_after_a_look()
@@ -36,11 +37,11 @@ class Emptiness:
         )
 
     def _more_may_come(self) -> bool:
-        """Tell whether a job is held, which may come to wait again, or one waits for its retry."""
-        # in this order: what was held and has failed meanwhile is in failed/ then
+        """Tell whether a job is held, and so may come to wait again, or waits for its retry."""
+        # in this order, so that a held job that fails meanwhile is found in failed/
         return self._others_hold() or any(self._spool.names("failed"))
 
     def _others_hold(self) -> bool:
-        """Tell whether a job is held by anybody but the dead whom only another user can bury."""
+        """Tell whether a job is held, except by dead owners that only another user can recover."""
         left = self._upkeep.left_to_others
         return any(held.owner not in left for held in self._spool.held())

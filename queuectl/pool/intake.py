@@ -1,4 +1,4 @@
-"""Keeps the backlog true to pending/ and failed/: from arrivals at once, by a look in any case.
+"""Keeps the backlog in step with pending/ and failed/, by arrivals and by regular looks.
 
 spool-layout.md, sections "Waking" and "What a dropped file may look like".
 """
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from queuectl.spool.spool import Spool
     from queuectl.workers.worklog import WorkLog
 
-_FEW_GONE = 1000  # entries without a file: not worth looking for
-_FILES_AT_ONCE = 1000  # take about as long as recovery waits between two looks
+_FEW_GONE = 1000  # so few entries without a file are not worth looking for
+_FILES_AT_ONCE = 1000  # reading them takes about as long as recovery waits between two looks
 
 
 class News(NamedTuple):
-    """Whom an intake calls, in any thread."""
+    """The callbacks of an intake, each called in any thread."""
 
-    ready: Callable[[Entry], None]  # this may be claimed
-    due: Callable[[], None]  # a job has come that falls due before all others
+    ready: Callable[[Entry], None]  # this job may be claimed
+    due: Callable[[], None]  # a job has come that is due before all others
     scan: Callable[[], None]  # the next look at everything is wanted sooner
 
 
 class Intake:
-    """Reads what came, and puts it into the backlog, or aside.
+    """Reads new job files, and enters them into the backlog or has them set aside.
 
     Args:
-        spool: whose pending/ and failed/ are looked at.
-        log: where what cannot run is told.
-        owner: the name under which it is put aside.
-        news: whom to tell.
+        spool: its pending/ and failed/ are looked at.
+        log: where files that cannot run are logged.
+        owner: the name under which they are set aside.
+        news: the callbacks.
     """
 
     def __init__(self, spool: Spool, log: WorkLog, owner: str, news: News) -> None:
@@ -64,11 +64,11 @@ class Intake:
     # --- one file ---------------------------------------------------------------------------
 
     def pending_arrived(self, name: str) -> None:
-        """Look at a file of pending/ that has just come."""
+        """Look at a file that has just come into pending/."""
         self._arrived("pending", name)
 
     def failed_arrived(self, name: str) -> None:
-        """Look at a file of failed/ that has just come."""
+        """Look at a file that has just come into failed/."""
         self._arrived("failed", name)
 
     def _arrived(self, state: str, name: str) -> None:
@@ -80,8 +80,8 @@ class Intake:
         """Read one file and put it where it belongs in the backlog."""
         try:
             ctime_ns = self._look_once(state, job_id)
-            # This entry may be used hours later: make sure that no newer file came between the
-            # reading and the entering.
+            # The entry may be used hours later: make sure that no newer file came between reading
+            # the file and entering it.
             if ctime_ns is not None and self._has_changed(state, job_id, ctime_ns):
                 self._look_once(state, job_id)
         except OSError as error:
@@ -90,7 +90,7 @@ class Intake:
             self._log.event("error", detail=detail)
 
     def _look_once(self, state: str, job_id: str) -> int | None:
-        """Do what `look` does; return the ctime of what waits for its time, else None.
+        """Do what `look` does; return the ctime (ns) if the job waits for a time, else None.
 
         Raises:
             OSError: the file system refused.
@@ -122,7 +122,7 @@ class Intake:
         return parse(raw, job_id), status.st_ctime_ns
 
     def _enter(self, job: Job, state: str, ctime_ns: int) -> bool:
-        """Put a job into the backlog; tell whether it is to wait for its time."""
+        """Enter a job into the backlog; tell whether it waits for a time."""
         entry = Entry(*job.place(state, ctime_ns), job.id, state, job.due(state), ctime_ns)
         run_at = job.instant("run_at")
         retry_in_s = self._retry_in_s(job) if state == "failed" else 0.0
@@ -148,7 +148,7 @@ class Intake:
             self._news.due()
 
     def _retry_in_s(self, job: Job) -> float:
-        """Return the seconds until a retry is due, no more than the longest delay there is."""
+        """Return the seconds until a retry is due, at most the longest delay of the settings."""
         now, config = time.time(), self._spool.config
         longest = max(config.backoff().longest_s, config.later_delay)
         return min(max((job.retry_at(now) or now) - now, 0.0), longest)
@@ -156,13 +156,13 @@ class Intake:
     # --- everything -------------------------------------------------------------------------
 
     def scan(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Look at everything there is that is not known yet.
+        """Look at every file that is not known yet.
 
         Args:
-            meanwhile: is called each thousand files: a million take many seconds.
+            meanwhile: called after each thousand files, since a million take many seconds.
 
         Raises:
-            OSError, SpoolError: a directory cannot be read; all else was looked at.
+            OSError, SpoolError: a directory cannot be read; everything else was looked at.
         """
         scans = [partial(self._scan, *item, meanwhile) for item in self._looks.items()]
         do_all([self.rejects.look_again, *scans])
@@ -183,7 +183,7 @@ class Intake:
         self._forget_gone(state, count)
 
     def _forget_gone(self, state: str, count: int) -> None:
-        """Drop what others have run, if that is the most of what is known of a state."""
+        """Drop the entries of jobs that others have run, if those are most of a state's entries."""
         with self._lock:
             known = self._backlog.entries(state)
         if len(known) > 2 * count + _FEW_GONE:
@@ -192,20 +192,21 @@ class Intake:
                 self._backlog.forget(gone)
 
     def _knows(self, state: str, job_id: str) -> bool:
-        """Tell whether there is nothing to be learned from a file."""
+        """Tell whether a look at a file would bring nothing new."""
         entry = self._backlog.known(state, job_id)
         if entry is None:
             return self.rejects.is_left(state, job_id + SUFFIX)
-        # what waits for a time is read by nobody until then: an edit may have no other witness
+        # a job that waits for a time is not read before then, so only this may reveal an edit
         return not entry.due or not self._has_changed(state, job_id, entry.ctime_ns)
 
     def idle_after_a_look(self) -> bool:
-        """Look at pending/ once more, and tell whether nothing waits."""
-        # in this order: what another thread enters meanwhile is known to the look, and waits
+        """Look at pending/ once more; tell whether nothing waits except jobs that are due later."""
+        # In this order: the look skips a job that another thread has entered by then, and `idle`
+        # sees that it waits.
         return not self._look_for_unknown() and self.idle
 
     def _look_for_unknown(self) -> bool:
-        """Look at every file of pending/ that the backlog does not know; tell if there was one."""
+        """Look at every file of pending/ that is not known; tell whether there was any."""
         unknown = [
             job_id
             for job_id in self._spool.file_names("pending")
@@ -216,29 +217,29 @@ class Intake:
         return bool(unknown)
 
     def put_back(self, entry: Entry) -> None:
-        """Have an entry run as soon as it is its turn, also one that was taken out before."""
+        """Enter a job as ready to run, whether it is new or was taken out before."""
         with self._lock:
             self._backlog.ready(entry)
         self._news.ready(entry)
 
     def next(self, below: float = inf) -> Entry | None:
-        """Take out the job that runs next, None if none may, or its priority is not `below`."""
+        """Remove and return the next job, None if no ready job has a priority below `below`."""
         with self._lock:
             return self._backlog.pop(below)
 
     def advance(self) -> None:
-        """Have what has fallen due run, from here on."""
+        """Make ready every job that has fallen due."""
         with self._lock:
             self._backlog.advance(time.time(), time.monotonic())
 
     def wait_s(self) -> float | None:
-        """Return the seconds until `advance` finds something, None if it will not."""
+        """Return the seconds until `advance` will find a job that is due, None if it never will."""
         with self._lock:
             return self._backlog.wait_s(time.time(), time.monotonic())
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits but what is due later."""
+        """Whether nothing waits except jobs that are due later."""
         with self._lock:
             return not self._one_is_ready() and not self.rejects.busy
 
@@ -246,21 +247,21 @@ class Intake:
         while (entry := self._backlog.first()) is not None:
             if is_there(self._spool.file(entry.state, entry.job_id)):
                 return True
-            self._backlog.pop()  # cancelled, while nobody claims
+            self._backlog.pop()  # gone, as by a cancel while this pool claims nothing
         return False
 
     @property
     def asked_in_s(self) -> float | None:
-        """The seconds until `scan` may do what `forget_scans` asked for, None if it has."""
+        """Seconds until `scan` may do what `forget_scans` asked for, None if nothing is asked."""
         waits = [looks.asked_in_s for looks in self._looks.values()]
         return min((wait for wait in waits if wait is not None), default=None)
 
     def forget_scans(self) -> None:
-        """Have the next scan look at everything, whatever the time stamps say."""
+        """Make the next scan look at everything, whatever the time stamps say."""
         self.rejects.forget_all()
         for looks in self._looks.values():
             looks.look_again(soon=True)
 
     def stop(self) -> None:
-        """Look at nothing that arrives from here on, and let a scan that is going on end early."""
+        """Ignore what arrives from now on, and end a scan that is going on early."""
         self._stopped = True

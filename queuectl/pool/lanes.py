@@ -1,10 +1,10 @@
-"""How many jobs a pool has in hand: N that run, and a few more on their way in and out.
+"""How many jobs a pool has in hand: N that run, and a few more on their way in or out.
 
-A claim waits for the disk with `durability = full`, an outcome twice, and a lane that stood still
-meanwhile would be lost. So while commands are short, the next are claimed and counted before
-a lane is free, and a lane is free before the outcome of its last command is on disk: a third more
-short commands a second where an fsync takes 3 ms; where the cores are the limit it gains nothing.
-While commands are long, nothing is claimed that cannot start at once.
+With `durability = full` a claim waits for the disk, and an outcome does so twice. A lane that stood
+idle meanwhile would be wasted. So while commands are short, the next jobs are claimed and counted
+before a lane is free, and a lane is free before the outcome of its last command is on disk. Where
+an fsync takes 3 ms, that gives a third more short commands a second. Where the cores are the limit,
+it gains nothing. While commands are long, no job is claimed that cannot start at once.
 spool-layout.md, section "The pool".
 """
 
@@ -19,25 +19,25 @@ from queuectl.system.loop import Future
 if TYPE_CHECKING:
     from queuectl.system.loop import Loop, Timer
 
-_SHORT_S = 0.1  # commands shorter than this, on average, make it worth to claim ahead
-_PATIENCE_S = 0.25  # claims are given back once one had no lane for one to two of these
-_SOON_S = 0.05  # what would not start within this, on average, is not claimed yet
+_SHORT_S = 0.1  # claiming ahead pays while commands are shorter than this on average
+_PATIENCE_S = 0.25  # claims are given back once one has waited one to two of these for a lane
+_SOON_S = 0.05  # a job that would not start within this, on average, is not claimed yet
 _MOST_AHEAD = 32  # enough for rounds of fsyncs 6 ms apart (disk.py)
-# Claimed one after the other where claims wait for the disk: what a claim needs is in the caches
-# then, which each command takes over. 30 to 45 us of CPU a job. Where they wait for nothing a row
-# of eight is a millisecond in which no command starts.
+# Jobs claimed one after the other where claims wait for the disk. What a claim needs is then still
+# in the caches, which each command takes over: that saves 30 to 45 us of CPU a job. Where claims
+# wait for nothing, a row of eight would be a millisecond in which no command starts.
 _IN_A_ROW = 8
-# Outcomes are written in such rows too: 10 to 90 us of CPU a job, and a tenth of the time with two
-# lanes. One waits no longer for the others than eight `true` take there.
+# Outcomes are written in such rows too, which saves 10 to 90 us of CPU a job, and a tenth of the
+# time with two lanes. None waits for the others longer than eight runs of `true` take there.
 _ROW_S = 0.01
 _WEIGHT = 0.2  # of the last command in the average
 
 
 class Lanes:
-    """Counts what is in hand, for the turns of one event loop.
+    """Counts the jobs in hand, for the turns of one event loop.
 
     Args:
-        loop: of whose coroutines each is a turn.
+        loop: the event loop that runs the turns.
         slots: how many commands run at a time.
     """
 
@@ -45,26 +45,26 @@ class Lanes:
         self._loop = loop
         self._slots = slots
         self._average_s = inf
-        self._coming: dict[str, int] = {}  # priorities of what is claimed and not started, in order
-        self._priorities: dict[int, int] = {}  # how many of these have each: mostly all the same
-        self._highest = -inf  # of these; read in any thread
+        self._coming: dict[str, int] = {}  # priority of each job claimed but not started, in order
+        self._priorities: dict[int, int] = {}  # how many of these have each; mostly all share one
+        self._highest = -inf  # of these priorities; read in any thread
         self._waiting: dict[str, Future[bool]] = {}
-        self._going_back: set[str] = set()  # sent away, and not given back yet
-        self._row: list[Future[bool]] = []  # who has stepped back
+        self._going_back: set[str] = set()  # sent away, but not given back yet
+        self._row: list[Future[bool]] = []  # turns that have stepped back
         self._row_timer: Timer | None = None
-        self._running: dict[str, float] = {}  # since when, oldest first
+        self._running: dict[str, float] = {}  # when each command began, oldest first
         self._closed = False
         self._in_hand = 0
         self._in_a_row = False
-        self._impatient: list[Future[bool]] = []  # who waited when it began; a timer runs for them
+        self._impatient: list[Future[bool]] = []  # who waited when the timer that runs began
 
     def has_room(self, *, in_rows: bool = True) -> bool:
-        """Tell whether another job may be claimed: ask once for each, until there is none.
+        """Tell whether another job may be claimed; ask before each claim, until there is no room.
 
         Args:
-            in_rows: once enough are claimed, there is room again only for several in a row.
+            in_rows: whether, once enough jobs are claimed, to wait for room for several in a row.
         """
-        # what goes back comes before what is not claimed yet
+        # jobs that go back come before those that are not claimed yet
         if self._going_back or self._in_hand >= self._slots + 2 * _MOST_AHEAD:
             return False
         more = len(self._coming) + len(self._running) - self._slots
@@ -77,12 +77,13 @@ class Lanes:
         return self._in_a_row
 
     def _ahead(self) -> int:
-        """Return how many more can start soon than there are lanes, `_MOST_AHEAD` at most."""
+        """Return how many jobs more than there are lanes can start soon, at most `_MOST_AHEAD`."""
         per_lane = max(1.0, _SOON_S / max(self._average_s, _SOON_S / _MOST_AHEAD))
         lanes_wanted = _MOST_AHEAD / per_lane
         long_before = time.monotonic() - _SHORT_S
-        lanes = max(0, self._slots - len(self._running))  # that are free soon: now, or
-        for began_s in reversed(self._running.values()):  # with a command that is not long so far
+        # lanes that are free now, or will be soon since their command has not run for long
+        lanes = max(0, self._slots - len(self._running))
+        for began_s in reversed(self._running.values()):
             if began_s < long_before or lanes >= lanes_wanted:
                 break
             lanes += 1
@@ -90,15 +91,15 @@ class Lanes:
 
     @property
     def bar(self) -> float:
-        """What is more urgent than this priority may be claimed even if there is no room."""
+        """The priority below which a job may be claimed even if there is no room."""
         if self._average_s >= _SHORT_S or self._in_hand >= self._slots + 2 * _MOST_AHEAD:
             return -inf
         return self._highest
 
     def admit(self, job_id: str, priority: int) -> bool:
-        """Take a job in hand that is about to be claimed; tell if it waits for none of the others.
+        """Take a job in hand that is about to be claimed; tell whether it is urgent.
 
-        It does not if it is alone, or more urgent than one that was claimed before.
+        It is urgent if no other job has yet to start, or if it is more urgent than one of those.
         """
         urgent = not self._coming or priority < self._highest
         self._coming[job_id] = priority
@@ -108,7 +109,7 @@ class Lanes:
         return urgent
 
     def drop(self, job_id: str) -> None:
-        """Let go of a job that will not start."""
+        """Wait no longer for a job that will not start."""
         if job_id in self._coming:
             self._come(job_id)
             self._grant()
@@ -121,12 +122,12 @@ class Lanes:
             self._highest = max(self._priorities, default=-inf)
 
     def done(self, job_id: str) -> None:
-        """Count off a job that is in hand no more."""
+        """Count off a job that is no longer in hand."""
         self._in_hand -= 1
         self._going_back.discard(job_id)
 
     async def enter(self, job_id: str) -> bool:
-        """Wait for a lane; False if there is none soon enough, or no more at all."""
+        """Wait for a lane; return False if none is free soon enough, or nothing may start."""
         if self._closed or job_id in self._going_back:
             self._going_back.add(job_id)
             self.drop(job_id)
@@ -138,12 +139,13 @@ class Lanes:
         entered = await turn
         if not entered:
             del self._waiting[job_id]
-            self._average_s = inf  # until one ends: those that run are long, whatever it was
+            # until a command ends: those that run are long, whatever the average was
+            self._average_s = inf
             self.drop(job_id)
         return entered
 
     def leave(self, job_id: str) -> float:
-        """Give the lane to the next; return the seconds that it was taken."""
+        """Give a job's lane to the next job; return the seconds that it was in use."""
         took_s = time.monotonic() - self._running.pop(job_id)
         if self._average_s == inf:
             self._average_s = took_s
@@ -153,7 +155,10 @@ class Lanes:
         return took_s
 
     async def step_back(self) -> None:
-        """Let those who wait for a lane start first; while commands are short, a row of them."""
+        """Let jobs that wait for a lane start first.
+
+        While commands are short, the turns of a row step back together.
+        """
         if not self._coming or self._average_s >= _SHORT_S:
             await self._loop.rest()
             return
@@ -174,9 +179,9 @@ class Lanes:
             turn.set(True)
 
     def resize(self, slots: int) -> bool:
-        """Have so many commands run at a time from here on; tell whether that is news.
+        """Run this many commands at a time from now on; tell whether that is a change.
 
-        Those that run now go on.
+        Commands that run already go on.
         """
         is_news = slots != self._slots
         self._slots = slots
@@ -185,7 +190,7 @@ class Lanes:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing may start."""
+        """Whether no command may start."""
         return self._closed
 
     def open(self) -> None:
@@ -193,12 +198,15 @@ class Lanes:
         self._closed = False
 
     def close(self) -> None:
-        """Let nothing start from here on: those who wait are sent away."""
+        """Let no command start from now on, and send away the jobs that wait for a lane."""
         self._closed = True
         self._send_all_away()
 
     def _run_out_of_patience(self) -> None:
-        """Send all away once one waited the last time already: one timer, not one for each."""
+        """Send away all who wait if one of them waited at the last call already.
+
+        One timer serves them all.
+        """
         if not all(turn.done for turn in self._impatient):
             self._send_all_away()
         self._impatient = [turn for turn in self._waiting.values() if not turn.done]
@@ -206,7 +214,7 @@ class Lanes:
             self._loop.later(_PATIENCE_S, self._run_out_of_patience)
 
     def _send_all_away(self) -> None:
-        """Send away who waits, and who is on its way here and would go in before one of these."""
+        """Send away the jobs that wait, and those on their way that would overtake one of them."""
         bar = inf
         for job_id, priority in self._coming.items():
             if job_id in self._waiting:
@@ -225,9 +233,10 @@ class Lanes:
             self._waiting.pop(job_id).set(True)
 
     def _next(self) -> str | None:
-        """Return who goes in: whoever was claimed first, unless a more urgent one is here too.
+        """Return the job to start next: the one claimed first, unless a more urgent one waits too.
 
-        Who was claimed earlier and is not here yet, a few fsyncs away at most, is waited for.
+        A job that was claimed earlier but does not wait yet is waited for: it is at most a few
+        fsyncs away.
         """
         found, bar = None, inf
         lowest = min(self._priorities, default=inf)
@@ -237,6 +246,6 @@ class Lanes:
                 turn = self._waiting.get(job_id)
                 if turn is not None and not turn.done:
                     found = job_id
-                if priority == lowest:  # of those that follow none is more urgent
+                if priority == lowest:  # none of those that follow is more urgent
                     break
         return found

@@ -1,4 +1,4 @@
-"""Follows config.json: what is set while a pool runs holds from then on.
+"""Follows config.json, so that a setting changed while a pool runs takes effect.
 
 spool-layout.md, section "config.json".
 """
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from queuectl.spool.spool import Spool
     from queuectl.workers.worklog import WorkLog
 
-_UNKNOWN = (0, 0)  # of no file: what is there now is read, also if there is none
-_SAVING_S = 1.0  # an editor that moves config.json away and writes it anew takes less
+_UNKNOWN = (0, 0)  # of no file, so that the next `follow` reads what is there, even if nothing is
+_SAVING_S = 1.0  # an editor that moves config.json away writes it again within this
 
 
 class LiveConfig:
-    """Keeps the settings of a spool as its config.json says.
+    """Keeps the settings of a spool in step with its config.json.
 
     Args:
-        spool: whose `config` is replaced.
-        log: where a change is told, and what cannot be read.
+        spool: its `config` is replaced.
+        log: where changes and faults are logged.
     """
 
     def __init__(self, spool: Spool, log: WorkLog) -> None:
@@ -36,28 +36,28 @@ class LiveConfig:
         self._gone_at: float | None = None
 
     def forget(self) -> None:
-        """Have the next `follow` read the file, changed or not."""
+        """Make the next `follow` read the file, whether it has changed or not."""
         self._stamp = _UNKNOWN
 
     @property
     def wait_s(self) -> float | None:
-        """The seconds until `follow` is to be called though nothing came; None: no hurry."""
+        """Seconds until `follow` must be called even if no event comes, None if it need not be."""
         if self._gone_at is None:
             return None
         return self._gone_at + _SAVING_S - time.monotonic()
 
     def follow(self) -> bool:
-        """Read the file if it is another than the last time; tell whether a setting has changed.
+        """Read the file if it is not the one last read; tell whether a setting has changed.
 
-        What is wrong in it is told.
+        Faults in the file are logged.
 
         Raises:
-            SpoolError: the file system refused to say which file it is.
+            SpoolError: the file system refused to tell which file is there.
         """
         gone_at, self._gone_at = self._gone_at, None
         stamp = config.stamp(self._spool.path)
         if stamp is None and not os.path.isdir(self._spool.path):
-            return False  # the whole spool is away, and its settings with it
+            return False  # the whole spool is gone: keep its settings
         if stamp == self._stamp or (stamp is None and self._is_being_saved(gone_at)):
             return False
         self._stamp = stamp
@@ -69,7 +69,7 @@ class LiveConfig:
         return True
 
     def _load(self) -> Config | None:
-        """Return what the file says, None if not all of it counts, which is told."""
+        """Return the settings in the file; log any fault in it and return None instead."""
         try:
             new, faults = config.load(self._spool.path)
             fault: QueuectlError | None = faults[0] if faults else None
@@ -81,10 +81,10 @@ class LiveConfig:
         return None
 
     def _is_being_saved(self, gone_at: float | None) -> bool:
-        """Tell whether config.json is gone for so short a time that an editor may bring it back.
+        """Tell whether config.json has been gone so briefly that an editor may be saving it.
 
         Args:
-            gone_at: when it was first seen to be gone.
+            gone_at: when it was first found to be gone (monotonic clock), None if that is now.
         """
         now = time.monotonic()
         gone_at = now if gone_at is None else gone_at

@@ -1,4 +1,4 @@
-"""When a whole directory is worth a look: not if nothing can have changed, nor too often.
+"""When to look through a whole directory: only if it may have changed, and not too often.
 
 spool-layout.md, section "Waking".
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import time
 
-_REST = 50  # times what the last look took: looks take at most 1/50 of the time
-_REST_IF_ASKED = 2  # and those that make up for lost events at most a third
-_SOON_S = 0.1  # between two tries of a look that was asked for: its directory may be missing
-_SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two states
+_REST = 50  # times the length of the last look, so that looks take at most 1/50 of the time
+_REST_IF_ASKED = 2  # the same for looks that make up for lost events: at most a third of the time
+_SOON_S = 0.1  # between two tries of a look that was asked for, since its directory may be missing
+_SETTLED_S = 1.0  # a directory's time stamp this old can no longer stand for two of its states
 
 
 class Looks:
     """When one directory was looked at, and whether another look could find anything.
 
-    Each look is a `with` block around the listing; one that is left by an error does not count.
+    Each look is a `with` block around the listing. A look that ends in an error does not count.
     """
 
     def __init__(self, path: str) -> None:
@@ -31,10 +31,10 @@ class Looks:
         self._took = 0.0
 
     def look_again(self, *, soon: bool = False) -> None:
-        """Make another look due, even if the directory has not changed since; in any thread.
+        """Make another look due, whether the directory has changed or not; safe in any thread.
 
         Args:
-            soon: after a short rest, of which `asked_in_s` tells.
+            soon: whether to look after a short rest only, which `asked_in_s` gives.
         """
         self._soon = self._soon or soon
         self._again = True  # so that a look that is going on now does not count
@@ -45,15 +45,15 @@ class Looks:
         """Whether a look could find anything, and the last one was long enough ago.
 
         Raises:
-            OSError: the directory cannot be asked.
+            OSError: the directory's time stamp cannot be read.
         """
         now = time.monotonic()
         try:
             stamp_ns = os.stat(self._path).st_ctime_ns
-        except FileNotFoundError:  # the pool makes it again
+        except FileNotFoundError:  # the pool will make it again
             return False
         except OSError:
-            self._soon = False  # it is looked at again when everything is
+            self._soon = False  # it gets another try when everything is looked at
             raise
         if stamp_ns != self._stamp[0]:
             self._stamp = (stamp_ns, now)
@@ -66,7 +66,7 @@ class Looks:
 
     @property
     def asked_in_s(self) -> float | None:
-        """The seconds until a look that is to follow soon may do so, None if none is."""
+        """Seconds until a look that was asked for soon may begin, None if none was."""
         if not self._soon:
             return None
         return max(self._rest_until - time.monotonic(), _SOON_S)
@@ -79,8 +79,8 @@ class Looks:
         self._over = time.monotonic()
         self._took = self._over - self._begun
         stamp_ns, seen = self._stamp
-        # a change within the clock tick of the look may have left the same stamp: look once more
+        # A change within the clock tick of the look may have left the stamp as it was: look again.
         if kind is None and self._begun - seen >= _SETTLED_S:
             self._covered_ns = stamp_ns
-        if self._again:  # asked last: another thread may say so between the two
+        if self._again:  # checked last, since another thread may call `look_again` meanwhile
             self._covered_ns = None

@@ -1,4 +1,4 @@
-"""What a pool does again and again, beside what it is woken for."""
+"""What a pool does at regular intervals, besides what it is woken for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Periodic:
-    """Something to be done at once, and then every `period_s()` seconds, which may change."""
+    """Something done at once, and then every `period_s()` seconds, which may change."""
 
     def __init__(self, do: Callable[[], object], period_s: Callable[[], float]) -> None:
         self._do = do
@@ -20,7 +20,7 @@ class Periodic:
 
     @property
     def wait_s(self) -> float:
-        """The seconds until it is due; negative once it is."""
+        """Seconds until it is due; negative once it is overdue."""
         return self._last + self._period_s() - time.monotonic()
 
     def run_if_due(self) -> None:

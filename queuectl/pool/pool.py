@@ -44,20 +44,20 @@ if TYPE_CHECKING:
     from queuectl.system.loop import Future
     from queuectl.workers.worklog import WorkLog
 
-_FIRST_SCAN_S = 0.25  # claims wait this long for a first look to end, so that order is right
+_FIRST_SCAN_S = 0.25  # claims wait this long for the first look to end, so that the order is right
 _EMPTY_CHECK_S = 0.2
-_ONE_HANG_UP_S = 1.0  # a shell that ends sends SIGTERM too to what it had stopped
+_ONE_HANG_UP_S = 1.0  # a shell that ends sends SIGTERM, too, to jobs that it had stopped
 
 
 class Pool:
     """Runs the jobs of one spool until it is asked to stop.
 
     Args:
-        spool: whose jobs.
-        count: how many at a time; None follows the setting `worker-count`.
-        log: where it is told what happens.
-        stop_when_empty: leave once nothing is due or running.
-        on_ready: is called with the pool's name once it can be seen.
+        spool: holds the jobs.
+        count: how many jobs run at a time; None follows the setting `worker-count`.
+        log: where events are logged.
+        stop_when_empty: whether to leave once no job is due, running or waiting for a retry.
+        on_ready: called with the pool's name once the pool can be seen.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Pool:
         self._ended_now = False
         self._presence = Presence(spool, log, self._registration, self._rescan)
         self._crashed = False
-        self._has_looked = False  # at everything that there is
+        self._has_looked = False  # at everything, once
         self._notifier = Notifier.from_environment()
         self._hang_up = HangUp()
 
@@ -90,12 +90,12 @@ class Pool:
         return self._count or self._spool.config.worker_count
 
     def run(self) -> bool:
-        """Work until asked to stop (or empty); tell whether it ended as it should.
+        """Run jobs until asked to stop (or empty); return False after an internal error.
 
         Raises:
             UnsafeSpoolError: others could put commands into the spool.
             SpoolError: the spool cannot be used.
-            QueuectlError: this system cannot wait for commands as it must.
+            QueuectlError: this Python cannot wait for commands, or /proc shows other processes.
         """
         if not hasattr(os, "waitid"):
             msg = "this Python has no os.waitid, which macOS has from Python 3.13 on: use that"
@@ -107,7 +107,7 @@ class Pool:
         self._loop = Loop()
         try:
             self._attention = Event(self._loop)
-            # before anybody can see the pool, and stop it
+            # before the pool is registered, since others may stop it from then on
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.on_signal(number, self._asked_by_signal)
             self._loop.on_signal(signal.SIGHUP, self._hung_up)
@@ -187,7 +187,7 @@ class Pool:
     def _root_changed(self, name: str) -> None:
         if name in (PAUSED, config.FILE_NAME):
             self._wake()
-        elif name in DIRECTORIES:  # moved back, perhaps, with what nobody could see meanwhile
+        elif name in DIRECTORIES:  # perhaps moved back, with files that nobody could see meanwhile
             self._rescan()
 
     def _arrived(self, entry: Entry) -> None:
@@ -197,17 +197,17 @@ class Pool:
         self._upkeep.soon()
 
     def _wake(self) -> None:
-        """Have the control loop look what there is to do; may be called in any thread."""
+        """Have the control loop see what there is to do; may be called in any thread."""
         self._loop.soon_from_thread(self._attention.set)
 
     def _rescan(self) -> None:
-        """Have everything looked at now, whatever is known; may be called in any thread."""
+        """Have everything looked at again soon, known or not; may be called in any thread."""
         self._intake.forget_scans()
         self._upkeep.soon()
         self._wake()
 
     def _scanned(self) -> None:
-        """Let claims begin, after a look at everything; may be called in any thread."""
+        """Let claims begin after the first look at everything; may be called in any thread."""
         if not self._has_looked:
             self._has_looked = True
             self._claims.begin()
@@ -219,7 +219,7 @@ class Pool:
             self._attention.set()
 
     def _check_crash(self, part: Future[None]) -> None:
-        """Stop the whole pool, loudly, if a part of it meets what it was not made for."""
+        """Log the error and stop the whole pool if a part of it has failed unexpectedly."""
         error = part.error
         if error is not None:
             text = "".join(traceback.format_exception(error))
@@ -272,7 +272,7 @@ class Pool:
         reap_adopted()
 
     def _compare_with_held(self) -> None:
-        """End what others have taken from us; send away what a backup has put back in our name."""
+        """End commands whose jobs others took from us; send away jobs that a backup restored."""
         ours = [held for held in self._spool.held() if held.owner == self.name]
         self._turns.end_lost({held.job_id for held in ours})
         for held in ours:
@@ -281,7 +281,7 @@ class Pool:
 
     @property
     def _controls(self) -> tuple[Callable[[], None], ...]:
-        """What is followed, each for itself: what cannot be read holds up none of the others."""
+        """What to follow, each in a step of its own: one that fails must not hold up the others."""
         return (
             self._presence.follow,
             self._follow_config,
@@ -300,13 +300,13 @@ class Pool:
         slots = self._slots
         if self._claims.resize(slots):
             self._log.event("config", slots=slots)
-        if slots != self._registration.record.slots:  # first to follow, then to say so
+        if slots != self._registration.record.slots:  # published after it is followed
             self._registration.resize(slots)
 
     def _follow_cancels(self) -> None:
         for job_id, detail in requests.read_cancels(self._spool, self.name):
             if not self._turns.cancel(job_id, detail):
-                # one that cannot be removed holds up none of the others
+                # a request that cannot be removed must not hold up the others
                 withdraw = partial(requests.withdraw_cancel, self._spool, self.name, job_id)
                 self._log.errors_of(withdraw)
 
@@ -332,10 +332,10 @@ class Pool:
             self._attention.set()
 
     def _hung_up(self) -> None:
-        """Stop if the terminal that we were started in is gone, else do what SIGHUP asks."""
+        """Stop if the terminal that we were started in is gone, else reload, as SIGHUP asks."""
         if self._hang_up.has_come():
             self._hung_up_s = time.monotonic()
-            self._signals = max(self._signals, 1)  # kernel and shell may both say it
+            self._signals = max(self._signals, 1)  # the kernel and the shell may both send it
             self._attention.set()
         else:
             self._reload()
@@ -361,12 +361,12 @@ class Pool:
     def _once_more(self, running: int) -> str:
         if running:
             return "; a second signal ends them"
-        if self._turns.stall.of_files:  # the command has ended, and how cannot be written
+        if self._turns.stall.of_files:  # commands have ended, but their outcomes cannot be written
             return "; a second signal leaves what it holds to the next worker"
         return ""
 
     def _say_that_it_stops(self) -> None:
-        """Have those who look see it as if it had been asked by file."""
+        """Write the file that asks the pool to stop, so that others see that it is stopping."""
         if not requests.is_asked_to_stop(self._spool, self.name):
             requests.ask_to_stop(self._spool, self.name, now=False)
 

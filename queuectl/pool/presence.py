@@ -1,4 +1,4 @@
-"""What others move, remove or restore under a living pool is noticed, and mended where it can be.
+"""Notices what others move, remove or restore under a running pool, and mends what it can.
 
 spool-layout.md, sections "Waking" and "workers/".
 """
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Presence:
-    """Keeps a pool registered, and the directories of its spool there.
+    """Keeps a pool registered, and the directories of its spool in place.
 
     Args:
-        spool: which.
-        log: where it is told what was gone.
-        registration: the pool's.
-        returned: is called when there is a directory again whose content nobody could see.
+        spool: the spool.
+        log: where missing directories are logged.
+        registration: the pool's registration.
+        returned: called when a directory was made again, since arrivals may have gone unseen.
     """
 
     def __init__(
@@ -43,13 +43,16 @@ class Presence:
         self._was_away = False
 
     def noticed(self, name: str) -> bool:
-        """Note for `follow` what came into workers/; tell if it is the pool's; in any thread."""
-        # others wrote it, mostly: from a backup, which may bring the one long after the other
+        """Note for `follow` that a file came into workers/; tell whether it is this pool's.
+
+        May be called in any thread.
+        """
+        # Usually others wrote it, from a backup, which may bring one file long after the other.
         self._was_written = self._was_written or name in self._files
         return name in self._files
 
     def follow(self) -> None:
-        """Register again if something was written over that.
+        """Restore the registration if one of its files was written.
 
         Raises:
             OSError, SpoolError: the file system refused.
@@ -59,7 +62,7 @@ class Presence:
             self._registration.keep()
 
     def keep(self) -> bool:
-        """Make anew what is missing; False while the whole spool is away, which is waited for.
+        """Make again what is missing; return False while the whole spool is gone (the pool waits).
 
         Raises:
             OSError: the file system refused.
@@ -71,14 +74,14 @@ class Presence:
             path = self._spool.directory(name)
             if not os.path.isdir(path):
                 self._spool.create()
-                if os.path.isdir(path):  # logs/ may be a link to what is away: jobs run without
+                if os.path.isdir(path):  # logs/ may be a link to what is gone: jobs run without
                     self._log.event("warning", detail=f"{name}/ was gone: made again")
                     self._returned()
         self._registration.keep()
         return True
 
     def _is_away(self) -> bool:
-        """Tell whether the whole spool is gone, which is moved back, or made by who queues next."""
+        """Tell whether the whole spool is gone, until it is moved back or a submit makes it."""
         is_away = not os.path.isdir(self._spool.path)
         if is_away and not self._was_away:
             self._log.event("warning", detail=f"{self._spool.path} is gone: waiting for it")

@@ -1,4 +1,4 @@
-"""Files that cannot run: those that may be half-written, are to be set aside, or cannot be moved.
+"""Files that cannot run: half-written ones, ones to set aside, and ones that cannot be moved.
 
 spool-layout.md, sections "Set aside" and "What a dropped file may look like".
 """
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from queuectl.spool.spool import Spool
     from queuectl.workers.worklog import WorkLog
 
-QUIET_S = 3.0  # a file that does not parse and has not changed for so long is no job
-OPEN_S = 60.0  # nor one that somebody has open for writing: that may have been forgotten
-_LEFT_S = 60.0  # then what could not be moved is tried again: the cause need not be in the file
+QUIET_S = 3.0  # a file that does not parse and has not changed for this long is no job
+OPEN_S = 60.0  # the same while somebody has it open for writing, perhaps forgotten
+_LEFT_S = 60.0  # then a file that could not be moved is tried again: the cause may lie elsewhere
 _LEFT_HINT = "it is tried again once it changes, or in a minute"
 
 
 class _Reject(NamedTuple):
-    """A file that is to be set aside: `name` is of pending/ or failed/, with its suffix."""
+    """A file to be set aside; `name` is its name in pending/ or failed/, with the suffix."""
 
     state: str
     name: str
@@ -39,14 +39,14 @@ class _Reject(NamedTuple):
 
 
 class Rejects:
-    """What an intake has found that cannot run, until it is in dead/, mended or gone.
+    """The files that an intake found unable to run, until they are in dead/, mended or gone.
 
     Args:
-        spool: whose pending/ and failed/ it is in.
-        log: where it is told.
-        owner: the name under which it is set aside.
-        look: is called with the state and the id of a file that may have been mended.
-        soon: is called when there is something to be done sooner, see `next_look_s`.
+        spool: the files are in its pending/ and failed/.
+        log: where they are logged.
+        owner: the name under which they are set aside.
+        look: called with the state and the id of a file that may have been mended.
+        soon: called when something is to be done sooner, see `next_look_s`.
     """
 
     def __init__(
@@ -64,20 +64,20 @@ class Rejects:
         self._look = look
         self._soon = soon
         self._half_written: dict[tuple[str, str], tuple[_Signature, float]] = {}
-        self._waiting: dict[tuple[str, str], _Reject] = {}  # in the order in which they came
-        self._held: tuple[Claim, _Reject] | None = None  # taken, and not yet in dead/
-        self._told: int | None = None  # the number of the error that keeps it from there
-        # what cannot be moved: as it was then, and when to try again (monotonic clock)
+        self._waiting: dict[tuple[str, str], _Reject] = {}  # to be set aside, in this order
+        self._held: tuple[Claim, _Reject] | None = None  # taken, but not in dead/ yet
+        self._told: int | None = None  # the errno that was logged for it
+        # files that could not be moved: as they were, and when to try again (monotonic clock)
         self._left: dict[tuple[str, str], tuple[_Signature, float]] = {}
 
     @property
     def busy(self) -> bool:
-        """Whether a file is neither set aside nor given up yet."""
+        """Whether a file is still to be set aside, or its writer still waited for."""
         return bool(self._half_written or self._waiting or self._held)
 
     @property
     def next_look_s(self) -> float | None:
-        """The seconds until `look_again` or `set_aside` is to be called again; None: no hurry."""
+        """Seconds until `look_again` and `set_aside` should be called again, None if no hurry."""
         if self._waiting and not self._held:
             return 0.0
         return QUIET_S / 4 if self._half_written or self._held else None
@@ -85,7 +85,7 @@ class Rejects:
     # --- half-written -----------------------------------------------------------------------
 
     def wait_for_writer(self, state: str, name: str, why: str) -> None:
-        """Have a file that does not parse set aside once nobody has written to it for a while."""
+        """Have a file that does not parse set aside once it has been left unchanged for a while."""
         now_is = self._as_it_is(state, name)
         if now_is == _GONE:
             self.stop_waiting(state, name)
@@ -100,46 +100,46 @@ class Rejects:
             self.reject(state, name, why)
 
     def stop_waiting(self, state: str, name: str) -> None:
-        """Wait for no writer of a file: it parses, or is gone."""
+        """Stop waiting for the writer of a file, which parses, is gone, or was given up."""
         self._half_written.pop((state, name), None)
 
     # --- what cannot be moved ---------------------------------------------------------------
 
     def leave(self, state: str, job_id: str, error: OSError) -> None:
-        """Leave a job where it is for a while: it cannot be taken."""
+        """Leave a job that cannot be taken where it is for a while."""
         if self._leave(state, job_id + SUFFIX):
             detail = f"cannot take it: {error.strerror}; {_LEFT_HINT}"
             self._log.event("error", job_id, detail=detail)
 
     def _leave(self, state: str, name: str) -> bool:
-        """Remember a file that cannot be moved; tell whether that is news of it as it is."""
+        """Remember that a file cannot be moved; tell whether it is new or has changed since."""
         now_is, (was, _) = self._as_it_is(state, name), self._left.get((state, name), (None, 0.0))
         self._left[state, name] = (now_is, time.monotonic() + _LEFT_S)
         return now_is != was
 
     def is_left(self, state: str, name: str) -> bool:
-        """Tell whether a file could not be moved a while ago, and has not changed since."""
+        """Tell whether a file could not be moved a short time ago and has not changed since."""
         was, until = self._left.get((state, name), (None, 0.0))
         return time.monotonic() < until and was == self._as_it_is(state, name)
 
     def forget(self, state: str, name: str) -> None:
-        """Try again to move a file that could not be: something has come under its name."""
+        """Forget that a file could not be moved, since something has come under its name."""
         self._left.pop((state, name), None)
 
     def forget_all(self) -> None:
-        """Try again to move all that could not be."""
+        """Forget all files that could not be moved, so that they are tried again."""
         self._left.clear()
 
     # --- setting aside ----------------------------------------------------------------------
 
     def reject(self, state: str, name: str, why: str) -> None:
-        """Have a file set aside."""
+        """Have a file set aside by the next `set_aside`."""
         if not self.is_left(state, name):
             self._waiting[state, name] = _Reject(state, name, why, self._as_it_is(state, name))
             self._soon()
 
     def set_aside(self, limit: int) -> None:
-        """Set aside up to `limit` files that can never run; one at a time is held for that."""
+        """Set aside up to `limit` files that can never run, holding one at a time."""
         self._finish_held()
         for place in list(islice(self._waiting, limit)):
             if self._held is not None:
@@ -151,7 +151,7 @@ class Rejects:
                 self._finish_held()
 
     def _take(self, reject: _Reject) -> Claim | None:
-        """Take a file that can never run; None if there is nothing to set aside after all."""
+        """Take a file that can never run; return None if it changed, is gone or cannot be moved."""
         state, name = reject.state, reject.name
         if self._as_it_is(state, name) != reject.as_it_was:  # mended, perhaps
             self._look(state, name.removesuffix(SUFFIX))
@@ -167,7 +167,7 @@ class Rejects:
             return None
 
     def _finish_held(self) -> None:
-        """Put what is held into dead/; until that can be done it is tried again, and told once."""
+        """Put the held file into dead/; a failure is logged once, and the next call tries again."""
         if self._held is None:
             return
         try:
@@ -184,7 +184,7 @@ class Rejects:
     def _finish(self, claim: Claim, reject: _Reject) -> None:
         if _is_another(claim, reject.as_it_was) and reject.name == claim.job_id + SUFFIX:
             with contextlib.suppress(JobExistsError, ClaimLostError):
-                self._spool.release(claim, claim.origin)  # it arrives anew
+                self._spool.release(claim, claim.origin)  # it arrives again
                 return
         try:
             aside = self._spool.set_aside(claim, reject.why, reject.name)
@@ -196,7 +196,7 @@ class Rejects:
     # --- looking again ----------------------------------------------------------------------
 
     def look_again(self) -> None:
-        """Have those looked at that may have changed without their directory changing."""
+        """Look again at files that may have changed without a change of their directory."""
         for state, name in list(self._half_written):
             self._look(state, name.removesuffix(SUFFIX))
         for (state, name), (was, _) in list(self._left.items()):
@@ -205,7 +205,7 @@ class Rejects:
                 if not unchanged:
                     self.forget(state, name)
                 self._look(state, name.removesuffix(SUFFIX))
-                if unchanged:  # in a minute again, and that is no news then
+                if unchanged:  # try again in a minute, and do not log it then
                     self._left[state, name] = (was, time.monotonic() + _LEFT_S)
 
     def _as_it_is(self, state: str, name: str) -> _Signature:
@@ -221,15 +221,15 @@ _GONE: _Signature = (0, 0, 0)
 
 
 def _is_given_up(path: str, quiet_s: float) -> bool:
-    """Tell whether nobody is waited for any more to write on in a file."""
+    """Tell whether to stop waiting for the writer of a file that has been quiet for so long."""
     return quiet_s >= QUIET_S and (quiet_s >= OPEN_S or not _is_open(path))
 
 
 def _is_open(path: str) -> bool:
-    """Tell whether somebody has a file open for writing, as far as we may ask."""
+    """Tell whether somebody has a file open for writing, if the kernel lets us ask."""
     try:
         descriptor = os.open(path, READ_FLAGS)
-    except OSError:  # gone, or it cannot be read: reading it tells
+    except OSError:  # gone or unreadable: the next read will tell
         return False
     try:
         return kernel.has_writer(descriptor)
@@ -238,7 +238,7 @@ def _is_open(path: str) -> bool:
 
 
 def _is_another(claim: Claim, as_it_was: _Signature) -> bool:
-    """Tell whether a file was put in the place of the one that was found bad."""
+    """Tell whether the file that was taken has replaced the one that was found bad."""
     try:
         status = os.lstat(claim.path)
     except FileNotFoundError:

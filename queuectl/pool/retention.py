@@ -1,4 +1,4 @@
-"""Deleting the oldest of what is over: `retain-completed` and `retain-dead`.
+"""Deletes the oldest completed and dead jobs: `retain-completed` and `retain-dead`.
 
 spool-layout.md, section "Keeping house".
 """
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from queuectl.spool.spool import Spool
     from queuectl.workers.worklog import WorkLog
 
-_BUDGET_S = 5.0  # one call of `run` deletes from a state for no longer
-_AHEAD = 50_000  # names kept of one look, oldest first, for the calls to come
+_BUDGET_S = 5.0  # one call of `run` deletes from a state for this long at most
+_AHEAD = 50_000  # names that a look keeps for later calls, oldest first
 
 
 class Retention:
     """Carries out `retain-completed` and `retain-dead`, for one pool.
 
-    `run` is to be called about once a minute. It costs next to nothing while neither is set, or
-    nothing has come since the last look, or what is oldest is not due.
+    Call `run` about once a minute. It costs next to nothing while neither is set, or nothing has
+    come since the last look, or the oldest job is not due.
     """
 
     def __init__(self, spool: Spool, log: WorkLog) -> None:
@@ -41,13 +41,13 @@ class Retention:
         self._shelves = {state: _Shelf(spool, state) for state in FINISHED}
 
     def run(self) -> bool:
-        """Delete what is beyond its retention, for a few seconds at most.
+        """Delete jobs beyond their retention, for a few seconds at most.
 
-        Returns whether that was not enough: call again before a minute has passed, then.
+        Returns whether the time ran out: then call it again before a minute has passed.
 
         Raises:
             OSError, SpoolError: the file system refused.
-            WrongStateError: see `delete`.
+            WrongStateError: a job was changed or retried while it was being deleted.
         """
         config = self._spool.config
         faults: list[QueuectlError] = []
@@ -71,7 +71,7 @@ class Retention:
 
 
 class _Shelf:
-    """The oldest jobs of one directory, as far as they are known."""
+    """The oldest known jobs of one directory."""
 
     def __init__(self, spool: Spool, state: str) -> None:
         self._spool = spool
@@ -96,7 +96,7 @@ class _Shelf:
                 self._look()
 
     def _look(self) -> None:
-        """List the directory, unless that was done a moment ago or nothing can have changed."""
+        """List the directory, unless that was done recently or nothing can have changed."""
         if not self._looks.due:
             return
         with self._looks:
@@ -105,6 +105,6 @@ class _Shelf:
 
     def _counted(self) -> Iterator[tuple[float, str]]:
         for job_id, written_at in self._spool.written(self._state):
-            if is_id(job_id):  # else it is somebody's copy, and not ours to delete
+            if is_id(job_id):  # any other file is somebody's copy, not ours to delete
                 self._count += 1
                 yield written_at, job_id

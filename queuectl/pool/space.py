@@ -1,4 +1,4 @@
-"""Whether there is room for what commands print: without it they would fail, one after the other.
+"""Whether there is room for what commands print: without it they would fail, one by one.
 
 spool-layout.md, section "Run".
 """
@@ -14,7 +14,7 @@ from queuectl.system.room import room_in
 if TYPE_CHECKING:
     from queuectl.spool.places import Places
 
-_LOOK_S = 0.1  # between two looks: one costs some microseconds
+_LOOK_S = 0.1  # between two looks; each costs some microseconds
 
 
 class Space:
@@ -22,11 +22,11 @@ class Space:
 
     def __init__(self, spool: Places) -> None:
         self._paths = (spool.path, spool.directory("logs"))
-        self._lack: tuple[str, str] | None = None  # of what, and where
+        self._lack: tuple[str, str] | None = None  # what is lacking, and where
         self._next_look_s = 0.0
 
     def check(self) -> None:
-        """Check that there is room, as it was a moment ago.
+        """Check that there is room, by a look that may be a moment old.
 
         Raises:
             OSError: there is none.
@@ -47,5 +47,5 @@ class Space:
 def _lack_in(path: str) -> str:
     try:
         return room_in(path).lack
-    except OSError:  # it is not there, or away: whoever needs it says so
+    except OSError:  # the path is gone: whoever needs it reports that
         return ""

@@ -1,4 +1,4 @@
-"""What is held in a pool's name and has no turn, as from a backup: put where it belongs.
+"""Puts jobs that are held in a pool's name without a turn, as from a backup, where they belong.
 
 spool-layout.md, section "Recover".
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Strays:
-    """Sends away what one pool holds without having taken it."""
+    """Sends away the jobs that are held in a pool's name though it has not taken them."""
 
     def __init__(self, spool: Spool, log: WorkLog, custody: Custody) -> None:
         self._spool = spool
@@ -32,7 +32,7 @@ class Strays:
         self._custody = custody
 
     async def send_away(self, claim: Claim) -> None:
-        """Put a job where its body says; leave it for another time while it is being written."""
+        """Put a job where it belongs, or leave it for another time while it is being written."""
         if self._is_being_written(claim):
             return
         job = await self._custody.read(claim)
@@ -45,13 +45,13 @@ class Strays:
         except IncompleteJobError:
             with contextlib.suppress(FileNotFoundError):
                 return abs(time.time() - os.lstat(claim.path).st_ctime) < QUIET_S
-        except (OSError, BadJobError):  # reading it deals with these
+        except (OSError, BadJobError):  # `Custody.read` deals with these
             pass
         return False
 
     async def _put_where_it_belongs(self, claim: Claim, job: Job) -> None:
         why = f"{claim.owner} did not run it"
-        # a copy is older than what has happened since: that it has no output says nothing
+        # a copy is older than what was done since, so missing output proves nothing
         back = sent_back(self._spool, claim, job, why, this_boot=False)
         settled = await self._custody.persist(
             "put back", claim, lambda: self._spool.settling(claim, back)

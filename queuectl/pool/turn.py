@@ -1,4 +1,4 @@
-"""One job's turn: take, count, run, settle. The order of the steps is the promise.
+"""One job's turn: take, count, run, settle. What queuectl guarantees rests on this order.
 
 spool-layout.md, section "The moves".
 """
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
     from queuectl.workers.registration import Registration
     from queuectl.workers.worklog import WorkLog
 
-_OF_POOLS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that a terminal sends to our group
-_SLIPS_TOLD = 100  # names of fields in the life of a pool
+_OF_POOLS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that may go to our whole process group
+_SLIPS_TOLD = 100  # names of fields, at most, in the life of a pool
 
 
 class _Ended(NamedTuple):
-    """A run that is over, and its job, which is held still."""
+    """A run that is over, and its job, which is still held."""
 
     claim: Claim
     job: Job
@@ -65,14 +65,14 @@ class _Ended(NamedTuple):
 
 
 class Turns:
-    """Gives jobs their turn, for one pool; each turn is a coroutine of its event loop.
+    """Gives the jobs of one pool their turns; each turn is a coroutine of its event loop.
 
     Args:
-        spool: whose jobs.
-        log: where it is told how they went.
-        loop: in which the turns are run.
-        intake: takes back what is not run.
-        registration: the pool; it runs as many at a time as its record says.
+        spool: holds the jobs.
+        log: where events are logged.
+        loop: the event loop that runs the turns.
+        intake: gets back the entries of jobs that are not run.
+        registration: the pool's; its record says how many jobs run at a time.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Turns:
     ) -> None:
         self._loop = loop
         self.lanes = Lanes(loop, registration.record.slots)
-        # by Spool.key, that of each turn; None: its command has not begun
+        # by `Spool.key`, the run of each turn; None while its command has not begun
         self._runs: dict[str, runner.Run | None] = {}
         self._deferred: defaultdict[str, list[Entry]] = defaultdict(list)
         self.stall = Stall(loop, log, registration, self.lanes)
         self._disk = Disk(loop)
-        if spool.config.sync:  # else not: at the end the kernel takes 35 ms to take it back
+        if spool.config.sync:  # only then, since closing it at the end takes 35 ms
             self._disk.prepare()
         self._custody = Custody(spool, log, self._disk, self.stall, intake)
         self._strays = Strays(spool, log, self._custody)
@@ -93,7 +93,7 @@ class Turns:
         self._commands = Commands(spool, registration.name)
         self._space = Space(spool)
         self._intake = intake
-        self._cancelled: dict[str, outcome.Outcome] = {}  # by Spool.key
+        self._cancelled: dict[str, outcome.Outcome] = {}  # by `Spool.key`
         self._spool = spool
         self._owner = registration.name
         self._log = log
@@ -101,7 +101,7 @@ class Turns:
         self._told_of: set[str] = set()
 
     def end_all(self, reason: outcome.Outcome) -> None:
-        """End every command that runs, and every one that starts from here on."""
+        """End every command that runs, and every one that starts from now on."""
         self._ending = reason
         for run in self._runs.values():
             if run is not None:
@@ -109,10 +109,10 @@ class Turns:
         self.stall.give_up()
 
     def end_lost(self, held: Collection[str]) -> None:
-        """End the commands of jobs that others have taken away from us: they may run again there.
+        """End the commands of jobs that others have taken from us, since they may run them again.
 
         Args:
-            held: the ids of those that are held in our name.
+            held: the ids of the jobs that are still held in our name.
         """
         ours = {self._spool.key(job_id) for job_id in held}
         for key, run in self._runs.items():
@@ -125,17 +125,17 @@ class Turns:
     def _is_elsewhere(self, job_id: str) -> bool:
         try:
             return self._spool.find(job_id).owner != self._owner
-        except QueuectlError:  # it is nowhere: removed by hand, and nobody runs it but we
+        except QueuectlError:  # removed by hand, or unreadable: nobody else is known to run it
             return False
 
     def follow_config(self) -> None:
-        """Have what runs live by the settings, as far as they hold for it."""
+        """Apply the setting `job-timeout` to the commands that run, if it gives them more time."""
         for run in self._runs.values():
             if run is not None:
                 run.follow_setting(self._spool.config.job_timeout)
 
     def cancel(self, job_id: str, detail: str) -> bool:
-        """End a job for good, its command too if it runs; False if no turn has it."""
+        """Cancel a job, and end its command if it runs; return False if no turn has the job."""
         key = self._spool.key(job_id)
         if key not in self._runs:
             return False
@@ -146,7 +146,7 @@ class Turns:
         return True
 
     def close(self) -> None:
-        """End what served the turns."""
+        """Close the queue for fsyncs, once all turns are over."""
         self._disk.close()
 
     @property
@@ -160,14 +160,14 @@ class Turns:
         return self._spool.config.sync
 
     def begin(self, entry: Entry, on_room: Callable[[], None]) -> Future[None] | None:
-        """Give a job its turn, in a coroutine of its own; None if that must wait.
+        """Start the turn of a job, in a coroutine of its own; return None if that must wait.
 
-        `on_room` is called in the loop once its command has ended: another may perhaps be claimed.
+        `on_room` is called in the loop once its command has ended, since there may be room then.
         """
         key = self._spool.key(entry.job_id)
         if key in self._runs:
-            # Just released by a turn that is about to end, or a second file of this id: to take it
-            # now would replace the one that is held.
+            # A turn that is about to end has just released it, or it is a second file of this id.
+            # To take it now would replace the file that is held.
             self._deferred[key].append(entry)
             return None
         self._runs[key] = None
@@ -175,7 +175,7 @@ class Turns:
         return self._loop.start(self._take_turn(entry, on_room, urgent=urgent))
 
     def settle_stray(self, held: Held) -> Future[None] | None:
-        """Send away what is held in our name and has no turn, as from a backup; None if it has."""
+        """Start to send away a job held in our name, as from a backup; None if it has a turn."""
         key = self._spool.key(held.job_id)
         if key in self._runs:
             return None
@@ -190,14 +190,14 @@ class Turns:
             self._forget(claim.job_id)
 
     async def _take_turn(self, entry: Entry, on_room: Callable[[], None], *, urgent: bool) -> None:
-        """Run one job from its directory to its directory, if it still is ours to have."""
+        """Take one job, if it is still there to take, then run and settle it."""
         try:
             try:
                 ended = await self._until_ended(entry, urgent=urgent)
             finally:
                 self.lanes.drop(entry.job_id)
             if ended is not None:
-                # the next claim waits for the disk beside this outcome, not behind it
+                # let the next claim wait for the disk beside this outcome, not behind it
                 self._loop.soon(on_room)
                 await self._settle(ended)
         finally:
@@ -207,8 +207,8 @@ class Turns:
     def _forget(self, job_id: str) -> None:
         key = self._spool.key(job_id)
         if self._cancelled.pop(key, None) is not None:
-            # now: what was asked of this run must not end the next one of this id
-            with contextlib.suppress(OSError):  # it is looked at again at the next tick
+            # now, since a request to cancel this run must not end the next run of this id
+            with contextlib.suppress(OSError):  # the request is read again at the next tick
                 requests.withdraw_cancel(self._spool, self._owner, job_id)
         del self._runs[key]
         for deferred in self._deferred.pop(key, ()):
@@ -230,7 +230,7 @@ class Turns:
                 took_s, at = self.lanes.leave(job.id), time.time()
         if ran is None:
             await self._custody.give_back(claim, before)
-            self._intake.put_back(entry)  # its arrival may be told after another was claimed
+            self._intake.put_back(entry)  # the event of its arrival may come after another claim
             return None
         job, how = ran
         limit = self._spool.config.log_max_size
@@ -240,14 +240,14 @@ class Turns:
         return _Ended(claim, job, how, took_s, at)
 
     async def _claim(self, entry: Entry) -> tuple[Claim, Job] | None:
-        """Return a job that is ours and due, and how it was taken; None if it is not."""
+        """Take a job; return its claim and the job, None if it is not ours or not due."""
         claim = await self._custody.take(entry, self._owner)
         job = None if claim is None else await self._custody.read(claim)
         if claim is None or job is None:
             return None
         if job.due(entry.state) != entry.due:
-            # Rewritten since it was looked at: another pool's retry, or an edit. The time that had
-            # come is not this one; given back, it arrives anew.
+            # It was rewritten since it was looked at, by another pool's retry or an edit. The time
+            # that has come is not its own. Given back, it arrives again.
             await self._custody.give_back(claim, job)
             return None
         return claim, job
@@ -255,7 +255,7 @@ class Turns:
     # --- count, durably, before the command starts ------------------------------------------
 
     async def _count(self, claim: Claim, before: Job, *, urgent: bool) -> Job | None:
-        """Return the job as it is about to run, None if it is not to."""
+        """Count the attempt; return the job as it is about to run, None if it is not to run."""
         logs = self._spool.log_files(before.id, before.run_number + 1)
         job = outcome.started(before, worker=self._owner, now=time.time(), logs=logs)
         try:
@@ -272,7 +272,7 @@ class Turns:
     # --- run --------------------------------------------------------------------------------
 
     async def _run(self, claim: Claim, job: Job) -> tuple[Job, outcome.Outcome] | None:
-        """Return a job and how its command ended, None if it is to be given back."""
+        """Run the command; return the job and how that ended, None if it is to be given back."""
         key = self._spool.key(job.id)
         if key in self._cancelled:
             return job, self._cancelled[key]
@@ -305,7 +305,7 @@ class Turns:
     async def _start(
         self, claim: Claim, job: Job, task: runner.Task
     ) -> tuple[Job, runner.Run] | None:
-        """Return the job as it stands in its file, and its command, which runs; None if not now."""
+        """Start the command; return the job as it is in its file and the run, None if not now."""
         self._space.check()
         output = runner.OutputFiles(task)
         try:
@@ -322,11 +322,11 @@ class Turns:
         return job, run
 
     async def _count_without_output(self, claim: Claim, job: Job) -> Job | None:
-        """Have the record name no output: recovery would take it for not begun, else."""
+        """Rewrite the record to name no output, or recovery would think that it never began."""
         without = job.changed(stdout_path=None, stderr_path=None)
         try:
             await self._disk.carry_out(self._spool.rewriting(claim, without))
-        except ClaimLostError:  # as is told when it is given back
+        except ClaimLostError:  # logged when the job is given back
             return None
         except OSError as error:
             self.stall.hold(job.id, f"count {job.id}", error)
@@ -336,12 +336,12 @@ class Turns:
         return None if is_off else without
 
     async def _nothing_left(self, job: Job, error: OSError) -> outcome.Outcome | None:
-        """Wait for what a start lacked; return the outcome of a job that is not given back."""
+        """Wait for what a start lacked; return an outcome, None if the job is to be given back."""
         self.stall.hold(job.id, f"start {job.id}", error, STARTS)
         if isinstance(error, runner.UnwatchedError):
             await self.stall.pause()
             return outcome.Outcome(ended=outcome.STOPPED, detail=str(error.strerror))
-        # now: if we die, by it it had begun
+        # now: if we died, these files would mean that the command had begun
         remove_output(self._spool, job.id, job.run_number + 1)
         key = self._spool.key(job.id)
         while await self.stall.pause() and key not in self._cancelled and not self.lanes.closed:
@@ -350,7 +350,10 @@ class Turns:
         return self._cancelled.get(key)
 
     def _tell_of_slips(self, job: Job) -> None:
-        """Say what its dropper could not be told; each name once, and not without end."""
+        """Log what look like misspelled fields of a dropped job, as its author could not be told.
+
+        Each name is logged once, and only so many names in all.
+        """
         names = [name for name in job.record if name not in FIELDS and name not in self._told_of]
         names = names[: _SLIPS_TOLD - len(self._told_of)]
         self._told_of.update(names)
@@ -358,7 +361,7 @@ class Turns:
             self._log.event("warning", job.id, detail=slip)
 
     async def _cap_output(self, job: Job, limit: float) -> None:
-        """Cut what is too large, in a thread: half of the limit is copied."""
+        """Cut output that is too large, in a thread, since half of the limit is copied."""
         for path in (job.record["stdout_path"], job.record["stderr_path"]):
             if path is not None and files.size(path) > limit:
                 try:
@@ -379,7 +382,7 @@ class Turns:
         else:
             job = outcome.began(job, at - took_s)
             done = self._settled(job, how, at)
-        if done.state == "pending":  # told to stop, it is to run again as soon as it would have
+        if done.state == "pending":  # a stopped job keeps its place in the order
             done = outcome.given_back(done, done.state, claim.arrived_us)
         settled = await self._custody.persist(
             "record the outcome of", claim, lambda: self._spool.settling(claim, done)

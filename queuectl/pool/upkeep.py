@@ -1,4 +1,4 @@
-"""What a pool does beside its jobs, in a thread of its own: look, recover, tidy.
+"""What a pool does besides its jobs, in a thread of its own: look, recover, tidy.
 
 spool-layout.md, sections "Waking", "Recover" and "Keeping house".
 """
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from queuectl.spool.spool import Spool
     from queuectl.workers.worklog import WorkLog
 
-_FIRST_RECOVERY_S = 1.0  # most commands end within this when they are told to
-_TIDY_S = 60.0  # between two looks at what is beyond its retention
-_TIDY_SHARE = 5  # while there is more to delete, it takes a sixth of the time
-_REJECTS_A_TURN = 20  # files set aside between two looks at what else there is to do
+_FIRST_RECOVERY_S = 1.0  # most commands end within this when told to
+_TIDY_S = 60.0  # between two looks for jobs beyond their retention
+_TIDY_SHARE = 5  # while there is more to delete, deleting takes a sixth of the time
+_REJECTS_A_TURN = 20  # files set aside before other work gets its turn
 
 
 class Upkeep:
-    """Keeps a pool's view of its spool true, and the spool in order, until it is stopped.
+    """Keeps a pool's view of its spool up to date, and the spool in order, until it is stopped.
 
     Args:
-        spool: which.
-        log: where it is told.
-        intake: is had to look at everything, once in a `poll-interval` and when it asks for it.
-        owner: the name under which it recovers what the dead left.
-        scanned: is called after each look at everything, in that thread.
+        spool: the spool.
+        log: where events are logged.
+        intake: looks at everything, once in a `poll-interval` and whenever it asks for that.
+        owner: the name under which jobs of dead owners are recovered.
+        scanned: called after each look at everything, in the thread of `run`.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Upkeep:
         self._stopped = False
 
     def begin(self) -> None:
-        """Put what the dead left where it belongs, so that order is right from the start.
+        """Recover the jobs of dead owners, so that the order is right from the start.
 
-        What they left running is waited for only so long; `run` goes on with it.
+        Commands that they left running are waited for only briefly; `run` goes on with them.
         """
         end = time.monotonic() + _FIRST_RECOVERY_S
         self._recover()
@@ -65,11 +65,11 @@ class Upkeep:
             self._recovery.go_on()
 
     def soon(self) -> None:
-        """Have the next look follow at once; may be called in any thread."""
+        """Make the next look follow at once; may be called in any thread."""
         self._wanted.set()
 
     def stop(self) -> None:
-        """Have `run` return after what it is doing; may be called in any thread."""
+        """Make `run` return after what it is doing; may be called in any thread."""
         self._stopped = True
         self._wanted.set()
 
@@ -100,7 +100,7 @@ class Upkeep:
         self._recovery.close()
 
     def _tell_of_opening(self) -> None:
-        """Say once that others can put commands in, which keeps the next worker from starting."""
+        """Warn once that others can put commands in, which keeps the next worker from starting."""
         opening = next(unsafe(self._spool), None)
         if opening is not None and opening != self._opening:
             what = f"{opening.path} {opening.why}, who could run commands as us"
@@ -119,7 +119,7 @@ class Upkeep:
             self._recovery.go_on()
 
     def _tidy(self) -> float:
-        """Delete what is beyond its retention; return the seconds until the next time."""
+        """Delete jobs beyond their retention; return the seconds until the next call."""
         begun = time.monotonic()
         more = self._log.errors_of(self._retention.run)
         return _TIDY_SHARE * (time.monotonic() - begun) if more else _TIDY_S
