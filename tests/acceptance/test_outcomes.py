@@ -287,7 +287,7 @@ def test_a_command_finds_its_cwd_its_env_and_an_empty_stdin(spool: SpoolDir) -> 
 
 
 def test_jobs_of_many_places_run_each_in_its_own(spool: SpoolDir, tmp_path: Path) -> None:
-    """Each of 700 jobs runs in its cwd: more directories than a pool keeps ready, some used twice."""
+    """Each job runs in its cwd, though a pool keeps fewer directories ready than they have."""
     places = {f"job-{number:03}": tmp_path / f"place-{number % 550}" for number in range(700)}
     for place in set(places.values()):
         place.mkdir()

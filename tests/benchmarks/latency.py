@@ -60,7 +60,8 @@ def measure(bench: Bench) -> Iterator[Row]:
         for durability in ("full", "relaxed"):
             yield from _idle(bench, bell, durability)
         yield from _beside(bench, bell)
-        yield from _busy(bench, bell)
+        for durability in ("full", "relaxed"):
+            yield from _busy(bench, bell, durability)
     yield from _end(bench)
 
 
@@ -89,9 +90,9 @@ def _beside(bench: Bench, bell: Bell) -> Iterator[Row]:
     yield from _rows(found, "idle pool beside a busy one")
 
 
-def _busy(bench: Bench, bell: Bell) -> Iterator[Row]:
+def _busy(bench: Bench, bell: Bell, durability: str) -> Iterator[Row]:
     """Time drops, which go first, while two pools drain one backlog as fast as they can."""
-    spool = new_spool(bench, "busy", durability="full")
+    spool = new_spool(bench, "busy", durability=durability)
     backlog = bench.pick(200, 12_000, 60_000)
     fill(spool, backlog)
     flush()
@@ -102,8 +103,8 @@ def _busy(bench: Bench, bell: Bell) -> Iterator[Row]:
         done = pool.completed() + other.completed()
     if done >= backlog and bench.scale != "tiny":
         bench.say("the backlog was drained before the last sample: part of this was idle")
-    bench.raw["latency, beside claims"] = found
-    yield from _rows(found, "two pools claiming")
+    bench.raw[f"latency, two pools claiming, {durability}"] = found
+    yield from _rows(found, f"two pools claiming, {durability}")
 
 
 def _rows(found: dict[str, list[float]], where: str) -> Iterator[Row]:

@@ -131,7 +131,7 @@ _LATENCIES = (
     ("bare spawn", "latency, full", "bare"),
     ("drop", "latency, full", "drop"),
     ("enqueue", "latency, full", "enqueue"),
-    ("drop, pool busy", "latency, beside claims", "drop"),
+    ("drop, pool busy", "latency, two pools claiming, full", "drop"),
 )
 
 
