@@ -1,4 +1,4 @@
-"""A job queue that is a directory.
+"""A job queue kept in a directory.
 
     from queuectl import STATES, Spool
 
@@ -8,26 +8,26 @@
     print(found.state, found.job.exit_code)
     print({state: sum(1 for _ in spool.names(state)) for state in STATES})
 
-spool-layout.md says what is in the directory, and in each record.
+spool-layout.md describes the directory and the records in it.
 
-Where things are, each line loading only itself, those above it, and `errors`:
+The parts of the package. Each line imports only itself, the lines above it, and `errors`:
 
-    states, ids, units, variables, retry    the words of all the rest, and the one policy
-    kernel/, system/                        files that survive, the event loop, arrivals
-    settings/                               what can be set, and config.json
-    record/                                 a job's record, and what a run makes of it
+    states, ids, units, variables, retry    terms that the rest shares, and the retry policy
+    kernel/, system/                        durable files, the event loop, file system events
+    settings/                               the settings, and config.json
+    record/                                 a job's record, and how the end of a run changes it
     spool/                                  the directory, and the moves that jobs make in it
-    workers/                                who is alive, what is asked of them, what they log
+    workers/                                which workers are alive, requests to them, their log
     run/                                    one command: its start, its end, what it leaves behind
-    recovery/                               what becomes of what the dead held
-    jobs/                                   what people do to jobs, and how they wait for them
-    pool/                                   what waits, what is claimed, each job's turn
-    stats/, doctor/, report/                looking back, and whether all is well
-    library                                 what other programs do with a spool
+    recovery/                               settling the jobs of dead owners
+    jobs/                                   what people do to jobs, and waiting for jobs
+    pool/                                   the worker: waiting jobs, claims, each job's turn
+    stats/, doctor/, report/                statistics, the health check, the HTML report
+    library                                 the API for Python programs
     cli/                                    the command line
 """
 
-TYPE_CHECKING = False  # as typing has it, which takes 5 ms to import
+TYPE_CHECKING = False  # instead of typing's own, whose import takes 5 ms
 if TYPE_CHECKING:
     from queuectl.errors import (
         BadJobError,
@@ -64,7 +64,7 @@ __all__ = [
 __version__ = "1.0.0"
 
 if not TYPE_CHECKING:
-    # the others are errors
+    # every other public name is in errors.py
     _PLACES = {
         "Found": "spool.layout",
         "Job": "record.job",
@@ -73,7 +73,7 @@ if not TYPE_CHECKING:
     }
 
     def __getattr__(name: str) -> object:
-        """Import what is asked for: the command line has to run before it takes its time."""
+        """Import a public name on its first use, so that the command line starts fast."""
         from importlib import import_module
 
         if name == "errors":

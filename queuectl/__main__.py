@@ -1,4 +1,4 @@
-"""Where `queuectl` and `python -m queuectl` begin."""
+"""The entry point of `queuectl` and `python -m queuectl`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; one interrupted while its modules load ends like a later one."""
+    """Run the command line; exit with 130 if interrupted, even while its modules load."""
     try:
         from queuectl.cli import main as run
     except KeyboardInterrupt:
-        print("queuectl: interrupted", file=sys.stderr)  # noqa: T201 - click is not there
+        print("queuectl: interrupted", file=sys.stderr)  # noqa: T201 - click is not loaded
         sys.exit(130)
     run()
 

@@ -1,4 +1,4 @@
-"""Everything that queuectl can refuse, each with what, where, and what to do about it."""
+"""The errors of queuectl, whose messages say what failed, where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class QueuectlError(Exception):
-    """Something could not be done; the text is one line a user can act on."""
+    """The base class of queuectl's errors; the message is one line that a user can act on."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Have it cross between processes: `multiprocessing` waits for ever for what cannot."""
+        """Make the error picklable: `multiprocessing` would wait forever for one that is not."""
         return _remade, (type(self), self.args, self.__dict__)
 
 
@@ -25,19 +25,19 @@ def _remade(
 
 
 class BadJobError(QueuectlError):
-    """A record that can never run: the text names the field and what is wrong with it."""
+    """A record can never run as a job; the message says which field is wrong, and why."""
 
 
 class IncompleteJobError(BadJobError):
-    """Bytes that do not parse (yet): their writer may be half-way."""
+    """A file does not parse, or is too large, perhaps because it is still being written."""
 
 
 class BadSettingError(QueuectlError):
-    """A configuration key or value that is not one of ours."""
+    """A key, a value or the whole of config.json is not valid."""
 
 
 class JobExistsError(QueuectlError):
-    """The id is taken, in whatever state."""
+    """A job in some state already has the id."""
 
     def __init__(self, job_id: str, state: str) -> None:
         super().__init__(f'job "{job_id}" exists already, in {state}/; choose another id')
@@ -46,31 +46,31 @@ class JobExistsError(QueuectlError):
 
 
 class NoSuchJobError(QueuectlError):
-    """No state directory holds a job of that id."""
+    """No state directory holds a job with that id."""
 
 
 class WrongStateError(QueuectlError):
-    """The job is there, but not where this verb applies."""
+    """The job exists, but the operation does not apply to it where it is."""
 
 
 class MovedOnError(WrongStateError):
-    """The job is in a state by now, or on its way, where this verb does not apply."""
+    """The job is now in a state where the operation does not apply, or on its way to one."""
 
 
 class TooLateError(WrongStateError):
-    """The job has come to its end already."""
+    """The job has already ended."""
 
 
 class ClaimLostError(QueuectlError):
-    """A claim was taken away by whoever thought its owner dead; the result is dropped."""
+    """A claim was taken away by a process that judged its owner dead; the result is dropped."""
 
 
 class UnsafeSpoolError(QueuectlError):
-    """Somebody else could put commands into this spool."""
+    """Another user could put commands into this spool, or redirect what is written there."""
 
 
 class SpoolError(QueuectlError):
-    """The file system refused: the action, the path and the reason."""
+    """The file system refused; the message names the action, the path and the reason."""
 
     def __init__(self, action: str, path: str, error: OSError, todo: str = "") -> None:
         super().__init__(f"cannot {action} {path}: {error.strerror or error}{todo}")
@@ -79,7 +79,10 @@ class SpoolError(QueuectlError):
 
 
 class WrongUserError(QueuectlError):
-    """Root is to change nothing in a user's spool: they could not read it, or lead it astray."""
+    """Root must not change another user's spool.
+
+    That user could not read the files that root makes there, and could redirect what root writes.
+    """
 
     def __init__(self, path: str, owner: str) -> None:
         super().__init__(
@@ -89,20 +92,20 @@ class WrongUserError(QueuectlError):
 
 
 def for_shell(text: str) -> str:
-    """Return a text as one word of a command that somebody is told to give."""
-    import shlex  # few need it, and it is 2 ms of each start
+    """Return `text` quoted as one word of a shell command that is shown to a user."""
+    import shlex  # few commands need it, and it takes 2 ms to import
 
     return shlex.quote(text)
 
 
 def command_as(user: str) -> str:
-    """Return how root gives a command as another user, known by name or number."""
+    """Return the command by which root runs queuectl as another user, given by name or number."""
     account = f"#{user}" if user.isdigit() else user
     return f"`sudo -u {for_shell(account)} queuectl ...`"
 
 
 def error_text(error: Exception) -> str:
-    """Return what to say of an error: of one of the system what it is about, and why, in words."""
+    """Return an error as text; of an OSError, its paths and its reason."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     paths = [str(path) for path in (error.filename, error.filename2) if path]
@@ -110,16 +113,16 @@ def error_text(error: Exception) -> str:
 
 
 def do_all(steps: Iterable[Callable[[], object]]) -> None:
-    """Do each step, also after one that failed.
+    """Run every step, even after one has failed.
 
     Raises:
-        OSError, QueuectlError: the first error that there was; all the others were tried.
+        OSError, QueuectlError: the first error of a step, raised after all steps were tried.
     """
     fault: Exception | None = None
     for step in steps:
         try:
             step()
-        except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others can be done
+        except (OSError, QueuectlError) as error:  # noqa: PERF203 - the other steps still run
             fault = fault or error
     if fault is not None:
         raise fault

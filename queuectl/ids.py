@@ -1,4 +1,4 @@
-"""What a job may be called: its id is its file's name (pure, but for the clock and the dice)."""
+"""Job ids, which are also the names of job files (pure, apart from `new_id`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_id(text: object) -> TypeGuard[str]:
 
 
 def as_id(text: str, room: int = 0) -> str:
-    """Return the nearest thing to `text` that can be an id, at least `room` short of the limit."""
+    """Return the id closest to `text` that leaves `room` characters below the length limit."""
     if is_id(text) and len(text) + room <= _MAX_CHARS:
         return text
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)
@@ -32,7 +32,7 @@ def as_id(text: str, room: int = 0) -> str:
 
 
 def numbered(job_id: str) -> Iterator[str]:
-    """Yield what a job may be called whose id is taken: ID, ID.2, ID.3 ..., within the limit."""
+    """Yield ids to try for a job whose own may be taken: ID, ID.2, ID.3 ..., within the limit."""
     yield as_id(job_id)
     for number in count(2):
         suffix = f".{number}"
@@ -40,13 +40,13 @@ def numbered(job_id: str) -> Iterator[str]:
 
 
 def is_numbered(name: str, job_id: str) -> bool:
-    """Tell whether a name is one that `numbered` gives a job of this id, its own not."""
+    """Tell whether a name is one that `numbered` yields for an id, but not the id itself."""
     stem, _, number = name.rpartition(".")
-    is_one = is_id(name) and number.isdecimal()  # first: int() takes no more than 4300 digits
+    is_one = is_id(name) and number.isdecimal()  # is_id first: int() fails above 4300 digits
     return is_one and int(number) > 1 and stem == as_id(job_id, room=len(number) + 1)
 
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, in sorting order
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _last_us = 0
 _MOST_AHEAD_US = 60_000_000
@@ -56,7 +56,7 @@ def new_id(now: float) -> str:
     """Return a fresh id of 15 characters that sorts by time: microseconds, then 20 random bits."""
     global _last_us  # noqa: PLW0603 - two ids of one microsecond must still sort
     now_us = max(0, int(now * 1_000_000))
-    # a clock that was far ahead for a moment is not kept to
+    # if the last id is more than a minute ahead, the clock was set back: follow the clock
     is_ahead = now_us <= _last_us < now_us + _MOST_AHEAD_US
     _last_us = _last_us + 1 if is_ahead else now_us
     value = _last_us << 20 | int.from_bytes(os.urandom(3), "big") & 0xFFFFF
@@ -64,7 +64,7 @@ def new_id(now: float) -> str:
 
 
 def is_made(job_id: str) -> bool:
-    """Tell whether an id looks like one that `new_id` has made, and nobody has thought of."""
+    """Tell whether an id looks as if `new_id` made it, not a person."""
     return len(job_id) == _MADE_CHARS and not set(job_id).difference(_ALPHABET)
 
 
@@ -72,6 +72,6 @@ _MADE_CHARS = 15
 
 
 def first_of(job_ids: Iterable[str], most: int = 3) -> str:
-    """Return a few ids as one text, for a message: `a, b, c, ...`."""
+    """Return the first few ids as one text for a message: `a, b, c, ...`."""
     listed = list(job_ids)
     return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

@@ -1,4 +1,4 @@
-"""What Python programs do with a spool: queue a job, find it, wait for it, cancel it, run it again.
+"""The API for Python programs: queue a job, find it, wait for it, cancel it, queue it again.
 
 spool-layout.md, sections "The moves", "Cancelling" and "Waking".
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class _AsSet:
-    """In the place of a value: the settings have it."""
+    """The default of a parameter whose value comes from the settings."""
 
     def __repr__(self) -> str:
         return "as set"
@@ -39,20 +39,22 @@ _AS_SET: Any = _AsSet()
 
 
 class Spool(spool.Spool):
-    """A directory that is a queue.
+    """A spool: the directory of a job queue.
 
-    Programs put jobs in with `submit`, look with `find`, `jobs`, `names` and `log_files`, and have
-    `wait`, `cancel` and `retry`. The other methods are the steps of pools and commands, and may
-    change.
+    Programs queue jobs with `submit`, look at them with `find`, `jobs`, `names` and `log_files`,
+    and control them with `wait`, `cancel` and `retry`. The other methods are for queuectl's own
+    workers and commands, and may change.
 
     Args:
-        path: the spool; it is made, mode 0700, by the first thing that writes to it. None:
-            $QUEUECTL_SPOOL, else ~/.queuectl.
-        strict: config.json must be sound; else `faults` says what in it is no setting.
+        path: the spool's directory. It need not exist: the first operation that writes to it
+            creates it, with mode 0700. None means $QUEUECTL_SPOOL, else ~/.queuectl.
+        strict: raise an error if config.json is not valid. If false, the valid settings in it
+            apply, and `faults` lists what is wrong.
 
     Raises:
-        BadSettingError: config.json holds something that is no setting, and `strict` is true.
-        QueuectlError: config.json cannot be read, or no home directory is known for a ~.
+        BadSettingError: config.json is not valid, and `strict` is true.
+        QueuectlError: config.json cannot be read, or the path begins with a ~ for which no home
+            directory is known.
         ValueError: the path is empty.
     """
 
@@ -60,7 +62,7 @@ class Spool(spool.Spool):
         self,
         command: str | Sequence[str | os.PathLike[str]],
         *,
-        id: str | None = None,  # noqa: A002 - as it is called everywhere
+        id: str | None = None,  # noqa: A002 - its name everywhere else
         priority: int | None = None,
         run_at: str | datetime | None = None,
         timeout: float | None = _AS_SET,
@@ -73,34 +75,39 @@ class Spool(spool.Spool):
         later_codes: Sequence[int] | None = None,
         **others: Any,
     ) -> Job:
-        """Queue one job, for good when this returns; return it.
+        """Queue a job, and return it once it is queued for good.
 
-        Interrupted by what a signal handler raises, it may have queued the job: with an id of your
-        own, do it again, and JobExistsError tells. In a handler that has interrupted a `submit`
-        with an id, another with an id is refused (SpoolError).
+        If a signal handler raises an exception while this runs, the job may or may not be queued.
+        If you gave it an `id`, submit it again: JobExistsError then says that it was. A handler
+        that interrupts a `submit` with an `id` cannot submit with an `id` itself (SpoolError).
 
         Args:
-            command: a string for the shell, or a list that is run without one.
-            id: of your own; None: one is made. It is never used twice.
-            priority: lower runs first; None: 0.
-            run_at: text, or a datetime with its zone: not before then.
-            timeout: seconds; None: no limit; if it is not given, `job-timeout` holds.
-            max_retries: None: as the settings say.
-            cwd: None: the home directory of the worker.
-            env: variables beside those of the worker.
-            tags: by which jobs are selected.
-            success_codes: exit statuses that complete the job; None: as the settings say.
-            fatal_codes: those after which it is not tried again.
-            later_codes: those that mean later, and do not count as a failure.
-            others: fields that queuectl writes are checked, and written anew; unknown ones are
-                kept, with a warning if they look like a user's.
+            command: a string that is run by the shell, or a list that is run without one.
+            id: an id of your own. None: queuectl makes a unique one.
+            priority: jobs with a lower number run first. None: 0.
+            run_at: the earliest time to run: ISO 8601 text or a datetime, with its time zone.
+                None: at once.
+            timeout: how long a run may take, in seconds. None: no limit. If it is not given, the
+                setting `job-timeout` applies.
+            max_retries: the number of failures after which the job is dead. None: the setting.
+            cwd: the directory to run in. None: the worker's home directory.
+            env: variables to add to the worker's environment.
+            tags: words by which jobs can be selected.
+            success_codes: exit codes that complete the job. None: the setting.
+            fatal_codes: exit codes that make the job dead without a retry. None: the setting.
+            later_codes: exit codes that mean "run again later" and do not count as a failure.
+                None: the setting.
+            others: further fields of the record. Those that queuectl writes itself are checked and
+                overwritten. Unknown ones are kept, with a warning if one looks like a slip for a
+                known field.
 
         Raises:
-            BadJobError: a field is wrong.
+            BadJobError: a field is not valid.
             JobExistsError: the id is taken.
             SpoolError: the file system refused; nothing was queued.
-            BadSettingError: config.json holds what is no setting.
-            UnsafeSpoolError, WrongUserError: the spool is one in which others could lead us astray.
+            BadSettingError: config.json is not valid.
+            UnsafeSpoolError: another user could redirect what is written to the spool.
+            WrongUserError: this process is root, and the spool belongs to another user.
         """
         self.follow_config()
         if self.faults:
@@ -134,24 +141,25 @@ class Spool(spool.Spool):
         return job
 
     def wait(self, job_id: str, timeout: float | None = None) -> Found:
-        """Return a job once it has ended: it is completed or dead; one to be retried has not.
+        """Wait until a job has ended, and return it from completed/ or dead/.
 
-        Whether a worker runs is not looked at: without one it takes until there is.
+        A failed job that will be retried has not ended. This does not check whether a worker is
+        running: without one, it waits until there is one.
 
         Args:
-            job_id: of a job that is there, or has ended.
-            timeout: for so long at most, in seconds; None: for ever.
+            job_id: the job's id. A job that has already ended is returned at once.
+            timeout: how long to wait, in seconds. None: forever.
 
         Raises:
-            NoSuchJobError: no state holds it, or none does any more.
-            TimeoutError: it has not ended.
-            BadJobError: it has, and its file is no job's.
+            NoSuchJobError: no state holds the job, or it was deleted while this waited.
+            TimeoutError: the job has not ended in time.
+            BadJobError: the job has ended, but its file does not hold a valid job.
             SpoolError: the file system refused.
         """
         with closing(self._looks(job_id, _deadline_s(timeout))) as looks:
             for _ in looks:
                 is_over = self.locate(job_id)[0] in FINISHED
-                # it may have been retried between the two
+                # it may be retried between these two calls
                 if is_over and (found := self.find(job_id)).state in FINISHED:
                     return found
         raise _not_ended(job_id)
@@ -160,7 +168,7 @@ class Spool(spool.Spool):
         """Yield when it is time to look at a job: at once, and whenever it may have ended."""
         from queuectl.jobs.waiting import Endings
 
-        yield  # without watches: mostly it is over
+        yield  # before anything is watched: mostly the job has ended
         with Endings(self, [job_id]).changes() as changes:
             yield
             while time.monotonic() < deadline_s:
@@ -168,20 +176,27 @@ class Spool(spool.Spool):
                 yield
 
     def cancel(self, job_id: str, timeout: float | None = None) -> None:
-        """Have a job never run, or end the one that runs; it is dead when this returns.
+        """Cancel a job that waits or runs; it is in dead/ when this returns.
+
+        The command of a running job is ended by its worker: with SIGTERM, and with SIGKILL after
+        `kill-grace` seconds.
 
         Args:
-            job_id: of a job that waits or runs.
-            timeout: seconds to wait for a worker to end it, which takes SIGTERM, `kill-grace` and
-                SIGKILL at most, if that worker does not stand still; None: for ever.
+            job_id: the job's id.
+            timeout: how long to wait for the worker, in seconds. None: no limit, even if the
+                worker is suspended.
 
         Raises:
-            NoSuchJobError: no state holds it.
-            WrongStateError: it has ended by itself, or cannot be taken; the text says which.
-            TimeoutError: it has not ended; it may do so all the same.
+            NoSuchJobError: no state holds the job.
+            WrongStateError: the job has already ended, or cannot be taken; the message says which.
+            TimeoutError: the job has not ended in time, but may still do so.
+            QueuectlError: the job's worker is dead, and the job cannot be recovered, or only by
+                another user.
             SpoolError: the file system refused.
-            BadSettingError: config.json holds what is no setting, since the spool was opened.
-            UnsafeSpoolError, WrongUserError: the spool is one in which others could lead us astray.
+            BadSettingError: config.json has been changed since the spool was opened, and is not
+                valid.
+            UnsafeSpoolError: another user could redirect what is written to the spool.
+            WrongUserError: this process is root, and the spool belongs to another user.
         """
         from queuectl.jobs.cancelling import Cancelling
         from queuectl.jobs.verbs import CANCELLABLE
@@ -192,14 +207,17 @@ class Spool(spool.Spool):
             raise _not_ended(job_id)
 
     def retry(self, job_id: str) -> None:
-        """Queue a job that has ended, or waits for its next try, again: its attempts start at 0.
+        """Queue a job again that is completed, failed or dead; its attempts start again at 0.
 
         Raises:
-            NoSuchJobError: no state holds it.
-            WrongStateError: it waits or runs, or was set aside; the text says which.
+            NoSuchJobError: no state holds the job.
+            WrongStateError: the job is pending or running, or was set aside; the message says
+                which.
             SpoolError: the file system refused.
-            BadSettingError: config.json holds what is no setting, since the spool was opened.
-            UnsafeSpoolError, WrongUserError: the spool is one in which others could lead us astray.
+            BadSettingError: config.json has been changed since the spool was opened, and is not
+                valid.
+            UnsafeSpoolError: another user could redirect what is written to the spool.
+            WrongUserError: this process is root, and the spool belongs to another user.
         """
         from queuectl.jobs import verbs
 
@@ -209,7 +227,7 @@ class Spool(spool.Spool):
 
     def _prepare_to_change(self, job_id: str) -> None:
         self.follow_config()
-        self.locate(job_id)  # before anything is made: there may be no spool
+        self.locate(job_id)  # before anything is created: there may be no spool
 
 
 def _deadline_s(timeout: float | None) -> float:
@@ -225,20 +243,20 @@ def _refuse(_job_id: str, error: QueuectlError) -> None:
 
 
 def _as_in_records(value: Any) -> Any:
-    """Return what Python programs have at hand as JSON holds it."""
+    """Return a Python value in the form in which a record holds it."""
     if isinstance(value, str):
-        return str.__str__(value)  # of a subclass, such as an Enum, too: as JSON writes it
+        return str.__str__(value)  # the text of a subclass too, such as an Enum: JSON writes that
     if isinstance(value, (list, tuple)):
         return [_as_in_records(item) for item in value]
     if isinstance(value, Mapping):
         return {_as_a_name(name): _as_in_records(item) for name, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    module = sys.modules.get("datetime")  # whoever has a time has imported it
+    module = sys.modules.get("datetime")  # a caller with a time has imported it
     is_time = module is not None and isinstance(value, (module.date, module.time))
     return value.isoformat() if is_time else value
 
 
 def _as_a_name(key: Any) -> Any:
-    """Return a key as JSON writes it: a number in quotes."""
+    """Return a key as JSON writes it: a number, a boolean or None as text."""
     return json.dumps(key) if key is None or isinstance(key, (int, float)) else key

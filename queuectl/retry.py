@@ -1,4 +1,4 @@
-"""The retry policy: whether a job that failed is run again, and when (pure).
+"""The retry policy: whether and when a failed job is run again (pure).
 
 spool-layout.md, section "Settle".
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Delay after failed attempt n: `base ** n` s, at most `max_s`, plus a random fraction."""
+    """The delay after failed attempt n: `base ** n` s, at most `max_s`, plus a random fraction."""
 
     base: float
     max_s: float
@@ -23,7 +23,7 @@ class Backoff:
     def delay_s(self, attempt: int, random: Callable[[], float]) -> float:
         """Return the seconds to wait after failed attempt number `attempt`."""
         try:
-            # a float: as a whole number it might take hours to compute
+            # as a float: the power of an integer could take hours to compute
             delay = min(float(self.base) ** attempt, self.max_s)
         except OverflowError:
             delay = self.max_s
@@ -37,7 +37,7 @@ class Backoff:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The directory a job goes to, for failed/ when it is due again, and if the run counts."""
+    """The state that a job goes to, the delay until its retry, and whether the run counts."""
 
     state: str
     delay_s: float | None = None
@@ -51,7 +51,7 @@ DEAD = Verdict(state="dead")
 def after_failure(
     attempts: int, max_retries: int, backoff: Backoff, random: Callable[[], float]
 ) -> Verdict:
-    """Return where a job goes that has now failed `attempts` times."""
+    """Return the verdict on a job that has now failed `attempts` times."""
     if attempts >= max_retries:
         return DEAD
     return Verdict(state="failed", delay_s=backoff.delay_s(attempts, random))

@@ -1,9 +1,9 @@
-"""The states of a job, which are directories, and what they have in common."""
+"""The states of a job, which are directories of the spool, and groups of them."""
 
 from __future__ import annotations
 
 STATES = ("pending", "processing", "completed", "failed", "dead")
 WAITING = ("pending", "failed")  # a pool takes jobs from here
-OUTCOMES = ("completed", "failed", "dead")  # a run that has ended puts its job here
-FINISHED = ("completed", "dead")  # and from here nothing but a person moves it
-AT_REST = (*WAITING, *FINISHED)  # a job that nobody holds is in one of these
+OUTCOMES = ("completed", "failed", "dead")  # where a job goes when its run has ended
+FINISHED = ("completed", "dead")  # only a person moves a job out of these
+AT_REST = (*WAITING, *FINISHED)  # where a job is while nobody holds it

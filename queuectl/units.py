@@ -1,4 +1,4 @@
-"""Durations, sizes, times and exit codes as people write them; text safe to show them (pure)."""
+"""Durations, sizes, times and exit codes as people write them; text for terminals (pure)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ N = TypeVar("N", int, float)
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 _DURATION = re.compile(rf"\d+(?:\.\d+)?|(?:{_SPAN.pattern})+", re.ASCII)
-_LONGEST_S = 1000 * 365 * 86400  # the calendar of times ends 7000 years from now
+_LONGEST_S = 1000 * 365 * 86400  # datetime's calendar ends 7000 years from now
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(?:i?b)?", re.ASCII | re.IGNORECASE)
 _CODES = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?", re.ASCII)
@@ -23,10 +23,10 @@ _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def parse_number(text: str, kind: Callable[[str], N]) -> N:
-    """Return the `int` or `float` that is written as everybody does: Python alone takes `1_0`.
+    """Return an `int` or `float` from text, without forms that only Python takes, such as `1_0`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: it is not such a number.
     """
     if "_" in text or not text.isascii():
         raise ValueError(text)
@@ -37,12 +37,12 @@ def parse_duration(text: str) -> float:
     """Return the seconds that `90`, `90s`, `15m`, `1h30m` or `7d` stand for.
 
     Raises:
-        ValueError: anything else, or longer than a thousand years.
+        ValueError: it is not a duration, or longer than a thousand years.
     """
     text = text.strip()
     if _DURATION.fullmatch(text) is None:
         raise ValueError(f'"{text[:40]}" is not a duration: write seconds, or 90s, 15m, 1h30m, 7d')
-    # to look for units where there are none takes the square of the digits
+    # searching for units where there are none takes quadratic time
     spans = _SPAN.findall(text) if text[-1].isalpha() else [(text, "s")]
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in spans)
     if seconds > _LONGEST_S:
@@ -54,7 +54,7 @@ def parse_size(text: str) -> int:
     """Return the bytes that `4096`, `64k` or `10M` stand for.
 
     Raises:
-        ValueError: anything else.
+        ValueError: it is not a size.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -66,10 +66,10 @@ def parse_size(text: str) -> int:
 
 
 def parse_codes(text: str) -> list[int]:
-    """Return the exit codes that `0,3` or `0 64-78` stand for, in order; `none` are none, as `""`.
+    """Return the exit codes, sorted, that `0,3` or `0 64-78` stand for; none for `none` or `""`.
 
     Raises:
-        ValueError: one of them is no number, or no range.
+        ValueError: a word is neither a number nor a range.
     """
     if text.strip() == "none":
         return []
@@ -106,12 +106,12 @@ def _code_range(word: str) -> range:
 
 @lru_cache(maxsize=8)
 def second_text(epoch_s: int) -> str:
-    """Return ISO 8601, UTC, without the `Z`, of a whole second."""
+    """Return a whole second as ISO 8601 in UTC, without the `Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(epoch_s))
 
 
 def utc_text(epoch_s: float) -> str:
-    """Return ISO 8601, UTC, with microseconds and `Z`: how records hold an instant."""
+    """Return an instant as records hold it: ISO 8601 in UTC, with microseconds and `Z`."""
     whole, micros = divmod(int(epoch_s * 1_000_000), 1_000_000)
     return f"{second_text(whole)}.{micros:06d}Z"
 
@@ -120,17 +120,17 @@ _DECIMALS = re.compile("[.,]([0-9]+)")
 
 
 def parse_time(text: str, *, local: bool = False, example: str = "2030-01-31T08:00:00Z") -> float:
-    """Return the seconds since the epoch of an ISO 8601 time.
+    """Return an ISO 8601 time in seconds since the epoch.
 
     A time without a zone is local time if `local` is true, else an error.
 
     Raises:
-        ValueError: not such a time, as `example` is.
+        ValueError: it is not such a time; the message gives `example`.
     """
-    from datetime import datetime  # 3 ms of start-up that most commands do not need
+    from datetime import datetime  # takes 3 ms to import, and most commands do not need it
 
     try:
-        # Python 3.10 knows neither "Z" nor any number of decimals but 3 and 6, as Go writes nine.
+        # Python 3.10 accepts no "Z", and only 3 or 6 decimals; Go writes nine.
         plainer = _DECIMALS.sub(lambda found: f".{found[1]:0<6.6}", text.strip().upper())
         if plainer.endswith("Z"):
             plainer = f"{plainer[:-1]}+00:00"
@@ -146,31 +146,31 @@ def parse_time(text: str, *, local: bool = False, example: str = "2030-01-31T08:
 
 
 def parse_time_or_clock(text: str, now_s: float) -> float:
-    """Return when it is the local time of day `08:00`, or `08:00:30`, next.
+    """Return when the local time of day `08:00` or `08:00:30` comes next, in epoch seconds.
 
-    Of other text what `parse_time` says.
+    Other text is read by `parse_time`, as local time if it has no zone.
 
     Raises:
-        ValueError: neither.
+        ValueError: the text is neither.
     """
     from datetime import datetime, timedelta
 
     try:
         form = "%H:%M:%S" if text.count(":") == 2 else "%H:%M"
-        clock = datetime.strptime(text.strip(), form)  # noqa: DTZ007 - its time of day is all
+        clock = datetime.strptime(text.strip(), form)  # noqa: DTZ007 - only its time of day counts
     except ValueError:
         example = "2030-01-31T08:00:00Z, a time of day such as 08:00, or now"
         return parse_time(text, local=True, example=example)
     today = datetime.fromtimestamp(now_s).replace(  # noqa: DTZ006 - local time is what is meant
         hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0
     )
-    # where clocks are set back it is that time twice in a day
+    # on a day when clocks are set back, this time may come twice
     times = [today.replace(fold=0), today.replace(fold=1), today + timedelta(days=1)]
     return next(at_s for at_s in map(datetime.timestamp, times) if at_s > now_s)
 
 
 def instant(value: object) -> float | None:
-    """Return a time that somebody wrote in seconds since the epoch, None if it is no such time."""
+    """Return a time from a record in seconds since the epoch; None if it is not a valid time."""
     if not isinstance(value, str):
         return None
     try:
@@ -180,7 +180,7 @@ def instant(value: object) -> float | None:
 
 
 def local_text(epoch_s: float) -> str:
-    """Return an instant in local time with its zone, to the second: how people are shown it."""
+    """Return an instant as people are shown it: local time to the second, with its zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(epoch_s))
 
 
@@ -195,7 +195,7 @@ def duration_text(seconds: float) -> str:
         return f"{max(seconds, 0) * 1000:.0f}ms"
     if seconds < 59.95:
         return f"{seconds:.1f}s"
-    whole = max(60, int(seconds))  # what rounds to 60 seconds is a minute
+    whole = max(60, int(seconds))  # 59.95 s and more are shown as a minute
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     if whole < 86400:
@@ -207,28 +207,28 @@ def size_text(size_bytes: int) -> str:
     """Return a size in the largest unit that leaves a whole part: `512 B`, `64.0 KiB`."""
     value, unit = float(size_bytes), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < (1024 if unit == "B" else 1023.95):  # else it would be 1024.0 of them
+        if value < (1024 if unit == "B" else 1023.95):  # more would be shown as 1024.0
             break
         value, unit = value / 1024, larger
     return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def plural(word: str, number: int) -> str:
-    """Return a noun as it stands behind a number: `job`, `jobs`."""
+    """Return a noun as it stands after a number: `job` or `jobs`."""
     return word if number == 1 else f"{word}s"
 
 
 def plain(text: str) -> str:
-    """Return text in which nothing can move the cursor of a terminal."""
+    """Return text with unprintable characters escaped, so that it cannot control a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def show(value: object) -> str:
-    """Return a value as JSON, cut to what fits a line of an error."""
+    """Return a value as JSON, shortened to fit into an error message."""
     try:
         text = json.dumps(value)
-    except (TypeError, ValueError):  # no JSON, or a number with more digits than str() writes
+    except (TypeError, ValueError):  # not JSON, or a number with more digits than str() writes
         text = f"something of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,8 +1,8 @@
-"""Looks whether a spool is well, says what is not and what to do, and mends what can be mended.
+"""The health check of a spool: what is wrong, what to do about it, and mending what can be mended.
 
-Nothing is ever deleted that a job could be made of, and nothing of an owner that may be alive is
-touched: orphans go through `Recovery`, bodies through the verbs or, of what has ended, through
-`Spool.correct`. spool-layout.md, section "Doctor".
+It deletes nothing that a job could be made of, and touches nothing of an owner that may be alive.
+Orphans go through `Recovery`. Bodies go through the verbs, or through `Spool.correct` if the job
+has ended. spool-layout.md, section "Doctor".
 """
 
 from queuectl.doctor.examination import examine, mend

@@ -1,4 +1,4 @@
-"""What is in a spool: every id once, where its body says, held by nobody who is dead."""
+"""Checks of what is in a spool: each id once, where its body says, and held by no dead owner."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from queuectl.workers.owners import Worker
 
 _READ_IN = ("pending", *OUTCOMES)
-_READ = 20_000  # files of each of these read at most: some seconds
-_BEING_WRITTEN_S = 60.0  # a file without .json may be a draft for so long
-_SHOWN = 10  # findings of one kind told one by one
+_READ = 20_000  # files read at most in each of these, which takes some seconds
+_BEING_WRITTEN_S = 60.0  # how long a file without .json may be a draft
+_SHOWN = 10  # findings of one kind that are shown one by one
 ONCE_QUIET = f" once it has been quiet for {QUIET_S:g} s"
 ONCE_WRITTEN = f"{ONCE_QUIET}, or {OPEN_S:g} s while it is open"
 _RECOVERS = "a worker clears it away within poll-interval, `queuectl doctor --fix` at once"
@@ -65,14 +65,14 @@ _RECOVERS = "a worker clears it away within poll-interval, `queuectl doctor --fi
 def examine(spool: Spool) -> Iterator[Finding]:
     """Yield what is wrong with what is in a spool, and how much was looked at."""
     if not all(os.path.isdir(spool.directory(name)) for name in DIRECTORIES):
-        return  # that they are missing was told
+        return  # the check of the file system has reported this
     names: dict[str, list[str]] = {state: [] for state in STATES}
     sizes = dict.fromkeys(STATES, "?")
     for state in STATES:
         try:
             names[state] = list(spool.names(state))
             sizes[state] = str(len(names[state]))
-        except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others can be
+        except (OSError, QueuectlError) as error:  # noqa: PERF203 - the others may be readable
             yield could_not_look(error)
     yield from _some(_twice(spool, names), "more ids in two states")
     yield from _some(_bodies(spool, names), "more files that are not as they should be")
@@ -113,14 +113,14 @@ def _twice(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
             if first.setdefault(job_id, state) != state:
                 twice.setdefault(job_id, [first[job_id]]).append(state)
     for job_id, places in twice.items():
-        # a job that moved while the directories were listed was seen in two: look again, and again
+        # a job that moved while the directories were listed was seen in two: look twice more
         if not all(_is_in(spool, state, job_id) for state in (*places, *places)):
             continue
         what = f"{job_id} is in {' and '.join(f'{place}/' for place in places)}"
         if any(place in WAITING for place in places):
             beside = set(places) - set(WAITING)
             if beside == {"dead"} and rejection(spool, job_id) is not None:
-                continue  # it makes way when the other's turn comes
+                continue  # what was set aside makes way when the waiting job's turn comes
             yield warning(what, "a worker sets the waiting one aside when its turn comes")
         elif "processing" in places:
             todo = "once it has run, it goes to dead/ under another id if its place is taken"
@@ -163,7 +163,7 @@ def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
 
 def _says_another_state(spool: Spool, state: str, job: Job) -> Finding:
     what = f"{job.id} is in {state}/, but its record says {job.state}"
-    if spool.found_in(job.id, AT_REST, but=state) is not None:  # which nobody can be asked for
+    if spool.found_in(job.id, AT_REST, but=state) is not None:  # no mend can tell the two apart
         return warning(what, "the directory counts")
     mend = partial(_say_where_it_is, spool, state, job.id)
     return warning(what, "the directory counts; `queuectl doctor --fix` corrects the record", mend)
@@ -183,14 +183,14 @@ def _unreadable(spool: Spool, state: str, job_id: str, why: BadJobError) -> Find
 
 
 class Rejection(NamedTuple):
-    """Why a file was set aside, and what is to be done about it."""
+    """Why a file was set aside, and what to do about it."""
 
     why: str
     todo: str
 
 
 def rejection(spool: Layout, job_id: str) -> Rejection | None:
-    """Return why a file was set aside under this id, None if it is not the reason for one.
+    """Return why a file was set aside under this id; None if dead/ has no such reason.
 
     Raises:
         SpoolError: the file system refused to say.
@@ -222,7 +222,7 @@ def _say_where_it_is(spool: Spool, state: str, job_id: str) -> None:
 def _without_reason(spool: Spool) -> Iterator[Finding]:
     dead = spool.directory("dead")
     for name in os.listdir(dead):
-        # in this order: the reason is there before the file, and goes after it
+        # in this order: the reason comes before the file, and goes after it
         if not name.endswith(REJECTED) or is_there(spool.file("dead", name.removesuffix(REJECTED))):
             continue
         if is_there(f"{dead}/{name}"):
@@ -233,14 +233,14 @@ def _without_reason(spool: Spool) -> Iterator[Finding]:
 
 
 class _Recovers:
-    """Recovers, once for all findings, and says of each owner whether it could be."""
+    """Recovers once for all findings, and tells for each owner whether that succeeded."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._done: Recovery | None = None
 
     def of(self, owner: str) -> Callable[[], None]:
-        """Return what recovers from an owner; it raises the OSError or QueuectlError if not."""
+        """Return a function that recovers from an owner, or raises an OSError or QueuectlError."""
 
         def mend() -> None:
             self._done = self._done or recover(self._spool, WorkLog(-1))
@@ -261,7 +261,7 @@ def _lock(spool: Spool) -> Iterator[Finding]:
             return
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-        except PermissionError:  # else it is the file system's, and was told
+        except PermissionError:  # not EROFS, which the check of the file system has reported
             what = (
                 "workers/recovery.lock is not ours to lock: nothing that the dead held is recovered"
             )
@@ -298,7 +298,7 @@ def _leftovers(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
     holders = {held.owner for held in spool.held()}
     for name, worker in owners.known(spool).items():
         if name in holders and owners.only_for(spool, name, worker) is not None:
-            continue  # told of with what it holds
+            continue  # reported with what it holds
         seen = owners.look_at(spool, name, worker)
         if seen.known_dead:
             yield warning(f"workers/{name} is dead", _RECOVERS, recovers.of(name))
@@ -311,7 +311,7 @@ def _leftovers(spool: Spool, recovers: _Recovers) -> Iterator[Finding]:
 
 
 def _ignored(spool: Spool) -> Iterator[Finding]:
-    """Yield what somebody may have meant as a job, and has not renamed for a while."""
+    """Yield files that may have been meant as jobs, and have not been renamed for a while."""
     pending = spool.directory("pending")
     for name in os.listdir(pending):
         if name.endswith(SUFFIX) or name.startswith("."):
@@ -326,7 +326,7 @@ def _ignored(spool: Spool) -> Iterator[Finding]:
 
 
 def suspended(worker: Worker) -> Finding:
-    """Return what is to be said of a pool, or a command that may hold jobs, that stands still."""
+    """Return the finding that a pool, or a command that may hold jobs, is suspended."""
     why = hindrances.suspension(worker)
     return problem(why.what if worker.is_pool else f"the command {why.what}", why.todo)
 
@@ -350,7 +350,7 @@ def _waiting(spool: Spool, names: dict[str, list[str]]) -> Iterator[Finding]:
 
 
 def _hindered(spool: Spool, pools: list[Worker], *, any_wait: bool) -> Iterator[Hindrance]:
-    """Yield why pools start nothing; that one stops counts where all do, and jobs wait."""
+    """Yield why pools start no jobs; stopping counts only if all of them stop and jobs wait."""
     for pool in pools:
         yield from hindrances.of_pool(spool, pool, but=(STOPPING,))
     if any_wait and pools:

@@ -1,4 +1,4 @@
-"""Every check in turn, and the mends that they propose."""
+"""Running every check, and the mends that they propose."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _PARTS = (filesystem.examine, contents.examine)
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
-    """Yield what is found of the file system under a spool, and of what is in it."""
-    told: set[str] = set()  # what several looks are refused is said once
+    """Yield the findings on the file system under a spool, and on what is in the spool."""
+    told: set[str] = set()  # what several checks stumble over is reported once
     for part in _PARTS:
         for finding in as_far_as_possible(part(spool)):
             if finding.what not in told:
@@ -29,8 +29,8 @@ def examine(spool: Spool) -> Iterator[Finding]:
 
 
 def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:
-    """Mend what can be mended; yield each finding, and why it could not be (or nothing)."""
-    for part in _PARTS:  # each once what the one before has found is mended
+    """Mend what can be mended; yield each such finding, and why that failed (empty: it did not)."""
+    for part in _PARTS:  # the second looks once what the first has found is mended
         for finding in list(as_far_as_possible(part(spool))):
             if finding.mend is not None:
                 yield finding, _try(finding.mend)

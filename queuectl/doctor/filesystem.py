@@ -1,4 +1,4 @@
-"""What the file system under a spool can do: each promise of the design rests on one of these."""
+"""Checks of what the file system under a spool can do; queuectl's guarantees rest on these."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from queuectl.doctor.finding import Finding
     from queuectl.spool.spool import Spool
 
-_FOR_GROUP = stat.S_IRWXG | stat.S_ISGID  # what is made there is for the same group
+_FOR_GROUP = stat.S_IRWXG | stat.S_ISGID  # setgid: new files there get the same group
 _LITTLE_BYTES = 64 << 20
 _FEW_INODES = 1000
-_SLOW_SYNC_S = 0.1  # a disk that spins takes 0.02 s
+_SLOW_SYNC_S = 0.1  # a spinning disk takes 0.02 s
 _EVENT_S = 2.0
 _CLOCK_S = 2.0
-# what is not to be had while a directory cannot be written to
+# what does not work while a directory cannot be written to
 _WITHOUT = {
     "logs": "what jobs print is lost",
     "tmp": "nothing can be queued nor run",
@@ -53,7 +53,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 
 
 def examine(spool: Spool) -> Iterator[Finding]:
-    """Yield how the file system does what queuectl asks of it, tried in tmp/."""
+    """Yield how well the file system does what queuectl asks of it, as tried in tmp/."""
     yield from _permissions(spool)
     missing = [name for name in DIRECTORIES if not os.path.isdir(spool.directory(name))]
     if missing:
@@ -91,7 +91,7 @@ def _permissions(spool: Spool) -> Iterator[Finding]:
             mine = os.stat(path).st_uid == os.lstat(path).st_uid == os.geteuid()
             what = f"{path} {opening.why}: a worker refuses to start"
             yield problem(what, opening.todo, close if mine else None)
-    except SpoolError as error:  # a link to what is away, as well
+    except SpoolError as error:  # also for a link whose target is gone
         found = True
         yield problem(f"{error}: a worker refuses to start")
     if spool.config.shared:
@@ -109,9 +109,9 @@ def _close(path: str) -> None:
 
 
 def _sharing(spool: Spool) -> Iterator[Finding]:
-    """Yield what keeps those out who are to share a spool."""
+    """Yield what keeps out users who should share the spool."""
     directories = filter(os.path.isdir, map(spool.directory, DIRECTORIES))
-    # where a link leads to is not of the spool
+    # the target of a link is not part of the spool
     paths = [spool.path, *(path for path in directories if not os.path.islink(path))]
     seen = {path: os.stat(path) for path in paths}
     sticky = [path for path in paths if seen[path].st_mode & stat.S_ISVTX]
@@ -139,7 +139,7 @@ def _is_open_to_all(status: os.stat_result) -> bool:
 
 
 def _is_shared_like(top: os.stat_result, status: os.stat_result) -> bool:
-    """Tell whether all of a group, or simply all, can work in a directory."""
+    """Tell whether all who share the spool, a group or everybody, can work in a directory."""
     if _is_open_to_all(top):
         return _is_open_to_all(status)
     return status.st_gid == top.st_gid and status.st_mode & _FOR_GROUP == _FOR_GROUP
@@ -197,7 +197,7 @@ def _room_in(path: str, where: str) -> Finding:
 
 
 class _Trial:
-    """Tries each operation on files of its own in tmp/, and leaves none."""
+    """Tries each operation on files of its own in tmp/, and removes them."""
 
     def __init__(self, spool: Spool, owner: str) -> None:
         self._spool = spool
@@ -276,7 +276,7 @@ class _Trial:
         return problem("a link replaced a file: ids may be taken twice", _ELSEWHERE)
 
     def _locks(self) -> Finding:
-        # Scratch holds it; whoever else asks must be told so
+        # our Scratch holds this lock, so a second one must be refused
         second = try_lock(f"{self._tmp}/{self._owner}{LOCK_SUFFIX}")
         if second is None:
             return ok("locks are kept")

@@ -1,4 +1,4 @@
-"""One thing that was looked at, and how it is."""
+"""The findings of the health check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, and what to do about it; `mend` does it where nothing can be lost by it."""
+    """What was found, and what to do about it; `mend` does it, if nothing can be lost by that."""
 
     level: str
     what: str
@@ -24,7 +24,7 @@ class Finding:
 
 
 def as_far_as_possible(found: Iterable[Finding]) -> Iterator[Finding]:
-    """Yield findings; where the file system lets nobody look further, that is the last."""
+    """Yield findings; if the file system refuses a look, end with a finding that says so."""
     try:
         yield from found
     except (OSError, QueuectlError) as error:
@@ -32,20 +32,20 @@ def as_far_as_possible(found: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def could_not_look(error: Exception) -> Finding:
-    """Return that the file system refused a look."""
+    """Return the finding that the file system refused a look."""
     return problem(f"could not look further: {error_text(error)}")
 
 
 def ok(what: str) -> Finding:
-    """Return that something is as it should be."""
+    """Return the finding that something is as it should be."""
     return Finding(OK, what)
 
 
 def warning(what: str, todo: str = "", mend: Callable[[], object] | None = None) -> Finding:
-    """Return that something is worth knowing, and stops nobody."""
+    """Return the finding that something is worth knowing, but stops nobody."""
     return Finding(WARNING, what, todo, mend)
 
 
 def problem(what: str, todo: str = "", mend: Callable[[], object] | None = None) -> Finding:
-    """Return that something keeps jobs from running, or could lose them."""
+    """Return the finding that something keeps jobs from running, or could lose them."""
     return Finding(PROBLEM, what, todo, mend)

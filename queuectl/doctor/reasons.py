@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from queuectl.record.job import Job
     from queuectl.spool.layout import Layout
 
-_READ = 20_000  # waiting jobs read at most to count those before this one
+_READ = 20_000  # waiting jobs that are read at most, to count those before this one
 
 
 def explain(spool: Layout, job_id: str) -> Iterator[Finding]:
-    """Yield every reason why a job is not running, the nearest first; or that it is.
+    """Yield every reason why a job is not running, the nearest first, or that it is running.
 
     Raises:
         NoSuchJobError: no state holds it.
@@ -38,7 +38,8 @@ def explain(spool: Layout, job_id: str) -> Iterator[Finding]:
     if state == "dead":
         yield from _dead(spool, job_id)
         return
-    any_owner = spool.config.shared or spool.left_to() is not None  # else the worker's, as we are
+    # else the file must belong to the worker's user, whom we take to be ourselves
+    any_owner = spool.config.shared or spool.left_to() is not None
     try:
         job = spool.read_file(path, job_id, any_owner=any_owner)
         found = list(_of_state(spool, state, job, path))
@@ -57,7 +58,7 @@ def explain(spool: Layout, job_id: str) -> Iterator[Finding]:
 
 
 def _set_aside(state: str, when: str = "") -> str:
-    """Return what becomes of a file that is no job."""
+    """Return what to do about a file that is not a job, or what a worker will do."""
     if state == "completed":
         return "mend it by hand, or remove it"
     return f"mend it, or let a worker set it aside{when if state in WAITING else ''}"
@@ -95,7 +96,7 @@ def _dead(spool: Layout, job_id: str) -> Iterator[Finding]:
         what = f"{job_id} {failed}is dead: {why}"
         steps = [f"`queuectl logs --all {job_id}`", f"`queuectl dlq retry {job_id}`"]
         if job.record.get("exit_code") == 127 and not job.record.get("env"):
-            # of a shell with a venv, whose worker has none
+            # perhaps queued from a shell with a venv, which the worker does not have
             steps.insert(1, f"`queuectl edit {job_id} --env PATH` if your PATH has it")
         yield problem(what, ", then ".join(steps))
 
@@ -115,7 +116,7 @@ def _held(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
             yield ok(f"{job.id} is running on {owner}, started {since}")
         else:
             yield ok(f"{job.id} is claimed by {owner}, and has not begun")
-        # what was told, and what it does not wait for
+        # leave out what was reported above, and what a running job does not wait for
         but = {hindrances.SUSPENDED, *([hindrances.STOPPING] if has_begun else [])}
         for why in hindrances.of_pool(spool, worker, but=but) if worker is not None else ():
             yield problem(why.what, why.todo)
@@ -157,7 +158,7 @@ def _not_yet(state: str, job: Job) -> Iterator[Finding]:
 
 
 def _runs_already(spool: Layout, job: Job, path: str) -> Iterator[Finding]:
-    # in this order: what is held may be this job, which was taken a moment ago
+    # in this order: the held job may be this one, taken a moment ago
     if any(held.job_id == job.id for held in spool.held()) and is_there(path):
         what = f"a job with this id is in processing/: {job.id} waits until that has ended"
         yield warning(what, "a worker then sets the waiting one aside; use no id twice")
@@ -182,7 +183,7 @@ def _cannot_start(job: Job) -> Iterator[Finding]:
 
 
 def _before(spool: Layout, state: str, job: Job, path: str) -> int:
-    """Count the jobs that may run, and before this one: by priority, then by arrival."""
+    """Count the jobs that are due and go before this one, by priority and then by arrival."""
     mine = job.place(state, os.lstat(path).st_ctime_ns)
     now = time.time()
     count = 0
@@ -193,7 +194,7 @@ def _before(spool: Layout, state: str, job: Job, path: str) -> int:
         try:
             ctime_ns = os.lstat(spool.file(found.state, found.job.id)).st_ctime_ns
         except FileNotFoundError:
-            continue  # gone since: no longer before us
+            continue  # it has moved on, and is no longer before this one
         count += found.job.place(found.state, ctime_ns) < mine
     return count
 

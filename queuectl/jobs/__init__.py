@@ -1,1 +1,1 @@
-"""What people do to jobs, and how they wait for them."""
+"""What people do to jobs: cancel, retry, edit and delete them, and wait for them."""

@@ -1,4 +1,4 @@
-"""Cancels jobs wherever they are: waiting, or run by a pool, living or dead.
+"""Cancelling jobs wherever they are: waiting, or held by a pool that is alive or dead.
 
 spool-layout.md, section "Cancelling".
 """
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from queuectl.recovery.recovery import Recovery
     from queuectl.spool.spool import Spool
 
-# For so long it is tried to take a job that waits: each time a pool may be first, of one that fails
-# at once and is run again without delay.
+# How long to try to take a waiting job. A pool may be first each time, if the job fails at once and
+# is run again without delay.
 _PATIENCE_S = 10.0
-_NO_PATIENCE_S = 0.5  # with what is not only a matter of who is first
+_NO_PATIENCE_S = 0.5  # the same where the cause is not that somebody else was first
 _NO_LOG = -1
-_PASSING_S = 0.1  # a command line holds a job no longer than this
+_PASSING_S = 0.1  # a command holds a job no longer than this
 _REMARK_S = 1.0  # between two looks at whether a pool stands still
 
 
@@ -47,12 +47,12 @@ class Cancelling:
     """Jobs that are to be cancelled, and what has been done about them.
 
     Args:
-        spool: where they are.
-        states: those in which they are to be cancelled; one that has moved on is left alone.
-        missed: called with an id and why that job was not cancelled.
-        note: called with what a person may want to know while it takes time.
-        log: the descriptor for the lines of what is recovered; in a Python program even 2 may be a
-            file of its own.
+        spool: the spool.
+        states: the states in which jobs are cancelled; a job that has left them is left alone.
+        missed: called with the id of a job that was not cancelled, and why.
+        note: called with remarks for a person who waits.
+        log: the descriptor that recovery logs to. None by default: in a Python program even 2 may
+            be some other file.
     """
 
     def __init__(
@@ -71,21 +71,22 @@ class Cancelling:
         self._log = log
         self._left: list[str] = []
         self._look_again_s = inf
-        self._asked: dict[str, str] = {}  # whom, of each job that is run
-        self.told_to_end = False  # whether a pool was told to end one
-        self._told_of: set[tuple[str, str]] = set()  # workers that stand still, and why
+        self._asked: dict[str, str] = {}  # by job, the pool that was asked to end it
+        self.told_to_end = False  # whether a pool was asked to end a job
+        self._told_of: set[tuple[str, str]] = set()  # the owners and reasons noted so far
         self._heartbeats = owners.Heartbeats()
         self._first_tried_s: dict[str, float] = {}
         self._recovery: Recovery | None = None  # of this round
         self._told_busy = False
-        self._cancelled: list[str] = []  # in this round, by pools
+        self._cancelled: list[str] = []  # by pools, as seen in this round
 
     def cancel(self, job_ids: Sequence[str], deadline_s: float = inf) -> Iterator[str]:
-        """Yield the id of each job once it is in dead/, tell the others to `missed`.
+        """Yield the id of each job once it is in dead/; report those not cancelled to `missed`.
 
         Args:
-            job_ids: which.
-            deadline_s: give up those that have not ended by then (monotonic clock).
+            job_ids: the ids of the jobs.
+            deadline_s: when to give up jobs that have not ended (monotonic clock); these are not
+                reported.
 
         Raises:
             SpoolError: the file system refused.
@@ -101,7 +102,7 @@ class Cancelling:
             raise self._refused(error) from error
 
     def _withdraw_all(self) -> None:
-        """Take back all that was asked and not answered, also if that fails with some."""
+        """Take back each request that was not answered, even if that fails for some."""
         with contextlib.ExitStack() as stack:
             for job_id in self._asked:
                 stack.callback(self._withdraw, job_id)
@@ -119,16 +120,16 @@ class Cancelling:
         with Changes(directories, names.__contains__, poll_s) as changes:
             while True:
                 yield from self._round()
-                if not (self._left and time.monotonic() < deadline_s):  # after a last look
+                if not (self._left and time.monotonic() < deadline_s):  # only after a last look
                     return
                 self._wait(changes, min(self._look_again_s, deadline_s, time.monotonic() + poll_s))
 
     def _wait(self, changes: Changes, until_s: float) -> None:
-        """Wait for a change; meanwhile say of pools that stand still that they do."""
+        """Wait for a change; meanwhile note the pools that stand still."""
         came = False
         while not came and (now_s := time.monotonic()) < until_s:
             remark_s = min(until_s, now_s + _REMARK_S)
-            # where nothing tells of changes it returns before: to look is all there is
+            # where no events come, it returns early: then looking is all that can be done
             came = bool(changes.wait(remark_s)) or time.monotonic() < remark_s
             for owner in set(self._asked.values()):
                 worker = owners.read_worker(self._spool, owner)
@@ -136,13 +137,13 @@ class Cancelling:
                     self._tell_if_it_stands_still(worker)
 
     def _round(self) -> Iterator[str]:
-        """Do what can be done now; yield what is cancelled, and keep in `_left` what is not."""
+        """Do what can be done now; yield the jobs that are cancelled, keep the rest in `_left`."""
         before, self._left, self._look_again_s, self._recovery = self._left, [], inf, None
         self._cancelled.clear()
         waiting = self._waiting(before)
         first = next(waiting, None)
-        if first is not None:  # for none, too, we would register
-            ids = chain([first], waiting)  # cancelled while the others are looked for: pools run
+        if first is not None:  # else `verbs.cancel` would register us for nothing
+            ids = chain([first], waiting)  # cancelled while looking for the rest: pools take jobs
             try:
                 yield from verbs.cancel(self._spool, ids, self._by, self._not_taken)
             except QueuectlError:
@@ -151,11 +152,11 @@ class Cancelling:
         yield from self._cancelled
 
     def _waiting(self, job_ids: Sequence[str]) -> Iterator[str]:
-        """Yield those that wait; see to the others."""
+        """Yield the jobs that wait, and deal with the others."""
         for job_id in job_ids:
             try:
                 waits = self._waits(job_id)
-            except NoSuchJobError as error:  # noqa: PERF203 - the others may be there
+            except NoSuchJobError as error:  # noqa: PERF203 - the other jobs may be there
                 self._withdraw(job_id)
                 self._missed(job_id, error)
             else:
@@ -163,7 +164,7 @@ class Cancelling:
                     yield job_id
 
     def _waits(self, job_id: str) -> bool:
-        """Tell whether a job is to be taken where it waits; if it does not, see to it.
+        """Tell whether a job is to be taken from where it waits; otherwise, deal with it.
 
         Raises:
             NoSuchJobError: it is gone.
@@ -174,7 +175,7 @@ class Cancelling:
             msg = f'job "{job_id}" is {state} by now, and was left alone'
             self._missed(job_id, WrongStateError(msg))
         elif state in WAITING:
-            self._withdraw(job_id)  # it was given back: whoever takes it next is asked anew
+            self._withdraw(job_id)  # it was given back: its next owner is asked again
             return True
         elif state == "processing":
             self._running(job_id, holder_of(path))
@@ -196,11 +197,11 @@ class Cancelling:
         elif not self._is_asked(job_id, owner):
             self._withdraw(job_id)
             self.told_to_end = True
-            self._asked[job_id] = owner  # before it is: Ctrl-C may come right after
+            self._asked[job_id] = owner  # before the request: Ctrl-C may come right after it
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
 
     def _tell_if_it_stands_still(self, worker: owners.Worker) -> None:
-        """Say why it takes time, each reason once: of a pool, or of a command that holds a job."""
+        """Note why a pool, or a command that holds a job, stands still: each reason once."""
         for why in hindrances.of_pool(self._spool, worker, but=(hindrances.STOPPING,)):
             told = (worker.worker, why.word)
             if told not in self._told_of:
@@ -229,17 +230,17 @@ class Cancelling:
             self._look_again_within(_PASSING_S)
 
     def _is_over(self, job_id: str, patience_s: float) -> bool:
-        """Tell whether a job has been tried in vain for so long."""
+        """Tell whether a job has been tried in vain for `patience_s` seconds."""
         now = time.monotonic()
         return now >= self._first_tried_s.setdefault(job_id, now) + patience_s
 
     def _is_asked(self, job_id: str, owner: str) -> bool:
-        # who else asked for the same may have taken it back
+        # another command that asked for the same may have taken the request back
         ours = self._asked.get(job_id) == owner
         return ours and requests.is_asked_to_cancel(self._spool, owner, job_id)
 
     def _recover(self) -> Recovery:
-        """Do what the next worker to start would do: the job may then be waiting.
+        """Recover as the next worker would at its start; after that, the job may be waiting.
 
         Raises:
             SpoolError: the file system refused.
@@ -253,7 +254,7 @@ class Cancelling:
             raise self._refused(error) from error
 
     def _ended(self, job_id: str, state: str) -> bool:
-        """Tell whether a job that does not wait or run was cancelled by us."""
+        """Tell whether a job that has ended was cancelled by us; if not, pass it to `missed`."""
         asked = self._withdraw(job_id)
         if state == "dead" and asked and is_cancelled(self._spool.find(job_id).job.record):
             return True
@@ -265,7 +266,7 @@ class Cancelling:
         return False
 
     def _not_taken(self, job_id: str, error: QueuectlError) -> None:
-        """A pool was first, and so it runs; or it is something that nobody can take."""
+        """Deal with a job that was not taken, because a pool was first or nobody can take it."""
         moved_on = isinstance(error, (MovedOnError, NoSuchJobError))
         if not self._is_over(job_id, _PATIENCE_S if moved_on else _NO_PATIENCE_S):
             self._left.append(job_id)
@@ -283,7 +284,7 @@ class Cancelling:
         self._look_again_s = min(self._look_again_s, time.monotonic() + seconds)
 
     def _withdraw(self, job_id: str) -> bool:
-        """Take back what was asked of a pool; tell whether anything was."""
+        """Take back the request to end a job; tell whether there was one."""
         owner = self._asked.get(job_id)
         if owner is None:
             return False

@@ -1,6 +1,6 @@
-"""Waits until something happens to a few jobs: by events of the file system, slowly without them.
+"""Waiting until something happens to a few jobs: by file system events, or slowly without them.
 
-spool-layout.md, section "Waking". An event is a hint: whoever is woken looks for itself.
+spool-layout.md, section "Waking". An event is only a hint: whoever is woken looks for itself.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
 
 _WITHOUT_EVENTS_S = 1.0  # how often to look where no events come
-# How often to look at files that are written to, where no event comes of it: FSEvents tells of
-# writing when the file is closed, and watchdog drops what it tells of a watch that is a file.
+# How often to look at files that are written to, on a Mac: FSEvents reports writing only when the
+# file is closed, and watchdog drops the events of a watch on a file.
 _WRITING_S = 0.2
 
 
 class Changes:
-    """Tells what came into directories, or was written to a file; of use while it is entered.
+    """A context manager that tells what came into directories, or was written to files.
 
     Args:
-        directories: where arrivals count.
-        wanted: whether a file's name is of interest; the others wake nobody.
-        look_every_s: wake up this often even so: events get lost, and some file systems send none.
+        directories: the directories whose arrivals count.
+        wanted: tells whether a file's name is of interest; other names wake nobody.
+        look_every_s: how often to wake up without an event: events get lost, and some file systems
+            send none.
     """
 
     def __init__(
@@ -58,9 +59,9 @@ class Changes:
             _leave_watch(self._watch, self._came)
 
     def follow_files(self, paths: Sequence[str]) -> bool:
-        """Count writing to these files, and to no others, from here on; tell if one is new.
+        """Wake up for writing to these files only, from here on; tell whether one is new.
 
-        One of which nothing is told is not: it is looked at by time.
+        A file that cannot be watched does not count as new: it is looked at by time.
         """
         before = set(self._writing)
         for path in before - set(paths):
@@ -79,12 +80,12 @@ class Changes:
         try:
             self._writing[path] = _watch_writing(path, self._came)
         except FileNotFoundError:
-            pass  # its arrival will be told
-        except (ImportError, OSError):  # as above
+            pass  # its arrival will be reported
+        except (ImportError, OSError):  # as in __enter__
             self._look_every_s = min(self._look_every_s, _WITHOUT_EVENTS_S)
 
     def wait(self, deadline_s: float) -> list[str]:
-        """Return the names as they came since the last call, none once it is time to look anyway.
+        """Wait; return the names that came since the last call, none if it is time to look anyway.
 
         Args:
             deadline_s: return by then (monotonic clock) at the latest.
@@ -105,7 +106,10 @@ class Changes:
 
 
 class _Watch:
-    """Tells all who wait in this process for the same directories: a user has 128 of inotify."""
+    """One watch for all who wait in this process for the same directories.
+
+    A user has only 128 instances of inotify.
+    """
 
     def __init__(self, directories: tuple[str, ...]) -> None:
         from queuectl.system.arrivals import Arrivals
@@ -120,12 +124,12 @@ class _Watch:
 
 
 _watches: dict[tuple[str, ...], _Watch] = {}
-_joining = threading.RLock()  # a signal handler may wait, too
+_joining = threading.RLock()  # reentrant: a signal handler may wait for changes, too
 
 
 def _share_nothing() -> None:
-    """Have a child begin anew: it has none of the threads of its parent, one of which may join."""
-    global _joining  # noqa: PLW0603 - a lock that another thread has is of no use to a child
+    """Make a forked child start without watches: it has none of its parent's threads."""
+    global _joining  # noqa: PLW0603 - a thread that the child does not have may hold the lock
     _joining = threading.RLock()
     _watches.clear()
 
@@ -151,7 +155,7 @@ def _leave_watch(watch: _Watch, told: Callable[[str], None]) -> None:
     with _joining:
         watch.told.remove(told)
         if not watch.told:
-            if _watches.get(watch.directories) is watch:  # else it is one from before a fork
+            if _watches.get(watch.directories) is watch:  # else it is from before a fork
                 del _watches[watch.directories]
             watch.arrivals.stop()
 
@@ -170,7 +174,7 @@ def _watch_writing(path: str, written: Callable[[str], None]) -> BaseObserver:
     try:
         observer.start()
     except BaseException:
-        with contextlib.suppress(RuntimeError):  # its thread has not begun
+        with contextlib.suppress(RuntimeError):  # its thread was not started
             observer.stop()
         raise
     return observer

@@ -1,8 +1,8 @@
-"""Deletes jobs that are over, with their output: never one that waits or runs.
+"""Deleting jobs that have ended, with their output: never one that waits or runs.
 
-A job is deleted where it is, in completed/ or dead/, by name: one that was given another life
-meanwhile is not there any more, and is left alone. Its output goes first, so that a crash between
-leaves a record whose deletion is tried again, and no output that nobody remembers.
+A job is deleted by its name in completed/ or dead/. One that was retried meanwhile is not there any
+more, and is left alone. Its output goes first. So a crash in between leaves a record, whose
+deletion is tried again, and never output without a record.
 spool-layout.md, section "Keeping house".
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from queuectl.spool.spool import Spool
 
-_SYNCED_TOGETHER = 256  # jobs deleted
+_SYNCED_TOGETHER = 256  # deleted jobs that share one fsync of a directory
 
 
 class Doomed(NamedTuple):
@@ -34,25 +34,25 @@ class Doomed(NamedTuple):
 
     state: str
     job_id: str
-    written_at: float  # of its file, in seconds since the epoch
+    written_at: float  # when its file was last written, in seconds since the epoch
 
 
 def doomed(spool: Spool, state: str, job_ids: Iterable[str]) -> Iterator[Doomed]:
-    """Yield those jobs of a state that are there."""
+    """Yield those of these jobs that are in a state."""
     for job_id in job_ids:
         with contextlib.suppress(FileNotFoundError):
             yield Doomed(state, job_id, os.lstat(spool.file(state, job_id)).st_mtime)
 
 
 def delete(spool: Spool, job: Doomed) -> bool:
-    """Delete a job, its output, and the bytes kept of one that was set aside.
+    """Delete a job with its output, or the record and the bytes of a file that was set aside.
 
-    Returns whether it was there still, and had not been run again since that was decided.
+    Returns whether it was still there, and had not been run again since the deletion was decided.
 
     Raises:
-        WrongStateError: it was changed or retried when its output was gone already; it is kept.
+        WrongStateError: it was changed or retried after its output had been deleted; it is kept.
         SpoolError: the file system refused; the record is still there.
-        ValueError: it is no job of completed/ or dead/.
+        ValueError: it is not a job in completed/ or dead/.
     """
     if job.state not in FINISHED or not is_id(job.job_id):
         raise ValueError(f"{job.state}/{job.job_id} is not a job that has ended")
@@ -62,13 +62,13 @@ def delete(spool: Spool, job: Doomed) -> bool:
         if before.st_mtime != job.written_at:
             return False
         had_run = _delete_what_goes_with(spool, job.state, job.job_id)
-        # which takes its time with much output: it may have been run again since
+        # deleting much output takes time: the job may have been run again since
         if not _is_still(path, before):
             if had_run and spool.is_anywhere(job.job_id):
                 msg = f'job "{job.job_id}" was changed or retried while it was being deleted'
                 raise WrongStateError(f"{msg}: it stays, and what it had printed is gone")
             return False
-        # or the same bad file was dropped and set aside again: that is its reason now
+        # the same bad file may have been dropped and set aside again: the record is for that one
         if job.state == "dead" and is_there(spool.rejected_file(job.job_id)):
             return False
         os.unlink(path)
@@ -80,7 +80,7 @@ def delete(spool: Spool, job: Doomed) -> bool:
 
 
 def _is_still(path: str, before: os.stat_result) -> bool:
-    """Tell whether a file is the one that it was, and has not been written to."""
+    """Tell whether a file is still the same, and has not been written to."""
     try:
         after = os.lstat(path)
     except FileNotFoundError:
@@ -91,15 +91,15 @@ def _is_still(path: str, before: os.stat_result) -> bool:
 def delete_each(
     spool: Spool, jobs: Iterable[Doomed], missed: Callable[[str, QueuectlError], None]
 ) -> Iterator[tuple[str, bool]]:
-    """Delete jobs; yield the id of each that could be, and what `delete` returned.
+    """Delete jobs; yield the id of each that could be deleted, and what `delete` returned.
 
-    What cannot be deleted is told to `missed`. With `durability` full those that are yielded stay
-    deleted.
+    The others are passed to `missed`. With `durability` full, a power cut brings back none of the
+    jobs that were yielded.
 
     Raises:
         SpoolError: a directory could not be synced; what was deleted since the last id may return.
     """
-    left = _delete_each(spool, jobs, missed)  # one by one: how long that takes, `jobs` looks at
+    left = _delete_each(spool, jobs, missed)  # one by one, since `jobs` may end after some time
     while group := list(islice(left, _SYNCED_TOGETHER)):
         if spool.config.sync:
             _sync(spool, {job.state for job, _ in group})
@@ -112,14 +112,14 @@ def _delete_each(
     for job in jobs:
         try:
             was_there = delete(spool, job)
-        except (WrongStateError, SpoolError) as error:  # noqa: PERF203 - the others are deleted
+        except (WrongStateError, SpoolError) as error:  # noqa: PERF203 - the rest is deleted
             missed(job.job_id, error)
         else:
             yield job, was_there
 
 
 def _sync(spool: Spool, states: Iterable[str]) -> None:
-    """Have no power cut bring back what was deleted: its id may have been given to another job."""
+    """Put deletions on disk: the id of a job that came back might be another job's by then."""
     try:
         files.Step([spool.directory(state) for state in states]).run()
     except OSError as error:
@@ -131,11 +131,11 @@ def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> bool:
     try:
         joblogs.remove(spool, spool.read_file(spool.file(state, job_id), job_id))
     except BadJobError:
-        # the reason for bytes that are no job: whatever is in logs/ is another's of that id
+        # it says why a file was set aside: output in logs/ is that of another job with the id
         if state == "dead":
             rejected = spool.rejected_file(job_id)
             with contextlib.suppress(FileNotFoundError):
-                # a directory that somebody dropped goes if it is empty
+                # a directory that somebody dropped is removed only if it is empty
                 is_directory = stat.S_ISDIR(os.lstat(rejected).st_mode)
                 (os.rmdir if is_directory else os.unlink)(rejected)
         return False

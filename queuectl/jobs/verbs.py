@@ -1,4 +1,4 @@
-"""What people do to jobs that are there: each is the three steps of every move, by an owner.
+"""What people do to existing jobs, by the three steps of every move, and to the whole spool.
 
 spool-layout.md, section "The moves".
 """
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     Missed = Callable[[str, QueuectlError], None]
 
-# jobs: taken together, each with a descriptor. 128 gave no more, 16 half as much
+# how many jobs are taken together, each with a descriptor; 128 gained no more, 16 half as much
 _TOGETHER = 64
 CANCELLABLE = (*WAITING, "processing")
 EDITABLE = (*WAITING, "dead")
@@ -54,10 +54,10 @@ class Verb:
     """Something that can be done to a job.
 
     Args:
-        states: where it applies; jobs in it are at rest.
+        states: the states in which it applies; nobody holds the jobs in these.
         new_body: returns the new record; a QueuectlError that it raises leaves the job as it was.
-        done: the verb's participle, for messages.
-        stays: release each job to the state that it was taken from.
+        done: the verb's past participle, for messages.
+        stays: whether each job is released to the state that it was taken from.
     """
 
     states: Sequence[str]
@@ -69,7 +69,7 @@ class Verb:
 def retry(
     spool: Spool, job_ids: Iterable[str], states: Sequence[str], missed: Missed | None = None
 ) -> Iterator[str]:
-    """Queue jobs of these states again, attempts at 0; yield each id once it is pending for good.
+    """Queue jobs in these states again, at 0 attempts; yield each id once it is pending for good.
 
     Raises:
         QueuectlError: see `apply`.
@@ -84,7 +84,7 @@ def retry(
 def cancel(
     spool: Spool, job_ids: Iterable[str], by: str, missed: Missed | None = None
 ) -> Iterator[str]:
-    """Have waiting jobs never run; yield each id once it is in dead/ for good.
+    """Cancel waiting jobs; yield each id once the job is in dead/ for good.
 
     Raises:
         QueuectlError: see `apply`.
@@ -99,10 +99,10 @@ def cancel(
 
 
 def edit(spool: Spool, was: Found, new: Job) -> None:
-    """Give a job that waits, or is dead, a new body, where it is.
+    """Give a job that waits or is dead a new body, in the state where it is.
 
     Raises:
-        WrongStateError: it is not what it was any more; nothing was changed.
+        WrongStateError: it has changed or moved meanwhile; nothing was changed.
         QueuectlError: see `apply`, and `Spool.correct`.
     """
 
@@ -111,7 +111,7 @@ def edit(spool: Spool, was: Found, new: Job) -> None:
             raise WrongStateError("it was changed meanwhile")
         return new.arriving_anew().changed(updated_at=utc_text(time.time()))
 
-    if was.state not in WAITING:  # taken and then left by a crash, it would be queued
+    if was.state not in WAITING:  # not taken: if a crash left it taken, it would be queued
         try:
             spool.correct(was.state, was.job.id, edited)
         except WrongStateError as error:
@@ -132,15 +132,16 @@ def apply(
 ) -> Iterator[str]:
     """Do something to jobs by take, rewrite and release; yield each id once it is done for good.
 
-    A job that it cannot be done to is told to `missed`, and the others go on; without one it is
-    raised. What is raised is so once those taken together with that job are done, and yielded.
+    An error that concerns one job is passed to `missed`, and the others go on. Without `missed` it
+    is raised, as are all other errors, once the jobs taken together with this one are done and
+    yielded.
 
     Raises:
         NoSuchJobError, WrongStateError: a job is not (or no longer: MovedOnError) where the verb
             applies.
         SpoolError: the file system refused.
     """
-    kernel.prepare_renames()  # now: with a job in hand there may be no descriptor left for it
+    kernel.prepare_renames()  # while no job is held: later it may find no descriptor left
     left = iter(job_ids)
     with Registration(spool) as me:
         while group := list(islice(left, _TOGETHER)):
@@ -151,7 +152,7 @@ def apply(
                     yield job_id
                 elif missed is not None and _is_of_this_job(why):
                     missed(job_id, why)
-                else:  # of several that the file system refused, the first: mostly it is one cause
+                else:  # the first error of several: mostly they have one cause
                     fatal = fatal or why
             if fatal is not None:
                 raise fatal
@@ -160,19 +161,19 @@ def apply(
 def _try_all(
     spool: Spool, job_ids: Sequence[str], verb: Verb, owner: str
 ) -> Iterator[Exception | None]:
-    """Do it to jobs side by side; then yield, of each, why it could not be done."""
+    """Do it to jobs side by side; then yield for each job why it could not be done, or None."""
     held = {held.job_id for held in spool.held()}
     works = [_changing(spool, job_id, verb, owner, held) for job_id in job_ids]
     for job_id, why in zip(job_ids, carry_out_all(works), strict=True):
         if isinstance(why, SpoolError) and why.errno in (errno.EMFILE, errno.ENFILE):
-            # by now the others have closed theirs
+            # there were too few descriptors; by now the other jobs have closed theirs
             yield from carry_out_all([_changing(spool, job_id, verb, owner, held)])
         else:
             yield why
 
 
 def _is_of_this_job(error: Exception) -> TypeGuard[QueuectlError]:
-    """Tell whether the next job may fare better."""
+    """Tell whether an error concerns one job only, so that the next may succeed."""
     return isinstance(error, QueuectlError) and not isinstance(error, SpoolError)
 
 
@@ -182,7 +183,7 @@ def _changing(
     claim = _take(spool, job_id, verb, owner, held)
     try:
         yield from _rewriting(spool, claim, verb)
-    except (OSError, QueuectlError):  # it is let go of already, as far as can be
+    except (OSError, QueuectlError):  # it has been released already, if it could be
         raise
     except BaseException:  # an interrupt, or what a program's signal handler raises
         spool.let_go(claim)
@@ -196,18 +197,18 @@ def _take(spool: Spool, job_id: str, verb: Verb, owner: str, held: Collection[st
         try:
             return spool.take(job_id, state, owner)
         except FileNotFoundError:
-            continue  # it moved on meanwhile: look again
+            continue  # it has moved on: look again
         except OSError as error:
             raise SpoolError("take", spool.file(state, job_id), error) from error
     raise WrongStateError(f'job "{job_id}" moves faster than it can be taken; try again')
 
 
 def check_can_be(done: str, spool: Layout, job_id: str, state: str, states: Sequence[str]) -> None:
-    """Check that a job which is in a state can be retried, say, by what applies in some states.
+    """Check that a job in `state` can be `done` (such as "retried"), which applies in `states`.
 
     Raises:
         MovedOnError: it is in none of these.
-        WrongStateError: its id is in another state too, or was that of a file that was set aside.
+        WrongStateError: its id is in another state too, or is that of a file that was set aside.
         SpoolError: the file system refused to say.
     """
     if state not in states:
@@ -224,9 +225,9 @@ def check_can_be(done: str, spool: Layout, job_id: str, state: str, states: Sequ
 
 
 def _find(spool: Spool, job_id: str, verb: Verb, held: Collection[str]) -> str:
-    """Return the state that holds an id: processing/ before dead/, where a copy may have been put.
+    """Return the state that holds an id; processing/ goes before dead/, where a copy may be.
 
-    `held` was looked at once for many: each time would take the square of what runs.
+    `held` was listed once for many jobs: listing it for each would take quadratic time.
     """
     quick = is_id(job_id) and job_id not in held
     state = spool.found_in(job_id, verb.states) if quick else None
@@ -234,13 +235,13 @@ def _find(spool: Spool, job_id: str, verb: Verb, held: Collection[str]) -> str:
 
 
 def _check_only(spool: Layout, job_id: str, state: str) -> None:
-    """Refuse what would put two jobs of one id into one place.
+    """Check that no operation would put two jobs of one id into one place.
 
     Raises:
         WrongStateError: the id is in another state too.
     """
     other = spool.found_in(job_id, AT_REST, but=state)
-    if other is not None and moving.is_there(spool.file(state, job_id)):  # it has not moved on
+    if other is not None and moving.is_there(spool.file(state, job_id)):  # and it has not moved
         path = spool.file(other, job_id)
         msg = f'job "{job_id}" is in {state}/ and {other}/; look at {path}, and rename one'
         raise WrongStateError(msg)
@@ -266,7 +267,7 @@ def _rewriting(spool: Spool, claim: Claim, verb: Verb) -> Steps[None]:
 
 
 def _staying(job: Job, state: str) -> Job:
-    """Return a job that stays where it is; one that was moved to pending/ by hand starts again."""
+    """Return a job that stays in a state; one that was moved to pending/ by hand starts again."""
     moved = state == "pending" and job.state != state
     return again(job) if moved else job.changed(state=state)
 
@@ -275,10 +276,10 @@ def _staying(job: Job, state: str) -> Job:
 
 
 def pause(spool: Spool, by: str) -> bool:
-    """Have no pool start another job until `resume`, over restarts too; False if it is so already.
+    """Let no pool start a job until `resume`, even after restarts; False if that is so already.
 
     Raises:
-        SpoolError: the file that says so could not be written.
+        SpoolError: the file `paused` could not be written.
     """
     spool.create()
     path = spool.paused_file
@@ -288,7 +289,7 @@ def pause(spool: Spool, by: str) -> bool:
         except OSError as error:
             if error.errno not in kernel.NO_ROOM:
                 raise
-            files.write_new(path, b"", sync=True)  # its name is what counts
+            files.write_new(path, b"", sync=True)  # the name is what counts
     except FileExistsError:
         return False
     except OSError as error:
@@ -298,16 +299,16 @@ def pause(spool: Spool, by: str) -> bool:
 
 
 def resume(spool: Spool) -> bool:
-    """Let pools start jobs again; False if they might all along.
+    """Let pools start jobs again; False if the spool was not paused.
 
     Raises:
-        SpoolError: the file that forbids it could not be removed.
+        SpoolError: the file `paused` could not be removed.
     """
     path = spool.paused_file
     try:
         os.unlink(path)
     except OSError as error:
-        if not moving.is_there(path):  # a file system that may not be changed says only that
+        if not moving.is_there(path):  # on a read-only file system the error says only that
             return False
         raise SpoolError("remove", path, error) from error
     _make_sure("resumed", spool)
@@ -315,10 +316,10 @@ def resume(spool: Spool) -> bool:
 
 
 def _make_sure(done: str, spool: Spool) -> None:
-    """Put on disk what has been done to the spool's own directory.
+    """Put on disk what has been done in the spool's own directory.
 
     Raises:
-        SpoolError: it is done, and a power cut may undo it.
+        SpoolError: it is done, but a power cut may undo it.
     """
     try:
         files.sync_directory(spool.path)

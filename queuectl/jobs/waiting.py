@@ -1,4 +1,4 @@
-"""Which of a few jobs have ended, and what exit status follows from that.
+"""Which of some jobs have ended, and which exit status follows from that.
 
 spool-layout.md, sections "Waking" and "Exit statuses".
 """
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from queuectl.spool.layout import Found, Layout
 
-_NOT_DONE = 1  # the exit status for a job that is dead for a reason that has no number
+_NOT_DONE = 1  # the exit status for a dead job whose reason has no number
 
 
 class Endings:
-    """The jobs that are waited for (one of them, if `any_one`), and those that have ended."""
+    """The jobs that are waited for, all or `any_one` of them, and those that have ended."""
 
     def __init__(self, spool: Layout, job_ids: Sequence[str], *, any_one: bool = False) -> None:
-        self.statuses: dict[str, int] = {}  # of those that have ended, see `exit_status`
+        self.statuses: dict[str, int] = {}  # of the jobs that have ended, see `exit_status`
         self.failures = 0  # how many of them did not complete
         self._spool = spool
         self.any_one = any_one
@@ -43,15 +43,15 @@ class Endings:
         return len(self.statuses) >= (1 if self.any_one and self._job_ids else len(self._job_ids))
 
     def look(self, names: Collection[str] = ()) -> Iterator[tuple[str, Found | None]]:
-        """Yield the jobs that have ended since the last look; None if no state holds one any more.
+        """Yield each job that has ended since the last look, with None if no state holds it.
 
         Args:
-            names: look only at the jobs of these files; at all that remain if there are none.
+            names: the file names of the jobs to look at; all that remain if there are none.
         """
         for job_id in self._named(names) if names else self._over_or_gone():
             if job_id not in self.statuses:
                 found = self._found(job_id)
-                if found is None or found.state in FINISHED:  # else given another life meanwhile
+                if found is None or found.state in FINISHED:  # else it was retried meanwhile
                     self.statuses[job_id] = exit_status(found)
                     self.failures += found is None or found.state != "completed"
                     yield job_id, found
@@ -68,7 +68,7 @@ class Endings:
         return self._spool.found_in(job_id, FINISHED) is not None
 
     def _gone(self) -> list[str]:
-        """Return those that no state seems to hold; one on its way is found by a second look."""
+        """Return the jobs that no state seems to hold; `_found` then finds one on its way."""
         held = {held.job_id for held in self._spool.held()}
         return [
             job_id
@@ -77,7 +77,7 @@ class Endings:
         ]
 
     def _found(self, job_id: str) -> Found | None:
-        # first where it mostly is: of thousands `find` would list processing/ as often
+        # first where it mostly is: for thousands of jobs, `find` would list processing/ each time
         for state in FINISHED:
             for found in self._spool.jobs(state, [job_id]):
                 return found
@@ -87,22 +87,23 @@ class Endings:
             return None
 
     def changes(self) -> Changes:
-        """Return what tells that one of them has ended."""
+        """Return the `Changes` that tell when one of the jobs ends."""
         wanted = {job_id + SUFFIX for job_id in self._job_ids}
         directories = [self._spool.directory(state) for state in FINISHED]
         return Changes(directories, wanted.__contains__, self._spool.config.poll_interval)
 
     def status(self) -> int:
-        """Return the exit status of the first job, as they were given, that did not complete."""
+        """Return the exit status of the first job, as given, that did not complete; else 0."""
         statuses = (self.statuses.get(job_id, 0) for job_id in self._job_ids)
         return next((status for status in statuses if status), 0)
 
 
 def exit_status(found: Found | None) -> int:
-    """Return what a shell would say of a job that has ended: 0 if it completed.
+    """Return the exit status of a job that has ended, as a shell would give it: 0 if it completed.
 
-    The exit status of its last run, or 128 and the number of the signal that ended it (a timeout
-    ends by SIGTERM: 143); 1 for whatever has no number, such as a cancelled job.
+    Otherwise it is the exit code of the last run, or 128 plus the number of the signal that ended
+    it. A timeout counts as SIGTERM: 143. It is 1 if there is no such number, as for a cancelled
+    job.
     """
     if found is None:
         return _NOT_DONE

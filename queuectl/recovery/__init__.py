@@ -1,1 +1,1 @@
-"""What becomes of what the dead held."""
+"""Recovery: settles what dead owners held, and removes what they left."""

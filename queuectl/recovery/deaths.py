@@ -1,4 +1,4 @@
-"""Who is dead, as far as it can be told from here, and what is to be known for recovering it.
+"""Finding dead owners, and what recovery has to know about each.
 
 spool-layout.md, section "workers/".
 """
@@ -27,22 +27,22 @@ class Dead(NamedTuple):
     """An owner that is dead."""
 
     name: str
-    local: bool  # whether what it ran ran under this kernel
-    by_lock: bool  # whether its lock told, not its silence
-    this_boot: bool  # known to have died under this boot: what it wrote is there, synced or not
-    copied: bool  # it lives, and works in the spool that this is a copy of
-    unseen: str  # where what it ran may live and cannot be seen, in words; "" if nowhere
-    only_for: str | None  # who alone can end what it ran, if not we
-    ending: Ending  # of what it ran
+    local: bool  # it ran on this machine
+    by_lock: bool  # its lock is free; otherwise it is judged by its silence
+    this_boot: bool  # it is known to have died under this boot: even what it did not sync is there
+    copied: bool  # it is alive, and works in the spool that this one is a copy of
+    unseen: str  # where its commands may be running unseen, in words; "" if nowhere
+    only_for: str | None  # who alone can end its commands; None: we can too
+    ending: Ending  # of its commands
 
 
 class Deaths:
-    """Tells who is dead, for one owner that is not.
+    """Finds dead owners on behalf of a living one.
 
     Args:
-        spool: where.
-        me: that owner.
-        heartbeats: what was seen of owners before.
+        spool: the spool.
+        me: the living owner.
+        heartbeats: the heartbeats seen so far.
     """
 
     def __init__(self, spool: Layout, me: str, heartbeats: owners.Heartbeats) -> None:
@@ -54,7 +54,7 @@ class Deaths:
         """Yield each owner that is dead.
 
         Args:
-            waited_for: by name, the ends of what some ran, which goes on.
+            waited_for: by owner, the endings of commands that are under way.
 
         Raises:
             OSError, SpoolError: the spool cannot be looked at.
@@ -70,7 +70,7 @@ class Deaths:
             if seen.life is owners.Life.ALIVE:
                 continue
             local = seen.life is owners.Life.DEAD
-            # a lock may be free that a backup has put in the place of its own, which it takes back
+            # a backup may have put a free lock in the place of its own; it takes that back
             lives = local and worker is not None and worker.lives_here(self._spool)
             by_lock = seen.known_dead and not lives
             known_dead = by_lock or (name in waited_for and not lives)
@@ -113,7 +113,7 @@ class Deaths:
 
     def _only_for(self, name: str, worker: owners.Worker | None) -> str | None:
         try:
-            # not simply ours: a file system may name one owner for the files of all
+            # not geteuid(): a file system may show everybody's files as one user's
             us = os.lstat(owners.path(self._spool, self._me, owners.RECORD_SUFFIX)).st_uid
         except FileNotFoundError:  # the next heartbeat puts it back
             us = None
@@ -128,9 +128,9 @@ class Deaths:
 
 @contextlib.contextmanager
 def lock_of(spool: Layout, dead: Dead) -> Iterator[bool]:
-    """Hold an owner's lock until its files are gone; tell whether it is dead indeed.
+    """Hold an owner's lock while its jobs are recovered; yield whether the owner is really dead.
 
-    One that registers late cannot come between.
+    The lock keeps out an owner that registers late.
     """
     lock, is_dead = None, True
     if dead.local and dead.name:
@@ -138,7 +138,7 @@ def lock_of(spool: Layout, dead: Dead) -> Iterator[bool]:
             lock = try_lock(owners.path(spool, dead.name, LOCK_SUFFIX))
             is_dead = lock is not None
         except FileNotFoundError:
-            is_dead = not dead.by_lock  # the lock that told is gone: of a living one, perhaps
+            is_dead = not dead.by_lock  # if its lock was there before, the owner may be alive
     try:
         yield is_dead
     finally:
@@ -147,20 +147,26 @@ def lock_of(spool: Layout, dead: Dead) -> Iterator[bool]:
 
 
 def _tree_of(spool: Layout, name: str, worker: owners.Worker | None) -> Tree:
-    """Return what a dead owner may have left running, in this spool and not one it is a copy of."""
+    """Return the processes that a dead owner may have left running.
+
+    If this spool is a copy, those of the original are not among them.
+    """
     home = "" if worker is None else worker.directory
     original = "" if home == owners.home_of(spool) else home
     return Tree(None, (mark_of(name),), tuple(_outputs_of(spool, name)), original)
 
 
 def _outputs_of(spool: Layout, name: str) -> Iterator[tuple[int, int]]:
-    """Yield where the commands of an owner write, which may have dropped their environment."""
+    """Yield the device and inode of the files that an owner's commands write their output to.
+
+    They identify processes that have dropped their environment.
+    """
     for held in spool.held():
         if held.owner != name:
             continue
         try:
             job = spool.read_file(held.path, held.job_id)
-        except (OSError, BadJobError):  # told of when it is recovered
+        except (OSError, BadJobError):  # reported when the job is recovered
             continue
         for path in spool.log_files(job.id, job.run_number + 1):
             with contextlib.suppress(OSError):  # somebody deleted it

@@ -1,4 +1,4 @@
-"""What those who have left did not take with them: drafts in tmp/, requests in workers/.
+"""Removing what nobody needs any more: drafts of dead writers, requests to owners that are gone.
 
 spool-layout.md, sections "tmp/" and "workers/".
 """
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def clear(spool: Spool, me: str, asked: list[tuple[str, str]]) -> None:
-    """Remove the drafts of writers that are dead, and requests to owners that are not there.
+    """Remove the drafts of dead writers, and the requests to owners that are gone.
 
     Args:
-        spool: where.
-        me: an owner that is there, whatever its files say.
-        asked: what `requests.standing` returned before: those asked were there then.
+        spool: the spool.
+        me: our own owner, which is alive whatever its files say.
+        asked: the requests that `requests.standing` listed earlier: those asked existed by then.
 
     Raises:
         OSError, SpoolError: the file system refused.
@@ -38,7 +38,7 @@ def clear(spool: Spool, me: str, asked: list[tuple[str, str]]) -> None:
 
 
 def abandoned_drafts(spool: Spool) -> list[str]:
-    """Return the names in tmp/ of writers that are dead and own nothing else.
+    """Return the file names in tmp/ of dead writers that are not registered and hold no job.
 
     Raises:
         OSError, SpoolError: tmp/, workers/ or processing/ cannot be read.
@@ -48,7 +48,7 @@ def abandoned_drafts(spool: Spool) -> list[str]:
 
 
 def _owners(spool: Spool) -> set[str]:
-    """Return all who are registered, or hold a job."""
+    """Return the owners that are registered or hold a job."""
     return {*owners.known(spool), *(held.owner for held in spool.held())}
 
 
@@ -56,17 +56,17 @@ def _clear_tmp(spool: Spool, there: set[str]) -> None:
     tmp = spool.directory("tmp")
     with contextlib.closing(_abandoned(spool, there)) as abandoned:
         for names in abandoned:
-            # the lock last: without it its drafts are nobody's
+            # the lock last: drafts without one belong to nobody
             for name in sorted(names, key=lambda name: name.endswith(LOCK_SUFFIX)):
                 unlink_file(f"{tmp}/{name}")
 
 
 def _abandoned(spool: Spool, there: set[str]) -> Generator[list[str], None, None]:
-    """Yield the files in tmp/ of each dead writer, whose lock is held until the next."""
+    """Yield the files in tmp/ of each dead writer, holding its lock until the next."""
     tmp = spool.directory("tmp")
     drafts: dict[str, list[str]] = {}
     for name in os.listdir(tmp):
-        # another program may write there what it is about to rename into pending/
+        # other names are left: a program may write there what it will rename into pending/
         if (writer := owner_of(name)) is not None and writer not in there:
             drafts.setdefault(writer, []).append(name)
     for writer, names in drafts.items():
@@ -74,10 +74,10 @@ def _abandoned(spool: Spool, there: set[str]) -> Generator[list[str], None, None
             lock = try_lock(f"{tmp}/{writer}{LOCK_SUFFIX}")
             alive = lock is None
         except FileNotFoundError:
-            # an owner's lock moves on to workers/, and it writes drafts after that
+            # an owner that registers moves its lock to workers/, and still writes drafts here
             lock, alive = None, is_there(owners.path(spool, writer, LOCK_SUFFIX))
         except OSError:
-            continue  # nobody can tell now: the next time, perhaps
+            continue  # not known now; tried again the next time
         if not alive:
             try:
                 yield names

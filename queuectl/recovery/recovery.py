@@ -1,4 +1,4 @@
-"""What the dead left, put where it belongs.
+"""Recovery: puts what dead owners left where it belongs.
 
 spool-layout.md, section "Recover".
 """
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     from queuectl.spool.spool import Spool
     from queuectl.workers.worklog import WorkLog
 
-_TICK_S = 0.01  # of a file system's clock; what came within one has its beginning as its ctime
+_TICK_S = 0.01  # the longest tick of a file system's clock: a ctime is the start of a tick
 
 
 class Recovery:
     """Finds dead owners, ends what they left running, and settles or gives back their jobs.
 
     Args:
-        spool: where.
-        me: the owner that does it, who is not dead.
-        log: where it is told.
-        heartbeats: what was seen of owners before, by a recovery under another name.
+        spool: the spool.
+        me: the living owner that recovers.
+        log: where to report what was done.
+        heartbeats: the heartbeats that an earlier recovery, under another name, has seen.
     """
 
     def __init__(
@@ -64,24 +64,25 @@ class Recovery:
         self._me = me
         self._log = log
         self._deaths = Deaths(spool, me, heartbeats or owners.Heartbeats())
-        # by owner, why the last run left something of it for the next time
+        # by owner, why the last run left something of it for the next one
         self.faults: dict[str, OSError | QueuectlError] = {}
-        self._told: dict[str, str] = {}  # of these, in the log: it is tried again and again
-        self._still_running: dict[str, Dead] = {}  # by name, those of whom something runs still
-        self._lock: int | None = None  # the descriptor that has it
-        self.left: set[str] = set()  # owners whose jobs are for another user to recover
-        self.busy = False  # the last run did nothing: somebody else recovers here
+        self._told: dict[str, str] = {}  # by owner, the fault in the log: not logged at each retry
+        self._still_running: dict[str, Dead] = {}  # by owner: those whose commands still run
+        self._lock: int | None = None  # the descriptor that holds recovery.lock
+        self.left: set[str] = set()  # owners whose jobs only another user can recover
+        self.busy = False  # the last run did nothing: another process was recovering
 
     @property
     def waiting_s(self) -> float | None:
-        """In how many seconds `go_on` is to be called; None: nothing is waited for."""
+        """The seconds until `go_on` is to be called; None if nothing is waited for."""
         return LOOK_S if self._still_running else None
 
     def run(self) -> int:
-        """Recover everything that a dead owner holds now; return how many jobs.
+        """Recover what dead owners hold; return the number of jobs.
 
-        What an owner ran is told to end first; while it has not ended its jobs stay, for `go_on`.
-        What the file system refuses to give is left for the next time, and told.
+        The commands that an owner ran are ended first. Until they have ended, its jobs stay where
+        they are, and `go_on` recovers them later. What the file system refuses is logged, and left
+        for the next run.
 
         Raises:
             OSError, SpoolError: the spool itself cannot be looked at.
@@ -108,34 +109,34 @@ class Recovery:
                 self.close()
 
     def go_on(self) -> int:
-        """Recover what waited for commands that have ended since; return how many jobs."""
+        """Recover the jobs whose commands have ended since; return the number of jobs."""
         recovered = self._bury_all(list(self._still_running.values()))
         if not self._still_running:
             self.close()
         return recovered
 
     def _bury_all(self, dead: list[Dead]) -> int:
-        """Recover from these, as far as nothing runs any more that they have started."""
+        """Recover from those of these owners that have nothing running any more."""
         try:
             living = processes_of([one.ending.tree for one in dead])
         except OSError as error:
             self._log.event("error", detail=f"cannot recover: {error_text(error)}")
             self.faults |= {one.name: error for one in dead}
-            self._still_running.clear()  # as a fault it waits for longer
+            self._still_running.clear()  # a fault waits for the next run, not for `go_on`
             return 0
         return sum(self._try_to_bury(one, living[one.ending.tree]) for one in dead)
 
     def close(self) -> None:
-        """Leave what has not ended to others."""
+        """Stop recovering, and leave what has not ended to others."""
         if self._lock is not None:
-            with contextlib.suppress(OSError):  # it is given back all the same
+            with contextlib.suppress(OSError):  # the lock is released all the same
                 os.close(self._lock)
             self._lock = None
 
     def _take(self) -> bool:
-        """Let nobody else recover here, so that no two settle an orphan; False if somebody does.
+        """Take recovery.lock, so that no two settle one orphan; False if somebody else has it.
 
-        It is kept while something ends, which is to be told once and not by everybody.
+        It is kept while commands are being ended, so that only one process signals them.
 
         Raises:
             FileNotFoundError: there is no workers/.
@@ -153,7 +154,7 @@ class Recovery:
             with lock_of(self._spool, dead) as is_dead:
                 recovered = self._bury(dead, living) if is_dead else 0
         except (OSError, QueuectlError) as error:
-            # the next owner's jobs must not wait for this one's disk
+            # a fault here must not hold up the jobs of the next owner
             detail = f"cannot recover from {dead.name or 'nobody'}: {error_text(error)}"
             if self._told.get(dead.name) != detail:
                 self._told[dead.name] = detail
@@ -179,14 +180,14 @@ class Recovery:
             what = "this spool is a copy: what that worker runs elsewhere is left alone"
             self._log.event("warning", worker=name, detail=what)
         self._recover_all(orphans, dead, Starts(self._spool, name, self._log))
-        if is_owner(name):  # what else somebody may call an owner has no files of ours
+        if is_owner(name):  # else somebody made the name up, and no files of ours have it
             for draft in self._drafts_of(name):
                 unlink_file(draft)
             owners.remove_files(self._spool, name)
         return len(orphans)
 
     def _leave(self, dead: Dead, orphans: list[Held]) -> None:
-        """Leave what an owner held to who alone can end what it ran."""
+        """Leave an owner's jobs to the user who alone can end its commands."""
         which = first_of([orphan.job_id for orphan in orphans])
         detail = f"it held {which}, and only {dead.only_for} can end what it ran"
         if dead.name not in self.left:
@@ -195,7 +196,7 @@ class Recovery:
         self.faults[dead.name] = QueuectlError(f"{dead.name}: {detail}")
 
     def _end_what_runs(self, dead: Dead, living: list[int]) -> bool:
-        """Tell what an owner has left running to end; tell whether nothing is left."""
+        """Signal what an owner has left running; tell whether nothing is left to wait for."""
         ending = dead.ending
         if ending.go_on(living):
             self._still_running[dead.name] = dead
@@ -211,10 +212,10 @@ class Recovery:
         return True
 
     def _recover_all(self, orphans: list[Held], dead: Dead, starts: Starts) -> None:
-        """Recover what an owner held; one that cannot be does not hold up the others.
+        """Recover an owner's jobs; one that cannot be recovered does not hold up the others.
 
         Raises:
-            OSError, QueuectlError: there was one; the owner's files are to stay.
+            OSError, QueuectlError: a job could not be recovered, so the owner's files must stay.
         """
         do_all(partial(self._recover, orphan, dead, starts) for orphan in orphans)
 
@@ -224,7 +225,7 @@ class Recovery:
         with contextlib.suppress(FileNotFoundError, ClaimLostError):
             try:
                 if was_rejected:
-                    self._read(claim)  # says what is wrong with it, if anything is
+                    self._read(claim)  # raises what is wrong with the file, if anything is
                     raise BadJobError(f"{claim.owner} died setting it aside")
                 job = self._last_body(claim, starts)
             except (BadJobError, PermissionError) as error:
@@ -237,10 +238,10 @@ class Recovery:
             self._put_back(claim, job, dead)
 
     def _last_body(self, claim: Claim, starts: Starts) -> Job:
-        """Return the last body that an orphan had, also one that a power cut has taken away.
+        """Return the last body of an orphan, even if a power cut has undone its exchange.
 
         Raises:
-            BadJobError: what is held is no job's, and nothing tells of a better body.
+            BadJobError: the held file is not a job, and no spare has a better body.
         """
         try:
             job = self._read(claim)
@@ -258,7 +259,7 @@ class Recovery:
         try:
             return self._spool.read_file(claim.path, claim.job_id, any_owner=any_owner)
         except BadJobError:
-            # it was on its way to dead/ under another id, since its own was taken
+            # perhaps it was on its way to dead/ under another id, because its own was taken
             beside = _id_in(claim.path)
             if not is_numbered(beside, claim.job_id):
                 raise
@@ -267,7 +268,7 @@ class Recovery:
             return job
 
     def _put_back(self, claim: Claim, job: Job, dead: Dead) -> None:
-        """Send an orphan where its body says; one that was run goes through the retry policy."""
+        """Settle an orphan as its body says; one that was running goes through the retry policy."""
         why = f"{claim.owner} died running it" if claim.owner else "nobody was running it"
         back = sent_back(self._spool, claim, job, why, this_boot=dead.this_boot)
         self._spool.settle(claim, back)
@@ -281,15 +282,17 @@ class Recovery:
 
 
 def sent_back(spool: Spool, claim: Claim, job: Job, why: str, *, this_boot: bool) -> Job:
-    """Return the record of a held job that its owner does not run; its `state` names where it goes.
+    """Return the new record of a held job that its owner is not running.
+
+    Its `state` names where the job goes.
 
     Args:
-        spool: whose job it is.
-        claim: by which it is held.
+        spool: the job's spool.
+        claim: the claim that holds it.
         job: its last body.
-        why: what is to be said of a run that was lost; it goes through the retry policy.
-        this_boot: whether its command had begun if there is output, and only then: no power cut
-            can have taken that away, nor anybody who deletes.
+        why: the reason to record for a run that was lost; the retry policy then decides.
+        this_boot: whether missing output files prove that the command had not begun, since no
+            power cut or deletion can have removed them.
     """
     now = time.time()
     back = only_held(job, claim.owner)
@@ -300,34 +303,34 @@ def sent_back(spool: Spool, claim: Claim, job: Job, why: str, *, this_boot: bool
         back = settled(job, lost, config=spool.config, now=now, random=random.random)
     queued_at = back.instant("created_at")
     if back.state == "pending" and not back.history and queued_at is not None:
-        # it never ran: its place is that of when it was queued
+        # it never ran: its place is the time when it was queued
         back = given_back(back, "pending", round((queued_at - _TICK_S) * 1_000_000))
     return back
 
 
 def lock_file(spool: Layout) -> str:
-    """Return the file whose lock whoever recovers here has."""
+    """Return the path of the lock that is held while a spool is being recovered."""
     return f"{spool.directory('workers')}/recovery.lock"
 
 
 def _id_in(path: str) -> str:
-    """Return the id that a body has, whatever else it holds; empty if it has none to be read."""
+    """Return the `id` in a body, whatever else that holds; empty if the body cannot be read."""
     with contextlib.suppress(BadJobError):
         return str(decode(read_regular(path)).get("id"))
     return ""
 
 
 def recover(spool: Spool, log: WorkLog, heartbeats: owners.Heartbeats | None = None) -> Recovery:
-    """Do once, as an owner in passing, what a pool does again and again; return what came of it.
+    """Recover once, as a temporary owner, and wait for it to end; return the `Recovery`.
 
     Raises:
-        OSError, SpoolError: see `Recovery.run`, or it cannot be written to.
-        QueuectlError: its processes cannot be told apart here.
+        OSError, SpoolError: see `Recovery.run`; or the spool cannot be written to.
+        QueuectlError: see `check_proc`.
     """
     check_proc()
     with Registration(spool) as me:
         recovery = Recovery(spool, me.name, log, heartbeats)
-        with contextlib.closing(recovery):  # a program may go on after what interrupts this
+        with contextlib.closing(recovery):  # a program may go on after an interrupt
             recovery.run()
             while (wait_s := recovery.waiting_s) is not None:
                 time.sleep(wait_s)

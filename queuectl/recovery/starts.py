@@ -1,8 +1,8 @@
-"""Attempts that were counted, whose count a power cut has left only in a spare.
+"""Finding attempts that were counted, but whose count a power cut has left only in a spare.
 
-A claim makes sure of its names and of the new body, in a spare, and only then exchanges the two
-bodies' names; the exchange is made sure of with the outcome. So after a power cut the held file may
-have its old body again although the command has run: then the spare has the new one.
+A claim syncs its directories and the new body, in a spare, and only then exchanges the names of the
+two bodies. The exchange is synced with the outcome. So after a power cut the held file may have its
+old body again although the command has run. The spare then has the new body.
 spool-layout.md, sections "Claim" and "Recover".
 """
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class Starts:
-    """The bodies among the spares of one owner that are those of jobs about to start.
+    """The spares of one dead owner that hold the body of a job about to start.
 
     Args:
-        spool: where.
-        owner: who died.
-        log: is told of a spare that cannot be read.
+        spool: the spool.
+        owner: the dead owner.
+        log: where to report a spare that cannot be read.
     """
 
     def __init__(self, spool: Layout, owner: str, log: WorkLog) -> None:
@@ -42,17 +42,17 @@ class Starts:
         self._log = log
 
     def latest(self, held: str, job_id: str, before: Job | None) -> Job | None:
-        """Return the body of a job's last start, None if no spare has it.
+        """Return the body that a job had at its last start; None if no spare has it.
 
         Args:
             held: the job's file in processing/.
             job_id: its id.
-            before: what that file holds, None if that is damaged.
+            before: the job in that file; None if the file is damaged.
 
         Raises:
             FileNotFoundError: `held` is gone.
         """
-        # the rename that took it set this time; a spare from before tells of an earlier turn
+        # set by the rename that took the job; an older spare belongs to an earlier turn
         taken_at = os.lstat(held).st_ctime
         starts = (
             start
@@ -69,15 +69,15 @@ class Starts:
         for path in spares_of(self._spool.directory("tmp"), self._owner):
             try:
                 found += self._read(path)
-            except OSError as error:  # noqa: PERF203 - the others may tell all the same
+            except OSError as error:  # noqa: PERF203 - the other spares may be readable
                 self._log.event(
                     "error", worker=self._owner, detail=f"cannot read {error_text(error)}"
                 )
         return found
 
     def _read(self, path: str) -> Iterator[Job]:
-        """Yield the job in a spare if it is one that was about to start."""
-        with contextlib.suppress(BadJobError, FileNotFoundError):  # not written to its end
+        """Yield the job in a spare, if it was about to start."""
+        with contextlib.suppress(BadJobError, FileNotFoundError):  # not completely written
             record = decode(read_regular(path, any_owner=self._spool.config.shared))
             check_fields(record)
             job = Job(record)
@@ -90,5 +90,5 @@ def _started_at(start: Job) -> float:
 
 
 def _follows(before: Job, start: Job) -> bool:
-    # moved to pending/ by hand, it had its attempts start again
+    # the attempts of a job that was moved to pending/ by hand start again
     return is_start_of(before, start) or is_start_of(again(before), start)

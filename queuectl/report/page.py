@@ -1,4 +1,4 @@
-"""A period as one HTML page that needs nothing else: what is in it, and how it is put together."""
+"""The report on a period: one HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     _Heap = list[tuple[float, int, dict[str, Any]]]
     Read = Callable[[Survey], Iterable[Mapping[str, Any]]]
 
-_SLOWEST, _DEAD, _GROUPS = 200, 500, 200  # rows: more make a page that nobody reads to its end
+_SLOWEST, _DEAD, _GROUPS = 200, 500, 200  # rows at most: nobody reads a longer page to its end
 _COMMAND_CHARS = 400
 _OUTPUT_BYTES, _OUTPUT_LINES = 4096, 20
 _BOUNDS_S = (
@@ -41,7 +41,7 @@ _BOUNDS_S = (
 
 
 def page(spool: Layout, now: float, period_s: float, read: Read) -> str:
-    """Return the page about the time before `now`; `read` has the records of a survey.
+    """Return the page about the last `period_s` seconds; `read` yields a survey's records.
 
     Raises:
         SpoolError: a directory cannot be read.
@@ -53,7 +53,7 @@ def page(spool: Layout, now: float, period_s: float, read: Read) -> str:
 
 
 class _Extremes:
-    """The slowest runs and the latest dead, however many jobs there are."""
+    """The slowest runs and the latest dead jobs, in bounded memory."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
@@ -62,7 +62,7 @@ class _Extremes:
         self.dead: _Heap = []
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Look at one job."""
+        """Consider one job."""
         for run in runs(record, self._figures.config):
             if run.finished_s >= self._figures.since_s and run.outcome != GIVEN_BACK:
                 self._keep(self.slowest, _SLOWEST, run.took_s, {**_job(record), **_run(run)})
@@ -71,7 +71,7 @@ class _Extremes:
             self._keep(self.dead, _DEAD, at, {**_job(record), **_death(record, at)})
 
     def _keep(self, heap: _Heap, most: int, rank: float, row: dict[str, Any]) -> None:
-        self._count += 1  # two of the same rank are told apart before their rows are compared
+        self._count += 1  # decides between equal ranks, since rows cannot be compared
         push = heapq.heappush if len(heap) < most else heapq.heappushpop
         push(heap, (rank, self._count, row))
 
@@ -109,7 +109,7 @@ def _gather(spool: Layout, now: float, period_s: float, read: Read) -> dict[str,
         figures.add(record)
         extremes.add(record)
     document = figures.document(now, groups=_GROUPS)
-    # for a browser in another zone, where this instant is of another day
+    # for a browser in another zone, where a column may begin on another day
     timeline = [{**column, "zone": zone_s(column["at"])} for column in document["timeline"]]
     return {
         **document,
@@ -131,7 +131,7 @@ def _gather(spool: Layout, now: float, period_s: float, read: Read) -> dict[str,
 
 
 def _with_output(spool: Layout, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a dead job's row with what it printed last: errors first, else the rest."""
+    """Return a dead job's row with the end of its standard error, or else of its output."""
     number, job = row.pop("number"), row.pop("job")
     if not isinstance(number, int):
         return {**row, "output": ""}
@@ -143,7 +143,7 @@ _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|
 
 
 def last_lines(path: str) -> str:
-    """Return the end of a log file without the codes that colour it; empty if there is none."""
+    """Return the last lines of a log file, without colour codes; empty if there is no file."""
     text = _ESCAPE.sub("", end_of(path, _OUTPUT_BYTES).decode(errors="replace"))
     lines = text.rstrip().splitlines()[-_OUTPUT_LINES:]
     return "\n".join("".join(c if c.isprintable() or c == "\t" else "�" for c in x) for x in lines)
@@ -153,9 +153,9 @@ def last_lines(path: str) -> str:
 
 
 def _page(document: dict[str, Any]) -> str:
-    """Return the page: the data as JSON in which no `<` can end the element that holds it."""
+    """Return the page, with the data as JSON in which no `<` can end the element around it."""
     template = resources.files("queuectl.report").joinpath("template.html").read_text("utf-8")
-    # strict JSON, in ASCII: whatever bytes a job is made of
+    # strict JSON in ASCII, whatever bytes a job is made of
     island = json.dumps(document, separators=(",", ":"), allow_nan=False)
     for mark in "<>&":
         island = island.replace(mark, f"\\u{ord(mark):04x}")
@@ -168,7 +168,7 @@ def _page(document: dict[str, Any]) -> str:
 
 
 def _policy(template: str) -> str:
-    """Return a Content-Security-Policy under which this script and this style are all there is."""
+    """Return a Content-Security-Policy that allows only the page's own script and style."""
     script = re.findall(r"<script>(.*?)</script>", template, re.DOTALL)
     style = re.findall(r"<style>(.*?)</style>", template, re.DOTALL)
     rules = [

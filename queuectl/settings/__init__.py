@@ -1,1 +1,1 @@
-"""What can be set, and the file that it is kept in."""
+"""The settings, and the file that they are kept in."""

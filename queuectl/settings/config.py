@@ -1,4 +1,4 @@
-"""Settings: names, types, defaults, and the one locked edit.
+"""The settings: their names, types and defaults, and editing config.json under a lock.
 
 spool-layout.md, section "config.json".
 """
@@ -39,7 +39,7 @@ _PATIENCE_S = 10.0  # an edit takes milliseconds
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every setting, with its default where config.json does not name it."""
+    """Every setting, with its default if config.json does not name it."""
 
     max_retries: int = _setting(3, kinds.integer(0, 1000), "failures after which a job is dead")
     backoff_base: float = _setting(
@@ -111,23 +111,23 @@ class Config:
 
     def backoff(self) -> Backoff:
         """Return the delays between retries."""
-        from queuectl.retry import Backoff  # 1 ms of start-up that only a failure needs
+        from queuectl.retry import Backoff  # takes 1 ms to import, and only a failure needs it
 
         return Backoff(base=self.backoff_base, max_s=self.backoff_max, jitter=self.backoff_jitter)
 
-    @cached_property  # each job asks ten times
+    @cached_property  # it is read ten times for each job
     def sync(self) -> bool:
         """Whether every step waits for the disk."""
         return self.durability == "full"
 
     @cached_property
     def file_mode(self) -> int:
-        """The permissions of new files, whatever the umask; of output, less the umask."""
+        """The mode of new files, whatever the umask; output files get it less the umask."""
         return 0o660 if self.shared else 0o600
 
 
 class Setting(NamedTuple):
-    """One setting as it is listed: its name in `Config`, what it may be, and what it is for."""
+    """One setting as it is listed: its name in `Config`, its kind, and what it is for."""
 
     name: str
     kind: kinds.Kind
@@ -143,7 +143,7 @@ def canonical_key(key: str) -> str:
     """Return a key as it is listed (`max-retries`), from either spelling.
 
     Raises:
-        BadSettingError: there is no such key; the text names the nearest.
+        BadSettingError: there is no such key; the message names the nearest.
     """
     name = _listed_name(key)
     if name in SETTINGS:
@@ -159,7 +159,7 @@ def read_value(key: str, text: str) -> Any:
     """Return the value that `text` means for `key`.
 
     Raises:
-        BadSettingError: not a value that the setting takes; the text says which are.
+        BadSettingError: the setting does not take that value; the message says what it takes.
     """
     kind = SETTINGS[canonical_key(key)].kind
     try:
@@ -170,7 +170,7 @@ def read_value(key: str, text: str) -> Any:
 
 
 def _parsed(path: str, raw: bytes) -> dict[str, Any]:
-    """Return what is in the file, by the keys as they are listed, others as they are."""
+    """Return what is in the file, with the keys of settings as they are listed."""
     try:
         stored = json.loads(raw, object_pairs_hook=_once)
     except BadSettingError as error:
@@ -186,10 +186,10 @@ def _parsed(path: str, raw: bytes) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object that names nothing twice, in either spelling: one of the two would not hold.
+    """Return an object that has no key twice, in either spelling: one of the two would not count.
 
     Raises:
-        BadSettingError: it does.
+        BadSettingError: it has a key twice.
     """
     keys: set[str] = set()
     for key in (listed(key) for key, _ in pairs):
@@ -200,7 +200,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _as_meant(key: str, value: Any) -> Any:
-    """Return what stands for `2h`, `10M` or `64-78`, which somebody wrote into the file."""
+    """Return the value that a text in the file stands for, such as `2h`, `10M` or `64-78`."""
     kind = SETTINGS[key].kind if key in SETTINGS else None
     if kind is None or not kind.in_words or not isinstance(value, str):
         return value
@@ -211,7 +211,7 @@ def _as_meant(key: str, value: Any) -> Any:
 
 
 def listed(key: str) -> str:
-    """Return a key as it is listed, or as it is if there is none."""
+    """Return a key as it is listed; unchanged if there is no such setting."""
     name = _listed_name(key)
     return name if name in SETTINGS else key
 
@@ -231,12 +231,12 @@ def _check(path: str, key: str, value: Any) -> None:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file, for `open`; a pipe that somebody has put in its place is not waited for."""
+    """Open a file for `open`, without waiting for a pipe that somebody has put in its place."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_file(path: str, status: os.stat_result) -> None:
-    """Refuse what cannot be settings, without end perhaps, before it is read."""
+    """Refuse a file that cannot hold settings, before a read that might never end."""
     if not stat.S_ISREG(status.st_mode):
         raise BadSettingError(f"{path} is not a file; remove it to use the defaults")
     if status.st_size > _MOST_BYTES:
@@ -259,7 +259,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _cannot_read(path: str, error: OSError) -> SpoolError:
-    """Return why; and what to do where it is not for us, or there can be none."""
+    """Return the error, with what to do if we may not read the path or it cannot exist."""
     todo = ""
     if isinstance(error, PermissionError):
         spool_path = os.path.dirname(path)
@@ -272,7 +272,7 @@ def _cannot_read(path: str, error: OSError) -> SpoolError:
 def _whose(path: str) -> str:
     try:
         owner = os.stat(path).st_uid
-    except OSError:  # it is further up that we may not go
+    except OSError:  # we may not enter a directory further up
         return ""
     if owner == os.geteuid():
         return ""
@@ -281,20 +281,20 @@ def _whose(path: str) -> str:
 
 
 def read_stored(spool_path: str) -> dict[str, Any]:
-    """Return what config.json holds, sound or not.
+    """Return what config.json holds, valid or not.
 
     Raises:
-        BadSettingError: it is no JSON object.
-        SpoolError: it is there and cannot be read.
+        BadSettingError: it is not a JSON object, or has a key twice.
+        SpoolError: it exists and cannot be read.
     """
     return _read(f"{spool_path}/{FILE_NAME}")
 
 
 def load_stored(spool_path: str) -> tuple[dict[str, Any], list[BadSettingError]]:
-    """Return what config.json names and is sound, and what in it is no setting.
+    """Return the valid settings in config.json, and an error for each that is not valid.
 
     Raises:
-        SpoolError: it is there and cannot be read.
+        SpoolError: it exists and cannot be read.
     """
     path = f"{spool_path}/{FILE_NAME}"
     try:
@@ -313,7 +313,7 @@ def load_stored(spool_path: str) -> tuple[dict[str, Any], list[BadSettingError]]
 
 
 def stamp(spool_path: str) -> tuple[int, int] | None:
-    """Return what tells one config.json from the next, None while there is none.
+    """Return a value that differs for each version of config.json; None while there is none.
 
     Raises:
         SpoolError: the file system refused to say which file it is.
@@ -329,28 +329,29 @@ def stamp(spool_path: str) -> tuple[int, int] | None:
 
 
 def load(spool_path: str) -> tuple[Config, list[BadSettingError]]:
-    """Return the settings in force, and what config.json holds that is no setting.
+    """Return the settings in force, and an error for each that is not valid in config.json.
 
     Raises:
-        SpoolError: it is there and cannot be read.
+        SpoolError: config.json exists and cannot be read.
     """
     stored, faults = load_stored(spool_path)
     return Config(**{key.replace("-", "_"): value for key, value in stored.items()}), faults
 
 
 def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what config.json names, after and before every other edit of it.
+    """Change what config.json holds, under a lock that keeps out every other edit.
 
     Raises:
-        BadSettingError: what is new in it is no setting; it is left as it is.
-        QueuectlError: somebody else edits it, and does not come to an end.
-        SpoolError: the file system refused; the settings are as they were.
+        BadSettingError: a changed setting is not valid, or the file is not; it is left as it is.
+        QueuectlError: another process has held the lock for too long.
+        SpoolError: the file system refused. The settings are as they were, unless only the last
+            sync failed: then they are changed, but a power cut may undo it.
     """
     from filelock import FileLock, Timeout
 
     path = f"{spool_path}/{FILE_NAME}"
     try:
-        # who may change jobs may change settings
+        # whoever may change jobs may change settings
         lock_mode = 0o660 if _read(path).get("shared") else 0o600
         lock = FileLock(f"{spool_path}/{_LOCK_NAME}", mode=lock_mode)
         with lock.acquire(timeout=_PATIENCE_S), Scratch(f"{spool_path}/tmp") as me:
@@ -358,7 +359,7 @@ def edit(spool_path: str, change: Callable[[dict[str, Any]], object]) -> None:
             before = dict(stored)
             change(stored)
             for key, value in stored.items():
-                if key not in before or before[key] != value:  # of several faults, one at a time
+                if key not in before or before[key] != value:  # so faults can be mended one by one
                     _check(path, key, value)
             _write(spool_path, stored, me.owner)
     except Timeout:
@@ -378,7 +379,7 @@ def _write(spool_path: str, stored: dict[str, Any], owner: str) -> None:
             files.give_group(draft, spool_path)
         moving.move(draft, f"{spool_path}/{FILE_NAME}")
 
-    # for others to read, if they may put jobs in: what they queue follows the settings
+    # those who may queue jobs must be able to read it: what they queue follows the settings
     mode = 0o640 if is_shared else 0o600
     # always synced: an edit is rare, and durability itself may be what it changes
     files.carry_out(files.placing(draft, body, place, sync=True, mode=mode))

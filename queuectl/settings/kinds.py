@@ -1,4 +1,4 @@
-"""What a setting may be: how it is read, and which values it takes.
+"""The kinds of settings: how each is read, and which values it takes.
 
 spool-layout.md, section "config.json".
 """
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """What a setting may be: the words for it, reading it from a command line, checking it."""
+    """A kind of setting: its range in words, how it is read from text, and what it accepts."""
 
     range: str
     read: Callable[[str], Any]
     accepts: Callable[[Any], bool]
-    in_words: bool = False  # then config.json may say it as a command line does: "2h", "10M", "0,3"
+    in_words: bool = False  # config.json may also give it as text, such as "2h", "10M" or "0,3"
 
     def value_of(self, text: str) -> Any:
         """Return the value that a text stands for.
 
         Raises:
-            ValueError: it stands for none that the setting takes.
+            ValueError: the text stands for no value that the setting takes.
         """
         value = self.read(text)
         if not self.accepts(value):
@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 
 
 def integer(low: int, high: int) -> Kind:
-    """Return the integers between these."""
+    """Return the kind that takes integers from `low` to `high`."""
     return Kind(
         f"an integer from {low} to {high}",
         lambda given: parse_number(given, int),
@@ -52,13 +52,13 @@ def integer(low: int, high: int) -> Kind:
 
 
 def real(low: float, high: float) -> Kind:
-    """Return the numbers between these."""
+    """Return the kind that takes numbers from `low` to `high`."""
     text = f"a number from {low:g} to {high:g}"
     return Kind(text, lambda given: _tidy(parse_number(given, float)), _between(low, high))
 
 
 def seconds(low: float, high: float) -> Kind:
-    """Return the durations between these."""
+    """Return the kind that takes durations from `low` to `high`, in seconds."""
     span = f"{_short(low)} to {_short(high)}"
     text = f"a duration from {span}, such as 90, 90s, 15m, 2h"
     numbers = _between(low, high)
@@ -66,12 +66,12 @@ def seconds(low: float, high: float) -> Kind:
 
 
 def choice(*words: str) -> Kind:
-    """Return these words."""
+    """Return the kind that takes these words."""
     return Kind(f"one of {', '.join(words)}", str, lambda value: value in words)
 
 
 def optional(kind: Kind) -> Kind:
-    """Return what is of this kind, and None, which is written `none`."""
+    """Return the kind that takes what `kind` takes, and also None, written `none`."""
     return Kind(
         f"{kind.range}, or none",
         lambda text: None if text.lower() == "none" else kind.read(text),
@@ -93,7 +93,7 @@ def _is_integer(value: Any) -> bool:
 def _between(low: float, high: float) -> Callable[[Any], bool]:
     def accepts(value: Any) -> bool:
         number = _is_integer(value) or isinstance(value, float)
-        return number and low <= value <= high  # which neither inf nor nan is
+        return number and low <= value <= high  # false for inf and nan
 
     return accepts
 
@@ -130,7 +130,7 @@ CODES = Kind(f"{_SOME_CODES}, or none", parse_codes, are_codes, in_words=True)
 
 
 def _read_success_codes(text: str) -> list[int]:
-    """Read codes, at least one: without any nothing could complete (a file may say so)."""
+    """Read exit codes, at least one: with none, no job could complete (config.json may say so)."""
     codes = parse_codes(text)
     if not codes:
         raise ValueError(text)

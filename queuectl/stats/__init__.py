@@ -1,1 +1,1 @@
-"""What the records of a spool say taken together."""
+"""Statistics over the records of a spool."""

@@ -1,7 +1,7 @@
-"""What the records of a spool say taken together: counts, rates, times (pure, bounded memory).
+"""Counts, rates and times over the records of a spool (pure, in bounded memory).
 
-`stats`, `report` and `status --format prometheus` all show these figures. Nothing here
-keeps a record: a million jobs and a thousand take the same memory.
+`stats`, `report` and `status --format prometheus` all show these figures. No record is kept: a
+million jobs take the same memory as a thousand.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back
 
 @dataclass(frozen=True, kw_only=True)
 class PastRun:
-    """One entry of a job's history that has both its times, and what came of it."""
+    """A run from a job's history, if that has both of its times, and its outcome."""
 
     started_s: float
     finished_s: float
@@ -47,8 +47,8 @@ def runs(record: Mapping[str, Any], config: Config) -> Iterator[PastRun]:
     """Yield the runs in a record, oldest first.
 
     Args:
-        record: with the directory it was found in as its `state`.
-        config: whose exit codes hold for jobs that name none.
+        record: the record, with the directory it was found in as its `state`.
+        config: the settings, whose exit codes count for jobs that have none of their own.
     """
     history = record.get("history") or []
     for entry in history:
@@ -71,8 +71,8 @@ def _outcome(
     own = _outcome_alone(record, entry, config)
     if not last or record.get("state") != DEAD:
         return own
-    # cancelled, perhaps long after a run that ended well; else the run was its end, whatever the
-    # settings say of its code by now
+    # A job may be cancelled long after a run that ended well. Otherwise its last run made it dead,
+    # whatever the settings say by now about its exit code.
     return own if is_cancelled(record) and own in (COMPLETED, GIVEN_BACK) else DEAD
 
 
@@ -86,7 +86,7 @@ def _outcome_alone(record: Mapping[str, Any], entry: Mapping[str, Any], config: 
 
 
 def ended_s(record: Mapping[str, Any]) -> float | None:
-    """Return when a completed or dead job came to its end; None for others, or if unknown."""
+    """Return when a completed or dead job ended; None for other jobs, or if it is not known."""
     if record.get("state") not in (COMPLETED, DEAD):
         return None
     at = instant(record.get("finished_at"))
@@ -94,10 +94,10 @@ def ended_s(record: Mapping[str, Any]) -> float | None:
 
 
 def wait_s(record: Mapping[str, Any]) -> float | None:
-    """Return how long a job waited for its first run, from when it might have run.
+    """Return how long a job waited for its first run, in seconds, from when it could have run.
 
-    None where that is not known: a dropped file without `created_at`, a job that has not run, or
-    one whose history has grown so long that the first run is no longer in it.
+    None if that is not known: for a dropped file without `created_at`, a job that has not run, or
+    one whose history no longer has the first run.
     """
     history = record.get("history") or []
     first = history[0] if history else {"number": 1, "started_at": record.get("started_at")}
@@ -114,7 +114,7 @@ _KIND_CHARS = 100
 
 
 def command_kind(command: object) -> str:
-    """Return what commands that differ only in their numbers have in common: `thumb #.jpg`."""
+    """Return what commands have in common that differ only in their numbers: `thumb #.jpg`."""
     return _DIGITS.sub("#", command_line(command)[: 4 * _KIND_CHARS])[:_KIND_CHARS]
 
 
@@ -123,7 +123,7 @@ def command_kind(command: object) -> str:
 
 @dataclass
 class Group:
-    """What the runs that share a tag, or a kind of command, add up to."""
+    """The totals of the runs that share a tag or a kind of command."""
 
     runs: int = 0
     completed: int = 0
@@ -142,7 +142,7 @@ class Group:
             self.slowest_s, self.example = run.took_s, job_id
 
     def document(self, name: str) -> dict[str, Any]:
-        """Return it for JSON; `mean`, `slowest` and `total` are seconds of run time."""
+        """Return the group for JSON; `mean`, `slowest` and `total` are seconds of run time."""
         return {
             "name": name,
             "runs": self.runs,
@@ -156,7 +156,7 @@ class Group:
 
 
 class Groups:
-    """The busiest groups. Past `limit` names the quieter half is dropped: `dropped` tells it."""
+    """The busiest groups; above `limit` names, the quieter half is dropped and `dropped` is set."""
 
     def __init__(self, limit: int = 4000) -> None:
         self._limit = limit
@@ -180,7 +180,7 @@ class Groups:
         return sorted(self._groups.items(), key=lambda item: (-item[1].runs, item[0]))
 
     def busiest(self, count: int) -> list[dict[str, Any]]:
-        """Return the groups with most runs, for JSON."""
+        """Return the groups with the most runs, for JSON."""
         return [group.document(name) for name, group in self._ordered()[:count]]
 
 
@@ -192,14 +192,14 @@ class Figures:
     """What happened from `since_s` on, gathered record by record.
 
     Args:
-        since_s: nothing before this instant counts.
-        config: whose exit codes hold for jobs that name none.
+        since_s: the instant before which nothing counts.
+        config: the settings, whose exit codes count for jobs that have none of their own.
     """
 
     since_s: float
     config: Config
     ended: Counter[str] = field(default_factory=Counter)
-    cancelled: int = 0  # of the dead
+    cancelled: int = 0  # of the dead jobs
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     tries: Counter[int] = field(default_factory=Counter)
@@ -246,24 +246,24 @@ class Figures:
 
     @property
     def run_count(self) -> int:
-        """Runs that count: those given back do not."""
+        """The number of runs, not counting those that were given back."""
         return sum(self.outcomes[outcome] for outcome in OUTCOMES)
 
     @property
     def retries(self) -> int:
-        """Runs that failed and are followed, or will be, by another."""
+        """The number of failed runs that were, or will be, followed by another."""
         return self.outcomes[FAILED]
 
     @property
     def success_rate(self) -> float | None:
-        """The share that completed of the jobs that ended by themselves; None if none has."""
+        """The share of completed jobs among those that ended by themselves; None if none has."""
         total = self.ended[COMPLETED] + self.ended[DEAD] - self.cancelled
         return self.ended[COMPLETED] / total if total else None
 
     def document(self, now: float, groups: int = 10) -> dict[str, Any]:
         """Return everything for JSON; times are seconds."""
         rate = self.success_rate
-        timeline = self.timeline.columns(now)  # first: up to now the steps may have to be longer
+        timeline = self.timeline.columns(now)  # first: to reach now, the steps may become longer
         return {
             "ended": {state: self.ended[state] for state in (COMPLETED, DEAD)},
             "cancelled": self.cancelled,

@@ -1,4 +1,4 @@
-"""Reads a spool's records one after the other for those who add them up; changes nothing."""
+"""Reading a spool's records one after the other for the statistics; changes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from queuectl.spool.layout import Layout
 
-# Ends first: a job that moves on meanwhile is then missed; counted twice would be worse.
+# The last states first: a job that moves on meanwhile is missed, which is better than counted twice
 _ORDER = ("completed", "dead", "failed", "processing", "pending")
 _CLOCK_SLACK_S = 60  # a file system's clock may be another machine's
 _TELL_EVERY = 500
@@ -31,12 +31,12 @@ class Survey:
     took_s: float = 0.0
 
     def records(self, told: Callable[[], object] = lambda: None) -> Iterator[dict[str, Any]]:
-        """Yield each record that may say something of the period, its directory as its `state`.
+        """Yield each record that may concern the period, with its directory as its `state`.
 
-        A file that was last written before the period cannot: it is counted and not opened.
+        A file that was last written before the period cannot: it is counted, but not opened.
 
         Args:
-            told: called now and then, for a person who waits.
+            told: called now and then, to show a person that it goes on.
 
         Raises:
             SpoolError: a directory cannot be read.
@@ -62,7 +62,7 @@ class Survey:
         self.unreadable += 1
 
     def document(self) -> dict[str, int]:
-        """Return what was read, for JSON."""
+        """Return how much was read, for JSON."""
         total = sum(self.jobs.values())
         return {
             "jobs": total,
@@ -72,7 +72,7 @@ class Survey:
         }
 
     def text(self) -> str:
-        """Return what was read, in words."""
+        """Return how much was read, in words."""
         parts = [f"read {self.read:,} of {sum(self.jobs.values()):,} records"]
         if self.older:
             parts.append(f"{self.older:,} were last written before the period")

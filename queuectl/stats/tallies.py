@@ -1,4 +1,4 @@
-"""Ways to add up very many values in bounded memory: distributions and steps of time (pure)."""
+"""Distributions and timelines of very many values, in bounded memory (pure)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
 # --- distributions --------------------------------------------------------------------------
 
-_GROWTH = 1.02  # a bucket's upper bound over its lower: quantiles are right within 1%
+_GROWTH = 1.02  # the ratio of a bucket's bounds, so that quantiles are right within 1%
 _LOG_GROWTH = math.log(_GROWTH)
-_LEAST_S = 1e-6  # what records resolve
+_LEAST_S = 1e-6  # the resolution of times in records
 
 
 class Spread:
@@ -92,8 +92,8 @@ _MAX_COLUMNS = 60
 class Timeline:
     """How many runs came to each outcome, in steps as fine as `_MAX_COLUMNS` columns allow.
 
-    Steps below a day are even. Days, and what is longer, begin at local midnight, also where clocks
-    have been changed since: so both are counted until it is known which are shown.
+    Steps shorter than a day have even lengths. Days and longer steps begin at local midnight, even
+    if clocks have been changed since. Both kinds are counted until it is known which is shown.
 
     Args:
         zone_s: returns how many seconds local time is ahead of UTC at an instant.
@@ -106,7 +106,7 @@ class Timeline:
 
     @property
     def step_s(self) -> int:
-        """Seconds to a column."""
+        """The length of a column in seconds."""
         return self._shown.step_s
 
     @property
@@ -123,7 +123,7 @@ class Timeline:
         self._days.add(at_s, outcome)
 
     def columns(self, now: float) -> list[dict[str, Any]]:
-        """Return every column up to now, the empty ones too; `at` is where it begins."""
+        """Return every column up to now, also the empty ones; `at` is when a column begins."""
         if self._even is None:
             return []
         self._even.cover(now)
@@ -132,7 +132,7 @@ class Timeline:
 
 
 class _Columns:
-    """Counts by steps of local time, from one of `_STEPS_S` on."""
+    """Counts by steps of local time, which begin at one of `_STEPS_S` and become coarser."""
 
     def __init__(self, zone_s: Callable[[float], int], level: int = 0) -> None:
         self._zone_s = zone_s
@@ -143,7 +143,7 @@ class _Columns:
 
     @property
     def step_s(self) -> int:
-        """Seconds to a column: beyond the last of the steps twice as many each time."""
+        """The length of a column in seconds; beyond the last of `_STEPS_S` it doubles each time."""
         beyond = max(0, self._level - len(_STEPS_S) + 1)
         return _STEPS_S[self._level - beyond] << beyond
 
@@ -153,7 +153,7 @@ class _Columns:
         self._counts[outcome][slot] += 1
 
     def cover(self, at_s: float) -> int:
-        """Return the slot of an instant, once the steps are so coarse that all fit."""
+        """Return the slot of an instant, after making the steps so coarse that all slots fit."""
         while True:
             slot = int((at_s + self._zone_s(at_s)) // self.step_s)
             first = slot if self._first is None else min(self._first, slot)
@@ -176,7 +176,7 @@ class _Columns:
             self._first, self._last = self._first * old // new, self._last * old // new
 
     def document(self) -> list[dict[str, Any]]:
-        """Return the columns, of which there is at least one."""
+        """Return the columns; there is at least one."""
         first = self._last if self._first is None else self._first
         return [
             {
@@ -187,6 +187,6 @@ class _Columns:
         ]
 
     def _instant(self, local_s: int) -> int:
-        """Return when it is this time by the local clock."""
-        near_s = local_s - self._zone_s(local_s)  # right but for the hours around a change
+        """Return the instant at which the local clock shows this time."""
+        near_s = local_s - self._zone_s(local_s)  # right, except for hours around a clock change
         return local_s - self._zone_s(near_s)

@@ -1,1 +1,1 @@
-"""Who is alive, what is asked of them, and what they log."""
+"""Workers and other owners: which are alive, what is asked of them, and what they log."""

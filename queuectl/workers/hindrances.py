@@ -1,4 +1,4 @@
-"""Why nothing starts, in the same words wherever that is said: by `wait`, `top`, `doctor` ..."""
+"""Why no job starts, in the same words for `wait`, `top`, `doctor` and whatever else shows it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SEE_LOG = "its log says why"
 
 
 class Hindrance(NamedTuple):
-    """What keeps jobs from starting, and what is to be done about it."""
+    """Something that keeps jobs from starting, and what to do about it."""
 
-    word: str  # where there is room for one
+    word: str  # one word, for where there is no room for more
     what: str
     todo: str
 
@@ -36,12 +36,15 @@ def _stopping(who: str) -> Hindrance:
 
 
 def of_pool(spool: Layout, pool: Worker, *, but: Collection[str] = ()) -> list[Hindrance]:
-    """Return why a pool starts nothing, empty if it does; of a command, why it stands still.
+    """Return why a pool starts no jobs, or why a command that holds jobs stands still.
 
     Args:
-        spool: whose pool.
-        pool: which.
-        but: words of hindrances that are none here.
+        spool: the spool.
+        pool: the pool, or the command.
+        but: the words of hindrances that do not count.
+
+    Returns:
+        The hindrances; none if the pool starts jobs.
     """
     found = []
     if requests.is_asked_to_stop(spool, pool.worker):
@@ -55,24 +58,27 @@ def of_pool(spool: Layout, pool: Worker, *, but: Collection[str] = ()) -> list[H
 
 
 def suspension(owner: Worker) -> Hindrance:
-    """Return what is to be said of a pool, or a command that may hold jobs, that stands still."""
+    """Return the hindrance of a suspended pool, or of a suspended command that may hold jobs."""
     return Hindrance(SUSPENDED, f"{owner.worker} is suspended", continued_by(owner.pid))
 
 
 def continued_by(pid: int) -> str:
-    """Return what lets a process go on that stands still."""
+    """Return how to continue a suspended process."""
     return f"`kill -CONT {pid}` lets it go on"
 
 
 def of_all(
     spool: Layout, pools: Collection[Worker], *, but: Collection[str] = ()
 ) -> list[Hindrance]:
-    """Return why none of these pools starts anything, empty if one does; one reason of each.
+    """Return why none of these pools starts jobs, one reason for each pool.
 
     Args:
-        spool: whose pools.
-        pools: those that are alive.
-        but: words of hindrances that are none here.
+        spool: the spool.
+        pools: the pools that are alive.
+        but: the words of hindrances that do not count.
+
+    Returns:
+        The hindrances; none if one of the pools starts jobs.
     """
     if not pools:
         return [NO_WORKER]

@@ -1,4 +1,4 @@
-"""Who is alive: the record and the lock by which every owner of claims is known.
+"""Which owners are alive, by the record and the lock that each has in workers/.
 
 spool-layout.md, section "workers/".
 """
@@ -37,61 +37,61 @@ _SUFFIXES = (RECORD_SUFFIX, requests.STOP_SUFFIX, STALLED_SUFFIX, LOCK_SUFFIX)
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """What workers/WORKER.json says of a pool, or of a command line that holds jobs in passing."""
+    """The record in workers/WORKER.json of a pool, or of a command that holds jobs for a moment."""
 
     worker: str
     host: str
     machine_id: str
     boot_id: str
     pid: int
-    slots: int  # how many jobs it runs at a time; 0 for a command line
+    slots: int  # how many jobs it runs at a time; 0 for a command
     since: str
     directory: str = ""  # "DEVICE:INODE" of the workers/ that it registered in
-    started: int = 0  # with its pid, which process it is: in ticks of the kernel's clock
-    pid_namespace: str = ""  # whose processes it can see; empty where that is not known
-    version: str = ""  # of queuectl, whose code it keeps until it leaves
+    started: int = 0  # in ticks of the kernel's clock; together with the pid it names one process
+    pid_namespace: str = ""  # names the processes that it can see; empty if not known
+    version: str = ""  # of queuectl, as loaded at its start
 
     @property
     def is_pool(self) -> bool:
-        """Whether it runs jobs: a command line only holds some, while it moves them."""
+        """Whether it runs jobs; a command only holds jobs while it moves them."""
         return self.slots > 0
 
     @property
     def of_this_machine(self) -> bool:
-        """Whether it was started by this installation, by whichever boot."""
+        """Whether it was started on this installation, under this boot or an earlier one."""
         return (self.host, self.machine_id) == (kernel.host(), kernel.machine_id())
 
     @property
     def may_be_elsewhere(self) -> bool:
-        """Whether only its name says that it ran on this machine, before this boot."""
+        """Whether only its host's name says that it ran on this machine, under an earlier boot."""
         return self.of_this_machine and self.machine_id == "" and not self.of_this_boot
 
     @property
     def of_this_boot(self) -> bool:
-        """Whether it was started under the kernel that runs now, by this boot."""
+        """Whether it was started under the current boot of this kernel."""
         return self.boot_id == kernel.boot_id()
 
     @property
     def suspended(self) -> bool:
-        """Whether it stands still, and does nothing until it is continued."""
+        """Whether its process is suspended, and does nothing until it is continued."""
         return self.of_this_boot and processes.is_suspended(self.pid, self.started)
 
     @property
     def runs_unseen(self) -> bool:
-        """Whether what it ran may live in a container of this machine that cannot be seen into.
+        """Whether its commands may be running in a container that we cannot see into.
 
-        With its process 1 a container ends as a whole.
+        False if it was process 1 of its container, which ends with it.
         """
         ours = processes.pid_namespace()
         unseen = self.pid_namespace not in ("", ours) and ours != processes.INITIAL_NAMESPACE
         return unseen and self.is_pool and self.pid != 1 and self.of_this_boot
 
     def lives_here(self, spool: Layout) -> bool:
-        """Tell whether it is a pool of this spool, alive, whatever became of its lock."""
+        """Tell whether it registered in this spool and is alive, whatever became of its lock."""
         return self.directory == home_of(spool) and self._lives
 
     def lives_elsewhere(self, spool: Layout) -> bool:
-        """Tell whether it is a pool of another spool, alive, of which this one is a copy."""
+        """Tell whether it is alive, and registered in a spool that this one is a copy of."""
         is_another = self.directory not in ("", home_of(spool))
         return is_another and self._lives
 
@@ -101,7 +101,7 @@ class Worker:
 
 
 def home_of(spool: Layout) -> str:
-    """Return the `directory` of those who register here; a spool that is moved about keeps it.
+    """Return the `directory` of those who register here; a spool keeps it when it is renamed.
 
     Raises:
         OSError: workers/ is gone, or cannot be looked at.
@@ -110,20 +110,20 @@ def home_of(spool: Layout) -> str:
 
 
 class Life(Enum):
-    """What can be told of an owner from here."""
+    """Whether an owner is alive, as far as this process can know."""
 
     ALIVE = "alive"
     DEAD = "dead"
-    AWAY = "away"  # on another machine: only its heartbeat can tell
+    AWAY = "away"  # on another machine, where only its heartbeat can tell
 
 
 def path(spool: Layout, name: str, suffix: str) -> str:
-    """Return where an owner has a file of its own: `.json`, `.lock`, `.stalled` or `.stop`."""
+    """Return the path of an owner's file in workers/: `.json`, `.lock`, `.stalled` or `.stop`."""
     return f"{spool.directory('workers')}/{name}{suffix}"
 
 
 def remove_files(spool: Spool, name: str) -> None:
-    """Remove what an owner that holds nothing has in workers/: its lock last, which tells of it.
+    """Remove the files of an owner that holds nothing, and last the lock by which it is judged.
 
     Raises:
         OSError: the file system refused.
@@ -134,7 +134,7 @@ def remove_files(spool: Spool, name: str) -> None:
 
 
 def known(spool: Layout) -> dict[str, Worker | None]:
-    """Return every owner that has a record or a lock in workers/; None where there is no record.
+    """Return every owner that has a record or a lock in workers/, with its record or None.
 
     Raises:
         OSError: workers/ cannot be read.
@@ -149,13 +149,13 @@ def known(spool: Layout) -> dict[str, Worker | None]:
 
 
 _FIELDS = {item.name: item.type for item in fields(Worker)}
-# by what it is judged; what else a record says may be written otherwise by another version
+# what an owner is judged by; another version may write the other fields differently
 _OF_ITS_LIFE = {"worker", "host", "boot_id", "pid"}
 _UNKNOWN = {"str": "", "int": 0}
 
 
 def read_worker(spool: Layout, name: str) -> Worker | None:
-    """Return an owner's record, None if there is none, it is not one of ours or not for us."""
+    """Return an owner's record; None if there is none, it is not valid, or we may not read it."""
     try:
         found = decode(read_regular(path(spool, name, RECORD_SUFFIX)))
     except (FileNotFoundError, PermissionError, BadJobError):
@@ -168,22 +168,22 @@ def read_worker(spool: Layout, name: str) -> Worker | None:
 
 
 def life(spool: Layout, name: str, worker: Worker | None) -> Life:
-    """Return what can be told of an owner at this instant, changing nothing.
+    """Return whether an owner is alive at this instant; change nothing.
 
     Raises:
-        OSError: nothing can be told: there are no locks, or no descriptors.
+        OSError: its lock cannot be tested, because there are no locks or no descriptors.
     """
     if worker is None:
-        # Registered, it would have a record; the name begins with the host it ran on.
+        # without a record, only the name tells the host that it ran on
         local = name == "" or was_named_here(name)
         return _locked(spool, name) if local else Life.AWAY
-    # after a reboot too: who holds a lock lives, whatever a record says
+    # of an earlier boot too: an owner that holds its lock is alive, whatever the record says
     is_here = worker.of_this_boot or worker.of_this_machine
     return _locked(spool, name) if is_here else Life.AWAY
 
 
 class Seen(NamedTuple):
-    """What can be told of an owner."""
+    """What is known about an owner."""
 
     worker: Worker | None  # its record, if it has one
     life: Life
@@ -191,12 +191,12 @@ class Seen(NamedTuple):
 
     @property
     def known_dead(self) -> bool:
-        """Whether it is dead for certain: no lease has to pass first."""
+        """Whether it is certainly dead, so that no lease has to pass first."""
         return self.life is Life.DEAD and not self.by_silence
 
 
 def look_up(spool: Layout, name: str) -> Seen:
-    """Return what can be told of an owner.
+    """Return what is known about an owner.
 
     Raises:
         OSError: see `life`.
@@ -205,23 +205,23 @@ def look_up(spool: Layout, name: str) -> Seen:
 
 
 def look_at(spool: Layout, name: str, worker: Worker | None) -> Seen:
-    """Do what `look_up` does, of an owner whose record was read."""
+    """Do what `look_up` does, for an owner whose record has been read."""
     # in this order: a living owner may put its lock back between the two looks
     by_silence = is_judged_by_silence(spool, name, worker)
     return Seen(worker, life(spool, name, worker), by_silence)
 
 
 def _locked(spool: Layout, name: str) -> Life:
-    """Tell by the lock, which the kernel frees at death, with no pid to be reused."""
+    """Judge an owner by its lock: the kernel frees it at death, and no other owner reuses it."""
     try:
         descriptor = try_lock(path(spool, name, LOCK_SUFFIX), shared=True)
     except FileNotFoundError:
         return Life.DEAD
     except PermissionError:
-        return Life.ALIVE  # a reader who may not open it cannot tell
+        return Life.ALIVE  # we may not open it, so we cannot tell
     except OSError as error:
         if error.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO):
-            return Life.DEAD  # no lock that an owner of ours ever made
+            return Life.DEAD  # not a lock that an owner has made
         raise
     if descriptor is None:
         return Life.ALIVE
@@ -230,24 +230,24 @@ def _locked(spool: Layout, name: str) -> Life:
 
 
 def is_traceless(spool: Layout, name: str) -> bool:
-    """Tell whether the lock that would tell is gone: removed under a living owner, perhaps.
+    """Tell whether an owner's lock file is gone, perhaps removed while the owner is alive.
 
-    Such an owner puts its files back with its next heartbeat; until the lease has passed without
-    one, nobody can tell it from a dead one.
+    A living owner puts its files back with its next heartbeat. Until the lease has passed without
+    one, it cannot be told from a dead owner.
     """
     return name != "" and not moving.is_there(path(spool, name, LOCK_SUFFIX))
 
 
 def is_judged_by_silence(spool: Layout, name: str, worker: Worker | None) -> bool:
-    """Tell of an owner that seems to be dead whether that counts only once the lease has passed."""
+    """Tell whether an owner that seems to be dead counts as dead only after the lease."""
     if is_traceless(spool, name):
         return True
-    # without an id two machines may have one name, and no locks between them
+    # without a machine id, two machines may share a name, and they do not see each other's locks
     return worker is not None and (worker.runs_unseen or worker.may_be_elsewhere)
 
 
 def is_lost(spool: Layout, owner: str | None) -> bool:
-    """Tell of a job whether who holds it is dead, or nobody; `owner` is None where none is held.
+    """Tell whether a job is held by a dead owner, or by nobody; `owner` is None if it is at rest.
 
     Raises:
         OSError: see `life`.
@@ -256,20 +256,20 @@ def is_lost(spool: Layout, owner: str | None) -> bool:
 
 
 def user_of(spool: Layout, name: str) -> str:
-    """Return as which user an owner runs: who made its record; "" if that is gone."""
+    """Return the user that an owner runs as, who made its record; "" if that is gone."""
     with contextlib.suppress(FileNotFoundError):
         return user_name(os.lstat(path(spool, name, RECORD_SUFFIX)).st_uid)
     return ""
 
 
 def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = None) -> str | None:
-    """Return who alone can see and end what a dead pool ran, as `ann or root`; None: we can too.
+    """Return who alone can see and end what a dead pool ran: `ann or root`; None if we can too.
 
     Args:
-        spool: where.
-        name: the owner's.
+        spool: the spool.
+        name: the owner's name.
         worker: its record.
-        us: the user whom files that we make there belong to, if that may not be our own.
+        us: the user that files which we create there belong to, if that may be another than ours.
     """
     ours = (os.geteuid(), us)
     if ours[0] == 0 or (worker is not None and not (worker.is_pool and worker.of_this_boot)):
@@ -284,7 +284,7 @@ def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = N
 
 
 def recovered_by(spool: Layout, name: str, seen: Seen) -> str:
-    """Return who takes back what a dead owner holds, and when."""
+    """Return in words who takes back what a dead owner holds, and when."""
     who = only_for(spool, name, seen.worker)
     if who is not None:
         return f"a worker or `queuectl doctor --fix` of {who} takes it back"
@@ -298,18 +298,21 @@ def _or_root(user: str) -> str:
 
 
 class Heartbeats:
-    """Watches owners on other machines: no change for `lease` seconds of our own clock is death."""
+    """Judges owners by their heartbeats, for those whose lock cannot tell.
+
+    One whose record has not changed for `lease` seconds of our own clock is dead.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def silent(self, spool: Layout, name: str, now_s: float | None = None) -> bool:
-        """Tell whether an owner has not been seen to change for the lease.
+        """Tell whether an owner's record has not been seen to change for the lease.
 
         Args:
-            spool: where.
-            name: the owner's.
-            now_s: the time of a clock that only goes forward; None: of ours.
+            spool: the spool.
+            name: the owner's name.
+            now_s: the time of a monotonic clock; None: `time.monotonic()`.
         """
         now_s = time.monotonic() if now_s is None else now_s
         try:
@@ -323,20 +326,20 @@ class Heartbeats:
         return now_s - since_s >= spool.config.lease
 
     def keep(self, names: Collection[str]) -> None:
-        """Drop what is remembered of all but these: they have left."""
+        """Forget all owners but these: the others have left."""
         for name in self._seen.keys() - names:
             del self._seen[name]
 
     def forget(self, name: str) -> None:
-        """Drop what is remembered of an owner that is gone."""
+        """Forget an owner that is gone."""
         self._seen.pop(name, None)
 
 
 def is_heard(spool: Layout, name: str) -> bool:
-    """Tell of an owner on another machine whether it has shown within the lease that it lives.
+    """Tell whether an owner on another machine has shown a heartbeat within the lease.
 
-    As far as the clocks of the file system and of this machine are one: `Heartbeats` needs no clock
-    of others, but a lease to watch.
+    This relies on the file system's clock and ours being the same. `Heartbeats` does not, but it
+    has to watch for a whole lease.
     """
     with contextlib.suppress(FileNotFoundError):
         beat = os.stat(path(spool, name, RECORD_SUFFIX)).st_mtime
@@ -345,7 +348,7 @@ def is_heard(spool: Layout, name: str) -> bool:
 
 
 def is_stalled(spool: Layout, name: str) -> bool:
-    """Tell whether a pool says that the system refuses it something."""
+    """Tell whether a pool shows that the system refuses it something."""
     return moving.is_there(path(spool, name, STALLED_SUFFIX))
 
 
@@ -359,7 +362,7 @@ def workers(spool: Layout) -> list[Worker]:
 
 
 def living(spool: Layout) -> list[Worker]:
-    """Return what `workers` does, and command lines that may hold jobs.
+    """Return what `workers` does, and the commands that may hold jobs.
 
     Raises:
         OSError: see `workers`.

@@ -1,4 +1,4 @@
-"""This process as an owner of claims: its lock, its record and its heartbeat.
+"""Registering this process as an owner of claims: its lock, its record and its heartbeat.
 
 spool-layout.md, section "workers/".
 """
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
     from queuectl.spool.spool import Spool
 
-_LOOKED_AT_S = 2.0  # whoever asks whether an owner is alive holds its lock for an instant
-_TRIES = 100  # whoever clears tmp/ is faster once or twice; what refuses each time never gives in
+_LOOKED_AT_S = 2.0  # a process that asks whether an owner is alive holds its lock for an instant
+_TRIES = 100  # a process that clears tmp/ may be faster once or twice; more has another cause
 
 
 class Registration:
-    """This process as an owner of claims, from entering to leaving.
+    """A context manager that makes this process an owner of claims.
 
-    The lock is taken before the record is there, and goes after it: a record without a held lock
-    is a dead owner's at any instant.
+    The lock is taken before the record is written, and removed after it. So a record without a held
+    lock always belongs to a dead owner.
 
     Raises:
-        SpoolError: it is entered, and the file system refused.
+        SpoolError: on entering, if the file system refused.
     """
 
     def __init__(self, spool: Spool, slots: int = 0) -> None:
@@ -81,8 +81,9 @@ class Registration:
         self._clear()
 
     def _clear(self) -> None:
-        # What cannot be removed is a dead owner's from here on. The lock goes last, and only if the
-        # rest went, and nothing is held: it is by the lock that the next recovery knows at once.
+        # What cannot be removed belongs to a dead owner from here on. The lock goes last, and only
+        # if the rest was removed and nothing is held: a free lock tells the next recovery at once
+        # that the owner is dead.
         with contextlib.suppress(OSError, SpoolError):
             if not any(held.owner == self.name for held in self._spool.held()):
                 remove_files(self._spool, self.name)
@@ -91,26 +92,26 @@ class Registration:
                 self._lock.release()
 
     def _take_lock(self) -> None:
-        """Have the lock appear as a held one: whose lock can be taken is dead."""
+        """Make the lock appear in workers/ already held: an owner whose lock is free is dead."""
         from filelock import FileLock
 
         draft = f"{self._spool.directory('tmp')}/{self.name}{LOCK_SUFFIX}"
         lock = FileLock(draft, mode=self._spool.config.file_mode, is_singleton=False)
         for tries in count(1):
-            self._spool.create()  # FileLock would make a directory that is gone, open to others
+            self._spool.create()  # FileLock would make a missing directory, open to others
             lock.acquire(timeout=_LOOKED_AT_S)
             try:
                 moving.move(draft, self._path(LOCK_SUFFIX))
-            except FileNotFoundError:  # whoever clears tmp/ was here before it was locked
+            except FileNotFoundError:  # a process that clears tmp/ was faster than the lock
                 lock.release()
                 if tries == _TRIES:
                     raise
                 if self._lock is not None:
-                    # or it is FUSE, which refuses the name of a removed file that is open
+                    # or FUSE refuses the name of a removed file that is still open
                     self._lock.release()
             else:
                 break
-        self._lock = lock  # only now is one let go that guards a removed file
+        self._lock = lock  # releases the old lock, of a removed file, only now
         self._lock_is = kernel.inode_name(os.lstat(self._path(LOCK_SUFFIX)))
 
     def _write(self, record: Worker) -> None:
@@ -122,7 +123,7 @@ class Registration:
         self.record = record
 
     def resize(self, slots: int) -> None:
-        """Tell those who look how many jobs it runs at a time from here on.
+        """Write into the record how many jobs this pool runs at a time from now on.
 
         Raises:
             OSError: the file system refused; the record is as it was.
@@ -130,9 +131,9 @@ class Registration:
         self._write(replace(self.record, slots=slots))
 
     def show_stalled(self, *, stalled: bool) -> None:
-        """Show those who look that the system refuses something, or that it does so no more."""
+        """Show in workers/ that the system refuses this pool something, or no longer does."""
         sign = self._path(STALLED_SUFFIX)
-        with contextlib.suppress(OSError):  # it may refuse this too: the log tells all the same
+        with contextlib.suppress(OSError):  # it may refuse this too; the log says it in any case
             if not stalled:
                 moving.unlink_quietly(sign)
                 return
@@ -140,11 +141,11 @@ class Registration:
 
     @property
     def beat_every_s(self) -> float:
-        """How often it is to show that it lives: a third of the lease, so that two may fail."""
+        """The seconds between heartbeats: a third of the lease, so that two may fail."""
         return self._spool.config.lease / 3
 
     def beat(self) -> None:
-        """Show that this owner lives.
+        """Show that this owner is alive.
 
         Raises:
             OSError, SpoolError: the file system refused.
@@ -154,7 +155,7 @@ class Registration:
             os.utime(self._path(RECORD_SUFFIX))
 
     def beat_if_due(self) -> None:
-        """Do that if it is time.
+        """Show that this owner is alive, if the next heartbeat is due.
 
         Raises:
             SpoolError: the file system refused.
@@ -169,9 +170,9 @@ class Registration:
             raise SpoolError("keep up", self._path(RECORD_SUFFIX), error) from error
 
     def keep(self) -> None:
-        """Put back what was taken away of its files, or replaced from a backup.
+        """Put back those of this owner's files that were removed, or replaced from a backup.
 
-        Not while the whole spool is away: made anew it would be in the way of what comes back.
+        Do nothing while the whole spool is gone: a new one would be in the way if it comes back.
 
         Raises:
             OSError, SpoolError: the file system refused.

@@ -1,7 +1,8 @@
-"""What a pool is asked by files in workers/: to stop, or to cancel a job that it holds.
+"""Requests to a pool, as files in workers/: to stop, or to cancel a job that it holds.
 
-`WORKER.stop` says `now` or nothing, `WORKER.cancel.ID` who asks. The name is the request, so that
-one which cannot be read counts too. spool-layout.md, sections "Stopping" and "Cancelling".
+`WORKER.stop` is empty or says `now`; `WORKER.cancel.ID` says who asks. The name alone is the
+request, so a file that cannot be read counts too.
+spool-layout.md, sections "Stopping" and "Cancelling".
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
     from queuectl.spool.spool import Spool
 
 STOP_SUFFIX = ".stop"
-_BY_CHARS = 500  # it becomes a part of records, whoever wrote it
+_BY_CHARS = 500  # anybody may have written the text, and it becomes part of a record
 CANCEL_MARK = ".cancel."  # between the worker's name and the job's
 
 
 def ask_to_stop(spool: Spool, worker: str, *, now: bool) -> None:
-    """Ask a pool to stop: after what it runs, or at once. The first does not take back the second.
+    """Ask a pool to stop once its running jobs have ended, or `now`.
+
+    A request of the first kind does not take back one of the second.
 
     Raises:
-        SpoolError: the file that asks could not be written.
+        SpoolError: the request could not be written.
     """
     path = _stop_file(spool, worker)
     try:
@@ -42,10 +45,10 @@ def ask_to_stop(spool: Spool, worker: str, *, now: bool) -> None:
 
 
 def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
-    """Ask the pool that runs a job to end it; `by` is what its record is to say.
+    """Ask the pool that runs a job to end it; `by` is who asks, as the job's record will say.
 
     Raises:
-        SpoolError: the file that asks could not be written.
+        SpoolError: the request could not be written.
     """
     path = _cancel_file(spool, worker, job_id)
     try:
@@ -54,13 +57,13 @@ def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
         except OSError as error:
             if error.errno not in kernel.NO_ROOM:
                 raise
-            _put_sign(spool, worker, path)  # it may be this job that has filled the disk
+            _put_sign(spool, worker, path)  # perhaps this very job has filled the disk
     except OSError as error:
         raise SpoolError("write", path, error) from error
 
 
 def is_asked_to_stop(spool: Layout, worker: str) -> bool:
-    """Tell whether a pool takes nothing more."""
+    """Tell whether a pool has been asked to stop, and so takes no more jobs."""
     return moving.is_there(_stop_file(spool, worker))
 
 
@@ -70,7 +73,7 @@ def is_asked_to_cancel(spool: Layout, worker: str, job_id: str) -> bool:
 
 
 def withdraw_stop(spool: Spool, worker: str) -> None:
-    """Take back what nobody is there to read any more.
+    """Remove a request to stop that nobody is left to read.
 
     Raises:
         OSError: the file system refused.
@@ -79,7 +82,7 @@ def withdraw_stop(spool: Spool, worker: str) -> None:
 
 
 def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
-    """Take away what has been dealt with, or is asked no more.
+    """Remove a request to cancel that has been dealt with, or is withdrawn.
 
     Raises:
         OSError: the file system refused.
@@ -88,16 +91,16 @@ def withdraw_cancel(spool: Spool, worker: str, job_id: str) -> None:
 
 
 def read_stop(spool: Layout, worker: str) -> str | None:
-    """Return `now` or nothing if a pool is asked to stop, else None.
+    """Return the text of a request to stop, `now` or empty; None if there is no request.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: the file system refused to say whether there is one.
     """
     return _read(_stop_file(spool, worker))
 
 
 def read_cancels(spool: Layout, worker: str) -> list[tuple[str, str]]:
-    """Return the jobs that a pool is asked to end for good, and by whom each, in a few words.
+    """Return the jobs that a pool is asked to cancel, each with a few words on who asks.
 
     Raises:
         OSError: workers/ cannot be read.
@@ -108,7 +111,7 @@ def read_cancels(spool: Layout, worker: str) -> list[tuple[str, str]]:
 
 
 def cancel_files(spool: Layout, worker: str) -> list[str]:
-    """Return the paths of what a pool was asked to cancel and has not answered.
+    """Return the paths of the requests to cancel that a pool has not answered.
 
     Raises:
         OSError: workers/ cannot be read.
@@ -116,7 +119,7 @@ def cancel_files(spool: Layout, worker: str) -> list[str]:
     prefix = f"{worker}{CANCEL_MARK}"
     try:
         names = os.listdir(spool.directory("workers"))
-    except FileNotFoundError:  # it is away, and what was asked with it
+    except FileNotFoundError:  # workers/ is gone, and the requests with it
         return []
     return [_path(spool, name) for name in names if name.startswith(prefix)]
 
@@ -132,7 +135,7 @@ def standing(spool: Layout) -> list[tuple[str, str]]:
 
 
 def _asked_of(name: str) -> str | None:
-    """Return the pool that a file of workers/ asks for something, None if it is no request."""
+    """Return the pool that a file in workers/ is a request to; None if it is not a request."""
     before, mark, _ = name.partition(CANCEL_MARK)
     owner = before if mark else name.removesuffix(STOP_SUFFIX)
     return owner if owner != name and is_owner(owner) else None
@@ -146,7 +149,7 @@ def _write(spool: Spool, path: str, text: str) -> None:
 
 
 def _put_sign(spool: Spool, worker: str, path: str) -> None:
-    """Make a request that says no more than its name, if it is not there already."""
+    """Make a request that has only a name and no text, if it is not there already."""
     lock = _path(spool, f"{worker}{LOCK_SUFFIX}")
     with contextlib.suppress(FileExistsError):
         files.put_sign(path, lock, mode=spool.config.file_mode)
@@ -155,7 +158,7 @@ def _put_sign(spool: Spool, worker: str, path: str) -> None:
 def _read_listed(path: str) -> str | None:
     try:
         return _read(path)
-    except OSError:  # its name was there, and that counts
+    except OSError:  # the name was there, and that counts
         return ""
 
 
@@ -164,10 +167,10 @@ def _read(path: str) -> str | None:
         return read_regular(path).decode(errors="replace").strip()
     except FileNotFoundError:
         return None
-    except BadJobError:  # no file: it was put there to be followed
+    except BadJobError:  # not a regular file, but the name counts
         return ""
-    except PermissionError:  # the same of one that is not ours to read
-        os.lstat(path)  # raises if it cannot even be told whether there is one
+    except PermissionError:  # the same for a file that we may not read
+        os.lstat(path)  # raises if it is not known whether there is such a file
         return ""
 
 

@@ -1,4 +1,4 @@
-"""One line for each thing that happens to a job (spool-layout.md, section "The log")."""
+"""The log of a pool: one line for each event (spool-layout.md, section "The log")."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ERRORS_KEPT = 100  # of different ones, those that came last
-_AGAIN_S = 60.0  # an error that comes at each step is logged again after this, then twice this, ...
-_SELDOM_S = 3600.0  # at most
-_OVER_S = 180.0  # what has not come for so long is over; most is tried each minute, or sooner
-_PATIENCE_MS = 100  # for whoever reads a pipe or a terminal to make room, once
-_LAST_PATIENCE_MS = 2_000  # at the end, if lines are missing
+_ERRORS_KEPT = 100  # how many different errors are remembered: those that came last
+_AGAIN_S = 60.0  # an error that goes on is logged again after this, then after twice this, ...
+_SELDOM_S = 3600.0  # but after this at the latest
+_OVER_S = 180.0  # an error not met for so long is over; most steps are repeated each minute
+_PATIENCE_MS = 100  # how long the reader of a pipe or a terminal may take to make room, once
+_LAST_PATIENCE_MS = 2_000  # the same for the last line
 
 
 class _Repeated(NamedTuple):
-    """An error that comes again: when it was told, for how long not again, when it came last."""
+    """When an error was logged, for how long it is not logged again, and when it came last."""
 
     told_s: float
     quiet_s: float
@@ -43,48 +43,48 @@ _NEVER = _Repeated(-inf, 0.0, -inf)
 class WorkLog:
     """Writes lines to a descriptor, each in one write so that several pools may share a file.
 
-    A log that cannot be written never stops a job: its errors are not raised. Lines for which there
-    is no room, or nobody who reads them, are counted, and the count is logged once there is.
+    A log that cannot be written never stops a job: its errors are not raised. Lines that find no
+    room, or no reader, are counted. The count is logged as soon as a line can be written again.
     """
 
     def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
         self._descriptor = descriptor
         self._as_json = as_json
-        self.pool: str | None = None  # whose lines these are, for programs
+        self.pool: str | None = None  # the name of the pool that logs, for JSON lines
         self._waits = _waits_for_a_reader(descriptor)
         self._missing = 0
         self._errors: dict[str, _Repeated] = {}
         self._errors_lock = threading.Lock()
         self._is_last = False
-        self._cut = False  # the last line has no end
+        self._cut = False  # the last line was written only in part
         self._lock = threading.Lock()
 
     def event(self, word: str, job_id: str | None = None, **details: object) -> None:
-        """Write one line: when, what, which job, and what else there is to say.
+        """Write one line: the time, the event, the job, and further details.
 
-        A float is a span in seconds.
+        A float among the details is a span in seconds.
         """
         self._is_written(word, job_id, details)
 
     def _is_written(
         self, word: str, job_id: str | None, details: dict[str, object], *, counts: bool = True
     ) -> bool:
-        """Write a line; tell whether it is there: else it `counts` as missing."""
-        with self._lock:  # the threads of a pool share it
+        """Write a line; tell whether it was written, and if not, count it if it `counts`."""
+        with self._lock:  # the threads of a pool share the log
             room = self._has_room() and self._tell_of_missing()
             is_written = room and self._write(word, job_id, details)
             self._missing += counts and not is_written
             return is_written
 
     def be_patient(self) -> None:
-        """Wait for who is slow to read, with the next line: none may follow it."""
+        """Wait longer for a slow reader from the next line on: it may be the last."""
         self._is_last = True
 
     def errors_of(self, step: Callable[[], T]) -> T | None:
-        """Do what is done again anyway; return its result, None if it failed: that is logged.
+        """Run a step that will be repeated anyway; return its result, or None and log its error.
 
-        The same error is so less and less often: a disk that is gone must not fill the one that
-        the log is on.
+        An error that goes on is logged less and less often: a disk that is gone must not fill the
+        one that the log is on.
         """
         try:
             return step()
@@ -93,13 +93,13 @@ class WorkLog:
             return None
 
     def _error(self, detail: str) -> None:
-        """Log an error, unless that was done a while ago and it has gone on since."""
+        """Log an error, unless it has gone on since it was logged and is not due again."""
         with self._errors_lock:
             now_s = time.monotonic()
             before = self._errors.pop(detail, _NEVER)
             if now_s > before.came_s + _OVER_S:
                 before = _NEVER
-            # as soon as there is room, if there was none; and then it is missing but once
+            # one that found no room is tried again the next time, but counted as missing once only
             is_due = now_s >= before.told_s + before.quiet_s
             is_new = before is _NEVER
             if is_due and self._is_written("error", None, {"detail": detail}, counts=is_new):
@@ -107,7 +107,7 @@ class WorkLog:
                 before = _Repeated(now_s, quiet_s, now_s)
             self._errors[detail] = before._replace(came_s=now_s)
             if len(self._errors) > _ERRORS_KEPT:
-                del self._errors[next(iter(self._errors))]  # that which came last longest ago
+                del self._errors[next(iter(self._errors))]  # the one not met for longest
 
     def _tell_of_missing(self) -> bool:
         """Log how many lines are missing; False if that cannot be written either."""
@@ -122,7 +122,7 @@ class WorkLog:
         return True
 
     def _write(self, word: str, job_id: str | None, details: dict[str, object]) -> bool:
-        """Write a line, behind the end of one that was cut; tell whether it is there as a whole."""
+        """Write a line, after ending one that was cut; tell whether it was written as a whole."""
         if self._as_json:
             line = _json(time.time(), word, job_id, {**details, "pool": self.pool})
         else:
@@ -134,12 +134,12 @@ class WorkLog:
                 self._cut = False
             written = os.write(self._descriptor, data)
         except OSError:
-            return False  # see the class
+            return False  # not raised: see the class
         self._cut = 0 < written < len(data)
         return written == len(data)
 
     def _has_room(self) -> bool:
-        """Tell whether a write would not wait for a reader."""
+        """Give the reader a moment to make room; tell whether a write would not have to wait."""
         if not self._waits:
             return True
         room = select.poll()
@@ -149,7 +149,7 @@ class WorkLog:
 
 
 def story(job: Job, run: Mapping[str, object], took_s: float) -> dict[str, object]:
-    """Return what the log tells of a run that has ended; `run` is its entry in the history."""
+    """Return the details to log of a run that has ended; `run` is its entry in the history."""
     if job.state == "completed":
         return {"took": took_s}
     details: dict[str, object] = {"detail": job.error, "took": took_s}
@@ -163,7 +163,7 @@ def story(job: Job, run: Mapping[str, object], took_s: float) -> dict[str, objec
 def _waits_for_a_reader(descriptor: int) -> bool:
     try:
         mode = os.fstat(descriptor).st_mode
-    except OSError:  # there is no log
+    except OSError:  # the descriptor is not open: there is no log
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
@@ -192,15 +192,15 @@ def _text(now: float, word: str, job_id: str | None, details: dict[str, object])
     return plain(line) + "\n"
 
 
-_FOR_PROGRAMS = ("number", "ended", "exit_code", "signal")  # `detail` says it for people
+_FOR_PROGRAMS = ("number", "ended", "exit_code", "signal")  # people read it in `detail`
 
 
-# Characters of a command. For programs too: a pipe is asked for room for 4 KiB, and as escapes each
-# may take 12 bytes.
+# Characters of a command that are logged. JSON lines have a limit too: a pipe is asked for room for
+# 4 KiB, and an escaped character may take 12 bytes.
 _SHOWN, _SHOWN_TO_PROGRAMS = 80, 300
 
 
 def _shortened(command: str, most: int) -> str:
-    # its end may be all that differs
+    # keep the end: two commands may differ only there
     tail = most // 3
     return command if len(command) <= most else f"{command[: most - tail - 3]}...{command[-tail:]}"
