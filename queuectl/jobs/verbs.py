@@ -294,7 +294,7 @@ def pause(spool: Spool, by: str) -> bool:
         return False
     except OSError as error:
         raise SpoolError("write", path, error) from error
-    _make_sure("paused", spool)
+    files.keep(spool.path, "it is paused")
     return True
 
 
@@ -311,24 +311,8 @@ def resume(spool: Spool) -> bool:
         if not moving.is_there(path):  # on a read-only file system the error says only that
             return False
         raise SpoolError("remove", path, error) from error
-    _make_sure("resumed", spool)
+    files.keep(spool.path, "it is resumed")
     return True
-
-
-def _make_sure(done: str, spool: Spool) -> None:
-    """Put on disk what has been done in the spool's own directory.
-
-    Raises:
-        SpoolError: it is done, but a power cut may undo it.
-    """
-    try:
-        files.sync_directory(spool.path)
-    except OSError as error:
-        raise SpoolError(
-            f"make sure that it stays {done} after a power cut (it is {done} now): sync",
-            spool.path,
-            error,
-        ) from error
 
 
 def by_whom() -> str:

@@ -383,4 +383,4 @@ def _write(spool_path: str, stored: dict[str, Any], owner: str) -> None:
     mode = 0o640 if is_shared else 0o600
     # always synced: an edit is rare, and durability itself may be what it changes
     files.carry_out(files.placing(draft, body, place, sync=True, mode=mode))
-    files.sync_directory(spool_path)
+    files.keep(spool_path, f"{FILE_NAME} is changed")

@@ -18,7 +18,7 @@ from threading import get_ident
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from queuectl import kernel
-from queuectl.errors import QueuectlError
+from queuectl.errors import QueuectlError, SpoolError
 from queuectl.system import moving
 
 MANY = 16  # files: fewer are synced faster than threads are started
@@ -82,6 +82,19 @@ def sync_directory(path: str) -> None:
     """
     with to_be_synced(path) as sync:
         sync()
+
+
+def keep(path: str, done: str) -> None:
+    """Put the names in a directory on disk; `done` says in words what was done there.
+
+    Raises:
+        SpoolError: it is done, but a power cut may undo it.
+    """
+    try:
+        sync_directory(path)
+    except OSError as error:
+        what = f"make sure that this outlasts a power cut ({done} now): sync"
+        raise SpoolError(what, path, error) from error
 
 
 @contextlib.contextmanager

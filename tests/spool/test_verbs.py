@@ -30,6 +30,7 @@ from queuectl.errors import (
     WrongUserError,
 )
 from queuectl.jobs import verbs
+from queuectl.settings import config
 from queuectl.spool.layout import Held
 from queuectl.spool.moves import Claim
 from queuectl.system import files, moving
@@ -580,7 +581,7 @@ def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
         os.close(descriptor)
 
 
-def test_pause_and_resume_say_what_they_have_done_though_it_may_not_last(
+def test_what_is_done_but_may_not_last_is_said_to_be_done(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.create()
@@ -596,6 +597,9 @@ def test_pause_and_resume_say_what_they_have_done_though_it_may_not_last(
         with pytest.raises(SpoolError, match="it is resumed now"):
             verbs.resume(api)
         assert not api.paused
+        with pytest.raises(SpoolError, match="config.json is changed now"):
+            config.edit(api.path, lambda stored: stored.update({"kill-grace": 1}))
+        assert config.load(api.path)[0].kill_grace == 1
 
 
 def test_what_is_set_aside_takes_no_name_of_a_job_that_is_held(api: Spool, spool: SpoolDir) -> None:
