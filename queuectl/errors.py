@@ -25,7 +25,7 @@ def _remade(
 
 
 class BadJobError(QueuectlError):
-    """A record can never run as a job; the message says which field is wrong, and why."""
+    """A record can never run as a job; the message says why, and names a wrong field."""
 
 
 class IncompleteJobError(BadJobError):
@@ -33,7 +33,7 @@ class IncompleteJobError(BadJobError):
 
 
 class BadSettingError(QueuectlError):
-    """A key, a value or the whole of config.json is not valid."""
+    """The key or the value of a setting is not valid, or config.json as a whole is not."""
 
 
 class JobExistsError(QueuectlError):
@@ -54,7 +54,7 @@ class WrongStateError(QueuectlError):
 
 
 class MovedOnError(WrongStateError):
-    """The job is now in a state where the operation does not apply, or on its way to one."""
+    """The job has moved, or is moving, to where the operation does not apply, or was changed."""
 
 
 class TooLateError(WrongStateError):
@@ -62,7 +62,7 @@ class TooLateError(WrongStateError):
 
 
 class ClaimLostError(QueuectlError):
-    """A claim was taken away by a process that judged its owner dead; the result is dropped."""
+    """A claim was taken away, as from an owner that was judged dead; the result is dropped."""
 
 
 class UnsafeSpoolError(QueuectlError):
@@ -79,7 +79,7 @@ class SpoolError(QueuectlError):
 
 
 class WrongUserError(QueuectlError):
-    """Root must not change another user's spool.
+    """Root must not change the spool of a user who has not shared it.
 
     That user could not read the files that root makes there, and could redirect what root writes.
     """

@@ -97,9 +97,9 @@ class Spool(spool.Spool):
             fatal_codes: exit codes that make the job dead without a retry. None: the setting.
             later_codes: exit codes that mean "run again later" and do not count as a failure.
                 None: the setting.
-            others: further fields of the record. Those that queuectl writes itself are checked and
-                overwritten. Unknown ones are kept, with a warning if one looks like a slip for a
-                known field.
+            others: further fields of the record. Those that queuectl writes itself are checked, but
+                their values are not used. Unknown ones are kept, with a warning if one looks like a
+                slip for a known field, or names a feature that queuectl does not have.
 
         Raises:
             BadJobError: a field is not valid.
@@ -107,7 +107,8 @@ class Spool(spool.Spool):
             SpoolError: the file system refused; nothing was queued.
             BadSettingError: config.json is not valid.
             UnsafeSpoolError: another user could redirect what is written to the spool.
-            WrongUserError: this process is root, and the spool belongs to another user.
+            WrongUserError: this process is root, and the spool belongs to another user who has not
+                shared it.
         """
         self.follow_config()
         if self.faults:
@@ -196,7 +197,8 @@ class Spool(spool.Spool):
             BadSettingError: config.json has been changed since the spool was opened, and is not
                 valid.
             UnsafeSpoolError: another user could redirect what is written to the spool.
-            WrongUserError: this process is root, and the spool belongs to another user.
+            WrongUserError: this process is root, and the spool belongs to another user who has not
+                shared it.
         """
         from queuectl.jobs.cancelling import Cancelling
         from queuectl.jobs.verbs import CANCELLABLE
@@ -211,13 +213,14 @@ class Spool(spool.Spool):
 
         Raises:
             NoSuchJobError: no state holds the job.
-            WrongStateError: the job is pending or running, or was set aside; the message says
-                which.
+            WrongStateError: the job is pending or running, was set aside, or cannot be retried for
+                another reason; the message says which.
             SpoolError: the file system refused.
             BadSettingError: config.json has been changed since the spool was opened, and is not
                 valid.
             UnsafeSpoolError: another user could redirect what is written to the spool.
-            WrongUserError: this process is root, and the spool belongs to another user.
+            WrongUserError: this process is root, and the spool belongs to another user who has not
+                shared it.
         """
         from queuectl.jobs import verbs
 

@@ -23,7 +23,7 @@ _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def parse_number(text: str, kind: Callable[[str], N]) -> N:
-    """Return an `int` or `float` from text, without forms that only Python takes, such as `1_0`.
+    """Return the `int` or `float` in a text, but not in a form of Python's own, such as `1_0`.
 
     Raises:
         ValueError: it is not such a number.
@@ -125,7 +125,7 @@ def parse_time(text: str, *, local: bool = False, example: str = "2030-01-31T08:
     A time without a zone is local time if `local` is true, else an error.
 
     Raises:
-        ValueError: it is not such a time; the message gives `example`.
+        ValueError: it is not such a time; if it is not ISO 8601, the message gives `example`.
     """
     from datetime import datetime  # takes 3 ms to import, and most commands do not need it
 

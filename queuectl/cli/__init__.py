@@ -1,4 +1,4 @@
-"""The entry point of the command line; commands/ has the commands, this package their parts."""
+"""The entry point of the command line; commands/ has the commands, this package what they share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def cli(ctx: click.Context, spool: str | None) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 for success, 1 for failure, 2 for wrong usage.
 
-    A few commands have exit statuses of their own, and an interrupt is 130.
+    A few commands have exit statuses of their own. Ctrl-C is 130. After SIGTERM or SIGHUP, the
+    process dies of that signal.
     """
     if args is not None:
         sys.exit(_run(args))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from queuectl.spool.spool import Spool
 
-MAX_OFFERED = 100  # more than a person reads; these are the newest, since made ids sort by time
+MAX_OFFERED = 100  # more than a person reads; the newest, since queuectl's own ids sort by time
 _READ_FOR_TAGS = 200  # jobs of each state, in a tenth of a second
 
 

@@ -105,7 +105,7 @@ class Remarks:
         self._hindrances = now
 
     def of_runs(self, followers: Sequence[Follower]) -> None:
-        """Report how each run failed, except a job's final one, which `of_end` reports.
+        """Report how each run ended, except a job's final one, which `of_end` reports.
 
         Also report how much output was cut out before it was shown, and unreadable records.
         """
@@ -133,7 +133,7 @@ class Remarks:
         from queuectl.record.outcome import ended_text  # `wait` does not need it
 
         last = found.job.run_number
-        # `of_end` reports the last run of a job that has ended, as one on its way out may have
+        # `of_end` reports the last run of a job that has ended. One on its way out may be ending.
         is_told_there = found.state in FINISHED or (
             found.state == "processing" and found.job.state != "processing"
         )

@@ -57,13 +57,13 @@ class View:
 
 
 class Rate:
-    """Counts the jobs that ended in each of the last seconds."""
+    """Counts the jobs that came to an outcome in each of the last seconds."""
 
     def __init__(self) -> None:
         self._seconds: deque[tuple[int, int]] = deque(maxlen=RATE_S + 1)
 
     def add(self, now: float) -> None:
-        """Count one job that ended."""
+        """Count one job."""
         second = int(now)
         count = self._seconds.pop()[1] if self._seconds and self._seconds[-1][0] == second else 0
         self._seconds.append((second, count + 1))

@@ -156,7 +156,8 @@ def _by_id(
             yield from spool.jobs(state, names, missed)
         return
     listed: dict[str, list[str]] = {state: [] for state in states}
-    # List all before reading any, which takes longer. A file whose time rules it out is not read.
+    # List all before reading any: reading takes longer, and jobs move meanwhile. A file whose time
+    # rules it out is not read.
     entries = partial(_at_no_time, spool) if since_s == -inf else spool.written
     for written_s, state, job_id in _listed(spool, states, entries):
         if written_s > since_s:

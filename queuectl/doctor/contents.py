@@ -163,7 +163,7 @@ def _body(spool: Spool, state: str, job_id: str) -> Iterator[Finding]:
 
 def _says_another_state(spool: Spool, state: str, job: Job) -> Finding:
     what = f"{job.id} is in {state}/, but its record says {job.state}"
-    if spool.found_in(job.id, AT_REST, but=state) is not None:  # no mend can tell the two apart
+    if spool.found_in(job.id, AT_REST, but=state) is not None:  # the id names no single job
         return warning(what, "the directory counts")
     mend = partial(_say_where_it_is, spool, state, job.id)
     return warning(what, "the directory counts; `queuectl doctor --fix` corrects the record", mend)
@@ -326,7 +326,7 @@ def _ignored(spool: Spool) -> Iterator[Finding]:
 
 
 def suspended(worker: Worker) -> Finding:
-    """Return the finding that a pool, or a command that may hold jobs, is suspended."""
+    """Return the finding that a pool, or a command line that may hold jobs, is suspended."""
     why = hindrances.suspension(worker)
     return problem(why.what if worker.is_pool else f"the command {why.what}", why.todo)
 

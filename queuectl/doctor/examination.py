@@ -29,7 +29,7 @@ def examine(spool: Spool) -> Iterator[Finding]:
 
 
 def mend(spool: Spool) -> Iterator[tuple[Finding, str]]:
-    """Mend what can be mended; yield each such finding, and why that failed (empty: it did not)."""
+    """Mend what can be mended; yield each such finding, and why that failed ("" if it did not)."""
     for part in _PARTS:  # the second looks once what the first has found is mended
         for finding in list(as_far_as_possible(part(spool))):
             if finding.mend is not None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 10.0
 _NO_PATIENCE_S = 0.5  # the same where the cause is not that somebody else was first
 _NO_LOG = -1
-_PASSING_S = 0.1  # a command holds a job no longer than this
+_PASSING_S = 0.1  # a command line holds a job no longer than this
 _REMARK_S = 1.0  # between two looks at whether a pool stands still
 
 
@@ -51,8 +51,8 @@ class Cancelling:
         states: the states in which jobs are cancelled; a job that has left them is left alone.
         missed: called with the id of a job that was not cancelled, and why.
         note: called with remarks for a person who waits.
-        log: the descriptor that recovery logs to. None by default: in a Python program even 2 may
-            be some other file.
+        log: the descriptor that recovery logs to. The default, -1, is no log: in a Python program
+            even 2 may be some other file.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Cancelling:
 
         Raises:
             SpoolError: the file system refused.
+            UnsafeSpoolError, WrongUserError: as `Spool.check_trusted` does.
         """
         self._spool.create()
         self._left = list(job_ids)
@@ -137,7 +138,7 @@ class Cancelling:
                     self._tell_if_it_stands_still(worker)
 
     def _round(self) -> Iterator[str]:
-        """Do what can be done now; yield the jobs that are cancelled, keep the rest in `_left`."""
+        """Do what can be done now; yield cancelled jobs, keep in `_left` those to look at again."""
         before, self._left, self._look_again_s, self._recovery = self._left, [], inf, None
         self._cancelled.clear()
         waiting = self._waiting(before)
@@ -201,7 +202,7 @@ class Cancelling:
             requests.ask_to_cancel(self._spool, owner, job_id, self._by)
 
     def _tell_if_it_stands_still(self, worker: owners.Worker) -> None:
-        """Note why a pool, or a command that holds a job, stands still: each reason once."""
+        """Note why a pool, or a command line that holds a job, stands still: each reason once."""
         for why in hindrances.of_pool(self._spool, worker, but=(hindrances.STOPPING,)):
             told = (worker.worker, why.word)
             if told not in self._told_of:
@@ -235,7 +236,7 @@ class Cancelling:
         return now >= self._first_tried_s.setdefault(job_id, now) + patience_s
 
     def _is_asked(self, job_id: str, owner: str) -> bool:
-        # another command that asked for the same may have taken the request back
+        # another command line that asked for the same may have taken the request back
         ours = self._asked.get(job_id) == owner
         return ours and requests.is_asked_to_cancel(self._spool, owner, job_id)
 

@@ -61,7 +61,7 @@ class Changes:
     def follow_files(self, paths: Sequence[str]) -> bool:
         """Wake up for writing to these files only, from here on; tell whether one is new.
 
-        A file that cannot be watched does not count as new: it is looked at by time.
+        A file whose watch cannot be started does not count as new: it is looked at by time.
         """
         before = set(self._writing)
         for path in before - set(paths):

@@ -38,7 +38,7 @@ class Doomed(NamedTuple):
 
 
 def doomed(spool: Spool, state: str, job_ids: Iterable[str]) -> Iterator[Doomed]:
-    """Yield those of these jobs that are in a state."""
+    """Yield each of these jobs that is in `state` now."""
     for job_id in job_ids:
         with contextlib.suppress(FileNotFoundError):
             yield Doomed(state, job_id, os.lstat(spool.file(state, job_id)).st_mtime)
@@ -91,7 +91,7 @@ def _is_still(path: str, before: os.stat_result) -> bool:
 def delete_each(
     spool: Spool, jobs: Iterable[Doomed], missed: Callable[[str, QueuectlError], None]
 ) -> Iterator[tuple[str, bool]]:
-    """Delete jobs; yield the id of each that could be deleted, and what `delete` returned.
+    """Delete jobs; yield the id of each and what `delete` returned, if it raised no error.
 
     The others are passed to `missed`. With `durability` full, a power cut brings back none of the
     jobs that were yielded.

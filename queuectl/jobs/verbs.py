@@ -161,7 +161,7 @@ def apply(
 def _try_all(
     spool: Spool, job_ids: Sequence[str], verb: Verb, owner: str
 ) -> Iterator[Exception | None]:
-    """Do it to jobs side by side; then yield for each job why it could not be done, or None."""
+    """Apply a verb to jobs side by side; then yield, for each, why that failed, or None."""
     held = {held.job_id for held in spool.held()}
     works = [_changing(spool, job_id, verb, owner, held) for job_id in job_ids]
     for job_id, why in zip(job_ids, carry_out_all(works), strict=True):
@@ -235,7 +235,7 @@ def _find(spool: Spool, job_id: str, verb: Verb, held: Collection[str]) -> str:
 
 
 def _check_only(spool: Layout, job_id: str, state: str) -> None:
-    """Check that no operation would put two jobs of one id into one place.
+    """Check that moving the job cannot bring two jobs of one id into one place.
 
     Raises:
         WrongStateError: the id is in another state too.
@@ -279,7 +279,9 @@ def pause(spool: Spool, by: str) -> bool:
     """Let no pool start a job until `resume`, even after restarts; False if that is so already.
 
     Raises:
-        SpoolError: the file `paused` could not be written.
+        SpoolError: the file `paused` could not be written. Or only its sync failed: then the spool
+            is paused, but a power cut may undo it.
+        UnsafeSpoolError, WrongUserError: as `Spool.check_trusted` does.
     """
     spool.create()
     path = spool.paused_file
@@ -302,7 +304,8 @@ def resume(spool: Spool) -> bool:
     """Let pools start jobs again; False if the spool was not paused.
 
     Raises:
-        SpoolError: the file `paused` could not be removed.
+        SpoolError: the file `paused` could not be removed. Or only the sync failed: then the spool
+            is resumed, but a power cut may undo it.
     """
     path = spool.paused_file
     try:

@@ -41,7 +41,7 @@ _BOUNDS_S = (
 
 
 def page(spool: Layout, now: float, period_s: float, read: Read) -> str:
-    """Return the page about the last `period_s` seconds; `read` yields a survey's records.
+    """Return the page about the `period_s` seconds before `now`; `read` yields a survey's records.
 
     Raises:
         SpoolError: a directory cannot be read.

@@ -30,7 +30,7 @@ COMPLETED, FAILED, DEAD, GIVEN_BACK = "completed", "failed", "dead", "given back
 
 @dataclass(frozen=True, kw_only=True)
 class PastRun:
-    """A run from a job's history, if that has both of its times, and its outcome."""
+    """A run from a job's history that has both of its times there, and its outcome."""
 
     started_s: float
     finished_s: float
@@ -114,7 +114,7 @@ _KIND_CHARS = 100
 
 
 def command_kind(command: object) -> str:
-    """Return what commands have in common that differ only in their numbers: `thumb #.jpg`."""
+    """Return the form that is common to commands which differ only in numbers: `thumb #.jpg`."""
     return _DIGITS.sub("#", command_line(command)[: 4 * _KIND_CHARS])[:_KIND_CHARS]
 
 

@@ -50,7 +50,7 @@ class Spread:
         return None
 
     def histogram(self, bounds_s: tuple[float, ...]) -> list[int]:
-        """Return how many values lie up to each bound, and beyond the last."""
+        """Return how many values lie between each bound and the one before, and above the last."""
         counts = [0] * (len(bounds_s) + 1)
         for bucket, count in self._buckets.items():
             middle_s = _middle_s(bucket)

@@ -184,7 +184,7 @@ def _print_until_ended(
 
 
 def _hint_at_stderr(spool: Layout, follower: tailing.Follower, printer: Printer) -> bool:
-    """Print a hint if all output so far is on standard error; tell if no other is needed."""
+    """Print a hint if all output so far is on standard error; tell whether none is due any more."""
     if follower.over or follower.job_id in printer.printed:
         return True
     found = follower.found

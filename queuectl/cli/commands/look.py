@@ -113,7 +113,7 @@ def _print_named(spool: Layout, texts: Sequence[str], options: dict[str, Any]) -
 def _print_list(
     spool: Layout, found: Iterator[Found], options: dict[str, Any], misses: Misses | None = None
 ) -> None:
-    """Print jobs as the listing options say; if there are none, say so, unless `misses` has."""
+    """Print jobs as the listing options say; note if there are none, and `misses` had none."""
     if options["as_json"] and options["only_ids"]:
         raise click.UsageError("--json and --ids cannot be combined")
     if options["as_json"]:

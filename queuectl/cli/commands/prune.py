@@ -122,7 +122,7 @@ def _has(spool: Spool, job: housekeeping.Doomed, tags: Collection[str]) -> bool:
 def _ends(
     spool: Spool, state: str, older_than_s: float | None
 ) -> Iterator[tuple[float, housekeeping.Doomed]]:
-    """Yield when each job ended, and the job: its file's time, or its record's if earlier."""
+    """Yield when each job ended, by its file or, if that is earlier, its record; and the job."""
     # without an age, read each record: otherwise it is not known which are the newest
     limit = float("-inf") if older_than_s is None else time.time() - older_than_s
     with Progress() as progress:

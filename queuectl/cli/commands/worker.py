@@ -284,7 +284,7 @@ def _ask(spool: Spool, pool: Worker, misses: Misses, *, now: bool) -> bool:
 
 def _all_named(names: Sequence[str], alive: list[Worker], misses: Misses) -> Iterator[Worker]:
     for name in names:
-        with misses.noted():  # one that has left by itself does not keep the others
+        with misses.noted():  # the others are stopped even if one has left by itself
             yield _named(name, alive)
 
 
