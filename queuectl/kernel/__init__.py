@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# On macOS fsync leaves the bytes in the disk's cache, to be written in any order, see its fsync(2).
+# On macOS, fsync leaves the bytes in the disk's cache, to be written in any order: see fsync(2).
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 # errors of file systems without it, most of them network file systems
 _NO_FULL_SYNC = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
@@ -198,8 +198,8 @@ _HAS_LEASES = hasattr(fcntl, "F_SETLEASE")
 def take_lease(descriptor: int) -> bool:
     """Keep all others from a file until `release_lease`, or return False if one has it open.
 
-    The kernel grants a lease only on these terms, if it has leases at all. Whoever opens the file
-    meanwhile waits until the lease ends, and we get SIGIO, which needs a handler that does nothing.
+    False also where there are no leases. Whoever opens the file meanwhile waits until the lease
+    ends, and we get SIGIO: that needs a handler, which may do nothing.
     """
     if not _HAS_LEASES:
         return False

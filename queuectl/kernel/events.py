@@ -101,12 +101,12 @@ class Syncs:
         return max(begun, 0)
 
     def over(self) -> list[tuple[int, int]]:
-        """Return the descriptors whose fsyncs have ended since, each with its error number or 0."""
+        """Return the descriptors whose fsyncs are over by now, each with its error number or 0."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.ready, 8)
         told: list[tuple[int, int]] = []
         found = _MOST
-        while found == _MOST:  # fewer: that was all, and the next to end makes `ready` readable
+        while found == _MOST:  # if fewer, these were all: the next to end makes `ready` readable
             found = self._take()
             for number in range(found):
                 descriptor, _, result, _ = _EVENT.unpack_from(self._events, _EVENT.size * number)

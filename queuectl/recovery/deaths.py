@@ -32,7 +32,7 @@ class Dead(NamedTuple):
     this_boot: bool  # it is known to have died under this boot: even what it did not sync is there
     copied: bool  # it is alive, and works in the spool that this one is a copy of
     unseen: str  # where its commands may be running unseen, in words; "" if nowhere
-    only_for: str | None  # who alone can end its commands; None: we can too
+    only_for: str | None  # who alone can end its commands, if that is not us
     ending: Ending  # of its commands
 
 
@@ -54,7 +54,7 @@ class Deaths:
         """Yield each owner that is dead.
 
         Args:
-            waited_for: by owner, the endings of commands that are under way.
+            waited_for: by owner, the endings that are under way.
 
         Raises:
             OSError, SpoolError: the spool cannot be looked at.
@@ -70,7 +70,7 @@ class Deaths:
             if seen.life is owners.Life.ALIVE:
                 continue
             local = seen.life is owners.Life.DEAD
-            # a backup may have put a free lock in the place of its own; it takes that back
+            # a backup may have replaced the lock of a living owner, which will put it back
             lives = local and worker is not None and worker.lives_here(self._spool)
             by_lock = seen.known_dead and not lives
             known_dead = by_lock or (name in waited_for and not lives)
@@ -130,7 +130,7 @@ class Deaths:
 def lock_of(spool: Layout, dead: Dead) -> Iterator[bool]:
     """Hold an owner's lock while its jobs are recovered; yield whether the owner is really dead.
 
-    The lock keeps out an owner that registers late.
+    An owner that has its lock by now is alive, though it seemed dead when it was looked at.
     """
     lock, is_dead = None, True
     if dead.local and dead.name:

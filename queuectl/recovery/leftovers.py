@@ -25,7 +25,8 @@ def clear(spool: Spool, me: str, asked: list[tuple[str, str]]) -> None:
     Args:
         spool: the spool.
         me: our own owner, which is alive whatever its files say.
-        asked: the requests that `requests.standing` listed earlier: those asked existed by then.
+        asked: the requests that `requests.standing` listed earlier. Each is to an owner that had
+            registered by then.
 
     Raises:
         OSError, SpoolError: the file system refused.

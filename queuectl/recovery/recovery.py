@@ -90,7 +90,7 @@ class Recovery:
         self.faults.clear()
         try:
             self.busy = not self._take()
-        except FileNotFoundError:  # the spool is away, or not made yet: there is nothing to recover
+        except FileNotFoundError:  # the spool is gone, or not made yet: there is nothing to recover
             return 0
         if self.busy:
             return 0
@@ -109,7 +109,7 @@ class Recovery:
                 self.close()
 
     def go_on(self) -> int:
-        """Recover the jobs whose commands have ended since; return the number of jobs."""
+        """Recover from owners whose commands have ended since `run`; return the number of jobs."""
         recovered = self._bury_all(list(self._still_running.values()))
         if not self._still_running:
             self.close()

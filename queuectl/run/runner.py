@@ -48,7 +48,7 @@ class Task:
     timeout_s: float | None
     has_own_timeout: bool  # else it is that of the settings
     grace_s: float
-    marks: tuple[bytes, ...]  # variables of env by which its processes are known; its own first
+    marks: tuple[bytes, ...]  # variables of env that mark its processes; the first is the job's own
     log_mode: int
     job_id: str
 
@@ -181,8 +181,8 @@ class Run:
     async def _end_tree(self) -> None:
         """End the command's group and what has left it: SIGTERM first, SIGKILL after the grace.
 
-        The group is signalled as a whole. No process in it can escape that by a fork, and it needs
-        no descriptor, of which none may be left.
+        The group is signalled as a whole: no process in it can escape that by a fork, and it works
+        even if no descriptor is left.
         """
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)  # a suspended process could not end

@@ -10,7 +10,7 @@ from queuectl.run.spawn import resets_signals
 
 
 def prepare_signals() -> None:
-    """Keep our own signals from hindering commands, or learning how these end."""
+    """Set our own signals so that they hinder neither commands nor learning how these end."""
     # If it is inherited as ignored, exit status 7 looks like 0.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # a parent that waits for its signals may have started us with them blocked
@@ -26,7 +26,8 @@ def _ignore_for_ourselves() -> None:
     """Replace ignored signals by handlers that do nothing, which commands do not inherit.
 
     This is for systems where a start does not reset signals. The signals that a terminal sends to a
-    background process that writes to it stay: with a handler, the write would restart for ever.
+    background process that writes to it stay ignored: with a handler, the write would restart for
+    ever.
     """
     of_terminals = {signal.SIGTTOU, signal.SIGTTIN, signal.SIGTSTP}
     of_python = {signal.SIGPIPE, signal.SIGXFSZ}  # which subprocess restores

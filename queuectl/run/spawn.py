@@ -2,7 +2,8 @@
 
 On glibc and musl, posix_spawn is called without the interpreter's lock. subprocess keeps the lock
 until the child has loaded its program, so that one start holds up every other thread of the pool:
-1,800 starts a second in 2 threads instead of 2,400. subprocess is used where the other way fails.
+1,800 starts a second in 2 threads instead of 2,400. It is used on other systems, and
+where the C library's posix_spawn lacks something.
 """
 
 from __future__ import annotations

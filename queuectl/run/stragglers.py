@@ -39,7 +39,7 @@ class Ending:
     grace_s: float
     begun_s: float = field(default_factory=time.monotonic)
     told: set[int] = field(default_factory=set)
-    killed_for_s: float = 0.0  # since the first SIGKILL, counted at looks
+    killed_for_s: float = 0.0  # since the first SIGKILL, counted from look to look
     last_kill_s: float | None = None
     blind: int = 0  # looks in a row that failed
     survivors: tuple[int, ...] = ()  # pids that outlived SIGKILL, and are given up
@@ -63,7 +63,7 @@ class Ending:
                 processes.signal_process(pid, SIGKILL, self.tree)
             elif pid not in self.told and not self._is_in_group(pid):
                 processes.signal_process(pid, SIGTERM, self.tree)
-                processes.signal_process(pid, SIGCONT, self.tree)  # else it could not end
+                processes.signal_process(pid, SIGCONT, self.tree)  # suspended, it cannot end
         self.told.update(living)
         if grace_is_over and self._count_wait():  # after the signals, which kill newcomers too
             self.survivors = tuple(living)

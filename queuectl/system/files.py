@@ -206,7 +206,7 @@ def share(descriptor: int, mode: int) -> None:
 
 
 def give_group(path: str, directory: str) -> None:
-    """Give a file the group of a directory, which may differ from ours, and for root always does.
+    """Give a file the group of a directory, which may differ from ours, as it does for root.
 
     A refusal is ignored, as in `share`.
     """

@@ -89,7 +89,7 @@ class Future(Generic[T]):
 class _Running(Future[T]):
     """The result of a coroutine, which it runs from one wait to the next.
 
-    A closure would do too, but refer to itself: a cycle for the garbage collector with each job.
+    A closure would do too, but would refer to itself: with each job a cycle to be collected.
     """
 
     __slots__ = ("_send",)

@@ -29,7 +29,7 @@ def path() -> str | None:
 
 
 def _our_script() -> str | None:
-    """Return the absolute path of the script that was started, None after -c and -m."""
+    """Return the absolute path of our script if that was started, None after -c and -m."""
     if os.path.basename(sys.argv[0]) != NAME:
         return None
     script = os.path.abspath(sys.argv[0])

@@ -70,7 +70,7 @@ def _sync_all(descriptors: Sequence[int]) -> dict[int | None, OSError | None]:
             went[descriptor] = _error_of(kernel.sync_data, descriptor)
 
     if len(descriptors) >= files.MANY:
-        # without a thread, or a descriptor for the import, all are synced below, which takes longer
+        # without a thread, or a descriptor for the import, the rest is synced below, more slowly
         with contextlib.suppress(RuntimeError, ImportError, OSError):
             files.side_by_side(sync, descriptors)
     sync([descriptor for descriptor in descriptors if descriptor not in went])

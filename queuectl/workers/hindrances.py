@@ -36,11 +36,11 @@ def _stopping(who: str) -> Hindrance:
 
 
 def of_pool(spool: Layout, pool: Worker, *, but: Collection[str] = ()) -> list[Hindrance]:
-    """Return why a pool starts no jobs, or why a command that holds jobs stands still.
+    """Return why a pool starts no jobs, or why a command line that holds jobs stands still.
 
     Args:
         spool: the spool.
-        pool: the pool, or the command.
+        pool: the pool, or the command line.
         but: the words of hindrances that do not count.
 
     Returns:
@@ -58,7 +58,7 @@ def of_pool(spool: Layout, pool: Worker, *, but: Collection[str] = ()) -> list[H
 
 
 def suspension(owner: Worker) -> Hindrance:
-    """Return the hindrance of a suspended pool, or of a suspended command that may hold jobs."""
+    """Return the hindrance of a suspended pool, or suspended command line that may hold jobs."""
     return Hindrance(SUSPENDED, f"{owner.worker} is suspended", continued_by(owner.pid))
 
 

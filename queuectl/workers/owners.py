@@ -37,14 +37,14 @@ _SUFFIXES = (RECORD_SUFFIX, requests.STOP_SUFFIX, STALLED_SUFFIX, LOCK_SUFFIX)
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """The record in workers/WORKER.json of a pool, or of a command that holds jobs for a moment."""
+    """The record in workers/WORKER.json of a pool, or of a command line that holds jobs."""
 
     worker: str
     host: str
     machine_id: str
     boot_id: str
     pid: int
-    slots: int  # how many jobs it runs at a time; 0 for a command
+    slots: int  # how many jobs it runs at a time; 0 for a command line
     since: str
     directory: str = ""  # "DEVICE:INODE" of the workers/ that it registered in
     started: int = 0  # in ticks of the kernel's clock; together with the pid it names one process
@@ -53,7 +53,7 @@ class Worker:
 
     @property
     def is_pool(self) -> bool:
-        """Whether it runs jobs; a command only holds jobs while it moves them."""
+        """Whether it runs jobs; a command line only holds jobs while it moves them."""
         return self.slots > 0
 
     @property
@@ -242,7 +242,7 @@ def is_judged_by_silence(spool: Layout, name: str, worker: Worker | None) -> boo
     """Tell whether an owner that seems to be dead counts as dead only after the lease."""
     if is_traceless(spool, name):
         return True
-    # without a machine id, two machines may share a name, and they do not see each other's locks
+    # without a machine id, two machines may share a name, and not see each other's locks
     return worker is not None and (worker.runs_unseen or worker.may_be_elsewhere)
 
 
@@ -362,7 +362,7 @@ def workers(spool: Layout) -> list[Worker]:
 
 
 def living(spool: Layout) -> list[Worker]:
-    """Return what `workers` does, and the commands that may hold jobs.
+    """Return what `workers` does, and the command lines that may hold jobs.
 
     Raises:
         OSError: see `workers`.

@@ -151,7 +151,7 @@ class Registration:
             OSError, SpoolError: the file system refused.
         """
         self.keep()
-        with contextlib.suppress(FileNotFoundError):  # the spool is away
+        with contextlib.suppress(FileNotFoundError):  # the spool is gone
             os.utime(self._path(RECORD_SUFFIX))
 
     def beat_if_due(self) -> None:

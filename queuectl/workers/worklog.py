@@ -24,7 +24,7 @@ T = TypeVar("T")
 _ERRORS_KEPT = 100  # how many different errors are remembered: those that came last
 _AGAIN_S = 60.0  # an error that goes on is logged again after this, then after twice this, ...
 _SELDOM_S = 3600.0  # but after this at the latest
-_OVER_S = 180.0  # an error not met for so long is over; most steps are repeated each minute
+_OVER_S = 180.0  # an error not met for so long is over; most steps come each minute or sooner
 _PATIENCE_MS = 100  # how long the reader of a pipe or a terminal may take to make room, once
 _LAST_PATIENCE_MS = 2_000  # the same for the last line
 

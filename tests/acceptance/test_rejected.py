@@ -350,7 +350,7 @@ Asides._explaining, moving.move_new = meanwhile, refused
 def test_what_cannot_make_way_holds_up_nobody_and_leaves_no_reason(
     spool: SpoolDir, tmp_path: Path, *, is_purged: bool
 ) -> None:
-    """A file that is dropped anew runs if the old one is purged as it makes way.
+    """A file that is dropped again runs if the old one is purged as it makes way.
 
     If the old one cannot be moved (EPERM, as if immutable), the new one is set aside. Other jobs
     run in both cases.

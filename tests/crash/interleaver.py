@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # steps that others cannot see need no case of their own
 UNSEEN = ("write", "torn write", "close", "fsync", "sync data", "begin sync")
-WAITS_S = 0.7  # an act that takes longer must be waiting for the one that stands still
+WAITS_S = 0.7  # an act that takes longer is taken to wait for the one that stands still
 HANGS_S = 60
 FIRST, OTHER, RECOVERY = range(3)
 ORDERS = [

@@ -51,7 +51,7 @@ def command_line(*words: str, mutated: bool = False) -> list[str]:
 
 
 class Pool(support.Pool):
-    """A pool that tests damage, and whose log is text, as a person reads it."""
+    """A pool whose log is text, as a person reads it, and which is exposed to faults."""
 
     def up(self) -> Pool:
         """Wait until the pool has registered, and return it."""

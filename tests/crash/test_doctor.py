@@ -344,7 +344,7 @@ def test_it_explains_why_a_pending_job_is_not_running(
 ) -> None:
     text = doctor(side, side.submit(**fields))[1]
     assert words in text
-    assert "behind" not in text  # it is not about to run, behind others
+    assert "behind" not in text  # nor does it say that the job is about to run
 
 
 def test_a_file_that_somebody_may_have_meant_as_a_job_is_told_but_no_hidden_one(

@@ -115,7 +115,7 @@ MOVERS = ("system", "settings", "record", "spool", "workers", "recovery", "jobs"
 # Functions for what another program did. Those cases are tested elsewhere.
 NOT_ON_THE_WAY = {"withdraw_stop", "withdraw_cancel", "beat", "_withdraw"}
 RARE = {
-    "os.ftruncate in filling",  # bodies are padded to blocks: only a longer one is cut
+    "os.ftruncate in filling",  # bodies are padded to whole blocks: only one of several is cut
     "kernel.exchange in _swap",  # the second one, back, after somebody replaced the body
     "os.unlink in _open_spare",  # of a spare that somebody has linked elsewhere, or a large one
     "os.unlink in remove_output",  # of runs that meant later, once the history forgets them

@@ -226,7 +226,7 @@ def test_without_an_fsync_of_the_directories_a_retry_is_undone(tmp_path: Path) -
 
 
 def prune_and_cut(disk: Disk, mutation: str = "") -> list[str]:
-    """Cut the power once jobs are deleted and one id is queued anew; return the wrong ids."""
+    """Cut the power once jobs are deleted and one id is queued again; return the wrong ids."""
     job_ids = [f"job{number}" for number in range(MANY)]
     prune, anew = ["prune", "--yes", *job_ids], ["enqueue", "--id", job_ids[0], "--", "true"]
     path, told = tell_and_cut(disk, "completed", job_ids, mutation, prune, anew)
