@@ -103,8 +103,8 @@ class Custody:
         """Tell whether nothing else has a job's id; False if a file that was set aside has it.
 
         Raises:
-            BadJobError: another job has the id.
-            OSError: the file system refused to tell.
+            BadJobError: another job has the id, or a file that cannot be read.
+            OSError: the file system refused to tell, and not because of one file.
         """
         state = self._spool.found_in(claim.job_id, OUTCOMES, but=claim.origin)
         if state is None:
@@ -201,6 +201,8 @@ class Custody:
         is_enough: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Repeat steps until they succeed, even on a full disk; tell whether they did.
+
+        They are given up if the claim was taken away, or when the pool is told to end at once.
 
         Args:
             what: the steps in words, for the log.

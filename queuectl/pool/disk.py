@@ -118,7 +118,7 @@ class Disk:
 
 
 class _Wait(Future[None]):
-    """A future for the end of a step: set, or failed with the first error, once all fsyncs end."""
+    """The end of a step, as a future: set once all its fsyncs are over, or failed if one failed."""
 
     __slots__ = ("_fault", "_left", "step")
 

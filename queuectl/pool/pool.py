@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _FIRST_SCAN_S = 0.25  # claims wait this long for the first look to end, so that the order is right
 _EMPTY_CHECK_S = 0.2
-_ONE_HANG_UP_S = 1.0  # a shell that ends sends SIGTERM, too, to jobs that it had stopped
+_ONE_HANG_UP_S = 1.0  # a shell that ends sends SIGTERM, too, to what it had suspended
 
 
 class Pool:
@@ -94,6 +94,7 @@ class Pool:
 
         Raises:
             UnsafeSpoolError: others could put commands into the spool.
+            WrongUserError: we are root, and the spool belongs to a user who has not shared it.
             SpoolError: the spool cannot be used.
             QueuectlError: this Python cannot wait for commands, or /proc shows other processes.
         """

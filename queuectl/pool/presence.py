@@ -45,7 +45,7 @@ class Presence:
     def noticed(self, name: str) -> bool:
         """Note for `follow` that a file came into workers/; tell whether it is this pool's.
 
-        May be called in any thread.
+        Only the pool's record and lock count. May be called in any thread.
         """
         # Usually others wrote it, from a backup, which may bring one file long after the other.
         self._was_written = self._was_written or name in self._files
@@ -81,7 +81,7 @@ class Presence:
         return True
 
     def _is_away(self) -> bool:
-        """Tell whether the whole spool is gone, until it is moved back or a submit makes it."""
+        """Tell whether the whole spool is gone; it may be moved back, or a submit may make it."""
         is_away = not os.path.isdir(self._spool.path)
         if is_away and not self._was_away:
             self._log.event("warning", detail=f"{self._spool.path} is gone: waiting for it")

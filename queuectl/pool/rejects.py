@@ -85,7 +85,7 @@ class Rejects:
     # --- half-written -----------------------------------------------------------------------
 
     def wait_for_writer(self, state: str, name: str, why: str) -> None:
-        """Have a file that does not parse set aside once it has been left unchanged for a while."""
+        """Have a file that may be half-written set aside once it has not changed for a while."""
         now_is = self._as_it_is(state, name)
         if now_is == _GONE:
             self.stop_waiting(state, name)

@@ -47,7 +47,7 @@ class Retention:
 
         Raises:
             OSError, SpoolError: the file system refused.
-            WrongStateError: a job was changed or retried while it was being deleted.
+            WrongStateError: a job was changed or retried after its output was deleted; it is kept.
         """
         config = self._spool.config
         faults: list[QueuectlError] = []

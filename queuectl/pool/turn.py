@@ -350,9 +350,9 @@ class Turns:
         return self._cancelled.get(key)
 
     def _tell_of_slips(self, job: Job) -> None:
-        """Log what look like misspelled fields of a dropped job, as its author could not be told.
+        """Log fields of a dropped job that look misspelled: whoever dropped it could not be told.
 
-        Each name is logged once, and only so many names in all.
+        Each name is logged once, and at most `_SLIPS_TOLD` names are looked at in all.
         """
         names = [name for name in job.record if name not in FIELDS and name not in self._told_of]
         names = names[: _SLIPS_TOLD - len(self._told_of)]

@@ -173,7 +173,7 @@ def _check_lengths(record: Mapping[str, Any]) -> None:
 
 
 def slips(names: Iterable[str]) -> Iterator[str]:
-    """Yield a warning for each name that is no field but looks like one that users write."""
+    """Yield a warning for each name that is no field but was probably meant as one."""
     for name in names:
         if name not in FIELDS:
             from difflib import get_close_matches

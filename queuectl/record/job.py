@@ -67,7 +67,7 @@ class Job:
 
     @property
     def attempts(self) -> int:
-        """The counted runs that began since the job was queued or retried by hand."""
+        """How many runs that count have begun since the job was queued or retried by hand."""
         value: int = self.record.get("attempts", 0)
         return value
 
@@ -195,7 +195,7 @@ class Job:
         try:
             return _encode_text(self.record).encode() + b"\n"
         except UnicodeEncodeError:
-            # a lone surrogate, such as \\udc80 for a byte that is not UTF-8, needs an escape
+            # a lone surrogate, such as \udc80 for a byte that is not UTF-8, needs an escape
             return json.dumps(self.record).encode() + b"\n"
 
 
@@ -305,7 +305,7 @@ def check_size(job: Job, more: int = 0) -> None:
     Raises:
         BadJobError: the file will be too large.
     """
-    if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # at most two escapes each, \ud83d\ude00
+    if 12 * len(str(job.record)) > MAX_RECORD_BYTES:  # a character becomes at most \ud83d\ude00
         limit = MAX_GROWN_BYTES if _may_have_grown(job.record) else MAX_RECORD_BYTES + more
         if len(job.encode()) > limit:
             raise BadJobError(f"larger than {MAX_RECORD_BYTES} bytes as queuectl writes it")

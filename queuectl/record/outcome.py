@@ -79,8 +79,8 @@ def without_room(how: Outcome) -> Outcome:
 def met_at_start(job: Job, how: Outcome) -> Outcome:
     """Return the outcome of a command killed at its start by a signal to its pool's group.
 
-    The job is given back, but not twice in a row: a job that signals its own worker would run
-    without end.
+    The job is given back, but not twice in a row: otherwise a job that signals its own
+    worker would run without end.
     """
     detail = f"killed by {signal_name(how.signal or 0)} {_AS_IT_STARTED}"
     last = job.history[-1] if job.history else {}
@@ -240,8 +240,8 @@ def only_held(job: Job, owner: str) -> Job | None:
 def forgotten_run(job: Job, config: Config) -> int | None:
     """Return the number of the run that leaves `history` next, if it only meant later; else None.
 
-    Its output is deleted when its entry goes, since a job that waits for something in this way may
-    be run again for years. Other jobs come to an end.
+    Its output is deleted when its entry goes: a job that waits for something in this way may be run
+    again for years, whereas other jobs come to an end.
     """
     if len(job.history) < MAX_HISTORY:
         return None

@@ -147,7 +147,7 @@ class Asides(Moves):
         return reason.st_ctime_ns >= os.lstat(claim.path).st_ctime_ns  # set by the take
 
     def making_way(self, claim: Claim) -> Steps[Aside | None]:
-        """Give a file that was set aside another id in dead/, because this job has its id now.
+        """Give a file that was set aside another id in dead/: the claimed job has its id now.
 
         A crash on the way leaves a reason too many.
 

@@ -65,7 +65,7 @@ def mark_of(cut_bytes: int) -> bytes:
 
 
 def lock_to_read(descriptor: int, max_bytes: float | None, patience_s: float) -> bool:
-    """Lock a file against being cut while it is read; False if others have the lock for too long.
+    """Lock a file against a cut while it is read; False if others have it for over `patience_s`.
 
     Only a file larger than `max_bytes` may be in a cut, so a smaller one is not locked: a command
     that locks its own output (`flock 1`) must not find us there.

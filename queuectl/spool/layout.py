@@ -69,6 +69,7 @@ class Layout(Places):
 
         Raises:
             SpoolError: the directory cannot be read.
+            OSError: a file in it cannot be looked at.
         """
         for entry in self._entries(state):
             with contextlib.suppress(FileNotFoundError):  # moved on since
@@ -131,7 +132,7 @@ class Layout(Places):
         if not isinstance(job_id, str):
             msg = f"an id is a str, not a {type(job_id).__name__}; that of a Job is its `.id`"
             raise TypeError(msg)
-        if is_id(job_id):  # ../config is not, whatever is there
+        if is_id(job_id):  # ../config is no id, even if there is such a file
             # look twice: a moving job can slip from a place not yet looked at to one that was
             place = self._look_for(job_id) or self._look_for(job_id)
             if place is not None:
@@ -152,7 +153,8 @@ class Layout(Places):
     def check_readable(self, job_id: str) -> None:
         """Check that the file system tells of each state whether it has a file of this id.
 
-        Quick looks, such as `found_in`, take a refusal to tell for "not there".
+        Quick looks, such as `found_in`, take a refusal to tell for "not there". processing/ is left
+        out, since `held` raises an error if it is refused.
 
         Raises:
             SpoolError: it refuses to tell.
@@ -167,7 +169,11 @@ class Layout(Places):
                 raise SpoolError("read", path, error) from error
 
     def is_anywhere(self, job_id: str) -> bool:
-        """Tell whether any state has a job of this id."""
+        """Tell whether any state has a job of this id.
+
+        Raises:
+            SpoolError: a state cannot be looked at.
+        """
         try:
             self.locate(job_id)
         except NoSuchJobError:
@@ -267,7 +273,7 @@ class Layout(Places):
 
         Args:
             state: the state to look in.
-            ids: the ids to look for; in processing/ each as often as it is held. None: all.
+            ids: the ids to look for; one that two owners hold is given twice. None: all.
             missed: called with the path of each file that cannot be read, and the error.
 
         Raises:

@@ -151,7 +151,7 @@ class Moves(Layout):
     def rewriting(self, claim: Claim, job: Job, beside: Sequence[str] = ()) -> Steps[None]:
         """Put a new body into a held file: its bytes are on disk then, its name after `securing`.
 
-        If names are exchanged, those in the directories `beside` are on disk before the exchange.
+        If bodies are exchanged, the names in the directories `beside` are on disk before that.
 
         Raises:
             ClaimLostError: the claim was taken away.
@@ -231,6 +231,7 @@ class Moves(Layout):
         Raises:
             FileExistsError: the name is taken, and the file is still held.
             ClaimLostError: the claim was taken away.
+            OSError: the file is still held, or its move might not survive a power cut.
         """
         if claim.path != target:
             try:
@@ -293,7 +294,7 @@ class Moves(Layout):
                 return claim.dead_id
 
     def _releasing_beside(self, claim: Claim, job: Job, free: str) -> Steps[None]:
-        """Release a job to dead/ under a free id, since its place is taken; its body says why."""
+        """Release a job to dead/ under a free id, since its own is taken; its body says why."""
         target = self.file("dead", free)
         if claim.path != target:
             beside = job.changed(id=free, state="dead", error_message=claim.reason)

@@ -42,7 +42,7 @@ _BATCH = 512  # jobs that share one fsync of the directory
 
 
 class Spool(Asides):
-    """A spool and the steps by which pools and commands change it; `library` adds to it."""
+    """A spool and the steps by which pools and commands change it; `library` is for programs."""
 
     # called with what is being waited for if that wait may never end
     tell_of_wait: Callable[[str], object] = staticmethod(lambda _text: None)
@@ -330,7 +330,7 @@ class Spool(Asides):
         """Take back jobs that were not acknowledged: whoever sees the error will try again."""
         for job in published:
             # If a worker has already taken the job, it runs once too often. Under a given id there
-            # may be another's job by now.
+            # may be somebody else's job by now.
             with contextlib.suppress(OSError):
                 if job.id not in given or self._is_pending(job):
                     os.unlink(self.file("pending", job.id))

@@ -112,8 +112,8 @@ class Output:
     def _go_on_behind_a_cut(self) -> bytes:
         """Go to the first unread byte of a file if its middle was cut out since the last read.
 
-        Returns a line that says how many unread bytes are missing, if the reading goes on behind
-        the file's own line.
+        Returns a line that says how many unread bytes are missing; empty if none are, or if the
+        reading has yet to come to the file's own line.
         """
         mark, position = self._mark(), self._position()
         if mark is None or mark == self._known or not self._may_be_cut():
@@ -142,7 +142,7 @@ class Output:
         return _Mark(head, begin + found.end(), int(found[1]))
 
     def _may_be_cut(self) -> bool:
-        """Tell whether the file is as large as after a cut; each half may lack most of a line."""
+        """Tell whether a cut leaves files as large as this; each half may lack most of a line."""
         return self.max_bytes is None or self._size() >= kept(self.max_bytes) - 2 * LINE_BYTES
 
     def _size(self) -> int:
@@ -297,7 +297,7 @@ class Follower:
 
     @contextlib.contextmanager
     def _missing(self, stream: str) -> Iterator[None]:
-        """Report an output that cannot be read to `missed` and drop it, even if it is a new one.
+        """Report an output that cannot be read to `missed`, and read it no more in this run.
 
         Raises:
             SpoolError: the output cannot be read, and `missed` is None.
