@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from queuectl.errors import (
+    BadJobError,
     MovedOnError,
     NoSuchJobError,
     QueuectlError,
@@ -157,7 +158,7 @@ class Cancelling:
         for job_id in job_ids:
             try:
                 waits = self._waits(job_id)
-            except NoSuchJobError as error:  # noqa: PERF203 - the other jobs may be there
+            except (BadJobError, NoSuchJobError) as error:  # noqa: PERF203 - the others may be fine
                 self._withdraw(job_id)
                 self._missed(job_id, error)
             else:
@@ -168,6 +169,7 @@ class Cancelling:
         """Tell whether a job is to be taken from where it waits; otherwise, deal with it.
 
         Raises:
+            BadJobError: it has ended since it was asked for, and its file is no job's.
             NoSuchJobError: it is gone.
         """
         state, path = self._spool.locate(job_id)

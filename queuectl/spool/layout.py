@@ -5,7 +5,6 @@ spool-layout.md, section "Presence".
 
 from __future__ import annotations
 
-import contextlib
 import os
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,13 +67,16 @@ class Layout(Places):
         """Yield each job's id and when its file was last written, in seconds since the epoch.
 
         Raises:
-            SpoolError: the directory cannot be read.
-            OSError: a file in it cannot be looked at.
+            SpoolError: the directory, or a file in it, cannot be looked at.
         """
         for entry in self._entries(state):
-            with contextlib.suppress(FileNotFoundError):  # moved on since
+            try:
                 written_s = entry.stat(follow_symlinks=False).st_mtime
-                yield job_id_in(state, _stem(entry)), written_s
+            except FileNotFoundError:  # moved on since
+                continue
+            except OSError as error:
+                raise SpoolError("look at", entry.path, error) from error
+            yield job_id_in(state, _stem(entry)), written_s
 
     def file_names_by_place(self, state: str) -> Iterator[str]:
         """Yield what `file_names` does, in the order of the disk, for those who read all the files.

@@ -208,9 +208,9 @@ def share(descriptor: int, mode: int) -> None:
 def give_group(path: str, directory: str) -> None:
     """Give a file the group of a directory, which may differ from ours, as it does for root.
 
-    A refusal is ignored, as in `share`.
+    A refusal is ignored, as in `share`. In a container the group may even have no number.
     """
-    with contextlib.suppress(PermissionError):
+    with contextlib.suppress(OSError):
         os.chown(path, -1, os.stat(directory).st_gid)
 
 

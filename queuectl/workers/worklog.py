@@ -27,6 +27,7 @@ _SELDOM_S = 3600.0  # but after this at the latest
 _OVER_S = 180.0  # an error not met for so long is over; most steps come each minute or sooner
 _PATIENCE_MS = 100  # how long the reader of a pipe or a terminal may take to make room, once
 _LAST_PATIENCE_MS = 2_000  # the same for the last line
+_ROOM_BYTES = 4096  # that a pipe has at least once poll says that it can be written to (Linux)
 
 
 class _Repeated(NamedTuple):
@@ -123,11 +124,9 @@ class WorkLog:
 
     def _write(self, word: str, job_id: str | None, details: dict[str, object]) -> bool:
         """Write a line, after ending one that was cut; tell whether it was written as a whole."""
-        if self._as_json:
-            line = _json(time.time(), word, job_id, {**details, "pool": self.pool})
-        else:
-            line = _text(time.time(), word, job_id, details)
-        data = line.encode(errors="backslashreplace")
+        data = self._line(word, job_id, details)
+        if self._waits and len(data) > _ROOM_BYTES:
+            data = self._line(word, job_id, {key: _brief(text) for key, text in details.items()})
         try:
             if self._cut:
                 os.write(self._descriptor, b"\n")
@@ -137,6 +136,13 @@ class WorkLog:
             return False  # not raised: see the class
         self._cut = 0 < written < len(data)
         return written == len(data)
+
+    def _line(self, word: str, job_id: str | None, details: dict[str, object]) -> bytes:
+        if self._as_json:
+            line = _json(time.time(), word, job_id, {**details, "pool": self.pool})
+        else:
+            line = _text(time.time(), word, job_id, details)
+        return line.encode(errors="backslashreplace")
 
     def _has_room(self) -> bool:
         """Give the reader a moment to make room; tell whether a write would not have to wait."""
@@ -195,12 +201,16 @@ def _text(now: float, word: str, job_id: str | None, details: dict[str, object])
 _FOR_PROGRAMS = ("number", "ended", "exit_code", "signal")  # people read it in `detail`
 
 
-# Characters of a command that are logged. JSON lines have a limit too: a pipe is asked for room for
-# 4 KiB, and an escaped character may take 12 bytes.
+# Characters of a command that are logged. JSON lines have a limit too: an escaped character can
+# take 12 bytes, and 300 of these fit into the room that a pipe is asked for.
 _SHOWN, _SHOWN_TO_PROGRAMS = 80, 300
 
 
-def _shortened(command: str, most: int) -> str:
+def _brief(value: object) -> object:
+    return _shortened(value, _SHOWN_TO_PROGRAMS) if isinstance(value, str) else value
+
+
+def _shortened(text: str, most: int) -> str:
     # keep the end: two commands may differ only there
     tail = most // 3
-    return command if len(command) <= most else f"{command[: most - tail - 3]}...{command[-tail:]}"
+    return text if len(text) <= most else f"{text[: most - tail - 3]}...{text[-tail:]}"

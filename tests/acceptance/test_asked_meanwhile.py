@@ -366,3 +366,26 @@ def test_a_job_given_back_and_put_off_keeps_no_pool_from_leaving(
         open(f"{spool.path}/go", "x").close()
         assert pool.wait() == 0
     assert spool.states("job") == ["pending"]
+
+
+def test_a_cancel_whose_job_has_become_none_goes_on_with_the_others(spool: SpoolDir) -> None:
+    for job_id in ("bad", "good"):
+        spool.api.submit("sleep 600", id=job_id)
+    with spool.pool(2) as pool:
+        for job_id in ("bad", "good"):
+            pool.wait_for("started", job_id)
+        pool.signal(signal.SIGSTOP)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with spool.start("cancel", "bad", "good", **pipes) as cancel:
+            for job_id in ("bad", "good"):
+                request = f"{spool.path}/workers/{pool.name}.cancel.{job_id}"
+                wait_until(lambda request=request: os.path.exists(request))  # type: ignore[misc]
+            held = f"{spool.path}/processing/bad@{pool.name}.json"
+            with open(held, "w") as file:
+                file.write("no job")
+            os.rename(held, spool.file("dead", "bad"))
+            pool.signal(signal.SIGCONT)
+            out, err = cancel.communicate(timeout=DEADLINE_S)
+    assert (cancel.returncode, out) == (1, b"good\n")
+    assert b"dead/bad.json" in err
+    assert b"Traceback" not in err

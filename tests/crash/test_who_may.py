@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -119,6 +120,32 @@ def test_others_change_the_settings_of_a_shared_spool(open_path: Path) -> None:
         os.chown(side.path / "config.json", -1, NOBODY)
         done = as_nobody(side.path, "config", "set", "max-retries", "4")
         assert done.returncode == 0, done.stderr
+
+
+@needs_root
+def test_settings_are_changed_in_a_container_that_does_not_know_the_group(
+    open_path: Path,
+) -> None:
+    words = ["unshare", "--user", "--map-root-user"]
+    if shutil.which("unshare") is None or subprocess.run([*words, "true"], check=False).returncode:
+        pytest.skip("no user namespaces")
+    with Spoolside(make_spool(open_path / "q")) as side:
+        assert side.run("config", "set", "shared", "true").returncode == 0
+        os.chown(side.path, -1, NOBODY)
+        done = side.run("config", "set", "lease", "40", before=words)
+        assert done.returncode == 0, done.stderr
+        assert "40" in side.run("config", "get", "lease").stdout
+
+
+@needs_root
+def test_files_that_cannot_be_looked_at_are_told(open_path: Path) -> None:
+    with Spoolside(make_spool(open_path / "q")) as side:
+        side.run("enqueue", "--id", "job", "--", "true")
+        side.path.chmod(0o755)
+        (side.path / "pending").chmod(0o744)
+        done = as_nobody(side.path, "list", "--newest-first")
+        assert done.returncode == 1
+        assert f"cannot look at {side.path}/pending/job.json: Permission denied" in done.stderr
 
 
 @needs_root

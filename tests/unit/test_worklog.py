@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import threading
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -24,6 +25,16 @@ def raising(text: str) -> Callable[[], NoReturn]:
         raise OSError(text)
 
     return step
+
+
+def fill(pipe: int) -> None:
+    """Write to a pipe until it takes nothing more."""
+    os.set_blocking(pipe, False)
+    while True:
+        try:
+            os.write(pipe, b"x" * 4096)
+        except BlockingIOError:
+            return
 
 
 @pytest.mark.parametrize("every_s", [1, MINUTE_S, 2 * MINUTE_S])
@@ -61,12 +72,7 @@ def test_another_error_and_one_that_had_been_over_are_logged_at_once(
 
 def test_an_error_for_which_there_was_no_room_is_logged_once_there_is() -> None:
     ours, its = os.pipe()
-    os.set_blocking(its, False)
-    while True:
-        try:
-            os.write(its, b"x" * 4096)
-        except BlockingIOError:
-            break
+    fill(its)
     log = WorkLog(its)
     for _ in range(3):
         log.errors_of(raising("gone"))
@@ -91,6 +97,30 @@ def test_a_line_for_programs_has_room_in_a_pipe_that_takes_one_whatever_the_comm
     line = path.read_bytes()
     assert len(json.loads(line)["command"]) == 300
     assert len(line) <= select.PIPE_BUF
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_long_line_does_not_wait_for_the_reader_of_a_pipe_with_room_for_a_page(
+    *, as_json: bool
+) -> None:
+    ours, its = os.pipe()
+    fill(its)
+    os.set_blocking(its, True)
+    os.read(ours, 4096)
+    log = WorkLog(its, as_json=as_json)
+    said = "cancelled: " + "\U0001f600" * 2000 + " the end"
+    writer = threading.Thread(target=log.event, args=("dead", "job"), kwargs={"detail": said})
+    writer.start()
+    writer.join(10)
+    waits = writer.is_alive()
+    line = os.read(ours, 1 << 20).lstrip(b"x").decode()  # which also lets a writer go on
+    writer.join()
+    assert not waits
+    told = json.loads(line)["detail"] if as_json else line.removesuffix("\n")
+    assert "cancelled: " in told
+    assert told.endswith(" the end")
+    for descriptor in (ours, its):
+        os.close(descriptor)
 
 
 def test_of_many_different_errors_not_all_are_remembered(tmp_path: Path) -> None:
