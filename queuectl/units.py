@@ -148,6 +148,7 @@ def parse_time(text: str, *, local: bool = False, example: str = "2030-01-31T08:
 def parse_time_or_clock(text: str, now_s: float) -> float:
     """Return when the local time of day `08:00` or `08:00:30` comes next, in epoch seconds.
 
+    During that minute (or second) it is not over yet: a cron job of 08:00 runs some time after.
     Other text is read by `parse_time`, as local time if it has no zone.
 
     Raises:
@@ -156,7 +157,7 @@ def parse_time_or_clock(text: str, now_s: float) -> float:
     from datetime import datetime, timedelta
 
     try:
-        form = "%H:%M:%S" if text.count(":") == 2 else "%H:%M"
+        form, lasts_s = ("%H:%M:%S", 1) if text.count(":") == 2 else ("%H:%M", 60)
         clock = datetime.strptime(text.strip(), form)  # noqa: DTZ007 - only its time of day counts
     except ValueError:
         example = "2030-01-31T08:00:00Z, a time of day such as 08:00, or now"
@@ -166,7 +167,7 @@ def parse_time_or_clock(text: str, now_s: float) -> float:
     )
     # on a day when clocks are set back, this time may come twice
     times = [today.replace(fold=0), today.replace(fold=1), today + timedelta(days=1)]
-    return next(at_s for at_s in map(datetime.timestamp, times) if at_s > now_s)
+    return next(at_s for at_s in map(datetime.timestamp, times) if at_s + lasts_s > now_s)
 
 
 def instant(value: object) -> float | None:

@@ -36,8 +36,16 @@ def say_faults(spool: Spool) -> None:
 def spool_to_write(ctx: click.Context, *, strict: bool = True) -> Spool:
     """Return the spool, and create it if there is none."""
     spool = spool_to_be(ctx, strict=strict)
-    spool.create()
+    create(spool)
     return spool
+
+
+def create(spool: Spool) -> None:
+    """Create a spool, unless there is one; say so, since its path may be a slip."""
+    is_new = not spool.exists()
+    spool.create()
+    if is_new:
+        render.note(f"queuectl: made a new spool: {spool.path}")
 
 
 def spool_to_be(ctx: click.Context, *, strict: bool = True) -> Spool:

@@ -106,7 +106,8 @@ _OPTIONS = (
         "--run-at",
         type=TIME,
         metavar="TIME",
-        help="Do not run before this time: 08:00, now, or ISO 8601; local if without zone.",
+        help="Do not run before this time: 08:00 (the next), now, or ISO 8601; local if without "
+        "zone.",
     ),
     click.option(
         "--delay",

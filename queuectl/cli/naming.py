@@ -33,7 +33,7 @@ def resolve_id(spool: Layout, text: str, states: Sequence[str] = STATES) -> str:
     Raises:
         NoSuchJobError: no id begins with `text`, or several do.
     """
-    return _said(text, _only_one(spool, text, states))
+    return _said(text, _only_one(spool, text, states, "give more of it"))
 
 
 def _newest_that_ran(spool: Layout, state: str, looked_at: int = sys.maxsize) -> list[Found]:
@@ -72,7 +72,7 @@ def _said(text: str, job_id: str) -> str:
     return job_id
 
 
-def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
+def _only_one(spool: Layout, text: str, states: Sequence[str], todo: str) -> str:
     try:
         spool.locate(text)
     except NoSuchJobError:
@@ -91,7 +91,7 @@ def _only_one(spool: Layout, text: str, states: Sequence[str]) -> str:
             raise
         if len(found) > 1:
             few = first_of(sorted(found))
-            msg = f'"{text}" is the beginning of {len(found)} ids ({few}); give more of it'
+            msg = f'"{text}" is the beginning of {len(found)} ids ({few}); {todo}'
             raise NoSuchJobError(msg) from None
         return found.pop()
     return text
@@ -143,7 +143,7 @@ def id_to_change(spool: Layout, text: str, states: Sequence[str] = STATES) -> st
     Raises:
         NoSuchJobError: no such id begins with `text`, or several do.
     """
-    job_id = _only_one(spool, text, states)
+    job_id = _only_one(spool, text, states, "give the whole id")
     if job_id != text and not is_made(job_id):
         raise NoSuchJobError(f'no job "{text}"; did you mean "{job_id}"?')
     return _said(text, job_id)

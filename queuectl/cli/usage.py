@@ -39,6 +39,10 @@ _COMMANDS_CALLED_ELSEWHERE = {
         "restart": "retry",
         "requeue": "retry",
         "suspend": "pause",
+        "unpause": "resume",
+        "unsuspend": "resume",
+        "continue": "resume",
+        "watch": "top",
         "switch": "edit --priority",
         "stash": "enqueue --delay or edit --delay",
         "hold": "edit --delay",
@@ -89,6 +93,17 @@ _OPTIONS_CALLED_ELSEWHERE = {
     "--all-failed": "--all",
     "--tail": "--lines",
 }
+_FOLLOWS = "README says how a job follows another (--later-codes)"
+_AGAIN = "let cron, or a systemd timer, run `queuectl enqueue`"
+_OUTPUT = "`queuectl logs ID` prints what a job printed, and to which files"
+# what other queues have as options of a job, and what takes their place here
+_ELSEWHERE = {
+    **dict.fromkeys(("--after", "--depends", "--depends-on", "--dependencies"), _FOLLOWS),
+    **dict.fromkeys(("--cron", "--every", "--repeat"), _AGAIN),
+    **dict.fromkeys(("--stdout", "--stderr", "--output"), _OUTPUT),
+    "--queue": "a second queue is a second spool (--spool)",
+    "--nice": "write nice before the command",
+}
 _TAKE_IDS = {"edit", "logs"}
 _OF_A_JOB = {"--timeout", "--max-retries", "--priority", "--run-at", "--delay", "--env", "--cwd"}
 
@@ -117,8 +132,8 @@ def usage_text(error: click.UsageError) -> str:
 def _no_such_option(name: str, have: Sequence[str], path: str) -> str:
     if name == "--spool":
         return "--spool goes before the command: queuectl --spool DIR COMMAND"
-    if name == "--after" and "--later-codes" in have:
-        return "there is no --after; README says how a job follows another (--later-codes)"
+    if name in _ELSEWHERE and "--later-codes" in have:
+        return f"there is no {name}; {_ELSEWHERE[name]}"
     from queuectl.cli.selection import SELECTING  # only on the way to an error
 
     command = path.partition(" ")[2]

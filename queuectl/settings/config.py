@@ -143,15 +143,16 @@ def canonical_key(key: str) -> str:
     """Return a key as it is listed (`max-retries`), from either spelling.
 
     Raises:
-        BadSettingError: there is no such key; the message names the nearest.
+        BadSettingError: there is no such key; the message names the nearest ones.
     """
     name = _listed_name(key)
     if name in SETTINGS:
         return name
     from difflib import get_close_matches
 
-    near = get_close_matches(name, SETTINGS, n=1)
-    hint = f'did you mean "{near[0]}"?' if near else "`queuectl config show` lists them"
+    with_word = [setting for setting in SETTINGS if name in setting.split("-")]
+    near = [f'"{setting}"' for setting in with_word or get_close_matches(name, SETTINGS, n=1)]
+    hint = f"did you mean {' or '.join(near)}?" if near else "`queuectl config show` lists them"
     raise BadSettingError(f'no setting "{key}"; {hint}')
 
 

@@ -22,6 +22,7 @@ from queuectl.errors import (
     BadJobError,
     JobExistsError,
     MovedOnError,
+    QueuectlError,
     SpoolError,
     WrongUserError,
 )
@@ -53,10 +54,14 @@ class Spool(Asides):
         Raises:
             UnsafeSpoolError, WrongUserError: as `check_trusted` does.
             SpoolError: a directory could not be made.
+            QueuectlError: this is a directory of a spool, and not one itself.
         """
         self.check_trusted()
         if all(map(os.path.isdir, map(self.directory, DIRECTORIES))):
             return
+        spool, name = os.path.split(self.path)
+        if name in DIRECTORIES and type(self)(spool, strict=False).exists():
+            raise QueuectlError(f"{self.path} is a directory of the spool {spool}: name the spool")
         path = self.path
         try:
             os.makedirs(path, 0o700, exist_ok=True)

@@ -317,8 +317,8 @@ def test_stop_when_empty_does_not_wait_for_a_retry_that_was_cancelled(spool: Spo
 
 
 def test_stop_when_empty_does_not_wait_for_a_job_cancelled_during_a_pause(spool: SpoolDir) -> None:
-    spool.run("pause")
     spool.drop("job")
+    spool.run("pause")
     with spool.pool(1, "--stop-when-empty") as pool:
         pool.wait_for("paused")
         time.sleep(0.5)  # by then the pool has looked at the job

@@ -178,6 +178,7 @@ def test_codes_and_none_in_the_file_may_be_written_so_too(spool: SpoolDir) -> No
 
 
 def test_who_ends_the_sharing_of_a_spool_is_told_what_that_means(spool: SpoolDir) -> None:
+    spool.create()
     assert spool.run("config", "set", "shared", "true").err == ""
     assert "is yours alone now" in spool.run("config", "set", "shared", "false").err
     assert spool.run("config", "set", "shared", "false").err == ""

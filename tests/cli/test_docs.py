@@ -82,7 +82,7 @@ def _shape(text: str) -> list[str]:
     for pattern, word in (
         (r"^\S+T\S+Z ", "TIME"),
         (r"\S+-\d+-[0-9a-f]{8}\b", "WORKER"),
-        (r"spool=\S+", "SPOOL"),
+        (r"(spool=|new spool: )\S+", "SPOOL"),
         (r"\b[\d.]+m?s\b", "SPAN"),
         (r" +", " "),
     ):

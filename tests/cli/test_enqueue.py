@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,12 +13,10 @@ import pytest
 
 from queuectl.ids import is_id
 from queuectl.units import parse_time
-from tests.support import DEADLINE_S, environment, wait_until, with_code_at_start
+from tests.support import DEADLINE_S, SpoolDir, environment, wait_until, with_code_at_start
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.support import SpoolDir
 
 
 def one(spool: SpoolDir, *words: str, **options: Any) -> dict[str, Any]:
@@ -30,11 +29,44 @@ def one(spool: SpoolDir, *words: str, **options: Any) -> dict[str, Any]:
 
 
 def test_a_job_as_json(spool: SpoolDir) -> None:
+    spool.create()
     result = spool.run("enqueue", '{"id":"job1","command":"sleep 2","priority":4,"note":"mine"}')
     assert (result.out, result.err) == ("job1\n", "")
     record = spool.record("pending", "job1")
     assert (record["command"], record["priority"], record["note"]) == ("sleep 2", 4, "mine")
     assert (record["state"], record["attempts"], record["max_retries"]) == ("pending", 0, 3)
+
+
+def test_a_spool_that_is_made_is_told_since_its_path_may_be_a_slip(spool: SpoolDir) -> None:
+    for words in (["enqueue", "true"], ["config", "set", "lease", "9"]):
+        assert spool.run(*words).err == f"queuectl: made a new spool: {spool.path}\n"
+        assert spool.run(*words).err == ""
+        shutil.rmtree(spool.path)
+    with spool.start("run", "true", stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        told = process.stderr.readline().decode()
+        process.terminate()
+        process.communicate()
+    assert told == f"queuectl: made a new spool: {spool.path}\n"
+
+
+@pytest.mark.parametrize("name", ["pending", "logs"])
+def test_no_spool_is_made_in_the_directory_of_another(spool: SpoolDir, name: str) -> None:
+    spool.create()
+    within = SpoolDir(f"{spool.path}/{name}")
+    told = within.refuse("enqueue", "true")
+    assert told == (
+        f"queuectl: {within.path} is a directory of the spool {spool.path}: name the spool"
+    )
+    assert os.listdir(within.path) == []
+    os.rmdir(within.path)
+    within.refuse("config", "set", "lease", "9")
+    assert not os.path.exists(within.path)
+
+
+def test_what_is_no_spool_cannot_be_paused(spool: SpoolDir) -> None:
+    assert f"no spool at {spool.path}" in spool.refuse("pause")
+    assert not os.path.exists(spool.path)
 
 
 def test_several_jobs_as_json(spool: SpoolDir) -> None:
@@ -173,6 +205,7 @@ def lines_of(count: int) -> list[str]:
 
 
 def test_json_lines_from_standard_input(spool: SpoolDir) -> None:
+    spool.create()
     result = spool.run("enqueue", "-", stdin="\n".join([*lines_of(700), "", "  "]))
     assert result.lines == [f"job-{n:05}" for n in range(700)] == spool.ids("pending")
     assert result.err == ""
@@ -525,6 +558,7 @@ def test_a_time_of_day_is_the_next_time_that_it_is_that(spool: SpoolDir) -> None
 def test_the_name_of_a_file_that_is_no_program_is_queued_with_a_word(
     spool: SpoolDir, tmp_path: Any
 ) -> None:
+    spool.create()
     for name, text, way in (
         ("commands", "true\n", "--commands commands queues its lines"),
         ("jobs.jsonl", "{}\n{}\n", "@jobs.jsonl queues its lines"),

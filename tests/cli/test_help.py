@@ -172,7 +172,10 @@ def test_no_words_at_all_show_the_help(spool: SpoolDir) -> None:
         (["jobs"], '"list"'),
         (["enqueue", "--label", "x", "--", "true"], "--tag"),
         (["enqueue", "--after", "x", "--", "true"], "--later-codes"),
+        (["enqueue", "--cron", "@daily", "--", "true"], "cron"),
         (["list", "--failed"], "--state failed"),
+        (["unpause"], '"resume"'),
+        (["config", "set", "retain", "7d"], '"retain-completed" or "retain-dead"'),
     ],
 )
 def test_what_is_called_otherwise_elsewhere_is_known(

@@ -91,6 +91,7 @@ def told_a_person(spool: SpoolDir, *words: str) -> list[str]:
 
 
 def test_a_person_is_told_that_nothing_runs_by_itself(spool: SpoolDir) -> None:
+    spool.create()
     hint = "no worker is running; `queuectl worker start` starts one"
     assert told_a_person(spool, "enqueue", "true") == [hint]
     assert spool.run("enqueue", "true").err == ""
@@ -143,6 +144,7 @@ def test_a_person_is_told_of_what_is_likely_a_slip(
 
 
 def test_what_is_no_slip_is_not_told(spool: SpoolDir, tmp_path: Path) -> None:
+    spool.create()
     program = tmp_path / "with blanks in it"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -346,6 +348,7 @@ def test_who_queues_many_and_cannot_be_told_all_is_told_how_many_there_are(
 def test_who_stops_reading_the_ids_is_told_how_many_there_are(
     spool: SpoolDir, tmp_path: Path
 ) -> None:
+    spool.create()
     commands = tmp_path / "commands"
     commands.write_text("true\n" * 2000)
     words = ("enqueue", "--commands", str(commands))

@@ -720,6 +720,7 @@ def test_what_comes_right_after_a_pause_does_not_start(spool: SpoolDir) -> None:
 
 
 def test_a_pause_survives_a_restart_of_the_workers(spool: SpoolDir) -> None:
+    spool.create()
     spool.run("pause")
     spool.api.submit("true", id="job")
     with spool.pool() as pool:
@@ -739,6 +740,7 @@ def test_a_pause_that_cannot_be_ended_is_told(spool: SpoolDir) -> None:
 
 
 def test_the_file_that_pauses_says_who_did_it(spool: SpoolDir) -> None:
+    spool.create()
     spool.run("pause")
     path = f"{spool.path}/paused"
     text = read_text(path)

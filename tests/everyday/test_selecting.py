@@ -253,6 +253,8 @@ def test_an_id_that_a_person_gave_is_not_shortened_where_it_matters(
     told = spool.refuse(words[0], "job1", *words[1:])
     assert told == 'queuectl: no job "job1"; did you mean "job10"?'
     assert spool.states("job10") == ["pending"]
+    spool.api.submit("true", id="job11")
+    assert spool.refuse(words[0], "job1", *words[1:]).endswith("(job10, job11); give the whole id")
 
 
 @pytest.mark.parametrize("command", ["show", "cancel", "wait"])

@@ -102,9 +102,12 @@ def test_a_time_of_day_is_the_next_also_where_a_day_has_it_twice() -> None:
     with in_zone("America/New_York"):
         first, second = (units.parse_time(f"2026-11-01T01:30:00-0{zone}:00") for zone in (4, 5))
         assert units.parse_time_or_clock("01:30", first - 60) == first
-        assert units.parse_time_or_clock("01:30", first) == second
+        assert units.parse_time_or_clock("01:30", first + 59.9) == first
+        assert units.parse_time_or_clock("01:30", first + 60) == second
         assert units.parse_time_or_clock("01:30", second - 60) == second
-        assert units.parse_time_or_clock("01:30", second) == second + 86400
+        assert units.parse_time_or_clock("01:30", second + 60) == second + 86400
+        assert units.parse_time_or_clock("01:30:00", second + 0.9) == second
+        assert units.parse_time_or_clock("01:30:00", second + 1) == second + 86400
         assert units.parse_time_or_clock("2026-11-01T01:30:00-04:00", second) == first
         assert units.parse_time_or_clock("01:30:07", second) == second + 7
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import Misses, say_faults, spool_to_change, spool_to_write
+from queuectl.cli.common import Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.describing import change_options, given_fields
 from queuectl.cli.interrupts import heeded
@@ -170,8 +170,7 @@ def pause(ctx: click.Context, /) -> None:
     \b
     queuectl pause
     """
-    spool = spool_to_write(ctx, strict=False)
-    say_faults(spool)
+    spool = spool_to_change(ctx)
     if not verbs.pause(spool, verbs.by_whom()):
         render.note("the spool is paused already")
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import spool_to_be
+from queuectl.cli.common import create, spool_to_be
 from queuectl.cli.completing import complete_files
 from queuectl.cli.describing import (
     CommandAfterDashes,
@@ -87,6 +87,8 @@ def enqueue(
     else:
         check_ids(spool, jobs)
     left_out: list[str] | None = [] if skip_existing else None
+    if jobs:
+        create(spool)
     queued = _submit(spool, jobs, left_out) if jobs else []
     if left_out:
         exist = "job that exists" if len(left_out) == 1 else "jobs that exist"

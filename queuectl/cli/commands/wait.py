@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, spool_to_be, spool_to_read
+from queuectl.cli.common import DURATION, create, spool_to_be, spool_to_read
 from queuectl.cli.completing import complete_files, complete_ids
 from queuectl.cli.describing import (
     CommandAfterDashes,
@@ -129,6 +129,7 @@ def run(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """
     spool = spool_to_be(ctx)
     _, job, named = _one_job(ctx, spool, words, options)
+    create(spool)
     with heeded():
         for _ in spool.submit_all([job], given=[job.id] if named else ()):
             pass

@@ -16,11 +16,12 @@ from queuectl.cli import render
 from queuectl.cli.common import (
     Count,
     Misses,
+    create,
     json_option,
     remark_on_root,
+    spool_to_be,
     spool_to_change,
     spool_to_read,
-    spool_to_write,
 )
 from queuectl.cli.completing import complete_workers
 from queuectl.cli.groups import SuggestingGroup
@@ -92,7 +93,11 @@ def start(
     queuectl worker start --count 2 --stop-when-empty
     queuectl worker start --detach
     """
-    spool = spool_to_write(ctx)
+    spool = spool_to_be(ctx)
+    if log_format == "json":  # each line on standard error is JSON
+        spool.create()
+    else:
+        create(spool)
     remark_on_root(spool)
     if detach:
         _detach(spool, count, stop_when_empty=stop_when_empty, log_format=log_format)
