@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, INTEGER, TIME, Duration
 from queuectl.cli.completing import complete_directories, complete_tags
+from queuectl.cli.params import DURATION, INTEGER, TIME, Duration
 from queuectl.errors import BadJobError
 from queuectl.record.fields import check_new
 from queuectl.system.files import from_here

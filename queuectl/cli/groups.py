@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from queuectl.cli.interrupts import told_to_end
-from queuectl.cli.streams import OutputError, silence_stdout
+from queuectl.cli.streams import STATUS_TELLS, OutputError, silence_stdout
 from queuectl.errors import QueuectlError
 
 # Where each command is defined, and its line in the help, in the order that the help has them.
@@ -41,8 +41,6 @@ COMMANDS = {
     ),
     "completion": ("integration:completion", "Print the script that makes the tab key complete."),
 }
-# in `Context.meta` of a command that changes things, or that is run for its exit status
-STATUS_TELLS = "queuectl.status-tells"
 
 
 class SuggestingGroup(click.Group):

@@ -18,6 +18,8 @@ from queuectl.units import duration_text, instant, local_text, plain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from queuectl.spool.layout import Found, Layout
+
 COLOURS = {
     "pending": "yellow",
     "processing": "cyan",
@@ -182,3 +184,17 @@ def confirm(question: str, *, default: bool = False) -> bool:
 def person_looks() -> bool:
     """Tell whether standard output is a terminal that can be drawn on."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def limit_is_known(spool: Layout, found: Found) -> bool:
+    """Tell whether the time limit from a job's record and the settings is the one its run has.
+
+    A pool keeps its earlier settings if config.json is wrong now. A job that runs keeps its earlier
+    limit if the setting is lower now.
+    """
+    if "timeout" in found.job.record:
+        return True
+    limit_s, begun = spool.config.job_timeout, found.job.instant("started_at")
+    if spool.faults or found.state != "processing" or limit_s is None or begun is None:
+        return not spool.faults
+    return time.time() <= begun + limit_s

@@ -13,7 +13,7 @@ from queuectl.jobs import verbs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queuectl.cli.common import Misses
+    from queuectl.cli.misses import Misses
     from queuectl.spool.spool import Spool
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, Misses
 from queuectl.cli.completing import complete_tags
 from queuectl.cli.matching import Selection, select
 from queuectl.cli.naming import id_to_change
+from queuectl.cli.params import DURATION
 from queuectl.ids import first_of
 from queuectl.record.outcome import CANCELLED, is_cancelled
 from queuectl.states import STATES
@@ -26,6 +26,7 @@ from queuectl.units import plain, plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from queuectl.cli.misses import Misses
     from queuectl.spool.layout import Found, Layout
 
     _PatternType = click.ParamType[re.Pattern[str]]

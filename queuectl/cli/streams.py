@@ -9,6 +9,10 @@ from typing import Any
 
 from queuectl.errors import QueuectlError
 
+# in `Context.meta` of a command that changes things, or that is run for its exit status: then it
+# matters if not all of its output could be written
+STATUS_TELLS = "queuectl.status-tells"
+
 
 def speak_utf8() -> None:
     """Start Python again in UTF-8 mode if the locale has another encoding: records are in UTF-8.

@@ -57,6 +57,8 @@ _COMMANDS_CALLED_ELSEWHERE = {
         "status": "list",
         "ls": "list",
         "ps": "list",
+        "pause": "queuectl pause",
+        "resume": "queuectl resume",
         "scale": "queuectl config set worker-count",
         "resize": "queuectl config set worker-count",
         "parallel": "queuectl config set worker-count",
@@ -95,13 +97,12 @@ _OPTIONS_CALLED_ELSEWHERE = {
 }
 _FOLLOWS = "README says how a job follows another (--later-codes)"
 _AGAIN = "let cron, or a systemd timer, run `queuectl enqueue`"
-_OUTPUT = "`queuectl logs ID` prints what a job printed, and to which files"
+_OUTPUT = "`queuectl logs ID` prints what a job printed, and `queuectl show ID` names the files"
 # what other queues have as options of a job, and what takes their place here
 _ELSEWHERE = {
     **dict.fromkeys(("--after", "--depends", "--depends-on", "--dependencies"), _FOLLOWS),
     **dict.fromkeys(("--cron", "--every", "--repeat"), _AGAIN),
     **dict.fromkeys(("--stdout", "--stderr", "--output"), _OUTPUT),
-    "--queue": "a second queue is a second spool (--spool)",
     "--nice": "write nice before the command",
 }
 _TAKE_IDS = {"edit", "logs"}
@@ -132,6 +133,8 @@ def usage_text(error: click.UsageError) -> str:
 def _no_such_option(name: str, have: Sequence[str], path: str) -> str:
     if name == "--spool":
         return "--spool goes before the command: queuectl --spool DIR COMMAND"
+    if name == "--queue":
+        return "there is no --queue; a second queue is a second spool (--spool)"
     if name in _ELSEWHERE and "--later-codes" in have:
         return f"there is no {name}; {_ELSEWHERE[name]}"
     from queuectl.cli.selection import SELECTING  # only on the way to an error

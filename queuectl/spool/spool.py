@@ -11,6 +11,7 @@ Only these three modules move job files. spool-layout.md, sections "The moves" a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -22,7 +23,6 @@ from queuectl.errors import (
     BadJobError,
     JobExistsError,
     MovedOnError,
-    QueuectlError,
     SpoolError,
     WrongUserError,
 )
@@ -53,15 +53,12 @@ class Spool(Asides):
 
         Raises:
             UnsafeSpoolError, WrongUserError: as `check_trusted` does.
-            SpoolError: a directory could not be made.
-            QueuectlError: this is a directory of a spool, and not one itself.
+            SpoolError: a directory could not be made, or this is a directory of another spool.
         """
         self.check_trusted()
         if all(map(os.path.isdir, map(self.directory, DIRECTORIES))):
             return
-        spool, name = os.path.split(self.path)
-        if name in DIRECTORIES and type(self)(spool, strict=False).exists():
-            raise QueuectlError(f"{self.path} is a directory of the spool {spool}: name the spool")
+        self._check_not_within()
         path = self.path
         try:
             os.makedirs(path, 0o700, exist_ok=True)
@@ -72,6 +69,18 @@ class Spool(Asides):
                 files.Step((self.path, os.path.dirname(self.path))).run()
         except OSError as error:
             raise SpoolError("make", path, error) from error
+
+    def _check_not_within(self) -> None:
+        """Check that this is no directory of another spool, which has all the others, too.
+
+        Raises:
+            SpoolError: it is.
+        """
+        spool, name = os.path.split(self.path)
+        others = (f"{spool}/{other}" for other in DIRECTORIES if other != name)
+        if name in DIRECTORIES and all(map(os.path.isdir, others)):
+            why = OSError(errno.EEXIST, f"it is a directory of the spool {spool}; name that one")
+            raise SpoolError("make a spool at", self.path, why)
 
     def check_trusted(self) -> None:
         """Check that no other user can misdirect what we write and delete here.

@@ -72,7 +72,9 @@ class WorkLog:
     ) -> bool:
         """Write a line; tell whether it was written, and if not, count it if it `counts`."""
         with self._lock:  # the threads of a pool share the log
-            room = self._has_room() and self._tell_of_missing()
+            room = self._has_room()
+            if room and self._missing:
+                room = self._tell_of_missing() and self._has_room()
             is_written = room and self._write(word, job_id, details)
             self._missing += counts and not is_written
             return is_written
@@ -112,8 +114,6 @@ class WorkLog:
 
     def _tell_of_missing(self) -> bool:
         """Log how many lines are missing; False if that cannot be written either."""
-        if not self._missing:
-            return True
         why = "nobody read the log" if self._waits else "the log could not be written"
         lines = "1 line is" if self._missing == 1 else f"{self._missing} lines are"
         detail = f"{lines} missing here: {why}"

@@ -55,13 +55,35 @@ def test_no_spool_is_made_in_the_directory_of_another(spool: SpoolDir, name: str
     spool.create()
     within = SpoolDir(f"{spool.path}/{name}")
     told = within.refuse("enqueue", "true")
-    assert told == (
-        f"queuectl: {within.path} is a directory of the spool {spool.path}: name the spool"
-    )
+    why = f"it is a directory of the spool {spool.path}; name that one"
+    assert told == f"queuectl: cannot make a spool at {within.path}: {why}"
     assert os.listdir(within.path) == []
     os.rmdir(within.path)
     within.refuse("config", "set", "lease", "9")
     assert not os.path.exists(within.path)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_spool_may_have_the_name_of_a_directory_of_spools(spool: SpoolDir, *, made: bool) -> None:
+    named = SpoolDir(f"{spool.path}/pending")
+    os.makedirs(named.path if made else spool.path)
+    with open(f"{spool.path}/config.json", "w") as file:  # that of another program
+        file.write("no JSON")
+    named.run("enqueue", "true")
+    os.rmdir(f"{named.path}/dead")
+    named.run("enqueue", "true")
+    assert len(named.ids("pending")) == 2
+    assert os.path.isdir(f"{named.path}/dead")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_worker_says_that_it_has_made_a_spool_unless_its_log_is_json(
+    spool: SpoolDir, log_format: str
+) -> None:
+    words = ["worker", "start", "--stop-when-empty", "--log-format", log_format]
+    assert ("made a new spool" in spool.run(*words).err) == (log_format == "text")
+    shutil.rmtree(spool.path)
+    assert "made a new spool" in spool.run(*words, "--detach").err
 
 
 def test_what_is_no_spool_cannot_be_paused(spool: SpoolDir) -> None:

@@ -406,6 +406,7 @@ def test_workers_carry_it_out_while_they_run(spool: SpoolDir) -> None:
         wait_until(lambda: spool.ids("completed") == ["new"], pool.log)
         wait_until(lambda: spool.ids("processing") == ["running"], pool.log)
         pool.wait_for("pruned")  # logged once all are deleted
+        assert pool.events("pruned")[0]["detail"] == "1 completed job: retain-completed is 7d"
     finally:
         pool.kill()
 

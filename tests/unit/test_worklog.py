@@ -99,28 +99,57 @@ def test_a_line_for_programs_has_room_in_a_pipe_that_takes_one_whatever_the_comm
     assert len(line) <= select.PIPE_BUF
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_a_long_line_does_not_wait_for_the_reader_of_a_pipe_with_room_for_a_page(
-    *, as_json: bool
-) -> None:
+def told_with_room_for_a_page(detail: str, *, as_json: bool) -> list[str]:
+    """Return the lines that a pipe with room for a page takes without being read.
+
+    One line was left out before, and the next is of a job with this detail.
+    """
     ours, its = os.pipe()
     fill(its)
+    log = WorkLog(its, as_json=as_json)
+    log.event("dead", "before")
     os.set_blocking(its, True)
     os.read(ours, 4096)
-    log = WorkLog(its, as_json=as_json)
-    said = "cancelled: " + "\U0001f600" * 2000 + " the end"
-    writer = threading.Thread(target=log.event, args=("dead", "job"), kwargs={"detail": said})
+    writer = threading.Thread(target=log.event, args=("dead", "job"), kwargs={"detail": detail})
     writer.start()
     writer.join(10)
     waits = writer.is_alive()
-    line = os.read(ours, 1 << 20).lstrip(b"x").decode()  # which also lets a writer go on
+    told = os.read(ours, 1 << 20).lstrip(b"x").decode()  # which also lets a writer go on
     writer.join()
-    assert not waits
-    told = json.loads(line)["detail"] if as_json else line.removesuffix("\n")
-    assert "cancelled: " in told
-    assert told.endswith(" the end")
     for descriptor in (ours, its):
         os.close(descriptor)
+    assert not waits
+    return told.splitlines()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_long_line_does_not_wait_for_the_reader_of_a_pipe(*, as_json: bool) -> None:
+    long = "cancelled: " + "\U0001f600" * 2000 + " the end"
+    (missing,) = told_with_room_for_a_page(long, as_json=as_json)
+    assert "1 line is missing here" in missing
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_long_line_to_a_pipe_is_shortened_and_one_to_a_file_is_not(
+    tmp_path: Path, *, as_json: bool
+) -> None:
+    long = "cancelled: " + "\U0001f600" * 2000 + " the end"
+    ours, its = os.pipe()
+    WorkLog(its, as_json=as_json).event("dead", "job", detail=long)
+    data = os.read(ours, 1 << 20)
+    for descriptor in (ours, its):
+        os.close(descriptor)
+    with open(tmp_path / "log", "wb") as file:
+        WorkLog(file.fileno(), as_json=as_json).event("dead", "job", detail=long)
+    whole = (tmp_path / "log").read_text()
+    told, told_whole = (
+        json.loads(line)["detail"] if as_json else line.rstrip("\n")
+        for line in (data.decode(), whole)
+    )
+    assert len(data) <= select.PIPE_BUF
+    assert "cancelled: " in told
+    assert told.endswith(" the end")
+    assert told_whole.endswith(long)
 
 
 def test_of_many_different_errors_not_all_are_remembered(tmp_path: Path) -> None:

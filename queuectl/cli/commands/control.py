@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.describing import change_options, given_fields
 from queuectl.cli.interrupts import heeded
 from queuectl.cli.matching import Selection
+from queuectl.cli.misses import Misses
 from queuectl.cli.naming import id_to_change
+from queuectl.cli.opening import spool_to_change
 from queuectl.cli.retrying import retry_jobs
 from queuectl.cli.selection import (
     NOT_RETRIED,

@@ -8,11 +8,13 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.commands.look import listing_options, print_job, print_selected
-from queuectl.cli.common import Misses, json_option, spool_to_change, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.groups import SuggestingGroup
 from queuectl.cli.matching import Selection
+from queuectl.cli.misses import Misses
 from queuectl.cli.naming import resolve_id
+from queuectl.cli.opening import spool_to_change, spool_to_read
+from queuectl.cli.params import json_option
 from queuectl.cli.selection import (
     NOT_RETRIED,
     all_option,

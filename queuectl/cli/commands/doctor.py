@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import json_option, spool_there
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.groups import STATUS_TELLS
 from queuectl.cli.naming import resolve_id
+from queuectl.cli.opening import spool_there
+from queuectl.cli.params import json_option
+from queuectl.cli.streams import STATUS_TELLS
 from queuectl.units import plain
 
 if TYPE_CHECKING:

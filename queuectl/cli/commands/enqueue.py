@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import create, spool_to_be
 from queuectl.cli.completing import complete_files
 from queuectl.cli.describing import (
     CommandAfterDashes,
@@ -22,6 +21,7 @@ from queuectl.cli.describing import (
 )
 from queuectl.cli.drafting import check_ids, check_once, command_lines, draft, sources
 from queuectl.cli.interrupts import heeded
+from queuectl.cli.opening import create, spool_to_be
 from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of

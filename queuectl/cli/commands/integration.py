@@ -11,7 +11,8 @@ from zlib import crc32
 import click
 
 from queuectl import variables
-from queuectl.cli.common import Count, remark_on_root
+from queuectl.cli.opening import remark_on_root
+from queuectl.cli.params import Count
 from queuectl.errors import QueuectlError
 from queuectl.spool.spool import Spool
 from queuectl.system import program

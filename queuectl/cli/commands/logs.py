@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import Count, Misses, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
+from queuectl.cli.misses import Misses
 from queuectl.cli.naming import is_this_job, last_begun, resolve_id
+from queuectl.cli.opening import spool_to_read
+from queuectl.cli.params import Count
 from queuectl.errors import QueuectlError
 from queuectl.spool import joblogs, tailing
 from queuectl.spool.filenames import ERR, OUT, STREAMS

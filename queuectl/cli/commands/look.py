@@ -15,10 +15,12 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.columns import fit
-from queuectl.cli.common import Count, Misses, json_option, limit_is_known, spool_to_read
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.matching import Selection, changed_at, select
+from queuectl.cli.misses import Misses
 from queuectl.cli.naming import last_begun, resolve_id
+from queuectl.cli.opening import spool_to_read
+from queuectl.cli.params import Count, json_option
 from queuectl.cli.selection import select_options, selects
 from queuectl.record.outcome import CODES, ended_text, is_cancelled, means_later
 from queuectl.spool.filenames import STREAMS
@@ -266,7 +268,7 @@ def _timeout_text(spool: Layout, found: Found) -> str | None:
     text = "none" if limit_s is None else duration_text(limit_s)
     if "timeout" in found.job.record:
         return text
-    matters = found.state not in FINISHED and limit_is_known(spool, found)
+    matters = found.state not in FINISHED and render.limit_is_known(spool, found)
     return f"{text} (job-timeout)" if matters else None
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, Count, Misses, spool_to_change
 from queuectl.cli.completing import complete_ids
 from queuectl.cli.deleting import delete_jobs
 from queuectl.cli.matching import Selection, changed_at
+from queuectl.cli.misses import Misses
+from queuectl.cli.opening import spool_to_change
+from queuectl.cli.params import DURATION, Count
 from queuectl.cli.progress import Progress
 from queuectl.cli.selection import (
     chosen,

@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 from queuectl.cli.commands.stats import records_of, since_option
-from queuectl.cli.common import spool_to_read
 from queuectl.cli.completing import complete_files
+from queuectl.cli.opening import spool_to_read
 from queuectl.errors import SpoolError
 from queuectl.report.page import page
 from queuectl.system import files

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import json_option, say_faults, spool_to_read, spool_to_write
 from queuectl.cli.completing import complete_keys
 from queuectl.cli.groups import SuggestingGroup
+from queuectl.cli.opening import say_faults, spool_to_read, spool_to_write
+from queuectl.cli.params import json_option
 from queuectl.errors import BadSettingError
 from queuectl.ids import first_of
 from queuectl.settings import config

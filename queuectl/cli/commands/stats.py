@@ -9,8 +9,9 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.columns import columns, fit, pad
-from queuectl.cli.common import DURATION, json_option, spool_to_read
 from queuectl.cli.frame import sparkline
+from queuectl.cli.opening import spool_to_read
+from queuectl.cli.params import DURATION, json_option
 from queuectl.cli.progress import Progress
 from queuectl.states import FINISHED, OUTCOMES, STATES
 from queuectl.stats.figures import Figures

@@ -11,7 +11,7 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.columns import columns
-from queuectl.cli.common import limit_is_known, spool_to_read
+from queuectl.cli.opening import spool_to_read
 from queuectl.ids import first_of
 from queuectl.states import STATES, WAITING
 from queuectl.units import duration_text, plain, utc_text
@@ -177,7 +177,7 @@ def _print_running(spool: Layout, runs: list[Found]) -> None:
 def _running_text(spool: Layout, found: Found) -> str:
     job = found.job
     since = render.since_text(job.record.get("started_at"))
-    is_known = limit_is_known(spool, found)
+    is_known = render.limit_is_known(spool, found)
     limit_s = job.timeout_s(spool.config.job_timeout) if is_known else None
     limit = "" if limit_s is None else f" of {duration_text(limit_s)}"
     text = f"           {plain(job.id)}  {since}{limit}  "

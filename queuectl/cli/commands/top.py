@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import spool_to_read
 from queuectl.cli.frame import Line, frame
 from queuectl.cli.lookout import Lookout
+from queuectl.cli.opening import spool_to_read
 
 if TYPE_CHECKING:
     from queuectl.cli.terminal import Screen

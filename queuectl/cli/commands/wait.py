@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.common import DURATION, create, spool_to_be, spool_to_read
 from queuectl.cli.completing import complete_files, complete_ids
 from queuectl.cli.describing import (
     CommandAfterDashes,
@@ -21,13 +20,14 @@ from queuectl.cli.describing import (
 )
 from queuectl.cli.drafting import check_ids, draft, sources
 from queuectl.cli.following import Printer, Remarks, changes_of, print_new
-from queuectl.cli.groups import STATUS_TELLS
 from queuectl.cli.interrupts import heeded
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import is_this_job
+from queuectl.cli.opening import create, spool_to_be, spool_to_read
+from queuectl.cli.params import DURATION
 from queuectl.cli.progress import Progress
 from queuectl.cli.selection import all_option, chosen, select_options
-from queuectl.cli.streams import OutputError
+from queuectl.cli.streams import STATUS_TELLS, OutputError
 from queuectl.errors import QueuectlError
 from queuectl.ids import first_of
 from queuectl.jobs.verbs import CANCELLABLE

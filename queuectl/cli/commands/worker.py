@@ -13,20 +13,13 @@ import click
 
 from queuectl import variables
 from queuectl.cli import render
-from queuectl.cli.common import (
-    Count,
-    Misses,
-    create,
-    json_option,
-    remark_on_root,
-    spool_to_be,
-    spool_to_change,
-    spool_to_read,
-)
 from queuectl.cli.completing import complete_workers
 from queuectl.cli.groups import SuggestingGroup
 from queuectl.cli.interrupts import heeded
 from queuectl.cli.leaving import wait_until_gone
+from queuectl.cli.misses import Misses
+from queuectl.cli.opening import create, remark_on_root, spool_to_be, spool_to_change, spool_to_read
+from queuectl.cli.params import Count, json_option
 from queuectl.errors import QueuectlError, SpoolError
 from queuectl.ids import first_of
 from queuectl.kernel import processes
@@ -94,7 +87,7 @@ def start(
     queuectl worker start --detach
     """
     spool = spool_to_be(ctx)
-    if log_format == "json":  # each line on standard error is JSON
+    if log_format == "json" and not detach:  # then each line on standard error is JSON
         spool.create()
     else:
         create(spool)
