@@ -34,6 +34,7 @@ from queuectl.run.stragglers import Sweeper
 from queuectl.spool.cutting import cap
 from queuectl.spool.joblogs import forget_output, remove_output
 from queuectl.spool.moves import Claim
+from queuectl.states import WAITING
 from queuectl.system import files
 from queuectl.workers import requests
 from queuectl.workers.worklog import story
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from queuectl.record.job import Job
     from queuectl.spool.layout import Held
     from queuectl.spool.spool import Spool
+    from queuectl.system.files import Steps
     from queuectl.system.loop import Future, Loop
     from queuectl.workers.registration import Registration
     from queuectl.workers.worklog import WorkLog
@@ -384,15 +386,30 @@ class Turns:
             done = self._settled(job, how, at)
         if done.state == "pending":  # a stopped job keeps its place in the order
             done = outcome.given_back(done, done.state, claim.arrived_us)
-        settled = await self._custody.persist(
-            "record the outcome of", claim, lambda: self._spool.settling(claim, done)
-        )
-        if settled:
+
+        def settling() -> Steps[None]:
+            nonlocal done
+            done = self._unless_cancelled(claim, done, at)
+            return self._spool.settling(claim, done)
+
+        if await self._custody.persist("record the outcome of", claim, settling):
             self.stall.tell_it_is_over()
             forget_output(self._spool, job, done)
             if not self._custody.tell_if_displaced(claim):
                 run = done.history[-1] if began else {"ended": how.ended}
                 self._log.event(done.state, job.id, **story(done, run, took_s))
+
+    def _unless_cancelled(self, claim: Claim, done: Job, at: float) -> Job:
+        """Return an outcome, or that the job is cancelled, if it would run again otherwise.
+
+        A full disk may keep an outcome from being written for hours, in which the job is cancelled.
+        """
+        reason = self._cancelled.get(self._spool.key(done.id))
+        # a file that has moved already is only to be synced
+        has_moved = claim.path == self._spool.file(done.state, done.id)
+        if reason is None or has_moved or done.state not in WAITING:
+            return done
+        return outcome.cancelled(done, reason, at)
 
     def _settled(self, job: Job, how: outcome.Outcome, at: float) -> Job:
         return outcome.settled(job, how, config=self._spool.config, now=at, random=random.random)

@@ -389,3 +389,30 @@ def test_a_cancel_whose_job_has_become_none_goes_on_with_the_others(spool: Spool
     assert (cancel.returncode, out) == (1, b"good\n")
     assert b"dead/bad.json" in err
     assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize("status", [1, 75])
+def test_a_job_that_is_cancelled_before_its_outcome_can_be_written_does_not_run_again(
+    spool: SpoolDir, status: int
+) -> None:
+    go = f"{spool.path}.go"
+    spool.configure(backoff_base=0, later_delay=0, later_codes=[75])
+    spool.api.submit(f"{waiting_for(go)}; echo ran >> {go}; exit {status}", id="job")
+    with spool.pool() as pool:
+        pool.wait_for("started", "job")
+        if not set_immutable(f"{spool.path}/failed", on=True):
+            pytest.skip("no immutable files here")
+        try:
+            open(go, "x").close()
+            pool.wait_for("stalled")
+            cancel = spool.start("cancel", "job", stderr=subprocess.DEVNULL)
+            request = f"{spool.path}/workers/{pool.name}.cancel.job"
+            wait_until(lambda: os.path.exists(request))
+            time.sleep(0.5)  # by then the pool has read it
+        finally:
+            set_immutable(f"{spool.path}/failed", on=False)
+        assert cancel.wait(DEADLINE_S) == 0
+    assert read_text(go) == "ran\n"
+    record = spool.record("dead", "job")
+    assert record["error_message"].startswith("cancelled: ")
+    assert record["history"][-1]["exit_code"] == status
