@@ -682,12 +682,12 @@ def test_who_pauses_is_told_how_many_commands_run_and_not_what_was_only_taken(
 ) -> None:
     spool.drop("taken")
     spool.api.take("taken", "pending", "nobody")
-    assert spool.run("pause").err.startswith("paused; 0 still running")
+    assert spool.run("pause").out.startswith("paused; 0 still running")
 
 
 def test_what_a_dead_worker_ran_does_not_go_on_in_a_pause(spool: SpoolDir) -> None:
     leave_running(spool)
-    assert spool.run("pause").err.startswith("paused; 0 still running")
+    assert spool.run("pause").out.startswith("paused; 0 still running")
 
 
 def test_a_paused_spool_starts_nothing_until_it_is_resumed(spool: SpoolDir, tmp_path: Path) -> None:
@@ -746,12 +746,12 @@ def test_the_file_that_pauses_says_who_did_it(spool: SpoolDir) -> None:
     text = read_text(path)
     assert re.fullmatch(r"by \S+@\S+ at \S+Z\n", text)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    assert "paused already" in spool.run("pause").err
+    assert "paused already" in spool.run("pause").out
     assert read_text(path) == text
     assert json.loads(spool.run("status", "--json").out)["paused"] is True
     spool.run("resume")
     assert not os.path.exists(path)
-    assert "not paused" in spool.run("resume").err
+    assert "not paused" in spool.run("resume").out
 
 
 def test_ctrl_c_while_a_job_is_being_ended_says_what_may_happen_and_leaves_no_request(

@@ -173,11 +173,11 @@ def pause(ctx: click.Context, /) -> None:
     """
     spool = spool_to_change(ctx)
     if not verbs.pause(spool, verbs.by_whom()):
-        render.note("the spool is paused already")
+        click.echo("the spool is paused already")
         return
     is_lost = cache(partial(owners.is_lost, spool))
     running = sum(not is_lost(found.owner) for found in spool.running())
-    render.note(f"paused; {running} still running; `queuectl resume` lets jobs start again")
+    click.echo(f"paused; {running} still running; `queuectl resume` lets jobs start again")
 
 
 @click.command()
@@ -189,4 +189,4 @@ def resume(ctx: click.Context, /) -> None:
     queuectl resume
     """
     spool = spool_to_change(ctx)
-    render.note("resumed" if verbs.resume(spool) else "the spool is not paused")
+    click.echo("resumed" if verbs.resume(spool) else "the spool is not paused")
