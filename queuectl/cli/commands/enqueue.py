@@ -87,8 +87,6 @@ def enqueue(
     else:
         check_ids(spool, jobs)
     left_out: list[str] | None = [] if skip_existing else None
-    if jobs:
-        create(spool)
     queued = _submit(spool, jobs, left_out) if jobs else []
     if left_out:
         exist = "job that exists" if len(left_out) == 1 else "jobs that exist"
@@ -121,6 +119,7 @@ def _check_named(jobs: list[Drafted]) -> None:
 
 def _submit(spool: Spool, drafted: list[Drafted], left_out: list[str] | None) -> list[str]:
     """Queue jobs, print the id of each once it is queued, and return these ids."""
+    create(spool)
     given = {job.id for _, job, named in drafted if named}
     queued: list[str] = []
 
