@@ -66,14 +66,12 @@ class Lookout:
 
     def start(self) -> None:
         """Begin to watch for arrivals; if that fails, views are only updated less often."""
-
-        def hears(state: str) -> Callable[[str], None]:
-            return lambda name: self._arrived(state, name)
-
         try:
             from queuectl.system.arrivals import Arrivals
 
-            arrivals = Arrivals({self._spool.directory(s): hears(s) for s in STATES})
+            arrivals = Arrivals(
+                {self._spool.directory(state): partial(self._arrived, state) for state in STATES}
+            )
             arrivals.start()
         except (ImportError, OSError):
             self._deaf = True

@@ -63,15 +63,8 @@ class Intake:
 
     # --- one file ---------------------------------------------------------------------------
 
-    def pending_arrived(self, name: str) -> None:
-        """Look at a file that has just come into pending/."""
-        self._arrived("pending", name)
-
-    def failed_arrived(self, name: str) -> None:
-        """Look at a file that has just come into failed/."""
-        self._arrived("failed", name)
-
-    def _arrived(self, state: str, name: str) -> None:
+    def arrived(self, state: str, name: str) -> None:
+        """Look at a file that has just come into pending/ or failed/."""
         if is_job_file(name) and not self._stopped:
             self.rejects.forget(state, name)
             self.look(state, name.removesuffix(SUFFIX))

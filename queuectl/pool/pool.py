@@ -29,6 +29,7 @@ from queuectl.run.spawn import reap_adopted
 from queuectl.settings import config
 from queuectl.spool.filenames import DIRECTORIES, PAUSED, split_reject
 from queuectl.spool.safety import check_safe
+from queuectl.states import WAITING
 from queuectl.system.loop import Event, Loop
 from queuectl.system.notify import Notifier
 from queuectl.units import duration_text
@@ -161,9 +162,8 @@ class Pool:
 
     def _watch(self) -> Arrivals | None:
         spool = self._spool
-        watched = {
-            spool.directory("pending"): self._intake.pending_arrived,
-            spool.directory("failed"): self._intake.failed_arrived,
+        watched: dict[str, Callable[[str], None]] = {
+            **{spool.directory(state): partial(self._intake.arrived, state) for state in WAITING},
             spool.directory("workers"): self._workers_changed,
             spool.path: self._root_changed,
         }

@@ -47,7 +47,7 @@ def test_a_half_written_file_that_is_taken_away_is_not_waited_for(
     spool: SpoolDir, intake: Intake
 ) -> None:
     spool.drop_bytes("half", b'{"command": ')
-    intake.pending_arrived("half.json")
+    intake.arrived("pending", "half.json")
     assert intake.rejects.busy
     os.unlink(f"{spool.path}/pending/half.json")
     intake.scan()
@@ -58,12 +58,12 @@ def test_a_half_written_file_is_not_waited_for_once_it_is_whole(
     spool: SpoolDir, intake: Intake
 ) -> None:
     spool.drop_bytes("half", b'{"command": ')
-    intake.pending_arrived("half.json")
+    intake.arrived("pending", "half.json")
     assert intake.rejects.busy
     assert not intake.idle
     with open(spool.file("pending", "half"), "a") as file:
         file.write('"true"}')
-    intake.pending_arrived("half.json")
+    intake.arrived("pending", "half.json")
     assert not intake.rejects.busy
     entry = intake.next()
     assert entry is not None
@@ -154,9 +154,7 @@ def give_back_the_next(spool: SpoolDir, intake: Intake) -> str:
     counted = outcome.started(before, worker="w", now=time.time(), logs=logs)
     files.carry_out(api.counting(claim, counted))
     api.settle(claim, outcome.given_back(before, entry.state, claim.arrived_us))
-    (intake.failed_arrived if entry.state == "failed" else intake.pending_arrived)(
-        f"{entry.job_id}.json"
-    )
+    intake.arrived(entry.state, f"{entry.job_id}.json")
     return entry.job_id
 
 
@@ -187,7 +185,7 @@ def test_a_retry_that_is_given_back_stands_where_it_stood(spool: SpoolDir, intak
     spool.drop_bytes("retry", b'{"command":"true","state":"failed","attempts":1}', "failed")
     intake.scan()
     spool.api.submit("true", id="younger")
-    intake.pending_arrived("younger.json")
+    intake.arrived("pending", "younger.json")
     intake.advance()
     assert give_back_the_next(spool, intake) == "retry"
     intake.advance()
@@ -208,9 +206,9 @@ def test_what_was_given_back_and_then_changed_goes_to_the_end(
         spool.run("edit", "first", "--tag", "edited")
     else:
         os.unlink(spool.file("pending", "first"))
-        intake.pending_arrived("first.json")
+        intake.arrived("pending", "first.json")
         spool.api.submit("true", id="first")
-    intake.pending_arrived("first.json")
+    intake.arrived("pending", "first.json")
     after = intake.next()
     assert after is not None
     assert after.job_id == "second"
@@ -253,7 +251,7 @@ def test_a_job_that_arrives_during_the_last_look_is_not_left_behind(
     names = Spool.file_names
 
     def arrives_meanwhile(this: Spool, state: str) -> list[str]:
-        intake.pending_arrived("late.json")
+        intake.arrived("pending", "late.json")
         return list(names(this, state))
 
     monkeypatch.setattr(Spool, "file_names", arrives_meanwhile)
@@ -285,7 +283,7 @@ def test_a_slow_look_at_pending_does_not_hide_that_the_job_has_failed_meanwhile(
         os.unlink(spool.file("pending", "once"))
         body = {"command": "false", "state": "failed", "next_retry_at": later, "attempts": 1}
         spool.drop_bytes("once", json.dumps(body).encode(), "failed")
-        intake.failed_arrived("once.json")
+        intake.arrived("failed", "once.json")
         return found
 
     monkeypatch.setattr(Intake, "_read", runs_meanwhile)
@@ -308,7 +306,7 @@ def test_a_slow_look_does_not_hide_what_another_thread_has_seen_since(
         monkeypatch.setattr(Intake, "_read", read)
         found = read(this, state, job_id)
         spool.drop("job")
-        intake.pending_arrived("job.json")
+        intake.arrived("pending", "job.json")
         return found
 
     monkeypatch.setattr(Intake, "_read", is_replaced_meanwhile)
@@ -384,8 +382,8 @@ def test_a_look_that_the_file_system_refuses_is_made_again_and_ends_no_thread(
     pending = spool.api.directory("pending")
     os.rmdir(pending)
     open(pending, "x").close()  # not a directory: nothing there can be looked at
-    intake.pending_arrived("an odd name.json")
-    intake.pending_arrived("job.json")
+    intake.arrived("pending", "an odd name.json")
+    intake.arrived("pending", "job.json")
     os.unlink(pending)
     os.mkdir(pending)
     spool.drop("job")
@@ -409,7 +407,7 @@ def test_a_good_file_in_the_place_of_a_bad_one_is_not_set_aside_with_it(
     monkeypatch.setattr(Spool, "take_name", take_what_was_mended_now)
     intake.rejects.set_aside(1)
     assert spool.states("odd") == ["pending"]
-    intake.pending_arrived("odd.json")
+    intake.arrived("pending", "odd.json")
     entry = intake.next()
     assert entry is not None
     assert entry.job_id == "odd"
@@ -420,8 +418,8 @@ def test_a_bad_file_that_is_taken_away_at_that_moment_keeps_no_other_from_being_
 ) -> None:
     spool.drop_bytes("gone", b'{"command": 7}')
     spool.drop_bytes("other", b'{"command": 7}')
-    intake.pending_arrived("gone.json")
-    intake.pending_arrived("other.json")
+    intake.arrived("pending", "gone.json")
+    intake.arrived("pending", "other.json")
     take = Spool.take_name
 
     def removed_once_taken(api: Spool, name: str, state: str, owner: str) -> Claim:
@@ -472,10 +470,10 @@ def test_who_was_told_to_stop_remembers_nothing_of_what_comes(
     spool: SpoolDir, intake: Intake
 ) -> None:
     spool.drop("before")
-    intake.pending_arrived("before.json")
+    intake.arrived("pending", "before.json")
     intake.stop()
     spool.drop("after")
-    intake.pending_arrived("after.json")
+    intake.arrived("pending", "after.json")
     assert [entry.job_id for entry in iter(intake.next, None)] == ["before"]
 
 
