@@ -6,21 +6,18 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from queuectl import __version__
 from queuectl.cli.completing import complete_directories
 from queuectl.cli.groups import LazyGroup
-from queuectl.cli.interrupts import end_as_told, take_over
+from queuectl.cli.interrupts import end_as_told
 from queuectl.cli.streams import have_streams, silence_stdout, speak_utf8
 from queuectl.errors import QueuectlError, error_text
 from queuectl.system import program
 from queuectl.units import plain
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # set by a shell that asks for completions; click derives the name from our program's
 COMPLETE_VARIABLE = "_QUEUECTL_COMPLETE"
@@ -52,18 +49,15 @@ def cli(ctx: click.Context, spool: str | None) -> None:
         ctx.color = False
 
 
-def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line and exit: 0 for success, 1 for failure, 2 for wrong usage.
+def main() -> NoReturn:
+    """Run our command line and exit: 0 for success, 1 for failure, 2 for wrong usage.
 
     A few commands have exit statuses of their own. Ctrl-C is 130. After SIGTERM or SIGHUP, the
     process dies of that signal.
     """
-    if args is not None:
-        sys.exit(_run(args))
     os.umask(os.umask(0o077) & 0o077)  # never mask the owner's bits: we have to read what we create
     speak_utf8()
-    take_over()
-    status = _run(args)
+    status = _run()
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     end_as_told()
@@ -71,15 +65,15 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     os._exit(status)
 
 
-def _run(args: Sequence[str] | None) -> int:
-    """Run a command line and return its exit status; every error becomes one line here."""
+def _run() -> int:
+    """Run our command line and return its exit status; every error becomes one line here."""
     try:
         have_streams()
         if COMPLETE_VARIABLE in os.environ:
             from queuectl.cli import shells
 
             shells.add_all()
-        result: Any = cli.main(args=args, prog_name=program.NAME, standalone_mode=False)
+        result: Any = cli.main(prog_name=program.NAME, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.message, err=True)

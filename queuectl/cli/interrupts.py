@@ -14,13 +14,6 @@ if TYPE_CHECKING:
 # Undoing what was begun takes milliseconds.
 _LOST_S = 3.0
 _told: list[int] = []
-_is_ours = False
-
-
-def take_over() -> None:
-    """Declare the process ours; without this, as in a library call, `heeded` changes no signals."""
-    global _is_ours  # noqa: PLW0603 - signal handlers are global too
-    _is_ours = True
 
 
 @contextlib.contextmanager
@@ -29,7 +22,7 @@ def heeded() -> Iterator[None]:
     ending = [
         number
         for number in (signal.SIGTERM, signal.SIGHUP)
-        if _is_ours and signal.getsignal(number) == signal.SIG_DFL
+        if signal.getsignal(number) == signal.SIG_DFL
     ]
     for number in ending:
         signal.signal(number, _interrupt)

@@ -43,8 +43,8 @@ def load_everything() -> None:
 
 if __name__ == "__main__":
     load_everything()
-    uid = int(sys.argv[1])
+    uid = int(sys.argv.pop(1))
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    main(sys.argv[2:])
+    main()
