@@ -82,8 +82,6 @@ def _run() -> int:
         from queuectl.cli.usage import usage_text  # 40 names that only an error needs
 
         return _fail(usage_text(error), 2)
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ or error  # click turns a KeyboardInterrupt into an Abort
         more = cause.args if isinstance(cause, KeyboardInterrupt) else ()

@@ -32,7 +32,9 @@ class Duration(_FloatType):
         return int(seconds) if seconds == int(seconds) else seconds
 
 
-class _AsWritten(click.types.IntParamType):
+class Integer(click.types.IntParamType):
+    """An integer in ASCII digits, without the `_` that Python allows."""
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             number = parse_number(value, int) if isinstance(value, str) else value
@@ -41,11 +43,7 @@ class _AsWritten(click.types.IntParamType):
         return super().convert(number, param, ctx)
 
 
-class Integer(_AsWritten):
-    """An integer in ASCII digits, without the `_` that Python allows."""
-
-
-class Count(_AsWritten, click.IntRange):
+class Count(Integer, click.IntRange):
     """An `Integer` within a range."""
 
 
@@ -57,8 +55,6 @@ class Time(_FloatType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        if isinstance(value, (int, float)):
-            return value
         if value == "now":
             return time.time()
         try:

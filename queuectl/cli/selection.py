@@ -56,8 +56,6 @@ class _Pattern(_PatternType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> re.Pattern[str]:
-        if isinstance(value, re.Pattern):
-            return value
         if not value:  # perhaps from an unset variable; it would select all jobs
             self.fail(
                 "an empty expression would match every job; is a variable not set?", param, ctx
