@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class QueuectlError(Exception):
@@ -76,6 +77,15 @@ class SpoolError(QueuectlError):
         super().__init__(f"cannot {action} {path}: {error.strerror or error}{todo}")
         self.path = path
         self.errno = error.errno
+
+
+@contextlib.contextmanager
+def refused_to(action: str, path: str) -> Iterator[None]:
+    """Turn what the file system refuses in a `with` block into a SpoolError."""
+    try:
+        yield
+    except OSError as error:
+        raise SpoolError(action, path, error) from error
 
 
 class WrongUserError(QueuectlError):

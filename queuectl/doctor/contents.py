@@ -23,9 +23,9 @@ from queuectl.errors import (
     BadJobError,
     IncompleteJobError,
     QueuectlError,
-    SpoolError,
     do_all,
     for_shell,
+    refused_to,
 )
 from queuectl.ids import is_id
 from queuectl.jobs import verbs
@@ -195,10 +195,8 @@ def rejection(spool: Layout, job_id: str) -> Rejection | None:
     Raises:
         SpoolError: the file system refused to say.
     """
-    try:
+    with refused_to("read", spool.file("dead", job_id)):
         reason = spool.reason(job_id)
-    except OSError as error:
-        raise SpoolError("read", spool.file("dead", job_id), error) from error
     if reason is None:
         return None
     why = reason.error.removeprefix(WHY)

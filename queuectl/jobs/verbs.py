@@ -19,6 +19,7 @@ from queuectl.errors import (
     QueuectlError,
     SpoolError,
     WrongStateError,
+    refused_to,
 )
 from queuectl.ids import is_id
 from queuectl.record.job import again
@@ -215,10 +216,8 @@ def check_can_be(done: str, spool: Layout, job_id: str, state: str, states: Sequ
         only = " or ".join(filter(None, [", ".join(states[:-1]), states[-1]]))
         raise MovedOnError(f'job "{job_id}" is {state}; only {only} jobs can be {done}')
     _check_only(spool, job_id, state)
-    try:
+    with refused_to("read", spool.file(state, job_id)):
         is_reason = state == "dead" and spool.reason(job_id) is not None
-    except OSError as error:
-        raise SpoolError("read", spool.file(state, job_id), error) from error
     if is_reason:
         why = f"it was set aside; {spool.mending(job_id)}"
         raise WrongStateError(f'job "{job_id}" cannot be {done}: {why}')

@@ -9,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.errors import SpoolError, UnsafeSpoolError, command_as, for_shell
+from queuectl.errors import SpoolError, UnsafeSpoolError, command_as, for_shell, refused_to
 from queuectl.settings import config
 from queuectl.spool.filenames import DIRECTORIES
 from queuectl.system.moving import is_there
@@ -116,10 +116,8 @@ def is_open_to_others(status: os.stat_result) -> bool:
 
 
 def _open_to_others(path: str, spool_path: str) -> Iterator[Opening]:
-    try:
+    with refused_to("look at", path):
         status = os.stat(path)
-    except OSError as error:
-        raise SpoolError("look at", path, error) from error
     if status.st_uid not in (os.geteuid(), 0):
         remedy = f"chown {os.geteuid()} {for_shell(path)}"
         yield Opening(path, f"belongs to user {user_name(status.st_uid)}", remedy)

@@ -25,6 +25,7 @@ from queuectl.errors import (
     MovedOnError,
     SpoolError,
     WrongUserError,
+    refused_to,
 )
 from queuectl.record.job import Job, draft, parse
 from queuectl.record.reading import read_regular
@@ -195,10 +196,8 @@ class Spool(Asides):
         self.create()
         tmp = self.directory("tmp")
         with contextlib.ExitStack() as stack:
-            try:  # on its own: an OSError from the lines below has another cause
+            with refused_to("write to", tmp):
                 scratch = stack.enter_context(Scratch(tmp))
-            except OSError as error:
-                raise SpoolError("write to", tmp, error) from error
             for start in range(0, len(jobs), _BATCH):
                 batch = jobs[start : start + _BATCH]
                 ours = [job.id for job in batch if job.id in given]
@@ -234,10 +233,8 @@ class Spool(Asides):
         pending = self.directory("pending")
         what = f"waiting for {pending}, which somebody has locked to queue jobs under given ids"
         waits = partial(self.tell_of_wait, what)
-        try:
+        with refused_to("lock", pending):
             files.while_locked(pending, submit, waits)
-        except OSError as error:
-            raise SpoolError("lock", pending, error) from error
         return free
 
     def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:

@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl import kernel
-from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError
+from queuectl.errors import BadJobError, NoSuchJobError, QueuectlError, SpoolError, refused_to
 from queuectl.record.reading import READ_FLAGS, special_text
 from queuectl.spool.cutting import (
     CHUNK_BYTES,
@@ -66,7 +66,7 @@ class Output:
         Raises:
             SpoolError: the file is there but cannot be read; `read` raises it too.
         """
-        with self._told():
+        with refused_to("read", self._path):
             if self._opened():
                 with self._uncut():
                     at = _start_of_last(self._descriptor, lines)
@@ -83,21 +83,13 @@ class Output:
             yield data
 
     def _read_on(self) -> bytes:
-        with self._told():
+        with refused_to("read", self._path):
             if not self._opened():
                 return b""
             with self._uncut():
                 data = self._go_on_behind_a_cut() or os.read(self._descriptor, CHUNK_BYTES)
                 self._known = self._mark()
             return data
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn an error of the file system into one that names the file."""
-        try:
-            yield
-        except OSError as error:
-            raise SpoolError("read", self._path, error) from error
 
     @contextlib.contextmanager
     def _uncut(self) -> Iterator[None]:

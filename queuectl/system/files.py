@@ -18,7 +18,7 @@ from threading import get_ident
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from queuectl import kernel
-from queuectl.errors import QueuectlError, SpoolError
+from queuectl.errors import QueuectlError, refused_to
 from queuectl.system import moving
 
 MANY = 16  # files: fewer are synced faster than threads are started
@@ -90,11 +90,8 @@ def keep(path: str, done: str) -> None:
     Raises:
         SpoolError: it is done, but a power cut may undo it.
     """
-    try:
+    with refused_to(f"make sure that this outlasts a power cut ({done} now): sync", path):
         sync_directory(path)
-    except OSError as error:
-        what = f"make sure that this outlasts a power cut ({done} now): sync"
-        raise SpoolError(what, path, error) from error
 
 
 @contextlib.contextmanager

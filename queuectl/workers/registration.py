@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from queuectl import __version__, kernel
-from queuectl.errors import SpoolError
+from queuectl.errors import SpoolError, refused_to
 from queuectl.kernel import processes
 from queuectl.system import files, moving
 from queuectl.system.scratch import LOCK_SUFFIX, draft_file, new_owner
@@ -164,10 +164,8 @@ class Registration:
         if now_s < self._beat_s + self.beat_every_s:
             return
         self._beat_s = now_s
-        try:
+        with refused_to("keep up", self._path(RECORD_SUFFIX)):
             self.beat()
-        except OSError as error:
-            raise SpoolError("keep up", self._path(RECORD_SUFFIX), error) from error
 
     def keep(self) -> None:
         """Put back those of this owner's files that were removed, or replaced from a backup.

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from queuectl import kernel
-from queuectl.errors import BadJobError, SpoolError
+from queuectl.errors import BadJobError, refused_to
 from queuectl.record.reading import read_regular
 from queuectl.system import files, moving
 from queuectl.system.scratch import LOCK_SUFFIX, Scratch, draft_file, is_owner
@@ -35,13 +35,11 @@ def ask_to_stop(spool: Spool, worker: str, *, now: bool) -> None:
         SpoolError: the request could not be written.
     """
     path = _stop_file(spool, worker)
-    try:
+    with refused_to("write", path):
         if now:
             _write(spool, path, "now")
         else:
             _put_sign(spool, worker, path)
-    except OSError as error:
-        raise SpoolError("write", path, error) from error
 
 
 def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
@@ -51,15 +49,13 @@ def ask_to_cancel(spool: Spool, worker: str, job_id: str, by: str) -> None:
         SpoolError: the request could not be written.
     """
     path = _cancel_file(spool, worker, job_id)
-    try:
+    with refused_to("write", path):
         try:
             _write(spool, path, by)
         except OSError as error:
             if error.errno not in kernel.NO_ROOM:
                 raise
             _put_sign(spool, worker, path)  # perhaps this very job has filled the disk
-    except OSError as error:
-        raise SpoolError("write", path, error) from error
 
 
 def is_asked_to_stop(spool: Layout, worker: str) -> bool:

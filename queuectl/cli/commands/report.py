@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from queuectl.cli.commands.stats import records_of, since_option
 from queuectl.cli.completing import complete_files
 from queuectl.cli.opening import spool_to_read
-from queuectl.errors import SpoolError
+from queuectl.errors import refused_to
 from queuectl.report.page import page
 from queuectl.system import files
 from queuectl.system.scratch import new_owner
@@ -55,7 +55,7 @@ def report(ctx: click.Context, /, *, output: str, period_s: float) -> None:
 
 def _write(path: str, data: bytes, *, named: bool) -> None:
     """Write the page, to a file as a whole or not at all; follow a link if the user named it."""
-    try:
+    with refused_to("write", path):
         # a link that the user did not name may be anybody's
         is_link = os.path.islink(path) and not named
         if os.path.exists(path) and not os.path.isfile(path) and not is_link:  # a device, or a pipe
@@ -64,5 +64,3 @@ def _write(path: str, data: bytes, *, named: bool) -> None:
         else:
             real = os.path.realpath(path) if named else path
             files.replace(real, data, f"{real}.{new_owner()}", sync=False)
-    except OSError as error:
-        raise SpoolError("write", path, error) from error

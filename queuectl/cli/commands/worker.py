@@ -20,7 +20,7 @@ from queuectl.cli.leaving import wait_until_gone
 from queuectl.cli.misses import Misses
 from queuectl.cli.opening import create, remark_on_root, spool_to_be, spool_to_change, spool_to_read
 from queuectl.cli.params import Count, json_option
-from queuectl.errors import QueuectlError, SpoolError
+from queuectl.errors import QueuectlError, SpoolError, refused_to
 from queuectl.ids import first_of
 from queuectl.kernel import processes
 from queuectl.record.outcome import signal_name
@@ -187,10 +187,8 @@ def _open_log(path: str, config: Config) -> int:
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
         if os.path.islink(path):
             raise QueuectlError(f"{path} is a link, which it must not be in a shared spool")
-    try:
+    with refused_to("write to", path):
         log = os.open(path, flags, config.file_mode)
-    except OSError as error:
-        raise SpoolError("write to", path, error) from error
     if config.shared and not stat.S_ISREG(os.fstat(log).st_mode):
         os.close(log)
         raise QueuectlError(f"{path} is not a file, which it has to be in a shared spool")
