@@ -35,12 +35,16 @@ from queuectl.spool.safety import check_links
 from queuectl.states import AT_REST, OUTCOMES
 from queuectl.system import files, moving
 from queuectl.system.scratch import Scratch
+from queuectl.system.together import MANY, carry_out_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from queuectl.system.files import Steps
+
 _BATCH = 512  # jobs that share one fsync of the directory
+_TOGETHER = 128  # drafts that are synced side by side, each with a descriptor
 
 
 class Spool(Asides):
@@ -239,8 +243,8 @@ class Spool(Asides):
 
     def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
         published: list[Job] = []
-        many = self.config.sync and len(batch) >= files.MANY
-        publish_all = self._publish_side_by_side if many else self._publish_each
+        many = self.config.sync and len(batch) >= MANY
+        publish_all = self._publish_together if many else self._publish_each
         pending = self.directory("pending")
         try:
             # opened first: once jobs are there, other threads may have used up all descriptors
@@ -293,45 +297,37 @@ class Spool(Asides):
         draft_file = self._draft_file(batch[0].id, owner)  # one name for all saves 3 us a job
         for job in batch:
             self._write_draft(job, draft_file)
-            published.append(job)  # first: an interrupt may come between the two
-            try:
-                self._publish(job, draft_file)
-            except JobExistsError:
-                published.pop()
-                raise
+            self._publish(job, draft_file, published)
 
-    def _publish_side_by_side(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
+    def _publish_together(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
         """Do the same with fsyncs side by side; each job is published after all before it."""
-        from threading import Lock
+        works = [self._publishing(n, job, owner, published) for n, job in enumerate(batch)]
+        for start in range(0, len(works), _TOGETHER):
+            why = next(filter(None, carry_out_all(works[start : start + _TOGETHER])), None)
+            if isinstance(why, OSError) and why.errno in (errno.EMFILE, errno.ENFILE):
+                self._publish_each(batch[len(published) :], owner, published)
+                return
+            if why is not None:
+                raise why
 
-        drafts = [self._draft_file(f"{number}", owner) for number in range(len(batch))]
-        drafted: set[int] = set()
-        turn = Lock()
-
-        def submit(numbers: Sequence[int]) -> None:
-            for number in numbers:
-                self._write_draft(batch[number], drafts[number])
-                with turn:
-                    drafted.add(number)
-                    while (first := len(published)) in drafted:
-                        drafted.remove(first)  # if it fails, it and all after it stay out
-                        self._publish(batch[first], drafts[first])
-                        published.append(batch[first])
-
-        try:
-            files.side_by_side(submit, range(len(batch)))
-        except BaseException:
-            for draft_file in drafts:
-                moving.unlink_quietly(draft_file)
-            raise
+    def _publishing(self, number: int, job: Job, owner: str, published: list[Job]) -> Steps[None]:
+        draft_file = self._draft_file(f"{number}", owner)
+        mode = self.config.file_mode
+        yield from files.writing_new(draft_file, job.encode(), sync=True, mode=mode)
+        if number == len(published):
+            self._publish(job, draft_file, published)
+        else:  # one has failed: all after it stay out
+            moving.unlink_quietly(draft_file)
 
     def _write_draft(self, job: Job, draft_file: str) -> None:
         files.write_new(draft_file, job.encode(), sync=self.config.sync, mode=self.config.file_mode)
 
-    def _publish(self, job: Job, draft_file: str) -> None:
+    def _publish(self, job: Job, draft_file: str, published: list[Job]) -> None:
+        published.append(job)  # first: an interrupt may come between the two
         try:
             moving.publish(draft_file, self.file("pending", job.id))
         except FileExistsError:
+            published.pop()
             raise JobExistsError(job.id, "pending") from None
         finally:
             with contextlib.suppress(OSError):  # pools clear tmp/

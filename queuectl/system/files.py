@@ -21,9 +21,6 @@ from queuectl import kernel
 from queuectl.errors import QueuectlError, refused_to
 from queuectl.system import moving
 
-MANY = 16  # files: fewer are synced faster than threads are started
-# Threads: more gained nothing on ext4. Without fsyncs one does 17,500 files/s, two do 14,000.
-_SYNCING = 16
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -317,16 +314,3 @@ def size(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
-
-
-def side_by_side(work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
-    """Do `work` on slices of `items` in threads: the file system commits their syncs together.
-
-    Raises:
-        BaseException: `work` raised it; by then the other slices are done, or failed too.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(_SYNCING) as pool:
-        for _ in pool.map(work, [items[start::_SYNCING] for start in range(_SYNCING)]):
-            pass

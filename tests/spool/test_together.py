@@ -383,3 +383,20 @@ def test_many_are_done_by_a_command_for_which_there_is_no_thread(
     command = [*limited, *spool.command("retry", *job_ids)]
     done = subprocess.run(command, env=environment(spool.path), capture_output=True, text=True)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, job_ids, "")
+
+
+def test_many_are_queued_by_a_command_for_which_there_is_no_thread(spool: SpoolDir) -> None:
+    limited = ["sh", "-c", 'ulimit -s 8000000; ulimit -v 4000000; exec "$@"', "-"]
+    command = [*limited, *spool.command("enqueue", "--commands", "-")]
+    env = environment(spool.path)
+    done = subprocess.run(command, env=env, input="true\n" * 64, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == spool.ids("pending")
+
+
+def test_many_are_queued_by_a_command_that_has_few_descriptors(spool: SpoolDir) -> None:
+    limited = ["sh", "-c", 'ulimit -n 32; exec "$@"', "-"]
+    command = [*limited, *spool.command("enqueue", "--commands", "-")]
+    env = environment(spool.path)
+    done = subprocess.run(command, env=env, input="true\n" * 64, capture_output=True, text=True)
+    assert (done.returncode, len(spool.ids("pending"))) == (0, 64), done.stderr
