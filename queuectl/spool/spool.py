@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 import time
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -301,22 +302,28 @@ class Spool(Asides):
 
     def _publish_together(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
         """Do the same with fsyncs side by side; each job is published after all before it."""
-        works = [self._publishing(n, job, owner, published) for n, job in enumerate(batch)]
+        left = deque(batch)
+        works = [
+            self._publishing(job, self._draft_file(f"{number}", owner), left, published)
+            for number, job in enumerate(batch)
+        ]
         for start in range(0, len(works), _TOGETHER):
             why = next(filter(None, carry_out_all(works[start : start + _TOGETHER])), None)
             if isinstance(why, OSError) and why.errno in (errno.EMFILE, errno.ENFILE):
-                self._publish_each(batch[len(published) :], owner, published)
+                self._publish_each(left, owner, published)
                 return
             if why is not None:
                 raise why
 
-    def _publishing(self, number: int, job: Job, owner: str, published: list[Job]) -> Steps[None]:
-        draft_file = self._draft_file(f"{number}", owner)
+    def _publishing(
+        self, job: Job, draft_file: str, left: deque[Job], published: list[Job]
+    ) -> Steps[None]:
         mode = self.config.file_mode
         yield from files.writing_new(draft_file, job.encode(), sync=True, mode=mode)
-        if number == len(published):
+        if job is left[0]:
             self._publish(job, draft_file, published)
-        else:  # one has failed: all after it stay out
+            left.popleft()
+        else:  # one before it has failed
             moving.unlink_quietly(draft_file)
 
     def _write_draft(self, job: Job, draft_file: str) -> None:

@@ -81,6 +81,24 @@ def test_what_cannot_be_put_on_disk_is_taken_back_though_no_descriptor_is_left(
     assert list(api.names("pending")) == []
 
 
+def test_no_job_is_queued_after_one_that_was_refused(
+    api: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, tried = moving.publish, []
+
+    def no_room_for_the_third(draft: str, target: str) -> None:
+        tried.append(target)
+        if len(tried) == 3:
+            raise OSError(28, "No space left on device")
+        publish(draft, target)
+
+    monkeypatch.setattr(moving, "publish", no_room_for_the_third)
+    with pytest.raises(SpoolError, match="No space left"):
+        list(api.submit_all([api.draft({"command": "true"}) for _ in range(64)], ()))
+    assert len(tried) == 3
+    assert (list(api.names("pending")), os.listdir(api.directory("tmp"))) == ([], [])
+
+
 def test_an_interrupt_just_after_a_job_got_there_takes_it_back(
     api: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
