@@ -73,6 +73,7 @@ class Spool(spool.Spool):
         success_codes: Sequence[int] | None = None,
         fatal_codes: Sequence[int] | None = None,
         later_codes: Sequence[int] | None = None,
+        later_delay: float | None = None,
         **others: Any,
     ) -> Job:
         """Queue a job, and return it once it is queued for good.
@@ -97,6 +98,8 @@ class Spool(spool.Spool):
             fatal_codes: exit codes that make the job dead without a retry. None: the setting.
             later_codes: exit codes that mean "run again later" and do not count as a failure.
                 None: the setting.
+            later_delay: how long the job waits after such an exit code, in seconds. None: the
+                setting.
             others: further fields of the record. Those that queuectl writes itself are checked, but
                 their values are not used. Unknown ones are kept, with a warning if one looks like a
                 slip for a known field, or names a feature that queuectl does not have.
@@ -128,6 +131,7 @@ class Spool(spool.Spool):
             "success_codes": success_codes,
             "fatal_codes": fatal_codes,
             "later_codes": later_codes,
+            "later_delay": later_delay,
         }
         given = {name: value for name, value in fields.items() if value is not None}
         if timeout is not _AS_SET:

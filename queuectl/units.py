@@ -15,6 +15,7 @@ N = TypeVar("N", int, float)
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 _DURATION = re.compile(rf"\d+(?:\.\d+)?|(?:{_SPAN.pattern})+", re.ASCII)
+YEAR_S = 366 * 86400  # the longest delay that a setting or a job may have
 _LONGEST_S = 1000 * 365 * 86400  # datetime's calendar ends 7000 years from now
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(?:i?b)?", re.ASCII | re.IGNORECASE)

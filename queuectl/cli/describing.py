@@ -168,6 +168,12 @@ _OPTIONS = (
         metavar="CODES",
         help="Exit codes that mean: run again later, attempt not counted. Default: the setting.",
     ),
+    click.option(
+        "--later-delay",
+        type=DURATION,
+        metavar="DURATION",
+        help="How long it waits after such an exit code. Default: the setting, 60 s if not set.",
+    ),
 )
 
 

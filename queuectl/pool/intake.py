@@ -18,6 +18,7 @@ from queuectl.pool.backlog import Backlog, Entry
 from queuectl.pool.looks import Looks
 from queuectl.pool.rejects import Rejects
 from queuectl.record.job import Job, parse
+from queuectl.record.outcome import longest_delay_s
 from queuectl.record.reading import read_with_status, whose
 from queuectl.spool.filenames import SUFFIX, is_job_file
 from queuectl.states import WAITING
@@ -141,10 +142,9 @@ class Intake:
             self._news.due()
 
     def _retry_in_s(self, job: Job) -> float:
-        """Return the seconds until a retry is due, at most the longest delay of the settings."""
+        """Return the seconds until a retry is due, at most the longest delay that it can have."""
         now, config = time.time(), self._spool.config
-        longest = max(config.backoff().longest_s, config.later_delay)
-        return min(max((job.retry_at(now) or now) - now, 0.0), longest)
+        return min(max((job.retry_at(now) or now) - now, 0.0), longest_delay_s(job, config))
 
     # --- everything -------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from queuectl.errors import BadJobError
 from queuectl.ids import MUST_BE as ID_MUST_BE
 from queuectl.ids import is_id
 from queuectl.states import STATES
-from queuectl.units import are_codes, instant, show
+from queuectl.units import YEAR_S, are_codes, instant, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,6 +66,11 @@ def _seconds(value: Any) -> bool:
     return value is None or (number and 0 < value < _INT64)
 
 
+def _delay(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value <= YEAR_S
+
+
 def _time(value: Any) -> bool:
     return value is None or instant(value) is not None
 
@@ -94,6 +99,7 @@ no half character (lone surrogate)"
 _WHOLE = "an integer"
 _COUNT = "an integer, 0 or more"
 _SECONDS = "a number of seconds above 0, or null"
+_DELAY = f"a number of seconds from 0 to {YEAR_S}"
 _TIME = 'a time with its zone such as "2030-01-31T08:00:00Z", or null'
 _ANY_TIME = "a string or null: a time, where queuectl wrote it"
 _CODES = "a list of exit codes, 0 to 255"
@@ -114,6 +120,7 @@ FIELDS: dict[str, Field] = {
     "success_codes": Field(_CODES, "user", are_codes),
     "fatal_codes": Field(_CODES, "user", are_codes),
     "later_codes": Field(_CODES, "user", are_codes),
+    "later_delay": Field(_DELAY, "user", _delay),
     "created_at": Field(_ANY_TIME, "queuectl", _text),
     "updated_at": Field(_ANY_TIME, "queuectl", _text),
     "arrived_at": Field(_ANY_TIME, "queuectl", _text),
@@ -187,7 +194,7 @@ def slips(names: Iterable[str]) -> Iterator[str]:
 
 # names that our options and other queues use for a field; "" where we have no such field
 _ELSEWHERE = {
-    **dict.fromkeys(("depends_on", "dependencies", "at_front", "cron"), ""),
+    **dict.fromkeys(("depends_on", "dependencies", "at_front", "cron", "retry_delay"), ""),
     "not_before": "run_at",
     "time_limit": "timeout",
     "job_timeout": "timeout",

@@ -91,6 +91,11 @@ class Job:
         value: float | None = self.record.get("timeout", usual_s)
         return value
 
+    def later_delay_s(self, usual_s: float) -> float:
+        """Return how long it waits if its exit code means later; `usual_s` if it does not say."""
+        value: float = self.record.get("later_delay", usual_s)
+        return value
+
     @property
     def created(self) -> int:
         """A number that sorts jobs by `created_at`; 0 if queuectl did not write that."""

@@ -268,6 +268,14 @@ def list_with(record: Mapping[str, Any], code: object, config: Config) -> str | 
     return None
 
 
+def longest_delay_s(job: Job, config: Config) -> float:
+    """Return the longest delay, in seconds, that `_judge` can give a job with these settings.
+
+    The intake makes no job wait longer, whatever the clock did since.
+    """
+    return max(config.backoff().longest_s, job.later_delay_s(config.later_delay))
+
+
 def _judge(job: Job, outcome: Outcome, config: Config, random: Callable[[], float]) -> Verdict:
     if outcome.ended == CANCELLED:
         return DEAD
@@ -280,7 +288,8 @@ def _judge(job: Job, outcome: Outcome, config: Config, random: Callable[[], floa
         if decided_by == "fatal_codes":
             return DEAD
         if decided_by == "later_codes":
-            return Verdict(state="failed", delay_s=config.later_delay, counts=False)
+            delay_s = job.later_delay_s(config.later_delay)
+            return Verdict(state="failed", delay_s=delay_s, counts=False)
     limit = job.max_retries(config.max_retries)
     return after_failure(job.attempts, limit, config.backoff(), random)
 

@@ -17,7 +17,7 @@ from queuectl.settings import kinds
 from queuectl.system import files, moving
 from queuectl.system.scratch import Scratch, draft_file
 from queuectl.system.users import user_name
-from queuectl.units import show, size_text
+from queuectl.units import YEAR_S, show, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,6 @@ def _setting(default: Any, kind: kinds.Kind, about: str) -> Any:
     return field(default=default, metadata={"kind": kind, "about": about})
 
 
-_YEAR_S = 366 * 86400
 _MOST_BYTES = 1 << 20
 _PATIENCE_S = 10.0  # an edit takes milliseconds
 
@@ -46,14 +45,14 @@ class Config:
         2, kinds.real(0, 1000), "a job waits base ^ n seconds after its failure n"
     )
     backoff_max: float = _setting(
-        3600, kinds.seconds(0, _YEAR_S), "the longest wait after a failure, in seconds"
+        3600, kinds.seconds(0, YEAR_S), "the longest wait after a failure, in seconds"
     )
     backoff_jitter: float = _setting(
         0, kinds.real(0, 1), "random part added to such a wait, as a fraction of it"
     )
     job_timeout: float | None = _setting(
         300,
-        kinds.optional(kinds.seconds(0.001, _YEAR_S)),
+        kinds.optional(kinds.seconds(0.001, YEAR_S)),
         "time limit of a run, in seconds, if its job has none; raised, for running jobs too",
     )
     kill_grace: float = _setting(5, kinds.seconds(0, 3600), "seconds from SIGTERM to SIGKILL")
@@ -89,8 +88,8 @@ class Config:
     )
     later_delay: float = _setting(
         60,
-        kinds.seconds(0, _YEAR_S),
-        "seconds until a job whose exit code means later runs again",
+        kinds.seconds(0, YEAR_S),
+        "seconds until a job whose exit code means later runs again, if it has no delay of its own",
     )
     log_max_size: float | None = _setting(  # a file may say 65536.0
         None,

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from glob import glob
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import click
@@ -17,10 +18,13 @@ import pytest
 
 import queuectl
 from queuectl.cli import cli
+from queuectl.cli.commands.enqueue import enqueue
 from queuectl.record.fields import FIELDS
+from queuectl.record.outcome import Outcome
 from queuectl.settings.config import SETTINGS, Config
 from queuectl.states import OUTCOMES, STATES
 from queuectl.stats.tallies import Spread
+from tests.cli.quoted_help import quoted_in
 from tests.cli.test_help import COMMANDS
 from tests.support import ROOT, SpoolDir, environment
 
@@ -47,19 +51,6 @@ def layout() -> str:
     return document("spool-layout.md")
 
 
-def quoted_help(text: str) -> list[tuple[str, str]]:
-    """Return the words of each `$ queuectl ... -h` in a document, and the text below it.
-
-    The text ends before the next `$ `, or with its block of code.
-    """
-    found = re.findall(
-        r"^\$ queuectl((?: [a-z-]+)*) (?:-h|--help)\n(.*?)(?=^\$ |^```)",
-        text,
-        re.MULTILINE | re.DOTALL,
-    )
-    return [(words.strip(), said) for words, said in found]
-
-
 def row_of(text: str, name: str) -> list[str]:
     """Return the cells of the table row that begins with `name` in backticks, but for the first."""
     match = re.search(rf"^\| *`{re.escape(name)}` *\|(.*)\|$", text, re.MULTILINE)
@@ -71,7 +62,7 @@ def row_of(text: str, name: str) -> list[str]:
 
 
 def test_the_help_in_the_readme_is_what_the_program_says(readme: str, spool: SpoolDir) -> None:
-    quoted = quoted_help(readme)
+    quoted = quoted_in(readme)
     assert quoted, "the README quotes the help of some command as `$ queuectl ... -h`"
     for words, said in quoted:
         assert said.strip() == spool.run(*words.split(), "-h").out.strip(), words
@@ -237,6 +228,19 @@ def test_no_field_is_in_the_layout_that_the_code_does_not_have(layout: str) -> N
     writers = "|".join({field.writer for field in FIELDS.values()})
     rows = re.findall(rf"^\| *`([a-z_]+)` *\|[^|]*\| *(?:{writers}) *\|", layout, re.MULTILINE)
     assert set(rows) == set(FIELDS)
+
+
+def test_the_keys_of_a_run_are_those_in_the_layout(layout: str) -> None:
+    rows = layout.partition("| in `history` |")[2].partition("\n\n")[0].splitlines()
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    how = Outcome(ended="signal", exit_code=0, signal=9, detail="and more")
+    assert set(how.entry(1, "", "", "")) == named
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.writer == "user"])
+def test_what_a_user_may_say_of_a_job_is_an_option_and_an_argument_in_python(name: str) -> None:
+    assert name in signature(queuectl.Spool.submit).parameters
+    assert name in {param.name.strip("_") for param in enqueue.params}
 
 
 @pytest.mark.parametrize("key", SETTINGS)

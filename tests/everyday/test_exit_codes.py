@@ -55,6 +55,35 @@ def test_a_later_code_waits_and_counts_no_attempt(patient: SpoolDir) -> None:
     assert record["next_retry_at"] > record["finished_at"]
 
 
+def test_a_job_is_given_its_delay_as_it_is_queued_and_edited(patient: SpoolDir) -> None:
+    words = ("--later-codes", "75", "--later-delay", "2h", "--command", "exit 75")
+    patient.run("enqueue", "--id", "job", *words)
+    patient.run("edit", "job", "--later-delay", "3h")
+    assert "later_delay  3h00m\n" in patient.run("show", "job").out
+    with patient.pool():
+        patient.wait_for("failed", "job")
+    assert re.search(r"failed +0/3 +later in 2h59m", patient.run("list").out)
+
+
+def test_a_job_with_a_short_delay_of_its_own_is_run_again_before_the_others(
+    patient: SpoolDir,
+) -> None:
+    patient.configure(later_codes=[75])
+    patient.api.submit("exit 75", id="slow")
+    patient.api.submit(
+        "[ $(ls logs | wc -l) -gt 6 ] || exit 75", id="quick", later_delay=0.05, cwd=patient.path
+    )
+    with patient.pool():
+        patient.wait_for("completed", "quick")
+    assert len(patient.record("failed", "slow")["history"]) == 1
+
+
+def test_what_is_no_delay_is_refused(spool: SpoolDir) -> None:
+    why = spool.refuse("enqueue", "--later-delay", "400d", "true", status=2)
+    assert '"later_delay" must be a number of seconds from 0 to 31622400' in why
+    assert "is not a duration" in spool.refuse("enqueue", "--later-delay", "x", "true", status=2)
+
+
 def test_what_means_later_is_not_told_as_a_failure(patient: SpoolDir) -> None:
     run_once(patient, 75, later_codes=[75])
     assert re.search(r"failed +0/3 +later in 29m", patient.run("list").out)

@@ -87,9 +87,9 @@ def test_a_file_that_somebody_has_open_is_waited_for_longer(
     assert spool.ids("dead") == ["closed", "open"]
 
 
-def wait_of_failed(spool: SpoolDir, intake: Intake, **times: str) -> float:
-    """Return the seconds for which a failed job with these times has to wait."""
-    body = {"command": "true", "state": "failed", **times}
+def wait_of_failed(spool: SpoolDir, intake: Intake, **fields: object) -> float:
+    """Return the seconds for which a failed job with these fields has to wait."""
+    body = {"command": "true", "state": "failed", **fields}
     spool.drop_bytes("job", json.dumps(body).encode(), "failed")
     intake.scan()
     wait_s = intake.wait_s()
@@ -104,6 +104,13 @@ def test_a_job_that_asked_for_later_is_waited_for_longer_than_for_any_retry(
     intake._spool.follow_config()
     due = utc_text(time.time() + 3600)
     assert wait_of_failed(spool, intake, next_retry_at=due) > 1800
+
+
+def test_a_delay_of_a_jobs_own_may_be_longer_than_all_those_of_the_settings(
+    spool: SpoolDir, intake: Intake
+) -> None:
+    due = utc_text(time.time() + 86400)
+    assert wait_of_failed(spool, intake, next_retry_at=due, later_delay=86400) > 43200
 
 
 def test_a_time_to_start_before_that_of_a_retry_brings_it_not_forward(

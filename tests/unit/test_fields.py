@@ -47,6 +47,11 @@ WRONG = [
     ("success_codes", [256]),
     ("fatal_codes", 1),
     ("later_codes", [-1]),
+    ("later_delay", -1),
+    ("later_delay", 367 * 86400),
+    ("later_delay", "5m"),
+    ("later_delay", None),
+    ("later_delay", True),
     ("history", [1]),
     ("exit_code", "0"),
 ]
@@ -78,6 +83,8 @@ def test_a_long_value_is_cut_in_the_error() -> None:
         {"command": "true", "timeout": None, "cwd": None, "run_at": None},
         {"command": "true", "timeout": 0.5, "priority": -(1 << 63), "max_retries": 0},
         {"command": "true", "env": {"A": ""}, "tags": [], "later_codes": [0, 255]},
+        {"command": "true", "later_delay": 0},
+        {"command": "true", "later_delay": 366 * 86400},
         {"command": "true", "ours": {"anything": [1, None]}},
     ],
 )

@@ -109,6 +109,16 @@ def test_the_jobs_own_exit_codes_decide_before_the_settings() -> None:
     assert settle(running(later_codes=[4]), four, config)["state"] == "failed"
 
 
+def test_the_jobs_own_delay_counts_only_where_its_exit_code_means_later() -> None:
+    four, five = (Outcome(ended="exit", exit_code=code) for code in (4, 5))
+    own = {"later_codes": [5], "later_delay": 0.5}
+    later = settle(running(**own), five)
+    assert later["next_retry_at"] == "2030-03-17T17:46:41.500000Z"
+    assert later["later_delay"] == 0.5
+    failed = settle(running(**own), four)
+    assert failed["next_retry_at"] == "2030-03-17T17:46:43.000000Z"
+
+
 @pytest.mark.parametrize(
     ("code", "message", "is_told"),
     [

@@ -279,6 +279,8 @@ def _value_text(name: str, value: Any, indent: int) -> str:
         return render.state_text(value)
     if name in CODES:
         return codes_text(value)
+    if name == "later_delay":
+        return duration_text(value)
     if name == "command":
         lines = value.splitlines() if isinstance(value, str) else [shlex.join(value)]
         return f"\n{' ' * indent}".join(map(plain, lines))
