@@ -98,11 +98,13 @@ _OPTIONS_CALLED_ELSEWHERE = {
 _FOLLOWS = "README says how a job follows another (--later-codes)"
 _AGAIN = "let cron, or a systemd timer, run `queuectl enqueue`"
 _OUTPUT = "`queuectl logs ID` prints what a job printed, and `queuectl show ID` names the files"
+_BACKOFF = "the settings backoff-base and backoff-max say how long a retry waits"
 # what other queues have as options of a job, and what takes their place here
 _ELSEWHERE = {
     **dict.fromkeys(("--after", "--depends", "--depends-on", "--dependencies"), _FOLLOWS),
     **dict.fromkeys(("--cron", "--every", "--repeat"), _AGAIN),
     **dict.fromkeys(("--stdout", "--stderr", "--output"), _OUTPUT),
+    **dict.fromkeys(("--retry-delay", "--backoff"), _BACKOFF),
     "--nice": "write nice before the command",
 }
 _TAKE_IDS = {"edit", "logs"}

@@ -192,7 +192,8 @@ def slips(names: Iterable[str]) -> Iterator[str]:
                 yield f'"{name}" is kept, but means nothing here{hint}'
 
 
-# names that our options and other queues use for a field; "" where we have no such field
+# names that our options and other queues use for a field; "" where we have no such field (those of
+# options are in cli/usage.py)
 _ELSEWHERE = {
     **dict.fromkeys(("depends_on", "dependencies", "at_front", "cron", "retry_delay"), ""),
     "not_before": "run_at",

@@ -189,7 +189,11 @@ def never_began(job: Job, now: float) -> Job:
 
 
 def began(job: Job, at: float) -> Job:
-    """Return the record with `started_at` moved from the claim to when the command began."""
+    """Return the record with `started_at` moved from the claim to when the command began.
+
+    A pool counts back from the end, by a clock that is never set. So `finished_at` less
+    `started_at` is how long the command took, even if the clock was set meanwhile.
+    """
     return job.changed(started_at=utc_text(at))
 
 

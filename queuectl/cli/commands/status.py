@@ -72,7 +72,7 @@ def status(ctx: click.Context, /, *, as_json: bool, form: str) -> None:
 
 
 def _describe(spool: Layout, runs: _Runs) -> dict[str, Any]:
-    """Return what `status --json` prints, except what is due."""
+    """Return what `status --json` prints, except what is due; no job at rest is read for it."""
     return {
         "spool": spool.path,
         "paused": spool.paused,
