@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
 from queuectl.record.job import command_line
 from queuectl.states import FINISHED, STATES
+from queuectl.system.moving import status_of
 
 if TYPE_CHECKING:
     import re
@@ -242,7 +242,5 @@ def _written_at(spool: Layout, found: Found) -> float:
     path = spool.file(found.state, found.job.id)
     if found.owner is not None:
         path = spool.held_file(found.job.id, found.owner)
-    try:
-        return os.lstat(path).st_mtime
-    except FileNotFoundError:
-        return inf
+    status = status_of(path)
+    return inf if status is None else status.st_mtime

@@ -14,7 +14,7 @@ from queuectl.record.outcome import is_cancelled
 from queuectl.spool import safety
 from queuectl.spool.filenames import holder_of
 from queuectl.states import WAITING
-from queuectl.system.moving import is_there
+from queuectl.system.moving import is_there, status_of
 from queuectl.units import duration_text, local_text, plural
 from queuectl.workers import hindrances, owners
 
@@ -191,11 +191,9 @@ def _before(spool: Layout, state: str, job: Job, path: str) -> int:
     for found in islice(waiting, _READ):
         if found.job.id == job.id or (found.job.not_before(found.state, now) or 0) > now:
             continue
-        try:
-            ctime_ns = os.lstat(spool.file(found.state, found.job.id)).st_ctime_ns
-        except FileNotFoundError:
-            continue  # it has moved on, and is no longer before this one
-        count += found.job.place(found.state, ctime_ns) < mine
+        status = status_of(spool.file(found.state, found.job.id))
+        if status is not None:  # else it has moved on, and is no longer before this one
+            count += found.job.place(found.state, status.st_ctime_ns) < mine
     return count
 
 

@@ -19,7 +19,7 @@ from queuectl.ids import is_id
 from queuectl.spool import joblogs
 from queuectl.states import FINISHED
 from queuectl.system import files
-from queuectl.system.moving import is_there
+from queuectl.system.moving import is_there, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -81,11 +81,8 @@ def delete(spool: Spool, job: Doomed) -> bool:
 
 def _is_still(path: str, before: os.stat_result) -> bool:
     """Tell whether a file is still the same, and has not been written to."""
-    try:
-        after = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    now = status_of(path)
+    return now is not None and (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def delete_each(

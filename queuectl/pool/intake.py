@@ -5,7 +5,6 @@ spool-layout.md, sections "Waking" and "What a dropped file may look like".
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from functools import partial
@@ -22,7 +21,7 @@ from queuectl.record.outcome import longest_delay_s
 from queuectl.record.reading import read_with_status, whose
 from queuectl.spool.filenames import SUFFIX, is_job_file
 from queuectl.states import WAITING
-from queuectl.system.moving import is_there
+from queuectl.system.moving import is_there, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,10 +129,8 @@ class Intake:
         return True
 
     def _has_changed(self, state: str, job_id: str, ctime_ns: int) -> bool:
-        try:
-            return os.lstat(self._spool.file(state, job_id)).st_ctime_ns != ctime_ns
-        except FileNotFoundError:
-            return False
+        status = status_of(self._spool.file(state, job_id))
+        return status is not None and status.st_ctime_ns != ctime_ns
 
     def _enter_later(self, put: Callable[[Entry, float], bool], entry: Entry, due_s: float) -> None:
         with self._lock:

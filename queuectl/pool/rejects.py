@@ -15,6 +15,7 @@ from queuectl import kernel
 from queuectl.errors import ClaimLostError, JobExistsError
 from queuectl.record.reading import READ_FLAGS
 from queuectl.spool.filenames import SUFFIX
+from queuectl.system.moving import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,11 +210,8 @@ class Rejects:
                     self._left[state, name] = (was, time.monotonic() + _LEFT_S)
 
     def _as_it_is(self, state: str, name: str) -> _Signature:
-        try:
-            status = os.lstat(f"{self._spool.directory(state)}/{name}")
-        except FileNotFoundError:
-            return _GONE
-        return status.st_ino, status.st_size, status.st_ctime_ns
+        status = status_of(f"{self._spool.directory(state)}/{name}")
+        return _GONE if status is None else (status.st_ino, status.st_size, status.st_ctime_ns)
 
 
 _Signature: TypeAlias = "tuple[int, int, int]"
@@ -239,8 +237,5 @@ def _is_open(path: str) -> bool:
 
 def _is_another(claim: Claim, as_it_was: _Signature) -> bool:
     """Tell whether the file that was taken has replaced the one that was found bad."""
-    try:
-        status = os.lstat(claim.path)
-    except FileNotFoundError:
-        return False
-    return (status.st_ino, status.st_size) != as_it_was[:2]
+    status = status_of(claim.path)
+    return status is not None and (status.st_ino, status.st_size) != as_it_was[:2]

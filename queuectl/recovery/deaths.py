@@ -14,6 +14,7 @@ from queuectl.errors import BadJobError
 from queuectl.kernel.processes import Tree
 from queuectl.run.commands import mark_of
 from queuectl.run.stragglers import Ending
+from queuectl.system.moving import status_of
 from queuectl.system.scratch import LOCK_SUFFIX, try_lock
 from queuectl.workers import owners
 
@@ -112,11 +113,9 @@ class Deaths:
         )
 
     def _only_for(self, name: str, worker: owners.Worker | None) -> str | None:
-        try:
-            # not geteuid(): a file system may show everybody's files as one user's
-            us = os.lstat(owners.path(self._spool, self._me, owners.RECORD_SUFFIX)).st_uid
-        except FileNotFoundError:  # the next heartbeat puts it back
-            us = None
+        # not geteuid(): a file system may show everybody's files as one user's
+        ours = status_of(owners.path(self._spool, self._me, owners.RECORD_SUFFIX))
+        us = None if ours is None else ours.st_uid  # the next heartbeat puts it back
         return owners.only_for(self._spool, name, worker, us)
 
     def _is_silent(self, name: str) -> bool:

@@ -140,11 +140,9 @@ class Asides(Moves):
 
     def _is_of_this_take(self, claim: Claim) -> bool:
         """Tell whether the reason in dead/ was written after the file was taken."""
-        try:
-            reason = os.lstat(self.file("dead", claim.job_id))
-        except FileNotFoundError:
-            return False
-        return reason.st_ctime_ns >= os.lstat(claim.path).st_ctime_ns  # set by the take
+        reason = moving.status_of(self.file("dead", claim.job_id))
+        # the take sets that of the held file
+        return reason is not None and reason.st_ctime_ns >= os.lstat(claim.path).st_ctime_ns
 
     def making_way(self, claim: Claim) -> Steps[Aside | None]:
         """Give a file that was set aside another id in dead/: the claimed job has its id now.

@@ -118,6 +118,18 @@ _FOLLOWS_NO_LINK = os.access in os.supports_follow_symlinks and os.access(
 )
 
 
+def status_of(path: str) -> os.stat_result | None:
+    """Return the status of a file, of a link as such; None if there is none.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
 def may_be_there(path: str) -> bool:
     """Tell whether something has this name, or that cannot be found out."""
     try:

@@ -257,9 +257,8 @@ def is_lost(spool: Layout, owner: str | None) -> bool:
 
 def user_of(spool: Layout, name: str) -> str:
     """Return the user that an owner runs as, who made its record; "" if that is gone."""
-    with contextlib.suppress(FileNotFoundError):
-        return user_name(os.lstat(path(spool, name, RECORD_SUFFIX)).st_uid)
-    return ""
+    record = moving.status_of(path(spool, name, RECORD_SUFFIX))
+    return "" if record is None else user_name(record.st_uid)
 
 
 def only_for(spool: Layout, name: str, worker: Worker | None, us: int | None = None) -> str | None:

@@ -184,10 +184,8 @@ class Registration:
             self._write(self.record)
 
     def _has_its_lock(self) -> bool:
-        try:
-            return kernel.inode_name(os.lstat(self._path(LOCK_SUFFIX))) == self._lock_is
-        except FileNotFoundError:
-            return False
+        lock = moving.status_of(self._path(LOCK_SUFFIX))
+        return lock is not None and kernel.inode_name(lock) == self._lock_is
 
     def _path(self, suffix: str) -> str:
         return path(self._spool, self.name, suffix)
