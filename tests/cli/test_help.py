@@ -172,6 +172,7 @@ def test_no_words_at_all_show_the_help(spool: SpoolDir) -> None:
         (["jobs"], '"list"'),
         (["enqueue", "--label", "x", "--", "true"], "--tag"),
         (["enqueue", "--after", "x", "--", "true"], "--later-codes"),
+        (["enqueue", "--retry-delay", "5", "true"], "backoff-base"),
         (["enqueue", "--cron", "@daily", "--", "true"], "cron"),
         (["list", "--failed"], "--state failed"),
         (["unpause"], '"resume"'),
