@@ -392,3 +392,12 @@ def with_code_at_start(tmp_path: Path, code: str) -> dict[str, str]:
     """Return the variables that have a child run this code before anything else."""
     (tmp_path / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+
+def inotify_instances(pid: int | str = "self") -> int:
+    """Return how many instances of inotify a process has, of which a user has 128."""
+    links = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of this listing
+            links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return sum("inotify" in link for link in links)

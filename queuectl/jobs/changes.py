@@ -5,19 +5,14 @@ spool-layout.md, section "Waking". An event is only a hint: whoever is woken loo
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from queuectl.kernel import starting_threads
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from watchdog.observers.api import BaseObserver
 
 _WITHOUT_EVENTS_S = 1.0  # how often to look where no events come
 # How often to look at files that are written to, on a Mac: FSEvents reports writing only when the
@@ -44,7 +39,7 @@ class Changes:
         self._changed = threading.Condition()
         self._names: dict[str, None] = {}  # in the order in which they came
         self._watch: _Watch | None = None
-        self._writing: dict[str, BaseObserver | None] = {}
+        self._writing: dict[str, Callable[[], None] | None] = {}
 
     def __enter__(self) -> Changes:
         try:
@@ -65,10 +60,9 @@ class Changes:
         """
         before = set(self._writing)
         for path in before - set(paths):
-            observer = self._writing.pop(path)
-            if observer is not None:
-                observer.stop()
-                observer.join()
+            unfollow = self._writing.pop(path)
+            if unfollow is not None:
+                unfollow()
         for path in set(paths) - set(self._writing):
             self._follow_file(path)
         return not before.issuperset(self._writing)
@@ -77,11 +71,13 @@ class Changes:
         if sys.platform == "darwin":
             self._writing[path] = None
             return
+        if self._watch is None:
+            return  # looked at by time already
         try:
-            self._writing[path] = _watch_writing(path, self._came)
+            self._writing[path] = self._watch.arrivals.follow(path, self._came)
         except FileNotFoundError:
             pass  # its arrival will be reported
-        except (ImportError, OSError):  # as in __enter__
+        except OSError:  # as in __enter__
             self._look_every_s = min(self._look_every_s, _WITHOUT_EVENTS_S)
 
     def wait(self, deadline_s: float) -> list[str]:
@@ -158,23 +154,3 @@ def _leave_watch(watch: _Watch, told: Callable[[str], None]) -> None:
             if _watches.get(watch.directories) is watch:  # else it is from before a fork
                 del _watches[watch.directories]
             watch.arrivals.stop()
-
-
-@starting_threads()
-def _watch_writing(path: str, written: Callable[[str], None]) -> BaseObserver:
-    from watchdog.events import FileModifiedEvent, FileSystemEvent, FileSystemEventHandler
-    from watchdog.observers import Observer
-
-    class Handler(FileSystemEventHandler):
-        def dispatch(self, _event: FileSystemEvent) -> None:
-            written(os.path.basename(path))
-
-    observer = Observer()
-    observer.schedule(Handler(), path, event_filter=[FileModifiedEvent])
-    try:
-        observer.start()
-    except BaseException:
-        with contextlib.suppress(RuntimeError):  # its thread was not started
-            observer.stop()
-        raise
-    return observer

@@ -9,9 +9,10 @@ import contextlib
 import logging
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import FileModifiedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from queuectl.kernel import starting_threads
@@ -76,6 +77,15 @@ class Arrivals:
                 source.unwatch(watch)
             self._watches[path] = source.watch(path, arrived), inode
 
+    def follow(self, path: str, written: Arrived) -> Callable[[], None]:
+        """Call back with a file's name when it is written to; return a call that ends this.
+
+        Raises:
+            OSError: there is no such file, or the kernel grants no more watches or threads.
+        """
+        assert self._source is not None
+        return self._source.follow(path, written)
+
     def stop(self) -> None:
         """Stop watching, and wait for the callback thread to end."""
         if self._source is not None:
@@ -98,6 +108,8 @@ class _Source(Protocol):
     def is_over(self, watch: Any) -> bool: ...
 
     def unwatch(self, watch: Any) -> None: ...
+
+    def follow(self, path: str, written: Arrived) -> Callable[[], None]: ...
 
     def stop(self) -> None: ...
 
@@ -141,6 +153,12 @@ class _Observed:
         self._let_go(watch[1])
         self._observer.unschedule(watch[0])
 
+    def follow(self, path: str, written: Arrived) -> Callable[[], None]:
+        handler = _Handler(os.path.dirname(path), written)
+        with starting_threads():
+            watch = self._observer.schedule(handler, path, event_filter=[FileModifiedEvent])
+        return partial(self._observer.unschedule, watch)
+
     def _let_go(self, held: int) -> None:
         self._held.discard(held)
         os.close(held)
@@ -173,7 +191,8 @@ if sys.platform == "linux":
         | InotifyConstants.IN_DELETE
         | InotifyConstants.IN_DELETE_SELF,
     )
-    _ONLY = cast("CallbackId", 0)  # each directory has only one listener
+    _WRITING = InotifyConstants.IN_MODIFY
+    _ONLY = cast("CallbackId", 0)  # each directory and file has only one listener
 
     if _HAS_READER:
 
@@ -192,14 +211,15 @@ if sys.platform == "linux":
                 self._is_reading = False
 
     class _Listener:
-        def __init__(self, arrived: Arrived, lost: Callable[[], None]) -> None:
+        def __init__(self, arrived: Arrived, lost: Callable[[], None], file: str = "") -> None:
             self.on_queue_overflow = lost
             self.is_over = False
             self._arrived = arrived
+            self._file = file  # the name of the watched file, whose events have none
 
         def on_event(self, event: InotifyEvent) -> None:
-            if event.name:
-                self._arrived(os.fsdecode(event.name))
+            if name := os.fsdecode(event.name) or self._file:
+                self._arrived(name)
 
         def on_watch_deleted(self, _: WatchDescriptor) -> None:
             self.is_over = True
@@ -227,6 +247,11 @@ if sys.platform == "linux":
         def unwatch(self, watch: tuple[WatchDescriptor, _Listener]) -> None:
             self._reader.remove_callbacks([(watch[0], _ONLY)])
 
+        def follow(self, path: str, written: Arrived) -> Callable[[], None]:
+            listener = _Listener(written, self._lost, os.path.basename(path))
+            watch = self._reader.add_callback(os.fsencode(path), _WRITING, listener, _ONLY)
+            return partial(self._reader.remove_callbacks, [(watch, _ONLY)])
+
         def stop(self) -> None:
             self._reader.stop()
             with contextlib.suppress(RuntimeError):  # its thread was never started
@@ -234,7 +259,7 @@ if sys.platform == "linux":
 
     class _ArrivalEmitter(InotifyEmitter):
         def get_event_mask_from_filter(self) -> Mask:
-            return _NEWS
+            return _WRITING if self._event_filter else _NEWS
 
     def _new_source(lost: Callable[[], None]) -> _Source:
         return _Inotify(lost) if _HAS_READER else _Observed(BaseObserver(_ArrivalEmitter))

@@ -7,6 +7,7 @@ import os
 import pty
 import shlex
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queuectl.cli.following import hindering
-from tests.support import DEADLINE_S, cpu_ticks, environment, wait_until, waiting_for
+from tests.support import (
+    DEADLINE_S,
+    cpu_ticks,
+    environment,
+    inotify_instances,
+    wait_until,
+    waiting_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -229,6 +237,8 @@ def test_several_jobs_are_followed_each_piece_under_its_id_until_all_have_ended(
         with follow(spool, out, "a", "b", "a") as follower:
             wait_until(lambda: "a1\n" in out.read_text() and "b1\n" in out.read_text())
             assert sorted(out.read_text().split("\n\n")) == ["==> a <==\na1", "==> b <==\nb1\n"]
+            if sys.platform == "linux" and sys.version_info >= (3, 11):  # watchdog 6 has one a file
+                assert inotify_instances(follower.pid) == 1
             gates["b"].touch()
             has_printed("b1\nb2\n")  # no new heading for the same job
             gates["a"].touch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import signal
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from queuectl import NoSuchJobError, Spool, WrongStateError
-from tests.support import DEADLINE_S, waiting_for
+from tests.support import DEADLINE_S, inotify_instances, waiting_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +87,7 @@ def test_many_who_wait_leave_inotify_instances_to_others(spool: SpoolDir) -> Non
     go = f"{spool.path}.go"
     job = spool.api.submit(waiting_for(go))
     states: list[str] = []
-    before = _inotify_instances()
+    before = inotify_instances()
     waiting = [
         threading.Thread(target=lambda: states.append(spool.api.wait(job.id, DEADLINE_S).state))
         for _ in range(50)
@@ -96,21 +95,13 @@ def test_many_who_wait_leave_inotify_instances_to_others(spool: SpoolDir) -> Non
     for thread in waiting:
         thread.start()
     time.sleep(1)
-    watching = _inotify_instances()
+    watching = inotify_instances()
     with spool.pool():
         open(go, "x").close()
         for thread in waiting:
             thread.join()
     assert states == ["completed"] * 50
-    assert (watching - before, _inotify_instances() - before) == (1, 0)
-
-
-def _inotify_instances() -> int:
-    links = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the descriptor of this listing
-            links.append(os.readlink(f"/proc/self/fd/{name}"))
-    return sum("inotify" in link for link in links)
+    assert (watching - before, inotify_instances() - before) == (1, 0)
 
 
 @pytest.mark.parametrize("verb", ["find", "wait", "cancel", "retry"])

@@ -79,6 +79,25 @@ def test_what_is_written_where_it_stands_is_told(tmp_path: Path) -> None:
         wait_until(lambda: ("in", "job") in seen, lambda: seen)
 
 
+def test_what_is_written_to_a_file_is_told_until_that_is_ended(tmp_path: Path) -> None:
+    files = [tmp_path / "out" / name for name in ("one", "two")]
+    files[0].parent.mkdir()
+    with watching(tmp_path) as (arrivals, _):
+        told: list[str] = []
+        for file in files:
+            file.touch()
+        ends = [arrivals.follow(os.path.realpath(file), told.append) for file in files]
+        with open(files[0], "a") as one, open(files[1], "a") as two:
+            print("still open", file=one, flush=True)
+            wait_until(lambda: "one" in told, lambda: told)
+            ends[0]()
+            told.clear()
+            print("not heard", file=one, flush=True)
+            print("heard", file=two, flush=True)
+            wait_until(lambda: "two" in told, lambda: told)
+        assert set(told) == {"two"}
+
+
 def test_each_directory_has_its_own_listener(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
