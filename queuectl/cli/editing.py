@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.cli import render
-from queuectl.cli.drafting import warn_of_slips
+from queuectl.cli.job_input import warn_of_slips
 from queuectl.errors import BadJobError, QueuectlError
 from queuectl.record.fields import OUR_FIELDS, check_new
 from queuectl.record.job import Job, check_size, decode

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuectl.cli.progress import Progress
-    from queuectl.jobs.changes import Changes
     from queuectl.spool.layout import Found, Held, Layout
     from queuectl.spool.tailing import Follower
+    from queuectl.system.changes import Changes
 
 _TITLES = {OUT: "stdout", ERR: "stderr"}
 
@@ -239,7 +239,7 @@ def print_new(followers: Sequence[Follower], changes: Changes, printer: Printer)
 
 def changes_of(spool: Layout, job_ids: Sequence[str]) -> Changes:
     """Return a `Changes` that reports every move of these jobs, and every new file of output."""
-    from queuectl.jobs.changes import Changes
+    from queuectl.system.changes import Changes
 
     wanted = set(job_ids)
 

@@ -22,10 +22,10 @@ from queuectl.errors import (
     WrongStateError,
 )
 from queuectl.jobs import verbs
-from queuectl.jobs.changes import Changes
 from queuectl.record.outcome import is_cancelled
 from queuectl.spool.filenames import SUFFIX, holder_of
 from queuectl.states import AT_REST, WAITING
+from queuectl.system.changes import Changes
 from queuectl.workers import hindrances, owners, requests
 
 if TYPE_CHECKING:

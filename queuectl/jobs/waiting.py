@@ -9,10 +9,10 @@ import signal
 from typing import TYPE_CHECKING
 
 from queuectl.errors import NoSuchJobError
-from queuectl.jobs.changes import Changes
 from queuectl.record.outcome import EXIT, SIGNAL, TIMEOUT, is_cancelled, signal_number
 from queuectl.spool.filenames import SUFFIX
 from queuectl.states import AT_REST, FINISHED
+from queuectl.system.changes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -146,7 +146,7 @@ def test_a_cancel_without_events_has_a_last_look_before_it_gives_up(
     spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "queuectl.system.arrivals", None)
-    monkeypatch.setattr("queuectl.jobs.changes._WITHOUT_EVENTS_S", DEADLINE_S)
+    monkeypatch.setattr("queuectl.system.changes._WITHOUT_EVENTS_S", DEADLINE_S)
     spool.configure(poll_interval=DEADLINE_S)
     job = spool.api.submit("sleep 1000")
     with spool.pool() as pool:

@@ -10,8 +10,8 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.completing import complete_ids
-from queuectl.cli.describing import change_options, given_fields
 from queuectl.cli.interrupts import heeded
+from queuectl.cli.job_options import change_options, given_fields
 from queuectl.cli.matching import Selection
 from queuectl.cli.misses import Misses
 from queuectl.cli.naming import id_to_change

@@ -12,15 +12,15 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.completing import complete_files
-from queuectl.cli.describing import (
+from queuectl.cli.interrupts import heeded
+from queuectl.cli.job_input import check_ids, check_once, command_lines, draft, sources
+from queuectl.cli.job_options import (
     CommandAfterDashes,
     current_directory,
     given_fields,
     job_options,
     overlaid,
 )
-from queuectl.cli.drafting import check_ids, check_once, command_lines, draft, sources
-from queuectl.cli.interrupts import heeded
 from queuectl.cli.opening import create, spool_to_be
 from queuectl.cli.progress import Progress
 from queuectl.errors import QueuectlError
@@ -29,7 +29,7 @@ from queuectl.ids import first_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from queuectl.cli.drafting import Drafted
+    from queuectl.cli.job_input import Drafted
     from queuectl.spool.spool import Spool
 
 

@@ -11,16 +11,16 @@ import click
 
 from queuectl.cli import render
 from queuectl.cli.completing import complete_files, complete_ids
-from queuectl.cli.describing import (
+from queuectl.cli.following import Printer, Remarks, changes_of, print_new
+from queuectl.cli.interrupts import heeded
+from queuectl.cli.job_input import check_ids, draft, sources
+from queuectl.cli.job_options import (
     CommandAfterDashes,
     current_directory,
     given_fields,
     job_options,
     overlaid,
 )
-from queuectl.cli.drafting import check_ids, draft, sources
-from queuectl.cli.following import Printer, Remarks, changes_of, print_new
-from queuectl.cli.interrupts import heeded
 from queuectl.cli.matching import Selection
 from queuectl.cli.naming import is_this_job
 from queuectl.cli.opening import create, spool_to_be, spool_to_read
@@ -38,10 +38,10 @@ from queuectl.units import duration_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from queuectl.cli.drafting import Drafted
-    from queuectl.jobs.changes import Changes
+    from queuectl.cli.job_input import Drafted
     from queuectl.spool.layout import Found, Layout
     from queuectl.spool.spool import Spool
+    from queuectl.system.changes import Changes
 
 _TIMED_OUT, _INTERRUPTED = 124, 130
 _NAMED = 3  # jobs that a hint names at most
