@@ -88,6 +88,14 @@ def refused_to(action: str, path: str) -> Iterator[None]:
         raise SpoolError(action, path, error) from error
 
 
+class NotSyncedError(SpoolError):
+    """Something is done, as `done` says in words, but a power cut may undo it."""
+
+    def __init__(self, done: str, path: str, error: OSError) -> None:
+        what = f"make sure that this outlasts a power cut ({done} now): sync"
+        super().__init__(what, path, error)
+
+
 class WrongUserError(QueuectlError):
     """Root must not change the spool of a user who has not shared it.
 

@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import TypeGuard
 
 _MAX_CHARS = 128
@@ -69,6 +69,11 @@ def is_made(job_id: str) -> bool:
 
 
 _MADE_CHARS = 15
+
+
+def are(job_ids: Sequence[str], done: str) -> str:
+    """Return for a message that something was done to jobs: `a, b, c, ... are cancelled`."""
+    return f"{first_of(job_ids)} {'is' if len(job_ids) == 1 else 'are'} {done}"
 
 
 def first_of(job_ids: Iterable[str], most: int = 3) -> str:

@@ -107,7 +107,8 @@ class Spool(spool.Spool):
         Raises:
             BadJobError: a field is not valid.
             JobExistsError: the id is taken.
-            SpoolError: the file system refused; nothing was queued.
+            SpoolError: the file system refused; the job is not queued, unless the message says that
+                a worker may have taken it already.
             BadSettingError: config.json is not valid.
             UnsafeSpoolError: another user could redirect what is written to the spool.
             WrongUserError: this process is root, and the spool belongs to another user who has not

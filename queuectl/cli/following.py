@@ -45,6 +45,7 @@ class Printer:
         self._heading = ""
         self._in_line = False
         self.printed: set[str] = set()  # ids of the jobs that have printed something
+        self.is_whole = True  # whether all output could be read so far
 
     def __call__(self, job_id: str, stream: str, data: bytes) -> None:
         """Write a piece of output, and flush it."""
@@ -147,8 +148,10 @@ class Remarks:
                 self._say(text)
         self._told[found.job.id] = max(told, until)
 
-    def of_error(self, error: Exception) -> None:
+    def of_unshown(self, error: Exception) -> None:
         """Report why some output could not be shown; the job goes on."""
+        if isinstance(self._line, Printer):
+            self._line.is_whole = False
         self._say(str(error))
 
     def of_end(self, job_id: str, found: Found | None) -> None:

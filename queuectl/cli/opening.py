@@ -43,7 +43,7 @@ def spool_to_be(ctx: click.Context, *, strict: bool = True) -> Spool:
     """Return the spool for a command that creates it later, once its input has been checked."""
     ctx.meta[STATUS_TELLS] = True
     spool = Spool(ctx.find_root().obj, strict=strict)
-    spool.tell_of_wait = render.note
+    spool.note = render.note
     return spool
 
 

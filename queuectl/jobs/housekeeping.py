@@ -15,14 +15,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.errors import BadJobError, QueuectlError, SpoolError, WrongStateError
-from queuectl.ids import is_id
+from queuectl.ids import are, is_id
 from queuectl.spool import joblogs
 from queuectl.states import FINISHED
 from queuectl.system import files
 from queuectl.system.moving import is_there, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from queuectl.spool.spool import Spool
 
@@ -94,12 +94,12 @@ def delete_each(
     jobs that were yielded.
 
     Raises:
-        SpoolError: a directory could not be synced; what was deleted since the last id may return.
+        NotSyncedError: what was deleted since the last id may return.
     """
     left = _delete_each(spool, jobs, missed)  # one by one, since `jobs` may end after some time
     while group := list(islice(left, _SYNCED_TOGETHER)):
         if spool.config.sync:
-            _sync(spool, {job.state for job, _ in group})
+            _sync(spool, [job for job, _ in group])
         yield from ((job.job_id, was_there) for job, was_there in group)
 
 
@@ -115,12 +115,11 @@ def _delete_each(
             yield job, was_there
 
 
-def _sync(spool: Spool, states: Iterable[str]) -> None:
+def _sync(spool: Spool, deleted: Sequence[Doomed]) -> None:
     """Put deletions on disk: the id of a job that came back might be another job's by then."""
-    try:
-        files.Step([spool.directory(state) for state in states]).run()
-    except OSError as error:
-        raise SpoolError("sync", error.filename or spool.path, error) from error
+    for state in {job.state for job in deleted}:
+        gone = [job.job_id for job in deleted if job.state == state]
+        files.keep(spool.directory(state), are(gone, "deleted"))
 
 
 def _delete_what_goes_with(spool: Spool, state: str, job_id: str) -> bool:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from queuectl import kernel
 from queuectl.errors import (
     MovedOnError,
+    NotSyncedError,
     QueuectlError,
     SpoolError,
     WrongStateError,
     refused_to,
 )
-from queuectl.ids import is_id
+from queuectl.ids import are, is_id
 from queuectl.record.job import again
 from queuectl.record.outcome import CANCELLED, Outcome, cancelled
 from queuectl.spool.filenames import SUFFIX
@@ -141,22 +142,38 @@ def apply(
         NoSuchJobError, WrongStateError: a job is not (or no longer: MovedOnError) where the verb
             applies.
         SpoolError: the file system refused.
+        NotSyncedError: it is done to some jobs, but a power cut may undo that.
     """
     kernel.prepare_renames()  # while no job is held: later it may find no descriptor left
     left = iter(job_ids)
     with Registration(spool) as me:
         while group := list(islice(left, _TOGETHER)):
             me.beat_if_due()
-            fatal = None
+            fatal: Exception | None = None
+            unsynced: dict[str, _UnsyncedError] = {}
             for job_id, why in zip(group, _try_all(spool, group, verb, me.name), strict=True):
                 if why is None:
                     yield job_id
+                elif isinstance(why, _UnsyncedError):
+                    unsynced[job_id] = why
                 elif missed is not None and _is_of_this_job(why):
                     missed(job_id, why)
                 else:  # the first error of several: mostly they have one cause
                     fatal = fatal or why
+            if unsynced:
+                first = next(iter(unsynced.values()))
+                raise NotSyncedError(are(list(unsynced), verb.done), first.path, first.error)
             if fatal is not None:
                 raise fatal
+
+
+class _UnsyncedError(Exception):
+    """A job is where it belongs, but a power cut may undo that."""
+
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(path, error)
+        self.path = path
+        self.error = error
 
 
 def _try_all(
@@ -247,6 +264,7 @@ def _check_only(spool: Layout, job_id: str, state: str) -> None:
 
 
 def _rewriting(spool: Spool, claim: Claim, verb: Verb) -> Steps[None]:
+    held = claim.path
     try:
         try:
             job = verb.new_body(spool.read_file(claim.path, claim.job_id))
@@ -256,6 +274,8 @@ def _rewriting(spool: Spool, claim: Claim, verb: Verb) -> Steps[None]:
         job = _staying(job, claim.origin) if verb.stays else job
         yield from spool.settling(claim, job.changed(worker=claim.owner))
     except OSError as error:
+        if claim.path != held:  # released, and only the sync failed
+            raise _UnsyncedError(error.filename or os.path.dirname(claim.path), error) from error
         if not claim.rewritten:
             # needs no room on the disk; where even that fails, recovery does it
             with contextlib.suppress(OSError, QueuectlError):

@@ -45,6 +45,9 @@ def read_with_status(path: str, *, any_owner: bool) -> tuple[bytes, os.stat_resu
             msg = f"{status.st_size} bytes is larger than {MAX_RECORD_BYTES}"
             raise IncompleteJobError(msg)  # perhaps preallocated, and to be truncated
         return os.read(descriptor, status.st_size + 1), status
+    except OSError as error:
+        error.filename = path
+        raise
     finally:
         os.close(descriptor)
 

@@ -15,7 +15,6 @@ import errno
 import os
 import stat
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from queuectl.errors import (
     WrongUserError,
     refused_to,
 )
+from queuectl.ids import first_of
 from queuectl.record.job import Job, draft, parse
 from queuectl.record.reading import read_regular
 from queuectl.spool.asides import Asides
@@ -51,8 +51,8 @@ _TOGETHER = 128  # drafts that are synced side by side, each with a descriptor
 class Spool(Asides):
     """A spool and the steps by which pools and commands change it; `library` is for programs."""
 
-    # called with what is being waited for if that wait may never end
-    tell_of_wait: Callable[[str], object] = staticmethod(lambda _text: None)
+    # called with what a person should know: that a wait may never end, or what an interrupt left
+    note: Callable[[str], object] = staticmethod(lambda _text: None)
 
     def create(self) -> None:
         """Make the directories of the spool that are missing.
@@ -109,7 +109,7 @@ class Spool(Asides):
         Raises:
             BadJobError: its file is not a job's.
             MovedOnError: it is gone or was changed meanwhile, and was left alone.
-            SpoolError: the file system refused.
+            SpoolError: the file system refused; NotSyncedError: it is done, but may be undone.
             UnsafeSpoolError, WrongUserError: as `check_trusted` does.
         """
         self.create()
@@ -123,12 +123,12 @@ class Spool(Asides):
                     self._swap(draft_file, path, was)
                 finally:
                     moving.unlink_quietly(draft_file)
-            if self.config.sync:
-                files.sync_directory(self.directory(state))
         except FileNotFoundError:
             raise MovedOnError(f'job "{job_id}" is not in {state}/ any more') from None
         except OSError as error:
             raise SpoolError("write", path, error) from error
+        if self.config.sync:
+            files.keep(self.directory(state), f"{job_id} is changed")
 
     def _swap(self, draft_file: str, path: str, was: bytes) -> None:
         """Put a draft in the place of a file, if the file still holds `was`."""
@@ -237,7 +237,7 @@ class Spool(Asides):
 
         pending = self.directory("pending")
         what = f"waiting for {pending}, which somebody has locked to queue jobs under given ids"
-        waits = partial(self.tell_of_wait, what)
+        waits = partial(self.note, what)
         with refused_to("lock", pending):
             files.while_locked(pending, submit, waits)
         return free
@@ -254,9 +254,13 @@ class Spool(Asides):
                 self._check_alone([job for job in batch if job.id in given])
                 sync()
         except BaseException as error:  # an interrupt too: none of these ids is reported yet
-            self._withdraw(published, given)
+            gone = self._withdraw(published, given)
+            taken = f"a worker may have taken {len(gone)} of them already: {first_of(gone)}"
             if isinstance(error, OSError):
-                raise SpoolError("queue a job in", pending, error) from error
+                also = f"; {taken}" if gone else ""
+                raise SpoolError("queue a job in", pending, error, also) from error
+            if gone:
+                self.note(taken)
             raise
 
     def _to_be_synced(self, directory: str) -> AbstractContextManager[Callable[[], None]]:
@@ -302,28 +306,22 @@ class Spool(Asides):
 
     def _publish_together(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
         """Do the same with fsyncs side by side; each job is published after all before it."""
-        left = deque(batch)
-        works = [
-            self._publishing(job, self._draft_file(f"{number}", owner), left, published)
-            for number, job in enumerate(batch)
-        ]
+        works = [self._publishing(n, job, owner, published) for n, job in enumerate(batch)]
         for start in range(0, len(works), _TOGETHER):
             why = next(filter(None, carry_out_all(works[start : start + _TOGETHER])), None)
             if isinstance(why, OSError) and why.errno in (errno.EMFILE, errno.ENFILE):
-                self._publish_each(left, owner, published)
+                self._publish_each(batch[len(published) :], owner, published)
                 return
             if why is not None:
                 raise why
 
-    def _publishing(
-        self, job: Job, draft_file: str, left: deque[Job], published: list[Job]
-    ) -> Steps[None]:
+    def _publishing(self, number: int, job: Job, owner: str, published: list[Job]) -> Steps[None]:
+        draft_file = self._draft_file(f"{number}", owner)
         mode = self.config.file_mode
         yield from files.writing_new(draft_file, job.encode(), sync=True, mode=mode)
-        if job is left[0]:
+        if number == len(published):
             self._publish(job, draft_file, published)
-            left.popleft()
-        else:  # one before it has failed
+        else:  # one has failed: all after it stay out
             moving.unlink_quietly(draft_file)
 
     def _write_draft(self, job: Job, draft_file: str) -> None:
@@ -333,21 +331,31 @@ class Spool(Asides):
         published.append(job)  # first: an interrupt may come between the two
         try:
             moving.publish(draft_file, self.file("pending", job.id))
-        except FileExistsError:
+        except OSError as error:
             published.pop()
-            raise JobExistsError(job.id, "pending") from None
+            if isinstance(error, FileExistsError):
+                raise JobExistsError(job.id, "pending") from None
+            raise
         finally:
             with contextlib.suppress(OSError):  # pools clear tmp/
                 os.unlink(draft_file)
 
-    def _withdraw(self, published: Sequence[Job], given: Collection[str]) -> None:
-        """Take back jobs that were not acknowledged: whoever sees the error will try again."""
+    def _withdraw(self, published: Sequence[Job], given: Collection[str]) -> list[str]:
+        """Take back jobs that were not acknowledged: whoever sees the error will try again.
+
+        Return the ids of those that are not there to be taken back.
+        """
+        gone: list[str] = []
         for job in published:
-            # If a worker has already taken the job, it runs once too often. Under a given id there
-            # may be somebody else's job by now.
-            with contextlib.suppress(OSError):
+            try:
+                # under a given id there may be somebody else's job by now
                 if job.id not in given or self._is_pending(job):
                     os.unlink(self.file("pending", job.id))
+                else:
+                    gone.append(job.id)
+            except OSError:  # noqa: PERF203 - mostly that a worker has taken it
+                gone.append(job.id)
+        return gone
 
 
 def _make_directory(path: str, like: str | None) -> None:

@@ -18,7 +18,7 @@ from threading import get_ident
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from queuectl import kernel
-from queuectl.errors import QueuectlError, refused_to
+from queuectl.errors import NotSyncedError, QueuectlError
 from queuectl.system import moving
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -85,10 +85,12 @@ def keep(path: str, done: str) -> None:
     """Put the names in a directory on disk; `done` says in words what was done there.
 
     Raises:
-        SpoolError: it is done, but a power cut may undo it.
+        NotSyncedError: it is done, but a power cut may undo it.
     """
-    with refused_to(f"make sure that this outlasts a power cut ({done} now): sync", path):
+    try:
         sync_directory(path)
+    except OSError as error:
+        raise NotSyncedError(done, path, error) from error
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from tests.crash.tracing import (
     points,
     trace,
 )
-from tests.support import environment
+from tests.support import environment, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -177,7 +177,10 @@ def judge_retry(side: Spoolside, done: subprocess.CompletedProcess[str]) -> None
         assert done.stderr.startswith("queuectl: "), "not our line"
     found = places(side.path)
     assert [job_id for job_id in MANY if len(found.get(job_id, [])) != 1] == []
-    assert [job_id for job_id in told if side.state_of(job_id) != "pending"] == []
+    queued = {job_id for job_id in MANY if side.state_of(job_id) == "pending"}
+    assert queued.issuperset(told)
+    if queued - set(told):
+        assert "are retried now" in done.stderr, "queued, and nothing says so"
     side.drain()
     side.accepted = MANY
     side.check_promise(("completed", "dead"))
@@ -192,6 +195,53 @@ def test_a_retry_of_many_that_meets_an_error_at_any_call_loses_none(
     template = prepare_many(tmp_path)
     cases = some(retry_points(tmp_path, template))[::stride]
     tell_faults(every(cases, hardy_retry(tmp_path, template)))
+
+
+# --- pause ------------------------------------------------------------------------------------
+
+PAUSE_NAMES = (*RETRY_NAMES, "read")
+
+
+def prepare_held(directory: Path) -> Path:
+    """Return a spool with a job that a dead worker holds."""
+    path = make_spool(directory / "template")
+    with Spoolside(path) as side:
+        side.drop("held", "sleep 1000")
+        pool = side.pool().up()
+        wait_until(lambda: side.state_of("held") == "processing")
+        pool.kill()
+    return path
+
+
+def pause_points(directory: Path, template: Path) -> list[Point]:
+    log = directory / "counted.trace"
+    with Spoolside(shutil.copytree(template, directory / "counted")) as side:
+        side.run("pause", before=trace(log, *PAUSE_NAMES), env=STEADY)
+        found = points(log, side.path, PAUSE_NAMES)
+    return [p for p in found if "write(1," not in p.line and "/lib/" not in p.line]
+
+
+def honest_pause(directory: Path, template: Path) -> Callable[[Point, str], str]:
+    def check(point: Point, error: str) -> str:
+        name = f"{point.name}-{point.number}-{error}"
+        with Spoolside(shutil.copytree(template, directory / name)) as side:
+            before = inject(directory / f"{name}.trace", point, f"error={error}")
+            done = side.run("pause", before=before, env=STEADY)
+            says = done.stdout.startswith("paused;") or "it is paused now" in done.stderr
+            if (side.path / "paused").exists() == says:
+                return ""
+        return f"{point} {error}: {done.returncode} {done.stdout!r} {done.stderr!r}"
+
+    return check
+
+
+@needs_strace
+def test_a_pause_that_meets_an_error_at_any_call_says_whether_it_is_paused(
+    tmp_path: Path, tell_faults: TellFaults
+) -> None:
+    template = prepare_held(tmp_path)
+    cases = all_of(pause_points(tmp_path, template))[::3]
+    tell_faults(every(cases, honest_pause(tmp_path, template)))
 
 
 # --- a pool -----------------------------------------------------------------------------------

@@ -536,6 +536,20 @@ def test_run_says_what_was_cut_out_before_it_could_be_shown(
     assert re.search(rb"KiB of the output of big were cut out before they were shown", err)
 
 
+def test_run_of_a_job_whose_output_cannot_be_read_is_no_success(
+    spool: SpoolDir, tmp_path: Path
+) -> None:
+    log, go = f"{spool.path}/logs/job.1.out", f"{tmp_path}/go"
+    with spool.pool():
+        running = spool.start("run", "--id", "job", "--command", waiting_for(go), stderr=PIPE)
+        wait_until(lambda: os.path.exists(log))
+        os.unlink(log)
+        os.mkfifo(log)
+        open(go, "x").close()
+        _, err = running.communicate(timeout=DEADLINE_S)
+    assert (running.returncode, b"a FIFO, not a regular file" in err) == (1, True)
+
+
 def test_ctrl_c_leaves_the_job_queued_and_says_so(spool: SpoolDir) -> None:
     spool.create()
     words = ("run", "--id", "job", "--", "true")

@@ -25,11 +25,12 @@ from queuectl.errors import (
     JobExistsError,
     MovedOnError,
     NoSuchJobError,
+    NotSyncedError,
     SpoolError,
     WrongStateError,
     WrongUserError,
 )
-from queuectl.jobs import verbs
+from queuectl.jobs import housekeeping, verbs
 from queuectl.settings import config
 from queuectl.spool.layout import Held
 from queuectl.spool.moves import Claim
@@ -651,19 +652,51 @@ def test_a_withdrawn_batch_leaves_anothers_job_of_the_same_id(
     assert spool.record("pending", "a")["command"] == "echo another's"
 
 
-def test_what_a_pool_has_taken_keeps_nothing_of_its_batch_from_being_withdrawn(
-    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "not synced"), KeyboardInterrupt()])
+def test_what_a_pool_has_taken_of_a_batch_that_is_withdrawn_is_told(
+    api: Spool, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:
     taken, other = (api.draft({"command": "true"}) for _ in range(2))
+    notes: list[str] = []
 
     def taken_and_refused(_descriptor: int) -> NoReturn:
         api.take(taken.id, "pending", "w-1")
-        raise OSError(errno.EIO, "not synced")
+        raise fault
 
     monkeypatch.setattr(kernel, "sync", taken_and_refused)
-    with pytest.raises(SpoolError, match="not synced"):
-        api._submit_batch([taken, other], (), "w-2")
+    api.note = notes.append
+    with pytest.raises((SpoolError, KeyboardInterrupt)) as raised:
+        list(api.submit_all([taken, other]))
     assert spool.ids("pending") == []
+    told = f"a worker may have taken 1 of them already: {taken.id}"
+    assert (str(raised.value).endswith(f"not synced; {told}"), notes) in [
+        (True, []),
+        (False, [told]),
+    ]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENFILE])
+def test_what_is_done_but_may_not_outlast_a_power_cut_is_told_so(
+    api: Spool, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(path: str) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    for job_id in ("a", "b", "c"):
+        api.submit("true", id=job_id)
+    waiting = api.find("c")
+    monkeypatch.setattr(files, "sync_directory", refused)
+    with pytest.raises(NotSyncedError, match=r"\(a, b are cancelled now\): sync .*/dead"):
+        list(verbs.cancel(api, ["a", "b"], "by us", missed=lambda *_: None))
+    with pytest.raises(NotSyncedError, match=r"\(c is edited now\): sync .*/pending"):
+        verbs.edit(api, waiting, waiting.job.changed(priority=3))
+    dead = api.find("a")
+    with pytest.raises(NotSyncedError, match=r"\(a is changed now\): sync .*/dead"):
+        verbs.edit(api, dead, dead.job.changed(priority=3))
+    doomed = housekeeping.doomed(api, "dead", ["a", "b"])
+    with pytest.raises(NotSyncedError, match=r"\(a, b are deleted now\): sync .*/dead"):
+        list(housekeeping.delete_each(api, doomed, lambda *_: None))
+    assert (list(api.names("dead")), api.find("c").job.priority) == ([], 3)
 
 
 @pytest.mark.parametrize("durability", ["full", "relaxed"])

@@ -26,7 +26,7 @@ from queuectl.cli.selection import (
     select_options,
     touch_options,
 )
-from queuectl.errors import QueuectlError, WrongStateError
+from queuectl.errors import QueuectlError, WrongStateError, error_text
 from queuectl.jobs import verbs
 from queuectl.jobs.verbs import CANCELLABLE, EDITABLE
 from queuectl.states import OUTCOMES
@@ -176,8 +176,11 @@ def pause(ctx: click.Context, /) -> None:
         click.echo("the spool is paused already")
         return
     is_lost = cache(partial(owners.is_lost, spool))
-    running = sum(not is_lost(found.owner) for found in spool.running())
-    click.echo(f"paused; {running} still running; `queuectl resume` lets jobs start again")
+    try:
+        running = f"{sum(not is_lost(found.owner) for found in spool.running())} still running"
+    except (OSError, QueuectlError) as error:
+        running = f"what still runs cannot be told: {error_text(error)}"
+    click.echo(f"paused; {running}; `queuectl resume` lets jobs start again")
 
 
 @click.command()

@@ -179,7 +179,8 @@ def follow(
             ids = " ".join(job_ids)
             render.note(f"queuectl: {ids} ended; `queuectl logs --all {ids}` has what it printed")
         return _INTERRUPTED
-    return endings.status()
+    is_whole = printer is None or printer.is_whole
+    return endings.status() or (0 if is_whole else 1)
 
 
 def _tell_of_interrupt(left: Sequence[str], tags: Sequence[str], *, show_output: bool) -> None:
@@ -218,7 +219,7 @@ def _wait(
         remarks = Remarks(spool, printer or progress)
         followers = [Follower(spool, job_id, first_run=1) for job_id in job_ids if printer]
         for follower in followers:
-            follower.missed = remarks.of_error
+            follower.missed = remarks.of_unshown
         pace = _Pace(endings)
         while True:
             new: Iterable[tuple[str, Found | None]] = endings.look(names)
