@@ -36,7 +36,6 @@ from queuectl.spool.safety import check_links
 from queuectl.states import AT_REST, OUTCOMES
 from queuectl.system import files, moving
 from queuectl.system.scratch import Scratch
-from queuectl.system.together import MANY, carry_out_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -244,8 +243,8 @@ class Spool(Asides):
 
     def _submit_batch(self, batch: Sequence[Job], given: Collection[str], owner: str) -> None:
         published: list[Job] = []
-        many = self.config.sync and len(batch) >= MANY
-        publish_all = self._publish_together if many else self._publish_each
+        together = self.config.sync and len(batch) > 1
+        publish_all = self._publish_together if together else self._publish_each
         pending = self.directory("pending")
         try:
             # opened first: once jobs are there, other threads may have used up all descriptors
@@ -306,6 +305,8 @@ class Spool(Asides):
 
     def _publish_together(self, batch: Sequence[Job], owner: str, published: list[Job]) -> None:
         """Do the same with fsyncs side by side; each job is published after all before it."""
+        from queuectl.system.together import carry_out_all  # one job needs none of it
+
         works = [self._publishing(n, job, owner, published) for n, job in enumerate(batch)]
         for start in range(0, len(works), _TOGETHER):
             why = next(filter(None, carry_out_all(works[start : start + _TOGETHER])), None)

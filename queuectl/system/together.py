@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from queuectl.system.files import Step, Steps, T
 
 
-MANY = 16  # files: fewer are synced faster than threads are started
+_MANY = 16  # files: fewer are synced faster than threads are started
 _THREADS = 16  # more gained nothing on ext4
 
 
@@ -73,7 +73,7 @@ def _sync_all(descriptors: Sequence[int]) -> dict[int | None, OSError | None]:
         for descriptor in some:
             went[descriptor] = _error_of(kernel.sync_data, descriptor)
 
-    if len(descriptors) >= MANY:
+    if len(descriptors) >= _MANY:
         # without a thread, or a descriptor for the import, the rest is synced below, more slowly
         with contextlib.suppress(RuntimeError, ImportError, OSError):
             from concurrent.futures import ThreadPoolExecutor
