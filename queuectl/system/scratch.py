@@ -66,6 +66,7 @@ class Scratch:
 
     def __init__(self, directory: str) -> None:
         self.owner = new_owner()
+        self._directory = directory
         self._path = f"{directory}/{self.owner}{LOCK_SUFFIX}"
         self._descriptor = -1
 
@@ -80,12 +81,21 @@ class Scratch:
         self._descriptor = descriptor
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # what the lock guarded is done: an error here undoes nothing, and pools clear tmp/
+        if kind is not None:
+            with contextlib.suppress(OSError):
+                self._remove_drafts()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
+
+    def _remove_drafts(self) -> None:
+        """Remove what an interrupt has left, which may come as soon as a draft is there."""
+        for name in os.listdir(self._directory):
+            if name.endswith(_DRAFT_SUFFIX) and owner_of(name) == self.owner:
+                moving.unlink_quietly(f"{self._directory}/{name}")
 
 
 def try_lock(path: str, *, create: bool = False, shared: bool = False) -> int | None:

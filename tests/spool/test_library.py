@@ -27,7 +27,7 @@ from queuectl.errors import (
     WrongUserError,
 )
 from queuectl.settings import config
-from queuectl.system import moving
+from queuectl.system import files, moving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,26 @@ def test_what_cannot_be_put_on_disk_is_taken_back_though_no_descriptor_is_left(
     with limits, pytest.raises(SpoolError, match="Input/output error"):
         api.submit("true")
     assert list(api.names("pending")) == []
+
+
+@pytest.mark.parametrize("count", [1, 64])
+def test_an_interrupt_just_after_a_draft_is_there_leaves_none(
+    api: Spool, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    drafts: list[int] = []
+    made = files.made
+
+    def interrupted(path: str, mode: int) -> int:
+        drafts.append(made(path, mode))
+        if len(drafts) == (count + 1) // 2:
+            raise KeyboardInterrupt
+        return drafts[-1]
+
+    monkeypatch.setattr(files, "made", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(api.submit_all([api.draft({"command": "true"}) for _ in range(count)]))
+    os.close(drafts[-1])
+    assert (list(api.names("pending")), os.listdir(api.directory("tmp"))) == ([], [])
 
 
 def test_no_job_is_queued_after_one_that_was_refused(
