@@ -108,7 +108,7 @@ class Spool(spool.Spool):
             BadJobError: a field is not valid.
             JobExistsError: the id is taken.
             SpoolError: the file system refused; the job is not queued, unless the message says that
-                a worker may have taken it already.
+                it may run all the same.
             BadSettingError: config.json is not valid.
             UnsafeSpoolError: another user could redirect what is written to the spool.
             WrongUserError: this process is root, and the spool belongs to another user who has not

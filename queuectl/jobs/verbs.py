@@ -274,7 +274,8 @@ def _rewriting(spool: Spool, claim: Claim, verb: Verb) -> Steps[None]:
         job = _staying(job, claim.origin) if verb.stays else job
         yield from spool.settling(claim, job.changed(worker=claim.owner))
     except OSError as error:
-        if claim.path != held:  # released, and only the sync failed
+        # it is where it belongs, and only the sync failed
+        if claim.rewritten and claim.path != held and claim.dead_id is None:
             raise _UnsyncedError(error.filename or os.path.dirname(claim.path), error) from error
         if not claim.rewritten:
             # needs no room on the disk; where even that fails, recovery does it

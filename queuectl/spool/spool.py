@@ -254,12 +254,12 @@ class Spool(Asides):
                 sync()
         except BaseException as error:  # an interrupt too: none of these ids is reported yet
             gone = self._withdraw(published, given)
-            taken = f"a worker may have taken {len(gone)} of them already: {first_of(gone)}"
+            left = f"{len(gone)} of these jobs may run all the same: {first_of(gone)}"
             if isinstance(error, OSError):
-                also = f"; {taken}" if gone else ""
+                also = f"; {left}" if gone else ""
                 raise SpoolError("queue a job in", pending, error, also) from error
             if gone:
-                self.note(taken)
+                self.note(left)
             raise
 
     def _to_be_synced(self, directory: str) -> AbstractContextManager[Callable[[], None]]:
@@ -344,7 +344,7 @@ class Spool(Asides):
     def _withdraw(self, published: Sequence[Job], given: Collection[str]) -> list[str]:
         """Take back jobs that were not acknowledged: whoever sees the error will try again.
 
-        Return the ids of those that are not there to be taken back.
+        Return the ids of those that could not be, mostly since a worker has taken them.
         """
         gone: list[str] = []
         for job in published:

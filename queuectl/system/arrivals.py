@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from watchdog.events import FileModifiedEvent, FileSystemEvent, FileSystemEventHandler
@@ -192,7 +193,7 @@ if sys.platform == "linux":
         | InotifyConstants.IN_DELETE_SELF,
     )
     _WRITING = InotifyConstants.IN_MODIFY
-    _ONLY = cast("CallbackId", 0)  # each directory and file has only one listener
+    _ONLY = cast("CallbackId", 0)  # each directory has only one listener
 
     if _HAS_READER:
 
@@ -233,6 +234,7 @@ if sys.platform == "linux":
 
         def __init__(self, lost: Callable[[], None]) -> None:
             self._reader = _Reader()
+            self._file_ids = count(1)
             self.start = self._reader.start
             self._lost = lost
 
@@ -249,8 +251,10 @@ if sys.platform == "linux":
 
         def follow(self, path: str, written: Arrived) -> Callable[[], None]:
             listener = _Listener(written, self._lost, os.path.basename(path))
-            watch = self._reader.add_callback(os.fsencode(path), _WRITING, listener, _ONLY)
-            return partial(self._reader.remove_callbacks, [(watch, _ONLY)])
+            # an id of its own: two paths may be links to one file, which has one watch
+            own = cast("CallbackId", next(self._file_ids))
+            watch = self._reader.add_callback(os.fsencode(path), _WRITING, listener, own)
+            return partial(self._reader.remove_callbacks, [(watch, own)])
 
         def stop(self) -> None:
             self._reader.stop()

@@ -98,6 +98,28 @@ def test_what_is_written_to_a_file_is_told_until_that_is_ended(tmp_path: Path) -
         assert set(told) == {"two"}
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_two_links_to_one_file_are_followed_apart(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if request.node.callspec.id != "as here" or not _HAS_READER:
+        pytest.skip("an observer has one watch for a file")
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.touch()
+    os.link(one, two)
+    with watching(tmp_path) as (arrivals, _):
+        told: list[str] = []
+        arrivals.follow(os.path.realpath(one), told.append)
+        end = arrivals.follow(os.path.realpath(two), told.append)
+        with open(one, "a") as file:
+            print("for both", file=file, flush=True)
+            wait_until(lambda: set(told) == {"one", "two"}, lambda: told)
+            end()
+            told.clear()
+            print("for one", file=file, flush=True)
+            wait_until(lambda: "one" in told, lambda: told)
+
+
 def test_each_directory_has_its_own_listener(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()

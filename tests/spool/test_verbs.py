@@ -668,7 +668,7 @@ def test_what_a_pool_has_taken_of_a_batch_that_is_withdrawn_is_told(
     with pytest.raises((SpoolError, KeyboardInterrupt)) as raised:
         list(api.submit_all([taken, other]))
     assert spool.ids("pending") == []
-    told = f"a worker may have taken 1 of them already: {taken.id}"
+    told = f"1 of these jobs may run all the same: {taken.id}"
     assert (str(raised.value).endswith(f"not synced; {told}"), notes) in [
         (True, []),
         (False, [told]),
@@ -697,6 +697,9 @@ def test_what_is_done_but_may_not_outlast_a_power_cut_is_told_so(
     with pytest.raises(NotSyncedError, match=r"\(a, b are deleted now\): sync .*/dead"):
         list(housekeeping.delete_each(api, doomed, lambda *_: None))
     assert (list(api.names("dead")), api.find("c").job.priority) == ([], 3)
+    with pytest.raises(SpoolError, match="^cannot move "):  # refused, since it is not `waiting` now
+        verbs.edit(api, waiting, waiting.job.changed(priority=9))
+    assert api.find("c").job.priority == 3
 
 
 @pytest.mark.parametrize("durability", ["full", "relaxed"])
