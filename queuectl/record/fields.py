@@ -61,14 +61,16 @@ def _count(value: Any) -> bool:
     return _whole(value) and value >= 0
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _seconds(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value is None or (number and 0 < value < _INT64)
+    return value is None or (_number(value) and 0 < value < _INT64)
 
 
 def _delay(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 <= value <= YEAR_S
+    return _number(value) and 0 <= value <= YEAR_S
 
 
 def _time(value: Any) -> bool:
